@@ -1,0 +1,39 @@
+# Every target needs only Python >= 3.11, git and make: .venv is made on the way.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo up test lint format bench lock clean
+
+.venv/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/hengdan demo $(ARGS)
+
+up: .venv/ready
+	$(BIN)/hengdan up $(ARGS)
+
+test: .venv/ready
+	$(BIN)/pytest -n 2 $(ARGS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/ready
+	$(BIN)/python -m tests.bench $(ARGS)
+
+# Pins every dependency with its hash; names no registry.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+		--python-version 3.11 --group dev pyproject.toml --output-file requirements.lock

@@ -1,0 +1,1 @@
+"""The hands: every effect on the database and the outside world."""

@@ -1,0 +1,40 @@
+"""The accounts we hold with channels, carriers and warehouse systems."""
+
+from time import monotonic
+
+from sqlalchemy import select
+
+from activities.database import transaction
+from activities.errors import refused
+from models.intake import Account, AccountRow, Lane
+
+_CACHE_SECONDS = 10.0
+_cache: dict[tuple[Lane, str, str], tuple[float, Account]] = {}
+
+
+async def account(lane: Lane, source: str, name: str) -> Account:
+    """One account, at most ten seconds old. Raises ``refused`` where it is not known."""
+    key = (lane, source, name)
+    cached = _cache.get(key)
+    if cached is not None and monotonic() - cached[0] < _CACHE_SECONDS:
+        return cached[1]
+    query = select(AccountRow).where(
+        AccountRow.lane == lane,  # type: ignore[arg-type]
+        AccountRow.source == source,  # type: ignore[arg-type]
+        AccountRow.account == name,  # type: ignore[arg-type]
+    )
+    async with transaction() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise refused(f"no {lane} account {source}/{name}: add it first", "unknown_account")
+    found = Account(
+        lane=lane,
+        source=source,
+        account=name,
+        base_url=row.base_url,
+        secrets=row.secrets.values,
+        settings=row.settings,
+        cursor=row.cursor,
+    )
+    _cache[key] = (monotonic(), found)
+    return found

@@ -1,0 +1,47 @@
+"""Channels: one module a system, each the whole adapter for it.
+
+A module named as its channel offers ``adapter(account) -> Channel``; nothing else needs to know of it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from importlib import import_module
+from typing import Protocol, cast
+
+from models.base import Value
+from models.fulfillment import Shipment
+from models.intake import Account, Receipt
+from models.order import ChannelOrder
+
+
+class Pulled(Value):
+    """One order as a page of the channel held it."""
+
+    receipt: Receipt
+    body: bytes
+
+
+class Channel(Protocol):
+    def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+        """Verifies a webhook and names its fact; header names in lower case. Raises ``errors.Unauthentic``.
+
+        A body that is authentic but not understood still gets a receipt: understanding comes later.
+        """
+        ...
+
+    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
+        """The order in standard form; ``None`` for a fact that concerns no order of ours. Raises ``errors.Unintelligible``."""
+        ...
+
+    def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+        """Every order changed in the window. Raises ``ApplicationError`` as ``activities.errors`` makes them."""
+        ...
+
+    async def confirm_shipment(self, shipment: Shipment) -> None:
+        """Tells the channel what left. Repeating it is harmless. Raises ``ApplicationError``."""
+        ...
+
+
+def channel(account: Account) -> Channel:
+    """The adapter of an account's channel. Raises ``ModuleNotFoundError`` where there is none."""
+    return cast(Channel, import_module(f"activities.channels.{account.source}").adapter(account))

@@ -1,0 +1,49 @@
+"""The one HTTP client of the activities."""
+
+import httpx
+
+from activities.errors import refused, unavailable
+
+_client: httpx.AsyncClient | None = None
+
+
+def client() -> httpx.AsyncClient:
+    global _client
+    if _client is None:
+        _client = httpx.AsyncClient(
+            timeout=httpx.Timeout(10, connect=3), limits=httpx.Limits(max_connections=100, max_keepalive_connections=50)
+        )
+    return _client
+
+
+async def close() -> None:
+    global _client
+    if _client is not None:
+        await _client.aclose()
+        _client = None
+
+
+async def send(
+    method: str,
+    url: str,
+    *,
+    content: bytes | None = None,
+    data: dict[str, str] | None = None,
+    params: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+) -> httpx.Response:
+    """A request, answered with a status below 400.
+
+    Raises ``unavailable`` on a lost connection, a time-out, 408, 425, 429 (after its Retry-After) and 5xx, and
+    ``refused`` on any other 4xx. Messages carry the status only: bodies may be personal.
+    """
+    try:
+        response = await client().request(method, url, content=content, data=data, params=params, headers=headers)
+    except httpx.HTTPError as error:
+        raise unavailable(f"{method} {httpx.URL(url).host}: {type(error).__name__}") from None
+    if response.status_code in {408, 425, 429} or response.status_code >= 500:
+        after = response.headers.get("retry-after", "")
+        raise unavailable(f"HTTP {response.status_code}", float(after) if after.isdigit() else None)
+    if response.status_code >= 400:
+        raise refused(f"HTTP {response.status_code}", str(response.status_code))
+    return response

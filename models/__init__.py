@@ -1,0 +1,1 @@
+"""The language of Hengdan: values, tables, words. No I/O."""

@@ -1,0 +1,30 @@
+"""Who may come in."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Column, DateTime
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+
+class Scope(StrEnum):
+    STAFF = "staff"
+    POS = "pos"
+    WAREHOUSE = "warehouse"
+    READ = "read"
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """An API key: its SHA-256 only, for the key itself is 256 random bits."""
+
+    __tablename__ = "api_keys"
+
+    hash: str = Col(primary_key=True)
+    name: str = Col(unique=True)
+    """Recorded as the actor of every act."""
+    scopes: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    created_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    revoked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]

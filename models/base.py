@@ -1,0 +1,26 @@
+"""What every value has in common."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""A timezone-aware time, kept in UTC."""
+
+
+class Value(BaseModel):
+    """An immutable value: two with the same content are the same."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Record(BaseModel):
+    """A mutable part of an order's state."""
+
+    model_config = ConfigDict(validate_assignment=False, extra="ignore")

@@ -1,0 +1,182 @@
+"""Fulfillment orders, parcels and what carriers say of them."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Column, DateTime, ForeignKey, Index, Numeric, String
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+from models.address import Recipient
+from models.base import Moment, Record, Value
+
+
+class FulfillmentStatus(StrEnum):
+    SCHEDULED = "scheduled"
+    OPEN = "open"
+    IN_PROGRESS = "in_progress"
+    ON_HOLD = "on_hold"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    INCOMPLETE = "incomplete"
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+
+
+class RequestStatus(StrEnum):
+    """What was asked of the warehouse, and what it said."""
+
+    UNSUBMITTED = "unsubmitted"
+    SUBMITTED = "submitted"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    CANCELLATION_REQUESTED = "cancellation_requested"
+    CANCELLATION_ACCEPTED = "cancellation_accepted"
+    CANCELLATION_REJECTED = "cancellation_rejected"
+
+
+class TrackingStatus(StrEnum):
+    LABEL_CREATED = "label_created"
+    PICKED_UP = "picked_up"
+    IN_TRANSIT = "in_transit"
+    AT_DESTINATION = "at_destination"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    READY_FOR_PICKUP = "ready_for_pickup"
+    DELIVERED = "delivered"
+    DELIVERY_FAILED = "delivery_failed"
+    REFUSED = "refused"
+    RETURNING = "returning"
+    RETURNED = "returned"
+    LOST = "lost"
+    DAMAGED = "damaged"
+    HELD_IN_CUSTOMS = "held_in_customs"
+
+
+MILESTONES = frozenset(
+    {
+        TrackingStatus.DELIVERED,
+        TrackingStatus.DELIVERY_FAILED,
+        TrackingStatus.REFUSED,
+        TrackingStatus.RETURNED,
+        TrackingStatus.LOST,
+        TrackingStatus.DAMAGED,
+    }
+)
+"""What a workflow must know at once; every other scan stays in the database."""
+
+ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
+"""After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
+
+
+class FulfillmentLine(Value):
+    """So many of one stocked SKU for one order line; a bundle's line yields one per component."""
+
+    line_no: str
+    sku: str
+    quantity: Annotated[int, Field(ge=1)]
+
+
+class Fulfillment(Record):
+    """A fulfillment order: lines that leave one warehouse together. Part of the workflow's state."""
+
+    id: str
+    """``{order id}:F{n}``; the reference that carrier and warehouse know."""
+    warehouse: str
+    lines: tuple[FulfillmentLine, ...]
+    status: FulfillmentStatus = FulfillmentStatus.OPEN
+    request_status: RequestStatus = RequestStatus.UNSUBMITTED
+    carrier: str | None = None
+    waybill_no: str | None = None
+    tracking: TrackingStatus | None = None
+    shipped_at: Moment | None = None
+    weight_kg: Decimal | None = None
+    told_channel: bool = False
+
+
+class Waybill(Value):
+    """A carrier's number for a parcel, as booked under our reference."""
+
+    carrier: str
+    waybill_no: str
+    reference: str
+    label: dict[str, str] = {}
+
+
+class Booking(Value):
+    """What a carrier needs to take a parcel. ``reference`` is the idempotency key."""
+
+    reference: str
+    sender: Recipient
+    recipient: Recipient
+    goods: tuple[FulfillmentLine, ...]
+    weight_kg: Decimal
+    cash_on_delivery: Decimal | None = None
+
+
+class Scan(Value):
+    """One tracking event. ``scan_id`` is the carrier's own, or derived from its content: it is seen once."""
+
+    waybill_no: str
+    scan_id: str
+    status: TrackingStatus | None
+    """``None``: the code is not known; kept, and shown raw."""
+    code: str
+    at: Moment
+    place: str = ""
+    text: str = ""
+
+
+class ShipmentLine(Value):
+    line_no: str
+    sku: str
+    quantity: int
+
+
+class Shipment(Value):
+    """What is told to the channel: these lines left with this waybill."""
+
+    channel_order_no: str
+    reference: str
+    carrier: str
+    waybill_no: str
+    lines: tuple[ShipmentLine, ...]
+    whole_order: bool
+    shipped_at: Moment
+
+
+class FulfillmentRow(SQLModel, table=True):
+    __tablename__ = "fulfillments"
+    __table_args__ = (Index("fulfillments_by_order", "order_id"), Index("fulfillments_by_waybill", "waybill_no"))
+
+    id: str = Col(primary_key=True)
+    order_id: str = Col(sa_column=Column(String, ForeignKey("orders.id"), nullable=False))
+    warehouse: str
+    status: str
+    request_status: str
+    lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    carrier: str | None = None
+    waybill_no: str | None = None
+    label: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
+    tracking: str | None = None
+    weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
+    told_channel: bool = False
+    shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    updated_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+
+
+class ScanRow(SQLModel, table=True):
+    """Every scan a carrier sent, once each, in whatever order it came."""
+
+    __tablename__ = "scans"
+
+    waybill_no: str = Col(primary_key=True)
+    scan_id: str = Col(primary_key=True)
+    status: str | None = None
+    code: str
+    at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    place: str = ""
+    text: str = ""

@@ -1,0 +1,39 @@
+"""The one catalogue of what people read. English is the source; ``locales/<lang>/messages.po`` translate it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from babel.messages.pofile import read_po
+
+from models.settings import settings
+
+LANGUAGES = ("en", "zh-CN")
+_LOCALES = Path(__file__).parent / "locales"
+
+
+def _load(lang: str) -> dict[str, str]:
+    with (_LOCALES / lang.replace("-", "_") / "messages.po").open("rb") as file:
+        return {str(message.id): str(message.string) for message in read_po(file) if message.id and message.string}
+
+
+CATALOGUE: Mapping[str, Mapping[str, str]] = {lang: _load(lang) for lang in LANGUAGES}
+
+
+def t(key: str, lang: str | None = None, /, **params: object) -> str:
+    """The text of a message key with its ``{params}`` filled in; a text that is no key (a person's own words) as it is."""
+    texts = CATALOGUE[lang or settings().lang]
+    text = texts.get(key) or CATALOGUE["en"].get(key) or key
+    return re.sub(r"\{(\w+)\}", lambda match: str(params.get(match[1], match[0])), text)
+
+
+def negotiate(accept_language: str | None) -> str:
+    """The best of our languages for an ``Accept-Language`` header (RFC 9110 §12.5.4)."""
+    best, best_quality = settings().lang, 0.0
+    for part in (accept_language or "").split(","):
+        tag, _, parameters = part.strip().partition(";")
+        quality = float(found[1]) if (found := re.search(r"q=(\d(?:\.\d+)?)", parameters)) else 1.0
+        for lang in LANGUAGES:
+            if tag and lang.split("-")[0] == tag.split("-")[0].lower() and quality > best_quality:
+                best, best_quality = lang, quality
+    return str(best)

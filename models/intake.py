@@ -1,0 +1,129 @@
+"""The inbox: everything the outside world told us, committed before it is acknowledged."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Base64Bytes
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+from models.base import Moment, Value
+from models.order import NORMAL, ChannelOrder
+from models.vault import Sealed
+
+
+class Lane(StrEnum):
+    """Who speaks. Channel rows may start orders and are paced; the others only wake them."""
+
+    CHANNEL = "channel"
+    CARRIER = "carrier"
+    WAREHOUSE = "warehouse"
+    STOCK = "stock"
+
+
+class InboxState(StrEnum):
+    PENDING = "pending"
+    STARTED = "started"
+    """Its order entered the engine and has not come to rest yet."""
+    DONE = "done"
+    FAILED = "failed"
+    """Not understood: ``reason`` says why; a person corrects and retries it."""
+
+
+class Receipt(Value):
+    """What a door learns of a message before it acknowledges it."""
+
+    fact_key: str
+    """The same fact, delivered again by any path, has the same key."""
+    topic: str = ""
+    priority: int = NORMAL
+
+
+class Raw(Value):
+    """A message as it came."""
+
+    body: Base64Bytes
+    headers: dict[str, str] = {}
+
+
+class InboxRow(SQLModel, table=True):
+    __tablename__ = "inbox"
+    __table_args__ = (
+        Index("inbox_by_fact", "lane", "source", "account", "fact_key", unique=True),
+        Index(
+            "inbox_pending",
+            "lane",
+            "source",
+            "account",
+            "priority",
+            "id",
+            postgresql_where="state = 'pending'",
+        ),
+        Index("inbox_started", "order_id", postgresql_where="state = 'started'"),
+        Index("inbox_failed", "id", postgresql_where="state = 'failed'"),
+    )
+
+    id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    lane: str
+    source: str
+    """The channel, carrier or warehouse."""
+    account: str
+    """The shop or carrier account."""
+    fact_key: str
+    topic: str = ""
+    priority: int = NORMAL
+    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox.raw"), nullable=False))
+    state: str = InboxState.PENDING
+    reason: str = ""
+    field: str = ""
+    attempts: int = 0
+    order_id: str | None = None
+    actor: str = ""
+    received_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    started_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+
+
+class ChannelOrderRow(SQLModel, table=True):
+    """The newest the channel said of an order."""
+
+    __tablename__ = "channel_orders"
+
+    order_id: str = Col(primary_key=True)
+    modified_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    document: ChannelOrder = Col(sa_column=Column(Sealed(ChannelOrder, "channel_orders.document"), nullable=False))
+
+
+class Secrets(Value):
+    """Credentials of an account: names as the vendor calls them."""
+
+    values: dict[str, str] = {}
+
+
+class AccountRow(SQLModel, table=True):
+    """A shop on a channel, or an account with a carrier or a warehouse system."""
+
+    __tablename__ = "accounts"
+
+    lane: str = Col(primary_key=True)
+    source: str = Col(primary_key=True)
+    account: str = Col(primary_key=True)
+    base_url: str = ""
+    secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
+    settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    """For a shop: its ``Policy`` and ``poll_seconds``."""
+    cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+
+
+class Account(Value):
+    """An account as adapters are given it."""
+
+    lane: Lane
+    source: str
+    account: str
+    base_url: str = ""
+    secrets: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    cursor: Moment | None = None

@@ -1,0 +1,238 @@
+"""The order: what the channel sold, and where our handling of it stands."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, model_validator
+from sqlalchemy import Column, DateTime, Index, Numeric
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+from models.address import Recipient
+from models.base import Moment, Value
+from models.money import Amount, Currency
+from models.origin import Origin
+from models.vault import Sealed
+
+SEARCH_ATTRIBUTES = {
+    "OrderStatus": "Keyword",
+    "Channel": "Keyword",
+    "Shop": "Keyword",
+    "Warehouses": "KeywordList",
+    "Carriers": "KeywordList",
+    "Holds": "KeywordList",
+    "OrderPriority": "Int",
+    "PromisedBy": "Datetime",
+}
+"""Typed search attributes of an order's workflow, name → Temporal type. None of them is personal."""
+
+
+class OrderStatus(StrEnum):
+    RECEIVED = "received"
+    AWAITING_PAYMENT = "awaiting_payment"
+    IN_REVIEW = "in_review"
+    ON_HOLD = "on_hold"
+    APPROVED = "approved"
+    AWAITING_STOCK = "awaiting_stock"
+    ALLOCATED = "allocated"
+    PARTIALLY_SHIPPED = "partially_shipped"
+    SHIPPED = "shipped"
+    PARTIALLY_DELIVERED = "partially_delivered"
+    DELIVERED = "delivered"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REJECTED})
+
+
+URGENT, NORMAL = 1, 3
+"""How urgent: 1 overtakes everything, 5 waits for all others (Temporal's priority keys)."""
+
+
+class OrderLine(Value):
+    """One line as sold. ``line_no`` is the channel's own; ``sku`` is the merchant's."""
+
+    line_no: Annotated[str, Field(min_length=1, max_length=64)]
+    sku: Annotated[str, Field(min_length=1, max_length=64)]
+    title: str = ""
+    quantity: Annotated[int, Field(ge=1, le=100_000)]
+    unit_price: Annotated[Amount, Field(ge=0)]
+    discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+
+
+class ChannelOrder(Value):
+    """What the channel sold, in standard form; immutable but for the channel's own later facts."""
+
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    shop: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$")]
+    channel_order_no: Annotated[str, Field(pattern=r"^[^\s:/]{1,64}$")]
+    placed_at: Moment
+    modified_at: Moment
+    """The channel's own time of the last change: newest wins."""
+    paid_at: Moment | None = None
+    pay_before: Moment | None = None
+    cancelled_at: Moment | None = None
+    cash_on_delivery: bool = False
+    currency: Currency = "CNY"
+    lines: Annotated[tuple[OrderLine, ...], Field(min_length=1, max_length=200)]
+    freight: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    total: Annotated[Amount, Field(ge=0)]
+    """What the buyer pays: lines less their discounts, plus freight, less the order's discount."""
+    recipient: Recipient
+    buyer: str = ""
+    """The channel's id of the buyer's account."""
+    buyer_message: str = ""
+    seller_memo: str = ""
+    carrier: str | None = None
+    """The carrier that buyer or channel demands."""
+    promised_by: Moment | None = None
+    priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
+    origin: Origin
+    custom: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _lines_are_distinct(self) -> "ChannelOrder":
+        if len({line.line_no for line in self.lines}) != len(self.lines):
+            raise ValueError("lines: line_no must be unique within the order")
+        return self
+
+    @property
+    def order_id(self) -> str:
+        """The order's id, and its workflow's."""
+        return f"order:{self.channel}:{self.shop}:{self.channel_order_no}"
+
+    @property
+    def payable(self) -> bool:
+        """Nothing stands between this order and the buyer's money."""
+        return self.paid_at is not None or self.cash_on_delivery
+
+
+class HoldKind(StrEnum):
+    """Why an order does not advance."""
+
+    REVIEW = "review"
+    STAFF = "staff"
+    ADDRESS = "address"
+    UNKNOWN_SKU = "unknown_sku"
+    BOOKING = "booking"
+    WAREHOUSE = "warehouse"
+    CHANNEL = "channel"
+
+
+class Hold(Value):
+    kind: HoldKind
+    reason: str
+    """A message key of the catalogue, or a person's own words."""
+    since: Moment
+    by: str = "hengdan"
+
+
+class Policy(Value):
+    """How long an order may wait for what, in seconds; set per shop."""
+
+    grace: int = 0
+    """The window in which cancel and modify are free."""
+    payment: int = 24 * 3600
+    """From placing to expiry, where the channel names no time."""
+    review: int = 4 * 3600
+    stock: int = 24 * 3600
+    ship: int = 48 * 3600
+    movement: int = 24 * 3600
+    """A parcel without any scan for so long is late."""
+    delivery: int = 7 * 24 * 3600
+    review_above: Amount = Decimal(5000)
+    """A total above this is held for review."""
+    ship_in_part: bool = False
+    """Ship what is there and back-order the rest."""
+
+
+class OrderRow(SQLModel, table=True):
+    """The order as lists and look-ups see it: written by the workflow's activities alone."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        Index("orders_by_status", "status", "placed_at"),
+        Index("orders_by_shop", "channel", "shop", "placed_at"),
+        Index("orders_by_phone", "phone_index"),
+    )
+
+    id: str = Col(primary_key=True)
+    channel: str
+    shop: str
+    channel_order_no: str
+    status: str
+    priority: int = NORMAL
+    holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
+    lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    origin: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
+    plan: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
+    custom: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    currency: str
+    total: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
+    recipient: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "orders.recipient")))
+    phone_index: str = ""
+    region: str = ""
+    next_step: str = ""
+    """What the order waits for: a message key of the catalogue."""
+    deadline: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    placed_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    paid_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    promised_by: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    updated_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+
+
+class Entry(Value):
+    """One line of an order's timeline. ``detail`` carries nothing personal."""
+
+    key: str
+    """Unique within the order: a repeated write changes nothing."""
+    at: Moment
+    what: str
+    """A message key of the catalogue, ``timeline.*``."""
+    actor: str = "hengdan"
+    detail: dict[str, JsonValue] = {}
+
+
+class TimelineRow(SQLModel, table=True):
+    """What happened to an order, by whom, when."""
+
+    __tablename__ = "timeline"
+
+    order_id: str = Col(primary_key=True)
+    key: str = Col(primary_key=True)
+    at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    what: str
+    actor: str
+    detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+
+
+class Alert(Value):
+    """Something that needs a person. ``key`` is unique: raised once."""
+
+    key: str
+    kind: str
+    """A message key of the catalogue, ``alert.*``."""
+    order_id: str = ""
+    detail: dict[str, JsonValue] = {}
+
+
+class AlertRow(SQLModel, table=True):
+    __tablename__ = "alerts"
+    __table_args__ = (Index("alerts_by_order", "order_id"),)
+
+    key: str = Col(primary_key=True)
+    kind: str
+    order_id: str = ""
+    detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    raised_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    closed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]

@@ -1,0 +1,123 @@
+"""What people and systems ask of an order: the payloads of its signals and updates, and the answer.
+
+Every request carries an id; the same id again changes nothing.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, JsonValue, model_validator
+
+from models.address import Recipient
+from models.base import Moment, Value
+from models.fulfillment import TrackingStatus
+from models.order import HoldKind
+
+RequestId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Request(Value):
+    request_id: RequestId
+    actor: str = "unknown"
+
+
+class Cancel(Request):
+    reason: str = ""
+
+
+class QuantityChange(Value):
+    """A line's new quantity; 0 drops the line."""
+
+    line_no: str
+    quantity: Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Modify(Request):
+    """A new recipient, new quantities, or both."""
+
+    recipient: Recipient | None = None
+    lines: tuple[QuantityChange, ...] = ()
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "Modify":
+        if self.recipient is None and not self.lines:
+            raise ValueError("recipient or lines: name at least one change")
+        return self
+
+
+class HoldRequest(Request):
+    kind: HoldKind = HoldKind.STAFF
+    reason: str = ""
+
+
+class Release(Request):
+    """Lifts the holds of one kind, or all of them."""
+
+    kind: HoldKind | None = None
+
+
+class Approve(Request):
+    pass
+
+
+class Reject(Request):
+    reason: str = ""
+
+
+class Expedite(Request):
+    pass
+
+
+class Note(Request):
+    text: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Payment(Request):
+    paid_at: Moment
+
+
+class StockArrived(Request):
+    pass
+
+
+class WarehouseEventKind(StrEnum):
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    PICKED = "picked"
+    SHIPPED = "shipped"
+
+
+class WarehouseEvent(Request):
+    """What a warehouse says of a fulfillment order."""
+
+    fulfillment_id: str
+    kind: WarehouseEventKind
+    at: Moment
+    weight_kg: Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)] | None = None
+    reason: str = ""
+
+
+class Tracking(Request):
+    """A milestone of a parcel."""
+
+    waybill_no: str
+    status: TrackingStatus
+    at: Moment
+    place: str = ""
+
+
+class Answer(Value):
+    """Yes or no, and why: ``reason`` is a message key of the catalogue with its ``params``."""
+
+    accepted: bool
+    reason: str = ""
+    params: dict[str, JsonValue] = {}
+
+
+YES = Answer(accepted=True)
+
+
+def no(reason: str, **params: JsonValue) -> Answer:
+    return Answer(accepted=False, reason=reason, params=params)
