@@ -1,0 +1,1 @@
+"""Twins of the carriers, one module each."""

@@ -1,0 +1,1 @@
+"""Twins of the channels, one module each."""
