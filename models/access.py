@@ -26,5 +26,5 @@ class ApiKeyRow(SQLModel, table=True):
     name: str = Col(unique=True)
     """Recorded as the actor of every act."""
     scopes: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
-    created_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    revoked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    created_at: datetime = Col(sa_type=DateTime(timezone=True))
+    revoked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

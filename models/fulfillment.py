@@ -68,6 +68,9 @@ MILESTONES = frozenset(
 )
 """What a workflow must know at once; every other scan stays in the database."""
 
+WORRIES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURNED}
+"""Milestones that need a person."""
+
 ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
 """After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
 
@@ -95,6 +98,44 @@ class Fulfillment(Record):
     shipped_at: Moment | None = None
     weight_kg: Decimal | None = None
     told_channel: bool = False
+    deducted: bool = False
+    """Its goods were taken off the stock."""
+    opened_at: Moment | None = None
+    moved_at: Moment | None = None
+    """The newest sign of life known to the workflow: shipping, then scans."""
+    overdue: bool = False
+    """An alert was raised for it."""
+
+    @property
+    def short_id(self) -> str:
+        """Its part of the id within the order, such as ``F1``."""
+        return self.id.rpartition(":")[2]
+
+    @property
+    def left(self) -> bool:
+        """It is out of the warehouse: nothing can be taken back."""
+        return self.status in {FulfillmentStatus.SHIPPED, FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
+
+    @property
+    def over(self) -> bool:
+        return self.status in {FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
+
+    def leave(self, at: datetime) -> None:
+        """It is out of the warehouse."""
+        self.status = FulfillmentStatus.SHIPPED
+        self.shipped_at = self.moved_at = at
+        self.overdue = False
+
+    def track(self, tracking: TrackingStatus, at: datetime) -> None:
+        """A milestone: whatever a carrier has seen has left the warehouse."""
+        if not self.left:
+            self.leave(at)
+        self.tracking = tracking
+        self.moved_at = max(at, self.moved_at or at)
+        if tracking is TrackingStatus.DELIVERED:
+            self.status = FulfillmentStatus.DELIVERED
+        elif tracking in ENDS:
+            self.status = FulfillmentStatus.CLOSED
 
 
 class Waybill(Value):
@@ -164,8 +205,8 @@ class FulfillmentRow(SQLModel, table=True):
     tracking: str | None = None
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
     told_channel: bool = False
-    shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    updated_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    updated_at: datetime = Col(sa_type=DateTime(timezone=True))
 
 
 class ScanRow(SQLModel, table=True):
@@ -177,6 +218,6 @@ class ScanRow(SQLModel, table=True):
     scan_id: str = Col(primary_key=True)
     status: str | None = None
     code: str
-    at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    at: datetime = Col(sa_type=DateTime(timezone=True))
     place: str = ""
     text: str = ""

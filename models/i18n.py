@@ -21,7 +21,7 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {lang: _load(lang) for lang in LANG
 
 
 def t(key: str, lang: str | None = None, /, **params: object) -> str:
-    """The text of a message key with its ``{params}`` filled in; a text that is no key (a person's own words) as it is."""
+    """The text of a message key with its ``{params}`` filled in; a person's own words as they are."""
     texts = CATALOGUE[lang or settings().lang]
     text = texts.get(key) or CATALOGUE["en"].get(key) or key
     return re.sub(r"\{(\w+)\}", lambda match: str(params.get(match[1], match[0])), text)

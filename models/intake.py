@@ -82,8 +82,8 @@ class InboxRow(SQLModel, table=True):
     attempts: int = 0
     order_id: str | None = None
     actor: str = ""
-    received_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    started_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    received_at: datetime = Col(sa_type=DateTime(timezone=True))
+    started_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 
 class ChannelOrderRow(SQLModel, table=True):
@@ -92,7 +92,7 @@ class ChannelOrderRow(SQLModel, table=True):
     __tablename__ = "channel_orders"
 
     order_id: str = Col(primary_key=True)
-    modified_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    modified_at: datetime = Col(sa_type=DateTime(timezone=True))
     document: ChannelOrder = Col(sa_column=Column(Sealed(ChannelOrder, "channel_orders.document"), nullable=False))
 
 
@@ -114,7 +114,7 @@ class AccountRow(SQLModel, table=True):
     secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
     settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
     """For a shop: its ``Policy`` and ``poll_seconds``."""
-    cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 
 class Account(Value):

@@ -1,7 +1,8 @@
 """The order: what the channel sold, and where our handling of it stands."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -53,6 +54,8 @@ class OrderStatus(StrEnum):
 
 FINAL = frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REJECTED})
 
+
+CENT = Decimal("0.01")
 
 URGENT, NORMAL = 1, 3
 """How urgent: 1 overtakes everything, 5 waits for all others (Temporal's priority keys)."""
@@ -110,6 +113,25 @@ class ChannelOrder(Value):
     def order_id(self) -> str:
         """The order's id, and its workflow's."""
         return f"order:{self.channel}:{self.shop}:{self.channel_order_no}"
+
+    def with_quantities(self, quantities: Mapping[str, int]) -> "ChannelOrder":
+        """The order with new quantities by line number, 0 dropping the line; line discounts shrink in proportion.
+
+        Raises ``ValueError`` naming a line that is not there, or where nothing would be left.
+        """
+        lines: list[OrderLine] = []
+        total = self.total
+        for line in self.lines:
+            quantity = quantities.get(line.line_no, line.quantity)
+            discount = (line.discount * quantity / line.quantity).quantize(CENT, ROUND_HALF_EVEN)
+            total += line.unit_price * (quantity - line.quantity) - (discount - line.discount)
+            if quantity:
+                lines.append(line.model_copy(update={"quantity": quantity, "discount": discount}))
+        if unknown := set(quantities) - {line.line_no for line in self.lines}:
+            raise ValueError(f"lines: no line {sorted(unknown)[0]}")
+        if not lines:
+            raise ValueError("lines: at least one must remain; cancel the order instead")
+        return self.model_copy(update={"lines": tuple(lines), "total": max(total, Decimal(0))})
 
     @property
     def payable(self) -> bool:
@@ -171,6 +193,8 @@ class OrderRow(SQLModel, table=True):
     shop: str
     channel_order_no: str
     status: str
+    revision: int = 0
+    """Counts the workflow's writes: an older one never overwrites a newer."""
     priority: int = NORMAL
     holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
@@ -184,11 +208,11 @@ class OrderRow(SQLModel, table=True):
     region: str = ""
     next_step: str = ""
     """What the order waits for: a message key of the catalogue."""
-    deadline: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    placed_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    paid_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    promised_by: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    updated_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    deadline: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    placed_at: datetime = Col(sa_type=DateTime(timezone=True))
+    paid_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    promised_by: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    updated_at: datetime = Col(sa_type=DateTime(timezone=True))
 
 
 class Entry(Value):
@@ -210,7 +234,7 @@ class TimelineRow(SQLModel, table=True):
 
     order_id: str = Col(primary_key=True)
     key: str = Col(primary_key=True)
-    at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    at: datetime = Col(sa_type=DateTime(timezone=True))
     what: str
     actor: str
     detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
@@ -234,5 +258,5 @@ class AlertRow(SQLModel, table=True):
     kind: str
     order_id: str = ""
     detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    raised_at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
-    closed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    raised_at: datetime = Col(sa_type=DateTime(timezone=True))
+    closed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

@@ -1,14 +1,17 @@
 """An order in progress: its state, the status derived from it, and the one table of what is allowed when."""
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from models.base import Moment, Record, Value
-from models.fulfillment import Fulfillment, FulfillmentStatus
+from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
 from models.order import Alert, ChannelOrder, Entry, Hold, HoldKind, OrderStatus, Policy
 from models.requests import YES, Answer, no
 from models.stock import Shortage
+
+ANSWERS_KEPT = 200
 
 
 class Action(StrEnum):
@@ -31,7 +34,7 @@ SUPPORTED: dict[OrderStatus, frozenset[Action]] = {
     OrderStatus.ON_HOLD: _OPEN | {Action.RELEASE, Action.REJECT},
     OrderStatus.APPROVED: _OPEN,
     OrderStatus.AWAITING_STOCK: _OPEN,
-    OrderStatus.ALLOCATED: frozenset({Action.CANCEL, Action.EXPEDITE, Action.NOTE}),
+    OrderStatus.ALLOCATED: _OPEN - {Action.HOLD},
     OrderStatus.PARTIALLY_SHIPPED: frozenset({Action.NOTE}),
     OrderStatus.SHIPPED: frozenset({Action.NOTE}),
     OrderStatus.PARTIALLY_DELIVERED: frozenset({Action.NOTE}),
@@ -40,7 +43,8 @@ SUPPORTED: dict[OrderStatus, frozenset[Action]] = {
     OrderStatus.CANCELLED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
 }
-"""What a person may do to an order in each status. Cancelling an allocated order asks its warehouses first."""
+"""What a person may do to an order in each status. An allocated order is cancelled or modified only where
+its warehouses give it back."""
 
 
 class End(StrEnum):
@@ -50,8 +54,22 @@ class End(StrEnum):
     REJECTED = "rejected"
 
 
-_LEFT = frozenset({FulfillmentStatus.SHIPPED, FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED})
-_OVER = frozenset({FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED})
+class Allocated(Value):
+    """What an allocation gave: all fulfillment orders now open, and what is missing."""
+
+    at: Moment
+    fulfillments: tuple[Fulfillment, ...] = ()
+    shortages: tuple[Shortage, ...] = ()
+
+
+class Admitted(Value):
+    """How an order begins: as cleansed, with what holds it, and allocated where nothing does."""
+
+    at: Moment
+    order: ChannelOrder
+    holds: tuple[Hold, ...] = ()
+    grace_until: Moment | None = None
+    allocated: Allocated | None = None
 
 
 class OrderState(Record):
@@ -59,22 +77,39 @@ class OrderState(Record):
 
     order: ChannelOrder
     policy: Policy
+    revision: int = 0
     admitted: bool = False
-    graced: bool = False
+    to_plan: bool = True
+    """What was sold is not, or no longer, what the fulfillment orders cover."""
+    grace_until: Moment | None = None
     holds: list[Hold] = Field(default_factory=list)
     shortages: list[Shortage] = Field(default_factory=list)
+    short_since: Moment | None = None
     fulfillments: list[Fulfillment] = Field(default_factory=list)
     end: End | None = None
-    end_reason: str = ""
     completed: bool = False
-    seen: list[str] = Field(default_factory=list)
-    """Ids of requests already answered; the newest thousand."""
-    next_step: str = "next.admit"
-    deadline: Moment | None = None
+    overdue: list[OrderStatus] = Field(default_factory=list)
+    """Statuses for whose delay an alert was raised."""
+    answers: dict[str, Answer] = Field(default_factory=dict)
+    """The newest requests by id, and what was answered."""
+    entries: list[Entry] = Field(default_factory=list)
+    """What happened since the last snapshot was written."""
+    alerts: list[Alert] = Field(default_factory=list)
 
     @property
     def active(self) -> list[Fulfillment]:
         return [each for each in self.fulfillments if each.status is not FulfillmentStatus.CANCELLED]
+
+    @property
+    def fulfilled(self) -> bool:
+        """Everything sold has reached its end: delivered, returned or lost."""
+        active = self.active
+        return bool(active) and not self.shortages and not self.to_plan and all(each.over for each in active)
+
+    @property
+    def blocked(self) -> bool:
+        """It may not advance towards a warehouse."""
+        return bool(self.holds) or not self.order.payable or self.grace_until is not None
 
     @property
     def status(self) -> OrderStatus:
@@ -83,17 +118,18 @@ class OrderState(Record):
             return OrderStatus(self.end.value)
         if self.completed:
             return OrderStatus.COMPLETED
-        active = self.active
-        if active and not self.shortages and all(each.status in _OVER for each in active):
-            return OrderStatus.DELIVERED
-        if any(each.status in _OVER for each in active):
-            return OrderStatus.PARTIALLY_DELIVERED
-        if active and not self.shortages and all(each.status in _LEFT for each in active):
-            return OrderStatus.SHIPPED
-        if any(each.status in _LEFT for each in active):
-            return OrderStatus.PARTIALLY_SHIPPED
         if not self.admitted:
             return OrderStatus.RECEIVED
+        active = self.active
+        whole = not self.shortages
+        if active and whole and all(each.over for each in active):
+            return OrderStatus.DELIVERED
+        if any(each.over for each in active):
+            return OrderStatus.PARTIALLY_DELIVERED
+        if active and whole and all(each.left for each in active):
+            return OrderStatus.SHIPPED
+        if any(each.left for each in active):
+            return OrderStatus.PARTIALLY_SHIPPED
         if any(hold.kind is HoldKind.REVIEW for hold in self.holds):
             return OrderStatus.IN_REVIEW
         if self.holds:
@@ -104,6 +140,46 @@ class OrderState(Record):
             return OrderStatus.ALLOCATED
         return OrderStatus.AWAITING_STOCK if self.shortages else OrderStatus.APPROVED
 
+    @property
+    def deadline(self) -> datetime | None:
+        """When the present wait has lasted too long; ``None`` where nothing is due or its alert was raised."""
+        status = self.status
+        if status.final or status in self.overdue:
+            return None
+        policy = self.policy
+        match status:
+            case OrderStatus.AWAITING_PAYMENT:
+                return self.order.pay_before or self.order.placed_at + timedelta(seconds=policy.payment)
+            case OrderStatus.IN_REVIEW | OrderStatus.ON_HOLD:
+                return min(hold.since for hold in self.holds) + timedelta(seconds=policy.review)
+            case OrderStatus.APPROVED:
+                return self.grace_until
+            case OrderStatus.AWAITING_STOCK if self.short_since is not None:
+                return self.short_since + timedelta(seconds=policy.stock)
+        return min((due for each in self.active if (due := self.due(each)) is not None), default=None)
+
+    def due(self, fulfillment: Fulfillment) -> datetime | None:
+        """When a fulfillment order must have shown its next sign of life."""
+        if fulfillment.over or fulfillment.overdue:
+            return None
+        if fulfillment.shipped_at is None:
+            return fulfillment.opened_at and fulfillment.opened_at + timedelta(seconds=self.policy.ship)
+        moved = fulfillment.moved_at or fulfillment.shipped_at
+        return min(
+            moved + timedelta(seconds=self.policy.movement),
+            fulfillment.shipped_at + timedelta(seconds=self.policy.delivery),
+        )
+
+    @property
+    def next_step(self) -> str:
+        """What the order waits for, as a message key."""
+        status = self.status
+        if status is not OrderStatus.ALLOCATED:
+            return f"next.{status}"
+        if all(each.request_status is RequestStatus.UNSUBMITTED for each in self.active):
+            return "next.allocated.book"
+        return "next.allocated.ship"
+
     def allows(self, action: Action) -> Answer:
         """Yes, or no with the reason a person is told."""
         status = self.status
@@ -111,11 +187,74 @@ class OrderState(Record):
             return YES
         return no(f"refused.{action}", status=status.value)
 
+    def tell(self, key: str, at: datetime, what: str, actor: str = "hengdan", **detail: JsonValue) -> None:
+        """Adds a line to the timeline."""
+        self.entries.append(Entry(key=key, at=at, what=f"timeline.{what}", actor=actor, detail=detail))
+
+    def alert(self, kind: str, about: str = "", **detail: JsonValue) -> None:
+        """Calls for a person, once for each kind and what it is about."""
+        key = ":".join(part for part in (self.order.order_id, kind, about) if part)
+        self.alerts.append(Alert(key=key, kind=f"alert.{kind}", order_id=self.order.order_id, detail=detail))
+
+    def remember(self, request_id: str, answer: Answer) -> None:
+        self.answers[request_id] = answer
+        while len(self.answers) > ANSWERS_KEPT:
+            del self.answers[next(iter(self.answers))]
+
+    def hold(self, hold: Hold) -> None:
+        """Adds a hold, in place of an earlier one of the same kind and reason."""
+        self.holds = [each for each in self.holds if (each.kind, each.reason) != (hold.kind, hold.reason)] + [hold]
+        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}"
+        self.tell(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason)
+
+    def admit(self, admitted: Admitted) -> None:
+        """Takes in how the order begins."""
+        self.admitted = True
+        self.order = admitted.order
+        self.grace_until = admitted.grace_until
+        self.tell("received", admitted.at, "received", path=self.order.origin.intake)
+        for hold in admitted.holds:
+            self.hold(hold)
+        if admitted.allocated is not None:
+            self.to_plan = False
+            self.plan(admitted.allocated)
+
+    def plan(self, allocated: Allocated) -> None:
+        """Takes in an allocation."""
+        for each in allocated.fulfillments:
+            if self.fulfillment(each.id) is None:
+                each.opened_at = allocated.at
+                self.fulfillments.append(each)
+                where = {"fulfillment": each.short_id, "warehouse": each.warehouse}
+                self.tell(f"allocated:{each.id}", allocated.at, "allocated", **where)
+        self.shortages = list(allocated.shortages)
+        self.short_since = (self.short_since or allocated.at) if self.shortages else None
+        if self.shortages:
+            skus = ", ".join(f"{each.sku} × {each.quantity}" for each in self.shortages)
+            self.tell(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
+
     def fulfillment(self, fulfillment_id: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.id == fulfillment_id), None)
 
     def parcel(self, waybill_no: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.waybill_no == waybill_no), None)
+
+    def snapshot(self, at: datetime) -> "Snapshot":
+        """What people are to see from now on."""
+        return Snapshot(
+            order_id=self.order.order_id,
+            revision=self.revision,
+            status=self.status,
+            priority=self.order.priority,
+            paid_at=self.order.paid_at,
+            holds=tuple(self.holds),
+            fulfillments=tuple(each.model_copy() for each in self.fulfillments),
+            next_step=self.next_step,
+            deadline=self.deadline,
+            at=at,
+            entries=tuple(self.entries),
+            alerts=tuple(self.alerts),
+        )
 
 
 class OrderInput(Value):
@@ -130,15 +269,14 @@ class Snapshot(Value):
     """What one step writes to the order's row, timeline and alerts, in one transaction with its effect."""
 
     order_id: str
+    revision: int
     status: OrderStatus
     priority: int
+    paid_at: Moment | None
     holds: tuple[Hold, ...]
     fulfillments: tuple[Fulfillment, ...]
-    shortages: tuple[Shortage, ...] = ()
     next_step: str
     deadline: Moment | None
     at: Moment
     entries: tuple[Entry, ...] = ()
     alerts: tuple[Alert, ...] = ()
-    order: ChannelOrder | None = None
-    """Set where what was sold or who receives it has changed."""

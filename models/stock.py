@@ -153,7 +153,7 @@ class MovementRow(SQLModel, table=True):
     order_id: str | None = None
     reason: str = ""
     actor: str = "hengdan"
-    at: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    at: datetime = Col(sa_type=DateTime(timezone=True))
 
 
 class StockWaitRow(SQLModel, table=True):
@@ -166,4 +166,4 @@ class StockWaitRow(SQLModel, table=True):
     sku: str = Col(primary_key=True)
     quantity: int
     priority: int
-    since: datetime = Col(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    since: datetime = Col(sa_type=DateTime(timezone=True))

@@ -51,7 +51,9 @@ class Keyring:
     def seal(self, clear: bytes, context: str) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
         key_id = self.active.encode()
-        return bytes([len(key_id)]) + key_id + nonce + self._ciphers[self.active].encrypt(nonce, clear, context.encode())
+        return (
+            bytes([len(key_id)]) + key_id + nonce + self._ciphers[self.active].encrypt(nonce, clear, context.encode())
+        )
 
     def open(self, sealed: bytes, context: str) -> bytes:
         """Raises ``SealBroken``."""

@@ -1,0 +1,1 @@
+"""The life: durable, deterministic processes, one module each."""

@@ -1,0 +1,19 @@
+"""Review: rules that hold an order for a person."""
+
+from datetime import datetime
+
+from models.order import ChannelOrder, Hold, HoldKind, Policy
+
+_DOUBTFUL = ("先别发", "暂不发货", "不要发货", "do not ship", "don't ship", "hold this order")
+"""Remarks that ask us to wait."""
+
+
+def decide(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
+    """The holds this order earns; none: approved."""
+    remarks = f"{order.buyer_message} {order.seller_memo}".lower()
+    reasons = []
+    if order.total > policy.review_above:
+        reasons.append("hold.review.amount")
+    if any(words in remarks for words in _DOUBTFUL):
+        reasons.append("hold.review.remark")
+    return [Hold(kind=HoldKind.REVIEW, reason=reason, since=at) for reason in reasons]

@@ -1,0 +1,470 @@
+"""OrderWorkflow: one order from the channel to the customer's door.
+
+Read ``_live`` for the story. Two other coroutines run beside it: ``_carry``, one for each fulfillment order, from
+booking to doorstep; and ``_watch``, which holds the order's one timer, its next deadline.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from workflows.order_requests import OrderRequests
+
+with workflow.unsafe.imports_passed_through():
+    from activities import fulfillment as hands
+    from activities import order as steps
+    from models.fulfillment import WORRIES, Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
+    from models.i18n import t
+    from models.order import URGENT, Hold, HoldKind, OrderStatus
+    from models.requests import (
+        YES,
+        Answer,
+        Cancel,
+        HoldRequest,
+        Modify,
+        Note,
+        Payment,
+        Reject,
+        Release,
+        Request,
+        StockArrived,
+        Tracking,
+        WarehouseEvent,
+        WarehouseEventKind,
+        no,
+    )
+    from models.state import Action, End, OrderInput, OrderState, Snapshot
+    from workflows.details import details
+
+HISTORY_LIMIT = 1500
+"""Events after which a quiet order goes on in a new history, so that none passes 2,000."""
+
+_LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1))
+_OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2))
+
+_STATUS = SearchAttributeKey.for_keyword("OrderStatus")
+_PRIORITY = SearchAttributeKey.for_int("OrderPriority")
+_HOLDS = SearchAttributeKey.for_keyword_list("Holds")
+_WAREHOUSES = SearchAttributeKey.for_keyword_list("Warehouses")
+_CARRIERS = SearchAttributeKey.for_keyword_list("Carriers")
+
+Result = TypeVar("Result")
+
+
+@workflow.defn
+class OrderWorkflow(OrderRequests):
+    @workflow.init
+    def __init__(self, given: OrderInput) -> None:
+        self.state = given.state or OrderState(order=given.order, policy=given.policy)
+        self._carriages: dict[str, asyncio.Task[None]] = {}
+        self._working = 0
+        self._behind = False
+        self._one_act = asyncio.Lock()
+        self._shown = self._attributes() if given.state is None else {}
+
+    @workflow.run
+    async def run(self, given: OrderInput) -> OrderStatus:
+        watch = asyncio.create_task(self._watch())
+        life = asyncio.create_task(self._live())
+        while not life.done():
+            try:
+                await workflow.wait_condition(life.done)
+            except asyncio.CancelledError:
+                if workflow.cancellation_reason() is None:
+                    raise
+                await self.act(
+                    Action.CANCEL, Cancel(request_id=f"cancelled:{workflow.now().isoformat()}", actor="temporal")
+                )
+        del watch
+        return await life
+
+    async def _live(self) -> OrderStatus:
+        """An order's life: admit; until all is delivered, clear, allocate and carry; then complete, or unwind."""
+        state = self.state
+        if not state.admitted:
+            await self._admit()
+        while state.end is None and not state.fulfilled:
+            if state.to_plan and not state.blocked:
+                await self._allocate()
+            if state.end is None:
+                self._carry_all()
+                await self._until(lambda: state.fulfilled or (state.to_plan and not state.blocked))
+        if state.end is None:
+            await asyncio.gather(*self._carriages.values())
+            state.completed = True
+            state.tell("completed", workflow.now(), "completed")
+            await self._write()
+        else:
+            await self._take_back()
+            await self._settle()
+        while not workflow.all_handlers_finished():
+            await workflow.wait_condition(lambda: workflow.all_handlers_finished() or self._unwritten)
+            if self._unwritten:
+                await self._write()
+        return state.status
+
+    async def _admit(self) -> None:
+        async with self._one_act:
+            await self._take_in(steps.admit, self.state.admit)
+
+    async def _allocate(self) -> None:
+        async with self._one_act:
+            self.state.to_plan = False
+            try:
+                await self._take_in(steps.allocate, self.state.plan)
+            except ActivityError as error:
+                self.state.to_plan = True
+                self._hold(HoldKind.UNKNOWN_SKU, _cause(error))
+
+    def _carry_all(self) -> None:
+        for each in self.state.active:
+            if each.id not in self._carriages:
+                self._carriages[each.id] = asyncio.create_task(self._carry(each))
+
+    async def _carry(self, parcel: Fulfillment) -> None:
+        """One fulfillment order from booking to doorstep. May be begun again at any step."""
+        while parcel.waybill_no is None:
+            await self._until_clear(parcel)
+            try:
+                waybill = await self._reach(hands.book_waybill, parcel)
+                parcel.carrier, parcel.waybill_no = waybill.carrier, waybill.waybill_no
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                self._hold(HoldKind.BOOKING, _cause(error))
+        if parcel.request_status is RequestStatus.UNSUBMITTED:
+            await self._until_clear(parcel)
+            await self._reach(hands.release_to_warehouse, parcel)
+            parcel.request_status = RequestStatus.SUBMITTED
+            self._show()
+        await workflow.wait_condition(
+            lambda: parcel.shipped_at is not None or parcel.request_status is RequestStatus.REJECTED
+        )
+        if parcel.shipped_at is None:
+            await self._replan(parcel)
+            return
+        if not parcel.deducted:
+            parcel.deducted = True
+            self.state.tell(f"shipped:{parcel.id}", parcel.shipped_at, "shipped", **self._where(parcel))
+            await self._write(steps.ship, parcel)
+        if not parcel.told_channel:
+            await self._tell_channel(parcel)
+        await workflow.wait_condition(lambda: parcel.over)
+        if parcel.tracking is TrackingStatus.RETURNED:
+            self.state.tell(f"restocked:{parcel.id}", workflow.now(), "restocked", **self._where(parcel))
+            await self._write(steps.restock, parcel)
+
+    async def _until_clear(self, parcel: Fulfillment) -> None:
+        await workflow.wait_condition(lambda: not self.state.blocked)
+        if parcel.status is FulfillmentStatus.ON_HOLD:
+            raise asyncio.CancelledError
+
+    async def _tell_channel(self, parcel: Fulfillment) -> None:
+        try:
+            await self._reach(hands.confirm_shipment, parcel)
+            parcel.told_channel = True
+        except ActivityError as error:
+            self.state.alert("channel_refused", parcel.short_id, reason=_cause(error))
+
+    async def _replan(self, parcel: Fulfillment) -> None:
+        """The warehouse will not send it: gives it back, and waits for a person before planning afresh."""
+        await self._reach(hands.cancel_waybill, parcel)
+        parcel.status = FulfillmentStatus.CANCELLED
+        self.state.to_plan = True
+        self._hold(HoldKind.WAREHOUSE, "hold.warehouse.rejected")
+        await self._settle()
+
+    # Deadlines
+
+    async def _watch(self) -> None:
+        """Keeps the timer of the next deadline. One that went away is left to run out: cancelling costs an event."""
+        state = self.state
+        while True:
+            await workflow.wait_condition(lambda: state.deadline is not None)
+            due = state.deadline
+            assert due is not None  # noqa: S101
+            try:
+                await workflow.wait_condition(
+                    lambda due=due: state.deadline not in (None, due),  # type: ignore[misc]
+                    timeout=max(due - workflow.now(), timedelta(0)),
+                    timeout_summary=t(state.next_step),
+                )
+            except TimeoutError:
+                if state.deadline == due:
+                    await self._overdue()
+
+    async def _overdue(self) -> None:
+        """What happens when a deadline passes: the unpaid order expires, grace ends, everything else calls a person."""
+        state, now = self.state, workflow.now()
+        status = state.status
+        if status is OrderStatus.AWAITING_PAYMENT:
+            state.end = End.CANCELLED
+            state.tell("payment_expired", now, "payment_expired")
+        elif status is OrderStatus.APPROVED:
+            state.grace_until = None
+        elif status in {OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK}:
+            state.overdue.append(status)
+            state.alert(f"overdue.{status}")
+        else:
+            moving = {each.waybill_no: each for each in state.active if each.left and not each.over and each.waybill_no}
+            for seen in await self._step(steps.sightings, list(moving)) if moving else []:
+                parcel = moving[seen.waybill_no]
+                parcel.moved_at = max(seen.at, parcel.moved_at or seen.at)
+            for each in state.active:
+                if (due := state.due(each)) is not None and due <= now:
+                    each.overdue = True
+                    kind = "ship_overdue" if each.shipped_at is None else "late"
+                    state.alert(kind, each.short_id, waybill_no=each.waybill_no)
+
+    # What people ask
+
+    async def act(self, action: Action, request: Request) -> Answer:
+        """Carries a request out once; its answer, yes or no, stands for every repetition."""
+        state = self.state
+        async with self._one_act:
+            answer = state.answers.get(request.request_id)
+            if answer is None:
+                answer = state.allows(action)
+                if answer.accepted:
+                    answer = await self._carry_out(action, request)
+                state.remember(request.request_id, answer)
+                detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
+                what = f"{action}" if answer.accepted else f"refused.{action}"
+                refusal = {} if answer.accepted else {"why": answer.reason}
+                state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
+        await workflow.wait_condition(lambda: not self._unwritten)
+        return answer
+
+    async def _carry_out(self, action: Action, request: Request) -> Answer:
+        state = self.state
+        match request:
+            case Cancel() | Reject():
+                if not await self._take_back():
+                    return no("refused.warehouse")
+                state.end = End.CANCELLED if action is Action.CANCEL else End.REJECTED
+            case Modify():
+                return await self._modify(request)
+            case HoldRequest():
+                self._hold(request.kind, request.reason, request.actor)
+            case Release():
+                state.holds = [each for each in state.holds if request.kind not in (None, each.kind)]
+            case Note():
+                pass
+            case _ if action is Action.APPROVE:
+                state.holds = [each for each in state.holds if each.kind is not HoldKind.REVIEW]
+            case _ if action is Action.EXPEDITE:
+                state.order = state.order.model_copy(update={"priority": URGENT})
+        return YES
+
+    async def _modify(self, request: Modify) -> Answer:
+        state = self.state
+        order = state.order
+        try:
+            if request.lines:
+                order = order.with_quantities({line.line_no: line.quantity for line in request.lines})
+        except ValueError as error:
+            return no("refused.lines", why=str(error))
+        if request.recipient is not None:
+            order = order.model_copy(update={"recipient": request.recipient})
+        if not await self._take_back():
+            return no("refused.warehouse")
+        state.order = order
+        revised = await self._step(steps.revise, state)
+        state.order = revised.order
+        state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
+        for hold in revised.holds:
+            state.hold(hold)
+        state.shortages, state.to_plan = [], True
+        return YES
+
+    async def _take_back(self) -> bool:
+        """Stops every fulfillment order and gives its stock back; ``False`` where a warehouse will not let go."""
+        state = self.state
+        if any(each.left for each in state.active):
+            return False
+        taken = await asyncio.gather(*(self._withdraw(each) for each in state.active))
+        if any(taken):
+            state.to_plan = True
+            await self._settle()
+        return all(taken)
+
+    async def _withdraw(self, parcel: Fulfillment) -> bool:
+        carriage = self._carriages.pop(parcel.id, None)
+        if carriage is not None:
+            parcel.status = FulfillmentStatus.ON_HOLD
+            carriage.cancel()
+            await workflow.wait([carriage])
+            recall = await self._reach(hands.recall_from_warehouse, parcel)
+            if not recall.accepted or parcel.left:
+                if not parcel.left:
+                    parcel.status = FulfillmentStatus.OPEN
+                self._carry_all()
+                return False
+            await self._reach(hands.cancel_waybill, parcel)
+        parcel.status = FulfillmentStatus.CANCELLED
+        return True
+
+    def _hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
+        self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))
+
+    # What systems tell
+
+    @workflow.signal(description="The channel says it is paid")
+    def payment(self, fact: Payment) -> None:
+        if self.state.order.paid_at is None:
+            self.state.order = self.state.order.model_copy(update={"paid_at": fact.paid_at})
+            self.state.tell("paid", workflow.now(), "paid", fact.actor)
+
+    @workflow.signal(description="Stock that the order waits for has arrived")
+    def stock_arrived(self, fact: StockArrived) -> None:
+        if self.state.shortages:
+            self.state.to_plan = True
+
+    @workflow.signal(description="A warehouse ships, or rejects, a fulfillment order")
+    def warehouse_event(self, fact: WarehouseEvent) -> None:
+        parcel = self.state.fulfillment(fact.fulfillment_id)
+        if parcel is None or parcel.left:
+            return
+        shipped = fact.kind is WarehouseEventKind.SHIPPED
+        if parcel.status is FulfillmentStatus.CANCELLED:
+            if shipped:
+                self.state.alert("shipped_after_recall", parcel.short_id, **self._where(parcel))
+        elif shipped:
+            parcel.leave(fact.at)
+            parcel.weight_kg = fact.weight_kg
+        elif fact.kind is WarehouseEventKind.REJECTED:
+            parcel.request_status = RequestStatus.REJECTED
+            where = self._where(parcel)
+            self.state.tell(fact.request_id, fact.at, "warehouse_rejected", fact.actor, **where, reason=fact.reason)
+
+    @workflow.signal(description="A milestone of a parcel")
+    def tracking(self, fact: Tracking) -> None:
+        parcel = self.state.parcel(fact.waybill_no)
+        if parcel is None or parcel.over or parcel.tracking is fact.status:
+            return
+        parcel.track(fact.status, fact.at)
+        key = f"{fact.status}:{fact.waybill_no}:{fact.at.isoformat()}"
+        self.state.tell(key, fact.at, f"tracking.{fact.status}", fact.actor, waybill_no=fact.waybill_no)
+        if fact.status in WORRIES:
+            self.state.alert(str(fact.status), parcel.short_id, waybill_no=fact.waybill_no)
+
+    @workflow.query(name="state", description="Everything the order knows of itself")
+    def get_state(self) -> OrderState:
+        return self.state
+
+    # Writing down
+
+    @property
+    def _unwritten(self) -> bool:
+        return self._behind or bool(self.state.entries or self.state.alerts)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Sleeps until the condition holds or the order ends, writing down what happens meanwhile."""
+        state = self.state
+        while not condition() and state.end is None:
+            if self._unwritten:
+                await self._write()
+            else:
+                await workflow.wait_condition(
+                    lambda: condition() or state.end is not None or self._unwritten or self._history_full
+                )
+                if self._history_full:
+                    workflow.continue_as_new(OrderInput(order=state.order, policy=state.policy, state=state))
+
+    @property
+    def _history_full(self) -> bool:
+        return (
+            workflow.info().get_current_history_length() > HISTORY_LIMIT
+            and self._working == 0
+            and workflow.all_handlers_finished()
+        )
+
+    async def _write(self, step: Callable[[Snapshot, Fulfillment], Awaitable[None]] | None = None, parcel=None) -> None:
+        """Writes the present snapshot, alone or together with a step's effect on the stock."""
+        state = self.state
+        state.revision += 1
+        self._behind = False
+        snapshot = state.snapshot(workflow.now())
+        state.entries, state.alerts = [], []
+        self._show()
+        if step is None:
+            await self._step(steps.record, snapshot)
+        else:
+            await self._step(step, snapshot, parcel)
+
+    async def _settle(self) -> None:
+        await self._write(steps.settle)
+
+    async def _take_in(self, step: Callable[[OrderState], Awaitable[Result]], absorb: Callable[[Result], None]) -> None:
+        """Runs a step that plans the order and writes it down in one transaction; then takes its result in."""
+        state = self.state
+        state.revision += 1
+        given = state.model_copy()
+        state.entries, state.alerts = [], []
+        result = await self._step(step, given)
+        later = state.entries
+        state.entries = []
+        absorb(result)
+        state.entries = later
+        self._behind = state.revision != given.revision
+        self._show()
+
+    async def _step(self, step: Callable[..., Awaitable[Result]], *args: object) -> Result:
+        """A short step on our own database: one event in the history."""
+        self._working += 1
+        try:
+            return await workflow.execute_local_activity(
+                step, args=args, start_to_close_timeout=timedelta(seconds=30), retry_policy=_LOCAL_RETRY
+            )
+        finally:
+            self._working -= 1
+
+    async def _reach(self, hand: Callable[[str], Awaitable[Result]], parcel: Fulfillment) -> Result:
+        """A call to the outside world: seen and retried by the engine, never abandoned half done."""
+        self._working += 1
+        try:
+            return await workflow.execute_activity(
+                hand,
+                parcel.id,
+                start_to_close_timeout=timedelta(seconds=60),
+                retry_policy=_OUTSIDE_RETRY,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                priority=Priority(priority_key=self.state.order.priority),
+                summary=f"{parcel.short_id} {parcel.warehouse}",
+            )
+        finally:
+            self._working -= 1
+
+    def _show(self) -> None:
+        """Tells the operator: current details always, search attributes where they changed."""
+        workflow.set_current_details(details(self.state))
+        now = self._attributes()
+        changed = [key.value_set(value) for key, value in now.items() if self._shown.get(key) != value]
+        if changed:
+            workflow.upsert_search_attributes(changed)
+            self._shown = now
+
+    def _attributes(self) -> dict[SearchAttributeKey, object]:
+        state = self.state
+        return {
+            _STATUS: state.status.value,
+            _PRIORITY: state.order.priority,
+            _HOLDS: sorted({hold.kind.value for hold in state.holds}),
+            _WAREHOUSES: sorted({each.warehouse for each in state.active}),
+            _CARRIERS: sorted({each.carrier for each in state.active if each.carrier}),
+        }
+
+    @staticmethod
+    def _where(parcel: Fulfillment) -> dict[str, str | None]:
+        return {"fulfillment": parcel.short_id, "warehouse": parcel.warehouse, "waybill_no": parcel.waybill_no}
+
+
+def _cause(error: ActivityError) -> str:
+    """What the other side said, as it said it."""
+    cause = error.cause
+    return cause.message if isinstance(cause, ApplicationError) else str(cause)
