@@ -1,5 +1,7 @@
 """The one HTTP client of the activities."""
 
+import re
+
 import httpx
 
 from activities.errors import refused, unavailable
@@ -23,6 +25,11 @@ async def close() -> None:
         _client = None
 
 
+def _seconds(retry_after: str) -> float | None:
+    """A Retry-After in seconds, whole or not (Shopify says ``2.0``); ``None`` for a date or nothing."""
+    return float(retry_after) if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after) else None
+
+
 async def send(
     method: str,
     url: str,
@@ -42,8 +49,7 @@ async def send(
     except httpx.HTTPError as error:
         raise unavailable(f"{method} {httpx.URL(url).host}: {type(error).__name__}") from None
     if response.status_code in {408, 425, 429} or response.status_code >= 500:
-        after = response.headers.get("retry-after", "")
-        raise unavailable(f"HTTP {response.status_code}", float(after) if after.isdigit() else None)
+        raise unavailable(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after", "")))
     if response.status_code >= 400:
         raise refused(f"HTTP {response.status_code}", str(response.status_code))
     return response

@@ -1,0 +1,74 @@
+"""Reading what the world sends: a vendor's shape is a Pydantic model, and a fault is named by the vendor's own path.
+
+The types here are lenient where the world is: absent, ``null``, a number for a text.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+
+from activities.errors import Unintelligible
+from models.money import Amount
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def decode(model: type[Model], body: bytes) -> Model:
+    """A JSON body in the vendor's shape. Raises ``Unintelligible``."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise unintelligible(error) from None
+
+
+def unintelligible(error: ValidationError) -> Unintelligible:
+    """The first fault with its path, such as ``line_items[0].quantity``; never the value found there."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+    return Unintelligible(path.lstrip(".") or "body", fault["msg"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.replace("\x00", "").strip()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _code(value: Any) -> str:
+    if isinstance(value, str) and "\x00" in value:
+        raise ValueError("holds a NUL character")
+    return _text(value)
+
+
+def _integer(value: Any) -> int:
+    return int(value) if str(value).isdecimal() and len(str(value)) < 19 else 0
+
+
+def _identifier(value: Any) -> Any:
+    if isinstance(value, float | bool):
+        raise ValueError("an identifier is never a fraction: it would lose digits")  # noqa: TRY004
+    return value
+
+
+def _reasonable(moment: datetime) -> datetime:
+    if not 1970 <= moment.year <= 9000:
+        raise ValueError("beyond the calendar")
+    return moment
+
+
+Text = Annotated[str, BeforeValidator(_text)] 
+"""Free text; anything that is none reads as empty."""
+Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]
+"""A part of an address."""
+Code = Annotated[str, BeforeValidator(_code), StringConstraints(min_length=1, max_length=64)]
+"""A number or code that must be there."""
+Identifier = Annotated[int, BeforeValidator(_identifier), Field(ge=1, lt=2**63)]
+"""A 64-bit id: beyond what a float can hold."""
+Integer = Annotated[int, BeforeValidator(_integer)]
+"""A flag or counter; anything that is none reads as 0."""
+Quantity = Annotated[int, Field(ge=1, le=100_000)]
+Price = Annotated[Amount, Field(ge=0)]
+Fee = Annotated[Decimal, BeforeValidator(lambda value: value or 0), Field(max_digits=18, decimal_places=4)]
+"""An amount that may be absent, empty or negative."""
