@@ -1,0 +1,96 @@
+"""Our own processes beside the embedded servers: kept running, and never left behind."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from workers.embedded.process import Server, StartError, private_folder, spawn
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a process that ended is started again; doubled each time it lived shorter than the longest."""
+
+_log = structlog.get_logger()
+
+
+class Children:
+    """Keeps named commands running until ``stop``, each with its log ``NAME.log`` in one folder.
+
+    On Linux they die with us, also by ``kill -9``.
+    """
+
+    def __init__(self, log_dir: Path, *, grace: float = 15.0) -> None:
+        """``grace``: seconds from SIGTERM to ``kill -9``."""
+        self._log_dir = private_folder(log_dir)
+        self._grace = grace
+        self._stopping = threading.Event()
+        self._launching = threading.Lock()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}) -> None:
+        """Starts a command and keeps it running. ``env`` comes over our own environment."""
+
+        def launch() -> subprocess.Popen[bytes]:
+            with self._launching:
+                if not self._stopping.is_set():
+                    log, variables = self._log_dir / f"{name}.log", {**os.environ, **env}
+                    self._processes[name] = spawn(command, log=log, parting=signal.SIGKILL, env=variables)
+                return self._processes[name]
+
+        self._keep(name, launch(), launch)
+
+    def watch(self, server: Server) -> None:
+        """Starts a server again, where it was, when it dies; stopping it stays with its owner."""
+        self._keep(server.name, server.process, lambda: server.start().process)
+
+    def pids(self) -> dict[str, int]:
+        """The commands that run now."""
+        return {name: process.pid for name, process in self._processes.items() if process.poll() is None}
+
+    def stop(self) -> None:
+        """Asks all commands to end, and kills what has not within the grace."""
+        with self._launching:
+            self._stopping.set()
+        for process in self._processes.values():
+            process.terminate()
+        deadline = time.monotonic() + self._grace
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _keep(self, name: str, process: subprocess.Popen[bytes], again: Callable[[], subprocess.Popen[bytes]]) -> None:
+        def keep() -> None:
+            current, pause = process, FIRST_PAUSE
+            while True:
+                began = time.monotonic()
+                code = current.wait()
+                if time.monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
+                if self._stopping.is_set():
+                    return
+                _log.warning("process_ended", process=name, code=code, again_in_seconds=pause)
+                if self._stopping.wait(pause):
+                    return
+                pause = min(2 * pause, LONGEST_PAUSE)
+                try:
+                    current = again()
+                except (StartError, OSError) as error:
+                    _log.error("process_not_started", process=name, reason=str(error))
+
+        threading.Thread(target=keep, name=f"keep {name}", daemon=True).start()

@@ -1,0 +1,215 @@
+"""Processes that must neither be lost nor be doubled, whatever kills them or us."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another living process serves this state directory."""
+
+
+class StartError(RuntimeError):
+    """A server did not come up; the text names its log."""
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, absolute, made readable by its owner only where it did not exist."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path.resolve()
+
+
+def free_port(memory: Path, default: int = 0) -> int:
+    """A free loopback port: the one of last time, else ``default``, else any. Kept in the file ``memory``."""
+    with suppress(FileNotFoundError, ValueError):
+        default = int(memory.read_text())
+    for wanted in (default, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError, OverflowError):
+                probe.bind(("127.0.0.1", wanted))
+                port = int(probe.getsockname()[1])
+                memory.write_text(str(port))
+                return port
+    raise StartError("no free port on 127.0.0.1")
+
+
+def spawn(command: Sequence[str], *, log: Path, parting: signal.Signals, **options: Any) -> subprocess.Popen[bytes]:
+    """A process in a session of its own that, on Linux, is sent ``parting`` when we die, even by ``kill -9``.
+
+    The kernel tells a child of the death of the *thread* that made it: that thread stays until the child ends.
+    """
+    born: Future[subprocess.Popen[bytes]] = Future()
+    parent = os.getpid()
+
+    def follow_parent() -> None:
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(parting))
+            if os.getppid() != parent:
+                os._exit(1)
+
+    def attend() -> None:
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=follow_parent,
+                    **options,
+                )
+        except BaseException as error:
+            born.set_exception(error)
+        else:
+            born.set_result(process)
+            process.wait()
+
+    threading.Thread(target=attend, name=f"attend {log.stem}", daemon=True).start()
+    return born.result()
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holders(path: Path) -> set[int]:
+    """PIDs of the other processes that have the file open."""
+    if not Path("/proc/self/fd").exists():
+        found = subprocess.run(["lsof", "-t", "--", path], capture_output=True, check=False)
+        return {int(pid) for pid in found.stdout.split()} - {os.getpid()}
+    file = path.stat()
+    holders = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or is not ours to look at
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if os.path.samestat(descriptor.stat(), file):
+                        holders.add(int(process.name))
+    return holders - {os.getpid()}
+
+
+class Server(ABC):
+    """A server process of one state directory.
+
+    Two file locks say who lives, so that no PID file is ever believed. ``NAME.owner`` is ours alone: a second owner
+    is refused with ``AlreadyRunningError``. ``NAME.lock`` is inherited by the server and whatever it forks: the kernel
+    frees it when the last of them is gone, and until then those who have it open are exactly what is left over.
+    """
+
+    name: str
+    stop_signal: signal.Signals
+    grace = 15.0
+    """Seconds from the stop signal to ``kill -9``."""
+    patience = 60.0
+    """Seconds from start to readiness; recovery after a crash included."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = private_folder(state_dir)
+        self.log = self.state_dir / f"{self.name}.log"
+        self._life = self.state_dir / f"{self.name}.lock"
+        self._owner = (self.state_dir / f"{self.name}.owner").open("a")
+        if not _lock(self._owner):
+            self._owner.close()
+            raise AlreadyRunningError(f"{self.name} of {self.state_dir} is served by another process")
+        self._turn = threading.Lock()
+        self._end()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """What must be done before each start, with no server running."""
+
+    @abstractmethod
+    def command(self) -> tuple[list[str], dict[str, Any]]:
+        """The command that serves, and its ``subprocess.Popen`` options."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether it answers."""
+
+    def start(self) -> Self:
+        """Starts it, or starts it again after it died, and waits until it answers. Raises ``StartError``."""
+        with self._turn:
+            if self._owner.closed:
+                raise StartError(f"{self.name} was stopped")
+            try:
+                self._end()
+                self.prepare()
+                self._launch()
+                self._wait()
+            except BaseException:
+                self._end()
+                raise
+        return self
+
+    def stop(self) -> None:
+        """Stops it in order, or by force after ``grace``, and gives the state directory free."""
+        with self._turn:
+            if not self._owner.closed:
+                self._end()
+                self._owner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _launch(self) -> None:
+        command, options = self.command()
+        with self._life.open("w") as life:
+            _lock(life)
+            self.process = spawn(command, log=self.log, parting=self.stop_signal, pass_fds=(life.fileno(),), **options)
+            life.write(str(self.process.pid))
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + self.patience
+        while not self.ready():
+            code = self.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                fate = f"ended with {code}" if code is not None else f"did not answer within {self.patience:.0f} s"
+                last = self.log.read_text(errors="replace").splitlines()[-3:]
+                raise StartError("\n".join((f"{self.name} {fate}; its log is {self.log}", *last)))
+            time.sleep(0.02)
+
+    def _end(self) -> None:
+        """Ends what holds the lock: asks the server to stop, and kills every holder that does not."""
+        with self._life.open("a+") as life:
+            if _lock(life):
+                return
+            life.seek(0)
+            told = life.read()
+            server = int(told) if told.isdigit() else 0
+            patience = 1.0
+            if server in _holders(self._life):
+                patience = self.grace
+                with suppress(ProcessLookupError):
+                    os.kill(server, self.stop_signal)
+            deadline = time.monotonic() + patience
+            while not _lock(life):
+                if time.monotonic() > deadline:
+                    for pid in _holders(self._life):
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                    deadline += 1.0
+                time.sleep(0.01)
