@@ -3,6 +3,8 @@
 The types here are lenient where the world is: absent, ``null``, a number for a text.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
@@ -11,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, Valid
 
 from activities.errors import Unintelligible
 from models.money import Amount
+from models.order import ChannelOrder
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,13 +55,14 @@ def _identifier(value: Any) -> Any:
     return value
 
 
-def _reasonable(moment: datetime) -> datetime:
+def reasonable(moment: datetime) -> datetime:
+    """A time that every calendar here can hold. Raises ``ValueError``."""
     if not 1970 <= moment.year <= 9000:
         raise ValueError("beyond the calendar")
     return moment
 
 
-Text = Annotated[str, BeforeValidator(_text)] 
+Text = Annotated[str, BeforeValidator(_text)]
 """Free text; anything that is none reads as empty."""
 Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]
 """A part of an address."""
@@ -72,3 +76,20 @@ Quantity = Annotated[int, Field(ge=1, le=100_000)]
 Price = Annotated[Amount, Field(ge=0)]
 Fee = Annotated[Decimal, BeforeValidator(lambda value: value or 0), Field(max_digits=18, decimal_places=4)]
 """An amount that may be absent, empty or negative."""
+
+
+@contextmanager
+def standardising() -> Iterator[None]:
+    """Around the making of a ``ChannelOrder``: what the language forbids is a fault of the payload."""
+    try:
+        yield
+    except ValidationError as error:
+        raise unintelligible(error) from None
+
+
+def balanced(order: ChannelOrder, tax: Decimal = Decimal(0)) -> ChannelOrder:
+    """The order as told; where its parts add up to another total, ``custom.total_mismatch`` says by how much more."""
+    goods = sum((line.unit_price * line.quantity - line.discount for line in order.lines), Decimal(0))
+    if not (gap := goods + order.freight - order.discount + tax - order.total):
+        return order
+    return order.model_copy(update={"custom": {**order.custom, "total_mismatch": str(gap)}})

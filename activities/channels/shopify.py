@@ -1,0 +1,414 @@
+"""Shopify: webhooks signed over their raw bytes, REST pages for what they missed, GraphQL to confirm shipments.
+
+Sources: shopify.dev (webhooks, Order, FulfillmentOrder, fulfillmentCreate, rate limits), shapes as in the fixtures of
+Shopify's own clients.
+
+Account: ``base_url`` ``https://{shop}.myshopify.com``; secrets ``client_secret``, ``client_secret_old`` while it is
+rotated, ``access_token``; settings ``api_version``, ``carrier_codes`` where the tracking company is not our carrier's
+name in capitals.
+"""
+
+import base64
+import hmac
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from hashlib import sha256
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
+
+from activities import http
+from activities.channels import Pulled
+from activities.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.payloads import (
+    Code,
+    Fee,
+    Identifier,
+    Part,
+    Price,
+    Quantity,
+    Text,
+    balanced,
+    decode,
+    reasonable,
+    standardising,
+)
+from models.address import Recipient
+from models.fulfillment import Shipment
+from models.intake import Account, Receipt
+from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine
+from models.origin import ChannelKind, IntakePath, Origin
+
+POLLED = "orders.json"
+"""The topic of an order that was pulled."""
+_TOPICS = {"orders/create", "orders/paid", "orders/updated", "orders/cancelled", POLLED}
+_PAID = {"paid", "partially_refunded"}
+_VOID = {"refunded", "voided"}
+_READ = """query Shipping($id: ID!) { order(id: $id) {
+  fulfillments(first: 250) { status trackingInfo(first: 10) { number }
+    fulfillmentLineItems(first: 250) { nodes { quantity lineItem { id } } } }
+  fulfillmentOrders(first: 50) { nodes { id status assignedLocation { location { id } }
+    lineItems(first: 250) { nodes { id remainingQuantity lineItem { id } } } } } } }"""
+_CREATE = """mutation Ship($fulfillment: FulfillmentInput!) { fulfillmentCreate(fulfillment: $fulfillment) {
+  fulfillment { id status } userErrors { field message } } }"""
+_SHIPPABLE = {"OPEN", "IN_PROGRESS"}
+
+Time = Annotated[AwareDatetime, AfterValidator(reasonable)]
+MaybeTime = Annotated[Time | None, BeforeValidator(lambda value: value or None)]
+Amounts = Annotated[list["_Amount"], BeforeValidator(lambda value: value or [])]
+
+
+class _Amount(BaseModel):
+    amount: Fee = Decimal(0)
+
+
+class _Line(BaseModel):
+    id: Identifier
+    sku: Text = ""
+    title: Text = ""
+    variant_title: Text = ""
+    quantity: Quantity
+    current_quantity: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """What is left of ``quantity`` after edits and refunds."""
+    price: Price
+    total_discount: Fee = Decimal(0)
+    discount_allocations: Amounts = []
+    requires_shipping: bool | None = True
+
+    @property
+    def left(self) -> int:
+        return self.quantity if self.current_quantity is None else self.current_quantity
+
+    @property
+    def discount(self) -> Decimal:
+        """Of the whole quantity, the order's discounts as allotted to it included."""
+        return sum((each.amount for each in self.discount_allocations), Decimal(0)) or self.total_discount
+
+    def line(self, quantity: int) -> OrderLine:
+        return OrderLine(
+            line_no=str(self.id),
+            sku=self.sku,
+            title=f"{self.title} {self.variant_title}".strip(),
+            quantity=quantity,
+            unit_price=self.price,
+            discount=(self.discount * quantity / self.quantity).quantize(CENT, ROUND_HALF_EVEN),
+        )
+
+
+class _Freight(BaseModel):
+    price: Fee = Decimal(0)
+    discount_allocations: Amounts = []
+
+    @property
+    def discount(self) -> Decimal:
+        return sum((each.amount for each in self.discount_allocations), Decimal(0))
+
+
+class _Address(BaseModel):
+    name: Part = ""
+    first_name: Part = ""
+    last_name: Part = ""
+    phone: Part = ""
+    country_code: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+    province: Part = ""
+    city: Part = ""
+    address1: Part = ""
+    address2: Part = ""
+    zip: Part = ""
+
+    @property
+    def street(self) -> str:
+        return f"{self.address1} {self.address2}".strip()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Address":
+        if len(self.street) > 200:
+            raise ValueError("address1 and address2 together exceed 200 characters")
+        return self
+
+
+class _Customer(BaseModel):
+    id: Text = ""
+    phone: Text = ""
+
+
+class _Order(BaseModel):
+    id: Identifier
+    name: Text = ""
+    test: bool | None = False
+    tags: Text = ""
+    note: Text = ""
+    created_at: Time
+    updated_at: Time
+    cancelled_at: MaybeTime = None
+    cancel_reason: Text = ""
+    financial_status: Code
+    fulfillment_status: Text = ""
+    source_name: Text = ""
+    landing_site: Text = ""
+    payment_gateway_names: Annotated[list[Text], BeforeValidator(lambda value: value or [])] = []
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    total_price: Price
+    current_total_price: Price | None = None
+    total_discounts: Fee = Decimal(0)
+    total_tax: Fee = Decimal(0)
+    taxes_included: bool | None = False
+    phone: Text = ""
+    customer: _Customer | None = None
+    shipping_address: _Address | None = None
+    shipping_lines: Annotated[list[_Freight], BeforeValidator(lambda value: value or [])] = []
+    line_items: Annotated[list[_Line], Field(max_length=200)]
+
+    @property
+    def recipient(self) -> Recipient:
+        """Nobody where nothing was to be sent anywhere: an address that review will ask for."""
+        address = self.shipping_address
+        if address is None:
+            return Recipient()
+        customer = self.customer or _Customer()
+        return Recipient(
+            name=address.name or f"{address.first_name} {address.last_name}".strip()[:200],
+            phone=(address.phone or self.phone or customer.phone)[:200],
+            country=address.country_code,
+            province=address.province,
+            city=address.city,
+            street=address.street,
+            postcode=address.zip,
+        )
+
+    @property
+    def hold(self) -> str:
+        if self.test:
+            return "test"
+        return self.fulfillment_status if self.fulfillment_status == "partial" else ""
+
+
+class _Glance(BaseModel):
+    tags: Text = ""
+
+
+def _priority(tags: str) -> int:
+    return URGENT if {"urgent", "加急"} & {tag.strip().lower() for tag in tags.split(",")} else NORMAL
+
+
+def _receipt(topic: str, body: bytes) -> Receipt:
+    """A fact is a topic and what was signed: Shopify repeats a delivery byte for byte, and signs no header."""
+    try:
+        priority = _priority(decode(_Glance, body).tags)
+    except Unintelligible:
+        priority = NORMAL
+    return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic, priority=priority)
+
+
+def sign(secret: str, body: bytes) -> str:
+    return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
+
+
+class Shopify:
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        version = account.settings.get("api_version", "2026-10")
+        self._api = f"{account.base_url.rstrip('/')}/admin/api/{version}"
+
+    def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+        given = headers.get("x-shopify-hmac-sha256") or headers.get("shopify-hmac-sha256") or ""
+        secrets = [self._account.secrets.get(name) for name in ("client_secret", "client_secret_old")]
+        authentic = [hmac.compare_digest(sign(secret, body).encode(), given.encode()) for secret in secrets if secret]
+        if not (body and any(authentic)):
+            raise Unauthentic("x-shopify-hmac-sha256: does not match")
+        return _receipt(headers.get("x-shopify-topic") or headers.get("shopify-topic") or "", body)
+
+    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
+        """An order; ``None`` where the topic is another, or nothing is to be shipped (any more)."""
+        if topic not in _TOPICS:
+            return None
+        told = decode(_Order, body)
+        lines = [(at, item) for at, item in enumerate(told.line_items) if item.requires_shipping is not False]
+        cancelled_at = told.cancelled_at or (told.updated_at if told.financial_status in _VOID else None)
+        if not lines or (told.fulfillment_status in {"fulfilled", "restocked"} and not cancelled_at):
+            return None
+        left = [(at, item, item.left) for at, item in lines if item.left]
+        if cancelled_at or not left:
+            cancelled_at = cancelled_at or told.updated_at
+            left = [(at, item, item.quantity) for at, item in lines]
+        for at, item, _ in left:
+            if not 0 < len(item.sku) <= 64:
+                raise Unintelligible(f"line_items[{at}].sku", "the variant has no SKU of 1 to 64 characters")
+        paid = told.financial_status in _PAID
+        freight = sum((line.price - line.discount for line in told.shipping_lines), Decimal(0))
+        allotted = sum((item.discount for item in told.line_items), Decimal(0))
+        allotted += sum((line.discount for line in told.shipping_lines), Decimal(0))
+        custom: dict[str, JsonValue] = {
+            "order_name": told.name,
+            "tags": told.tags,
+            "channel_hold": told.hold,
+            "cancel_reason": told.cancel_reason or told.financial_status if cancelled_at else "",
+        }
+        with standardising():
+            order = ChannelOrder(
+                channel=self._account.source,
+                shop=self._account.account,
+                channel_order_no=str(told.id),
+                placed_at=told.created_at,
+                modified_at=told.updated_at,
+                paid_at=told.updated_at if paid else None,
+                cancelled_at=cancelled_at,
+                cash_on_delivery=not paid and any(_collects(name) for name in told.payment_gateway_names),
+                currency=told.currency,
+                lines=tuple(item.line(quantity) for _, item, quantity in left),
+                freight=max(freight, Decimal(0)),
+                discount=max(told.total_discounts - allotted, Decimal(0)),
+                total=told.total_price if told.current_total_price is None else told.current_total_price,
+                recipient=told.recipient,
+                buyer=told.customer.id if told.customer else "",
+                buyer_message=told.note,
+                priority=_priority(told.tags),
+                origin=self._origin(told, topic),
+                custom={key: value for key, value in custom.items() if value},
+            )
+        return balanced(order, Decimal(0) if told.taxes_included else told.total_tax)
+
+    def _origin(self, told: _Order, topic: str) -> Origin:
+        address = told.shipping_address
+        return Origin(
+            kind=ChannelKind.STORE if told.source_name == "pos" else ChannelKind.OWN_SITE,
+            platform="shopify",
+            shop=self._account.account,
+            region=f"{address.country_code} {address.province} {address.city}".strip() if address else "",
+            campaign=_campaign(told.landing_site),
+            intake=IntakePath.POLL if topic == POLLED else IntakePath.WEBHOOK,
+        )
+
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+        params: dict[str, str] | None = {
+            "status": "any",
+            "limit": "250",
+            "updated_at_min": since.astimezone(UTC).isoformat(),
+            "updated_at_max": until.astimezone(UTC).isoformat(),
+        }
+        url: str | None = f"{self._api}/orders.json"
+        while url:
+            response = await http.send("GET", url, params=params, headers=self._token)
+            for order in _json(response).get("orders", []):
+                body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
+                yield Pulled(receipt=_receipt(POLLED, body), body=body)
+            url, params = response.links.get("next", {}).get("url"), None
+
+    async def confirm_shipment(self, shipment: Shipment) -> None:
+        """Fulfills what no fulfillment with this waybill covers yet, one fulfillment for each location that holds it."""
+        order_id = f"gid://shopify/Order/{shipment.channel_order_no}"
+        order = (await self._graphql(_READ, {"id": order_id})).get("order")
+        if order is None:
+            raise refused("shopify: no such order", "not_found")
+        missing = _missing(order, shipment)
+        batches: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for held in order["fulfillmentOrders"]["nodes"]:
+            items = []
+            for item in held["lineItems"]["nodes"] if held["status"] in _SHIPPABLE else []:
+                line_no = _number(item["lineItem"]["id"])
+                quantity = min(missing.get(line_no, 0), item["remainingQuantity"])
+                if quantity:
+                    missing[line_no] -= quantity
+                    items.append({"id": item["id"], "quantity": quantity})
+            if items:
+                location = str(((held.get("assignedLocation") or {}).get("location") or {}).get("id"))
+                batches[location].append({"fulfillmentOrderId": held["id"], "fulfillmentOrderLineItems": items})
+        if not batches and any(missing.values()):
+            raise refused("shopify: nothing of these lines is left to fulfill", "nothing_to_fulfill")
+        for batch in batches.values():
+            await self._fulfill(batch, shipment)
+
+    async def _fulfill(self, batch: list[dict[str, Any]], shipment: Shipment) -> None:
+        names = self._account.settings.get("carrier_codes", {})
+        fulfillment = {
+            "lineItemsByFulfillmentOrder": batch,
+            "trackingInfo": {
+                "company": str(names.get(shipment.carrier, shipment.carrier.upper())),
+                "number": shipment.waybill_no,
+            },
+            "notifyCustomer": True,
+        }
+        answer = (await self._graphql(_CREATE, {"fulfillment": fulfillment})).get("fulfillmentCreate") or {}
+        if errors := answer.get("userErrors"):
+            fields = ".".join(str(part) for part in errors[0].get("field") or ["fulfillment"])
+            raise refused(f"shopify: fulfillmentCreate refused {fields}", "userErrors")
+
+    @property
+    def _token(self) -> dict[str, str]:
+        return {"X-Shopify-Access-Token": self._account.secrets["access_token"]}
+
+    async def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The ``data`` of an answer. Raises ``ApplicationError``: GraphQL reports faults with status 200."""
+        response = await http.send(
+            "POST",
+            f"{self._api}/graphql.json",
+            content=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={**self._token, "Content-Type": "application/json"},
+        )
+        answer = _json(response)
+        if errors := answer.get("errors"):
+            code = str((errors[0].get("extensions") or {}).get("code"))
+            if code == "THROTTLED":
+                raise unavailable("shopify: THROTTLED", _restored(answer))
+            if code == "INTERNAL_SERVER_ERROR":
+                raise unavailable("shopify: INTERNAL_SERVER_ERROR")
+            raise refused(f"shopify: {code}", code)
+        return dict(answer.get("data") or {})
+
+
+def _missing(order: dict[str, Any], shipment: Shipment) -> dict[str, int]:
+    """What of each line the channel does not know yet to be in this parcel; components of a bundle count once."""
+    missing: dict[str, int] = {}
+    for line in shipment.lines:
+        missing[line.line_no] = max(missing.get(line.line_no, 0), line.quantity)
+    for told in order["fulfillments"]:
+        numbers = {info["number"] for info in told["trackingInfo"]}
+        if shipment.waybill_no in numbers and told["status"] not in {"CANCELLED", "ERROR", "FAILURE"}:
+            for item in told["fulfillmentLineItems"]["nodes"]:
+                line_no = _number(item["lineItem"]["id"])
+                missing[line_no] = max(missing.get(line_no, 0) - item["quantity"], 0)
+    return missing
+
+
+def _number(gid: str) -> str:
+    """``gid://shopify/LineItem/123`` → ``123``."""
+    return gid.rpartition("/")[2]
+
+
+def _restored(answer: dict[str, Any]) -> float | None:
+    """Seconds until the bucket holds what the query costs; ``None`` where it was not told."""
+    cost = (answer.get("extensions") or {}).get("cost") or {}
+    bucket = cost.get("throttleStatus") or {}
+    if not (rate := bucket.get("restoreRate")):
+        return None
+    return max((cost.get("requestedQueryCost", 0) - bucket.get("currentlyAvailable", 0)) / rate, 1.0)
+
+
+def _collects(gateway: str) -> bool:
+    return "cash on delivery" in gateway.lower() or "货到付款" in gateway
+
+
+def _campaign(landing_site: str) -> str:
+    try:
+        return parse_qs(urlsplit(landing_site).query).get("utm_campaign", [""])[0]
+    except ValueError:
+        return ""
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = json.loads(response.content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise unavailable("shopify: answered with what is no JSON object")
+    return answer
+
+
+def adapter(account: Account) -> Shopify:
+    return Shopify(account)
