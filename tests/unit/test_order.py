@@ -1,0 +1,127 @@
+"""What an order is, and what may be done to it when."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.fulfillment import Fulfillment, FulfillmentLine, TrackingStatus
+from models.order import ChannelOrder, Hold, HoldKind, OrderStatus, Policy
+from models.state import SUPPORTED, Action, Admitted, Allocated, End, OrderState
+from models.stock import Shortage
+from tests.unit.orders import RECIPIENT, an_order, line
+
+NOW = datetime(2026, 11, 11, tzinfo=UTC)
+
+
+def admitted(order: ChannelOrder, *parcels: Fulfillment, policy: Policy | None = None) -> OrderState:
+    state = OrderState(order=order, policy=policy or Policy())
+    allocated = Allocated(at=NOW, fulfillments=parcels) if parcels else None
+    state.admit(Admitted(at=NOW, order=order, allocated=allocated))
+    return state
+
+
+def parcel(number: int = 1) -> Fulfillment:
+    lines = (FulfillmentLine(line_no="1", sku="A001", quantity=1),)
+    return Fulfillment(id=f"order:own:web:1001:F{number}", warehouse="SH", lines=lines, waybill_no=f"SF{number}")
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 500, places=2), st.integers(0, 9)), min_size=1, max_size=6))
+def test_a_total_follows_its_quantities_to_the_cent(lines: list[tuple[int, Decimal, int]]) -> None:
+    order = an_order("1", *(line(n, f"A{n:03}", q, str(p)) for n, (q, p, _) in enumerate(lines)), total=Decimal(100000))
+    new = {str(n): q for n, (_, _, q) in enumerate(lines)}
+    if not any(new.values()):
+        with pytest.raises(ValueError, match="at least one must remain"):
+            order.with_quantities(new)
+        return
+    changed = order.with_quantities(new)
+    difference = sum((p * (to - q) for q, p, to in lines), Decimal(0))
+    assert changed.total == order.total + difference
+    assert {each.line_no: each.quantity for each in changed.lines} == {n: q for n, q in new.items() if q}
+
+
+def test_a_line_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no line 7"):
+        an_order().with_quantities({"7": 1})
+
+
+def test_the_status_follows_what_happens() -> None:
+    one, two = parcel(1), parcel(2)
+    state = OrderState(order=an_order(), policy=Policy())
+    assert state.status is OrderStatus.RECEIVED
+    state = admitted(an_order(), one, two)
+    one, two = state.fulfillments
+    assert state.status is OrderStatus.ALLOCATED
+    one.leave(NOW)
+    assert state.status is OrderStatus.PARTIALLY_SHIPPED
+    two.leave(NOW)
+    assert state.status is OrderStatus.SHIPPED
+    one.track(TrackingStatus.DELIVERED, NOW)
+    assert state.status is OrderStatus.PARTIALLY_DELIVERED
+    two.track(TrackingStatus.DELIVERED, NOW)
+    assert (state.status, state.fulfilled) == (OrderStatus.DELIVERED, True)
+
+
+def test_what_waits_says_why() -> None:
+    assert admitted(an_order(paid_at=None)).status is OrderStatus.AWAITING_PAYMENT
+    state = admitted(an_order())
+    assert state.status is OrderStatus.APPROVED
+    state.plan(Allocated(at=NOW, shortages=(Shortage(sku="A001", quantity=1),)))
+    assert state.status is OrderStatus.AWAITING_STOCK
+    state.hold(Hold(kind=HoldKind.STAFF, reason="", since=NOW))
+    assert state.status is OrderStatus.ON_HOLD
+    state.hold(Hold(kind=HoldKind.REVIEW, reason="", since=NOW))
+    assert state.status is OrderStatus.IN_REVIEW
+
+
+def test_a_delivery_seen_before_the_shipping_ships_it_too() -> None:
+    state = admitted(an_order(), parcel())
+    state.fulfillments[0].track(TrackingStatus.DELIVERED, NOW)
+    assert state.status is OrderStatus.DELIVERED
+    assert state.fulfillments[0].shipped_at == NOW
+
+
+def test_every_status_has_its_row_in_the_table_and_no_shipped_order_can_be_cancelled() -> None:
+    assert set(SUPPORTED) == set(OrderStatus)
+    for status in (OrderStatus.PARTIALLY_SHIPPED, OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.COMPLETED):
+        assert Action.CANCEL not in SUPPORTED[status]
+    state = admitted(an_order(), parcel())
+    state.fulfillments[0].leave(NOW)
+    answer = state.allows(Action.CANCEL)
+    assert (answer.accepted, answer.reason, answer.params) == (False, "refused.cancel", {"status": "shipped"})
+
+
+def test_every_wait_has_a_deadline() -> None:
+    policy = Policy(grace=60, payment=600, review=700, stock=800, ship=900, movement=1000, delivery=1500)
+    unpaid = an_order(paid_at=None, placed_at=NOW)
+    assert admitted(unpaid, policy=policy).deadline == NOW + timedelta(seconds=600)
+    assert admitted(an_order(paid_at=None, pay_before=NOW), policy=policy).deadline == NOW
+    state = admitted(an_order(), parcel(), policy=policy)
+    assert state.deadline == NOW + timedelta(seconds=900)
+    state.fulfillments[0].leave(NOW + timedelta(seconds=50))
+    assert state.deadline == NOW + timedelta(seconds=1050)
+    state.fulfillments[0].moved_at = NOW + timedelta(seconds=900)
+    assert state.deadline == NOW + timedelta(seconds=1550)
+    state.hold(Hold(kind=HoldKind.STAFF, reason="", since=NOW))
+    state.fulfillments.clear()
+    assert state.deadline == NOW + timedelta(seconds=700)
+    state.end = End.CANCELLED
+    assert state.deadline is None
+
+
+def test_answers_are_remembered_but_not_for_ever() -> None:
+    state = admitted(an_order())
+    for number in range(500):
+        state.remember(str(number), state.allows(Action.CANCEL))
+    assert "499" in state.answers
+    assert len(state.answers) == 200
+
+
+def test_a_masked_recipient_tells_the_region_and_no_more() -> None:
+    masked = RECIPIENT.masked()
+    assert masked.city == "上海市"
+    assert "5678" in masked.phone
+    for secret in ("13812345678", "王小明", "世纪大道"):
+        assert secret not in masked.model_dump_json()
