@@ -1,9 +1,10 @@
 """The steps of an order that touch our database alone: short, grouped, run as local activities.
 
-Each writes its effect and the order's new snapshot in one transaction, and each may be repeated.
+Each writes its effect and the order's new snapshot in one transaction, and each may be repeated. ``at`` is the
+workflow's own time.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -34,31 +35,29 @@ class Sighting(Value):
 
 
 @activity.defn
-async def admit(state: OrderState) -> Admitted:
+async def admit(state: OrderState, at: Moment) -> Admitted:
     """Cleanses, reviews and records a new order, and allocates it at once where nothing stands in its way."""
-    now = datetime.now(UTC)
     order = state.order = cleansing.standardise(state.order)
     async with transaction() as connection:
-        await connection.execute(insert(OrderRow).values(_row(order, now)).on_conflict_do_nothing())
-        holds = [*await _doubts(connection, order, now), *review.decide(order, state.policy, now)]
-        grace_until = now + timedelta(seconds=state.policy.grace) if state.policy.grace else None
-        admitted = Admitted(at=now, order=order, holds=tuple(holds), grace_until=grace_until)
+        await connection.execute(insert(OrderRow).values(_row(order, at)).on_conflict_do_nothing())
+        holds = [*await _doubts(connection, order, at), *review.decide(order, state.policy, at)]
+        grace_until = at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
+        admitted = Admitted(at=at, order=order, holds=tuple(holds), grace_until=grace_until)
         state.admit(admitted)
         if state.end is None and not state.blocked:
-            admitted = admitted.model_copy(update={"allocated": await _allocate(connection, state, now)})
+            admitted = admitted.model_copy(update={"allocated": await _allocate(connection, state, at)})
             state.plan(admitted.allocated)
-        await projection.write(connection, state.snapshot(now))
+        await projection.write(connection, state.snapshot(at))
     return admitted
 
 
 @activity.defn
-async def allocate(state: OrderState) -> Allocated:
+async def allocate(state: OrderState, at: Moment) -> Allocated:
     """Plans and allocates what the order still lacks, or leaves it waiting for stock."""
-    now = datetime.now(UTC)
     async with transaction() as connection:
-        allocated = await _allocate(connection, state, now)
+        allocated = await _allocate(connection, state, at)
         state.plan(allocated)
-        await projection.write(connection, state.snapshot(now))
+        await projection.write(connection, state.snapshot(at))
     return allocated
 
 
@@ -70,12 +69,12 @@ async def record(snapshot: Snapshot) -> None:
 
 
 @activity.defn
-async def revise(state: OrderState) -> Revised:
+async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
     order = cleansing.standardise(state.order)
     async with transaction() as connection:
-        holds = await _doubts(connection, order, datetime.now(UTC))
-        changes = {key: value for key, value in _row(order, datetime.now(UTC)).items() if key in _MODIFIABLE}
+        holds = await _doubts(connection, order, at)
+        changes = {key: value for key, value in _row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(OrderRow).where(OrderRow.id == order.order_id).values(changes))  # type: ignore[arg-type]
     return Revised(order=order, holds=tuple(holds))
 

@@ -6,7 +6,7 @@ booking to doorstep; and ``_watch``, which holds the order's one timer, its next
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
@@ -38,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
         WarehouseEventKind,
         no,
     )
-    from models.state import Action, End, OrderInput, OrderState, Snapshot
+    from models.state import Action, End, OrderInput, OrderState
     from workflows.details import details
 
 HISTORY_LIMIT = 1500
@@ -129,19 +129,12 @@ class OrderWorkflow(OrderRequests):
     async def _carry(self, parcel: Fulfillment) -> None:
         """One fulfillment order from booking to doorstep. May be begun again at any step."""
         while parcel.waybill_no is None:
-            await self._until_clear(parcel)
-            try:
-                waybill = await self._reach(hands.book_waybill, parcel)
+            if waybill := await self._attempt(hands.book_waybill, parcel, HoldKind.BOOKING):
                 parcel.carrier, parcel.waybill_no = waybill.carrier, waybill.waybill_no
-            except ActivityError as error:
-                if is_cancelled_exception(error):
-                    raise
-                self._hold(HoldKind.BOOKING, _cause(error))
-        if parcel.request_status is RequestStatus.UNSUBMITTED:
-            await self._until_clear(parcel)
-            await self._reach(hands.release_to_warehouse, parcel)
-            parcel.request_status = RequestStatus.SUBMITTED
-            self._show()
+        while parcel.request_status is RequestStatus.UNSUBMITTED:
+            if request_status := await self._attempt(hands.release_to_warehouse, parcel, HoldKind.WAREHOUSE):
+                parcel.request_status = request_status
+        self._show()
         await workflow.wait_condition(
             lambda: parcel.shipped_at is not None or parcel.request_status is RequestStatus.REJECTED
         )
@@ -159,10 +152,20 @@ class OrderWorkflow(OrderRequests):
             self.state.tell(f"restocked:{parcel.id}", workflow.now(), "restocked", **self._where(parcel))
             await self._write(steps.restock, parcel)
 
-    async def _until_clear(self, parcel: Fulfillment) -> None:
+    async def _attempt(
+        self, hand: Callable[[str], Awaitable[Result]], parcel: Fulfillment, kind: HoldKind
+    ) -> Result | None:
+        """Reaches out once nothing holds the order; a refusal becomes a hold, and ``None``."""
         await workflow.wait_condition(lambda: not self.state.blocked)
         if parcel.status is FulfillmentStatus.ON_HOLD:
             raise asyncio.CancelledError
+        try:
+            return await self._reach(hand, parcel)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise asyncio.CancelledError from error
+            self._hold(kind, _cause(error))
+            return None
 
     async def _tell_channel(self, parcel: Fulfillment) -> None:
         try:
@@ -173,11 +176,17 @@ class OrderWorkflow(OrderRequests):
 
     async def _replan(self, parcel: Fulfillment) -> None:
         """The warehouse will not send it: gives it back, and waits for a person before planning afresh."""
-        await self._reach(hands.cancel_waybill, parcel)
+        await self._cancel_waybill(parcel)
         parcel.status = FulfillmentStatus.CANCELLED
         self.state.to_plan = True
         self._hold(HoldKind.WAREHOUSE, "hold.warehouse.rejected")
         await self._settle()
+
+    async def _cancel_waybill(self, parcel: Fulfillment) -> None:
+        try:
+            await self._reach(hands.cancel_waybill, parcel)
+        except ActivityError as error:
+            self.state.alert("waybill_not_cancelled", parcel.short_id, reason=_cause(error))
 
     # Deadlines
 
@@ -274,7 +283,7 @@ class OrderWorkflow(OrderRequests):
         if not await self._take_back():
             return no("refused.warehouse")
         state.order = order
-        revised = await self._step(steps.revise, state)
+        revised = await self._step(steps.revise, state, workflow.now())
         state.order = revised.order
         state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
         for hold in revised.holds:
@@ -299,15 +308,22 @@ class OrderWorkflow(OrderRequests):
             parcel.status = FulfillmentStatus.ON_HOLD
             carriage.cancel()
             await workflow.wait([carriage])
-            recall = await self._reach(hands.recall_from_warehouse, parcel)
-            if not recall.accepted or parcel.left:
-                if not parcel.left:
-                    parcel.status = FulfillmentStatus.OPEN
+            if not await self._recall(parcel):
                 self._carry_all()
                 return False
-            await self._reach(hands.cancel_waybill, parcel)
+            await self._cancel_waybill(parcel)
         parcel.status = FulfillmentStatus.CANCELLED
         return True
+
+    async def _recall(self, parcel: Fulfillment) -> bool:
+        """Whether the warehouse lets go of it; whatever it says, what has left has left."""
+        try:
+            accepted = (await self._reach(hands.recall_from_warehouse, parcel)).accepted
+        except ActivityError:
+            accepted = False
+        if not accepted and not parcel.left:
+            parcel.status = FulfillmentStatus.OPEN
+        return accepted and not parcel.left
 
     def _hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
         self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))
@@ -384,7 +400,7 @@ class OrderWorkflow(OrderRequests):
             and workflow.all_handlers_finished()
         )
 
-    async def _write(self, step: Callable[[Snapshot, Fulfillment], Awaitable[None]] | None = None, parcel=None) -> None:
+    async def _write(self, step: Callable[..., Awaitable[None]] = steps.record, *about: Fulfillment) -> None:
         """Writes the present snapshot, alone or together with a step's effect on the stock."""
         state = self.state
         state.revision += 1
@@ -392,21 +408,20 @@ class OrderWorkflow(OrderRequests):
         snapshot = state.snapshot(workflow.now())
         state.entries, state.alerts = [], []
         self._show()
-        if step is None:
-            await self._step(steps.record, snapshot)
-        else:
-            await self._step(step, snapshot, parcel)
+        await self._step(step, snapshot, *about)
 
     async def _settle(self) -> None:
         await self._write(steps.settle)
 
-    async def _take_in(self, step: Callable[[OrderState], Awaitable[Result]], absorb: Callable[[Result], None]) -> None:
+    async def _take_in(
+        self, step: Callable[[OrderState, datetime], Awaitable[Result]], absorb: Callable[[Result], None]
+    ) -> None:
         """Runs a step that plans the order and writes it down in one transaction; then takes its result in."""
         state = self.state
         state.revision += 1
         given = state.model_copy()
         state.entries, state.alerts = [], []
-        result = await self._step(step, given)
+        result = await self._step(step, given, workflow.now())
         later = state.entries
         state.entries = []
         absorb(result)
