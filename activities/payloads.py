@@ -19,9 +19,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def decode(model: type[Model], body: bytes) -> Model:
-    """A JSON body in the vendor's shape. Raises ``Unintelligible``."""
+    """A JSON body in the vendor's shape, less NUL characters: no database holds them. Raises ``Unintelligible``."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body.replace(b"\\u0000", b""))
     except ValidationError as error:
         raise unintelligible(error) from None
 
@@ -35,14 +35,8 @@ def unintelligible(error: ValidationError) -> Unintelligible:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value.replace("\x00", "").strip()
+        return value.strip()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def _code(value: Any) -> str:
-    if isinstance(value, str) and "\x00" in value:
-        raise ValueError("holds a NUL character")
-    return _text(value)
 
 
 def _integer(value: Any) -> int:
@@ -66,7 +60,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 """Free text; anything that is none reads as empty."""
 Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]
 """A part of an address."""
-Code = Annotated[str, BeforeValidator(_code), StringConstraints(min_length=1, max_length=64)]
+Code = Annotated[str, BeforeValidator(_text), StringConstraints(min_length=1, max_length=64)]
 """A number or code that must be there."""
 Identifier = Annotated[int, BeforeValidator(_identifier), Field(ge=1, lt=2**63)]
 """A 64-bit id: beyond what a float can hold."""

@@ -30,7 +30,7 @@ class Channel(Protocol):
         ...
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        """The order in standard form; ``None`` for a fact that leaves us nothing to do. Raises ``errors.Unintelligible``.
+        """The order in standard form; ``None`` where nothing is left for us to do. Raises ``errors.Unintelligible``.
 
         ``custom.channel_hold`` names why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
         cancelled, ``custom.total_mismatch`` by how much more its parts add up to than its total.

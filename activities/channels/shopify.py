@@ -300,12 +300,15 @@ class Shopify:
             url, params = response.links.get("next", {}).get("url"), None
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Fulfills what no fulfillment with this waybill covers yet, one fulfillment for each location that holds it."""
+        """Fulfills what no fulfillment with this waybill covers yet, one for each location that holds some of it."""
         order_id = f"gid://shopify/Order/{shipment.channel_order_no}"
         order = (await self._graphql(_READ, {"id": order_id})).get("order")
         if order is None:
             raise refused("shopify: no such order", "not_found")
-        missing = _missing(order, shipment)
+        told = _told(order, shipment.waybill_no)
+        missing: dict[str, int] = {}
+        for line in shipment.lines:
+            missing[line.line_no] = max(missing.get(line.line_no, 0), line.quantity - told.get(line.line_no, 0))
         batches: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for held in order["fulfillmentOrders"]["nodes"]:
             items = []
@@ -318,7 +321,7 @@ class Shopify:
             if items:
                 location = str(((held.get("assignedLocation") or {}).get("location") or {}).get("id"))
                 batches[location].append({"fulfillmentOrderId": held["id"], "fulfillmentOrderLineItems": items})
-        if not batches and any(missing.values()):
+        if not (batches or told):
             raise refused("shopify: nothing of these lines is left to fulfill", "nothing_to_fulfill")
         for batch in batches.values():
             await self._fulfill(batch, shipment)
@@ -361,18 +364,15 @@ class Shopify:
         return dict(answer.get("data") or {})
 
 
-def _missing(order: dict[str, Any], shipment: Shipment) -> dict[str, int]:
-    """What of each line the channel does not know yet to be in this parcel; components of a bundle count once."""
-    missing: dict[str, int] = {}
-    for line in shipment.lines:
-        missing[line.line_no] = max(missing.get(line.line_no, 0), line.quantity)
-    for told in order["fulfillments"]:
-        numbers = {info["number"] for info in told["trackingInfo"]}
-        if shipment.waybill_no in numbers and told["status"] not in {"CANCELLED", "ERROR", "FAILURE"}:
-            for item in told["fulfillmentLineItems"]["nodes"]:
-                line_no = _number(item["lineItem"]["id"])
-                missing[line_no] = max(missing.get(line_no, 0) - item["quantity"], 0)
-    return missing
+def _told(order: dict[str, Any], waybill_no: str) -> dict[str, int]:
+    """What of each line the channel knows to be in this parcel."""
+    told: dict[str, int] = defaultdict(int)
+    for fulfillment in order["fulfillments"]:
+        numbers = {tracking["number"] for tracking in fulfillment["trackingInfo"]}
+        if waybill_no in numbers and fulfillment["status"] not in {"CANCELLED", "ERROR", "FAILURE"}:
+            for item in fulfillment["fulfillmentLineItems"]["nodes"]:
+                told[_number(item["lineItem"]["id"])] += item["quantity"]
+    return told
 
 
 def _number(gid: str) -> str:
@@ -386,7 +386,7 @@ def _restored(answer: dict[str, Any]) -> float | None:
     bucket = cost.get("throttleStatus") or {}
     if not (rate := bucket.get("restoreRate")):
         return None
-    return max((cost.get("requestedQueryCost", 0) - bucket.get("currentlyAvailable", 0)) / rate, 1.0)
+    return max(float(cost.get("requestedQueryCost", 0) - bucket.get("currentlyAvailable", 0)) / float(rate), 1.0)
 
 
 def _collects(gateway: str) -> bool:

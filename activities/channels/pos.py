@@ -1,0 +1,92 @@
+"""Shop counters: sales made at a till and shipped from a warehouse, in our own format; the receipt names them.
+
+A till authenticates with an API key at the door, so nothing is signed here. Tills queue while offline and replay: a
+sale is known by (store, terminal, receipt number), whatever else a replay may carry.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from activities.channels import Pulled
+from activities.channels.own import Sold, standard
+from activities.errors import Unintelligible
+from activities.payloads import decode
+from models.fulfillment import Shipment
+from models.intake import Account, Receipt
+from models.order import NORMAL, URGENT, ChannelOrder
+from models.origin import ChannelKind, IntakePath, Origin
+
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,20}$")]
+
+
+class _Sale(BaseModel):
+    """What names a sale."""
+
+    store: Place
+    terminal: Place
+    receipt_no: Place
+
+    @property
+    def number(self) -> str:
+        return f"{self.store}-{self.terminal}-{self.receipt_no}"
+
+
+class PosOrder(_Sale, Sold):
+    """A counter sale. It arrives paid; one that is cancelled later comes again with ``cancelled_at``."""
+
+
+class _Glance(_Sale):
+    urgent: bool = False
+    cancelled_at: str | None = None
+
+
+class Pos:
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
+        """Names the sale. Who sends it was checked at the door."""
+        try:
+            glance = decode(_Glance, body)
+        except Unintelligible:
+            return Receipt(fact_key=sha256(body).hexdigest(), topic="sale")
+        topic = "cancellation" if glance.cancelled_at else "sale"
+        priority = URGENT if glance.urgent else NORMAL
+        return Receipt(fact_key=f"{glance.number}:{topic}", topic=topic, priority=priority)
+
+    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
+        sale = decode(PosOrder, body)
+        origin = Origin(
+            kind=ChannelKind.STORE,
+            platform=self._account.source,
+            shop=sale.store,
+            region=sale.recipient.region,
+            campaign=sale.campaign,
+            intake=IntakePath.WEBHOOK,
+        )
+        return standard(
+            sale,
+            self._account,
+            origin,
+            sale.number,
+            sale.cancelled_at or sale.placed_at,
+            sale.paid_at or sale.placed_at,
+            terminal=sale.terminal,
+            receipt_no=sale.receipt_no,
+        )
+
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+        """Nothing: tills tell us."""
+        return
+        yield
+
+    async def confirm_shipment(self, shipment: Shipment) -> None:
+        """Nothing: the sale was over when the buyer left the counter."""
+
+
+def adapter(account: Account) -> Pos:
+    return Pos(account)
