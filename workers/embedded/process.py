@@ -85,7 +85,7 @@ def spawn(command: Sequence[str], *, log: Path, parting: signal.Signals, **optio
     return born.result()
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: IO[str] | int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -128,9 +128,9 @@ class Server(ABC):
         self.state_dir = private_folder(state_dir)
         self.log = self.state_dir / f"{self.name}.log"
         self._life = self.state_dir / f"{self.name}.lock"
-        self._owner = (self.state_dir / f"{self.name}.owner").open("a")
+        self._owner: int | None = os.open(self.state_dir / f"{self.name}.owner", os.O_RDWR | os.O_CREAT, 0o600)
         if not _lock(self._owner):
-            self._owner.close()
+            os.close(self._owner)
             raise AlreadyRunningError(f"{self.name} of {self.state_dir} is served by another process")
         self._turn = threading.Lock()
         self._end()
@@ -150,7 +150,7 @@ class Server(ABC):
     def start(self) -> Self:
         """Starts it, or starts it again after it died, and waits until it answers. Raises ``StartError``."""
         with self._turn:
-            if self._owner.closed:
+            if self._owner is None:
                 raise StartError(f"{self.name} was stopped")
             try:
                 self._end()
@@ -165,9 +165,10 @@ class Server(ABC):
     def stop(self) -> None:
         """Stops it in order, or by force after ``grace``, and gives the state directory free."""
         with self._turn:
-            if not self._owner.closed:
+            if self._owner is not None:
                 self._end()
-                self._owner.close()
+                os.close(self._owner)
+                self._owner = None
 
     def __enter__(self) -> Self:
         return self
