@@ -45,9 +45,7 @@ class OwnLine(_Strict):
     sku: Name
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Price
-    line_no: Annotated[Name | None, Field(description="Yours; by default 1, 2, 3 ... in the order of the lines.")] = (
-        None
-    )
+    line_no: Annotated[Name | None, Field(description="Yours; by default 1, 2, 3 and so on.")] = None
     title: Remark = ""
     discount: Annotated[Price, Field(description="Of the whole line.")] = Decimal(0)
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 class Kind(StrEnum):
     SERVER_ERROR = "500"
     TOO_MANY = "429"
-    """With ``Retry-After: {seconds}``."""
+    """To be tried again after ``seconds``."""
     TIMEOUT_AFTER = "timeout_after"
     """Does the work, then answers only after ``seconds``: longer than the client waits."""
     DELAY = "delay"
@@ -66,8 +66,18 @@ def take(system: str, operation: str, text: str) -> Fault | None:
     return None
 
 
-async def play(system: str, operation: str, text: str, work: Callable[[], Awaitable[Response]]) -> Response:
-    """The answer to a call, given as a fault demands where one waits for it."""
+def _too_many(seconds: int) -> Response:
+    return Response("Too Many Requests", 429, {"Retry-After": str(seconds)})
+
+
+async def play(
+    system: str,
+    operation: str,
+    text: str,
+    work: Callable[[], Awaitable[Response]],
+    too_many: Callable[[int], Response] = _too_many,
+) -> Response:
+    """The answer to a call, given as a fault demands where one waits for it. ``too_many`` says 429 the system's way."""
     fault = take(system, operation, text)
     if fault is None:
         return await work()
@@ -75,7 +85,7 @@ async def play(system: str, operation: str, text: str, work: Callable[[], Awaita
         case Kind.SERVER_ERROR:
             return Response("Internal Server Error", 500)
         case Kind.TOO_MANY:
-            return Response("Too Many Requests", 429, {"Retry-After": str(int(fault.seconds))})
+            return too_many(int(fault.seconds))
         case Kind.GARBAGE:
             return Response("<html>\x00 upstream", media_type="text/html")
         case Kind.TIMEOUT_AFTER:

@@ -1,0 +1,93 @@
+"""The own site's twin: tells of its orders in our own format, and takes our shipments, both signed.
+
+Account: ``base_url`` ``{sandbox}/own/{shop}``; secret ``secret``.
+"""
+
+import hmac
+import json
+from collections.abc import Mapping
+from time import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from starter.sandbox import faults
+from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
+
+router = APIRouter()
+
+
+def sold(sale: Sale) -> dict[str, Any]:
+    """The part of a message that a counter's has too."""
+    told = {
+        "placed_at": sale.created.isoformat(),
+        "paid_at": sale.paid_at and sale.paid_at.isoformat(),
+        "cash_on_delivery": sale.cash_on_delivery,
+        "cancelled_at": sale.cancelled_at and sale.cancelled_at.isoformat(),
+        "lines": [
+            {
+                "sku": line.sku,
+                "title": line.title,
+                "quantity": line.quantity,
+                "unit_price": str(line.price),
+                "discount": str(line.discount),
+            }
+            for line in sale.lines
+        ],
+        "freight": str(sale.freight),
+        "total": str(sale.total),
+        "recipient": sale.recipient,
+        "buyer_message": sale.buyer_message,
+        "urgent": sale.urgent,
+        "custom": sale.custom,
+    }
+    return {key: value for key, value in told.items() if value not in (None, "", {})}
+
+
+def _signature(secret: str, timestamp: str, body: bytes) -> str:
+    return hmac.new(secret.encode(), timestamp.encode() + b"." + body, "sha256").hexdigest()
+
+
+def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
+    event_id = f"evt_{sale.order_no}_{sale.modified.timestamp():.6f}"
+    order = {"event_id": event_id, "order_no": sale.order_no, "updated_at": sale.modified.isoformat(), **sold(sale)}
+    if delivery.garbage:
+        order["lines"] = "?"
+    body = json.dumps(order, ensure_ascii=False).encode()
+    timestamp = str(int(time()))
+    return {
+        "Content-Type": "application/json",
+        "Hengdan-Timestamp": timestamp,
+        "Hengdan-Signature": f"v1={_signature(shop.secrets['secret'], timestamp, body)}",
+    }, body
+
+
+shops = Shops(router, number=lambda sale, n: f"W{n:08}", webhook=_webhook)
+
+
+@router.post("/{name}/shipments")
+async def shipments(name: str, request: Request) -> Response:
+    """Takes a shipment once, however often it is told."""
+    shop = shops.shop(name)
+    body = await request.body()
+    timestamp = request.headers.get("hengdan-timestamp", "")
+    signature = f"v1={_signature(shop.secrets['secret'], timestamp, body)}"
+    if not hmac.compare_digest(signature, request.headers.get("hengdan-signature", "")):
+        return JSONResponse({"error": "signature"}, 401)
+    told = json.loads(body)
+
+    async def work() -> Response:
+        if told["order_no"] not in shop.sales:
+            return JSONResponse({"error": "order_no"}, 404)
+        lines: dict[str, int] = {}
+        for line in told["lines"]:
+            lines[line["line_no"]] = line["quantity"]
+        shipped = Shipped(
+            order_no=told["order_no"], carrier=told["carrier"], waybill_no=told["waybill_no"], lines=lines
+        )
+        if all(each.waybill_no != shipped.waybill_no for each in shop.shipped(shipped.order_no)):
+            shop.shipments.append(shipped)
+        return JSONResponse({"received": True})
+
+    return await faults.play("own", "shipments", told["order_no"], work)

@@ -1,0 +1,23 @@
+"""A till's twin: rings up sales and sends them with its API key. It is told nothing back."""
+
+import json
+from collections.abc import Mapping
+
+from fastapi import APIRouter
+
+from starter.sandbox.channels.own import sold
+from starter.sandbox.shops import Delivery, Sale, Shop, Shops
+
+router = APIRouter()
+
+
+def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
+    receipt_no = sale.order_no.removeprefix(f"{sale.store}-{sale.terminal}-")
+    order = {"store": sale.store, "terminal": sale.terminal, "receipt_no": receipt_no, **sold(sale)}
+    if delivery.garbage:
+        order["lines"] = "?"
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {delivery.api_key}"}
+    return headers, json.dumps(order, ensure_ascii=False).encode()
+
+
+shops = Shops(router, number=lambda sale, n: f"{sale.store}-{sale.terminal}-{n:06}", webhook=_webhook)

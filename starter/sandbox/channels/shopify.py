@@ -1,0 +1,247 @@
+"""Shopify's twin: signed webhooks, REST pages with Link headers, GraphQL for fulfillments.
+
+Account: ``base_url`` ``{sandbox}/shopify``; secrets ``client_secret``, ``access_token``. GraphQL is answered by the
+operation it names, not by a GraphQL engine.
+"""
+
+import base64
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from starter.sandbox import faults
+from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
+
+router = APIRouter()
+
+
+def order(sale: Sale) -> dict[str, Any]:
+    """A sale as Shopify shows it. Money is text, ids are 64-bit numbers."""
+    number = int(sale.order_no)
+    person = sale.recipient
+    first, _, last = person.get("name", "").partition(" ")
+    address = {
+        "name": person.get("name"),
+        "first_name": first,
+        "last_name": last,
+        "phone": person.get("phone"),
+        "address1": person.get("street"),
+        "address2": person.get("district"),
+        "city": person.get("city"),
+        "province": person.get("province"),
+        "zip": person.get("postcode"),
+        "country_code": person.get("country", "CN"),
+        "company": None,
+    }
+    lines = [
+        {
+            "id": number * 100 + at,
+            "variant_id": 39_000_000_000 + at,
+            "sku": line.sku,
+            "title": line.title or line.sku,
+            "quantity": line.quantity,
+            "current_quantity": line.quantity,
+            "fulfillable_quantity": line.quantity,
+            "price": f"{line.price:.2f}",
+            "discount_allocations": [{"amount": f"{line.discount:.2f}"}] if line.discount else [],
+            "requires_shipping": True,
+            "fulfillment_status": None,
+        }
+        for at, line in enumerate(sale.lines)
+    ]
+    return {
+        "id": number,
+        "admin_graphql_api_id": f"gid://shopify/Order/{number}",
+        "name": f"#{number % 100_000}",
+        "test": False,
+        "created_at": _time(sale.created),
+        "updated_at": _time(sale.modified),
+        "cancelled_at": _time(sale.cancelled_at) if sale.cancelled_at else None,
+        "cancel_reason": "customer" if sale.cancelled else None,
+        "financial_status": sale.status or ("paid" if sale.paid else "pending"),
+        "fulfillment_status": None,
+        "source_name": "web",
+        "landing_site": "/?utm_campaign=autumn",
+        "payment_gateway_names": ["Cash on Delivery (COD)"] if sale.cash_on_delivery else ["shopify_payments"],
+        "currency": "CNY",
+        "total_price": f"{sale.total:.2f}",
+        "subtotal_price": f"{sale.total - sale.freight:.2f}",
+        "total_discounts": f"{sum(line.discount for line in sale.lines):.2f}",
+        "total_tax": "0.00",
+        "taxes_included": True,
+        "tags": "urgent" if sale.urgent else "",
+        "note": sale.buyer_message or None,
+        "customer": {"id": 207_119_551, "phone": None},
+        "shipping_address": address,
+        "shipping_lines": [{"title": "Standard", "price": f"{sale.freight:.2f}", "discount_allocations": []}],
+        "line_items": lines,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone().isoformat(timespec="seconds")
+
+
+def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
+    body = json.dumps(order(sale)).replace("/", "\\/").encode()
+    if delivery.garbage:
+        body = json.dumps({**order(sale), "line_items": "?"}).encode()
+    secret = shop.secrets["client_secret"].encode()
+    return {
+        "Content-Type": "application/json",
+        "X-Shopify-Topic": delivery.topic or _topic(sale),
+        "X-Shopify-Hmac-Sha256": base64.b64encode(hmac.digest(secret, body, sha256)).decode(),
+        "X-Shopify-Shop-Domain": f"{shop.name}.myshopify.com",
+        "X-Shopify-Webhook-Id": str(uuid4()),
+        "X-Shopify-API-Version": "2026-10",
+    }, body
+
+
+def _topic(sale: Sale) -> str:
+    if sale.cancelled:
+        return "orders/cancelled"
+    return "orders/create" if sale.modified == sale.created else "orders/updated"
+
+
+shops = Shops(router, number=lambda sale, n: str(5_820_982_911_946_154_000 + n), webhook=_webhook)
+
+
+def _shop(request: Request) -> Shop | None:
+    token = request.headers.get("x-shopify-access-token", "")
+    return next((each for each in shops.all.values() if each.secrets.get("access_token") == token), None)
+
+
+_UNAUTHORISED = "[API] Invalid API key or access token (unrecognized login or wrong password)"
+
+
+@router.get("/admin/api/{version}/orders.json")
+async def orders(version: str, request: Request) -> Response:
+    """Pages by ``limit``; ``page_info`` alone may follow it, as in the Link header."""
+
+    async def work() -> Response:
+        if (shop := _shop(request)) is None:
+            return JSONResponse({"errors": _UNAUTHORISED}, 401)
+        query = dict(request.query_params)
+        if "page_info" in query:
+            query |= json.loads(base64.urlsafe_b64decode(query["page_info"]))
+        low, high = (datetime.fromisoformat(query[key]) for key in ("updated_at_min", "updated_at_max"))
+        changed = (sale for sale in shop.sales.values() if low <= sale.modified.replace(microsecond=0) <= high)
+        found = sorted(changed, key=lambda sale: sale.order_no)
+        at, limit = int(query.get("at", 0)), min(int(query.get("limit", 50)), _LARGEST_PAGE)
+        headers = {}
+        if at + limit < len(found):
+            rest = {key: query[key] for key in ("updated_at_min", "updated_at_max")} | {"at": at + limit}
+            info = base64.urlsafe_b64encode(json.dumps(rest).encode()).decode()
+            url = request.url.replace(query=urlencode({"limit": limit, "page_info": info}))
+            headers["Link"] = f'<{url}>; rel="next"'
+        return JSONResponse({"orders": [order(sale) for sale in found[at : at + limit]]}, headers=headers)
+
+    return await faults.play("shopify", "orders.json", "", work)
+
+
+_LARGEST_PAGE = 250
+
+
+@router.post("/admin/api/{version}/graphql.json")
+async def graphql(version: str, request: Request) -> Response:
+    call = await request.json()
+    operation = "fulfillmentCreate" if "fulfillmentCreate" in call["query"] else "order"
+
+    async def work() -> Response:
+        if (shop := _shop(request)) is None:
+            return JSONResponse({"errors": _UNAUTHORISED}, 401)
+        if operation == "order":
+            return JSONResponse({"data": {"order": _order(shop, call["variables"]["id"])}})
+        return JSONResponse({"data": {"fulfillmentCreate": _fulfill(shop, call["variables"]["fulfillment"])}})
+
+    return await faults.play("shopify", operation, json.dumps(call["variables"]), work, _throttled)
+
+
+def _throttled(seconds: int) -> Response:
+    status = {"maximumAvailable": 2000.0, "currentlyAvailable": 0.0, "restoreRate": 100.0}
+    cost = {"requestedQueryCost": seconds * 100, "actualQueryCost": None, "throttleStatus": status}
+    errors = [{"message": "Throttled", "extensions": {"code": "THROTTLED"}}]
+    return JSONResponse({"errors": errors, "extensions": {"cost": cost}})
+
+
+def _left(shop: Shop, sale: Sale) -> dict[int, int]:
+    """What of each line no fulfillment covers yet, by the line's place."""
+    left = {at: line.quantity for at, line in enumerate(sale.lines)}
+    for shipped in shop.shipped(sale.order_no):
+        for line, quantity in shipped.lines.items():
+            left[int(line) % 100] -= quantity
+    return left
+
+
+def _order(shop: Shop, gid: str) -> dict[str, Any] | None:
+    sale = shop.sales.get(gid.rpartition("/")[2])
+    if sale is None:
+        return None
+    number = int(sale.order_no)
+    left = _left(shop, sale)
+    items = [
+        {
+            "id": f"gid://shopify/FulfillmentOrderLineItem/{number * 100 + at}",
+            "remainingQuantity": quantity,
+            "lineItem": {"id": f"gid://shopify/LineItem/{number * 100 + at}"},
+        }
+        for at, quantity in left.items()
+    ]
+    fulfillments = [
+        {
+            "status": "SUCCESS",
+            "trackingInfo": [{"number": shipped.waybill_no}],
+            "fulfillmentLineItems": {
+                "nodes": [
+                    {"quantity": quantity, "lineItem": {"id": f"gid://shopify/LineItem/{line}"}}
+                    for line, quantity in shipped.lines.items()
+                ]
+            },
+        }
+        for shipped in shop.shipped(sale.order_no)
+    ]
+    held = {
+        "id": f"gid://shopify/FulfillmentOrder/{number}",
+        "status": "OPEN" if any(left.values()) else "CLOSED",
+        "assignedLocation": {"location": {"id": "gid://shopify/Location/1"}},
+        "lineItems": {"nodes": items},
+    }
+    return {"fulfillments": fulfillments, "fulfillmentOrders": {"nodes": [held]}}
+
+
+def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
+    def refused(field: str, message: str) -> dict[str, Any]:
+        return {"fulfillment": None, "userErrors": [{"field": ["fulfillment", field], "message": message}]}
+
+    tracking = fulfillment.get("trackingInfo") or {}
+    for held in fulfillment["lineItemsByFulfillmentOrder"]:
+        sale = shop.sales.get(held["fulfillmentOrderId"].rpartition("/")[2])
+        if sale is None:
+            return refused("fulfillmentOrderId", "Fulfillment order does not exist.")
+        if sale.cancelled:
+            return refused("fulfillmentOrderId", "Fulfillment order has been cancelled.")
+        left = _left(shop, sale)
+        base = int(sale.order_no) * 100
+        items = held.get("fulfillmentOrderLineItems") or [
+            {"id": str(base + at), "quantity": quantity} for at, quantity in left.items() if quantity
+        ]
+        lines = {item["id"].rpartition("/")[2]: item["quantity"] for item in items}
+        if not lines or any(quantity > left.get(int(line) - base, 0) for line, quantity in lines.items()):
+            return refused("fulfillmentOrderLineItems", "Invalid fulfillment order line item quantity requested.")
+        shop.shipments.append(
+            Shipped(
+                order_no=sale.order_no,
+                carrier=tracking.get("company", ""),
+                waybill_no=tracking.get("number", ""),
+                lines=lines,
+            )
+        )
+    return {"fulfillment": {"id": "gid://shopify/Fulfillment/1", "status": "SUCCESS"}, "userErrors": []}
