@@ -47,7 +47,6 @@ class Temporal(Server):
 
     def command(self) -> tuple[list[str], dict[str, Any]]:
         command = [str(_binary()), "server", "start-dev", "--ip=127.0.0.1", "--log-level=warn", "--color=never"]
-        command += ["--disable-config-file", "--disable-config-env"]
         command += [f"--db-filename={self.state_dir / 'temporal.db'}"]
         command += ["--sqlite-pragma=journal_mode=WAL", "--sqlite-pragma=synchronous=NORMAL"]
         command += [f"--port={self._port}", f"--http-port={self._http_port}"]
@@ -58,7 +57,7 @@ class Temporal(Server):
         else:
             command += [f"--ui-port={self._ui_port}", "--ui-disable-news-fetch"]
             command += [f"--ui-codec-endpoint={self._codec_endpoint}"] if self._codec_endpoint else []
-        return command, {"umask": 0o077}
+        return command, {"umask": 0o077, "env": {"HOME": str(self.state_dir)}}  # no settings of the person's own
 
     def ready(self) -> bool:
         """Whether the frontend knows the namespace ``default``."""
