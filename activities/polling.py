@@ -1,0 +1,93 @@
+"""Pulling a shop's orders into the inbox: what a channel without webhooks sells, and what a lost webhook left out."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Update, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from temporalio import activity
+
+from activities.accounts import account
+from activities.channels import Pulled, channel
+from activities.database import transaction
+from models.base import Moment, Value
+from models.intake import AccountRow, InboxRow, Lane, Raw
+
+OVERLAP = timedelta(minutes=5)
+"""Each pull goes back so far behind the last one: the channel's clock and its lists may lag."""
+FIRST = timedelta(days=1)
+"""How far a shop's first pull goes back."""
+_BATCH = 100
+
+
+class PollReport(Value):
+    """What a pull brought: orders ``seen`` in the window, and facts ``new`` to the inbox."""
+
+    since: Moment
+    until: Moment
+    seen: int
+    new: int
+
+
+@activity.defn
+async def pull_orders(source: str, shop: str) -> PollReport:
+    """Everything changed since the shop's cursor, into the inbox; then the cursor moves.
+
+    A repeat changes nothing. Raises ``refused`` and ``unavailable`` as the channel does.
+    """
+    shop_account = await account(Lane.CHANNEL, source, shop)
+    until = datetime.now(UTC)
+    cursor = await _cursor(source, shop)
+    since = until - FIRST if cursor is None else cursor - OVERLAP
+    seen = new = 0
+    batch: list[Pulled] = []
+    async for pulled in channel(shop_account).pull(since, until):
+        seen += 1
+        batch.append(pulled)
+        if len(batch) == _BATCH:
+            new += await _keep(source, shop, batch)
+            batch.clear()
+            activity.heartbeat(seen)
+    new += await _keep(source, shop, batch)
+    async with transaction() as connection:
+        await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))
+    return PollReport(since=since, until=until, seen=seen, new=new)
+
+
+async def _cursor(source: str, shop: str) -> datetime | None:
+    """The cursor as it stands: an account out of the cache may hold an older one."""
+    query = select(AccountRow.cursor).where(  # type: ignore[call-overload]
+        AccountRow.lane == Lane.CHANNEL, AccountRow.source == source, AccountRow.account == shop
+    )
+    async with transaction() as connection:
+        found: datetime | None = (await connection.execute(query)).scalar_one()
+    return found
+
+
+def _of(source: str, shop: str) -> Update:
+    return update(AccountRow).where(
+        AccountRow.lane == Lane.CHANNEL,  # type: ignore[arg-type]
+        AccountRow.source == source,  # type: ignore[arg-type]
+        AccountRow.account == shop,  # type: ignore[arg-type]
+    )
+
+
+async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
+    """Commits a batch; answers how many of its facts were not there yet."""
+    if not batch:
+        return 0
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "lane": Lane.CHANNEL,
+            "source": source,
+            "account": shop,
+            "fact_key": pulled.receipt.fact_key,
+            "topic": pulled.receipt.topic,
+            "priority": pulled.receipt.priority,
+            "raw": Raw.model_construct(body=pulled.body),
+            "received_at": now,
+        }
+        for pulled in batch
+    ]
+    async with transaction() as connection:
+        return (await connection.execute(insert(InboxRow).values(rows).on_conflict_do_nothing())).rowcount
