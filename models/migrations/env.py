@@ -1,0 +1,21 @@
+"""Alembic's environment: the tables of the language, against the database it is given."""
+
+from alembic import context
+from sqlalchemy import create_engine, pool
+from sqlmodel import SQLModel
+
+from models import access, intake, order, stock  # noqa: F401
+from models import fulfillment as _fulfillment  # noqa: F401
+from models.vault import Sealed
+
+
+def render_item(kind: str, item: object, autogen_context: object) -> str | bool:
+    """A sealed column is bytes to the database."""
+    return "sa.LargeBinary()" if kind == "type" and isinstance(item, Sealed) else False
+
+
+engine = create_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=SQLModel.metadata, render_item=render_item)
+    with context.begin_transaction():
+        context.run_migrations()

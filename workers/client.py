@@ -1,0 +1,37 @@
+"""The connection to Temporal: its own environment configuration says where, and every payload is sealed."""
+
+import dataclasses
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RetryConfig
+
+from models.vault import Keyring, keyring
+from workers.codec import SealingCodec
+
+DEFAULT_ADDRESS = "127.0.0.1:7233"
+
+HASTY = RetryConfig(max_elapsed_time_millis=1500, max_retries=3)
+"""For a door: says soon that the engine is down."""
+
+
+def data_converter(ring: Keyring | None = None) -> DataConverter:
+    """Pydantic values as JSON, sealed; failure texts sealed with them."""
+    return dataclasses.replace(
+        pydantic_data_converter,
+        payload_codec=SealingCodec(ring or keyring()),
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+    )
+
+
+async def connect(*, lazy: bool = False, retry: RetryConfig | None = None, **options: Any) -> Client:
+    """Connects as ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, ``TEMPORAL_TLS_*`` or a profile say.
+
+    A lazy client raises on its first call instead where the engine is down.
+    """
+    configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    configured.setdefault("target_host", DEFAULT_ADDRESS)
+    return await Client.connect(**configured, data_converter=data_converter(), lazy=lazy, retry_config=retry, **options)
