@@ -1,0 +1,208 @@
+"""Full payloads in the published shape of each channel, as dictionaries for tests to bend."""
+
+from typing import Any
+
+
+def taobao_trade() -> dict[str, Any]:
+    return {
+        "tid": 4100000000000000117,
+        "tid_str": "4100000000000000117",
+        "status": "WAIT_SELLER_SEND_GOODS",
+        "type": "fixed",
+        "title": "恒单测试店",
+        "payment": "168.60",
+        "post_fee": "8.00",
+        "total_fee": "178.60",
+        "discount_fee": "0.00",
+        "adjust_fee": "0.00",
+        "created": "2026-11-11 00:00:03",
+        "modified": "2026-11-11 00:01:30",
+        "pay_time": "2026-11-11 00:01:29",
+        "receiver_name": "张*",
+        "receiver_state": "广东省",
+        "receiver_city": "深圳市",
+        "receiver_district": "南山区",
+        "receiver_town": "粤海街道",
+        "receiver_address": "粤海街道科技园路*号",
+        "receiver_zip": "518000",
+        "receiver_mobile": "*******5678",
+        "oaid": "1DhlKpLQ9Jnc8Yc2UfPV5Q",
+        "buyer_nick": "t**1",
+        "buyer_open_uid": "AAHm5d-EAEdYm2",
+        "buyer_message": "请发顺丰",
+        "seller_memo": "",
+        "seller_flag": 0,
+        "shipping_type": "express",
+        "trade_from": "WAP,WAP",
+        "is_part_consign": False,
+        "orders": {
+            "order": [
+                {
+                    "oid": 4100000000000000118,
+                    "num": 2,
+                    "num_iid": 600000000001,
+                    "sku_id": "5000000000001",
+                    "outer_iid": "TEE",
+                    "outer_sku_id": "A001",
+                    "title": "纯棉T恤",
+                    "sku_properties_name": "颜色:白;尺码:L",
+                    "price": "59.00",
+                    "payment": "118.00",
+                    "divide_order_fee": "108.00",
+                    "part_mjz_discount": "10.00",
+                    "discount_fee": "0.00",
+                    "adjust_fee": "0.00",
+                    "refund_status": "NO_REFUND",
+                    "status": "WAIT_SELLER_SEND_GOODS",
+                    "seller_type": "B",
+                },
+                {
+                    "oid": 4100000000000000119,
+                    "num": 1,
+                    "num_iid": 600000000002,
+                    "outer_iid": "B007",
+                    "title": "帆布袋",
+                    "price": "57.60",
+                    "payment": "52.60",
+                    "discount_fee": "5.00",
+                    "adjust_fee": "0.00",
+                    "refund_status": "NO_REFUND",
+                    "status": "WAIT_SELLER_SEND_GOODS",
+                    "seller_type": "B",
+                },
+            ]
+        },
+        "promotion_details": {"promotion_detail": [{"id": 4100000000000000117, "discount_fee": "10.00"}]},
+        "service_tags": {},
+    }
+
+
+def taobao_fullinfo(trade: Any = None) -> dict[str, Any]:
+    trade = taobao_trade() if trade is None else trade
+    return {"trade_fullinfo_get_response": {"trade": trade, "request_id": "16e5jk0s7a4b"}}
+
+
+def shopify_order() -> dict[str, Any]:
+    return {
+        "id": 820982911946154508,
+        "admin_graphql_api_id": "gid://shopify/Order/820982911946154508",
+        "name": "#9999",
+        "order_number": 9999,
+        "test": False,
+        "confirmed": True,
+        "created_at": "2026-11-20T09:00:00-05:00",
+        "updated_at": "2026-11-20T09:00:07-05:00",
+        "processed_at": "2026-11-20T09:00:00-05:00",
+        "cancelled_at": None,
+        "cancel_reason": None,
+        "closed_at": None,
+        "currency": "USD",
+        "financial_status": "paid",
+        "fulfillment_status": None,
+        "landing_site": "/products/tee?utm_source=mail&utm_campaign=autumn",
+        "source_name": "web",
+        "note": "Please leave at the door",
+        "tags": "vip, Urgent",
+        "payment_gateway_names": ["shopify_payments"],
+        "taxes_included": False,
+        "total_tax": "4.50",
+        "total_discounts": "15.00",
+        "subtotal_price": "85.00",
+        "total_price": "99.50",
+        "current_total_price": "99.50",
+        "phone": None,
+        "email": "pat@example.com",
+        "customer": {"id": 115310627314723954, "phone": "+12025550101", "email": "pat@example.com"},
+        "shipping_address": {
+            "first_name": "Pat",
+            "last_name": "Doe",
+            "name": "Pat Doe",
+            "company": None,
+            "address1": "92 Chestnut Street",
+            "address2": "Apt 5",
+            "city": "Louisville",
+            "province": "Kentucky",
+            "province_code": "KY",
+            "country": "United States",
+            "country_code": "US",
+            "zip": "40202",
+            "phone": None,
+            "latitude": 38.25,
+            "longitude": -85.75,
+        },
+        "shipping_lines": [{"title": "Standard", "price": "10.00", "discount_allocations": []}],
+        "discount_codes": [{"code": "AUTUMN", "amount": "15.00", "type": "fixed_amount"}],
+        "line_items": [
+            {
+                "id": 866550311766439020,
+                "variant_id": 808950810,
+                "sku": "A001",
+                "title": "Tee",
+                "variant_title": "White / L",
+                "quantity": 4,
+                "current_quantity": 4,
+                "fulfillable_quantity": 4,
+                "price": "20.00",
+                "total_discount": "0.00",
+                "discount_allocations": [{"amount": "12.00", "discount_application_index": 0}],
+                "requires_shipping": True,
+                "fulfillment_status": None,
+                "properties": [],
+            },
+            {
+                "id": 866550311766439021,
+                "variant_id": 808950811,
+                "sku": "B007",
+                "title": "Bag",
+                "variant_title": None,
+                "quantity": 1,
+                "current_quantity": 1,
+                "price": "20.00",
+                "total_discount": "0.00",
+                "discount_allocations": [{"amount": "3.00", "discount_application_index": 0}],
+                "requires_shipping": True,
+            },
+        ],
+        "refunds": [],
+        "fulfillments": [],
+    }
+
+
+def own_order() -> dict[str, Any]:
+    return {
+        "event_id": "evt_1",
+        "order_no": "W10001",
+        "placed_at": "2026-11-20T12:00:00+08:00",
+        "updated_at": "2026-11-20T12:00:05+08:00",
+        "paid_at": "2026-11-20T12:00:05+08:00",
+        "promised_by": "2026-11-23T18:00:00+08:00",
+        "currency": "CNY",
+        "lines": [
+            {"line_no": "a", "sku": "A001", "title": "纯棉T恤", "quantity": 2, "unit_price": "59.00", "discount": "10"},
+            {"line_no": "b", "sku": "B007", "quantity": 1, "unit_price": "57.60"},
+        ],
+        "freight": "8.00",
+        "discount": "5.00",
+        "total": "168.60",
+        "recipient": {
+            "name": "李雷",
+            "phone": "13800138000",
+            "province": "上海市",
+            "city": "上海市",
+            "district": "浦东新区",
+            "street": "世纪大道1号",
+        },
+        "buyer": "u-77",
+        "buyer_message": "生日礼物",
+        "carrier": "sf",
+        "urgent": True,
+        "campaign": "double11",
+        "custom": {"gift_wrap": True, "engraving": {"font": "kai"}},
+    }
+
+
+def pos_order() -> dict[str, Any]:
+    order = own_order()
+    for field in ("event_id", "order_no", "updated_at", "paid_at"):
+        del order[field]
+    return order | {"store": "SH-01", "terminal": "T2", "receipt_no": "000317"}

@@ -1,0 +1,166 @@
+"""The own site's and the counter's format: signature and freshness, schema, identity of facts."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from time import time
+from typing import Any
+
+import jsonschema
+import pytest
+
+from activities import signing
+from activities.channels import own, pos
+from activities.channels.own import OwnOrder
+from activities.channels.pos import PosOrder
+from activities.errors import Unauthentic, Unintelligible
+from models.intake import Account, Lane
+from models.order import NORMAL, URGENT
+from models.origin import ChannelKind
+from tests.unit.payloads import own_order, pos_order
+
+SITE = own.adapter(
+    Account(lane=Lane.CHANNEL, source="own", account="site", secrets={"secret": "new", "secret_old": "old"})
+)
+TILL = pos.adapter(Account(lane=Lane.CHANNEL, source="pos", account="tills"))
+
+
+def encoded(order: dict[str, Any]) -> bytes:
+    return json.dumps(order, ensure_ascii=False).encode()
+
+
+def headers(body: bytes, secret: str = "new", at: float | None = None) -> dict[str, str]:
+    timestamp = str(int(time() if at is None else at))
+    return {"hengdan-timestamp": timestamp, "hengdan-signature": signing.sign(secret, timestamp, body)}
+
+
+def test_signature_is_that_of_the_same_scheme_elsewhere() -> None:
+    expected = "v1=91dff526ea91625b2c0961f314dff62fe9b019efa5f0994fae77116a93f588b3"
+    assert signing.sign("test", "1700000000", b"{}") == expected
+
+
+@pytest.mark.parametrize("secret", ["new", "old"])
+def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
+    body = encoded(own_order())
+    receipt = SITE.receive(headers(body, secret), body)
+    assert (receipt.fact_key, receipt.priority) == ("evt_1", URGENT)
+
+
+def test_either_of_two_signatures_will_do() -> None:
+    given = headers(b"{}")
+    given["hengdan-signature"] = "v1=00 " + given["hengdan-signature"]
+    assert SITE.receive(given, b"{}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        headers(b"{}", "guess"),
+        headers(b"{} "),
+        headers(b"{}", "", time()),
+        headers(b"{}", at=time() - 301),
+        headers(b"{}", at=time() + 900),
+        {**headers(b"{}"), "hengdan-timestamp": "9" * 400},
+        {**headers(b"{}"), "hengdan-timestamp": "soon"},
+        {**headers(b"{}"), "hengdan-signature": "v1=é"},
+        {},
+    ],
+)
+def test_unsigned_altered_and_stale_messages_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(Unauthentic):
+        SITE.receive(given, b"{}")
+
+
+def test_an_order_of_the_site() -> None:
+    order = SITE.parse(encoded(own_order()), "order")
+    assert order is not None
+    assert order.order_id == "order:own:site:W10001"
+    assert order.paid_at == datetime(2026, 11, 20, 4, 0, 5, tzinfo=UTC)
+    assert order.promised_by == datetime(2026, 11, 23, 10, tzinfo=UTC)
+    assert [(line.line_no, line.discount) for line in order.lines] == [("a", Decimal(10)), ("b", Decimal(0))]
+    assert (order.priority, order.carrier, order.buyer_message) == (URGENT, "sf", "生日礼物")
+    assert order.custom == {"gift_wrap": True, "engraving": {"font": "kai"}}
+    assert (order.origin.kind, order.origin.campaign) == (ChannelKind.OWN_SITE, "double11")
+
+
+def test_lines_without_numbers_are_counted() -> None:
+    told = own_order()
+    for line in told["lines"]:
+        line.pop("line_no")
+    order = SITE.parse(encoded(told), "order")
+    assert order is not None
+    assert [line.line_no for line in order.lines] == ["1", "2"]
+
+
+def test_cancelled_and_unpaid() -> None:
+    told = own_order() | {"cancelled_at": "2026-11-20T13:00:00+08:00", "cancel_reason": "changed my mind"}
+    del told["paid_at"]
+    order = SITE.parse(encoded(told), "order")
+    assert order is not None
+    assert not order.payable
+    assert (order.cancelled_at, order.custom["cancel_reason"]) == (
+        datetime(2026, 11, 20, 5, tzinfo=UTC),
+        "changed my mind",
+    )
+
+
+def test_cents_that_do_not_add_up_are_noted_not_refused() -> None:
+    order = SITE.parse(encoded(own_order() | {"total": "168.00"}), "order")
+    assert order is not None
+    assert (order.total, order.custom["total_mismatch"]) == (Decimal("168.00"), "0.60")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"order_no": "a b"}, "order_no"),
+        ({"lines": []}, "lines"),
+        ({"lines": [{"sku": "A", "quantity": 0, "unit_price": "1"}]}, "lines[0].quantity"),
+        ({"recipient": {"country": "China"}}, "recipient.country"),
+        ({"placed_at": "2026-11-20T12:00:00"}, "placed_at"),
+        ({"paidat": "2026-11-20T12:00:00Z"}, "paidat"),
+        ({"updated_at": "0001-01-01T00:00:00+08:00"}, "updated_at"),
+    ],
+)
+def test_a_fault_is_named_by_its_path(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(Unintelligible) as caught:
+        SITE.parse(encoded(own_order() | change), "order")
+    assert caught.value.field == field
+
+
+def test_nothing_reaches_the_database_that_it_cannot_hold() -> None:
+    order = SITE.parse(encoded(own_order() | {"custom": {"x": "a\x00b"}, "buyer_message": "\x00"}), "order")
+    assert order is not None
+    assert (order.custom["x"], order.buyer_message) == ("ab", "")
+
+
+def test_the_published_schema_accepts_what_we_accept() -> None:
+    for model, example in ((OwnOrder, own_order()), (PosOrder, pos_order())):
+        schema = model.model_json_schema()
+        jsonschema.validate(example, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(example | {"unheard_of": 1}, schema)
+
+
+def test_a_counter_sale_arrives_paid_under_its_receipt() -> None:
+    order = TILL.parse(encoded(pos_order()), "sale")
+    assert order is not None
+    assert order.order_id == "order:pos:tills:SH-01-T2-000317"
+    assert order.payable
+    assert (order.origin.kind, order.origin.shop) == (ChannelKind.STORE, "SH-01")
+    assert (order.custom["terminal"], order.custom["receipt_no"]) == ("T2", "000317")
+
+
+def test_a_till_that_replays_its_queue_tells_nothing_new() -> None:
+    first = TILL.receive({}, encoded(pos_order()))
+    replay = TILL.receive({}, encoded(pos_order() | {"custom": {"replayed": True}}))
+    other = TILL.receive({}, encoded(pos_order() | {"terminal": "T3"}))
+    cancelled = TILL.receive({}, encoded(pos_order() | {"cancelled_at": "2026-11-20T14:00:00+08:00"}))
+    assert first.fact_key == replay.fact_key
+    assert len({first.fact_key, other.fact_key, cancelled.fact_key}) == 3
+
+
+def test_what_nobody_understands_gets_a_receipt_all_the_same() -> None:
+    for body in (b"\xff", b"[]", b'{"event_id": 7}'):
+        assert TILL.receive({}, body).priority == NORMAL
+        assert SITE.receive(headers(body), body).fact_key

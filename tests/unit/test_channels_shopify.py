@@ -1,0 +1,202 @@
+"""Shopify: the published signature, every financial status, edits and refunds, addresses."""
+
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from activities.channels.shopify import adapter, sign
+from activities.errors import Unauthentic, Unintelligible
+from models.address import Recipient
+from models.intake import Account, Lane
+from models.order import URGENT, ChannelOrder
+from models.origin import IntakePath
+from tests.unit.payloads import shopify_order
+
+ACCOUNT = Account(
+    lane=Lane.CHANNEL,
+    source="shopify",
+    account="tees",
+    secrets={"client_secret": "new", "client_secret_old": "old", "access_token": "token"},
+)
+
+
+def parse(order: dict[str, Any], topic: str = "orders/create") -> ChannelOrder | None:
+    return adapter(ACCOUNT).parse(json.dumps(order).encode(), topic)
+
+
+def headers(body: bytes, secret: str, topic: str = "orders/create") -> dict[str, str]:
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).digest()
+    return {"x-shopify-hmac-sha256": base64.b64encode(digest).decode(), "x-shopify-topic": topic}
+
+
+def test_signature_is_the_published_one() -> None:
+    assert sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
+
+
+@pytest.mark.parametrize("secret", ["new", "old"])
+def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
+    body = json.dumps(shopify_order()).replace("/", "\\/").encode()
+    receipt = adapter(ACCOUNT).receive(headers(body, secret), body)
+    assert (receipt.topic, receipt.priority) == ("orders/create", URGENT)
+
+
+@pytest.mark.parametrize(
+    ("body", "given"),
+    [
+        (b"{}", headers(b"{}", "guess")),
+        (b"{} ", headers(b"{}", "new")),
+        (b"", headers(b"", "new")),
+        (b"{}", {}),
+        (b"{}", {"x-shopify-hmac-sha256": "\xe9"}),
+    ],
+)
+def test_what_is_not_signed_by_the_shop_is_refused(body: bytes, given: dict[str, str]) -> None:
+    with pytest.raises(Unauthentic):
+        adapter(ACCOUNT).receive(given, body)
+
+
+def test_a_delivery_repeated_is_one_fact_and_each_topic_another() -> None:
+    body = json.dumps(shopify_order()).encode()
+    create = [adapter(ACCOUNT).receive(headers(body, "new") | {"x-shopify-webhook-id": str(n)}, body) for n in range(3)]
+    paid = adapter(ACCOUNT).receive(headers(body, "new", "orders/paid"), body)
+    assert len({receipt.fact_key for receipt in create}) == 1
+    assert paid.fact_key != create[0].fact_key
+
+
+def test_an_authentic_body_that_nobody_understands_gets_a_receipt() -> None:
+    receipt = adapter(ACCOUNT).receive(headers(b"\xff{", "new"), b"\xff{")
+    assert receipt.fact_key
+    with pytest.raises(Unintelligible) as caught:
+        adapter(ACCOUNT).parse(b"\xff{", receipt.topic)
+    assert caught.value.field == "body"
+
+
+def test_an_order_abroad() -> None:
+    order = parse(shopify_order())
+    assert order is not None
+    assert order.channel_order_no == "820982911946154508"
+    assert order.placed_at == datetime(2026, 11, 20, 14, 0, tzinfo=UTC)
+    assert order.payable
+    assert [(line.line_no, line.sku, line.quantity, line.discount) for line in order.lines] == [
+        ("866550311766439020", "A001", 4, Decimal("12.00")),
+        ("866550311766439021", "B007", 1, Decimal("3.00")),
+    ]
+    assert (order.total, order.currency, order.freight, order.discount) == (Decimal("99.50"), "USD", 10, 0)
+    assert order.recipient == Recipient(
+        name="Pat Doe",
+        phone="+12025550101",
+        country="US",
+        province="Kentucky",
+        city="Louisville",
+        street="92 Chestnut Street Apt 5",
+        postcode="40202",
+    )
+    assert (order.origin.campaign, order.origin.intake) == ("autumn", IntakePath.WEBHOOK)
+    assert order.custom == {"order_name": "#9999", "tags": "vip, Urgent"}
+    assert order.priority == URGENT
+
+
+@pytest.mark.parametrize(
+    ("status", "payable", "cancelled"),
+    [
+        ("pending", False, False),
+        ("authorized", False, False),
+        ("partially_paid", False, False),
+        ("paid", True, False),
+        ("partially_refunded", True, False),
+        ("refunded", False, True),
+        ("voided", False, True),
+    ],
+)
+def test_every_financial_status(status: str, payable: bool, cancelled: bool) -> None:
+    order = parse({**shopify_order(), "financial_status": status})
+    assert order is not None
+    assert (order.payable, order.cancelled_at is not None) == (payable, cancelled)
+
+
+def test_cancellation_brings_its_reason() -> None:
+    changes = {"cancelled_at": "2026-11-20T10:00:00-05:00", "cancel_reason": "customer"}
+    order = parse({**shopify_order(), **changes}, "orders/cancelled")
+    assert order is not None
+    assert order.cancelled_at == datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
+    assert order.custom["cancel_reason"] == "customer"
+
+
+def test_cash_on_delivery_is_payable_while_pending() -> None:
+    changes = {"financial_status": "pending", "payment_gateway_names": ["Cash on Delivery (COD)"]}
+    order = parse({**shopify_order(), **changes})
+    assert order is not None
+    assert order.payable
+
+
+def test_lines_edited_away_are_not_shipped_and_shrink_in_discount() -> None:
+    told = shopify_order()
+    told["line_items"][0]["current_quantity"] = 1
+    told["line_items"][1]["current_quantity"] = 0
+    order = parse(told, "orders/updated")
+    assert order is not None
+    assert [(line.sku, line.quantity, line.discount) for line in order.lines] == [("A001", 1, Decimal("3.00"))]
+
+
+def test_all_lines_edited_away_is_a_cancellation() -> None:
+    told = shopify_order()
+    for line in told["line_items"]:
+        line["current_quantity"] = 0
+    order = parse(told, "orders/updated")
+    assert order is not None
+    assert order.cancelled_at is not None
+
+
+@pytest.mark.parametrize("status", ["fulfilled", "restocked"])
+def test_what_was_shipped_is_not_shipped_again(status: str) -> None:
+    assert parse({**shopify_order(), "fulfillment_status": status}) is None
+
+
+@pytest.mark.parametrize(("change", "hold"), [({"test": True}, "test"), ({"fulfillment_status": "partial"}, "partial")])
+def test_what_should_not_ship_unseen_is_flagged(change: dict[str, Any], hold: str) -> None:
+    order = parse({**shopify_order(), **change})
+    assert order is not None
+    assert order.custom["channel_hold"] == hold
+
+
+def test_what_needs_no_shipping_is_none_of_ours() -> None:
+    told = shopify_order()
+    for line in told["line_items"]:
+        line["requires_shipping"] = False
+    assert parse(told) is None
+    assert parse(shopify_order(), "refunds/create") is None
+
+
+def test_without_an_address_the_order_waits_for_one() -> None:
+    order = parse({**shopify_order(), "shipping_address": None})
+    assert order is not None
+    assert order.recipient == Recipient()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("line_items", 0, "quantity"), "many", "line_items[0].quantity"),
+        (("line_items", 1, "sku"), None, "line_items[1].sku"),
+        (("shipping_address", "country_code"), None, "shipping_address.country_code"),
+        (("shipping_address", "city"), "x" * 201, "shipping_address.city"),
+        (("total_price",), "-1", "total_price"),
+        (("updated_at",), "2026-11-20T09:00:07", "updated_at"),
+    ],
+)
+def test_a_fault_is_named_by_the_vendors_own_path(path: tuple[Any, ...], value: Any, field: str) -> None:
+    told = shopify_order()
+    place: Any = told
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    with pytest.raises(Unintelligible) as caught:
+        parse(told)
+    assert caught.value.field == field
+    assert "x" * 201 not in str(caught.value)

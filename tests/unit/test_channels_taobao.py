@@ -1,0 +1,183 @@
+"""Taobao: signatures against the published vector, trades to orders, faults to what can be done about them."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from activities.channels.taobao import adapter, fault, sign
+from activities.errors import Unauthentic, Unintelligible
+from models.intake import Account, Lane
+from models.order import NORMAL, URGENT, ChannelOrder
+from models.origin import ChannelKind, IntakePath
+from tests.unit.payloads import taobao_fullinfo, taobao_trade
+
+ACCOUNT = Account(lane=Lane.CHANNEL, source="taobao", account="flagship")
+VECTOR = {
+    "method": "taobao.item.seller.get",
+    "app_key": "12345678",
+    "session": "test",
+    "timestamp": "2016-01-01 12:00:00",
+    "format": "json",
+    "v": "2.0",
+    "fields": "num_iid,title,nick,price,num",
+    "num_iid": "11223344",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "signature"),
+    [
+        ("md5", "66987CB115214E59E6EC978214934FB8"),  # published: open.taobao.com, docId 101617
+        ("hmac", "D56D7858309C31B6251083A874D48273"),
+        ("hmac-sha256", "04DB15AD0774D5CFCE2C837DE43E3FCEA9011ED74F3038FB6AB5F3C4CEA119E8"),
+    ],
+)
+def test_signature_is_the_published_one(method: str, signature: str) -> None:
+    assert sign({**VECTOR, "sign_method": method}, "helloworld", method) == signature
+
+
+def parse(trade: dict[str, Any]) -> ChannelOrder | None:
+    return adapter(ACCOUNT).parse(json.dumps(taobao_fullinfo(trade)).encode(), "")
+
+
+def test_a_trade_becomes_an_order() -> None:
+    order = parse(taobao_trade())
+    assert order is not None
+    assert order.order_id == "order:taobao:flagship:4100000000000000117"
+    assert order.placed_at == datetime(2026, 11, 10, 16, 0, 3, tzinfo=UTC)
+    assert order.paid_at == datetime(2026, 11, 10, 16, 1, 29, tzinfo=UTC)
+    assert [(line.line_no, line.sku, line.quantity) for line in order.lines] == [
+        ("4100000000000000118", "A001", 2),
+        ("4100000000000000119", "B007", 1),
+    ]
+    assert [line.discount for line in order.lines] == [Decimal("10.00"), Decimal("5.00")]
+    assert (order.total, order.freight) == (Decimal("168.60"), Decimal("8.00"))
+    assert order.recipient.phone == "*******5678"
+    assert order.recipient.street == "粤海街道科技园路*号"
+    assert order.custom == {"oaid": "1DhlKpLQ9Jnc8Yc2UfPV5Q"}
+    assert (order.origin.kind, order.origin.platform) == (ChannelKind.MARKETPLACE, "tmall")
+    assert (order.origin.region, order.origin.intake) == ("广东省 深圳市", IntakePath.POLL)
+    assert order.priority == NORMAL
+
+
+@pytest.mark.parametrize("status", ["TRADE_NO_CREATE_PAY", "WAIT_BUYER_PAY", "PAY_PENDING", "WAIT_PRE_AUTH_CONFIRM"])
+def test_unpaid_statuses_owe_money_even_where_a_deposit_was_paid(status: str) -> None:
+    order = parse({**taobao_trade(), "status": status})
+    assert order is not None
+    assert not order.payable
+    assert order.cancelled_at is None
+
+
+@pytest.mark.parametrize("status", ["TRADE_CLOSED", "TRADE_CLOSED_BY_TAOBAO"])
+def test_closed_statuses_cancel(status: str) -> None:
+    order = parse({**taobao_trade(), "status": status, "end_time": "2026-11-11 00:10:00"})
+    assert order is not None
+    assert order.cancelled_at == datetime(2026, 11, 10, 16, 10, tzinfo=UTC)
+    assert len(order.lines) == 2
+
+
+@pytest.mark.parametrize("status", ["PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"])
+def test_paid_but_not_to_be_shipped_is_flagged(status: str) -> None:
+    order = parse({**taobao_trade(), "status": status})
+    assert order is not None
+    assert order.payable
+    assert order.custom["channel_hold"] == status
+
+
+@pytest.mark.parametrize("status", ["WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"])
+def test_what_was_shipped_is_not_shipped_again(status: str) -> None:
+    assert parse({**taobao_trade(), "status": status}) is None
+
+
+def test_an_unknown_status_is_not_guessed_at() -> None:
+    with pytest.raises(Unintelligible) as caught:
+        parse({**taobao_trade(), "status": "TRADE_NEWLY_INVENTED"})
+    assert caught.value.field == "trade_fullinfo_get_response.trade.status"
+
+
+def test_cash_on_delivery_is_payable_without_being_paid() -> None:
+    order = parse({**taobao_trade(), "type": "cod", "pay_time": None})
+    assert order is not None
+    assert order.payable
+    assert order.paid_at is None
+
+
+def test_a_refunded_line_is_not_shipped() -> None:
+    trade = taobao_trade()
+    trade["orders"]["order"][0]["refund_status"] = "SUCCESS"
+    order = parse(trade)
+    assert order is not None
+    assert [line.sku for line in order.lines] == ["B007"]
+    assert order.total == Decimal("168.60")
+    assert order.custom["total_mismatch"] == "-108.00"
+
+
+def test_all_lines_refunded_is_a_cancellation() -> None:
+    trade = taobao_trade()
+    for order in trade["orders"]["order"]:
+        order["status"] = "TRADE_CLOSED"
+    parsed = parse(trade)
+    assert parsed is not None
+    assert parsed.cancelled_at is not None
+
+
+@pytest.mark.parametrize("change", [{"seller_flag": 1}, {"seller_memo": "客户加急!"}])
+def test_red_flag_and_memo_make_it_urgent(change: dict[str, Any]) -> None:
+    order = parse({**taobao_trade(), **change})
+    assert order is not None
+    assert order.priority == URGENT
+
+
+def test_a_county_without_a_city_is_one() -> None:
+    order = parse({**taobao_trade(), "receiver_city": None, "receiver_district": "济源市", "receiver_town": ""})
+    assert order is not None
+    assert (order.recipient.city, order.recipient.district) == ("济源市", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("orders", "order", 1, "num"), 0, "orders.order[1].num"),
+        (("orders", "order", 0, "price"), "free", "orders.order[0].price"),
+        (("orders", "order", 1, "outer_iid"), "", "orders.order[1].outer_sku_id"),
+        (("orders",), {}, "orders.order"),
+        (("tid",), 4.1e18, "tid"),
+        (("created",), "yesterday", "created"),
+    ],
+)
+def test_a_fault_is_named_by_the_vendors_own_path(path: tuple[Any, ...], value: Any, field: str) -> None:
+    trade = taobao_trade()
+    place: Any = trade
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    with pytest.raises(Unintelligible) as caught:
+        parse(trade)
+    assert caught.value.field == f"trade_fullinfo_get_response.trade.{field}"
+
+
+def test_nobody_can_pretend_to_be_a_webhook() -> None:
+    with pytest.raises(Unauthentic):
+        adapter(ACCOUNT).receive({}, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("error", "final", "wait"),
+    [
+        ({"code": 7, "sub_msg": "This ban will last for 17 more seconds"}, False, 17),
+        ({"code": 7, "sub_code": "accesscontrol.limited-by-app-access-count"}, False, None),
+        ({"code": 10}, False, None),
+        ({"code": 15, "sub_code": "isp.top-remote-connection-timeout"}, False, None),
+        ({"code": 15, "sub_code": "isv.logistics-offline-service-error:B150"}, False, None),
+        ({"code": 15, "sub_code": "isv.logistics-offline-service-error:B60"}, True, None),
+        ({"code": 25}, True, None),
+        ({"code": 27, "sub_code": "invalid-sessionkey"}, True, None),
+    ],
+)
+def test_faults_say_whether_trying_again_can_help(error: dict[str, Any], final: bool, wait: float | None) -> None:
+    raised = fault("taobao.trade.fullinfo.get", error)
+    assert raised.non_retryable is final
+    assert (raised.next_retry_delay.total_seconds() if raised.next_retry_delay else None) == wait
