@@ -1,11 +1,22 @@
-"""What every test may lean on: the real servers, one of each a test process."""
+"""What every test may lean on: the real servers, one of each a test process, and for each test its own database."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
+from activities import accounts
+from activities.database import dispose
 from models.order import SEARCH_ATTRIBUTES
-from workers.embedded import Postgres, Temporal, start_postgres, start_temporal
+from models.settings import settings
+from models.vault import keyring
+from workers.embedded import Postgres, Temporal, load_keys, start_postgres, start_temporal
+from workers.schema import migrate
+
+_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +33,43 @@ def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tempor
     folder = tmp_path_factory.mktemp("temporal")
     with start_temporal(folder, search_attributes=SEARCH_ATTRIBUTES, ui=False, port=0) as server:
         yield server
+
+
+def new_database(server: Postgres, name: str, template: str = "template1") -> str:
+    """Makes a database on the server; its URL."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+    return f"{server.url.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_server: Postgres) -> str:
+    """The name of an empty database with the newest schema, to be copied."""
+    migrate(new_database(postgres_server, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+async def database(
+    postgres_server: Postgres, migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """A fresh database with keys of its own, the one all our code sees during the test; its URL."""
+    name = f"test_{next(_numbers)}"
+    url = new_database(postgres_server, name, migrated)
+    keys, index_key = load_keys(tmp_path / "keys")
+    monkeypatch.setenv("HENGDAN_DATABASE_URL", url)
+    monkeypatch.setenv("HENGDAN_KEYS", keys)
+    monkeypatch.setenv("HENGDAN_INDEX_KEY", index_key)
+    await _forget()
+    yield url
+    await _forget()
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+async def _forget() -> None:
+    """What the process remembers of its surroundings."""
+    settings.cache_clear()
+    keyring.cache_clear()
+    accounts._cache.clear()
+    await dispose()
