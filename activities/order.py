@@ -145,7 +145,7 @@ def _row(order: ChannelOrder, at: datetime) -> dict[str, object]:
 
 
 async def _allocate(connection: AsyncConnection, state: OrderState, at: datetime) -> Allocated:
-    given = await allocation.allocate_order(connection, state.order, state.policy)
+    given = await allocation.allocate_order(connection, state.order, state.policy, at)
     return Allocated(at=at, fulfillments=given.fulfillments, shortages=given.shortages)
 
 
