@@ -46,7 +46,7 @@ def mutated(draw: st.DrawFn, payload: Callable[[], dict[str, Any]]) -> bytes:
         container, key = spots[draw(st.integers(0, len(spots) - 1))]
         change = draw(st.sampled_from(["replace", "remove", "double"]))
         if change == "replace":
-            container[key] = draw(ODDITIES)
+            container[key] = deepcopy(draw(ODDITIES))
         elif change == "remove":
             del container[key]
         elif isinstance(container, list):

@@ -16,7 +16,9 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
     order = {"store": sale.store, "terminal": sale.terminal, "receipt_no": receipt_no, **sold(sale)}
     if delivery.garbage:
         order["lines"] = "?"
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {delivery.api_key}"}
+    headers = {"Content-Type": "application/json"}
+    if delivery.api_key:
+        headers["Authorization"] = f"Bearer {delivery.api_key}"
     return headers, json.dumps(order, ensure_ascii=False).encode()
 
 

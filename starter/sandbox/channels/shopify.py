@@ -43,7 +43,7 @@ def order(sale: Sale) -> dict[str, Any]:
     }
     lines = [
         {
-            "id": number * 100 + at,
+            "id": number + 1 + at,
             "variant_id": 39_000_000_000 + at,
             "sku": line.sku,
             "title": line.title or line.sku,
@@ -60,7 +60,7 @@ def order(sale: Sale) -> dict[str, Any]:
     return {
         "id": number,
         "admin_graphql_api_id": f"gid://shopify/Order/{number}",
-        "name": f"#{number % 100_000}",
+        "name": f"#{number // 1000 % 100_000}",
         "test": False,
         "created_at": _time(sale.created),
         "updated_at": _time(sale.modified),
@@ -111,7 +111,7 @@ def _topic(sale: Sale) -> str:
     return "orders/create" if sale.modified == sale.created else "orders/updated"
 
 
-shops = Shops(router, number=lambda sale, n: str(5_820_982_911_946_154_000 + n), webhook=_webhook)
+shops = Shops(router, number=lambda sale, n: str(820_982_911_946_000_000 + n * 1000), webhook=_webhook)
 
 
 def _shop(request: Request) -> Shop | None:
@@ -177,7 +177,7 @@ def _left(shop: Shop, sale: Sale) -> dict[int, int]:
     left = {at: line.quantity for at, line in enumerate(sale.lines)}
     for shipped in shop.shipped(sale.order_no):
         for line, quantity in shipped.lines.items():
-            left[int(line) % 100] -= quantity
+            left[int(line) - int(sale.order_no) - 1] -= quantity
     return left
 
 
@@ -189,9 +189,9 @@ def _order(shop: Shop, gid: str) -> dict[str, Any] | None:
     left = _left(shop, sale)
     items = [
         {
-            "id": f"gid://shopify/FulfillmentOrderLineItem/{number * 100 + at}",
+            "id": f"gid://shopify/FulfillmentOrderLineItem/{number + 1 + at}",
             "remainingQuantity": quantity,
-            "lineItem": {"id": f"gid://shopify/LineItem/{number * 100 + at}"},
+            "lineItem": {"id": f"gid://shopify/LineItem/{number + 1 + at}"},
         }
         for at, quantity in left.items()
     ]
@@ -229,7 +229,7 @@ def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
         if sale.cancelled:
             return refused("fulfillmentOrderId", "Fulfillment order has been cancelled.")
         left = _left(shop, sale)
-        base = int(sale.order_no) * 100
+        base = int(sale.order_no) + 1
         items = held.get("fulfillmentOrderLineItems") or [
             {"id": str(base + at), "quantity": quantity} for at, quantity in left.items() if quantity
         ]
