@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import Update, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from temporalio import activity
 
@@ -89,5 +89,6 @@ async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
         }
         for pulled in batch
     ]
+    keep = insert(InboxRow).values(rows).on_conflict_do_nothing().returning(literal_column("1"))
     async with transaction() as connection:
-        return (await connection.execute(insert(InboxRow).values(rows).on_conflict_do_nothing())).rowcount
+        return len((await connection.execute(keep)).all())

@@ -12,32 +12,13 @@ from starlette.responses import Response
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Channel, channel
 from activities.errors import Unauthentic
 from models.fulfillment import Shipment, ShipmentLine
-from models.intake import Account, Lane
 from models.order import URGENT
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import shopify as shopify_twin
 from tests.serving import served
-
-SECRETS = {
-    "taobao": {"app_key": "12345678", "app_secret": "s3cret", "session": "session-of-{shop}"},
-    "shopify": {"client_secret": "hush", "access_token": "token-of-{shop}"},
-    "own": {"secret": "whisper"},
-    "pos": {},
-}
-PERSON = {
-    "name": "韩梅梅",
-    "phone": "13900139000",
-    "province": "浙江省",
-    "city": "杭州市",
-    "district": "西湖区",
-    "street": "文三路1号",
-}
-NOW = datetime.now(UTC)
-DAY = timedelta(days=1)
-BUYER = httpx.Client(timeout=30)
+from tests.shops import DAY, NOW, PERSON, World
 
 
 @pytest.fixture(scope="module")
@@ -50,61 +31,6 @@ def sandbox() -> Iterator[str]:
 async def _own_client() -> AsyncIterator[None]:
     yield
     await http.close()
-
-
-class World:
-    """A shop in the sandbox, its account with us, and the buyer's hands."""
-
-    def __init__(self, url: str, source: str, shop: str, **settings: Any) -> None:
-        secrets = {name: value.format(shop=shop) for name, value in SECRETS[source].items()}
-        base_url = f"{url}/{source}" + (f"/{shop}" if source == "own" else "")
-        self.account = Account(
-            lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
-        )
-        self.control = f"{url}/{source}/_control/shops"
-        self.ok("POST", "", {"shop": shop, "secrets": secrets})
-        self.faults = f"{url}/_faults"
-
-    @property
-    def adapter(self) -> Channel:
-        return channel(self.account)
-
-    def ok(self, method: str, path: str, body: Any = None) -> Any:
-        response = BUYER.request(method, self.control + path, json=body)
-        assert response.is_success, response.text
-        return response.json()
-
-    def sell(self, *lines: tuple[str, int], **more: Any) -> str:
-        sold = [{"sku": sku, "quantity": quantity, "price": "20.00"} for sku, quantity in lines or [("A001", 1)]]
-        created = more.pop("created", NOW - timedelta(hours=1)).isoformat()
-        sale = {"lines": sold, "recipient": PERSON, "created": created, **more}
-        return str(self.ok("POST", f"/{self.account.account}/orders", sale)["order_no"])
-
-    def change(self, order_no: str, **change: Any) -> None:
-        self.ok("PATCH", f"/{self.account.account}/orders/{order_no}", change)
-
-    def deliver(self, order_no: str, url: str, **more: Any) -> list[int]:
-        path = f"/{self.account.account}/orders/{order_no}/deliver"
-        statuses: list[int] = self.ok("POST", path, {"url": url, **more})["statuses"]
-        return statuses
-
-    @property
-    def shipments(self) -> list[dict[str, Any]]:
-        shipped: list[dict[str, Any]] = self.ok("GET", f"/{self.account.account}/shipments")
-        return shipped
-
-    def fault(self, operation: str, fault: str, **more: Any) -> None:
-        told = {"system": self.account.source, "operation": operation, "fault": fault, **more}
-        assert BUYER.post(self.faults, json=told).is_success
-
-    async def pulled(self, since: datetime = NOW - DAY, until: datetime | None = None) -> list[Any]:
-        until = until or datetime.now(UTC) - timedelta(seconds=1)
-        orders = []
-        async for pulled in self.adapter.pull(since, until):
-            order = self.adapter.parse(pulled.body, pulled.receipt.topic)
-            assert order is not None
-            orders.append(order)
-        return orders
 
 
 def shipment(order: Any, waybill_no: str = "SF1234567890", *line_nos: str, **quantities: int) -> Shipment:

@@ -1,0 +1,158 @@
+"""Pulling orders into the inbox: the cursor, the overlap, repeats, and the schedules that do it."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+from temporalio.client import Client, ScheduleOverlapPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import Worker
+
+from activities import accounts, http
+from activities.channels import channel
+from activities.database import transaction
+from activities.polling import FIRST, OVERLAP, PollReport, pull_orders
+from models.intake import AccountRow, InboxRow, InboxState, Secrets
+from models.order import URGENT
+from models.settings import settings
+from starter.sandbox.app import create_app
+from tests.serving import served
+from tests.shops import NOW, World
+from workers.client import data_converter
+from workers.embedded import Temporal
+from workers.schedules import schedule_polls
+from workflows.channel_poll import ChannelPollWorkflow
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+async def known(world: World, **chosen: Any) -> World:
+    """The shop, with its account in the database."""
+    await http.close()
+    told = world.account
+    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    async with transaction() as connection:
+        values = {**row, "secrets": Secrets(values=told.secrets), "settings": {**told.settings, **chosen}}
+        await connection.execute(insert(AccountRow).values(values))
+    return world
+
+
+async def pull(world: World) -> PollReport:
+    return await ActivityEnvironment().run(pull_orders, world.account.source, world.account.account)
+
+
+async def inbox() -> list[Any]:
+    async with transaction() as connection:
+        return list((await connection.execute(select(InboxRow).order_by("id"))).all())
+
+
+async def cursor() -> datetime | None:
+    async with transaction() as connection:
+        found: datetime | None = (await connection.execute(select(AccountRow.cursor))).scalar_one()
+    return found
+
+
+@pytest.mark.parametrize("source", ["taobao", "shopify"])
+async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) -> None:
+    world = await known(World(sandbox, source, f"{source}-inbox"))
+    ordinary, urgent = world.sell(("A001", 2)), world.sell(urgent=True)
+    before = datetime.now(UTC)
+    first = await pull(world)
+    again = await pull(world)
+    assert (first.seen, first.new, again.new) == (2, 2, 0)
+    assert first.since == first.until - FIRST
+    assert again.since == first.until - OVERLAP
+    assert before <= first.until <= (await cursor() or before) == again.until
+    rows = await inbox()
+    orders = {}
+    for row in rows:
+        assert (row.lane, row.source, row.account, row.state) == ("channel", source, f"{source}-inbox", "pending")
+        order = channel(world.account).parse(row.raw.body, row.topic)
+        assert order is not None
+        orders[order.channel_order_no] = (row.priority, order.origin.intake)
+    assert orders == {ordinary: (3, "poll"), urgent: (URGENT, "poll")}
+
+
+async def test_a_change_within_the_overlap_is_a_new_row(sandbox: str) -> None:
+    world = await known(World(sandbox, "taobao", "tb-overlap"))
+    number = world.sell(paid=False, created=datetime.now(UTC) - timedelta(minutes=2))
+    assert (await pull(world)).new == 1
+    world.change(number, paid=True)
+    await asyncio.sleep(1.1)
+    report = await pull(world)
+    assert (report.seen, report.new) == (1, 1)
+    assert [row.state for row in await inbox()] == [InboxState.PENDING] * 2
+
+
+async def test_a_pull_that_fails_keeps_its_cursor(sandbox: str) -> None:
+    world = await known(World(sandbox, "taobao", "tb-fails"))
+    world.sell()
+    world.fault("taobao.trade.fullinfo.get", "500")
+    with pytest.raises(ApplicationError):
+        await pull(world)
+    assert await cursor() is None
+    assert (await pull(world)).new == 1
+
+
+async def test_a_pull_never_takes_the_cursor_back(sandbox: str) -> None:
+    world = await known(World(sandbox, "taobao", "tb-back"))
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    async with transaction() as connection:
+        await connection.execute(update(AccountRow).values(cursor=ahead))
+    await pull(world)
+    assert await cursor() == ahead
+
+
+async def test_a_shop_we_do_not_know_is_refused() -> None:
+    with pytest.raises(ApplicationError, match="no channel account taobao/nobody"):
+        await ActivityEnvironment().run(pull_orders, "taobao", "nobody")
+
+
+async def test_each_shop_that_wants_it_is_pulled_on_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
+    client = await Client.connect(temporal_server.address, data_converter=data_converter())
+    world = await known(World(sandbox, "taobao", "tb-schedule"), poll_seconds=1)
+    world.sell()
+    await schedule_polls(client)
+    handle = client.get_schedule_handle("poll:taobao:tb-schedule")
+    async with Worker(
+        client, task_queue=settings().task_queue, workflows=[ChannelPollWorkflow], activities=[pull_orders]
+    ):
+        async with asyncio.timeout(20):
+            while not await inbox():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await schedule_polls(client)
+        described = await handle.describe()
+        assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
+        assert described.schedule.spec.intervals[0].every == timedelta(seconds=1)
+        async with transaction() as connection:
+            await connection.execute(update(AccountRow).values(settings={"poll_seconds": None}))
+        await schedule_polls(client)
+        assert (await handle.describe()).schedule.spec.intervals[0].every == timedelta(minutes=15)
+        async with transaction() as connection:
+            await connection.execute(update(AccountRow).values(settings={}))
+        await schedule_polls(client)
+        await schedule_polls(client)
+        with pytest.raises(RPCError):
+            await handle.describe()
+    assert len(await inbox()) == 1
+
+
+async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sandbox: str) -> None:
+    world = await known(World(sandbox, "shopify", "sh-cache"))
+    await pull(world)
+    assert accounts._cache
+    moved = NOW - timedelta(minutes=20)
+    async with transaction() as connection:
+        await connection.execute(update(AccountRow).values(cursor=moved))
+    assert (await pull(world)).since == moved - OVERLAP
