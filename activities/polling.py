@@ -1,9 +1,11 @@
 """Pulling a shop's orders into the inbox: what a channel without webhooks sells, and what a lost webhook left out."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Update, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningInsert
 from temporalio import activity
 
 from activities.accounts import account
@@ -89,6 +91,6 @@ async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
         }
         for pulled in batch
     ]
-    keep = insert(InboxRow).values(rows).on_conflict_do_nothing().returning(literal_column("1"))
+    keep: ReturningInsert[Any] = insert(InboxRow).values(rows).on_conflict_do_nothing().returning(literal_column("1"))
     async with transaction() as connection:
         return len((await connection.execute(keep)).all())

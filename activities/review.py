@@ -16,4 +16,7 @@ def decide(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
         reasons.append("hold.review.amount")
     if any(words in remarks for words in _DOUBTFUL):
         reasons.append("hold.review.remark")
-    return [Hold(kind=HoldKind.REVIEW, reason=reason, since=at) for reason in reasons]
+    holds = [Hold(kind=HoldKind.REVIEW, reason=reason, since=at) for reason in reasons]
+    if order.custom.get("channel_hold"):
+        holds.append(Hold(kind=HoldKind.CHANNEL, reason="hold.channel.told", since=at))
+    return holds

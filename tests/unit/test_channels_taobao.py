@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from activities import review
 from activities.channels.taobao import adapter, fault, sign
 from activities.errors import Unauthentic, Unintelligible
 from models.intake import Account, Lane
-from models.order import NORMAL, URGENT, ChannelOrder
+from models.order import NORMAL, URGENT, ChannelOrder, HoldKind, Policy
 from models.origin import ChannelKind, IntakePath
 from tests.unit.payloads import taobao_fullinfo, taobao_trade
 
@@ -85,6 +86,7 @@ def test_paid_but_not_to_be_shipped_is_flagged(status: str) -> None:
     assert order is not None
     assert order.payable
     assert order.custom["channel_hold"] == status
+    assert [hold.kind for hold in review.decide(order, Policy(), order.placed_at)] == [HoldKind.CHANNEL]
 
 
 @pytest.mark.parametrize("status", ["WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"])

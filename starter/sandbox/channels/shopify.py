@@ -144,7 +144,11 @@ async def orders(version: str, request: Request) -> Response:
             headers["Link"] = f'<{url}>; rel="next"'
         return JSONResponse({"orders": [order(sale) for sale in found[at : at + limit]]}, headers=headers)
 
-    return await faults.play("shopify", "orders.json", "", work)
+    return await faults.play("shopify", "orders.json", "", work, _limited)
+
+
+def _limited(seconds: int) -> Response:
+    return JSONResponse({"errors": "Exceeded 2 calls per second"}, 429, {"Retry-After": f"{seconds}.0"})
 
 
 _LARGEST_PAGE = 250
