@@ -133,6 +133,7 @@ def _row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "custom": order.custom,
         "currency": order.currency,
         "total": order.total,
+        "carrier": order.carrier,
         "recipient": order.recipient,
         "phone_index": keyring().blind_index(order.recipient.digits),
         "region": order.recipient.region,

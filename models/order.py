@@ -204,6 +204,8 @@ class OrderRow(SQLModel, table=True):
     currency: str
     total: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
     recipient: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "orders.recipient")))
+    carrier: str | None = None
+    """Demanded by buyer or channel."""
     phone_index: str = ""
     region: str = ""
     next_step: str = ""

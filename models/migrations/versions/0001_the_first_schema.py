@@ -115,6 +115,7 @@ def upgrade() -> None:
     sa.Column('currency', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('total', sa.Numeric(precision=18, scale=4), nullable=False),
     sa.Column('recipient', sa.LargeBinary(), nullable=True),
+    sa.Column('carrier', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
     sa.Column('phone_index', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('region', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('next_step', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
