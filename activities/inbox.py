@@ -1,0 +1,165 @@
+"""The inbox: what the world told us, from its acknowledgement to the moment it took effect."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, lateral, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.base import Moment, Value
+from models.intake import ChannelOrderRow, InboxRow, InboxState, Lane, Raw, Receipt
+from models.order import ChannelOrder, OrderRow
+
+
+class Outcome(Value):
+    """What became of a message."""
+
+    row: int
+    state: InboxState
+    order: str | None = None
+    reason: str = ""
+    field: str = ""
+    at: Moment | None = None
+    """When its order entered the engine."""
+
+
+STALE = timedelta(seconds=30)
+"""An order that has not come to rest for so long no longer counts against the pace: it is stuck, not slow."""
+
+_inbox = InboxRow.__table__  # type: ignore[attr-defined]
+
+
+async def accept(
+    connection: AsyncConnection, lane: Lane, source: str, account: str, receipt: Receipt, raw: Raw, actor: str = ""
+) -> bool:
+    """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged."""
+    entered = await connection.execute(
+        insert(InboxRow)
+        .values(
+            lane=lane,
+            source=source,
+            account=account,
+            fact_key=receipt.fact_key,
+            topic=receipt.topic,
+            priority=receipt.priority,
+            raw=raw,
+            actor=actor,
+            received_at=datetime.now(UTC),
+        )
+        .on_conflict_do_nothing()
+    )
+    return bool(entered.rowcount)
+
+
+async def started(connection: AsyncConnection) -> int:
+    """How many orders have entered the engine and not come to rest yet."""
+    recent = datetime.now(UTC) - STALE
+    query = select(func.count()).where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at > recent)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def pending(connection: AsyncConnection, lanes: Collection[Lane], limit: int) -> Sequence[Row[Any]]:
+    """The next messages: urgent first, then each account in turn, then as they came."""
+    if limit <= 0:
+        return []
+    waiting = _inbox.c.state == InboxState.PENDING
+    accounts = (
+        select(_inbox.c.lane, _inbox.c.source, _inbox.c.account)
+        .where(waiting, _inbox.c.lane.in_(lanes))
+        .distinct()
+        .subquery()
+    )
+    turn = (
+        select(
+            _inbox,
+            func.row_number().over(partition_by=_inbox.c.priority, order_by=_inbox.c.id).label("turn"),
+        )
+        .where(
+            waiting,
+            _inbox.c.lane == accounts.c.lane,
+            _inbox.c.source == accounts.c.source,
+            _inbox.c.account == accounts.c.account,
+        )
+        .order_by(_inbox.c.priority, _inbox.c.id)
+        .limit(limit)
+    )
+    each = lateral(turn)
+    query = select(each).select_from(accounts.join(each, true())).order_by(each.c.priority, each.c.turn, each.c.id)
+    return (await connection.execute(query.limit(limit))).all()
+
+
+async def mark(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
+    """Writes what became of messages."""
+    if outcomes:
+        written = (
+            update(_inbox)
+            .where(_inbox.c.id == bindparam("row"))
+            .values(
+                state=bindparam("state"),
+                order_id=func.coalesce(bindparam("order"), _inbox.c.order_id),
+                reason=bindparam("reason"),
+                field=bindparam("field"),
+                started_at=func.coalesce(bindparam("at"), _inbox.c.started_at),
+                attempts=_inbox.c.attempts + 1,
+            )
+        )
+        await connection.execute(written, [each.model_dump() for each in outcomes])
+
+
+async def reopen_lost(connection: AsyncConnection) -> None:
+    """Takes up again what was about to enter the engine when we died: too long on its way, and never admitted."""
+    long_ago = datetime.now(UTC) - STALE
+    admitted = select(OrderRow.id).where(OrderRow.id == _inbox.c.order_id).exists()  # type: ignore[arg-type]
+    await connection.execute(
+        update(_inbox)
+        .where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at < long_ago, ~admitted)
+        .values(state=InboxState.PENDING)
+    )
+
+
+async def documents(connection: AsyncConnection, order_ids: Collection[str]) -> dict[str, tuple[ChannelOrder, bool]]:
+    """What the channel last said of each order known to us, and whether it has been admitted."""
+    query = (
+        select(ChannelOrderRow.order_id, ChannelOrderRow.document, OrderRow.id)  # type: ignore[call-overload]
+        .outerjoin(OrderRow, OrderRow.id == ChannelOrderRow.order_id)
+        .where(ChannelOrderRow.order_id.in_(order_ids))  # type: ignore[attr-defined]
+    )
+    return {
+        order_id: (document, admitted is not None) for order_id, document, admitted in await connection.execute(query)
+    }
+
+
+async def keep_documents(connection: AsyncConnection, orders: Collection[ChannelOrder]) -> None:
+    """Keeps the newest that a channel said of its orders."""
+    if orders:
+        rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
+        entered = insert(ChannelOrderRow).values(rows)
+        newer = {"modified_at": entered.excluded.modified_at, "document": entered.excluded.document}
+        await connection.execute(entered.on_conflict_do_update(index_elements=["order_id"], set_=newer))
+
+
+async def failed(connection: AsyncConnection, limit: int = 100, after: int = 0) -> Sequence[Row[Any]]:
+    """What was not understood, oldest first."""
+    query = select(_inbox).where(_inbox.c.state == InboxState.FAILED, _inbox.c.id > after).order_by(_inbox.c.id)
+    return (await connection.execute(query.limit(limit))).all()
+
+
+async def retry(connection: AsyncConnection, row: int | None = None, body: bytes | None = None) -> int:
+    """Has one failed message, or all of them, read again, one of them with a corrected body; answers how many."""
+    again = update(_inbox).where(_inbox.c.state == InboxState.FAILED).values(state=InboxState.PENDING, reason="")
+    if row is not None:
+        again = again.where(_inbox.c.id == row)
+        if body is not None:
+            again = again.values(raw=Raw.model_construct(body=body))
+    return int((await connection.execute(again)).rowcount)
+
+
+async def summary(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    """How many messages of each lane are in each state."""
+    query = select(_inbox.c.lane, _inbox.c.state, func.count()).group_by(_inbox.c.lane, _inbox.c.state)
+    counts: dict[str, dict[str, int]] = {}
+    for lane, state, count in await connection.execute(query):
+        counts.setdefault(lane, {})[state] = count
+    return counts

@@ -1,0 +1,359 @@
+"""The dispatcher: takes messages from the inbox and makes them workflows and signals, at the engine's own pace.
+
+One runs at a time, whatever the number of API processes: the others stand by for its lock. A message is marked before
+the engine hears of it and again afterwards; dying in between repeats it, and every repetition is harmless: a workflow
+starts once for its id, a request counts once for its own.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import Row, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from temporalio.client import Client
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities import inbox, projection
+from activities.accounts import account
+from activities.carriers import carrier
+from activities.channels import channel
+from activities.database import engine, transaction
+from activities.errors import Unintelligible
+from activities.inbox import Outcome
+from activities.payloads import unintelligible
+from models.base import Value
+from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, ScanRow
+from models.i18n import t
+from models.intake import InboxState, Lane
+from models.money import Money
+from models.order import Alert, ChannelOrder, HoldKind, Policy
+from models.requests import (
+    Cancel,
+    HoldRequest,
+    Modify,
+    Payment,
+    QuantityChange,
+    Release,
+    Request,
+    StockArrived,
+    Tracking,
+    WarehouseEvent,
+    WarehouseEventKind,
+)
+from models.settings import settings
+from models.state import OrderInput
+
+LOCK = 0x68656E67
+"""The advisory lock of the one dispatcher."""
+_BATCH = 200
+_AT_ONCE = 32
+_IDLE = 0.1
+
+log = structlog.get_logger()
+_awake = asyncio.Event()
+
+
+class EngineDown(Exception):
+    """The engine cannot be reached: nothing is lost, everything waits."""
+
+
+def wake() -> None:
+    """Something was just committed to the inbox by this process."""
+    _awake.set()
+
+
+async def run(client: Client) -> None:
+    """Dispatches until it is cancelled."""
+    while True:
+        try:
+            async with engine().connect() as connection:
+                while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
+                    await connection.rollback()
+                    await asyncio.sleep(1)
+                await connection.commit()
+                await _dispatch(client)
+        except Exception as error:
+            log.warning("dispatcher.interrupted", error=type(error).__name__)
+            await asyncio.sleep(1)
+
+
+async def _dispatch(client: Client) -> None:
+    checked = 0.0
+    while True:
+        _awake.clear()
+        if (now := asyncio.get_running_loop().time()) > checked + 10:
+            checked = now
+            async with transaction() as connection:
+                await inbox.reopen_lost(connection)
+        try:
+            busy = await take(client)
+        except EngineDown:
+            log.warning("dispatcher.engine_down")
+            await asyncio.sleep(1)
+            continue
+        if not busy:
+            try:
+                await asyncio.wait_for(_awake.wait(), _IDLE)
+            except TimeoutError:
+                continue
+
+
+async def take(client: Client) -> int:
+    """One round: the messages that may go now; answers how many went. Raises ``EngineDown``."""
+    async with transaction() as connection:
+        room = settings().intake_window - await inbox.started(connection)
+        others = await inbox.pending(connection, [Lane.CARRIER, Lane.WAREHOUSE, Lane.STOCK], _BATCH)
+        told = await inbox.pending(connection, [Lane.CHANNEL], room)
+        outcomes, orders = await _read(told)
+        known = await inbox.documents(connection, list(orders))
+        now = datetime.now(UTC)
+        for order_id, facts in orders.items():
+            if order_id not in known and facts[0].order.cancelled_at is None:
+                await inbox.keep_documents(connection, [facts[0].order])
+            if order_id not in known or not known[order_id][1]:
+                outcomes.append(Outcome(row=facts[0].row, state=InboxState.STARTED, order=order_id, at=now))
+        await inbox.mark(connection, outcomes)
+    limit = asyncio.Semaphore(_AT_ONCE)
+    work = [_channel(client, limit, facts, *known.get(id_, (None, False))) for id_, facts in orders.items()]
+    work += [_other(client, limit, row) for row in others]
+    done = [outcome for each in await asyncio.gather(*work) for outcome in each]
+    async with transaction() as connection:
+        await inbox.mark(connection, done)
+        newest = [facts[-1].order for id_, facts in orders.items() if id_ in known or len(facts) > 1]
+        down = any(each.state is InboxState.PENDING for each in done)
+        if not down:
+            await inbox.keep_documents(connection, newest)
+    if down:
+        raise EngineDown
+    return len(others) + len(told)
+
+
+class Fact(Value):
+    """An order as a message told it."""
+
+    row: int
+    key: str
+    order: ChannelOrder
+
+
+async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[Fact]]]:
+    """What channel messages say, by order, oldest first; and what became of those that say nothing."""
+    outcomes: list[Outcome] = []
+    orders: dict[str, list[Fact]] = defaultdict(list)
+    for row in rows:
+        try:
+            shop = await account(Lane.CHANNEL, row.source, row.account)
+            order = channel(shop).parse(row.raw.body, row.topic)
+        except Unintelligible as fault:
+            outcomes.append(Outcome(row=row.id, state=InboxState.FAILED, reason=fault.reason, field=fault.field))
+        except (ApplicationError, ModuleNotFoundError) as error:
+            outcomes.append(Outcome(row=row.id, state=InboxState.FAILED, reason=str(error)))
+        else:
+            if order is None:
+                outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
+            else:
+                orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))
+    for facts in orders.values():
+        facts.sort(key=lambda fact: fact.order.modified_at)
+    return outcomes, orders
+
+
+async def _channel(
+    client: Client, limit: asyncio.Semaphore, facts: Sequence[Fact], before: ChannelOrder | None, admitted: bool
+) -> list[Outcome]:
+    """One order's messages in turn: the first may start it, the others tell it what changed."""
+    outcomes = []
+    async with limit:
+        for fact in facts:
+            try:
+                if before is None and fact.order.cancelled_at is not None:
+                    reason = "cancelled before it reached us"
+                    outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, reason=reason))
+                    continue
+                if not admitted:
+                    await start_order(client, before or fact.order)
+                    admitted = True
+                    if before is None:
+                        before = fact.order
+                        continue
+                reason = ""
+                for name, request in changes(before, fact):
+                    reason = await _signal(client, fact.order.order_id, name, request) or reason
+                before = max(before, fact.order, key=lambda order: order.modified_at)
+                outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, order=before.order_id, reason=reason))
+            except EngineDown:
+                outcomes.append(Outcome(row=fact.row, state=InboxState.PENDING))
+    return outcomes
+
+
+def changes(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
+    """The requests that a channel's newer word of an order amounts to; an older word amounts to nothing."""
+    now = fact.order
+    if now.modified_at < before.modified_at:
+        return []
+    told: dict[str, Any] = {"request_id": fact.key, "actor": f"channel:{now.channel}"}
+    found: list[tuple[str, Request]] = []
+    if now.cancelled_at and not before.cancelled_at:
+        reason = str(now.custom.get("cancel_reason", ""))
+        return [("cancel", Cancel(**told | {"request_id": f"cancel:{fact.key}", "reason": reason}))]
+    if now.paid_at and not before.paid_at:
+        found.append(("payment", Payment(**told | {"request_id": f"paid:{fact.key}"}, paid_at=now.paid_at)))
+    quantities = {line.line_no: line.quantity for line in before.lines}
+    wanted = {line.line_no: line.quantity for line in now.lines}
+    lines = tuple(
+        QuantityChange(line_no=number, quantity=wanted.get(number, 0))
+        for number, quantity in quantities.items()
+        if wanted.get(number, 0) != quantity
+    )
+    moved = now.recipient if now.recipient != before.recipient else None
+    if lines or moved:
+        changed = Modify(**told | {"request_id": f"modify:{fact.key}"}, recipient=moved, lines=lines)
+        found.append(("modify", changed))
+    held, hold = before.custom.get("channel_hold"), now.custom.get("channel_hold")
+    if hold and not held:
+        wait = HoldRequest(
+            **told | {"request_id": f"hold:{fact.key}"}, kind=HoldKind.CHANNEL, reason="hold.channel.told"
+        )
+        found.append(("hold", wait))
+    if held and not hold:
+        found.append(("release", Release(**told | {"request_id": f"release:{fact.key}"}, kind=HoldKind.CHANNEL)))
+    return found
+
+
+async def start_order(client: Client, order: ChannelOrder) -> None:
+    """Starts an order's workflow, once for its id. Raises ``EngineDown``."""
+    shop = await account(Lane.CHANNEL, order.channel, order.shop)
+    policy = Policy.model_validate(shop.settings.get("policy", {}))
+    attributes = [
+        SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received"),
+        SearchAttributePair(SearchAttributeKey.for_keyword("Channel"), order.channel),
+        SearchAttributePair(SearchAttributeKey.for_keyword("Shop"), order.shop),
+        SearchAttributePair(SearchAttributeKey.for_int("OrderPriority"), order.priority),
+    ]
+    if order.promised_by is not None:
+        attributes.append(SearchAttributePair(SearchAttributeKey.for_datetime("PromisedBy"), order.promised_by))
+    amount = Money(amount=order.total, currency=order.currency).text(settings().lang)
+    try:
+        await client.start_workflow(
+            "OrderWorkflow",
+            OrderInput(order=order, policy=policy),
+            id=order.order_id,
+            task_queue=settings().task_queue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            priority=Priority(priority_key=order.priority, fairness_key=f"{order.channel}:{order.shop}"[:64]),
+            search_attributes=TypedSearchAttributes(attributes),
+            static_summary=t("summary.order", channel=order.channel, lines=len(order.lines), amount=amount),
+        )
+    except WorkflowAlreadyStartedError:
+        return
+    except (RPCError, RuntimeError) as error:
+        raise EngineDown from error
+
+
+async def _signal(client: Client, order_id: str, name: str, request: Request) -> str:
+    """Signals an order; answers what is to be noted where it has ended. Raises ``EngineDown``."""
+    try:
+        await client.get_workflow_handle(order_id).signal(name, request)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise EngineDown from error
+        if name == "payment":
+            async with transaction() as connection:
+                key = f"{order_id}:paid_after_end"
+                await projection.raise_alerts(
+                    connection, [Alert(key=key, kind="alert.paid_after_end", order_id=order_id)]
+                )
+        return f"{name}: the order has ended"
+    except RuntimeError as error:
+        raise EngineDown from error
+    return ""
+
+
+async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> list[Outcome]:
+    """A message of a carrier, a warehouse or the stock."""
+    async with limit:
+        try:
+            reason = await _HANDLERS[Lane(row.lane)](client, row)
+        except EngineDown:
+            return [Outcome(row=row.id, state=InboxState.PENDING)]
+        except Unintelligible as fault:
+            return [Outcome(row=row.id, state=InboxState.FAILED, reason=fault.reason, field=fault.field)]
+        except ApplicationError as error:
+            return [Outcome(row=row.id, state=InboxState.FAILED, reason=error.message)]
+        return [Outcome(row=row.id, state=InboxState.DONE, reason=reason)]
+
+
+async def _carrier(client: Client, row: Row[Any]) -> str:
+    """Keeps every scan; a milestone wakes the order."""
+    ours = carrier(await account(Lane.CARRIER, row.source, row.account))
+    scans = ours.parse_push(row.raw.body, row.raw.headers)
+    if not scans:
+        return "no scans"
+    async with transaction() as connection:
+        rows = [scan.model_dump() for scan in scans]
+        await connection.execute(insert(ScanRow).values(rows).on_conflict_do_nothing())
+        query = select(FulfillmentRow.waybill_no, FulfillmentRow.order_id).where(  # type: ignore[call-overload]
+            FulfillmentRow.waybill_no.in_({scan.waybill_no for scan in scans})  # type: ignore[union-attr]
+        )
+        orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
+    reason = ""
+    for scan in sorted(scans, key=lambda scan: scan.at):
+        if scan.status in MILESTONES and scan.waybill_no in orders:
+            milestone = Tracking(
+                request_id=f"{scan.waybill_no}:{scan.scan_id}",
+                actor=f"carrier:{row.source}",
+                waybill_no=scan.waybill_no,
+                status=scan.status,
+                at=scan.at,
+                place=scan.place,
+            )
+            reason = await _signal(client, orders[scan.waybill_no], "tracking", milestone) or reason
+    return reason if orders else "no parcel of ours"
+
+
+async def _warehouse(client: Client, row: Row[Any]) -> str:
+    """Acceptance and picking are noted; shipping and rejection wake the order."""
+    try:
+        event = WarehouseEvent.model_validate_json(row.raw.body)
+    except ValidationError as error:
+        raise unintelligible(error) from None
+    order_id = event.fulfillment_id.rpartition(":")[0]
+    if event.kind in {WarehouseEventKind.SHIPPED, WarehouseEventKind.REJECTED}:
+        return await _signal(client, order_id, "warehouse_event", event)
+    noted: dict[str, str] = {"request_status": RequestStatus.ACCEPTED}
+    if event.kind is WarehouseEventKind.PICKED:
+        noted["status"] = FulfillmentStatus.IN_PROGRESS
+    open_ones = [FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS]
+    async with transaction() as connection:
+        await connection.execute(
+            update(FulfillmentRow)
+            .where(FulfillmentRow.id == event.fulfillment_id, FulfillmentRow.status.in_(open_ones))  # type: ignore[arg-type, attr-defined]
+            .values(noted)
+        )
+    return ""
+
+
+async def _stock(client: Client, row: Row[Any]) -> str:
+    return await _signal(client, row.order_id, "stock_arrived", StockArrived(request_id=row.fact_key, actor="stock"))
+
+
+_HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[str]]] = {
+    Lane.CARRIER: _carrier,
+    Lane.WAREHOUSE: _warehouse,
+    Lane.STOCK: _stock,
+}
