@@ -5,11 +5,12 @@ The types here are lenient where the world is: absent, ``null``, a number for a 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
 from activities.errors import Unintelligible
 from models.money import Amount
@@ -24,6 +25,16 @@ def decode(model: type[Model], body: bytes) -> Model:
         return model.model_validate_json(body.replace(b"\\u0000", b""))
     except ValidationError as error:
         raise unintelligible(error) from None
+
+
+def decode_xml(text: str) -> Element:
+    """An XML document without entities of its own. Raises ``Unintelligible``."""
+    if "<!DOCTYPE" in text:
+        raise Unintelligible("body", "a document type is not expected")
+    try:
+        return fromstring(text)  # noqa: S314
+    except (ParseError, ValueError):
+        raise Unintelligible("body", "not well-formed XML") from None
 
 
 def unintelligible(error: ValidationError) -> Unintelligible:
@@ -56,6 +67,12 @@ def reasonable(moment: datetime) -> datetime:
     return moment
 
 
+CHINA = timezone(timedelta(hours=8))
+ChinaTime = Annotated[
+    datetime,
+    AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
+]
+"""A time told without a zone, as Chinese systems do: GMT+8."""
 Text = Annotated[str, BeforeValidator(_text)]
 """Free text; anything that is none reads as empty."""
 Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]

@@ -1,8 +1,10 @@
 """Fulfillment orders, parcels and what carriers say of them."""
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -138,6 +140,13 @@ class Fulfillment(Record):
             self.status = FulfillmentStatus.CLOSED
 
 
+def carrier_reference(fulfillment_id: str) -> str:
+    """The reference carriers know a fulfillment order by: legible, distinct, 7 to 64 of ``[A-Za-z0-9-]``."""
+    order_no, _, short_id = fulfillment_id.rpartition(":")
+    legible = re.sub(r"[^A-Za-z0-9]+", "-", order_no.rpartition(":")[2])[:40].strip("-")
+    return f"{legible}-{short_id}-{sha256(fulfillment_id.encode()).hexdigest()[:10]}".lstrip("-")
+
+
 class Waybill(Value):
     """A carrier's number for a parcel, as booked under our reference."""
 
@@ -156,6 +165,13 @@ class Booking(Value):
     goods: tuple[FulfillmentLine, ...]
     weight_kg: Decimal
     cash_on_delivery: Decimal | None = None
+
+
+class Recall(Value):
+    """Whether a warehouse gives a fulfillment order back, and if not, why."""
+
+    accepted: bool
+    reason: str = ""
 
 
 class Scan(Value):

@@ -13,19 +13,21 @@ import hmac
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import md5
 from math import ceil
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
 from activities.channels import Pulled
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import (
+    CHINA,
+    ChinaTime,
     Code,
     Fee,
     Identifier,
@@ -36,7 +38,6 @@ from activities.payloads import (
     Text,
     balanced,
     decode,
-    reasonable,
     standardising,
 )
 from models.address import Recipient
@@ -45,8 +46,6 @@ from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine
 from models.origin import ChannelKind, IntakePath, Origin
 
-CHINA = timezone(timedelta(hours=8))
-"""TOP's times carry no zone: all are GMT+8."""
 _SLICE = timedelta(days=1)
 _PAGE = 50
 _AT_ONCE = 4
@@ -67,10 +66,6 @@ _HOLDING = {"PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"}
 _COD = {"cod", "b2c_cod", "super_market_cod_trade"}
 _TRANSIENT = ("B150", "S01")
 
-ChinaTime = Annotated[
-    datetime,
-    AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
-]
 MaybeTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
 
 
