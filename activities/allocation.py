@@ -1,23 +1,31 @@
 """Allocation: which warehouses send what.
 
-One rule, in the order a merchant would say it: the fewest parcels, then the buyer's own province, then the
-warehouses' rank. ``plan`` is pure; ``allocate_order`` runs it under the locks of the levels it reads.
+One rule, in the order a merchant would say it: the fewest parcels, then the nearest, then the warehouses' rank.
+``plan`` is pure; ``allocate_order`` runs it under the locks of the levels it reads.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import combinations
+from typing import Any
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Select, String, bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import SQLModel
 
 from activities import inventory
+from activities.errors import unavailable
+from models.address import remoteness
 from models.allocation import Allocation, Candidate, Load, Plan, Site
-from models.base import Moment
-from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentRow, FulfillmentStatus, RequestStatus
-from models.order import ChannelOrder, OrderLine, OrderRow, Policy
-from models.stock import BundleRow, Level, LevelRow, Shortage, StockWaitRow, WarehouseRow
+from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
+from models.order import ChannelOrder, OrderLine, Policy
+from models.stock import Shortage
+
+_tables = SQLModel.metadata.tables
+_orders, _fulfillments, _waits = _tables["orders"], _tables["fulfillments"], _tables["stock_waits"]
+_bundles, _warehouses = _tables["bundles"], _tables["warehouses"]
 
 Stock = Mapping[str, Mapping[str, int]]
 """What each warehouse can promise: warehouse → SKU → quantity."""
@@ -36,12 +44,10 @@ def plan(
     wanted: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
 ) -> Plan:
     """The plan for what is wanted; without ``in_part`` it is all of it or none."""
-    total: Counter[str] = Counter()
-    for line in wanted:
-        total[line.sku] += line.quantity
+    total = _total(wanted)
     ranked = sorted(
         (site for site in sites if not site.closed),
-        key=lambda site: (site.province != province, site.rank, site.code),
+        key=lambda site: (remoteness(site.province, province), site.rank, site.code),
     )
     useful = [site.code for site in ranked if any(stock.get(site.code, {}).get(sku, 0) > 0 for sku in total)]
     there = {sku: sum(max(stock.get(code, {}).get(sku, 0), 0) for code in useful) for sku in total}
@@ -89,7 +95,7 @@ def _loads(wanted: Sequence[FulfillmentLine], stock: Stock, chosen: Sequence[str
 def _candidate(site: Site, chosen: bool, total: Mapping[str, int], stock: Stock, province: str) -> Candidate:
     missing = [sku for sku, quantity in total.items() if stock.get(site.code, {}).get(sku, 0) < quantity]
     if chosen:
-        reason = "plan.nearest" if site.province == province else "plan.chosen"
+        reason = "plan.nearest" if remoteness(site.province, province) == 0 else "plan.chosen"
     elif site.closed:
         reason = "plan.closed"
     else:
@@ -97,28 +103,49 @@ def _candidate(site: Site, chosen: bool, total: Mapping[str, int], stock: Stock,
     return Candidate(warehouse=site.code, chosen=chosen, reason=reason, params={"skus": ", ".join(missing)})
 
 
-async def allocate_order(connection: AsyncConnection, order: ChannelOrder, policy: Policy, at: Moment) -> Allocation:
+def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
+    """The rows of a query as one JSON column."""
+    rows = query.subquery(f"{name}_rows")
+    found = select(func.coalesce(func.jsonb_agg(rows.table_valued()), text("'[]'"), type_=JSONB))
+    return found.scalar_subquery().label(name)
+
+
+_ours = bindparam("order_id", type_=String)
+_CIRCUMSTANCES = select(
+    _together(
+        select(*(_fulfillments.c[each] for each in ("id", "warehouse", "lines", "status"))).where(
+            _fulfillments.c.order_id == _ours
+        ),
+        "fulfillments",
+    ),
+    _together(select(_bundles).where(_bundles.c.bundle.in_(bindparam("skus", expanding=True))), "bundles"),
+    _together(select(*(_warehouses.c[each] for each in Site.model_fields)), "warehouses"),
+    _together(select(_waits.c.sku).where(_waits.c.order_id == _ours), "waits"),
+)
+"""What there is to know of an order before levels are locked."""
+
+
+async def allocate_order(connection: AsyncConnection, order: ChannelOrder, policy: Policy, at: datetime) -> Allocation:
     """Allocates what the order still lacks, under lock; repeated, it finds nothing lacking.
 
-    All or nothing unless the policy ships in part; what is missing is waited for.
+    All or nothing unless the policy ships in part; for the rest the order waits, keeping its place in the queue.
     """
-    existing = await _fulfillments(connection, order.order_id)
+    asked = {"order_id": order.order_id, "skus": [line.sku for line in order.lines]}
+    known = (await connection.execute(_CIRCUMSTANCES, asked)).one()
+    existing = [Fulfillment.model_validate(each) for each in known.fulfillments]
     active = [each for each in existing if each.status is not FulfillmentStatus.CANCELLED]
-    bundles = await _bundles(connection, [line.sku for line in order.lines])
+    bundles: dict[str, dict[str, int]] = defaultdict(dict)
+    for each in known.bundles:
+        bundles[each["bundle"]][each["sku"]] = each["quantity"]
     wanted = _lacking(needs(order.lines, bundles), active)
     if not wanted:
         return Allocation(fulfillments=tuple(active))
-    skus = {line.sku for line in wanted}
+    total = _total(wanted)
+    levels = await inventory.levels(connection, total, lock=True)
     stock: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in await connection.execute(
-        select(LevelRow)
-        .where(LevelRow.sku.in_(skus))  # type: ignore[attr-defined]
-        .order_by(LevelRow.warehouse, LevelRow.sku)
-        .with_for_update()
-    ):
-        level = Level.model_validate(row._mapping)
-        stock[row.warehouse][row.sku] = BEYOND if row.oversell else level.available
-    sites = [Site.model_validate(row._mapping) for row in await connection.execute(select(WarehouseRow))]
+    for level in levels:
+        stock[level.warehouse][level.sku] = level.promisable
+    sites = [Site.model_validate(each) for each in known.warehouses]
     made = plan(wanted, stock, sites, order.recipient.province, in_part=policy.ship_in_part)
     new = [
         Fulfillment(id=f"{order.order_id}:F{number}", warehouse=load.warehouse, lines=load.lines)
@@ -126,29 +153,24 @@ async def allocate_order(connection: AsyncConnection, order: ChannelOrder, polic
     ]
     if new:
         await inventory.allocate(connection, order.order_id, new)
-        await connection.execute(insert(FulfillmentRow).values([_row(each, order.order_id, at) for each in new]))
-    total = Counter(line.sku for line in wanted for _ in range(line.quantity))
-    awaited = {each.sku: each.quantity if policy.ship_in_part else total[each.sku] for each in made.shortages}
-    await _wait(connection, order, awaited, at)
+        await connection.execute(insert(_fulfillments), [_row(each, order.order_id, at) for each in new])
+    if made.shortages:
+        missing = {each.sku: each.quantity for each in made.shortages}
+        await _wait(connection, order, missing if policy.ship_in_part else total, at)
+        if len(await inventory.levels(connection, total)) != len(levels):
+            raise unavailable("a warehouse received the missing goods for the first time meanwhile")
+    elif known.waits:
+        await connection.execute(delete(_waits).where(_waits.c.order_id == order.order_id))
     document = made.model_dump(mode="json")
-    await connection.execute(update(OrderRow).where(OrderRow.id == order.order_id).values(plan=document))  # type: ignore[arg-type]
+    await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(plan=document))
     return Allocation(fulfillments=(*active, *new), shortages=made.shortages)
 
 
-BEYOND = 1_000_000
-"""What a warehouse may promise of a SKU that may be oversold."""
-
-
-async def _fulfillments(connection: AsyncConnection, order_id: str) -> list[Fulfillment]:
-    rows = await connection.execute(select(FulfillmentRow).where(FulfillmentRow.order_id == order_id))  # type: ignore[arg-type]
-    return [Fulfillment.model_validate(row._mapping) for row in rows]
-
-
-async def _bundles(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, dict[str, int]]:
-    bundles: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in await connection.execute(select(BundleRow).where(BundleRow.bundle.in_(skus))):  # type: ignore[attr-defined]
-        bundles[row.bundle][row.sku] = row.quantity
-    return bundles
+def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for line in wanted:
+        total[line.sku] += line.quantity
+    return total
 
 
 def _lacking(wanted: Sequence[FulfillmentLine], active: Sequence[Fulfillment]) -> list[FulfillmentLine]:
@@ -165,7 +187,7 @@ def _lacking(wanted: Sequence[FulfillmentLine], active: Sequence[Fulfillment]) -
     return lacking
 
 
-def _row(each: Fulfillment, order_id: str, at: Moment) -> dict[str, object]:
+def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
     return {
         "id": each.id,
         "order_id": order_id,
@@ -177,16 +199,17 @@ def _row(each: Fulfillment, order_id: str, at: Moment) -> dict[str, object]:
     }
 
 
-async def _wait(connection: AsyncConnection, order: ChannelOrder, awaited: Mapping[str, int], at: Moment) -> None:
-    """Has the order wait for just these, keeping its place in the queue."""
+async def _wait(connection: AsyncConnection, order: ChannelOrder, awaited: Mapping[str, int], at: datetime) -> None:
+    """Has the order wait for just these; no level of theirs is opened unseen."""
+    await inventory.lock_skus(connection, awaited)
+    mine = _waits.c.order_id == order.order_id
+    await connection.execute(delete(_waits).where(mine, _waits.c.sku.not_in(awaited)))
+    entered = insert(_waits)
+    again = {"quantity": entered.excluded.quantity, "priority": entered.excluded.priority}
     await connection.execute(
-        delete(StockWaitRow).where(StockWaitRow.order_id == order.order_id, StockWaitRow.sku.not_in(list(awaited)))  # type: ignore[arg-type, attr-defined]
-    )
-    if awaited:
-        rows = [
+        entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again),
+        [
             {"order_id": order.order_id, "sku": sku, "quantity": quantity, "priority": order.priority, "since": at}
             for sku, quantity in awaited.items()
-        ]
-        entered = insert(StockWaitRow).values(rows)
-        again = {"quantity": entered.excluded.quantity, "priority": entered.excluded.priority}
-        await connection.execute(entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again))
+        ],
+    )

@@ -10,6 +10,24 @@ from models.base import Value
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 
 
+_REGIONS = (
+    ("北京", "天津", "河北", "山西", "内蒙"),
+    ("辽宁", "吉林", "黑龙"),
+    ("上海", "江苏", "浙江", "安徽", "福建", "江西", "山东", "台湾"),
+    ("河南", "湖北", "湖南"),
+    ("广东", "广西", "海南", "香港", "澳门"),
+    ("重庆", "四川", "贵州", "云南", "西藏"),
+    ("陕西", "甘肃", "青海", "宁夏", "新疆"),
+)
+"""Geographical regions of China. Two characters tell any province, with or without 省, 市 or 自治区."""
+
+
+def remoteness(province: str, other: str) -> int:
+    """0 in the same province, 1 in the same region, 2 elsewhere."""
+    pair = {province[:2], other[:2]}
+    return 0 if len(pair) == 1 else 1 if any(pair.issubset(region) for region in _REGIONS) else 2
+
+
 class Recipient(Value):
     """A person at a place. Sealed wherever it rests, masked wherever it shows."""
 

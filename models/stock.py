@@ -41,6 +41,10 @@ EFFECT: dict[MovementKind, tuple[int, int, int]] = {
 """What one unit of a movement does to (on_hand, allocated, reserved). Only an adjustment's quantity may be negative."""
 
 
+BEYOND = 1_000_000
+"""What may be promised of a SKU that may be oversold."""
+
+
 class Level(Value):
     """Stock of one SKU at one warehouse."""
 
@@ -50,10 +54,16 @@ class Level(Value):
     allocated: int = 0
     reserved: int = 0
     safety_stock: int = 0
+    oversell: bool = False
 
     @property
     def available(self) -> int:
         return self.on_hand - self.allocated - self.reserved - self.safety_stock
+
+    @property
+    def promisable(self) -> int:
+        """How many an order may be given."""
+        return BEYOND if self.oversell else max(self.available, 0)
 
 
 class Shortage(Value):
@@ -142,7 +152,7 @@ class MovementRow(SQLModel, table=True):
 
     id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     key: str
-    """The act that caused it, such as ``{fulfillment id}:shipped``: the same act moves nothing twice."""
+    """The act that caused it, such as ``{fulfillment id}:allocated``: the same act moves nothing twice."""
     warehouse: str
     sku: str
     kind: str
