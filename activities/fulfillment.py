@@ -1,218 +1,249 @@
-"""The steps of a fulfillment order that reach the outside world: carriers, warehouses and channels.
+"""The steps of a fulfillment order that reach the outside world: carrier, warehouse, channel.
 
-Each is known to the other side by a reference derived from the fulfillment order, so that it may be repeated; each
-reads what is personal from the database, so that none of it passes through a workflow.
+Each takes the fulfillment order's id alone and reads the rest from the database, so that nothing personal passes
+through a workflow; each may be repeated, and fails as ``activities.errors`` says.
+
+A fulfillment order whose booking was cancelled or whose warehouse gave it back is never used again: its goods are
+planned afresh under a new id, and so booked under a new reference.
 """
 
-import re
+from collections import defaultdict
 from datetime import UTC, datetime
-from decimal import Decimal
-from hashlib import sha256
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Integer, Row, Select, String, column, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities import projection, warehouses
-from activities.accounts import account
-from activities.carriers import Carrier, carrier
+from activities.accounts import account, carrier_account
+from activities.carriers import carrier
 from activities.channels import channel
 from activities.database import transaction
 from activities.errors import refused
-from models.base import Value
 from models.fulfillment import (
     Booking,
     FulfillmentLine,
     FulfillmentRow,
+    Recall,
     RequestStatus,
     Shipment,
     ShipmentLine,
     Waybill,
+    carrier_reference,
 )
-from models.intake import AccountRow, Lane
-from models.order import Entry, OrderRow
-from models.stock import SkuRow, WarehouseRow
+from models.intake import Account, Lane
+from models.order import CENT, OrderLine, OrderRow
+from models.stock import BundleRow, SkuRow, WarehouseRow
 
+WAREHOUSE_SYSTEM = "wms"
 
-class Recall(Value):
-    """Whether a warehouse gave a fulfillment order back, and why not."""
+_fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_orders = OrderRow.__table__  # type: ignore[attr-defined]
+_warehouses = WarehouseRow.__table__  # type: ignore[attr-defined]
+_skus = SkuRow.__table__  # type: ignore[attr-defined]
 
-    accepted: bool
-    reason: str = ""
-
-
-def reference(fulfillment_id: str) -> str:
-    """Our number of a fulfillment order at a carrier: at most 64 of ``[A-Za-z0-9-]``, the same each time."""
-    order_id, _, part = fulfillment_id.rpartition(":")
-    number = re.sub(r"[^A-Za-z0-9]", "", order_id.rpartition(":")[2])[:40]
-    return f"{number}-{part}-{sha256(fulfillment_id.encode()).hexdigest()[:10]}"
+_goods = func.jsonb_to_recordset(_fulfillments.c.lines).table_valued(column("sku", String), column("quantity", Integer))
+_packed = _goods.render_derived(name="goods", with_types=True)
+_weight = (
+    select(func.sum(_skus.c.weight_kg * _packed.c.quantity))
+    .select_from(_packed.join(_skus, _skus.c.sku == _packed.c.sku))
+    .scalar_subquery()
+)
+_everything: Select[Any] = (
+    select(
+        _fulfillments,
+        _orders.c.channel,
+        _orders.c.shop,
+        _orders.c.channel_order_no,
+        _orders.c.priority,
+        _orders.c.lines.label("sold"),
+        _orders.c.total,
+        _orders.c.paid_at,
+        _orders.c.promised_by,
+        _orders.c.recipient,
+        _orders.c.carrier.label("demanded"),
+        _warehouses.c.sender,
+        _warehouses.c.carrier.label("usual"),
+        _weight.label("weight"),
+    )
+    .join(_orders, _orders.c.id == _fulfillments.c.order_id)
+    .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
+)
 
 
 @activity.defn
 async def book_waybill(fulfillment_id: str) -> Waybill:
-    """Books a waybill once: whoever finds one booked under our reference, by whatever earlier try, takes that one."""
-    row = await _read(fulfillment_id)
-    name = await _choose_carrier(row)
-    ours = reference(fulfillment_id)
-    if row.waybill_no is not None:
-        return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=ours)
-    chosen = await _carrier(name)
-    waybill = await chosen.find(ours) if activity.info().attempt > 1 else None
+    """Books with the carrier that is demanded, where we have an account with it, or with the warehouse's own.
+
+    The waybill is returned without its label, which is kept in the database.
+    """
+    async with transaction() as connection:
+        row = await _read(connection, fulfillment_id)
+        cash = None if row.paid_at else await _cash_on_delivery(connection, row)
+    reference = carrier_reference(fulfillment_id)
+    if row.waybill_no:
+        return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference)
+    ours = await _carrier_account(row)
+    if ours is None:
+        raise refused("carrier.no_account", "no_account")
+    if row.sender is None or row.recipient is None:
+        raise refused("carrier.no_address", "no_address")
+    system = carrier(ours)
+    waybill = await system.find(reference) if activity.info().attempt > 1 else None
     if waybill is None:
-        lines = tuple(FulfillmentLine.model_validate(line) for line in row.lines)
-        waybill = await chosen.book(
+        waybill = await system.book(
             Booking(
-                reference=ours,
+                reference=reference,
                 sender=row.sender,
                 recipient=row.recipient,
-                goods=lines,
-                weight_kg=await _weight(lines),
-                cash_on_delivery=row.total if row.paid_at is None else None,
+                goods=_lines(row),
+                weight_kg=row.weight,
+                cash_on_delivery=cash,
             )
         )
-    await _note(
-        row,
-        "booked",
-        {"carrier": waybill.carrier, "waybill_no": waybill.waybill_no, "label": waybill.label},
-        carrier=waybill.carrier,
-        waybill_no=waybill.waybill_no,
-    )
-    return waybill
+    booked = {"carrier": waybill.carrier, "waybill_no": waybill.waybill_no, "label": waybill.label}
+    await _write(fulfillment_id, **booked)
+    return waybill.model_copy(update={"label": {}})
 
 
 @activity.defn
 async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
-    """Asks the warehouse to send it; from then on the order waits for the world."""
-    row = await _read(fulfillment_id)
+    """Hands it over to its warehouse; what it told of its order is then at rest. Answers where the request stands."""
+    async with transaction() as connection:
+        row = await _read(connection, fulfillment_id)
+    if row.request_status != RequestStatus.UNSUBMITTED:
+        return RequestStatus(row.request_status)
+    if row.recipient is None:
+        raise refused("carrier.no_address", "no_address")
     status = await warehouses.submit(
-        await account(Lane.WAREHOUSE, "wms", row.warehouse),
-        fulfillment_id,
-        lines=tuple(FulfillmentLine.model_validate(line) for line in row.lines),
-        waybill=Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference(fulfillment_id)),
-        recipient=row.recipient,
-        priority=row.priority,
+        await account(Lane.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse),
+        warehouses.Submission(
+            fulfillment_id=fulfillment_id,
+            order_no=row.channel_order_no,
+            carrier=row.carrier,
+            waybill_no=row.waybill_no,
+            label=row.label or {},
+            lines=_lines(row),
+            recipient=row.recipient.masked(),
+            priority=row.priority,
+            promised_by=row.promised_by,
+        ),
     )
-    await _note(row, "released", {"request_status": status}, rest=True, warehouse=row.warehouse)
+    async with transaction() as connection:
+        await connection.execute(
+            update(_fulfillments)
+            .where(_fulfillments.c.id == fulfillment_id, _fulfillments.c.request_status == RequestStatus.UNSUBMITTED)
+            .values(request_status=status)
+        )
+        await projection.at_rest(connection, row.order_id)
     return status
 
 
 @activity.defn
 async def recall_from_warehouse(fulfillment_id: str) -> Recall:
-    """Asks for it back. Asked whatever we believe the warehouse to have: an earlier call may have arrived unseen."""
-    row = await _read(fulfillment_id)
-    recall = await warehouses.recall(await account(Lane.WAREHOUSE, "wms", row.warehouse), fulfillment_id)
-    said = RequestStatus.CANCELLATION_ACCEPTED if recall.accepted else RequestStatus.CANCELLATION_REJECTED
-    await _note(row, "recalled" if recall.accepted else "recall_rejected", {"request_status": said})
-    return Recall(accepted=recall.accepted, reason=recall.reason)
+    """Asks its warehouse to give it back.
+
+    Whatever was booked may have been submitted, even where no answer came: only what was not is given back unasked.
+    """
+    async with transaction() as connection:
+        row = await _read(connection, fulfillment_id)
+    if not row.waybill_no:
+        return Recall(accepted=True)
+    await _write(fulfillment_id, request_status=RequestStatus.CANCELLATION_REQUESTED)
+    ours = await account(Lane.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse)
+    recall = await warehouses.recall(ours, fulfillment_id, "cancelled")
+    accepted, rejected = RequestStatus.CANCELLATION_ACCEPTED, RequestStatus.CANCELLATION_REJECTED
+    await _write(fulfillment_id, request_status=accepted if recall.accepted else rejected)
+    return recall
 
 
 @activity.defn
 async def cancel_waybill(fulfillment_id: str) -> None:
-    """Cancels what was booked under our reference, also where the booking's answer was lost."""
-    row = await _read(fulfillment_id)
-    chosen = await _carrier(row.carrier or await _choose_carrier(row))
-    waybill = await chosen.find(reference(fulfillment_id))
-    if waybill is not None:
-        await chosen.cancel(waybill)
-        await _note(row, "waybill_cancelled", {}, waybill_no=waybill.waybill_no)
+    """Cancels its booking, also one whose answer never reached us. The number is kept for the record."""
+    async with transaction() as connection:
+        row = await _read(connection, fulfillment_id)
+    ours = await _carrier_account(row)
+    if ours is not None:
+        await carrier(ours).cancel(carrier_reference(fulfillment_id))
 
 
 @activity.defn
 async def confirm_shipment(fulfillment_id: str) -> None:
-    """Tells the channel what left, by which carrier, under which number."""
-    row = await _read(fulfillment_id)
-    sold = {line["line_no"]: line for line in row.sold}
-    sent = {line["line_no"]: line for line in row.lines}
-    lines = tuple(
-        ShipmentLine(line_no=number, sku=sold[number]["sku"], quantity=_sold_units(sold[number], number, row.lines))
-        for number in sent
-    )
-    whole = {line.line_no: line.quantity for line in lines} == {n: line["quantity"] for n, line in sold.items()}
-    shop = await account(Lane.CHANNEL, row.channel, row.shop)
-    await channel(shop).confirm_shipment(
-        Shipment(
-            channel_order_no=row.channel_order_no,
-            reference=reference(fulfillment_id),
-            carrier=row.carrier,
-            waybill_no=row.waybill_no,
-            lines=lines,
-            whole_order=whole,
-            shipped_at=row.shipped_at,
-        )
-    )
-    await _note(row, "told_channel", {"told_channel": True}, waybill_no=row.waybill_no)
-
-
-def _sold_units(line: dict[str, Any], number: str, sent: list[dict[str, Any]]) -> int:
-    """How many of a line as sold are in what was sent: a bundle counts once its parts are."""
-    units = [each["quantity"] for each in sent if each["line_no"] == number]
-    own = sum(each["quantity"] for each in sent if each["line_no"] == number and each["sku"] == line["sku"])
-    return own or min(line["quantity"], *units)
-
-
-async def _read(fulfillment_id: str) -> Row[Any]:
-    """The fulfillment order with what is needed of its order and its warehouse."""
-    query = (
-        select(
-            FulfillmentRow.__table__,  # type: ignore[attr-defined]
-            OrderRow.channel,
-            OrderRow.shop,
-            OrderRow.channel_order_no,
-            OrderRow.lines.label("sold"),  # type: ignore[attr-defined]
-            OrderRow.carrier.label("carrier_demanded"),  # type: ignore[union-attr]
-            OrderRow.recipient,
-            OrderRow.priority,
-            OrderRow.total,
-            OrderRow.paid_at,
-            WarehouseRow.sender,
-            WarehouseRow.carrier.label("default_carrier"),  # type: ignore[attr-defined]
-        )
-        .join(OrderRow, OrderRow.id == FulfillmentRow.order_id)
-        .join(WarehouseRow, WarehouseRow.code == FulfillmentRow.warehouse)
-        .where(FulfillmentRow.id == fulfillment_id)
-    )
+    """Tells the channel what left with which waybill."""
     async with transaction() as connection:
-        row = (await connection.execute(query)).one_or_none()
+        row = await _read(connection, fulfillment_id)
+        if row.told_channel:
+            return
+        packed = await _packed_units(connection, row)
+    sold = [OrderLine.model_validate(line) for line in row.sold]
+    shipment = Shipment(
+        channel_order_no=row.channel_order_no,
+        reference=fulfillment_id,
+        carrier=row.carrier,
+        waybill_no=row.waybill_no,
+        lines=tuple(
+            ShipmentLine(line_no=line.line_no, sku=line.sku, quantity=ceil(packed[line.line_no]))
+            for line in sold
+            if packed[line.line_no]
+        ),
+        whole_order=all(packed[line.line_no] >= line.quantity for line in sold),
+        shipped_at=row.shipped_at or datetime.now(UTC),
+    )
+    await channel(await account(Lane.CHANNEL, row.channel, row.shop)).confirm_shipment(shipment)
+    await _write(fulfillment_id, told_channel=True)
+
+
+async def _read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
+    row = (await connection.execute(_everything.where(_fulfillments.c.id == fulfillment_id))).one_or_none()
     if row is None:
         raise refused(f"no fulfillment order {fulfillment_id}", "not_found")
     return row
 
 
-async def _carrier(name: str) -> Carrier:
-    """The adapter of the account that we hold with a carrier."""
-    return carrier(await account(Lane.CARRIER, name, "default"))
-
-
-async def _choose_carrier(row: Row[Any]) -> str:
-    """The carrier that buyer or channel demands, where we have an account with it; else the warehouse's own."""
-    if row.carrier_demanded is None or row.carrier_demanded == row.default_carrier:
-        return str(row.default_carrier)
-    query = select(AccountRow.account).where(
-        AccountRow.lane == Lane.CARRIER,  # type: ignore[arg-type]
-        AccountRow.source == row.carrier_demanded,  # type: ignore[arg-type]
-    )
+async def _write(fulfillment_id: str, **values: Any) -> None:
     async with transaction() as connection:
-        found = (await connection.execute(query)).first()
-    return str(row.carrier_demanded if found else row.default_carrier)
+        await connection.execute(update(_fulfillments).where(_fulfillments.c.id == fulfillment_id).values(values))
 
 
-async def _weight(lines: tuple[FulfillmentLine, ...]) -> Decimal:
-    """Kilograms by the catalogue; at least a tenth."""
-    query = select(SkuRow.sku, SkuRow.weight_kg).where(SkuRow.sku.in_([line.sku for line in lines]))  # type: ignore[call-overload, attr-defined]
-    async with transaction() as connection:
-        weights = {sku: weight for sku, weight in await connection.execute(query)}
-    return max(sum((weights.get(line.sku, Decimal(0)) * line.quantity for line in lines), Decimal(0)), Decimal("0.1"))
+async def _carrier_account(row: Row[Any]) -> Account | None:
+    """The account it was or is to be booked with."""
+    if row.carrier:
+        return await carrier_account(row.carrier)
+    demanded = await carrier_account(row.demanded) if row.demanded else None
+    return demanded or await carrier_account(row.usual)
 
 
-async def _note(row: Row[Any], what: str, values: dict[str, Any], *, rest: bool = False, **detail: Any) -> None:
-    """Keeps what the other side said, on the fulfillment order and on the timeline."""
-    now = datetime.now(UTC)
-    detail = {"fulfillment": row.id.rpartition(":")[2], "warehouse": row.warehouse, **detail}
-    entry = Entry(key=f"{what}:{row.id}", at=now, what=f"timeline.{what}", detail=detail)
-    async with transaction() as connection:
-        await connection.execute(
-            update(FulfillmentRow).where(FulfillmentRow.id == row.id).values(updated_at=now, **values)  # type: ignore[arg-type]
-        )
-        await projection.add_entries(connection, row.order_id, [entry])
-        if rest:
-            await projection.at_rest(connection, row.order_id)
+def _lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
+    return tuple(FulfillmentLine.model_validate(line) for line in row.lines)
+
+
+async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str, Fraction]:
+    """How many units of each sold line it carries; of a bundle, each component is an equal part."""
+    sold = {line["line_no"]: line["sku"] for line in row.sold}
+    lines = _lines(row)
+    components: dict[str, dict[str, int]] = defaultdict(dict)
+    if bundles := {sold[line.line_no] for line in lines if line.sku != sold[line.line_no]}:
+        query = select(BundleRow).where(BundleRow.bundle.in_(bundles))  # type: ignore[attr-defined]
+        for part in await connection.execute(query):
+            components[part.bundle][part.sku] = part.quantity
+    packed: dict[str, Fraction] = defaultdict(Fraction)
+    for line in lines:
+        contents = components.get(sold[line.line_no], {line.sku: 1})
+        packed[line.line_no] += Fraction(line.quantity, contents[line.sku] * len(contents))
+    return packed
+
+
+async def _cash_on_delivery(connection: AsyncConnection, row: Row[Any]) -> Decimal:
+    """What the carrier collects for this parcel: its share, by value, of what the buyer pays for the order."""
+    packed = await _packed_units(connection, row)
+    sold = [OrderLine.model_validate(line) for line in row.sold]
+    values = {line.line_no: line.unit_price * line.quantity - line.discount for line in sold}
+    if not any(values.values()):
+        values = {line.line_no: Decimal(line.quantity) for line in sold}
+    share = sum((Fraction(values[line.line_no]) * packed[line.line_no] / line.quantity for line in sold), Fraction(0))
+    due = share / Fraction(sum(values.values())) * Fraction(row.total)
+    return (Decimal(due.numerator) / due.denominator).quantize(CENT, ROUND_HALF_EVEN)
