@@ -14,6 +14,7 @@ from models.base import Moment, Value
 from models.fulfillment import TrackingStatus
 from models.order import HoldKind
 
+Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -95,7 +96,7 @@ class WarehouseEvent(Request):
     fulfillment_id: str
     kind: WarehouseEventKind
     at: Moment
-    weight_kg: Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)] | None = None
+    weight_kg: Weight | None = None
     reason: str = ""
 
 

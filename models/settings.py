@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Where the command line finds the API; by default where ``hengdan up`` put it."""
     api_key: SecretStr | None = None
     """The key the command line shows; by default the one made on first start."""
+    ui_origins: list[str] = ["http://127.0.0.1:8233", "http://localhost:8233"]
+    """Where the Temporal UI is served: its pages may ask the codec."""
     task_queue: str = "hengdan"
     intake_window: int = 24
     """How many orders the dispatcher lets into the engine before they come to rest: the pace of intake."""

@@ -1,0 +1,125 @@
+"""What people look up: orders, their parcels and timelines, the ledger, alerts. Reads only; pages by the last row."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.fulfillment import FulfillmentRow, ScanRow
+from models.order import AlertRow, OrderRow, TimelineRow
+from models.stock import LevelRow, MovementRow
+
+_orders = OrderRow.__table__  # type: ignore[attr-defined]
+_fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_scans = ScanRow.__table__  # type: ignore[attr-defined]
+_timeline = TimelineRow.__table__  # type: ignore[attr-defined]
+_alerts = AlertRow.__table__  # type: ignore[attr-defined]
+_levels = LevelRow.__table__  # type: ignore[attr-defined]
+_movements = MovementRow.__table__  # type: ignore[attr-defined]
+
+Rows = Sequence[Row[Any]]
+
+
+async def orders(
+    connection: AsyncConnection,
+    *,
+    status: str | None = None,
+    channel: str | None = None,
+    shop: str | None = None,
+    hold: str | None = None,
+    phone_index: str | None = None,
+    order_no: str | None = None,
+    placed_from: datetime | None = None,
+    placed_to: datetime | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int = 50,
+) -> Rows:
+    """Orders that match everything asked for, newest first, after the last one of an earlier page."""
+    query = select(_orders).order_by(_orders.c.placed_at.desc(), _orders.c.id.desc()).limit(limit)
+    equal = {
+        "status": status,
+        "channel": channel,
+        "shop": shop,
+        "phone_index": phone_index,
+        "channel_order_no": order_no,
+    }
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(_orders.c[name] == value)
+    if hold is not None:
+        query = query.where(_orders.c.holds.contains([{"kind": hold}]))
+    if placed_from is not None:
+        query = query.where(_orders.c.placed_at >= placed_from)
+    if placed_to is not None:
+        query = query.where(_orders.c.placed_at < placed_to)
+    if after is not None:
+        query = query.where(tuple_(_orders.c.placed_at, _orders.c.id) < after)
+    return await _all(connection, query)
+
+
+async def order(connection: AsyncConnection, order_id: str) -> Row[Any] | None:
+    return (await connection.execute(select(_orders).where(_orders.c.id == order_id))).one_or_none()
+
+
+async def fulfillments(connection: AsyncConnection, order_id: str) -> Rows:
+    query = select(_fulfillments).where(_fulfillments.c.order_id == order_id).order_by(_fulfillments.c.id)
+    return await _all(connection, query)
+
+
+async def scans(connection: AsyncConnection, waybill_nos: Sequence[str]) -> Rows:
+    query = select(_scans).where(_scans.c.waybill_no.in_(waybill_nos)).order_by(_scans.c.at, _scans.c.scan_id)
+    return await _all(connection, query)
+
+
+async def timeline(connection: AsyncConnection, order_id: str) -> Rows:
+    query = select(_timeline).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.key)
+    return await _all(connection, query)
+
+
+async def alerts(connection: AsyncConnection, order_id: str | None = None, *, closed: bool = False) -> Rows:
+    """Alerts, oldest first: the open ones, or all."""
+    query = select(_alerts).order_by(_alerts.c.raised_at, _alerts.c.key).limit(1000)
+    if order_id is not None:
+        query = query.where(_alerts.c.order_id == order_id)
+    if not closed:
+        query = query.where(_alerts.c.closed_at.is_(None))
+    return await _all(connection, query)
+
+
+async def levels(connection: AsyncConnection, sku: str | None, warehouse: str | None) -> Rows:
+    query = select(_levels).order_by(_levels.c.sku, _levels.c.warehouse)
+    for name, value in (("sku", sku), ("warehouse", warehouse)):
+        if value is not None:
+            query = query.where(_levels.c[name] == value)
+    return await _all(connection, query)
+
+
+async def ledger(
+    connection: AsyncConnection,
+    *,
+    sku: str | None = None,
+    warehouse: str | None = None,
+    order_id: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Rows:
+    """Movements, newest first, before the last one of an earlier page."""
+    query = select(_movements).order_by(_movements.c.id.desc()).limit(limit)
+    for name, value in (("sku", sku), ("warehouse", warehouse), ("order_id", order_id)):
+        if value is not None:
+            query = query.where(_movements.c[name] == value)
+    if before is not None:
+        query = query.where(_movements.c.id < before)
+    return await _all(connection, query)
+
+
+async def counts(connection: AsyncConnection) -> dict[str, int]:
+    """How many orders are in each status."""
+    rows = await connection.execute(select(_orders.c.status, func.count()).group_by(_orders.c.status))
+    return {status: count for status, count in rows}
+
+
+async def _all(connection: AsyncConnection, query: Select[Any]) -> Rows:
+    return (await connection.execute(query)).all()

@@ -1,0 +1,75 @@
+"""The HTTP door: webhooks, orders, stock, warehouses, intake, alerts, codec."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from time import perf_counter
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from activities import http
+from activities.database import dispose
+from models.settings import settings
+from starter import dispatcher
+from starter.api import alerts, codec, health, intake, orders, problems, stock, warehouses, webhooks
+from workers.client import HASTY, connect
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.temporal = await connect(lazy=True, retry=HASTY)
+    dispatching = asyncio.create_task(dispatcher.run(app.state.temporal))
+    yield
+    dispatching.cancel()
+    with suppress(asyncio.CancelledError):
+        await dispatching
+    await http.close()
+    await dispose()
+
+
+class _Log:
+    """One line a request that went wrong: its route, never its path, which may hold a secret or a name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = perf_counter()
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                route = getattr(scope.get("route"), "path", "unknown")
+                took = round((perf_counter() - begun) * 1000)
+                log.info("api.request", method=scope["method"], route=route, status=message["status"], ms=took)
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+def create_app() -> FastAPI:
+    app = FastAPI(
+        title="Hengdan 恒单",
+        version="0.1.0",
+        description="Durable order management. Errors are problem details (RFC 9457), in English or 简体中文.",
+        lifespan=_lifespan,
+    )
+    problems.install(app)
+    for door in (webhooks, orders, stock, warehouses, intake, alerts, codec, health):
+        app.include_router(door.router)
+    app.add_middleware(_Log)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings().ui_origins,
+        allow_credentials=True,
+        allow_methods=["POST"],
+        allow_headers=["content-type", "x-namespace", "authorization"],
+    )
+    return app

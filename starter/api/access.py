@@ -1,0 +1,32 @@
+"""Who comes in: ``Authorization: Bearer hd_...`` with the scope a door asks for."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from activities.access import Visitor, visitor
+from models.access import Scope
+from starter.api.problems import Problem
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key made by `hengdan up` or an operator.")
+
+
+def scope(needed: Scope) -> Callable[..., Awaitable[Visitor]]:
+    """A dependency: the visitor, if the key is known and has the scope."""
+
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Visitor:
+        found = await visitor(given.credentials) if given else None
+        if found is None:
+            raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
+        if not found.may(needed):
+            raise Problem(403, "problem.forbidden.detail", {"scope": needed.value})
+        return found
+
+    return check
+
+
+Staff = Annotated[Visitor, Depends(scope(Scope.STAFF))]
+Reader = Annotated[Visitor, Depends(scope(Scope.READ))]
+Storekeeper = Annotated[Visitor, Depends(scope(Scope.WAREHOUSE))]

@@ -1,0 +1,83 @@
+"""The codec's door: lets those with a key read sealed payloads in the Temporal UI and command line.
+
+The command line shows its key with ``--codec-auth``. The UI, set to "include cross-origin credentials", shows the
+cookie that ``/codec/login`` gives. Protocol: POST of ``{"payloads": [...]}`` in proto JSON, answered likewise.
+"""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Cookie, Depends, Form, Header, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from temporalio.api.common.v1 import Payloads
+
+from activities.access import Visitor, visitor
+from models.access import Scope
+from models.i18n import t
+from models.vault import SealBroken, keyring
+from starter.api.problems import Problem, lang
+from starter.api.webhooks import Body
+from workers.codec import SealingCodec
+
+router = APIRouter(prefix="/codec", tags=["codec"])
+log = structlog.get_logger()
+
+COOKIE = "hengdan_codec"
+
+
+async def reader(authorization: Annotated[str, Header()] = "", hengdan_codec: Annotated[str, Cookie()] = "") -> Visitor:
+    key = authorization.removeprefix("Bearer ") or hengdan_codec
+    found = await visitor(key) if key else None
+    if found is None or not found.may(Scope.STAFF):
+        raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
+    return found
+
+
+Keyholder = Annotated[Visitor, Depends(reader)]
+
+
+def _payloads(raw: bytes) -> Payloads:
+    try:
+        return Parse(raw, Payloads())
+    except ParseError:
+        raise Problem(400, "problem.bad_payloads") from None
+
+
+def _answer(payloads: list[object]) -> Response:
+    return Response(MessageToJson(Payloads(payloads=payloads)), media_type="application/json")  # type: ignore[arg-type]
+
+
+@router.post("/decode", summary="Open sealed payloads")
+async def decode(raw: Body, visitor: Keyholder) -> Response:
+    try:
+        opened = await SealingCodec(keyring()).decode(_payloads(raw).payloads)
+    except SealBroken:
+        raise Problem(400, "problem.seal_broken") from None
+    log.info("codec.decode", actor=visitor.name, payloads=len(opened))
+    return _answer(list(opened))
+
+
+@router.post("/encode", summary="Seal payloads")
+async def encode(raw: Body, visitor: Keyholder) -> Response:
+    return _answer(list(await SealingCodec(keyring()).encode(_payloads(raw).payloads)))
+
+
+@router.get("/login", response_class=HTMLResponse, summary="Where a person shows a key, so that the UI may read")
+async def login_page(request: Request, done: bool = False) -> str:
+    speak = lang(request)
+    head = f"<!doctype html><html lang={speak}><meta charset=utf-8><title>Hengdan 恒单</title>"
+    if done:
+        return f"{head}<p>{t('codec.done', speak)}</p>"
+    return (
+        f"{head}<form method=post><label>{t('codec.key', speak)} "
+        f"<input name=key type=password autocomplete=off required></label> <button>{t('codec.open', speak)}</button></form>"
+    )
+
+
+@router.post("/login", summary="Shows the key")
+async def login(key: Annotated[str, Form()]) -> Response:
+    await reader(authorization=key)
+    answer = RedirectResponse("/codec/login?done=1", 303)
+    answer.set_cookie(COOKIE, key, httponly=True, samesite="strict", max_age=8 * 3600, path="/codec")
+    return answer

@@ -1,0 +1,32 @@
+"""Whether we live, and whether we can work."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from temporalio.service import RPCError
+
+from activities.database import transaction
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", summary="Alive")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/ready", summary="Able to keep what comes; says too whether the engine is there")
+async def ready(request: Request) -> JSONResponse:
+    """503 without the database. Without the engine still 200: what comes is kept and waits its turn."""
+    parts = {"database": "ok", "engine": "ok"}
+    try:
+        async with transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError):
+        parts["database"] = "down"
+    try:
+        await request.app.state.temporal.service_client.check_health()
+    except (RPCError, RuntimeError):
+        parts["engine"] = "down"
+    return JSONResponse(parts, 200 if parts["database"] == "ok" else 503)

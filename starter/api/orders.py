@@ -1,0 +1,295 @@
+"""The orders' door: lists for people, and what they ask of an order, answered yes or no at once."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import AwareDatetime, BaseModel, JsonValue, create_model
+from sqlalchemy import Row
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities import lists
+from activities.database import transaction
+from models import requests
+from models.address import Recipient
+from models.i18n import t
+from models.order import HoldKind, OrderStatus
+from models.requests import Answer
+from models.state import SUPPORTED, Action
+from models.vault import keyring
+from starter.api.access import Reader, Staff
+from starter.api.problems import Problem, lang
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+
+class OrderSummary(BaseModel):
+    """An order as a list shows it; whoever receives it is masked."""
+
+    id: str
+    channel: str
+    shop: str
+    channel_order_no: str
+    status: OrderStatus
+    status_text: str
+    priority: int
+    holds: list[dict[str, JsonValue]]
+    currency: str
+    total: str
+    recipient: Recipient | None
+    placed_at: datetime
+    paid_at: datetime | None
+    promised_by: datetime | None
+    next_step: str
+    deadline: datetime | None
+    updated_at: datetime
+
+
+class OrderPage(BaseModel):
+    items: list[OrderSummary]
+    next: str | None
+    """Hand it back as ``cursor`` for the next page."""
+
+
+class Parcel(BaseModel):
+    id: str
+    warehouse: str
+    status: str
+    status_text: str
+    request_status: str
+    lines: list[dict[str, JsonValue]]
+    carrier: str | None
+    waybill_no: str | None
+    tracking: str | None
+    weight_kg: str | None
+    shipped_at: datetime | None
+    told_channel: bool
+    scans: list[dict[str, JsonValue]]
+
+
+class Event(BaseModel):
+    at: datetime
+    what: str
+    text: str
+    actor: str
+    detail: dict[str, JsonValue]
+
+
+class OrderView(OrderSummary):
+    lines: list[dict[str, JsonValue]]
+    origin: dict[str, JsonValue]
+    custom: dict[str, JsonValue]
+    plan: dict[str, JsonValue] | None
+    fulfillments: list[Parcel]
+    timeline: list[Event]
+    alerts: list[dict[str, JsonValue]]
+    supported_actions: list[Action]
+
+
+def _summary(row: Row[Any], speak: str) -> dict[str, Any]:
+    fields = {name: row._mapping[name] for name in OrderSummary.model_fields if name in row._mapping}
+    return fields | {
+        "status_text": t(f"status.{row.status}", speak),
+        "total": str(row.total.normalize() if row.total % 1 else row.total.quantize(1)),
+        "recipient": row.recipient and row.recipient.masked(),
+        "next_step": t(row.next_step, speak),
+        "holds": [
+            hold | {"kind_text": t(f"hold.{hold['kind']}", speak), "reason": t(hold["reason"], speak)}
+            for hold in row.holds
+        ],
+    }
+
+
+@router.get("", summary="Orders, newest first")
+async def list_orders(
+    request: Request,
+    visitor: Reader,
+    status: OrderStatus | None = None,
+    channel: str | None = None,
+    shop: str | None = None,
+    hold: HoldKind | None = None,
+    phone: Annotated[str | None, Query(description="The recipient's, found by its blind index.")] = None,
+    order_no: Annotated[str | None, Query(description="The channel's own number.")] = None,
+    placed_from: AwareDatetime | None = None,
+    placed_to: AwareDatetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: str | None = None,
+) -> OrderPage:
+    index = keyring().blind_index(Recipient(phone=phone).digits) if phone else None
+    async with transaction() as connection:
+        rows = await lists.orders(
+            connection,
+            status=status,
+            channel=channel,
+            shop=shop,
+            hold=hold,
+            phone_index=index,
+            order_no=order_no,
+            placed_from=placed_from,
+            placed_to=placed_to,
+            after=_after(cursor),
+            limit=limit,
+        )
+    more = _cursor(rows[-1]) if len(rows) == limit else None
+    return OrderPage(items=[OrderSummary(**_summary(row, lang(request))) for row in rows], next=more)
+
+
+def _cursor(row: Row[Any]) -> str:
+    return base64.urlsafe_b64encode(f"{row.placed_at.isoformat()} {row.id}".encode()).decode()
+
+
+def _after(cursor: str | None) -> tuple[datetime, str] | None:
+    if cursor is None:
+        return None
+    try:
+        at, _, order_id = base64.urlsafe_b64decode(cursor).decode().partition(" ")
+        return datetime.fromisoformat(at), order_id
+    except ValueError:
+        raise Problem(422, "problem.bad_cursor", errors=[{"field": "cursor", "message": "not one of ours"}]) from None
+
+
+@router.get("/counts", summary="How many orders are in each status")
+async def count_orders(visitor: Reader) -> dict[str, int]:
+    async with transaction() as connection:
+        return await lists.counts(connection)
+
+
+@router.get("/{order_id}", summary="One order, its parcels and its timeline")
+async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderView:
+    speak = lang(request)
+    async with transaction() as connection:
+        row = await lists.order(connection, order_id)
+        if row is None:
+            raise Problem(404, "problem.no_order", {"order": order_id})
+        parcels = await lists.fulfillments(connection, order_id)
+        seen = await lists.scans(connection, [each.waybill_no for each in parcels if each.waybill_no])
+        timeline = await lists.timeline(connection, order_id)
+        alerts = await lists.alerts(connection, order_id, closed=True)
+    return OrderView(
+        **_summary(row, speak),
+        lines=row.lines,
+        origin=row.origin,
+        custom=row.custom,
+        plan=row.plan,
+        fulfillments=[
+            Parcel(
+                **{
+                    name: each._mapping[name]
+                    for name in Parcel.model_fields
+                    if name in each._mapping and name != "weight_kg"
+                },
+                status_text=t(f"fulfillment.{each.status}", speak),
+                weight_kg=str(each.weight_kg) if each.weight_kg else None,
+                scans=[
+                    {
+                        "at": scan.at.isoformat(),
+                        "status": scan.status,
+                        "status_text": t(f"tracking.{scan.status}", speak) if scan.status else scan.code,
+                        "place": scan.place,
+                        "text": scan.text,
+                    }
+                    for scan in seen
+                    if scan.waybill_no == each.waybill_no
+                ],
+            )
+            for each in parcels
+        ],
+        timeline=[
+            Event(at=each.at, what=each.what, text=_tell(each, speak), actor=each.actor, detail=each.detail)
+            for each in timeline
+        ],
+        alerts=[
+            {
+                "kind": each.kind,
+                "text": t(each.kind, speak, **each.detail),
+                "raised_at": each.raised_at.isoformat(),
+                "closed_at": each.closed_at and each.closed_at.isoformat(),
+            }
+            for each in alerts
+        ],
+        supported_actions=sorted(SUPPORTED[OrderStatus(row.status)]),
+    )
+
+
+def _tell(entry: Row[Any], speak: str) -> str:
+    """An entry in words: values that are message keys themselves are told too."""
+    words = {name: t(value, speak) if isinstance(value, str) else value for name, value in entry.detail.items()}
+    if "kind" in words:
+        words["kind"] = t(f"hold.{words['kind']}", speak)
+    return t(entry.what, speak, **{"reason": "", **words})
+
+
+def _body(model: type[requests.Request]) -> type[BaseModel]:
+    """A request as the API takes it: the actor is whoever asks, the id may come in ``Idempotency-Key``."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, field)
+        for name, field in model.model_fields.items()
+        if name not in {"actor", "request_id"}
+    }
+    return create_model(f"{model.__name__}Body", request_id=(str | None, None), **fields)
+
+
+_ACTS: Mapping[Action, type[requests.Request]] = {
+    Action.CANCEL: requests.Cancel,
+    Action.MODIFY: requests.Modify,
+    Action.HOLD: requests.HoldRequest,
+    Action.RELEASE: requests.Release,
+    Action.APPROVE: requests.Approve,
+    Action.REJECT: requests.Reject,
+    Action.EXPEDITE: requests.Expedite,
+    Action.NOTE: requests.Note,
+}
+
+
+def _door(action: Action, model: type[requests.Request]) -> None:
+    body_model = _body(model)
+
+    async def act(
+        order_id: str,
+        request: Request,
+        visitor: Staff,
+        body: body_model | None = None,  # type: ignore[valid-type]
+        idempotency_key: Annotated[str | None, Header()] = None,
+    ) -> Answer:
+        asked = body.model_dump(exclude_none=True) if body is not None else {}  # type: ignore[attr-defined]
+        request_id = asked.pop("request_id", None) or idempotency_key or str(uuid4())
+        wish = model.model_validate(asked | {"request_id": request_id, "actor": visitor.name})
+        return await ask(request.app.state.temporal, order_id, action, wish)
+
+    router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(act)
+
+
+for _action, _model in _ACTS.items():
+    _door(_action, _model)
+
+
+async def ask(client: Client, order_id: str, action: Action, wish: requests.Request) -> Answer:
+    """Asks the order's workflow. Raises a 409 with the reason where it says no, 404 where there is no such order."""
+    handle = client.get_workflow_handle(order_id)
+    try:
+        answer = await handle.execute_update(action.value, wish, id=wish.request_id, result_type=Answer)
+    except WorkflowUpdateFailedError as error:
+        if not isinstance(error.cause, ApplicationError) or not error.cause.details:
+            raise Problem(409, "problem.conflict") from None
+        answer = Answer.model_validate(error.cause.details[0])
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        answer = await _ended(order_id, action)
+    if not answer.accepted:
+        actions = sorted(SUPPORTED[OrderStatus(str(answer.params.get("status", OrderStatus.ALLOCATED)))])
+        raise Problem(409, answer.reason, answer.params, reason=answer.reason, supported_actions=actions)
+    return answer
+
+
+async def _ended(order_id: str, action: Action) -> Answer:
+    async with transaction() as connection:
+        row = await lists.order(connection, order_id)
+    if row is None:
+        raise Problem(404, "problem.no_order", {"order": order_id})
+    return requests.no(f"refused.{action}", status=row.status)

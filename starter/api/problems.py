@@ -1,0 +1,124 @@
+"""Errors as problem details (RFC 9457), in the language of whoever asked; no value that was sent is echoed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from temporalio.service import RPCError
+
+from activities.inventory import NotAllowed
+from models.i18n import negotiate, t
+
+log = structlog.get_logger()
+
+_KINDS = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "not_allowed",
+    409: "conflict",
+    413: "too_large",
+    422: "invalid",
+    503: "unavailable",
+}
+
+
+class Problem(Exception):
+    """An answer below 2xx: ``detail`` is a message key of the catalogue with its ``params``."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str = "",
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.params = params or {}
+        self.headers = headers
+        self.more = more
+
+
+def lang(request: Request) -> str:
+    return negotiate(request.headers.get("accept-language"))
+
+
+def _answer(
+    request: Request, status: int, detail: str = "", headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    kind = _KINDS.get(status, "error")
+    chosen = lang(request)
+    body = {"type": f"urn:hengdan:problem:{kind}", "title": t(f"problem.{kind}", chosen), "status": status}
+    if detail:
+        body["detail"] = detail
+    return JSONResponse(
+        body | more,
+        status,
+        headers={"Content-Language": chosen, **(headers or {})},
+        media_type="application/problem+json",
+    )
+
+
+def _fields(error: ValidationError | RequestValidationError) -> list[dict[str, str]]:
+    places = ("body", "query", "path", "header")
+    return [
+        {
+            "field": ".".join(str(part) for part in each["loc"] if part not in places) or str(each["loc"][-1]),
+            "message": each["msg"],
+        }
+        for each in error.errors()
+    ]
+
+
+def install(app: FastAPI) -> None:
+    """Every error of the application becomes a problem."""
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> JSONResponse:
+        params = {
+            name: t(f"status.{value}", lang(request)) if name == "status" else value
+            for name, value in error.params.items()
+        }
+        detail = t(error.detail, lang(request), **params)
+        return _answer(request, error.status, detail, error.headers, **error.more)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return _answer(request, error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)
+    async def invalid(request: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
+        fields = _fields(error)
+        detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
+        return _answer(request, 422, detail, errors=fields)
+
+    @app.exception_handler(NotAllowed)
+    async def not_allowed(request: Request, error: NotAllowed) -> JSONResponse:
+        fields = [{"field": error.field, "message": error.reason}]
+        return _answer(request, 422, str(error), errors=fields)
+
+    @app.exception_handler(RPCError)
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    @app.exception_handler(RuntimeError)
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        log.warning("api.unavailable", error=type(error).__name__)
+        return _answer(request, 503, headers={"Retry-After": "2"})
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(Exception)
+    async def failure(request: Request, error: Exception) -> JSONResponse:
+        log.error("api.error", error=type(error).__name__)
+        return _answer(request, 500)

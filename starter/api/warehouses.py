@@ -1,0 +1,43 @@
+"""The warehouses' door: what their systems tell of fulfillment orders."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from activities import inbox
+from activities.database import transaction
+from models.base import Moment, Value
+from models.intake import Lane, Raw, Receipt
+from models.requests import WarehouseEvent, WarehouseEventKind, Weight
+from starter import dispatcher
+from starter.api.access import Storekeeper
+
+router = APIRouter(prefix="/warehouses", tags=["warehouses"])
+
+
+class EventBody(Value):
+    """``event_id`` is the warehouse's own: the same one again changes nothing."""
+
+    event_id: Annotated[str, Field(min_length=1, max_length=200)]
+    fulfillment_id: Annotated[str, Field(min_length=1, max_length=200)]
+    kind: WarehouseEventKind
+    at: Moment
+    weight_kg: Weight | None = None
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+@router.post("/{warehouse}/events", status_code=202, summary="Accepted, rejected, picked, shipped out with weight")
+async def events(warehouse: str, body: EventBody | list[EventBody], visitor: Storekeeper) -> dict[str, int]:
+    """One event or a list of them; answers how many were new."""
+    told = body if isinstance(body, list) else [body]
+    new = 0
+    async with transaction() as connection:
+        for each in told:
+            fields = each.model_dump(exclude={"event_id"})
+            event = WarehouseEvent(request_id=f"{warehouse}:{each.event_id}", actor=visitor.name, **fields)
+            raw = Raw.model_construct(body=event.model_dump_json().encode(), headers={})
+            receipt = Receipt(fact_key=each.event_id, topic=each.kind)
+            new += await inbox.accept(connection, Lane.WAREHOUSE, "wms", warehouse, receipt, raw, visitor.name)
+    dispatcher.wake()
+    return {"accepted": new}

@@ -1,0 +1,93 @@
+"""The channels' and carriers' doors: verify, commit to the inbox, acknowledge. Understanding comes later."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from temporalio.exceptions import ApplicationError
+
+from activities import inbox
+from activities.access import visitor
+from activities.accounts import account
+from activities.carriers import carrier
+from activities.channels import channel
+from activities.database import transaction
+from activities.errors import Unauthentic
+from models.access import Scope
+from models.intake import Account, Lane, Raw
+from starter import dispatcher
+from starter.api.problems import Problem
+
+MAX_BYTES = 1024 * 1024
+
+router = APIRouter(tags=["webhooks"])
+
+
+async def body(request: Request) -> bytes:
+    """The raw body. Raises 413 beyond a mebibyte, before it is read whole where the sender says its length."""
+    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
+        raise Problem(413, "problem.too_large.detail")
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > MAX_BYTES:
+            raise Problem(413, "problem.too_large.detail")
+    return bytes(parts)
+
+
+Body = Annotated[bytes, Depends(body)]
+
+
+async def known(lane: Lane, source: str, name: str) -> Account:
+    try:
+        return await account(lane, source, name)
+    except ApplicationError:
+        raise Problem(404, "problem.no_account", {"source": source, "account": name}) from None
+
+
+@router.post("/channels/{source}/{shop}/webhook", status_code=202, summary="A channel tells of an order")
+async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
+    """Signed as the channel signs; a shop counter shows an API key with scope ``pos`` instead."""
+    ours = await known(Lane.CHANNEL, source, shop)
+    actor = await _till(request) if ours.settings.get("api_key") else ""
+    try:
+        receipt = channel(ours).receive(request.headers, raw)
+    except Unauthentic:
+        raise Problem(401, "problem.bad_signature") from None
+    except ModuleNotFoundError:
+        raise Problem(404, "problem.no_account", {"source": source, "account": shop}) from None
+    async with transaction() as connection:
+        new = await inbox.accept(
+            connection, Lane.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
+        )
+    dispatcher.wake()
+    return JSONResponse({"status": "accepted" if new else "duplicate"}, 202)
+
+
+async def _till(request: Request) -> str:
+    key = request.headers.get("authorization", "").removeprefix("Bearer ")
+    found = await visitor(key) if key else None
+    if found is None:
+        raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
+    if not found.may(Scope.POS):
+        raise Problem(403, "problem.forbidden.detail", {"scope": Scope.POS.value})
+    return found.name
+
+
+@router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels")
+async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
+    """Known by the secret in its path, and by its signature where the carrier signs; answered as the carrier expects."""
+    ours = await known(Lane.CARRIER, source, name)
+    adapter = carrier(ours)
+    headers = {key: value for key, value in request.headers.items() if key == "content-type"}
+    try:
+        receipt = adapter.receive(request.headers, raw, secret)
+    except Unauthentic:
+        raise Problem(401, "problem.bad_signature") from None
+    async with transaction() as connection:
+        await inbox.accept(
+            connection, Lane.CARRIER, source, name, receipt, Raw.model_construct(body=raw, headers=headers)
+        )
+    dispatcher.wake()
+    answer = adapter.answer(request.headers, raw)
+    return Response(answer.body, answer.status, media_type=answer.content_type)
