@@ -12,6 +12,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from activities import database, fulfillment, http, order, polling
 from models.settings import settings
 from workers.client import connect
+from workers.schedules import schedule_polls
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 
@@ -56,6 +57,7 @@ async def run() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     try:
+        await schedule_polls(client)
         async with worker(client):
             await stop.wait()
     finally:

@@ -1,0 +1,5 @@
+"""``python -m starter``: the ``hengdan`` command."""
+
+from starter.cli import main
+
+main()

@@ -1,0 +1,28 @@
+"""Logs: structured, one line an event, without anything personal: events carry ids and counts only."""
+
+import logging
+import sys
+
+import structlog
+
+from models.settings import settings
+
+
+def configure() -> None:
+    """Logs to standard error, as lines for people or as JSON for machines."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings().log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
