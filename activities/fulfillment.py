@@ -14,7 +14,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
-from sqlalchemy import Integer, Row, Select, String, column, func, select, update
+from sqlalchemy import Integer, Row, Select, String, case, column, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
@@ -36,7 +36,7 @@ from models.fulfillment import (
     carrier_reference,
 )
 from models.intake import Account, Lane
-from models.order import CENT, OrderLine, OrderRow
+from models.order import CENT, Entry, OrderLine, OrderRow
 from models.stock import BundleRow, SkuRow, WarehouseRow
 
 WAREHOUSE_SYSTEM = "wms"
@@ -106,7 +106,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
             )
         )
     booked = {"carrier": waybill.carrier, "waybill_no": waybill.waybill_no, "label": waybill.label}
-    await _write(fulfillment_id, **booked)
+    await _write(row, "booked", **booked)
     return waybill.model_copy(update={"label": {}})
 
 
@@ -133,13 +133,9 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
             promised_by=row.promised_by,
         ),
     )
-    async with transaction() as connection:
-        await connection.execute(
-            update(_fulfillments)
-            .where(_fulfillments.c.id == fulfillment_id, _fulfillments.c.request_status == RequestStatus.UNSUBMITTED)
-            .values(request_status=status)
-        )
-        await projection.at_rest(connection, row.order_id)
+    asked = _fulfillments.c.request_status
+    further = case((asked == RequestStatus.UNSUBMITTED, status), else_=asked)
+    await _write(row, "released", at_rest=True, request_status=further)
     return status
 
 
@@ -153,11 +149,12 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
         row = await _read(connection, fulfillment_id)
     if not row.waybill_no:
         return Recall(accepted=True)
-    await _write(fulfillment_id, request_status=RequestStatus.CANCELLATION_REQUESTED)
     ours = await account(Lane.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse)
     recall = await warehouses.recall(ours, fulfillment_id, "cancelled")
-    accepted, rejected = RequestStatus.CANCELLATION_ACCEPTED, RequestStatus.CANCELLATION_REJECTED
-    await _write(fulfillment_id, request_status=accepted if recall.accepted else rejected)
+    if recall.accepted:
+        await _write(row, "recalled", request_status=RequestStatus.CANCELLATION_ACCEPTED)
+    else:
+        await _write(row, "recall_rejected", request_status=RequestStatus.CANCELLATION_REJECTED)
     return recall
 
 
@@ -194,19 +191,29 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         shipped_at=row.shipped_at or datetime.now(UTC),
     )
     await channel(await account(Lane.CHANNEL, row.channel, row.shop)).confirm_shipment(shipment)
-    await _write(fulfillment_id, told_channel=True)
+    await _write(row, "told_channel", told_channel=True)
 
 
 async def _read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
-    row = (await connection.execute(_everything.where(_fulfillments.c.id == fulfillment_id))).one_or_none()
+    query = _everything.where(_fulfillments.c.id == fulfillment_id)
+    row: Row[Any] | None = (await connection.execute(query)).one_or_none()
     if row is None:
         raise refused(f"no fulfillment order {fulfillment_id}", "not_found")
     return row
 
 
-async def _write(fulfillment_id: str, **values: Any) -> None:
+async def _write(row: Row[Any], what: str, *, at_rest: bool = False, **values: Any) -> None:
+    """Keeps what the other side said, and tells it on the order's timeline."""
+    now = datetime.now(UTC)
+    told = {"fulfillment": row.id.rpartition(":")[2], "warehouse": row.warehouse}
+    told |= {name: values.get(name) or row._mapping[name] for name in ("carrier", "waybill_no")}
+    entry = Entry(key=f"{what}:{row.id}", at=now, what=f"timeline.{what}", detail=told)
     async with transaction() as connection:
-        await connection.execute(update(_fulfillments).where(_fulfillments.c.id == fulfillment_id).values(values))
+        changed = update(_fulfillments).where(_fulfillments.c.id == row.id).values(updated_at=now, **values)
+        await connection.execute(changed)
+        await projection.add_entries(connection, row.order_id, [entry])
+        if at_rest:
+            await projection.at_rest(connection, row.order_id)
 
 
 async def _carrier_account(row: Row[Any]) -> Account | None:

@@ -17,9 +17,9 @@ router = APIRouter(prefix="/warehouses", tags=["warehouses"])
 
 
 class EventBody(Value):
-    """``event_id`` is the warehouse's own: the same one again changes nothing."""
+    """``request_id`` is the warehouse's own: the same one again changes nothing."""
 
-    event_id: Annotated[str, Field(min_length=1, max_length=200)]
+    request_id: Annotated[str, Field(min_length=1, max_length=200)]
     fulfillment_id: Annotated[str, Field(min_length=1, max_length=200)]
     kind: WarehouseEventKind
     at: Moment
@@ -34,10 +34,9 @@ async def events(warehouse: str, body: EventBody | list[EventBody], visitor: Sto
     new = 0
     async with transaction() as connection:
         for each in told:
-            fields = each.model_dump(exclude={"event_id"})
-            event = WarehouseEvent(request_id=f"{warehouse}:{each.event_id}", actor=visitor.name, **fields)
+            event = WarehouseEvent(actor=visitor.name, **each.model_dump())
             raw = Raw.model_construct(body=event.model_dump_json().encode(), headers={})
-            receipt = Receipt(fact_key=each.event_id, topic=each.kind)
+            receipt = Receipt(fact_key=each.request_id, topic=each.kind)
             new += await inbox.accept(connection, Lane.WAREHOUSE, "wms", warehouse, receipt, raw, visitor.name)
     dispatcher.wake()
     return {"accepted": new}
