@@ -1,0 +1,193 @@
+"""The twin of every warehouse's system: takes what it is sent, picks, ships, and says so.
+
+Account of warehouse ``SH``: ``base_url`` ``{sandbox}/warehouse/SH``; secret ``SECRET``.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from hmac import compare_digest, digest
+from importlib import import_module
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from starter.sandbox import faults
+from starter.sandbox.outbox import Outbox, spawn
+from starter.sandbox.shops import Strict
+
+SECRET = "sandbox-warehouse"  # noqa: S105
+_UNIT_KG = Decimal("0.4")
+
+Event = tuple[str, dict[str, str]]
+"""An API key and what is told with it."""
+
+
+class Config(Strict):
+    """Where events go, and whether goods are picked and shipped unasked, a step every ``delay`` seconds.
+
+    ``hand_over`` gives what is shipped to the carrier's twin, so that its journey begins.
+    """
+
+    api_url: str
+    api_key: str
+    auto: bool = True
+    delay: float = 0.05
+    hand_over: bool = True
+
+
+class Hold(Strict):
+    """Fulfillment orders whose id contains ``match`` are not shipped until told."""
+
+    match: str
+
+
+class Ship(Strict):
+    fulfillment_id: str
+
+
+class Job(BaseModel):
+    fulfillment_id: str
+    warehouse: str
+    carrier: str = ""
+    waybill_no: str = ""
+    units: int = 0
+    calls: int = 1
+    """How often it was submitted."""
+    state: str = "submitted"
+
+
+router = APIRouter()
+_jobs: dict[str, Job] = {}
+_holds: list[Hold] = []
+_config: Config | None = None
+
+
+def _told(events: Sequence[Event]) -> tuple[Mapping[str, str], bytes]:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {events[0][0]}"}
+    return headers, json.dumps([event for _, event in events]).encode()
+
+
+_outbox = Outbox[Event](100, _told, lambda answer: answer.is_success)
+
+
+@router.post("/_control/config")
+async def configure(config: Config) -> Config:
+    global _config
+    _config = config
+    return config
+
+
+@router.post("/_control/hold", status_code=201)
+async def hold(hold: Hold) -> Hold:
+    _holds.append(hold)
+    return hold
+
+
+@router.delete("/_control/hold", status_code=204)
+async def let_go() -> None:
+    """What was held so far stays until it is told to ship."""
+    _holds.clear()
+
+
+@router.post("/_control/ship")
+async def ship(ship: Ship, request: Request) -> Job:
+    job = _jobs.get(ship.fulfillment_id)
+    if job is None or job.state in ("recalled", "shipped"):
+        raise HTTPException(409, f"{job.state if job else 'unknown'}: cannot be shipped")
+    _ship(request.app.state.http, job)
+    return job
+
+
+@router.get("/_control/fulfillments")
+async def fulfillments() -> list[Job]:
+    return list(_jobs.values())
+
+
+@router.post("/{warehouse}/fulfillments")
+async def submit(warehouse: str, request: Request) -> Response:
+    told = await _authentic(request)
+
+    async def work() -> Response:
+        job = _jobs.get(told["fulfillment_id"])
+        if job is not None:
+            job.calls += 1
+            if job.state == "recalled":
+                return JSONResponse({"status": "rejected", "reason": "recalled"})
+            return JSONResponse({"status": "submitted"})
+        job = Job(
+            fulfillment_id=told["fulfillment_id"],
+            warehouse=warehouse,
+            carrier=told["carrier"],
+            waybill_no=told["waybill_no"],
+            units=sum(line["quantity"] for line in told["lines"]),
+        )
+        _jobs[job.fulfillment_id] = job
+        if _config is not None and _config.auto:
+            held = any(each.match in job.fulfillment_id for each in _holds)
+            spawn(_work_off(request.app.state.http, job, held))
+        return JSONResponse({"status": "submitted"})
+
+    return await faults.play("warehouse", "submit", told["fulfillment_id"], work)
+
+
+@router.post("/{warehouse}/recalls")
+async def recall(warehouse: str, request: Request) -> Response:
+    told = await _authentic(request)
+
+    async def work() -> Response:
+        fulfillment_id = told["fulfillment_id"]
+        job = _jobs.setdefault(fulfillment_id, Job(fulfillment_id=fulfillment_id, warehouse=warehouse, calls=0))
+        if job.state == "shipped":
+            return JSONResponse({"accepted": False, "reason": "shipped"})
+        job.state = "recalled"
+        return JSONResponse({"accepted": True, "reason": ""})
+
+    return await faults.play("warehouse", "recall", told["fulfillment_id"], work)
+
+
+async def _authentic(request: Request) -> Any:
+    body = await request.body()
+    timestamp = request.headers.get("hengdan-timestamp", "")
+    signature = "v1=" + digest(SECRET.encode(), timestamp.encode() + b"." + body, "sha256").hex()
+    if not compare_digest(signature, request.headers.get("hengdan-signature", "")):
+        raise HTTPException(401, "signature")
+    return json.loads(body)
+
+
+async def _work_off(client: httpx.AsyncClient, job: Job, held: bool) -> None:
+    assert _config is not None  # noqa: S101
+    for state in ("accepted", "picked"):
+        await asyncio.sleep(_config.delay)
+        if job.state in ("recalled", "shipped"):
+            return
+        job.state = state
+        _tell(client, job)
+    await asyncio.sleep(_config.delay)
+    if not held and job.state == "picked":
+        _ship(client, job)
+
+
+def _ship(client: httpx.AsyncClient, job: Job) -> None:
+    job.state = "shipped"
+    _tell(client, job, weight_kg=str(_UNIT_KG * job.units))
+    if _config is not None and _config.hand_over:
+        import_module(f"starter.sandbox.carriers.{job.carrier}").parcels.collect(client, job.waybill_no)
+
+
+def _tell(client: httpx.AsyncClient, job: Job, **more: str) -> None:
+    if _config is None:
+        return
+    event = {
+        "request_id": f"{job.fulfillment_id}:{job.state}",
+        "fulfillment_id": job.fulfillment_id,
+        "kind": job.state,
+        "at": datetime.now(UTC).isoformat(),
+        **more,
+    }
+    _outbox.put(client, f"{_config.api_url}/warehouses/{job.warehouse}/events", [(_config.api_key, event)])
