@@ -1,0 +1,89 @@
+"""The order workflow on the time-skipping server: a real database, and the outside world played over real HTTP."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from sys import executable
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities import http, inventory
+from activities.database import transaction
+from models.intake import AccountRow, Lane, Secrets
+from models.order import SEARCH_ATTRIBUTES
+from starter import catalogue
+from starter.sandbox import warehouse
+from starter.sandbox.app import create_app
+from starter.sandbox.carriers import sf, yto
+from tests.serving import served
+from tests.workflow.life import Lives
+from workers.client import data_converter
+from workers.main import worker
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[str]:
+    """The outside world; its base URL."""
+    with served(create_app()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
+    server = Path(executable).with_name("temporal-test-server")
+    async with await WorkflowEnvironment.start_time_skipping(test_server_existing_path=str(server)) as environment:
+        types = {
+            name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{re.sub('(?<=[a-z])(?=[A-Z])', '_', kind).upper()}")
+            for name, kind in SEARCH_ATTRIBUTES.items()
+        }
+        request = AddSearchAttributesRequest(namespace="default", search_attributes=types)
+        await environment.client.operator_service.add_search_attributes(request)
+        yield environment
+
+
+@pytest.fixture
+async def lives(database: str, sandbox: str, time_skipping: WorkflowEnvironment) -> AsyncIterator[Lives]:
+    """Orders to be lived: a worker in the sandbox, a catalogue, ten of everything at each warehouse."""
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await _open_accounts(connection, sandbox)
+        for warehouse in ("SH", "GZ"):
+            for sku in ("A001", "A002", "A003"):
+                await inventory.receive(connection, warehouse, sku, 10, f"{warehouse}{sku}", "test")
+    client = Client(**{**time_skipping.client.config(), "data_converter": data_converter()})
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(
+        "models", "activities", "sqlmodel", "sqlalchemy", "pydantic", "babel"
+    )
+    async with worker(client, runner=SandboxedWorkflowRunner(restrictions=restrictions)):
+        yield Lives(client, time_skipping, sandbox)
+    await http.close()
+
+
+async def _open_accounts(connection: AsyncConnection, sandbox: str) -> None:
+    rows = [
+        (Lane.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
+        (Lane.CARRIER, "sf", "default", f"{sandbox}/sf", {**sf.SECRETS, "push_secret": "p"}),
+        (Lane.CARRIER, "yto", "default", f"{sandbox}/yto/open", {**yto.SECRETS, "push_secret": "p"}),
+    ]
+    for each in catalogue.WAREHOUSES:
+        rows.append(
+            (Lane.WAREHOUSE, "wms", each.code, f"{sandbox}/warehouse/{each.code}", {"secret": warehouse.SECRET})
+        )
+    for lane, source, account, base_url, secrets in rows:
+        await connection.execute(
+            insert(AccountRow).values(
+                lane=lane,
+                source=source,
+                account=account,
+                base_url=base_url,
+                secrets=Secrets(values=secrets),
+                settings={},
+            )
+        )

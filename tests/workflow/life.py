@@ -1,0 +1,165 @@
+"""Living an order in a test: start it, tell it what warehouses and carriers would, see where it ends."""
+
+import asyncio
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import httpx
+from sqlalchemy import select
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from activities import inventory
+from activities.database import transaction
+from models.fulfillment import Fulfillment, TrackingStatus
+from models.intake import InboxRow, Lane
+from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, Policy, TimelineRow
+from models.requests import Answer, Request, Tracking, WarehouseEvent, WarehouseEventKind
+from models.settings import settings
+from models.state import OrderInput, OrderState
+from models.stock import Level
+
+_numbers = count(1)
+
+
+def request_id() -> str:
+    return f"r{next(_numbers)}"
+
+
+class Life:
+    """One order under test."""
+
+    def __init__(self, lives: "Lives", order: ChannelOrder, handle: WorkflowHandle[Any, OrderStatus]) -> None:
+        self._lives = lives
+        self.order = order
+        self.handle = handle
+
+    async def state(self) -> OrderState:
+        return await self.handle.query("state", result_type=OrderState)
+
+    async def until(self, *statuses: OrderStatus, next_step: str = "") -> OrderState:
+        """Waits, without skipping time, until the order is in one of the statuses."""
+        for _ in range(300):
+            state = await self.state()
+            if state.status in statuses and next_step in state.next_step:
+                return state
+            await asyncio.sleep(0.02)
+        raise AssertionError(
+            f"{state.status} ({state.next_step}), not {[str(each) for each in statuses]}: {state.holds}"
+        )
+
+    async def dispatched(self) -> list[Fulfillment]:
+        """Waits until every fulfillment order is with its warehouse."""
+        state = await self.until(OrderStatus.ALLOCATED, OrderStatus.PARTIALLY_SHIPPED, next_step="ship")
+        while not all(each.request_status == "submitted" for each in state.active):
+            await asyncio.sleep(0.02)
+            state = await self.state()
+        return state.active
+
+    async def ask(self, verb: str, request: Request) -> Answer:
+        """Asks by update; yes, or no and why."""
+        try:
+            return await self.handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+        except WorkflowUpdateFailedError as error:
+            if not isinstance(error.cause, ApplicationError):
+                raise
+            return Answer.model_validate(error.cause.details[0])
+
+    async def event(self, parcel: Fulfillment, kind: WarehouseEventKind, **more: Any) -> None:
+        at = await self._lives.now()
+        event = WarehouseEvent(request_id=request_id(), fulfillment_id=parcel.id, kind=kind, at=at, **more)
+        await self.handle.signal("warehouse_event", event)
+
+    async def ship(self, *parcels: Fulfillment) -> None:
+        for each in parcels:
+            await self.event(each, WarehouseEventKind.SHIPPED, weight_kg="1.2")
+
+    async def track(self, parcel: Fulfillment, status: TrackingStatus = TrackingStatus.DELIVERED) -> None:
+        assert parcel.waybill_no
+        at = await self._lives.now()
+        seen = Tracking(request_id=request_id(), waybill_no=parcel.waybill_no, status=status, at=at)
+        await self.handle.signal("tracking", seen)
+
+    async def deliver(self) -> OrderStatus:
+        """Ships and delivers everything; the status it ends in."""
+        parcels = await self.dispatched()
+        await self.ship(*parcels)
+        for each in parcels:
+            await self.track(each)
+        return await self.end()
+
+    async def end(self) -> OrderStatus:
+        return OrderStatus(await asyncio.wait_for(self.handle.result(), 30))
+
+    async def row(self) -> Any:
+        async with transaction() as connection:
+            return (await connection.execute(select(OrderRow).where(OrderRow.id == self.order.order_id))).one()
+
+    async def timeline(self) -> list[str]:
+        query = select(TimelineRow.what).where(TimelineRow.order_id == self.order.order_id).order_by(TimelineRow.at)
+        async with transaction() as connection:
+            return [what.removeprefix("timeline.") for what in await connection.scalars(query)]
+
+    async def alerts(self) -> list[str]:
+        query = select(AlertRow.kind).where(AlertRow.order_id == self.order.order_id)
+        async with transaction() as connection:
+            return [kind.removeprefix("alert.") for kind in await connection.scalars(query)]
+
+
+class Lives:
+    def __init__(self, client: Client, environment: WorkflowEnvironment, sandbox: str) -> None:
+        self.client = client
+        self.environment = environment
+        self._shops = f"{sandbox}/own/_control/shops"
+
+    async def now(self) -> Any:
+        return await self.environment.get_current_time()
+
+    async def skip(self, **time: float) -> None:
+        await self.environment.sleep(timedelta(**time))
+
+    async def start(self, order: ChannelOrder, policy: Policy | None = None) -> Life:
+        """The shop sells it, and its life begins."""
+        now = await self.now()
+        sale = {
+            "order_no": order.channel_order_no,
+            "lines": [{"sku": line.sku, "quantity": line.quantity} for line in order.lines],
+            "recipient": {},
+        }
+        async with httpx.AsyncClient() as shop:
+            await shop.post(self._shops, json={"shop": order.shop, "secrets": {"secret": "whisper"}})
+            (await shop.post(f"{self._shops}/{order.shop}/orders", json=sale)).raise_for_status()
+        order = order.model_copy(update={"placed_at": now})
+        handle = await self.client.start_workflow(
+            "OrderWorkflow",
+            OrderInput(order=order, policy=policy or Policy()),
+            id=order.order_id,
+            task_queue=settings().task_queue,
+            search_attributes=TypedSearchAttributes(
+                [SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received")]
+            ),
+            result_type=OrderStatus,
+        )
+        return Life(self, order, handle)
+
+    async def balanced(self) -> None:
+        """Every level is its ledger, and nothing is held for orders that are over."""
+        async with transaction() as connection:
+            assert await inventory.verify(connection) == []
+            held = {
+                level.sku: level.allocated for level in await inventory.levels(connection, ["A001", "A002", "A003"])
+            }
+        assert not any(held.values()), held
+
+    async def level(self, warehouse: str, sku: str) -> Level:
+        async with transaction() as connection:
+            return next(each for each in await inventory.levels(connection, [sku]) if each.warehouse == warehouse)
+
+    async def receive(self, warehouse: str, sku: str, quantity: int) -> list[str]:
+        """Stock arrives; the orders it wakes."""
+        async with transaction() as connection:
+            await inventory.receive(connection, warehouse, sku, quantity, request_id(), "test")
+            return list(await connection.scalars(select(InboxRow.order_id).where(InboxRow.lane == Lane.STOCK)))  # type: ignore[arg-type]

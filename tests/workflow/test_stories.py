@@ -1,0 +1,278 @@
+"""An order's life, story by story; each ends in its status with the stock in balance."""
+
+from datetime import timedelta
+
+from models.address import Recipient
+from models.fulfillment import TrackingStatus
+from models.order import HoldKind, OrderStatus, Policy
+from models.requests import (
+    Approve,
+    Cancel,
+    HoldRequest,
+    Modify,
+    Note,
+    Payment,
+    QuantityChange,
+    Reject,
+    Release,
+    StockArrived,
+    WarehouseEventKind,
+)
+from tests.unit.orders import RECIPIENT, an_order, line
+from tests.workflow.life import Lives, request_id
+
+BUDGET = 40
+
+
+async def test_a_clean_order_reaches_the_door_within_its_budget_of_events(lives: Lives) -> None:
+    life = await lives.start(an_order())
+    assert await life.deliver() is OrderStatus.COMPLETED
+    history = await life.handle.fetch_history()
+    assert len(history.events) <= BUDGET
+    row = await life.row()
+    assert (row.status, row.recipient) == ("completed", RECIPIENT)
+    told = await life.timeline()
+    assert [each for each in told if each != "received"] == [
+        "allocated",
+        "booked",
+        "released",
+        "shipped",
+        "told_channel",
+        "tracking.delivered",
+        "completed",
+    ]
+    await lives.balanced()
+    assert (await lives.level("SH", "A001")).on_hand == 9
+
+
+async def test_an_order_no_warehouse_has_whole_leaves_in_two_parcels(lives: Lives) -> None:
+    life = await lives.start(an_order("2", line(1, "A001", 15)))
+    parcels = await life.dispatched()
+    assert sorted(each.warehouse for each in parcels) == ["GZ", "SH"]
+    await life.ship(parcels[0])
+    await life.until(OrderStatus.PARTIALLY_SHIPPED)
+    await life.track(parcels[0])
+    await life.until(OrderStatus.PARTIALLY_DELIVERED)
+    await life.ship(parcels[1])
+    await life.track(parcels[1])
+    assert await life.end() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_payment_moves_an_unpaid_order_on(lives: Lives) -> None:
+    order = an_order("3", paid_at=None)
+    life = await lives.start(order)
+    await life.until(OrderStatus.AWAITING_PAYMENT)
+    await life.handle.signal("payment", Payment(request_id="p1", paid_at=order.placed_at))
+    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await life.row()).paid_at == order.placed_at
+
+
+async def test_an_unpaid_order_expires(lives: Lives) -> None:
+    life = await lives.start(an_order("4", paid_at=None), Policy(payment=3600))
+    await life.until(OrderStatus.AWAITING_PAYMENT)
+    assert await life.end() is OrderStatus.CANCELLED
+    assert "payment_expired" in await life.timeline()
+    await lives.balanced()
+
+
+async def test_review_holds_a_dear_order_until_a_person_approves(lives: Lives) -> None:
+    life = await lives.start(an_order("5", line(1, "A001", 1, "9000")))
+    state = await life.until(OrderStatus.IN_REVIEW)
+    assert state.holds[0].reason == "hold.review.amount"
+    assert (await life.ask("approve", Approve(request_id=request_id(), actor="li"))).accepted
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_review_that_rejects_ends_the_order(lives: Lives) -> None:
+    life = await lives.start(an_order("6", buyer_message="先别发货"))
+    await life.until(OrderStatus.IN_REVIEW)
+    assert (await life.ask("reject", Reject(request_id=request_id(), reason="fraud"))).accepted
+    assert await life.end() is OrderStatus.REJECTED
+    await lives.balanced()
+
+
+async def test_review_that_nobody_does_calls_for_a_person_once(lives: Lives) -> None:
+    life = await lives.start(an_order("7", buyer_message="先别发货"), Policy(review=3600))
+    await life.until(OrderStatus.IN_REVIEW)
+    await lives.skip(hours=9)
+    assert await life.alerts() == ["overdue.in_review"]
+    await life.ask("reject", Reject(request_id=request_id()))
+    await life.end()
+
+
+async def test_an_address_is_modified_in_the_grace_window_and_the_parcel_goes_there(lives: Lives) -> None:
+    life = await lives.start(an_order("8"), Policy(grace=600))
+    await life.until(OrderStatus.APPROVED)
+    moved = RECIPIENT.model_copy(update={"province": "广东省", "city": "广州市", "street": "天河路1号"})
+    assert (await life.ask("modify", Modify(request_id=request_id(), recipient=moved))).accepted
+    await lives.skip(seconds=601)
+    parcels = await life.dispatched()
+    assert [each.warehouse for each in parcels] == ["GZ"]
+    assert (await life.row()).recipient.city == "广州市"
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_quantities_modified_after_release_are_taken_back_and_planned_afresh(lives: Lives) -> None:
+    life = await lives.start(an_order("9", line(1, "A001", 4)))
+    first = await life.dispatched()
+    change = Modify(request_id=request_id(), lines=(QuantityChange(line_no="1", quantity=2),))
+    assert (await life.ask("modify", change)).accepted
+    await life.until(OrderStatus.ALLOCATED)
+    parcels = await life.dispatched()
+    assert parcels[0].id != first[0].id
+    assert parcels[0].lines[0].quantity == 2
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+    assert (await lives.level("SH", "A001")).on_hand == 8
+
+
+async def test_a_line_that_is_not_there_cannot_be_modified(lives: Lives) -> None:
+    life = await lives.start(an_order("10"), Policy(grace=60))
+    await life.until(OrderStatus.APPROVED)
+    change = Modify(request_id=request_id(), lines=(QuantityChange(line_no="9", quantity=2),))
+    answer = await life.ask("modify", change)
+    assert (answer.accepted, answer.reason) == (False, "refused.lines")
+    await life.ask("cancel", Cancel(request_id=request_id()))
+    await life.end()
+
+
+async def test_an_order_is_cancelled_before_dispatch(lives: Lives) -> None:
+    life = await lives.start(an_order("11"), Policy(grace=60))
+    await life.until(OrderStatus.APPROVED)
+    assert (await life.ask("cancel", Cancel(request_id="c1", actor="li", reason="changed mind"))).accepted
+    assert await life.end() is OrderStatus.CANCELLED
+    assert "cancel" in await life.timeline()
+    await lives.balanced()
+
+
+async def test_a_released_order_is_cancelled_where_its_warehouse_gives_it_back(lives: Lives) -> None:
+    life = await lives.start(an_order("12"))
+    await life.dispatched()
+    assert (await life.ask("cancel", Cancel(request_id="c1"))).accepted
+    assert await life.end() is OrderStatus.CANCELLED
+    assert "recalled" in await life.timeline()
+    await lives.balanced()
+    assert (await lives.level("SH", "A001")).available == 10
+
+
+async def test_after_shipping_a_cancellation_is_refused_with_the_reason(lives: Lives) -> None:
+    life = await lives.start(an_order("13"))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    await life.until(OrderStatus.SHIPPED)
+    answer = await life.ask("cancel", Cancel(request_id=request_id()))
+    assert (answer.accepted, answer.reason, answer.params) == (False, "refused.cancel", {"status": "shipped"})
+    await life.handle.signal("cancel", Cancel(request_id="by-signal", actor="li"))
+    await life.track(parcels[0])
+    assert await life.end() is OrderStatus.COMPLETED
+    assert "refused.cancel" in await life.timeline()
+
+
+async def test_an_order_waits_for_stock_and_goes_on_when_it_comes(lives: Lives) -> None:
+    life = await lives.start(an_order("14", line(1, "A001", 25)), Policy(stock=3600))
+    state = await life.until(OrderStatus.AWAITING_STOCK)
+    assert [(each.sku, each.quantity) for each in state.shortages] == [("A001", 5)]
+    await lives.skip(hours=2)
+    assert await life.alerts() == ["overdue.awaiting_stock"]
+    woken = await lives.receive("SH", "A001", 5)
+    assert woken == [life.order.order_id]
+    await life.handle.signal("stock_arrived", StockArrived(request_id="s1"))
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_where_policy_says_so_what_is_there_leaves_first(lives: Lives) -> None:
+    life = await lives.start(an_order("15", line(1, "A001", 25)), Policy(ship_in_part=True))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    for each in parcels:
+        await life.track(each)
+    await life.until(OrderStatus.PARTIALLY_DELIVERED)
+    await lives.receive("SH", "A001", 5)
+    await life.handle.signal("stock_arrived", StockArrived(request_id="s1"))
+    rest = next(each for each in await life.dispatched() if each.id not in {old.id for old in parcels})
+    assert rest.lines[0].quantity == 5
+    await life.ship(rest)
+    await life.track(rest)
+    assert await life.end() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_parcel_that_does_not_move_is_alerted_once(lives: Lives) -> None:
+    life = await lives.start(an_order("16"), Policy(movement=3600, delivery=86400))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    await life.until(OrderStatus.SHIPPED)
+    await lives.skip(hours=30)
+    assert await life.alerts() == ["late"]
+    await life.track(parcels[0])
+    assert await life.end() is OrderStatus.COMPLETED
+
+
+async def test_a_warehouse_that_does_not_ship_is_alerted(lives: Lives) -> None:
+    life = await lives.start(an_order("17"), Policy(ship=3600))
+    parcels = await life.dispatched()
+    await lives.skip(hours=2)
+    assert await life.alerts() == ["ship_overdue"]
+    await life.ship(*parcels)
+    await life.track(parcels[0])
+    assert await life.end() is OrderStatus.COMPLETED
+
+
+async def test_a_refused_parcel_comes_back_to_the_stock(lives: Lives) -> None:
+    life = await lives.start(an_order("18"))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    await life.track(parcels[0], TrackingStatus.REFUSED)
+    await life.track(parcels[0], TrackingStatus.RETURNED)
+    assert await life.end() is OrderStatus.COMPLETED
+    assert await life.alerts() == ["refused"]
+    assert (await lives.level("SH", "A001")).available == 10
+    await lives.balanced()
+
+
+async def test_a_warehouse_that_rejects_has_the_order_planned_afresh_once_a_person_says_so(lives: Lives) -> None:
+    life = await lives.start(an_order("19"))
+    parcels = await life.dispatched()
+    await life.event(parcels[0], WarehouseEventKind.REJECTED, reason="damaged")
+    state = await life.until(OrderStatus.ON_HOLD)
+    assert [each.kind for each in state.holds] == [HoldKind.WAREHOUSE]
+    assert (await life.ask("release", Release(request_id=request_id()))).accepted
+    assert (await life.dispatched())[0].id.endswith(":F2")
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_missing_street_is_held_and_supplied(lives: Lives) -> None:
+    person = Recipient(**RECIPIENT.model_dump() | {"street": ""})
+    life = await lives.start(an_order("20", recipient=person))
+    state = await life.until(OrderStatus.ON_HOLD)
+    assert state.holds[0].reason == "hold.address.street"
+    assert (await life.ask("modify", Modify(request_id=request_id(), recipient=RECIPIENT))).accepted
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_the_same_request_again_changes_nothing(lives: Lives) -> None:
+    life = await lives.start(an_order("21"), Policy(grace=600))
+    await life.until(OrderStatus.APPROVED)
+    hold = HoldRequest(request_id="h1", actor="li", reason="check")
+    for _ in range(3):
+        assert (await life.ask("hold", hold)).accepted
+        await life.handle.signal("hold", hold)
+    state = await life.until(OrderStatus.ON_HOLD)
+    assert len(state.holds) == 1
+    assert (await life.timeline()).count("hold") == 1
+    await life.ask("note", Note(request_id="n1", text="called the buyer"))
+    await life.ask("cancel", Cancel(request_id="c1"))
+    assert await life.end() is OrderStatus.CANCELLED
+
+
+async def test_what_an_operator_reads_says_where_it_stands_in_both_languages(lives: Lives) -> None:
+    life = await lives.start(an_order("22"), Policy(grace=600))
+    await life.until(OrderStatus.APPROVED)
+    shown = await life.handle.query("__temporal_workflow_metadata")
+    assert "Approved" in str(shown)
+    await lives.skip(minutes=11)
+    await life.deliver()
+    assert timedelta(0) < timedelta(1)
