@@ -39,6 +39,7 @@ class Booking(BaseModel):
     calls: int = 1
     """How often it was asked for."""
     cancelled: bool = False
+    weight_kg: float = 0
     cash: str = ""
     """What is collected on delivery."""
     routes: list[Route] = []
@@ -112,14 +113,15 @@ class Parcels:
         control.post("/journey", status_code=202)(self.travel)
         router.include_router(control)
 
-    def book(self, reference: str, cash: str = "") -> tuple[Booking, bool]:
+    def book(self, reference: str, weight_kg: float, cash: str) -> tuple[Booking, bool]:
         """The booking under a reference, and whether it is new."""
         booking = self.bookings.get(reference)
         if booking is not None:
             booking.calls += 1
             return booking, False
-        booking = Booking(reference=reference, waybill_no=self._number(next(self._counter)), cash=cash)
-        self.bookings[reference] = self._by_waybill[booking.waybill_no] = booking
+        waybill_no = self._number(next(self._counter))
+        booking = Booking(reference=reference, waybill_no=waybill_no, weight_kg=weight_kg, cash=cash)
+        self.bookings[reference] = self._by_waybill[waybill_no] = booking
         return booking, True
 
     def routes(self, waybill_no: str) -> list[Route]:

@@ -56,6 +56,7 @@ class Job(BaseModel):
     warehouse: str
     carrier: str = ""
     waybill_no: str = ""
+    recipient: dict[str, str] = {}
     units: int = 0
     calls: int = 1
     """How often it was submitted."""
@@ -125,6 +126,7 @@ async def submit(warehouse: str, request: Request) -> Response:
             warehouse=warehouse,
             carrier=told["carrier"],
             waybill_no=told["waybill_no"],
+            recipient=told["recipient"],
             units=sum(line["quantity"] for line in told["lines"]),
         )
         _jobs[job.fulfillment_id] = job

@@ -139,7 +139,7 @@ def _create(message: Mapping[str, Any]) -> dict[str, Any]:
         if not (contact.get("mobile") or contact.get("tel")):
             raise Refusal("1016" if receiver else "1012", "电话不能为空")
     cash = next((each["value"] for each in message.get("serviceList", []) if each["name"] == "COD"), "")
-    booking, new = parcels.book(order_id, cash)
+    booking, new = parcels.book(order_id, message.get("totalWeight", 0), cash)
     if not new:
         raise Refusal("8016", "重复下单")
     return _order(booking)

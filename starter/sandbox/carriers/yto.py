@@ -117,7 +117,7 @@ def _create(param: Mapping[str, Any]) -> dict[str, Any]:
     if len(param.get("goods", [])) > 20:
         raise Refusal(200010003, "goods超过20个; ")
     cash = next((str(each["amount"]) for each in param.get("increments", []) if each["type"] == 1), "")
-    booking, _ = parcels.book(param["logisticsNo"], cash)
+    booking, _ = parcels.book(param["logisticsNo"], param.get("weight", 0), cash)
     return {"logisticsNo": booking.reference, "mailNo": booking.waybill_no, "shortAddress": "800-061-00-005"}
 
 

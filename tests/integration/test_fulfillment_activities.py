@@ -1,0 +1,328 @@
+"""Booking, release, recall and confirmation on a real database, against the twins over real HTTP."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from sqlalchemy import insert, select, update
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import fulfillment, http, inventory, order
+from activities.database import transaction
+from models.fulfillment import FulfillmentRow, RequestStatus, carrier_reference
+from models.intake import AccountRow, InboxRow, InboxState, Lane, Raw, Secrets
+from models.order import ChannelOrder, Policy
+from models.state import OrderState
+from starter import catalogue
+from starter.sandbox.app import create_app
+from starter.sandbox.carriers import sf, yto
+from starter.sandbox.warehouse import SECRET
+from tests.serving import served
+from tests.shops import World
+from tests.unit.orders import RECIPIENT, an_order, line
+
+Result = TypeVar("Result")
+HANDS = httpx.Client(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+class Outside:
+    """The world around a fulfillment order, and what it saw."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shop = World(url, "own", "web")
+
+    async def order(self, *lines: tuple[str, int], **more: Any) -> list[str]:
+        """Sells and admits an order; the ids of its fulfillment orders."""
+        number = self.shop.sell(*lines)
+        sold = [line(at, sku, quantity) for at, (sku, quantity) in enumerate(lines, 1)]
+        return await self.admit(an_order(number, *sold, **more))
+
+    async def admit(self, sold: ChannelOrder) -> list[str]:
+        admitted = await order.admit(OrderState(order=sold, policy=Policy()), datetime.now(UTC))
+        assert admitted.allocated is not None
+        assert admitted.allocated.fulfillments, (admitted.holds, admitted.allocated)
+        return [each.id for each in admitted.allocated.fulfillments]
+
+    def ask(self, path: str) -> Any:
+        return HANDS.get(self.url + path).json()
+
+    def tell(self, path: str, **body: Any) -> None:
+        response = HANDS.post(self.url + path, json=body)
+        assert response.is_success, response.text
+
+    def bookings(self, fulfillment_id: str, carrier: str = "sf") -> list[dict[str, Any]]:
+        reference = carrier_reference(fulfillment_id)
+        return [each for each in self.ask(f"/{carrier}/_control/bookings") if each["reference"] == reference]
+
+    def jobs(self, fulfillment_id: str) -> list[dict[str, Any]]:
+        jobs = self.ask("/warehouse/_control/fulfillments")
+        return [each for each in jobs if each["fulfillment_id"] == fulfillment_id]
+
+
+@pytest.fixture
+async def outside(database: str, sandbox: str) -> AsyncIterator[Outside]:
+    """Accounts with everyone, and stock that makes A001 with A002 one parcel, A001 with B001 two."""
+    accounts = [
+        (Lane.CARRIER, "sf", "main", f"{sandbox}/sf", sf.SECRETS),
+        (Lane.CARRIER, "yto", "main", f"{sandbox}/yto/open", yto.SECRETS),
+        (Lane.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
+        *((Lane.WAREHOUSE, "wms", code, f"{sandbox}/warehouse/{code}", {"secret": SECRET}) for code in ("SH", "BJ")),
+    ]
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        for lane, source, name, url, secrets in accounts:
+            row = AccountRow(lane=lane, source=source, account=name, base_url=url, secrets=Secrets(values=secrets))
+            await connection.execute(
+                insert(AccountRow).values(**row.model_dump(exclude={"secrets"}), secrets=row.secrets)
+            )
+        for warehouse, skus in (("SH", ("A001", "A002")), ("BJ", ("B001", "B002"))):
+            for sku in skus:
+                await inventory.receive(connection, warehouse, sku, 50, f"{warehouse}{sku}", "test")
+    yield Outside(sandbox)
+    await http.close()
+
+
+async def run(step: Callable[[str], Awaitable[Result]], fulfillment_id: str, attempt: int = 1) -> Result:
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=attempt)
+    return await environment.run(step, fulfillment_id)
+
+
+async def row(fulfillment_id: str) -> Any:
+    async with transaction() as connection:
+        return (await connection.execute(select(FulfillmentRow).where(FulfillmentRow.id == fulfillment_id))).one()
+
+
+async def refusal(act: Awaitable[Any]) -> ApplicationError:
+    with pytest.raises(ApplicationError) as caught:
+        await act
+    return caught.value
+
+
+@pytest.fixture
+async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """We wait 0.3 seconds for answers."""
+    client = httpx.AsyncClient(timeout=0.3)
+    monkeypatch.setattr(http, "_client", client)
+    yield
+    await client.aclose()
+
+
+async def test_a_booking_is_kept_with_its_label_and_made_once(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 3), ("A002", 1))
+    waybill = await run(fulfillment.book_waybill, parcel)
+    kept = await row(parcel)
+    assert (kept.carrier, kept.waybill_no) == ("sf", waybill.waybill_no)
+    assert kept.label["destRouteLabel"]
+    assert not waybill.label
+    assert await run(fulfillment.book_waybill, parcel) == waybill
+    (booking,) = outside.bookings(parcel)
+    assert booking["calls"] == 1
+    weights = {sku: Decimal(weight) for sku, *_, weight in catalogue.SKUS}
+    assert Decimal(str(booking["weight_kg"])) == 3 * weights["A001"] + weights["A002"]
+    assert RECIPIENT.phone not in waybill.model_dump_json()
+
+
+async def test_the_demanded_carrier_is_booked_where_we_have_an_account(outside: Outside) -> None:
+    (wanted,) = await outside.order(("A001", 1), carrier="yto")
+    assert (await run(fulfillment.book_waybill, wanted)).carrier == "yto"
+    (unknown,) = await outside.order(("A001", 1), carrier="zto")
+    assert (await run(fulfillment.book_waybill, unknown)).carrier == "sf"
+
+
+async def test_without_any_account_the_booking_is_refused_and_there_is_nothing_to_cancel(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    async with transaction() as connection:
+        await connection.execute(AccountRow.__table__.delete().where(AccountRow.lane == Lane.CARRIER))
+    assert (await refusal(run(fulfillment.book_waybill, parcel))).message == "carrier.no_account"
+    await run(fulfillment.cancel_waybill, parcel)
+
+
+@pytest.mark.parametrize("carrier", ["sf", "yto"])
+async def test_a_time_out_after_booking_never_books_twice(outside: Outside, carrier: str, impatient: None) -> None:
+    (parcel,) = await outside.order(("A001", 1), carrier=carrier)
+    operation = {"sf": "EXP_RECE_CREATE_ORDER", "yto": "privacy_create_adapter"}[carrier]
+    reference = carrier_reference(parcel)
+    outside.tell("/_faults", system=carrier, operation=operation, match=reference, fault="timeout_after", seconds=1)
+    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    assert (await row(parcel)).waybill_no is None
+    waybill = await run(fulfillment.book_waybill, parcel, attempt=2)
+    (booking,) = outside.bookings(parcel, carrier)
+    assert booking["waybill_no"] == waybill.waybill_no == (await row(parcel)).waybill_no
+
+
+async def test_a_booking_lost_before_it_was_written_is_the_same_one_again(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    waybill = await run(fulfillment.book_waybill, parcel)
+    async with transaction() as connection:
+        await connection.execute(update(FulfillmentRow).values(waybill_no=None, carrier=None))
+    assert await run(fulfillment.book_waybill, parcel) == waybill
+    assert len(outside.bookings(parcel)) == 1
+
+
+async def test_a_refused_address_is_told_by_its_code(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1), recipient=RECIPIENT)
+    async with transaction() as connection:
+        await connection.execute(update(order.OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
+    error = await refusal(run(fulfillment.book_waybill, parcel))
+    assert (error.type, error.message) == ("Refused", "carrier.sf.1014")
+
+
+async def test_cash_on_delivery_is_collected_once_over_all_parcels(outside: Outside) -> None:
+    number = outside.shop.sell(("A001", 1), ("B001", 2))
+    lines = [line(1, "A001", 1, "33.33"), line(2, "B001", 2, "25.00", "0.01")]
+    sold = an_order(number, *lines, paid_at=None, cash_on_delivery=True, freight=Decimal(10), total=Decimal("93.32"))
+    parcels = await outside.admit(sold)
+    assert len(parcels) == 2
+    for each in parcels:
+        await run(fulfillment.book_waybill, each)
+    cash = [
+        Decimal(booking["cash"])
+        for each in parcels
+        for name in ("sf", "yto")
+        for booking in outside.bookings(each, name)
+    ]
+    assert len(cash) == 2
+    assert all(cash)
+    assert sum(cash) == Decimal("93.32")
+
+
+async def test_a_paid_parcel_collects_nothing(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    await run(fulfillment.book_waybill, parcel)
+    assert outside.bookings(parcel)[0]["cash"] == ""
+
+
+async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 2))
+    order_id = parcel.rpartition(":")[0]
+    async with transaction() as connection:
+        await connection.execute(
+            insert(InboxRow).values(
+                lane=Lane.CHANNEL,
+                source="own",
+                account="web",
+                fact_key="f1",
+                topic="",
+                priority=3,
+                raw=Raw(body=b"e30="),
+                state=InboxState.STARTED,
+                reason="",
+                field="",
+                attempts=0,
+                actor="",
+                order_id=order_id,
+                received_at=datetime.now(UTC),
+            )
+        )
+    await run(fulfillment.book_waybill, parcel)
+    for _ in range(2):
+        assert await run(fulfillment.release_to_warehouse, parcel) is RequestStatus.SUBMITTED
+    (job,) = outside.jobs(parcel)
+    assert (job["warehouse"], job["units"], job["calls"]) == ("SH", 2, 1)
+    assert job["waybill_no"] == (await row(parcel)).waybill_no
+    assert job["recipient"]["city"] == RECIPIENT.city
+    assert RECIPIENT.phone not in str(job)
+    assert RECIPIENT.street not in str(job)
+    assert (await row(parcel)).request_status == RequestStatus.SUBMITTED
+    async with transaction() as connection:
+        assert (await connection.scalars(select(InboxRow.state))).one() == InboxState.DONE
+
+
+async def test_what_the_warehouse_said_meanwhile_is_not_overwritten(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    await run(fulfillment.book_waybill, parcel)
+    async with transaction() as connection:
+        await connection.execute(update(FulfillmentRow).values(request_status=RequestStatus.ACCEPTED))
+    assert await run(fulfillment.release_to_warehouse, parcel) is RequestStatus.ACCEPTED
+    assert outside.jobs(parcel) == []
+
+
+async def test_what_was_never_booked_is_given_back_unasked(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    assert (await run(fulfillment.recall_from_warehouse, parcel)).accepted
+    assert outside.jobs(parcel) == []
+
+
+async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
+    outside: Outside, impatient: None
+) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    await run(fulfillment.book_waybill, parcel)
+    outside.tell("/_faults", system="warehouse", operation="submit", match=parcel, fault="timeout_after", seconds=1)
+    assert (await refusal(run(fulfillment.release_to_warehouse, parcel))).type == "Unavailable"
+    assert (await row(parcel)).request_status == RequestStatus.UNSUBMITTED
+    assert (await run(fulfillment.recall_from_warehouse, parcel)).accepted
+    (job,) = outside.jobs(parcel)
+    assert job["state"] == "recalled"
+    assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_ACCEPTED
+
+
+async def test_what_was_shipped_is_not_given_back(outside: Outside) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    await run(fulfillment.book_waybill, parcel)
+    await run(fulfillment.release_to_warehouse, parcel)
+    outside.tell("/warehouse/_control/ship", fulfillment_id=parcel)
+    recall = await run(fulfillment.recall_from_warehouse, parcel)
+    assert (recall.accepted, recall.reason) == (False, "shipped")
+    assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_REJECTED
+
+
+async def test_a_booking_is_cancelled_also_where_its_answer_never_came(outside: Outside, impatient: None) -> None:
+    (parcel,) = await outside.order(("A001", 1))
+    reference = carrier_reference(parcel)
+    outside.tell(
+        "/_faults", system="sf", operation="EXP_RECE_CREATE_ORDER", match=reference, fault="timeout_after", seconds=1
+    )
+    await refusal(run(fulfillment.book_waybill, parcel))
+    for _ in range(2):
+        await run(fulfillment.cancel_waybill, parcel)
+    assert [each["cancelled"] for each in outside.bookings(parcel)] == [True]
+
+
+async def test_the_channel_is_told_once_of_each_parcel_and_its_lines(outside: Outside) -> None:
+    parcels = await outside.order(("A001", 1), ("B001", 2))
+    assert len(parcels) == 2
+    for each in parcels:
+        await run(fulfillment.book_waybill, each)
+        await run(fulfillment.confirm_shipment, each)
+        await run(fulfillment.confirm_shipment, each)
+    number = parcels[0].split(":")[3]
+    told = [each for each in outside.shop.shipments if each["order_no"] == number]
+    assert sorted((each["carrier"], str(each["lines"])) for each in told) == [("sf", "{'1': 1}"), ("yto", "{'2': 2}")]
+    assert all([(await row(each)).told_channel for each in parcels])
+
+
+async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
+    (parcel,) = await outside.order(("K001", 3))
+    assert {each["sku"]: each["quantity"] for each in (await row(parcel)).lines} == {"B001": 6, "B002": 3}
+    await run(fulfillment.book_waybill, parcel)
+    await run(fulfillment.confirm_shipment, parcel)
+    (told,) = [each for each in outside.shop.shipments if each["order_no"] == parcel.split(":")[3]]
+    assert told["lines"] == {"1": 3}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        fulfillment.book_waybill,
+        fulfillment.release_to_warehouse,
+        fulfillment.recall_from_warehouse,
+        fulfillment.cancel_waybill,
+        fulfillment.confirm_shipment,
+    ],
+)
+async def test_what_is_not_there_is_refused(outside: Outside, step: Callable[[str], Awaitable[Any]]) -> None:
+    assert (await refusal(run(step, "order:own:web:none:F1"))).type == "Refused"
