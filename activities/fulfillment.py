@@ -105,8 +105,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
                 cash_on_delivery=cash,
             )
         )
-    booked = {"carrier": waybill.carrier, "waybill_no": waybill.waybill_no, "label": waybill.label}
-    await _write(row, "booked", **booked)
+    await _write(row, "booked", carrier=waybill.carrier, waybill_no=waybill.waybill_no, label=waybill.label)
     return waybill.model_copy(update={"label": {}})
 
 
