@@ -134,7 +134,7 @@ class OrderWorkflow(OrderRequests):
         while parcel.request_status is RequestStatus.UNSUBMITTED:
             if request_status := await self._attempt(hands.release_to_warehouse, parcel, HoldKind.WAREHOUSE):
                 parcel.request_status = request_status
-        self._show()
+        workflow.set_current_details(details(self.state))
         await workflow.wait_condition(
             lambda: parcel.shipped_at is not None or parcel.request_status is RequestStatus.REJECTED
         )

@@ -1,6 +1,7 @@
 """Living an order in a test: start it, tell it what warehouses and carriers would, see where it ends."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -14,7 +15,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities import inventory
 from activities.database import transaction
-from models.fulfillment import Fulfillment, TrackingStatus
+from models.fulfillment import Fulfillment, FulfillmentRow, TrackingStatus
 from models.intake import InboxRow, Lane
 from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, Policy, TimelineRow
 from models.requests import Answer, Request, Tracking, WarehouseEvent, WarehouseEventKind
@@ -51,6 +52,16 @@ class Life:
             f"{state.status} ({state.next_step}), not {[str(each) for each in statuses]}: {state.holds}"
         )
 
+    async def next_dispatched(self, before: Sequence[Fulfillment]) -> Fulfillment:
+        """Waits until one more fulfillment order is with its warehouse."""
+        known = {each.id for each in before}
+        for _ in range(300):
+            for each in (await self.state()).active:
+                if each.id not in known and each.request_status == "submitted":
+                    return each
+            await asyncio.sleep(0.02)
+        raise AssertionError("nothing more was dispatched")
+
     async def dispatched(self) -> list[Fulfillment]:
         """Waits until every fulfillment order is with its warehouse."""
         state = await self.until(OrderStatus.ALLOCATED, OrderStatus.PARTIALLY_SHIPPED, next_step="ship")
@@ -58,6 +69,17 @@ class Life:
             await asyncio.sleep(0.02)
             state = await self.state()
         return state.active
+
+    async def parcel(self, **expected: object) -> Fulfillment:
+        """Waits, without asking the workflow, until its one fulfillment order is as expected in the database."""
+        query = select(FulfillmentRow).where(FulfillmentRow.order_id == self.order.order_id)
+        for _ in range(300):
+            async with transaction() as connection:
+                row = (await connection.execute(query)).one_or_none()
+            if row is not None and all(row._mapping[name] == value for name, value in expected.items()):
+                return Fulfillment.model_validate(row._mapping)
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"no fulfillment order with {expected}")
 
     async def ask(self, verb: str, request: Request) -> Answer:
         """Asks by update; yes, or no and why."""
