@@ -1,0 +1,78 @@
+"""The accounts a merchant would hold with the sandbox's world: shops, carriers, warehouse systems."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models.base import Value
+from models.intake import AccountRow, Lane, Secrets
+from starter import catalogue
+from starter.sandbox import warehouse
+from starter.sandbox.carriers import sf, yto
+
+CARRIERS: dict[str, tuple[str, Mapping[str, str]]] = {"sf": ("sf", sf.SECRETS), "yto": ("yto/open", yto.SECRETS)}
+"""Where each carrier's twin listens below the sandbox, and how one authenticates there."""
+
+
+class Shop(Value):
+    """A shop to open: ``settings`` may hold its ``policy`` and ``poll_seconds``."""
+
+    channel: str
+    name: str
+    settings: dict[str, Any] = {}
+
+
+def _credentials(shop: Shop) -> dict[str, str]:
+    fresh = secrets.token_hex(16)
+    match shop.channel:
+        case "taobao":
+            return {"app_key": secrets.token_hex(4), "app_secret": fresh, "session": secrets.token_hex(12)}
+        case "shopify":
+            return {"client_secret": fresh, "access_token": secrets.token_hex(12)}
+        case "own":
+            return {"secret": fresh}
+    return {}
+
+
+async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: list[Shop]) -> None:
+    """Opens the shops at their twins, and keeps our accounts with all of the sandbox."""
+    async with httpx.AsyncClient(base_url=sandbox_url) as client:
+        for shop in shops:
+            given = _credentials(shop)
+            opened = {"shop": shop.name, "secrets": given}
+            (await client.post(f"/{shop.channel}/_control/shops", json=opened)).raise_for_status()
+            path = f"own/{shop.name}" if shop.channel == "own" else shop.channel
+            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, f"{sandbox_url}/{path}", given, shop.settings)
+    for name, (path, known) in CARRIERS.items():
+        given = {**known, "push_secret": secrets.token_urlsafe(24)}
+        await _keep(connection, Lane.CARRIER, name, "default", f"{sandbox_url}/{path}", given, {})
+    for code in (each.code for each in catalogue.WAREHOUSES):
+        url = f"{sandbox_url}/warehouse/{code}"
+        await _keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})
+
+
+async def _keep(
+    connection: AsyncConnection,
+    lane: Lane,
+    source: str,
+    account: str,
+    base_url: str,
+    given: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    row = insert(AccountRow).values(
+        lane=lane,
+        source=source,
+        account=account,
+        base_url=base_url,
+        secrets=Secrets(values=dict(given)),
+        settings=dict(settings),
+    )
+    renewed = {name: getattr(row.excluded, name) for name in ("base_url", "secrets", "settings")}
+    await connection.execute(
+        row.on_conflict_do_update(index_elements=["lane", "source", "account"], set_=renewed)
+    )
