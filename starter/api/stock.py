@@ -19,7 +19,15 @@ router = APIRouter(prefix="/stock", tags=["stock"])
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 
-class LevelView(Level):
+class LevelView(BaseModel):
+    """A level, with what it can promise."""
+
+    warehouse: str
+    sku: str
+    on_hand: int
+    allocated: int
+    reserved: int
+    safety_stock: int
     available: int
 
 
