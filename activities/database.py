@@ -26,7 +26,12 @@ def engine() -> AsyncEngine:
         if url is None:
             raise ValueError("HENGDAN_DATABASE_URL must be set (`hengdan up` serves an embedded PostgreSQL)")
         _engine = create_async_engine(
-            sqlalchemy_url(url.get_secret_value()), pool_size=10, max_overflow=10, pool_pre_ping=False, pool_recycle=1800
+            sqlalchemy_url(url.get_secret_value()),
+            pool_size=10,
+            max_overflow=10,
+            pool_pre_ping=False,
+            pool_recycle=1800,
+            hide_parameters=True,
         )
     return _engine
 

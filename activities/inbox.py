@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, lateral, select, true, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, func, lateral, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,7 +28,9 @@ class Outcome(Value):
 STALE = timedelta(seconds=30)
 """An order that has not come to rest for so long no longer counts against the pace: it is stuck, not slow."""
 
-_inbox = InboxRow.__table__  # type: ignore[attr-defined]
+_inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
+_documents: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 
 async def accept(
@@ -36,7 +38,7 @@ async def accept(
 ) -> bool:
     """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged."""
     entered = await connection.execute(
-        insert(InboxRow)
+        insert(_inbox)
         .values(
             lane=lane,
             source=source,
@@ -49,19 +51,22 @@ async def accept(
             received_at=datetime.now(UTC),
         )
         .on_conflict_do_nothing()
+        .returning(_inbox.c.id)
     )
-    return bool(entered.rowcount)
+    return entered.first() is not None
 
 
 async def started(connection: AsyncConnection) -> int:
     """How many orders have entered the engine and not come to rest yet."""
-    recent = datetime.now(UTC) - STALE
-    query = select(func.count()).where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at > recent)
-    return int((await connection.execute(query)).scalar_one())
+    return int((await connection.execute(select(func.count()).where(_entering()))).scalar_one())
+
+
+def _entering() -> ColumnElement[bool]:
+    return (_inbox.c.state == InboxState.STARTED) & (_inbox.c.started_at > datetime.now(UTC) - STALE)
 
 
 async def pending(connection: AsyncConnection, lanes: Collection[Lane], limit: int) -> Sequence[Row[Any]]:
-    """The next messages: urgent first, then each account in turn, then as they came."""
+    """The next messages: urgent first, then whichever account has the fewest orders entering, then as they came."""
     if limit <= 0:
         return []
     waiting = _inbox.c.state == InboxState.PENDING
@@ -86,7 +91,18 @@ async def pending(connection: AsyncConnection, lanes: Collection[Lane], limit: i
         .limit(limit)
     )
     each = lateral(turn)
-    query = select(each).select_from(accounts.join(each, true())).order_by(each.c.priority, each.c.turn, each.c.id)
+    entering = (
+        select(_inbox.c.source, _inbox.c.account, func.count().label("orders"))
+        .where(_entering())
+        .group_by(_inbox.c.source, _inbox.c.account)
+        .subquery()
+    )
+    same = (entering.c.source == accounts.c.source) & (entering.c.account == accounts.c.account)
+    query = (
+        select(each)
+        .select_from(accounts.join(each, true()).outerjoin(entering, same))
+        .order_by(each.c.priority, each.c.turn + func.coalesce(entering.c.orders, 0), each.c.id)
+    )
     return (await connection.execute(query.limit(limit))).all()
 
 
@@ -111,7 +127,7 @@ async def mark(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None
 async def reopen_lost(connection: AsyncConnection) -> None:
     """Takes up again what was about to enter the engine when we died: too long on its way, and never admitted."""
     long_ago = datetime.now(UTC) - STALE
-    admitted = select(OrderRow.id).where(OrderRow.id == _inbox.c.order_id).exists()  # type: ignore[arg-type]
+    admitted = select(_orders.c.id).where(_orders.c.id == _inbox.c.order_id).exists()
     await connection.execute(
         update(_inbox)
         .where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at < long_ago, ~admitted)
@@ -121,10 +137,12 @@ async def reopen_lost(connection: AsyncConnection) -> None:
 
 async def documents(connection: AsyncConnection, order_ids: Collection[str]) -> dict[str, tuple[ChannelOrder, bool]]:
     """What the channel last said of each order known to us, and whether it has been admitted."""
+    if not order_ids:
+        return {}
     query = (
-        select(ChannelOrderRow.order_id, ChannelOrderRow.document, OrderRow.id)  # type: ignore[call-overload]
-        .outerjoin(OrderRow, OrderRow.id == ChannelOrderRow.order_id)
-        .where(ChannelOrderRow.order_id.in_(order_ids))  # type: ignore[attr-defined]
+        select(_documents.c.order_id, _documents.c.document, _orders.c.id)
+        .outerjoin(_orders, _orders.c.id == _documents.c.order_id)
+        .where(_documents.c.order_id.in_(order_ids))
     )
     return {
         order_id: (document, admitted is not None) for order_id, document, admitted in await connection.execute(query)
@@ -135,9 +153,15 @@ async def keep_documents(connection: AsyncConnection, orders: Collection[Channel
     """Keeps the newest that a channel said of its orders."""
     if orders:
         rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
-        entered = insert(ChannelOrderRow).values(rows)
+        entered = insert(_documents).values(rows)
         newer = {"modified_at": entered.excluded.modified_at, "document": entered.excluded.document}
-        await connection.execute(entered.on_conflict_do_update(index_elements=["order_id"], set_=newer))
+        await connection.execute(
+            entered.on_conflict_do_update(
+                index_elements=["order_id"],
+                set_=newer,
+                where=_documents.c.modified_at <= entered.excluded.modified_at,
+            )
+        )
 
 
 async def failed(connection: AsyncConnection, limit: int = 100, after: int = 0) -> Sequence[Row[Any]]:
@@ -148,12 +172,14 @@ async def failed(connection: AsyncConnection, limit: int = 100, after: int = 0) 
 
 async def retry(connection: AsyncConnection, row: int | None = None, body: bytes | None = None) -> int:
     """Has one failed message, or all of them, read again, one of them with a corrected body; answers how many."""
-    again = update(_inbox).where(_inbox.c.state == InboxState.FAILED).values(state=InboxState.PENDING, reason="")
+    again = update(_inbox).where(_inbox.c.state == InboxState.FAILED)
     if row is not None:
         again = again.where(_inbox.c.id == row)
         if body is not None:
-            again = again.values(raw=Raw.model_construct(body=body))
-    return int((await connection.execute(again)).rowcount)
+            raw = (await connection.execute(select(_inbox.c.raw).where(_inbox.c.id == row))).scalar_one_or_none()
+            again = again.values(raw=raw and raw.model_copy(update={"body": body}))
+    values = {"state": InboxState.PENDING, "reason": "", "field": ""}
+    return int((await connection.execute(again.values(values))).rowcount)
 
 
 async def summary(connection: AsyncConnection) -> dict[str, dict[str, int]]:

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import Row, Select, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.fulfillment import FulfillmentRow, ScanRow
 from models.order import AlertRow, OrderRow, TimelineRow
 from models.stock import LevelRow, MovementRow
 
-_orders = OrderRow.__table__  # type: ignore[attr-defined]
-_fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
-_scans = ScanRow.__table__  # type: ignore[attr-defined]
-_timeline = TimelineRow.__table__  # type: ignore[attr-defined]
-_alerts = AlertRow.__table__  # type: ignore[attr-defined]
-_levels = LevelRow.__table__  # type: ignore[attr-defined]
-_movements = MovementRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
+_fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_scans: Table = ScanRow.__table__  # type: ignore[attr-defined]
+_timeline: Table = TimelineRow.__table__  # type: ignore[attr-defined]
+_alerts: Table = AlertRow.__table__  # type: ignore[attr-defined]
+_levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+_movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
 
 Rows = Sequence[Row[Any]]
 
@@ -118,7 +118,7 @@ async def ledger(
 async def counts(connection: AsyncConnection) -> dict[str, int]:
     """How many orders are in each status."""
     rows = await connection.execute(select(_orders.c.status, func.count()).group_by(_orders.c.status))
-    return {status: count for status, count in rows}
+    return {str(status): int(count) for status, count in rows}
 
 
 async def _all(connection: AsyncConnection, query: Select[Any]) -> Rows:

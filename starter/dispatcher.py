@@ -7,14 +7,18 @@ starts once for its id, a request counts once for its own.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from traceback import extract_tb
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
-from sqlalchemy import Row, select, text, update
+from pydantic import JsonValue, ValidationError
+from sqlalchemy import Row, Table, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import (
     Priority,
@@ -63,6 +67,8 @@ _BATCH = 200
 _AT_ONCE = 32
 _IDLE = 0.1
 
+_fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
+
 log = structlog.get_logger()
 _awake = asyncio.Event()
 
@@ -80,15 +86,25 @@ async def run(client: Client) -> None:
     """Dispatches until it is cancelled."""
     while True:
         try:
-            async with engine().connect() as connection:
-                while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
-                    await connection.rollback()
-                    await asyncio.sleep(1)
-                await connection.commit()
+            async with _turn():
                 await _dispatch(client)
         except Exception as error:
             log.warning("dispatcher.interrupted", error=type(error).__name__)
             await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def _turn() -> AsyncIterator[None]:
+    """Waits until no other process dispatches."""
+    async with engine().connect() as connection:
+        try:
+            while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
+                await connection.rollback()
+                await asyncio.sleep(1)
+            await connection.commit()
+            yield
+        finally:
+            await connection.invalidate()  # back in the pool it would keep the lock
 
 
 async def _dispatch(client: Client) -> None:
@@ -101,45 +117,13 @@ async def _dispatch(client: Client) -> None:
                 await inbox.reopen_lost(connection)
         try:
             busy = await take(client)
-        except EngineDown:
-            log.warning("dispatcher.engine_down")
+        except EngineDown as error:
+            log.warning("dispatcher.engine_down", error=str(error))
             await asyncio.sleep(1)
             continue
         if not busy:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(_awake.wait(), _IDLE)
-            except TimeoutError:
-                continue
-
-
-async def take(client: Client) -> int:
-    """One round: the messages that may go now; answers how many went. Raises ``EngineDown``."""
-    async with transaction() as connection:
-        room = settings().intake_window - await inbox.started(connection)
-        others = await inbox.pending(connection, [Lane.CARRIER, Lane.WAREHOUSE, Lane.STOCK], _BATCH)
-        told = await inbox.pending(connection, [Lane.CHANNEL], room)
-        outcomes, orders = await _read(told)
-        known = await inbox.documents(connection, list(orders))
-        now = datetime.now(UTC)
-        for order_id, facts in orders.items():
-            if order_id not in known and facts[0].order.cancelled_at is None:
-                await inbox.keep_documents(connection, [facts[0].order])
-            if order_id not in known or not known[order_id][1]:
-                outcomes.append(Outcome(row=facts[0].row, state=InboxState.STARTED, order=order_id, at=now))
-        await inbox.mark(connection, outcomes)
-    limit = asyncio.Semaphore(_AT_ONCE)
-    work = [_channel(client, limit, facts, *known.get(id_, (None, False))) for id_, facts in orders.items()]
-    work += [_other(client, limit, row) for row in others]
-    done = [outcome for each in await asyncio.gather(*work) for outcome in each]
-    async with transaction() as connection:
-        await inbox.mark(connection, done)
-        newest = [facts[-1].order for id_, facts in orders.items() if id_ in known or len(facts) > 1]
-        down = any(each.state is InboxState.PENDING for each in done)
-        if not down:
-            await inbox.keep_documents(connection, newest)
-    if down:
-        raise EngineDown
-    return len(others) + len(told)
 
 
 class Fact(Value):
@@ -150,6 +134,51 @@ class Fact(Value):
     order: ChannelOrder
 
 
+@dataclass
+class Case:
+    """What is new of one order."""
+
+    facts: list[Fact]
+    """Oldest first."""
+    known: ChannelOrder | None
+    """What the channel said of it before."""
+    begun: bool
+    """Its workflow runs, or has run."""
+    latest: ChannelOrder | None = None
+    """The newest that its workflow was told."""
+
+
+async def take(client: Client) -> int:
+    """One round: the messages that may go now; answers how many went. Raises ``EngineDown``."""
+    async with transaction() as connection:
+        room = settings().intake_window - await inbox.started(connection)
+        others = await inbox.pending(connection, [Lane.CARRIER, Lane.WAREHOUSE, Lane.STOCK], _BATCH)
+        outcomes, orders = await _read(await inbox.pending(connection, [Lane.CHANNEL], room))
+        known = await inbox.documents(connection, list(orders))
+        cases = [Case(facts, *known.get(order_id, (None, False))) for order_id, facts in orders.items()]
+        openings = [case.facts[0] for case in cases if case.known is None]
+        await inbox.keep_documents(connection, [fact.order for fact in openings])
+        now = datetime.now(UTC)
+        outcomes += [
+            Outcome(row=fact.row, state=InboxState.STARTED, order=fact.order.order_id, at=now)
+            for fact in openings
+            if fact.order.cancelled_at is None
+        ]
+        await inbox.mark(connection, outcomes)
+    if not cases and not others:
+        return len(outcomes)
+    limit = asyncio.Semaphore(_AT_ONCE)
+    work = [_channel(client, limit, case) for case in cases] + [_other(client, limit, row) for row in others]
+    done = [outcome for each in await asyncio.gather(*work) for outcome in each]
+    async with transaction() as connection:
+        await inbox.mark(connection, done)
+        told = [case.latest for case in cases if case.latest is not None]
+        await inbox.keep_documents(connection, told)
+    if any(each.state is InboxState.PENDING for each in done):
+        raise EngineDown("messages wait")
+    return len(others) + len(orders)
+
+
 async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[Fact]]]:
     """What channel messages say, by order, oldest first; and what became of those that say nothing."""
     outcomes: list[Outcome] = []
@@ -158,46 +187,85 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
         try:
             shop = await account(Lane.CHANNEL, row.source, row.account)
             order = channel(shop).parse(row.raw.body, row.topic)
-        except Unintelligible as fault:
-            outcomes.append(Outcome(row=row.id, state=InboxState.FAILED, reason=fault.reason, field=fault.field))
-        except (ApplicationError, ModuleNotFoundError) as error:
-            outcomes.append(Outcome(row=row.id, state=InboxState.FAILED, reason=str(error)))
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:
+            outcomes.append(_failed(row.id, error))
         else:
             if order is None:
                 outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
             else:
                 orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))
     for facts in orders.values():
-        facts.sort(key=lambda fact: fact.order.modified_at)
+        facts.sort(key=_age)
     return outcomes, orders
 
 
-async def _channel(
-    client: Client, limit: asyncio.Semaphore, facts: Sequence[Fact], before: ChannelOrder | None, admitted: bool
-) -> list[Outcome]:
-    """One order's messages in turn: the first may start it, the others tell it what changed."""
-    outcomes = []
+def _age(fact: Fact) -> datetime:
+    return fact.order.modified_at
+
+
+def _failed(row: int, error: Exception) -> Outcome:
+    """A message that is not understood waits for a person; one that breaks our own code does not stop the others."""
+    if isinstance(error, ValidationError):
+        error = unintelligible(error)
+    if isinstance(error, Unintelligible):
+        return Outcome(row=row, state=InboxState.FAILED, reason=error.reason, field=error.field)
+    if isinstance(error, ApplicationError):
+        return Outcome(row=row, state=InboxState.FAILED, reason=error.message)
+    place = extract_tb(error.__traceback__)[-1]
+    log.error("dispatcher.broken", row=row, error=type(error).__name__, place=f"{place.filename}:{place.lineno}")
+    return Outcome(row=row, state=InboxState.FAILED, reason=f"{type(error).__name__}: a fault of ours, see the log")
+
+
+async def _channel(client: Client, limit: asyncio.Semaphore, case: Case) -> list[Outcome]:
+    """One order's messages in turn."""
+    outcomes: list[Outcome] = []
     async with limit:
-        for fact in facts:
+        for number, fact in enumerate(case.facts):
+            opens = case.known is None and number == 0 and fact.order.cancelled_at is None
             try:
-                if before is None and fact.order.cancelled_at is not None:
-                    reason = "cancelled before it reached us"
-                    outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, reason=reason))
-                    continue
-                if not admitted:
-                    await start_order(client, before or fact.order)
-                    admitted = True
-                    if before is None:
-                        before = fact.order
-                        continue
-                reason = ""
-                for name, request in changes(before, fact):
-                    reason = await _signal(client, fact.order.order_id, name, request) or reason
-                before = max(before, fact.order, key=lambda order: order.modified_at)
-                outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, order=before.order_id, reason=reason))
-            except EngineDown:
-                outcomes.append(Outcome(row=fact.row, state=InboxState.PENDING))
+                reason = await _deliver(client, case, fact)
+            except EngineDown as error:
+                log.info("dispatcher.waits", order=fact.order.order_id, error=str(error))
+                return outcomes + [Outcome(row=each.row, state=InboxState.PENDING) for each in case.facts[number:]]
+            except (SQLAlchemyError, OSError):
+                raise
+            except Exception as error:
+                outcomes.append(_failed(fact.row, error))
+                continue
+            if not opens:
+                order_id = fact.order.order_id
+                outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, order=order_id, reason=reason))
     return outcomes
+
+
+async def _deliver(client: Client, case: Case, fact: Fact) -> str:
+    """Starts the order, or tells it what changed; answers what is to be noted. Raises ``EngineDown``."""
+    before = case.latest or case.known or fact.order
+    newest = max(before, fact.order, key=lambda order: order.modified_at)
+    reason = ""
+    if not case.begun and before.cancelled_at is not None:
+        if newest.cancelled_at is not None:
+            case.latest = newest
+            return "cancelled before it reached us"
+        before = newest
+    if not case.begun:
+        await start_order(client, before)
+        case.begun = True
+    for name, request in changes(before, fact):
+        reason = await _signal(client, before.order_id, name, request) or reason
+    added = {line.line_no for line in newest.lines} - {line.line_no for line in before.lines}
+    if added:
+        await _alert(before.order_id, "lines_added", count=len(added))
+    case.latest = newest
+    return reason
+
+
+async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
+    alert = Alert(key=f"{order_id}:{kind}", kind=f"alert.{kind}", order_id=order_id, detail=detail)
+    async with transaction() as connection:
+        await projection.raise_alerts(connection, [alert])
 
 
 def changes(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
@@ -238,7 +306,7 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
     """Starts an order's workflow, once for its id. Raises ``EngineDown``."""
     shop = await account(Lane.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
-    attributes = [
+    attributes: list[SearchAttributePair[Any]] = [
         SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received"),
         SearchAttributePair(SearchAttributeKey.for_keyword("Channel"), order.channel),
         SearchAttributePair(SearchAttributeKey.for_keyword("Shop"), order.shop),
@@ -262,26 +330,25 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
     except WorkflowAlreadyStartedError:
         return
     except (RPCError, RuntimeError) as error:
-        raise EngineDown from error
+        raise EngineDown(str(error)) from error
 
 
 async def _signal(client: Client, order_id: str, name: str, request: Request) -> str:
     """Signals an order; answers what is to be noted where it has ended. Raises ``EngineDown``."""
     try:
         await client.get_workflow_handle(order_id).signal(name, request)
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise EngineDown from error
+    except (RPCError, RuntimeError) as error:
+        if not ended(error):
+            raise EngineDown(str(error)) from error
         if name == "payment":
-            async with transaction() as connection:
-                key = f"{order_id}:paid_after_end"
-                await projection.raise_alerts(
-                    connection, [Alert(key=key, kind="alert.paid_after_end", order_id=order_id)]
-                )
+            await _alert(order_id, "paid_after_end")
         return f"{name}: the order has ended"
-    except RuntimeError as error:
-        raise EngineDown from error
     return ""
+
+
+def ended(error: Exception) -> bool:
+    """Whether the engine says that no such workflow runs, rather than that it does not know its own namespace yet."""
+    return isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "amespace" not in error.message
 
 
 async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> list[Outcome]:
@@ -291,10 +358,10 @@ async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> lis
             reason = await _HANDLERS[Lane(row.lane)](client, row)
         except EngineDown:
             return [Outcome(row=row.id, state=InboxState.PENDING)]
-        except Unintelligible as fault:
-            return [Outcome(row=row.id, state=InboxState.FAILED, reason=fault.reason, field=fault.field)]
-        except ApplicationError as error:
-            return [Outcome(row=row.id, state=InboxState.FAILED, reason=error.message)]
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:
+            return [_failed(row.id, error)]
         return [Outcome(row=row.id, state=InboxState.DONE, reason=reason)]
 
 
@@ -307,9 +374,8 @@ async def _carrier(client: Client, row: Row[Any]) -> str:
     async with transaction() as connection:
         rows = [scan.model_dump() for scan in scans]
         await connection.execute(insert(ScanRow).values(rows).on_conflict_do_nothing())
-        query = select(FulfillmentRow.waybill_no, FulfillmentRow.order_id).where(  # type: ignore[call-overload]
-            FulfillmentRow.waybill_no.in_({scan.waybill_no for scan in scans})  # type: ignore[union-attr]
-        )
+        ours_among = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})
+        query = select(_fulfillments.c.waybill_no, _fulfillments.c.order_id).where(ours_among)
         orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
     reason = ""
     for scan in sorted(scans, key=lambda scan: scan.at):
@@ -328,24 +394,20 @@ async def _carrier(client: Client, row: Row[Any]) -> str:
 
 async def _warehouse(client: Client, row: Row[Any]) -> str:
     """Acceptance and picking are noted; shipping and rejection wake the order."""
-    try:
-        event = WarehouseEvent.model_validate_json(row.raw.body)
-    except ValidationError as error:
-        raise unintelligible(error) from None
-    order_id = event.fulfillment_id.rpartition(":")[0]
-    if event.kind in {WarehouseEventKind.SHIPPED, WarehouseEventKind.REJECTED}:
-        return await _signal(client, order_id, "warehouse_event", event)
-    noted: dict[str, str] = {"request_status": RequestStatus.ACCEPTED}
-    if event.kind is WarehouseEventKind.PICKED:
-        noted["status"] = FulfillmentStatus.IN_PROGRESS
-    open_ones = [FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS]
+    event = WarehouseEvent.model_validate_json(row.raw.body)
     async with transaction() as connection:
-        await connection.execute(
-            update(FulfillmentRow)
-            .where(FulfillmentRow.id == event.fulfillment_id, FulfillmentRow.status.in_(open_ones))  # type: ignore[arg-type, attr-defined]
-            .values(noted)
-        )
-    return ""
+        parcel = (_fulfillments.c.id == event.fulfillment_id) & (_fulfillments.c.warehouse == row.account)
+        order_id = (await connection.execute(select(_fulfillments.c.order_id).where(parcel))).scalar_one_or_none()
+        if order_id is None:
+            raise Unintelligible("fulfillment_id", "no such fulfillment order at this warehouse")
+        if event.kind in {WarehouseEventKind.ACCEPTED, WarehouseEventKind.PICKED}:
+            noted: dict[str, str] = {"request_status": RequestStatus.ACCEPTED}
+            if event.kind is WarehouseEventKind.PICKED:
+                noted["status"] = FulfillmentStatus.IN_PROGRESS
+            still_there = _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS])
+            await connection.execute(update(_fulfillments).where(parcel, still_there).values(noted))
+            return ""
+    return await _signal(client, order_id, "warehouse_event", event)
 
 
 async def _stock(client: Client, row: Row[Any]) -> str:

@@ -22,6 +22,9 @@ class Pulled(Value):
 
 
 class Channel(Protocol):
+    signed: bool
+    """Its webhooks prove who sent them; where they do not, the door asks for an API key with scope ``pos``."""
+
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         """Verifies a webhook and names its fact; header names in lower case. Raises ``errors.Unauthentic``.
 

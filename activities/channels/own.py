@@ -113,6 +113,8 @@ class _Glance(BaseModel):
 
 
 class Own:
+    signed = True
+
     def __init__(self, account: Account) -> None:
         self._account = account
         self._secrets = [account.secrets.get("secret", ""), account.secrets.get("secret_old", "")]

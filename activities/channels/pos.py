@@ -45,6 +45,8 @@ class _Glance(_Sale):
 
 
 class Pos:
+    signed = False
+
     def __init__(self, account: Account) -> None:
         self._account = account
 

@@ -210,6 +210,8 @@ def sign(secret: str, body: bytes) -> str:
 
 
 class Shopify:
+    signed = True
+
     def __init__(self, account: Account) -> None:
         self._account = account
         version = account.settings.get("api_version", "2026-10")

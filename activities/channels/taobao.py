@@ -234,6 +234,8 @@ def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
 
 
 class Taobao:
+    signed = True
+
     def __init__(self, account: Account) -> None:
         self._account = account
         self._top = _Top(account)

@@ -71,13 +71,15 @@ async def login_page(request: Request, done: bool = False) -> str:
         return f"{head}<p>{t('codec.done', speak)}</p>"
     return (
         f"{head}<form method=post><label>{t('codec.key', speak)} "
-        f"<input name=key type=password autocomplete=off required></label> <button>{t('codec.open', speak)}</button></form>"
+        f"<input name=key type=password autocomplete=off required></label> "
+        f"<button>{t('codec.open', speak)}</button></form>"
     )
 
 
 @router.post("/login", summary="Shows the key")
-async def login(key: Annotated[str, Form()]) -> Response:
+async def login(request: Request, key: Annotated[str, Form()]) -> Response:
     await reader(authorization=key)
     answer = RedirectResponse("/codec/login?done=1", 303)
-    answer.set_cookie(COOKIE, key, httponly=True, samesite="strict", max_age=8 * 3600, path="/codec")
+    secure = request.url.scheme == "https"
+    answer.set_cookie(COOKIE, key, httponly=True, secure=secure, samesite="strict", max_age=8 * 3600, path="/codec")
     return answer

@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+import structlog
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from activities import inbox
@@ -14,6 +15,7 @@ from starter.api.problems import Problem
 from starter.api.webhooks import Body
 
 router = APIRouter(prefix="/intake", tags=["intake"])
+log = structlog.get_logger()
 
 
 class Failed(BaseModel):
@@ -56,6 +58,7 @@ async def show(row: int, visitor: Staff) -> FailedRaw:
         found = [each for each in await inbox.failed(connection, 1, row - 1) if each.id == row]
     if not found:
         raise Problem(404, "problem.no_message", {"id": row})
+    log.info("intake.read", actor=visitor.name, row=row)
     return FailedRaw(
         **Failed.model_validate(found[0]._mapping).model_dump(), body=found[0].raw.body.decode(errors="replace")
     )
@@ -65,15 +68,17 @@ async def show(row: int, visitor: Staff) -> FailedRaw:
 async def retry_all(visitor: Staff) -> Retried:
     async with transaction() as connection:
         count = await inbox.retry(connection)
+    log.info("intake.retried", actor=visitor.name, rows=count)
     dispatcher.wake()
     return Retried(retried=count)
 
 
 @router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent")
-async def retry(row: int, request: Request, visitor: Staff, corrected: Body) -> Retried:
+async def retry(row: int, visitor: Staff, corrected: Body) -> Retried:
     async with transaction() as connection:
         count = await inbox.retry(connection, row, corrected or None)
     if not count:
         raise Problem(404, "problem.no_message", {"id": row})
+    log.info("intake.retried", actor=visitor.name, row=row, corrected=bool(corrected))
     dispatcher.wake()
     return Retried(retried=count)

@@ -1,5 +1,6 @@
 """The orders' door: lists for people, and what they ask of an order, answered yes or no at once."""
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,11 +8,12 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import AwareDatetime, BaseModel, JsonValue, create_model
+from fastapi.exceptions import RequestValidationError
+from pydantic import AwareDatetime, BaseModel, JsonValue, ValidationError, create_model
 from sqlalchemy import Row
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities import lists
 from activities.database import transaction
@@ -22,10 +24,14 @@ from models.order import HoldKind, OrderStatus
 from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
+from starter import dispatcher
 from starter.api.access import Reader, Staff
-from starter.api.problems import Problem, lang
+from starter.api.problems import SOON, Problem, lang
 
 router = APIRouter(prefix="/orders", tags=["orders"])
+
+PATIENCE_SECONDS = 30
+"""How long an order may take to answer: its warehouses may have to be asked first."""
 
 
 class OrderSummary(BaseModel):
@@ -256,9 +262,12 @@ def _door(action: Action, model: type[requests.Request]) -> None:
         body: body_model | None = None,  # type: ignore[valid-type]
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Answer:
-        asked = body.model_dump(exclude_none=True) if body is not None else {}  # type: ignore[attr-defined]
+        asked: dict[str, Any] = body.model_dump(exclude_none=True) if body is not None else {}
         request_id = asked.pop("request_id", None) or idempotency_key or str(uuid4())
-        wish = model.model_validate(asked | {"request_id": request_id, "actor": visitor.name})
+        try:
+            wish = model.model_validate(asked | {"request_id": request_id, "actor": visitor.name})
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
         return await ask(request.app.state.temporal, order_id, action, wish)
 
     router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(act)
@@ -269,27 +278,32 @@ for _action, _model in _ACTS.items():
 
 
 async def ask(client: Client, order_id: str, action: Action, wish: requests.Request) -> Answer:
-    """Asks the order's workflow. Raises a 409 with the reason where it says no, 404 where there is no such order."""
+    """Asks the order's workflow. Raises a 409 with the reason where it says no, 404 where there is no such order,
+    503 where the engine does not answer in time: asked again under the same id it counts once."""
     handle = client.get_workflow_handle(order_id)
     try:
-        answer = await handle.execute_update(action.value, wish, id=wish.request_id, result_type=Answer)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer: Answer = await handle.execute_update(action.value, wish, id=wish.request_id, result_type=Answer)
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None
         answer = Answer.model_validate(error.cause.details[0])
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        answer = await _ended(order_id, action)
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=wish.request_id) from None
+    except (RPCError, RuntimeError) as error:
+        if not dispatcher.ended(error):
+            raise Problem(503, "problem.engine_down", headers=SOON, request_id=wish.request_id) from None
+        answer = requests.no(f"refused.{action}", status=await _status(order_id))
     if not answer.accepted:
-        actions = sorted(SUPPORTED[OrderStatus(str(answer.params.get("status", OrderStatus.ALLOCATED)))])
+        status = OrderStatus(str(answer.params.get("status") or await _status(order_id)))
+        actions = sorted(SUPPORTED[status])
         raise Problem(409, answer.reason, answer.params, reason=answer.reason, supported_actions=actions)
     return answer
 
 
-async def _ended(order_id: str, action: Action) -> Answer:
+async def _status(order_id: str) -> str:
     async with transaction() as connection:
         row = await lists.order(connection, order_id)
     if row is None:
         raise Problem(404, "problem.no_order", {"order": order_id})
-    return requests.no(f"refused.{action}", status=row.status)
+    return str(row.status)

@@ -6,12 +6,10 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from temporalio.service import RPCError
 
 from activities.inventory import NotAllowed
 from models.i18n import negotiate, t
@@ -29,6 +27,8 @@ _KINDS = {
     422: "invalid",
     503: "unavailable",
 }
+
+SOON = {"Retry-After": "2"}
 
 
 class Problem(Exception):
@@ -70,7 +70,7 @@ def _answer(
     )
 
 
-def _fields(error: ValidationError | RequestValidationError) -> list[dict[str, str]]:
+def _fields(error: RequestValidationError) -> list[dict[str, str]]:
     places = ("body", "query", "path", "header")
     return [
         {
@@ -98,8 +98,7 @@ def install(app: FastAPI) -> None:
         return _answer(request, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    @app.exception_handler(ValidationError)
-    async def invalid(request: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = _fields(error)
         detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
         return _answer(request, 422, detail, errors=fields)
@@ -109,15 +108,12 @@ def install(app: FastAPI) -> None:
         fields = [{"field": error.field, "message": error.reason}]
         return _answer(request, 422, str(error), errors=fields)
 
-    @app.exception_handler(RPCError)
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
-    @app.exception_handler(RuntimeError)
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("api.unavailable", error=type(error).__name__)
-        return _answer(request, 503, headers={"Retry-After": "2"})
+        return _answer(request, 503, headers=SOON)
 
-    @app.exception_handler(DBAPIError)
     @app.exception_handler(Exception)
     async def failure(request: Request, error: Exception) -> JSONResponse:
         log.error("api.error", error=type(error).__name__)

@@ -12,6 +12,7 @@ from models.intake import Lane, Raw, Receipt
 from models.requests import WarehouseEvent, WarehouseEventKind, Weight
 from starter import dispatcher
 from starter.api.access import Storekeeper
+from starter.api.webhooks import known
 
 router = APIRouter(prefix="/warehouses", tags=["warehouses"])
 
@@ -30,6 +31,7 @@ class EventBody(Value):
 @router.post("/{warehouse}/events", status_code=202, summary="Accepted, rejected, picked, shipped out with weight")
 async def events(warehouse: str, body: EventBody | list[EventBody], visitor: Storekeeper) -> dict[str, int]:
     """One event or a list of them; answers how many were new."""
+    await known(Lane.WAREHOUSE, "wms", warehouse)
     told = body if isinstance(body, list) else [body]
     new = 0
     async with transaction() as connection:

@@ -48,14 +48,12 @@ async def known(lane: Lane, source: str, name: str) -> Account:
 @router.post("/channels/{source}/{shop}/webhook", status_code=202, summary="A channel tells of an order")
 async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
     """Signed as the channel signs; a shop counter shows an API key with scope ``pos`` instead."""
-    ours = await known(Lane.CHANNEL, source, shop)
-    actor = await _till(request) if ours.settings.get("api_key") else ""
+    adapter = channel(await known(Lane.CHANNEL, source, shop))
+    actor = "" if adapter.signed else await _till(request)
     try:
-        receipt = channel(ours).receive(request.headers, raw)
+        receipt = adapter.receive(request.headers, raw)
     except Unauthentic:
         raise Problem(401, "problem.bad_signature") from None
-    except ModuleNotFoundError:
-        raise Problem(404, "problem.no_account", {"source": source, "account": shop}) from None
     async with transaction() as connection:
         new = await inbox.accept(
             connection, Lane.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
@@ -76,9 +74,8 @@ async def _till(request: Request) -> str:
 
 @router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels")
 async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
-    """Known by the secret in its path, and by its signature where the carrier signs; answered as the carrier expects."""
-    ours = await known(Lane.CARRIER, source, name)
-    adapter = carrier(ours)
+    """Known by the secret in its path, and its signature where the carrier signs; answered as the carrier expects."""
+    adapter = carrier(await known(Lane.CARRIER, source, name))
     headers = {key: value for key, value in request.headers.items() if key == "content-type"}
     try:
         receipt = adapter.receive(request.headers, raw, secret)

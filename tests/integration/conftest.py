@@ -1,0 +1,32 @@
+"""The API of the tests: real database, real engine, a shop of our own."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from temporalio.client import Client
+
+from models.intake import Lane
+from models.settings import settings
+from tests.doors import SECRET, open_account, open_door
+from workers.client import connect
+from workers.embedded import Temporal
+
+
+@pytest.fixture
+async def temporal(
+    database: str, temporal_server: Temporal, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Client:
+    """A client of the engine; the test's orders are on a task queue of their own."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
+    monkeypatch.setenv("HENGDAN_TASK_QUEUE", request.node.name)
+    settings.cache_clear()
+    return await connect()
+
+
+@pytest.fixture
+async def door(temporal: Client) -> AsyncIterator[httpx.AsyncClient]:
+    """The API with its dispatcher, and the own-site shop ``web``."""
+    await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+    async with open_door() as client:
+        yield client
