@@ -1,6 +1,9 @@
 """Alembic's environment: the tables of the language, against the database it is given."""
 
+from typing import Literal
+
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import create_engine, pool
 from sqlmodel import SQLModel
 
@@ -9,7 +12,7 @@ from models import fulfillment as _fulfillment  # noqa: F401
 from models.vault import Sealed
 
 
-def render_item(kind: str, item: object, autogen_context: object) -> str | bool:
+def render_item(kind: str, item: object, autogen_context: AutogenContext) -> str | Literal[False]:
     """A sealed column is bytes to the database."""
     return "sa.LargeBinary()" if kind == "type" and isinstance(item, Sealed) else False
 
