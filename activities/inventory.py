@@ -179,6 +179,22 @@ async def ship(connection: AsyncConnection, order_id: str, fulfillment: Fulfillm
     await move(connection, _moves(MovementKind.SHIPPED, _ENDED, order_id, [fulfillment]))
 
 
+async def find(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
+    """Goods left that were never received, as presale may have it: enters what the books lack as an adjustment."""
+    wanted = {each.sku: each for each in _moves(MovementKind.ADJUSTED, "found", order_id, [fulfillment])}
+    there = {
+        each.sku: each.on_hand for each in await levels(connection, wanted) if each.warehouse == fulfillment.warehouse
+    }
+    found = [
+        each.model_copy(
+            update={"quantity": each.quantity - there.get(sku, 0), "reason": "shipped before it was received"}
+        )
+        for sku, each in wanted.items()
+        if each.quantity > there.get(sku, 0)
+    ]
+    await move(connection, found)
+
+
 async def restock(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
     """The goods came back."""
     returned = _moves(MovementKind.RETURNED, "returned", order_id, [fulfillment])

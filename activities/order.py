@@ -81,10 +81,16 @@ async def revise(state: OrderState, at: Moment) -> Revised:
 
 @activity.defn
 async def ship(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
-    """The goods have left: takes them off the stock."""
-    async with transaction() as connection:
-        await inventory.ship(connection, snapshot.order_id, fulfillment)
-        await projection.write(connection, snapshot)
+    """The goods have left: takes them off the stock, also where the books did not have them."""
+    try:
+        async with transaction() as connection:
+            await inventory.ship(connection, snapshot.order_id, fulfillment)
+            await projection.write(connection, snapshot)
+    except inventory.NotAllowed:
+        async with transaction() as connection:
+            await inventory.find(connection, snapshot.order_id, fulfillment)
+            await inventory.ship(connection, snapshot.order_id, fulfillment)
+            await projection.write(connection, snapshot)
 
 
 @activity.defn

@@ -280,3 +280,12 @@ async def test_what_an_operator_reads_says_where_it_stands(lives: Lives) -> None
         assert words in shown
     await life.ask("reject", Reject(request_id=request_id()))
     await life.end()
+
+
+async def test_presale_goods_shipped_before_they_were_received_leave_the_books_in_order(lives: Lives) -> None:
+    await lives.receive("SH", "P001", 1)
+    life = await lives.start(an_order("23", line(1, "P001", 3)))
+    assert await life.deliver() is OrderStatus.COMPLETED
+    level = await lives.level("SH", "P001")
+    assert (level.on_hand, level.allocated) == (0, 0)
+    await lives.balanced()
