@@ -40,7 +40,7 @@ async def open_door() -> AsyncIterator[httpx.AsyncClient]:
         config = uvicorn.Config(create_app(), log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve([listener]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:
             async with httpx.AsyncClient(
@@ -99,7 +99,7 @@ async def rows(**wanted: Any) -> list[Any]:
 async def until(look: Callable[[], Awaitable[Found]], seconds: float = 15) -> Found:
     """What ``look`` finds, as soon as it finds something."""
     async with asyncio.timeout(seconds):
-        while not (found := await look()):
+        while not (found := await look()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return found
 

@@ -1,0 +1,489 @@
+"""From the inbox into the engine: whose turn it is, what a later message amounts to, and what survives what."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import insert, select, update
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities import inbox, projection
+from activities.database import transaction
+from models.fulfillment import FulfillmentRow, ScanRow
+from models.intake import InboxRow, InboxState, Lane, Raw, Receipt
+from models.order import NORMAL, SEARCH_ATTRIBUTES, URGENT, AlertRow, OrderRow
+from models.settings import settings
+from starter import dispatcher
+from starter.dispatcher import EngineDown, take
+from tests.doors import PHONE, SECRET, open_account, rows, runs, sale, until
+from workers.client import HASTY, connect, data_converter
+from workers.embedded import Postgres, start_temporal
+
+pytestmark = pytest.mark.usefixtures("temporal")
+
+PENDING, STARTED, DONE, FAILED = InboxState.PENDING, InboxState.STARTED, InboxState.DONE, InboxState.FAILED
+
+
+@pytest.fixture(autouse=True)
+async def shop(temporal: Client) -> None:
+    await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+
+
+def window(orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HENGDAN_INTAKE_WINDOW", str(orders))
+    settings.cache_clear()
+
+
+async def keep(told: dict[str, Any], shop: str = "web", priority: int = NORMAL) -> str:
+    """Into the inbox, as the door does it; the order's id."""
+    receipt = Receipt(fact_key=told["event_id"], topic="order", priority=priority)
+    raw = Raw.model_construct(body=json.dumps(told).encode(), headers={})
+    async with transaction() as connection:
+        await inbox.accept(connection, Lane.CHANNEL, "own", shop, receipt, raw)
+    return f"order:own:{shop}:{told['order_no']}"
+
+
+async def keep_other(lane: Lane, source: str, account: str, body: bytes, order_id: str | None = None) -> None:
+    raw = Raw.model_construct(body=body, headers={})
+    async with transaction() as connection:
+        await inbox.accept(connection, lane, source, account, Receipt(fact_key=str(hash(body))), raw)
+        await connection.execute(update(InboxRow).where(InboxRow.lane == lane).values(order_id=order_id))  # type: ignore[arg-type]
+
+
+async def begun(orders: int = 0) -> Counter[str]:
+    """How many orders of each shop have entered the engine; ``orders`` of them are to be there."""
+    found = [row.account for row in await rows() if row.started_at is not None]
+    assert len(found) == orders
+    return Counter(found)
+
+
+async def rests(shop: str) -> None:
+    """An order of the shop comes to rest."""
+    entering = await rows(state=STARTED, account=shop)
+    async with transaction() as connection:
+        await projection.at_rest(connection, entering[0].order_id)
+
+
+async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:
+    """What an order was told, in turn."""
+    told = []
+    async for event in client.get_workflow_handle(order_id).fetch_history_events():
+        if event.HasField("workflow_execution_signaled_event_attributes"):
+            signal = event.workflow_execution_signaled_event_attributes
+            (request,) = await client.data_converter.decode(list(signal.input.payloads))
+            told.append((signal.signal_name, request))
+    return told
+
+
+async def known(client: Client, order_id: str) -> bool:
+    try:
+        await client.get_workflow_handle(order_id).describe()
+    except RPCError:
+        return False
+    return True
+
+
+async def alerts() -> list[str]:
+    async with transaction() as connection:
+        return list(await connection.scalars(select(AlertRow.kind)))
+
+
+async def test_an_order_enters_with_what_operators_look_for(temporal: Client) -> None:
+    order_id = await keep(sale(urgent=True), priority=URGENT)
+    await take(temporal)
+    described = await temporal.get_workflow_handle(order_id).describe()
+    attributes = {pair.key.name: pair.value for pair in described.typed_search_attributes}
+    promised = datetime(2026, 11, 23, 10, tzinfo=UTC)
+    expected = {"Channel": "own", "Shop": "web", "OrderStatus": "received", "OrderPriority": 1, "PromisedBy": promised}
+    assert attributes == expected
+    assert set(attributes) <= set(SEARCH_ATTRIBUTES)
+    priority = described.raw_description.workflow_execution_info.priority
+    assert (priority.priority_key, priority.fairness_key) == (URGENT, "own:web")
+    summary = await described.static_summary() or ""
+    assert "168.60" in summary
+    assert PHONE not in summary
+    assert "李雷" not in summary
+
+
+async def test_urgent_ones_go_first_then_each_shop_in_turn(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    window(5, monkeypatch)
+    await open_account(Lane.CHANNEL, "own", "small", secret=SECRET)
+    for _ in range(6):
+        await keep(sale())
+    for _ in range(3):
+        await keep(sale(), "small")
+    urgent = await keep(sale(), priority=URGENT)
+    await take(temporal)
+    assert await begun(5) == {"web": 3, "small": 2}
+    assert [row.order_id for row in await rows(state=STARTED, priority=URGENT)] == [urgent]
+
+
+async def test_a_flood_of_one_shop_makes_room_for_another(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    window(4, monkeypatch)
+    await open_account(Lane.CHANNEL, "own", "small", secret=SECRET)
+    for _ in range(12):
+        await keep(sale())
+    await take(temporal)
+    assert await begun(4) == {"web": 4}
+    for _ in range(3):
+        await keep(sale(), "small")
+    for small in (1, 2):
+        await rests("web")
+        await take(temporal)
+        assert await begun(4 + small) == {"web": 4, "small": small}
+    await rests("web")
+    await take(temporal)
+    assert await begun(7) == {"web": 5, "small": 2}
+
+
+async def test_no_more_enter_than_the_engine_can_take(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    window(3, monkeypatch)
+    for _ in range(5):
+        await keep(sale())
+    await take(temporal)
+    await take(temporal)
+    await begun(3)
+    async with transaction() as connection:  # stuck for a minute: no longer a matter of pace
+        stuck = datetime.now(UTC) - timedelta(minutes=1)
+        await connection.execute(update(InboxRow).where(InboxRow.state == STARTED).values(started_at=stuck))  # type: ignore[arg-type]
+    await take(temporal)
+    await begun(5)
+
+
+LATER: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
+    "paid": (
+        {"paid_at": None},
+        {"paid_at": "2026-11-20T13:00:00Z"},
+        [("payment", {"paid_at": "2026-11-20T13:00:00Z"})],
+    ),
+    "moved": (
+        {},
+        {"recipient": {"name": "李雷", "phone": PHONE, "province": "广东省", "city": "深圳市", "street": "新路2号"}},
+        [("modify", {"lines": []})],
+    ),
+    "fewer": (
+        {},
+        {"lines": [{"line_no": "a", "sku": "A001", "quantity": 1, "unit_price": "59.00"}]},
+        [("modify", {"recipient": None, "lines": [{"line_no": "a", "quantity": 1}, {"line_no": "b", "quantity": 0}]})],
+    ),
+    "cancelled": (
+        {},
+        {"cancelled_at": "2026-11-20T13:00:00Z", "cancel_reason": "changed my mind"},
+        [("cancel", {"reason": "changed my mind"})],
+    ),
+    "nothing": ({}, {}, []),
+}
+
+
+@pytest.mark.parametrize("change", LATER)
+async def test_what_the_channel_says_later_reaches_the_order_once(temporal: Client, change: str) -> None:
+    first, later, expected = LATER[change]
+    order_id = await keep(created := sale(**first))
+    await take(temporal)
+    fact = sale(**{**created, **later, "event_id": f"later-{change}"} | {"updated_at": sale()["updated_at"]})
+    await keep(fact)
+    await keep({**fact, "event_id": "the same again"})
+    await take(temporal)
+    told = await signals(temporal, order_id)
+    assert [name for name, _ in told] == [name for name, _ in expected]
+    for (_, request), (_, fields) in zip(told, expected, strict=True):
+        assert request.items() >= fields.items()
+        assert f"later-{change}" in request["request_id"]
+        assert request["actor"] == "channel:own"
+    assert [row.state for row in await rows()] == [STARTED, DONE, DONE]
+
+
+async def test_an_older_word_changes_nothing(temporal: Client) -> None:
+    older = sale(paid_at=None)
+    newer = {**sale(older["order_no"]), "urgent": False}
+    order_id = await keep(newer)
+    await take(temporal)
+    await keep({**older, "recipient": {**older["recipient"], "street": "旧路9号"}})
+    await take(temporal)
+    await keep({**newer, "event_id": "again", "updated_at": sale()["updated_at"]})
+    await take(temporal)
+    assert await signals(temporal, order_id) == []
+    assert [row.state for row in await rows()] == [STARTED, DONE, DONE]
+
+
+async def test_messages_of_one_order_that_wait_together_take_effect_in_turn(temporal: Client) -> None:
+    created = sale(paid_at=None)
+    paid = sale(created["order_no"])
+    cancelled = sale(created["order_no"], cancelled_at="2026-11-20T13:00:00Z")
+    for told in (cancelled, paid, created):
+        order_id = await keep(told)
+    await take(temporal)
+    assert [name for name, _ in await signals(temporal, order_id)] == ["payment", "cancel"]
+    assert Counter(row.state for row in await rows()) == {STARTED: 1, DONE: 2}
+
+
+async def test_a_line_added_later_raises_an_alert(temporal: Client) -> None:
+    created = sale()
+    await keep(created)
+    await take(temporal)
+    more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
+    await keep({**sale(created["order_no"]), "lines": more})
+    await take(temporal)
+    assert await alerts() == ["alert.lines_added"]
+
+
+async def test_what_was_cancelled_before_we_heard_of_it_never_begins(temporal: Client) -> None:
+    created = sale()
+    order_id = await keep(sale(created["order_no"], cancelled_at="2026-11-20T13:00:00Z"))
+    await take(temporal)
+    await keep(created)
+    await take(temporal)
+    assert not await known(temporal, order_id)
+    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "cancelled before it reached us")}
+
+
+async def test_a_message_for_an_order_that_has_ended_is_noted(temporal: Client) -> None:
+    created = sale(paid_at=None)
+    order_id = await keep(created)
+    await take(temporal)
+    await temporal.get_workflow_handle(order_id).terminate()
+    await admitted(order_id)
+    await keep(sale(created["order_no"]))
+    await take(temporal)
+    row = (await rows())[-1]
+    assert (row.state, row.reason) == (DONE, "payment: the order has ended")
+    assert await alerts() == ["alert.paid_after_end"]
+
+
+async def test_dying_between_the_start_and_its_mark_starts_nothing_twice(temporal: Client) -> None:
+    order_id = await keep(sale())
+    await take(temporal)
+    async with transaction() as connection:
+        await connection.execute(update(InboxRow).values(state=PENDING, started_at=None))
+    await take(temporal)
+    assert await signals(temporal, order_id) == []
+    assert [row.state for row in await rows()] == [DONE]
+
+
+async def test_dying_between_the_mark_and_the_start_loses_nothing(temporal: Client) -> None:
+    nowhere = await connect_nowhere()
+    order_id = await keep(sale())
+    with pytest.raises(EngineDown):
+        await take(nowhere)
+    async with transaction() as connection:
+        long_ago = datetime.now(UTC) - timedelta(minutes=1)
+        lost = {"state": STARTED, "started_at": long_ago, "order_id": order_id}
+        await connection.execute(update(InboxRow).values(lost))
+    assert not await known(temporal, order_id)
+    dispatching = asyncio.create_task(dispatcher.run(temporal))
+    try:
+        await until(lambda: known(temporal, order_id))
+    finally:
+        await stop(dispatching)
+
+
+async def connect_nowhere() -> Client:
+    """A client of an engine that is down."""
+    return await Client.connect("127.0.0.1:1", lazy=True, retry_config=HASTY, data_converter=data_converter())
+
+
+async def stop(*dispatching: "asyncio.Task[None]") -> None:
+    for each in dispatching:
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
+
+
+async def test_what_breaks_its_adapter_or_its_shop_does_not_stop_the_others(temporal: Client) -> None:
+    await open_account(Lane.CHANNEL, "nosuch", "x")
+    await open_account(Lane.CHANNEL, "own", "wrong", secret=SECRET, settings={"policy": {"grace": "soon"}})
+    async with transaction() as connection:
+        raw = Raw.model_construct(body=b"{}", headers={})
+        await inbox.accept(connection, Lane.CHANNEL, "nosuch", "x", Receipt(fact_key="1"), raw)
+        await inbox.accept(connection, Lane.CHANNEL, "own", "gone", Receipt(fact_key="1"), raw)
+    await keep(sale(), "wrong")
+    good = await keep(sale())
+    await take(temporal)
+    assert await runs(temporal, good) == "RUNNING"
+    states = {row.account: (row.state, row.field) for row in await rows()}
+    assert states == {"x": (FAILED, ""), "gone": (FAILED, ""), "wrong": (FAILED, "grace"), "web": (STARTED, "")}
+    assert all(row.reason for row in await rows(state=FAILED))
+
+
+async def test_while_the_engine_is_down_everything_waits_and_then_goes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_temporal(tmp_path, search_attributes=SEARCH_ATTRIBUTES, ui=False, port=0) as engine:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", engine.address)
+        client = await connect(lazy=True, retry=HASTY)
+        before = await keep(created := sale(paid_at=None))
+        dispatching = asyncio.create_task(dispatcher.run(client))
+        await until(lambda: rows(state=STARTED))
+        engine.stop()
+        later = [await keep(sale()) for _ in range(3)]
+        await keep(sale(created["order_no"]))
+        dispatcher.wake()
+        await asyncio.sleep(1)
+        assert len(await rows(state=PENDING)) + len(await rows(state=STARTED)) == 5
+    with start_temporal(tmp_path, search_attributes=SEARCH_ATTRIBUTES, ui=False, port=0) as engine:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", engine.address)
+
+        async def drained() -> bool:
+            return not await rows(state=PENDING)
+
+        try:
+            await until(drained)
+            again = await connect()
+            assert [name for name, _ in await signals(again, before)] == ["payment"]
+            assert [await runs(again, each) for each in later] == ["RUNNING"] * 3
+        finally:
+            await stop(dispatching)
+
+
+async def test_one_dispatches_at_a_time_and_another_takes_over(
+    temporal: Client, database: str, postgres_server: Postgres
+) -> None:
+    name = database.rpartition("/")[2]
+    query = (
+        "SELECT pid FROM pg_locks JOIN pg_database d ON d.oid = database "
+        "WHERE locktype = 'advisory' AND granted AND datname = %s"
+    )
+    with psycopg.connect(postgres_server.url, autocommit=True) as admin:
+
+        async def holders() -> Sequence[int]:
+            return [pid for (pid,) in admin.execute(query, [name])]
+
+        one, other = (asyncio.create_task(dispatcher.run(temporal)) for _ in range(2))
+        try:
+            await until(holders)
+            await asyncio.sleep(0.2)
+            assert len(await holders()) == 1
+            await stop(one)
+            (holder,) = await until(holders)
+            await keep(sale())
+            await until(lambda: rows(state=STARTED))
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            await keep_again()
+            await until(lambda: _started(2))
+            assert holder not in await holders()
+        finally:
+            await stop(one, other)
+        assert not await holders()
+
+
+async def keep_again() -> None:
+    """The pool may still hold a dead connection or two."""
+    for _ in range(20):
+        with suppress(Exception):
+            await keep(sale())
+            return
+    raise AssertionError("no database")
+
+
+async def _started(orders: int) -> bool:
+    return len(await rows(state=STARTED)) == orders
+
+
+async def admitted(order_id: str) -> None:
+    """The order's row, as its workflow writes it first."""
+    now = datetime.now(UTC)
+    _, channel, shop, number = order_id.split(":")
+    async with transaction() as connection:
+        await connection.execute(
+            insert(OrderRow).values(
+                id=order_id,
+                channel=channel,
+                shop=shop,
+                channel_order_no=number,
+                status="allocated",
+                holds=[],
+                lines=[],
+                origin={},
+                custom={},
+                currency="CNY",
+                total=1,
+                placed_at=now,
+                updated_at=now,
+            )
+        )
+
+
+async def parcel(order_id: str, waybill_no: str = "SF1") -> None:
+    """A fulfillment order of the order, at warehouse SH."""
+    await admitted(order_id)
+    now = datetime.now(UTC)
+    async with transaction() as connection:
+        await connection.execute(
+            insert(FulfillmentRow).values(
+                id=f"{order_id}:1",
+                order_id=order_id,
+                warehouse="SH",
+                lines=[],
+                status="open",
+                request_status="submitted",
+                carrier="sf",
+                waybill_no=waybill_no,
+                updated_at=now,
+            )
+        )
+
+
+async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Client) -> None:
+    await open_account(Lane.CARRIER, "sf", "default", push_secret="s3cret")
+    order_id = await keep(sale())
+    await take(temporal)
+    await parcel(order_id)
+    routes = [
+        {
+            "mailno": "SF1",
+            "acceptTime": f"2026-11-20 1{hour}:00:00",
+            "opCode": code,
+            "id": str(hour),
+            "acceptAddress": "上海",
+        }
+        for hour, code in enumerate(("50", "30", "31", "44", "80"))
+    ]
+    for body in (routes[3:], routes[:4], [{**routes[0], "mailno": "SF9"}]):
+        await keep_other(Lane.CARRIER, "sf", "default", json.dumps({"Body": {"WaybillRoute": body}}).encode())
+    await take(temporal)
+    async with transaction() as connection:
+        kept = Counter(await connection.scalars(select(ScanRow.waybill_no)))
+    assert kept == {"SF1": 5, "SF9": 1}
+    told = await signals(temporal, order_id)
+    assert {(name, request["status"]) for name, request in told} == {("tracking", "delivered")}
+    assert {row.reason for row in await rows(lane=Lane.CARRIER, state=DONE)} == {"", "no parcel of ours"}
+
+
+async def test_a_warehouse_wakes_the_order_only_to_ship_or_to_reject(temporal: Client) -> None:
+    order_id = await keep(sale())
+    await take(temporal)
+    await parcel(order_id)
+    event = {"request_id": "1", "actor": "sh", "fulfillment_id": f"{order_id}:1", "at": "2026-11-20T10:00:00Z"}
+
+    async def tell(kind: str, warehouse: str = "SH") -> Any:
+        body = json.dumps({**event, "kind": kind, "request_id": f"{kind}{warehouse}"}).encode()
+        await keep_other(Lane.WAREHOUSE, "wms", warehouse, body)
+        await take(temporal)
+        async with transaction() as connection:
+            return (await connection.execute(select(FulfillmentRow.request_status, FulfillmentRow.status))).one()  # type: ignore[call-overload]
+
+    assert await tell("accepted") == ("accepted", "open")
+    assert await tell("picked") == ("accepted", "in_progress")
+    assert await signals(temporal, order_id) == []
+    await tell("shipped", "GZ")
+    assert await signals(temporal, order_id) == []
+    assert [row.field for row in await rows(state=FAILED)] == ["fulfillment_id"]
+    await tell("shipped")
+    ((name, request),) = await signals(temporal, order_id)
+    assert (name, request["kind"]) == ("warehouse_event", "shipped")
+
+
+async def test_stock_that_arrives_wakes_who_waits_for_it(temporal: Client) -> None:
+    order_id = await keep(sale())
+    await take(temporal)
+    await keep_other(Lane.STOCK, "stock", "", b"{}", order_id)
+    await take(temporal)
+    assert [name for name, _ in await signals(temporal, order_id)] == ["stock_arrived"]
