@@ -122,4 +122,5 @@ async def counts(connection: AsyncConnection) -> dict[str, int]:
 
 
 async def _all(connection: AsyncConnection, query: Select[Any]) -> Rows:
-    return (await connection.execute(query)).all()
+    rows: Rows = (await connection.execute(query)).all()
+    return rows

@@ -19,6 +19,9 @@ from models.order import ChannelOrder, Hold, HoldKind, OrderRow
 from models.state import Admitted, Allocated, OrderState, Snapshot
 from models.vault import keyring
 
+_orders = OrderRow.__table__  # type: ignore[attr-defined]
+_scans = ScanRow.__table__  # type: ignore[attr-defined]
+
 
 class Revised(Value):
     """A modified order as cleansed, with what now holds it."""
@@ -39,14 +42,15 @@ async def admit(state: OrderState, at: Moment) -> Admitted:
     """Cleanses, reviews and records a new order, and allocates it at once where nothing stands in its way."""
     order = state.order = cleansing.standardise(state.order)
     async with transaction() as connection:
-        await connection.execute(insert(OrderRow).values(_row(order, at)).on_conflict_do_nothing())
+        await connection.execute(insert(_orders).values(_row(order, at)).on_conflict_do_nothing())
         holds = [*await _doubts(connection, order, at), *review.decide(order, state.policy, at)]
         grace_until = at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
         admitted = Admitted(at=at, order=order, holds=tuple(holds), grace_until=grace_until)
         state.admit(admitted)
         if state.end is None and not state.blocked:
-            admitted = admitted.model_copy(update={"allocated": await _allocate(connection, state, at)})
-            state.plan(admitted.allocated)
+            allocated = await _allocate(connection, state, at)
+            admitted = admitted.model_copy(update={"allocated": allocated})
+            state.plan(allocated)
         await projection.write(connection, state.snapshot(at))
     return admitted
 
@@ -75,7 +79,7 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     async with transaction() as connection:
         holds = await _doubts(connection, order, at)
         changes = {key: value for key, value in _row(order, at).items() if key in _MODIFIABLE}
-        await connection.execute(update(OrderRow).where(OrderRow.id == order.order_id).values(changes))  # type: ignore[arg-type]
+        await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
     return Revised(order=order, holds=tuple(holds))
 
 
@@ -113,9 +117,9 @@ async def settle(snapshot: Snapshot) -> None:
 async def sightings(waybill_nos: list[str]) -> list[Sighting]:
     """When each parcel was last seen, of those seen at all."""
     query = (
-        select(ScanRow.waybill_no, func.max(ScanRow.at).label("at"))
-        .where(ScanRow.waybill_no.in_(waybill_nos))  # type: ignore[attr-defined]
-        .group_by(ScanRow.waybill_no)
+        select(_scans.c.waybill_no, func.max(_scans.c.at).label("at"))
+        .where(_scans.c.waybill_no.in_(waybill_nos))
+        .group_by(_scans.c.waybill_no)
     )
     async with transaction() as connection:
         return [Sighting(waybill_no=row.waybill_no, at=row.at) for row in await connection.execute(query)]

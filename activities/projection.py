@@ -12,6 +12,12 @@ from models.intake import InboxRow, InboxState
 from models.order import Alert, AlertRow, Entry, OrderRow, OrderStatus, TimelineRow
 from models.state import Snapshot
 
+_orders = OrderRow.__table__  # type: ignore[attr-defined]
+_fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_timeline = TimelineRow.__table__  # type: ignore[attr-defined]
+_alerts = AlertRow.__table__  # type: ignore[attr-defined]
+_inbox = InboxRow.__table__  # type: ignore[attr-defined]
+
 _BUSY = frozenset({OrderStatus.RECEIVED, OrderStatus.ALLOCATED})
 """In these an order still has work in the engine; in every other it rests."""
 
@@ -29,15 +35,13 @@ async def write(connection: AsyncConnection, snapshot: Snapshot) -> None:
         "revision": snapshot.revision,
     }
     written = await connection.execute(
-        update(OrderRow)
-        .where(OrderRow.id == snapshot.order_id, OrderRow.revision < snapshot.revision)  # type: ignore[arg-type]
-        .values(changes)
+        update(_orders).where(_orders.c.id == snapshot.order_id, _orders.c.revision < snapshot.revision).values(changes)
     )
     if written.rowcount:
         for each in snapshot.fulfillments:
             await connection.execute(
-                update(FulfillmentRow)
-                .where(FulfillmentRow.id == each.id)  # type: ignore[arg-type]
+                update(_fulfillments)
+                .where(_fulfillments.c.id == each.id)
                 .values(
                     status=each.status,
                     tracking=each.tracking,
@@ -58,20 +62,20 @@ async def add_entries(connection: AsyncConnection, order_id: str, entries: Seque
     """Appends to the timeline; an entry already there stays as it is."""
     if entries:
         rows = [{"order_id": order_id, **entry.model_dump()} for entry in entries]
-        await connection.execute(insert(TimelineRow).values(rows).on_conflict_do_nothing())
+        await connection.execute(insert(_timeline).values(rows).on_conflict_do_nothing())
 
 
 async def raise_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> None:
     if alerts:
         rows = [{**alert.model_dump(), "raised_at": datetime.now(UTC)} for alert in alerts]
-        await connection.execute(insert(AlertRow).values(rows).on_conflict_do_nothing())
+        await connection.execute(insert(_alerts).values(rows).on_conflict_do_nothing())
 
 
 async def close_alerts(connection: AsyncConnection, order_id: str) -> None:
     """An order that is over needs nobody any more."""
     await connection.execute(
-        update(AlertRow)
-        .where(AlertRow.order_id == order_id, AlertRow.closed_at.is_(None))  # type: ignore[arg-type, union-attr]
+        update(_alerts)
+        .where(_alerts.c.order_id == order_id, _alerts.c.closed_at.is_(None))
         .values(closed_at=datetime.now(UTC))
     )
 
@@ -79,7 +83,7 @@ async def close_alerts(connection: AsyncConnection, order_id: str) -> None:
 async def at_rest(connection: AsyncConnection, order_id: str) -> None:
     """The order waits for the world: the dispatcher may let another one in."""
     await connection.execute(
-        update(InboxRow)
-        .where(InboxRow.order_id == order_id, InboxRow.state == InboxState.STARTED)  # type: ignore[arg-type]
+        update(_inbox)
+        .where(_inbox.c.order_id == order_id, _inbox.c.state == InboxState.STARTED)
         .values(state=InboxState.DONE)
     )

@@ -111,8 +111,6 @@ class WarehouseRow(SQLModel, table=True):
     sender: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "warehouses.sender")))
     carrier: str
     """The carrier account that picks up here by default."""
-    system_url: str
-    """Where its warehouse system listens."""
     closed: bool = False
 
 

@@ -106,7 +106,6 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="上海市",
         rank=10,
         carrier="sf",
-        system_url="",
         sender=Recipient(
             name="恒单上海仓",
             phone="02150000001",
@@ -123,7 +122,6 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="广东省",
         rank=20,
         carrier="sf",
-        system_url="",
         sender=Recipient(
             name="恒单广州仓",
             phone="02050000002",
@@ -140,7 +138,6 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="北京市",
         rank=30,
         carrier="yto",
-        system_url="",
         sender=Recipient(
             name="恒单北京仓",
             phone="01050000003",
@@ -157,7 +154,6 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="四川省",
         rank=40,
         carrier="yto",
-        system_url="",
         sender=Recipient(
             name="恒单成都仓",
             phone="02850000004",
@@ -170,11 +166,8 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
 )
 
 
-async def seed(connection: AsyncConnection, system_url: str = "") -> None:
-    """Writes the catalogue and the warehouses, leaving what is there as it is.
-
-    ``system_url`` is where every warehouse's system listens.
-    """
+async def seed(connection: AsyncConnection) -> None:
+    """Writes the catalogue and the warehouses, leaving what is there as it is."""
     skus = [
         {
             "sku": sku,
@@ -192,6 +185,6 @@ async def seed(connection: AsyncConnection, system_url: str = "") -> None:
         for bundle, components in BUNDLES.items()
         for sku, quantity in components.items()
     ]
-    warehouses = [{**row.model_dump(), "sender": row.sender, "system_url": system_url} for row in WAREHOUSES]
+    warehouses = [{**row.model_dump(), "sender": row.sender} for row in WAREHOUSES]
     for table, rows in ((SkuRow, skus), (BundleRow, bundles), (WarehouseRow, warehouses)):
         await connection.execute(insert(table).values(rows).on_conflict_do_nothing())

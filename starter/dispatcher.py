@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from traceback import extract_tb
 from typing import Any
 
 import structlog
@@ -60,6 +59,7 @@ from models.requests import (
 )
 from models.settings import settings
 from models.state import OrderInput
+from starter.logs import place
 
 LOCK = 0x68656E67
 """The advisory lock of the one dispatcher."""
@@ -213,8 +213,7 @@ def _failed(row: int, error: Exception) -> Outcome:
         return Outcome(row=row, state=InboxState.FAILED, reason=error.reason, field=error.field)
     if isinstance(error, ApplicationError):
         return Outcome(row=row, state=InboxState.FAILED, reason=error.message)
-    place = extract_tb(error.__traceback__)[-1]
-    log.error("dispatcher.broken", row=row, error=type(error).__name__, place=f"{place.filename}:{place.lineno}")
+    log.error("dispatcher.broken", row=row, error=type(error).__name__, place=place(error))
     return Outcome(row=row, state=InboxState.FAILED, reason=f"{type(error).__name__}: a fault of ours, see the log")
 
 

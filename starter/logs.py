@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from traceback import extract_tb
 
 import structlog
 
@@ -25,4 +26,11 @@ def configure() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    line = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=line)
+
+
+def place(error: BaseException) -> str:
+    """Where in the code it was raised: unlike its text, that is never personal."""
+    last = extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"

@@ -6,6 +6,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import create_engine, pool
 from sqlmodel import SQLModel
+from sqlmodel.sql.sqltypes import AutoString
 
 from models import access, intake, order, stock  # noqa: F401
 from models import fulfillment as _fulfillment  # noqa: F401
@@ -13,8 +14,10 @@ from models.vault import Sealed
 
 
 def render_item(kind: str, item: object, autogen_context: AutogenContext) -> str | Literal[False]:
-    """A sealed column is bytes to the database."""
-    return "sa.LargeBinary()" if kind == "type" and isinstance(item, Sealed) else False
+    """To the database a sealed column is bytes, and text is text."""
+    if kind == "type" and isinstance(item, Sealed):
+        return "sa.LargeBinary()"
+    return "sa.String()" if kind == "type" and isinstance(item, AutoString) else False
 
 
 engine = create_engine(context.config.attributes["url"], poolclass=pool.NullPool)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 
 import structlog
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +15,7 @@ from activities.database import dispose
 from models.settings import settings
 from starter import dispatcher
 from starter.api import alerts, codec, health, intake, orders, problems, stock, warehouses, webhooks
+from starter.logs import place
 from workers.client import HASTY, connect
 
 log = structlog.get_logger()
@@ -33,7 +34,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _Log:
-    """One line a request that went wrong: its route, never its path, which may hold a secret or a name."""
+    """One line a request that went wrong: its route, never its path, which may hold a secret or a name.
+
+    What breaks ends here: the text of an exception may hold what was sent.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,15 +47,24 @@ class _Log:
             await self._app(scope, receive, send)
             return
         begun = perf_counter()
+        status = 0
 
         async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                route = getattr(scope.get("route"), "path", "unknown")
-                took = round((perf_counter() - begun) * 1000)
-                log.info("api.request", method=scope["method"], route=route, status=message["status"], ms=took)
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
             await send(message)
 
-        await self._app(scope, receive, sent)
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            log.error("api.error", error=type(error).__name__, place=place(error))
+            if status == 0:
+                await problems.answer(Request(scope), 500)(scope, receive, sent)
+        if status >= 400:
+            route = getattr(scope.get("route"), "path", "unknown")
+            took = round((perf_counter() - begun) * 1000)
+            log.info("api.request", method=scope["method"], route=route, status=status, ms=took)
 
 
 def create_app() -> FastAPI:

@@ -54,7 +54,7 @@ def lang(request: Request) -> str:
     return negotiate(request.headers.get("accept-language"))
 
 
-def _answer(
+def answer(
     request: Request, status: int, detail: str = "", headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     kind = _KINDS.get(status, "error")
@@ -74,8 +74,8 @@ def _fields(error: RequestValidationError) -> list[dict[str, str]]:
     places = ("body", "query", "path", "header")
     return [
         {
-            "field": ".".join(str(part) for part in each["loc"] if part not in places) or str(each["loc"][-1]),
-            "message": each["msg"],
+            "field": ".".join(str(part) for part in each["loc"] if part not in places) or "body",
+            "message": each["msg"].removeprefix("Value error, "),
         }
         for each in error.errors()
     ]
@@ -91,30 +91,25 @@ def install(app: FastAPI) -> None:
             for name, value in error.params.items()
         }
         detail = t(error.detail, lang(request), **params)
-        return _answer(request, error.status, detail, error.headers, **error.more)
+        return answer(request, error.status, detail, error.headers, **error.more)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return _answer(request, error.status_code, headers=error.headers)
+        return answer(request, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         fields = _fields(error)
         detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
-        return _answer(request, 422, detail, errors=fields)
+        return answer(request, 422, detail, errors=fields)
 
     @app.exception_handler(NotAllowed)
     async def not_allowed(request: Request, error: NotAllowed) -> JSONResponse:
         fields = [{"field": error.field, "message": error.reason}]
-        return _answer(request, 422, str(error), errors=fields)
+        return answer(request, 422, str(error), errors=fields)
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("api.unavailable", error=type(error).__name__)
-        return _answer(request, 503, headers=SOON)
-
-    @app.exception_handler(Exception)
-    async def failure(request: Request, error: Exception) -> JSONResponse:
-        log.error("api.error", error=type(error).__name__)
-        return _answer(request, 500)
+        return answer(request, 503, headers=SOON)

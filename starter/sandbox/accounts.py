@@ -45,8 +45,8 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
             given = _credentials(shop)
             opened = {"shop": shop.name, "secrets": given}
             (await client.post(f"/{shop.channel}/_control/shops", json=opened)).raise_for_status()
-            path = f"own/{shop.name}" if shop.channel == "own" else shop.channel
-            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, f"{sandbox_url}/{path}", given, shop.settings)
+            url = f"{sandbox_url}/{shop.channel}" + (f"/{shop.name}" if shop.channel == "own" else "")
+            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, shop.settings)
     for name, (path, known) in CARRIERS.items():
         given = {**known, "push_secret": secrets.token_urlsafe(24)}
         await _keep(connection, Lane.CARRIER, name, "default", f"{sandbox_url}/{path}", given, {})
@@ -73,6 +73,4 @@ async def _keep(
         settings=dict(settings),
     )
     renewed = {name: getattr(row.excluded, name) for name in ("base_url", "secrets", "settings")}
-    await connection.execute(
-        row.on_conflict_do_update(index_elements=["lane", "source", "account"], set_=renewed)
-    )
+    await connection.execute(row.on_conflict_do_update(index_elements=["lane", "source", "account"], set_=renewed))
