@@ -2,45 +2,49 @@
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from models.i18n import t
 from models.settings import settings
-
-
-def install(app: typer.Typer) -> None:
-    for command in (up, worker, api, migrate):
-        app.command()(command)
+from starter.cli.door import Refusal
 
 
 def up() -> None:
-    """Serve everything on this machine until Ctrl-C: PostgreSQL, Temporal with its UI, worker, API."""
+    from starter.logs import configure
     from starter.up import Stack
+    from workers.embedded import AlreadyRunningError, StartError
 
-    console = Console()
-    with Stack(settings().state_dir) as stack:
-        console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
-        if stack.new_key:
-            console.print(t("up.key", key=stack.new_key))
-        console.print(t("up.stop"))
-        wait_for_signal()
-        console.print(t("up.stopping"))
-
-
-def wait_for_signal() -> None:
-    """Until Ctrl-C or SIGTERM."""
+    configure()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        signal.pause()
-    except KeyboardInterrupt:
-        return
+        with Stack(settings().state_dir) as stack:
+            typer.echo(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
+            if stack.new_key:
+                typer.echo(t("up.key", key=stack.new_key))
+            typer.echo(t("up.stop"))
+            try:
+                signal.pause()
+            except KeyboardInterrupt:
+                typer.echo(t("up.stopping"))
+    except (AlreadyRunningError, StartError) as error:
+        raise Refusal(str(error)) from None
+
+
+def demo(
+    report: Annotated[Path | None, typer.Option(help=t("cli.help.report"))] = None,
+    orders: Annotated[int | None, typer.Option(min=1, help=t("cli.help.count"))] = None,
+    serve: Annotated[bool | None, typer.Option("--serve/--no-serve", help=t("cli.help.serve"))] = None,
+    state_dir: Annotated[Path | None, typer.Option(help=t("cli.help.state_dir"))] = None,
+) -> None:
+    from starter.demo import run
+
+    raise typer.Exit(run(report=report, orders=orders, serve=serve, state_dir=state_dir))
 
 
 def worker() -> None:
-    """Run workflows and activities of the task queue."""
     from starter.logs import configure
     from workers.main import run
 
@@ -49,7 +53,6 @@ def worker() -> None:
 
 
 def api() -> None:
-    """Serve the HTTP door and dispatch the inbox."""
     import uvicorn
 
     from starter.logs import configure
@@ -67,11 +70,10 @@ def api() -> None:
     )
 
 
-def migrate(revision: Annotated[str, typer.Argument(help="head, or a revision")] = "head") -> None:
-    """Move the database's schema up to a revision."""
+def migrate(revision: Annotated[str, typer.Argument(help=t("cli.help.revision"))] = "head") -> None:
     from workers.schema import migrate as move
 
     database = settings().database_url
     if database is None:
-        raise typer.BadParameter("HENGDAN_DATABASE_URL: name the database to migrate")
+        raise Refusal("HENGDAN_DATABASE_URL: name the database to migrate")
     move(database.get_secret_value(), revision)

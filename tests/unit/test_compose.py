@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from models.order import SEARCH_ATTRIBUTES
 from models.settings import Settings
 from starter.api import create_app
-from starter.cli import app
+from starter.cli.commands import app
 from workers.embedded import Postgres, Temporal
 from workers.embedded.temporal import DYNAMIC_CONFIG
 

@@ -1,0 +1,14 @@
+"""All commands. Their help is in the language of the settings, for it is read before any option is."""
+
+import typer
+
+from models.i18n import t
+from starter.cli import intake, orders, serve, stock
+
+app = typer.Typer(
+    name="hengdan", help=t("cli.help"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+for name in ("up", "demo", "worker", "api", "migrate"):
+    app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
+for group in (orders, stock, intake):
+    app.add_typer(group.app)

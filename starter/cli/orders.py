@@ -1,0 +1,159 @@
+"""``hengdan orders``: look orders up, and ask things of them."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from pydantic import JsonValue
+
+from models.i18n import t
+from starter.cli import show
+from starter.cli.door import Door, Json, Lang, Refusal, Say
+
+app = typer.Typer(name="orders", help=t("cli.help.orders"), no_args_is_help=True)
+
+Order = Annotated[str, typer.Argument(help=t("cli.help.order"))]
+Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
+Words = Annotated[str | None, typer.Option()]
+
+
+@app.command("list", help=t("cli.help.orders.list"))
+def list_orders(
+    status: Words = None,
+    channel: Words = None,
+    shop: Words = None,
+    hold: Annotated[str | None, typer.Option(help=t("cli.help.hold_kind"))] = None,
+    phone: Annotated[str | None, typer.Option(help=t("cli.help.phone"))] = None,
+    order_no: Annotated[str | None, typer.Option(help=t("cli.help.order_no"))] = None,
+    placed_from: Annotated[datetime | None, typer.Option("--from", help=t("cli.help.from"))] = None,
+    placed_to: Annotated[datetime | None, typer.Option("--to", help=t("cli.help.to"))] = None,
+    limit: int = 50,
+    cursor: Annotated[str | None, typer.Option(help=t("cli.help.cursor"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    page = door.get(
+        "/orders",
+        status=status,
+        channel=channel,
+        shop=shop,
+        hold=hold,
+        phone=phone,
+        order_no=order_no,
+        placed_from=placed_from and placed_from.astimezone().isoformat(),
+        placed_to=placed_to and placed_to.astimezone().isoformat(),
+        limit=limit,
+        cursor=cursor,
+    )
+    door.show(page, show.orders)
+
+
+@app.command("show", help=t("cli.help.orders.show"))
+def show_order(order: Order, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    door.show(door.get(door.order(order)), show.order)
+
+
+@app.command(help=t("cli.help.orders.cancel"))
+def cancel(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
+    _ask(Door(lang, as_json), order, "cancel", reason=reason)
+
+
+@app.command(help=t("cli.help.orders.modify"))
+def modify(
+    order: Order,
+    name: Words = None,
+    phone: Words = None,
+    province: Words = None,
+    city: Words = None,
+    district: Words = None,
+    street: Words = None,
+    postcode: Words = None,
+    line: Annotated[list[str] | None, typer.Option(metavar="LINE_NO=QTY", help=t("cli.help.line"))] = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, str | None] = {
+        "name": name,
+        "phone": phone,
+        "province": province,
+        "city": city,
+        "district": district,
+        "street": street,
+        "postcode": postcode,
+    }
+    changed: dict[str, JsonValue] = {field: text for field, text in told.items() if text is not None}
+    wishes: dict[str, JsonValue] = {"recipient": changed} if changed else {}
+    if line:
+        wishes["lines"] = [_quantity(each, door.say) for each in line]
+    if not wishes:
+        raise Refusal(door.say("cli.no_change"))
+    _ask(door, order, "modify", **wishes, reason=reason)
+
+
+@app.command(help=t("cli.help.orders.hold"))
+def hold(
+    order: Order,
+    reason: Reason = "",
+    kind: Annotated[str, typer.Option(help=t("cli.help.hold_kind"))] = "staff",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), order, "hold", kind=kind, reason=reason)
+
+
+@app.command(help=t("cli.help.orders.release"))
+def release(
+    order: Order,
+    kind: Annotated[str | None, typer.Option(help=t("cli.help.release_kind"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), order, "release", kind=kind)
+
+
+@app.command(help=t("cli.help.orders.approve"))
+def approve(order: Order, as_json: Json = False, lang: Lang = None) -> None:
+    _ask(Door(lang, as_json), order, "approve")
+
+
+@app.command(help=t("cli.help.orders.reject"))
+def reject(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
+    _ask(Door(lang, as_json), order, "reject", reason=reason)
+
+
+@app.command(help=t("cli.help.orders.expedite"))
+def expedite(order: Order, as_json: Json = False, lang: Lang = None) -> None:
+    _ask(Door(lang, as_json), order, "expedite")
+
+
+@app.command(help=t("cli.help.orders.note"))
+def note(
+    order: Order,
+    text: Annotated[str, typer.Argument(help=t("cli.help.text"))],
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), order, "note", text=text)
+
+
+def _ask(door: Door, named: str, action: str, **wishes: JsonValue) -> None:
+    """Asks an order for something, and tells where it stands then."""
+    order = door.order(named)
+    answer = door.post(f"{order}/{action}", wishes)
+
+    def tell(_: Any, say: Say) -> None:
+        now = door.get(order).json()
+        show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
+
+    door.show(answer, tell)
+
+
+def _quantity(told: str, say: Say) -> JsonValue:
+    line_no, _, quantity = told.rpartition("=")
+    if not line_no or not quantity.isdecimal():
+        raise Refusal(say("cli.bad_line", told=told))
+    return {"line_no": line_no, "quantity": int(quantity)}

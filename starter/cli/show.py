@@ -1,0 +1,166 @@
+"""How answers of the API look to a person."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from starter.cli.door import Say
+
+PIPE_WIDTH = 200
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def line(*parts: tuple[object, str] | str) -> None:
+    """One line of plain texts, each with its style where it has one."""
+    styled = [(_plain(part), "") if isinstance(part, str) else (_plain(part[0]), part[1]) for part in parts]
+    _console().print(Text.assemble(*styled))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> None:
+    """A table; ``heads`` are names of ``cli.head.*``. The first column is never broken."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, head in enumerate(heads):
+        shown.add_column(say(f"cli.head.{head}"), no_wrap=number == 0, justify="right" if head in _NUMBERS else "left")
+    for row in rows:
+        shown.add_row(*(Text(_plain(cell)) for cell in row))
+    _console().print(shown)
+
+
+_NUMBERS = {"quantity", "on_hand", "allocated", "reserved", "safety_stock", "available", "level", "ledger", "total"}
+
+
+def orders(page: Any, say: Say) -> None:
+    if not page["items"]:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["id"],
+            " · ".join([each["status_text"], *(hold["kind_text"] for hold in each["holds"])]),
+            f"{each['total']} {each['currency']}",
+            _person(each["recipient"]),
+            _when(each["placed_at"]),
+            each["next_step"],
+        )
+        for each in page["items"]
+    ]
+    table(("order", "status", "total", "recipient", "placed", "next"), rows, say)
+    if page["next"]:
+        line(say("cli.more", cursor=page["next"]))
+
+
+def order(body: Any, say: Say) -> None:
+    """The order, its lines, its parcels, and what happened to it from top to bottom."""
+    line((body["id"], "bold"), "  ", (body["status_text"], "bold cyan"))
+    deadline = f"  ({say('cli.until', when=_when(body['deadline']))})" if body["deadline"] else ""
+    facts = {
+        "placed": _when(body["placed_at"]),
+        "paid": _when(body["paid_at"]),
+        "promised": _when(body["promised_by"]),
+        "total": f"{body['total']} {body['currency']}",
+        "recipient": _person(body["recipient"]),
+        "holds": "; ".join(f"{hold['kind_text']}: {hold['reason']} ({hold['by']})" for hold in body["holds"]),
+        "next": body["next_step"] + deadline,
+        "actions": ", ".join(say(f"action.{action}") for action in body["supported_actions"]),
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        if fact:
+            grid.add_row(Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(fact)))
+    _console().print(grid)
+    lines = [(each["line_no"], each["sku"], each["title"], each["quantity"], each["unit_price"]) for each in body["lines"]]
+    table(("line", "sku", "title", "quantity", "price"), lines, say)
+    for each in body["fulfillments"]:
+        _parcel(each, say)
+    _timeline(body, say)
+
+
+def _parcel(parcel: Any, say: Say) -> None:
+    tracking = say(f"tracking.{parcel['tracking']}") if parcel["tracking"] else ""
+    carried = " ".join(part for part in (parcel["carrier"], parcel["waybill_no"], tracking) if part)
+    status = f"{parcel['status_text']} ({say('cli.request')}: {say('request.' + parcel['request_status'])})"
+    goods = ", ".join(f"{each['sku']} × {each['quantity']}" for each in parcel["lines"])
+    parts = (parcel["id"].rpartition(":")[2], parcel["warehouse"], goods, status, carried)
+    line((parts[0], "bold"), "  ", "  ".join(part for part in parts[1:] if part))
+    for scan in parcel["scans"]:
+        told = " ".join(part for part in (scan["status_text"], scan["place"], scan["text"]) if part)
+        line((f"    {_when(scan['at'])}  ", "dim"), told)
+
+
+def _timeline(body: Any, say: Say) -> None:
+    happened = [(each["at"], "●", each["text"], each["actor"], "cyan") for each in body["timeline"]]
+    happened += [(each["raised_at"], "▲", each["text"], say("cli.alert"), "bold yellow") for each in body["alerts"]]
+    line("")
+    for number, (at, sign, text, actor, style) in enumerate(sorted(happened, key=lambda each: _moment(each[0]))):
+        if number:
+            line(("│", "dim"))
+        line((f"{sign} ", style), (f"{_when(at, seconds=True)}  ", "dim"), text, (f"  {actor}", "dim"))
+
+
+def levels(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    heads = ("sku", "warehouse", "on_hand", "allocated", "reserved", "safety_stock", "available")
+    table(heads, [[each[head] for head in heads] for each in body], say)
+
+
+def level(body: Any, say: Say) -> None:
+    levels([body], say)
+
+
+def proof(body: Any, say: Say) -> None:
+    if body["balanced"]:
+        line(say("cli.balanced"))
+        return
+    line((say("cli.drifted", count=len(body["drifts"])), "bold red"))
+    heads = list(body["drifts"][0])
+    table(heads, [[each[head] for head in heads] for each in body["drifts"]], say)
+
+
+def failed(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["id"],
+            _when(each["received_at"]),
+            f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
+            each["field"],
+            each["reason"],
+            each["attempts"],
+        )
+        for each in body
+    ]
+    table(("id", "received", "from", "field", "reason", "attempts"), rows, say)
+
+
+def _plain(value: object) -> str:
+    """Without anything that a terminal would obey: texts come from buyers."""
+    return "".join(each for each in str(value) if each.isprintable())
+
+
+def _moment(at: str) -> datetime:
+    return datetime.fromisoformat(at).astimezone()
+
+
+def _when(at: str | None, *, seconds: bool = False) -> str:
+    """A time as the clock on the wall shows it."""
+    return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''}}" if at else ""
+
+
+def _person(recipient: Any) -> str:
+    if recipient is None:
+        return ""
+    parts = ("name", "phone", "province", "city", "district", "street")
+    return " ".join(recipient[part] for part in parts if recipient[part])
