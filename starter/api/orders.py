@@ -20,7 +20,7 @@ from activities.database import transaction
 from models import requests
 from models.address import Recipient
 from models.i18n import t
-from models.order import HoldKind, OrderStatus
+from models.order import CENT, HoldKind, OrderStatus
 from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
@@ -101,7 +101,7 @@ def _summary(row: Row[Any], speak: str) -> dict[str, Any]:
     fields = {name: row._mapping[name] for name in OrderSummary.model_fields if name in row._mapping}
     return fields | {
         "status_text": t(f"status.{row.status}", speak),
-        "total": str(row.total.normalize() if row.total % 1 else row.total.quantize(1)),
+        "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
         "recipient": row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, speak),
         "holds": [

@@ -1,0 +1,79 @@
+"""The codec's door, as the Temporal UI and command line knock at it."""
+
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from google.protobuf.json_format import MessageToDict
+from temporalio.api.common.v1 import Payloads
+from temporalio.client import Client
+
+from models.access import Scope
+from models.settings import settings
+from tests.doors import bearer
+
+CLEAR = {"street": "世纪大道1号"}
+
+
+@pytest.fixture
+async def sealed(temporal: Client) -> Any:
+    return MessageToDict(Payloads(payloads=await temporal.data_converter.encode([CLEAR])))
+
+
+def text(answer: httpx.Response) -> str:
+    import base64
+
+    assert answer.status_code == 200, answer.text
+    return base64.b64decode(answer.json()["payloads"][0]["data"]).decode()
+
+
+async def test_a_key_opens_payloads_and_is_noted(door: httpx.AsyncClient, sealed: Any) -> None:
+    staff = await bearer(Scope.STAFF, name="mei")
+    with structlog.testing.capture_logs() as events:
+        opened = await door.post("/codec/decode", json=sealed, headers={**staff, "X-Namespace": "default"})
+    assert "世纪大道1号" in text(opened)
+    assert {"event": "codec.decode", "actor": "mei", "payloads": 1, "log_level": "info"} in events
+    again = await door.post("/codec/encode", content=opened.content, headers=staff)
+    assert "世纪大道" not in again.text
+    assert "世纪大道1号" in text(await door.post("/codec/decode", content=again.content, headers=staff))
+
+
+async def test_without_a_key_of_staff_nothing_is_opened(door: httpx.AsyncClient, sealed: Any) -> None:
+    for headers in ({}, {"Authorization": "Bearer hd_guess"}, await bearer(Scope.READ), await bearer(Scope.POS)):
+        for path in ("/codec/decode", "/codec/encode"):
+            answer = await door.post(path, json=sealed, headers=headers)
+            assert answer.status_code == 401
+            assert "www-authenticate" in answer.headers
+
+
+async def test_a_person_shows_the_key_once_and_the_ui_may_read(door: httpx.AsyncClient, sealed: Any) -> None:
+    page = await door.get("/codec/login", headers={"Accept-Language": "zh"})
+    assert "<form" in page.text
+    assert (await door.post("/codec/login", data={"key": "hd_guess"})).status_code == 401
+    key = (await bearer(Scope.STAFF))["Authorization"].removeprefix("Bearer ")
+    shown = await door.post("/codec/login", data={"key": key})
+    assert shown.status_code == 303
+    cookie = shown.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "世纪大道1号" in text(await door.post("/codec/decode", json=sealed))
+
+
+async def test_only_the_ui_may_ask_from_another_origin(door: httpx.AsyncClient) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-namespace"}
+    (ours, *_) = settings().ui_origins
+    allowed = await door.options("/codec/decode", headers={"Origin": ours, **asked})
+    assert allowed.headers["access-control-allow-origin"] == ours
+    assert allowed.headers["access-control-allow-credentials"] == "true"
+    denied = await door.options("/codec/decode", headers={"Origin": "https://elsewhere.example", **asked})
+    assert "access-control-allow-origin" not in denied.headers
+
+
+@pytest.mark.parametrize(
+    "body", [b"not json", b'{"payloads": [{"metadata": {"encoding": "YmluYXJ5L2VuY3J5cHRlZA=="}, "data": "AAAA"}]}']
+)
+async def test_what_is_no_payload_is_a_bad_request(door: httpx.AsyncClient, body: bytes) -> None:
+    answer = await door.post("/codec/decode", content=body, headers=await bearer(Scope.STAFF))
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"

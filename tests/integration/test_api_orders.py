@@ -1,0 +1,273 @@
+"""The orders' and the stock's doors, with a worker behind them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import Client
+
+from activities import inventory
+from activities.database import transaction
+from models.access import Scope
+from starter import catalogue
+from starter.api import orders
+from tests.doors import PHONE, bearer, open_door, sale, tell, until
+from tests.integration.test_api_webhooks import problem
+from workers.main import worker
+
+UNPAID = {"paid_at": None, "pay_before": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+DEAR = {"freight": "8000", "total": "8160.60"}
+"""Held for review."""
+
+
+@pytest.fixture
+async def working(temporal: Client) -> AsyncIterator[None]:
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        for sku in ("A001", "B007"):
+            await inventory.receive(connection, "SH", sku, 10, sku, "test")
+    async with worker(temporal):
+        yield
+
+
+@pytest.fixture
+async def staff(database: str) -> dict[str, str]:
+    return await bearer(Scope.STAFF, name="mei")
+
+
+async def placed(door: httpx.AsyncClient, staff: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """A new order, once it has come to rest."""
+    told = sale(**changes)
+    assert (await tell(door, told)).status_code == 202
+    path = f"/orders/order:own:web:{told['order_no']}"
+
+    async def look() -> Any:
+        answer = await door.get(path, headers=staff)
+        return answer.json() if answer.status_code == 200 else None
+
+    shown: dict[str, Any] = await until(look)
+    return shown
+
+
+async def ask(door: httpx.AsyncClient, order: Any, verb: str, headers: dict[str, str], **body: Any) -> httpx.Response:
+    return await door.post(f"/orders/{order['id']}/{verb}", json=body, headers=headers)
+
+
+@pytest.mark.usefixtures("working")
+async def test_an_order_is_shown_without_who_it_is_for(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    order = await placed(door, staff, **UNPAID)
+    answer = await door.get(f"/orders/{order['id']}", headers=staff | {"Accept-Language": "zh-CN"})
+    shown = answer.json()
+    assert (shown["status"], shown["status_text"], shown["total"]) == ("awaiting_payment", "待付款", "168.60")
+    assert shown["recipient"]["city"] == "上海市"
+    assert shown["recipient"]["phone"] == "138****8000"
+    assert shown["supported_actions"] == ["cancel", "expedite", "hold", "modify", "note"]
+    assert [line["sku"] for line in shown["lines"]] == ["A001", "B007"]
+    assert shown["timeline"]
+    listed = await door.get("/orders", headers=staff, params={"phone": f"+86 {PHONE}"})
+    assert [each["id"] for each in listed.json()["items"]] == [order["id"]]
+    for told in (answer, listed):
+        for personal in (PHONE, "李雷", "世纪大道"):
+            assert personal not in told.text
+    assert (await door.get("/orders", headers=staff, params={"phone": "13900139000"})).json()["items"] == []
+
+
+@pytest.mark.usefixtures("working")
+async def test_lists_are_filtered_and_paged(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    same_time = {"placed_at": "2026-11-20T12:00:00+08:00"}
+    unpaid = [await placed(door, staff, **UNPAID, **same_time) for _ in range(3)]
+    dear = await placed(door, staff, **DEAR, placed_at="2026-11-20T13:00:00+08:00")
+
+    async def found(**params: Any) -> list[str]:
+        ids: list[str] = []
+        while True:
+            page = (await door.get("/orders", headers=staff, params=params)).json()
+            ids += [each["id"] for each in page["items"]]
+            if page["next"] is None:
+                return ids
+            params["cursor"] = page["next"]
+
+    newest_first = [dear["id"], *sorted((each["id"] for each in unpaid), reverse=True)]
+    assert await found(limit=1) == newest_first
+    assert await found(limit=2) == newest_first
+    assert await found() == newest_first
+    assert await found(status="awaiting_payment") == newest_first[1:]
+    assert await found(hold="review") == [dear["id"]]
+    assert await found(order_no=unpaid[0]["channel_order_no"]) == [unpaid[0]["id"]]
+    assert await found(placed_from="2026-11-20T12:30:00+08:00") == [dear["id"]]
+    assert await found(placed_to="2026-11-20T12:30:00+08:00", limit=2) == newest_first[1:]
+    assert await found(channel="own", shop="web", limit=3) == newest_first
+    assert await found(shop="other") == []
+    counts = (await door.get("/orders/counts", headers=staff)).json()
+    assert counts == {"awaiting_payment": 3, "in_review": 1}
+
+
+@pytest.mark.usefixtures("working")
+async def test_what_is_asked_is_answered_and_who_asked_is_kept(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    order = await placed(door, staff, **DEAR)
+    assert (await ask(door, order, "note", staff, text="call first")).json()["accepted"] is True
+    assert (await ask(door, order, "expedite", staff)).status_code == 200
+    modified = await ask(door, order, "modify", staff, lines=[{"line_no": "b", "quantity": 0}], reason="buyer")
+    assert modified.status_code == 200, modified.text
+    assert (await ask(door, order, "hold", staff, reason="fraud?")).status_code == 200
+    assert (await ask(door, order, "release", staff, kind="staff")).status_code == 200
+    assert (await ask(door, order, "reject", staff, reason="fraud")).status_code == 200
+
+    async def ended() -> Any:
+        shown = (await door.get(f"/orders/{order['id']}", headers=staff)).json()
+        return shown if shown["status"] == "rejected" else None
+
+    shown = await until(ended)
+    assert shown["priority"] == 1
+    assert {entry["actor"] for entry in shown["timeline"]} >= {"mei"}
+    assert shown["supported_actions"] == []
+    for verb in ("cancel", "approve"):
+        refused = problem(await ask(door, order, verb, staff | {"Accept-Language": "zh"}), 409)
+        assert "已拒绝" in refused["detail"]
+        assert refused["supported_actions"] == []
+
+
+@pytest.mark.usefixtures("working")
+async def test_no_comes_with_the_reason_and_with_what_may_be_asked(
+    door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
+    order = await placed(door, staff, **UNPAID)
+    refused = problem(await ask(door, order, "approve", staff), 409)
+    assert refused["reason"] == "refused.approve"
+    assert refused["detail"] != "refused.approve"
+    assert refused["supported_actions"] == ["cancel", "expedite", "hold", "modify", "note"]
+    lines = problem(await ask(door, order, "modify", staff, lines=[{"line_no": "zz", "quantity": 1}]), 409)
+    assert "zz" in lines["detail"]
+
+
+@pytest.mark.usefixtures("working")
+async def test_the_same_request_again_changes_nothing(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    order = await placed(door, staff, **UNPAID)
+    key = staff | {"Idempotency-Key": "note-1"}
+    answers = await asyncio.gather(*(ask(door, order, "note", key, text="once") for _ in range(3)))
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+    async def notes() -> Any:
+        shown = (await door.get(f"/orders/{order['id']}", headers=staff)).json()
+        return [entry for entry in shown["timeline"] if entry["what"] == "timeline.note"]
+
+    assert len(await until(notes)) == 1
+
+
+async def test_bad_input_is_named_by_its_field_and_never_repeated(
+    door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
+    order = {"id": "order:own:web:none"}
+    person = {"name": "李雷", "phone": PHONE, "country": f"x{PHONE}"}
+    for verb, body, field in (
+        ("modify", {"recipient": person}, "recipient.country"),
+        ("modify", {"lines": [{"line_no": "a", "quantity": -1}]}, "lines.0.quantity"),
+        ("note", {}, "text"),
+        ("note", {"text": "x" * 3000}, "text"),
+        ("hold", {"kind": "boredom"}, "kind"),
+    ):
+        answer = await ask(door, order, verb, staff, **body)
+        told = problem(answer, 422)
+        assert [each["field"] for each in told["errors"]] == [field]
+        assert PHONE not in answer.text
+        assert "李雷" not in answer.text
+    nothing = problem(await ask(door, order, "modify", staff), 422)
+    assert "name at least one change" in nothing["detail"]
+    for params in ({"status": "lost"}, {"limit": 0}, {"placed_from": "yesterday"}, {"cursor": "???"}):
+        told = problem(await door.get("/orders", headers=staff, params=params), 422)
+        assert [each["field"] for each in told["errors"]] == list(params)
+
+
+async def test_who_may_ask_what(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    reader, till = await bearer(Scope.READ), await bearer(Scope.POS)
+    order = {"id": "order:own:web:none"}
+    problem(await door.get("/orders"), 401)
+    problem(await door.get("/orders", headers=till), 403)
+    problem(await ask(door, order, "cancel", reader), 403)
+    problem(await ask(door, order, "cancel", staff), 404)
+    problem(await door.get(f"/orders/{order['id']}", headers=reader), 404)
+    problem(await door.get("/nowhere"), 404)
+    problem(await door.delete("/orders", headers=staff), 405)
+    described = (await door.get("/openapi.json")).json()
+    opened = {"/health", "/ready"}
+    for path, verbs in described["paths"].items():
+        for verb, operation in verbs.items():
+            if path in opened or "webhook" in path or "push" in path or path.startswith("/codec"):
+                continue
+            assert operation["security"], path
+            answer = await door.request(verb, path.replace("{row}", "1"), content=b"{}")
+            assert answer.status_code == 401, (path, answer.text)
+
+
+async def test_an_engine_that_is_down_or_slow_says_so(
+    database: str, temporal: Client, staff: dict[str, str], door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "PATIENCE_SECONDS", 1)
+    told = sale(**UNPAID)
+    await tell(door, told)
+    order = {"id": f"order:own:web:{told['order_no']}"}
+
+    async def running() -> bool:
+        return (await ask(door, order, "cancel", staff)).status_code != 404
+
+    await until(running)
+    slow = await ask(door, order, "cancel", staff | {"Idempotency-Key": "mine"})
+    assert problem(slow, 503)["request_id"] == "mine"
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    async with open_door() as cut_off:
+        down = await ask(cut_off, order, "cancel", staff)
+        problem(down, 503)
+        assert int(down.headers["retry-after"]) > 0
+        assert (await tell(cut_off, sale())).status_code == 202
+        ready = await cut_off.get("/ready")
+        assert (ready.status_code, ready.json()) == (200, {"database": "ok", "engine": "down"})
+
+
+@pytest.mark.usefixtures("working")
+async def test_stock_is_received_adjusted_and_proved(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    keeper = await bearer(Scope.WAREHOUSE, name="keeper")
+    goods = {"warehouse": "SH", "sku": "A002", "quantity": 5, "request_id": "r1"}
+    problem(await door.post("/stock/receive", json=goods, headers=await bearer(Scope.READ)), 403)
+    for _ in range(2):
+        level = (await door.post("/stock/receive", json=goods, headers=keeper)).json()
+        assert (level["on_hand"], level["available"]) == (5, 5)
+    lost = {"warehouse": "SH", "sku": "A002", "quantity": -2, "reason": "broken"}
+    problem(await door.post("/stock/adjust", json=lost, headers=keeper), 403)
+    assert (await door.post("/stock/adjust", json=lost, headers=staff)).json()["on_hand"] == 3
+    for wrong, field in (
+        ({**goods, "quantity": 0}, "quantity"),
+        ({**goods, "sku": "nothing", "request_id": "r2"}, "sku"),
+        ({**goods, "warehouse": "XX", "request_id": "r3"}, "warehouse"),
+    ):
+        told = problem(await door.post("/stock/receive", json=wrong, headers=keeper), 422)
+        assert [each["field"] for each in told["errors"]] == [field]
+    problem(await door.post("/stock/adjust", json={**lost, "quantity": -9}, headers=staff), 422)
+    (level,) = (await door.get("/stock", params={"sku": "A002", "warehouse": "SH"}, headers=staff)).json()
+    assert level["on_hand"] == 3
+    ledger, after = [], None
+    while True:
+        params = {"sku": "A002", "limit": 1} | ({"cursor": after} if after else {})
+        page = (await door.get("/stock/ledger", params=params, headers=staff)).json()
+        ledger += [(each["kind"], each["quantity"], each["actor"]) for each in page["items"]]
+        if (after := page["next"]) is None:
+            break
+    assert ledger == [("adjusted", -2, "mei"), ("received", 5, "keeper")]
+    assert (await door.get("/stock/verify", headers=staff)).json() == {"balanced": True, "drifts": []}
+
+
+async def test_open_alerts_are_listed_in_words(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    created = sale()
+    await tell(door, created)
+    more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
+    await tell(door, {**sale(created["order_no"]), "lines": more})
+
+    async def listed() -> Any:
+        return (await door.get("/alerts", headers=staff)).json()
+
+    (alert,) = await until(listed)
+    assert alert["kind"] == "alert.lines_added"
+    assert "1" in alert["text"]
+    assert alert["order_id"] == f"order:own:web:{created['order_no']}"

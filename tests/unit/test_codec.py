@@ -1,0 +1,77 @@
+"""The payload codec: what is sealed, what opens, what never does."""
+
+import base64
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.exceptions import ApplicationError
+
+from models.vault import Keyring, SealBroken
+from tests.unit.orders import RECIPIENT, an_order
+from workers.client import data_converter
+from workers.codec import ENCODING, SealingCodec
+
+INDEX = base64.b64encode(b"i" * 32).decode()
+OLD, NEW = (f"{name}:{base64.b64encode(name.encode() * 32).decode()}" for name in "ab")
+
+
+def ring(*keys: str) -> Keyring:
+    return Keyring.parse(",".join(keys), INDEX)
+
+
+async def test_an_order_is_unreadable_in_a_history_and_whole_again_after() -> None:
+    converter = data_converter(ring(OLD))
+    order = an_order()
+    (sealed,) = await converter.encode([order])
+    stored = sealed.SerializeToString()
+    for clear in (RECIPIENT.name, RECIPIENT.phone, RECIPIENT.street, "A001"):
+        assert clear.encode() not in stored
+    assert (sealed.metadata["encoding"], sealed.metadata["encryption-key-id"]) == (ENCODING, b"a")
+    assert await converter.decode([sealed], [type(order)]) == [order]
+
+
+async def test_equal_payloads_do_not_look_equal() -> None:
+    codec = SealingCodec(ring(OLD))
+    one, other = await codec.encode([Payload(data=b"x"), Payload(data=b"x")])
+    assert one.data != other.data
+
+
+async def test_old_keys_open_what_they_sealed_and_the_first_seals() -> None:
+    (sealed,) = await SealingCodec(ring(OLD)).encode([Payload(data=b"x")])
+    rotated = SealingCodec(ring(NEW, OLD))
+    assert [each.data for each in await rotated.decode([sealed])] == [b"x"]
+    (newer,) = await rotated.encode([Payload(data=b"x")])
+    assert newer.metadata["encryption-key-id"] == b"b"
+    with pytest.raises(SealBroken):
+        await SealingCodec(ring(NEW)).decode([sealed])
+
+
+async def test_what_was_sent_by_hand_is_read_as_it_is() -> None:
+    plain = Payload(metadata={"encoding": b"json/plain"}, data=b'{"reason": "by hand"}')
+    assert await SealingCodec(ring(OLD)).decode([plain]) == [plain]
+    assert await data_converter(ring(OLD)).decode([plain]) == [{"reason": "by hand"}]
+
+
+async def test_what_is_sealed_already_is_not_sealed_again() -> None:
+    codec = SealingCodec(ring(OLD))
+    sealed = await codec.encode([Payload(data=b"x")])
+    assert await codec.encode(sealed) == sealed
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:10]])
+async def test_what_was_changed_does_not_open(spoil: Any) -> None:
+    codec = SealingCodec(ring(OLD))
+    (sealed,) = await codec.encode([Payload(data=b"x")])
+    with pytest.raises(SealBroken):
+        await codec.decode([Payload(metadata=sealed.metadata, data=spoil(sealed.data))])
+
+
+async def test_the_texts_of_failures_are_sealed_too() -> None:
+    converter = data_converter(ring(OLD))
+    from temporalio.api.failure.v1 import Failure
+
+    failure = Failure()
+    await converter.encode_failure(ApplicationError(f"no {RECIPIENT.phone}"), failure)
+    assert RECIPIENT.phone.encode() not in failure.SerializeToString()
+    assert RECIPIENT.phone in str(await converter.decode_failure(failure))
