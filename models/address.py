@@ -3,11 +3,12 @@
 import re
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from models.base import Value
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
 
 
 _REGIONS = (
@@ -33,7 +34,7 @@ class Recipient(Value):
 
     name: Text = ""
     phone: Text = ""
-    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")] = "CN"
+    country: Country = "CN"
     province: Text = ""
     city: Text = ""
     district: Text = ""
@@ -59,3 +60,21 @@ class Recipient(Value):
                 "street": "****" if self.street else "",
             }
         )
+
+
+class RecipientChange(Value):
+    """What is new of a recipient; what is not named stays as it was."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: Text | None = None
+    phone: Text | None = None
+    country: Country | None = None
+    province: Text | None = None
+    city: Text | None = None
+    district: Text | None = None
+    street: Text | None = None
+    postcode: Text | None = None
+
+    def applied_to(self, recipient: Recipient) -> Recipient:
+        return recipient.model_copy(update=self.model_dump(exclude_none=True))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, model_validator
 
-from models.address import Recipient
+from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import TrackingStatus
 from models.order import HoldKind
@@ -35,9 +35,9 @@ class QuantityChange(Value):
 
 
 class Modify(Request):
-    """A new recipient, new quantities, or both."""
+    """What is new of the recipient, new quantities, or both."""
 
-    recipient: Recipient | None = None
+    recipient: RecipientChange | None = None
     lines: tuple[QuantityChange, ...] = ()
     reason: str = ""
 

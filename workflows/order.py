@@ -279,7 +279,7 @@ class OrderWorkflow(OrderRequests):
         except ValueError as error:
             return no("refused.lines", why=str(error))
         if request.recipient is not None:
-            order = order.model_copy(update={"recipient": request.recipient})
+            order = order.model_copy(update={"recipient": request.recipient.applied_to(order.recipient)})
         if not await self._take_back():
             return no("refused.warehouse")
         state.order = order
