@@ -1,7 +1,7 @@
 """The way to the API: where it is, whose key, and its answers; what is not well becomes one line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import sleep
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -57,7 +57,9 @@ class Door:
     def get(self, path: str, **params: str | int | None) -> httpx.Response:
         return self._ask("GET", path, params={name: value for name, value in params.items() if value is not None})
 
-    def post(self, path: str, body: JsonValue = None, content: bytes | None = None) -> httpx.Response:
+    def post(
+        self, path: str, body: Mapping[str, JsonValue] | None = None, content: bytes | None = None
+    ) -> httpx.Response:
         """Sends JSON, or ``content`` as it is."""
         return self._ask("POST", path, json=body, content=content, headers={"Idempotency-Key": str(uuid4())})
 

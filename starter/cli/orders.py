@@ -41,8 +41,8 @@ def list_orders(
         hold=hold,
         phone=phone,
         order_no=order_no,
-        placed_from=placed_from and placed_from.astimezone().isoformat(),
-        placed_to=placed_to and placed_to.astimezone().isoformat(),
+        placed_from=_moment(placed_from),
+        placed_to=_moment(placed_to),
         limit=limit,
         cursor=cursor,
     )
@@ -150,6 +150,11 @@ def _ask(door: Door, named: str, action: str, **wishes: JsonValue) -> None:
         show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
 
     door.show(answer, tell)
+
+
+def _moment(told: datetime | None) -> str | None:
+    """A time as the clock on the wall shows it."""
+    return told.astimezone().isoformat() if told else None
 
 
 def _quantity(told: str, say: Say) -> JsonValue:

@@ -77,7 +77,9 @@ def order(body: Any, say: Say) -> None:
         if fact:
             grid.add_row(Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(fact)))
     _console().print(grid)
-    lines = [(each["line_no"], each["sku"], each["title"], each["quantity"], each["unit_price"]) for each in body["lines"]]
+    lines = [
+        (each["line_no"], each["sku"], each["title"], each["quantity"], each["unit_price"]) for each in body["lines"]
+    ]
     table(("line", "sku", "title", "quantity", "price"), lines, say)
     for each in body["fulfillments"]:
         _parcel(each, say)

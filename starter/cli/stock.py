@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
@@ -28,7 +29,7 @@ def levels(
 @app.command(help=t("cli.help.stock.receive"))
 def receive(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    told = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
     door.show(door.post("/stock/receive", told), show.level)
 
 
@@ -42,7 +43,7 @@ def adjust(
     lang: Lang = None,
 ) -> None:
     door = Door(lang, as_json)
-    told = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
     door.show(door.post("/stock/adjust", told), show.level)
 
 
