@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -113,3 +114,12 @@ class Stack:
                 pass
             time.sleep(0.1)
         raise TimeoutError(f"the API did not answer within {READY_SECONDS} s: see {self.logs / 'api.log'}")
+
+
+def wait_for_signal() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,201 @@
+"""The demo: a merchant's day on real parts, live, with a table of what came out and the checks that it is true."""
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from activities import accounts, inventory
+from activities.access import create_key
+from activities.database import dispose, transaction
+from models.access import Scope
+from models.i18n import t
+from models.intake import Lane
+from models.order import OrderStatus
+from starter import catalogue
+from starter.demo.checks import Check, all_checks, statuses
+from starter.demo.stories import ONLY_BEIJING, ONLY_CHENGDU, SHOPS, SHORT_SKU, STORIES, clean
+from starter.demo.world import World, people
+from starter.sandbox.accounts import CARRIERS, open_accounts
+from starter.up import Stack, wait_for_signal
+from workers.client import connect
+from workers.embedded.process import free_port
+from workers.schedules import schedule_polls
+
+EACH_STORY = 5
+AT_ONCE = 50
+_ALONE = {ONLY_BEIJING: ("BJ",), ONLY_CHENGDU: ("CD",), SHORT_SKU: ()}
+
+
+class Telling:
+    """How far each story has come, and how each ended."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.begun = time.monotonic()
+        self.names = names
+        self.ends: list[tuple[str, OrderStatus | None, str]] = []
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.begun
+
+    def progress(self, world: World) -> Table:
+        counts = statuses(world.rows.values())
+        table = Table(title=t("demo.progress", done=len(self.ends), all=len(self.names), seconds=f"{self.elapsed:.0f}"))
+        table.add_column(t("demo.status"))
+        table.add_column(t("demo.orders"), justify="right")
+        for status in OrderStatus:
+            if counts[status]:
+                table.add_row(t(f"status.{status}"), str(counts[status]))
+        table.add_row(t("demo.rate"), f"{len(self.ends) / max(self.elapsed, 0.1):.1f}/s")
+        return table
+
+    def line(self, world: World) -> str:
+        counts = statuses(world.rows.values())
+        by_status = "  ".join(f"{t(f'status.{status}')} {counts[status]}" for status in OrderStatus if counts[status])
+        return f"{self.elapsed:5.0f} s  {len(self.ends)}/{len(self.names)}  {by_status}"
+
+
+def run(state_dir: Path, report: Path | None = None, orders: int = 220, serve: bool | None = None) -> int:
+    """Plays ``orders`` orders on a fresh stack in ``state_dir``; 0 where all ended as told and all checks hold.
+
+    ``serve``: keep serving until Ctrl-C; by default in a terminal only. ``report``: a file to hold all of it as JSON.
+    """
+    console = Console()
+    shutil.rmtree(state_dir, ignore_errors=True)
+    state_dir.mkdir(parents=True, mode=0o700)
+    port = free_port(state_dir / "sandbox-port", 8090)
+    sandbox = [sys.executable, "-m", "starter.sandbox", "--port", str(port)]
+    console.print(t("demo.starting"))
+    with Stack(state_dir, children={"sandbox": sandbox}) as stack:
+        console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
+        console.print(t("up.key", key=stack.new_key))
+        told = asyncio.run(_play(console, stack, f"http://127.0.0.1:{port}", orders))
+        if report is not None:
+            report.write_text(json.dumps(told, ensure_ascii=False, indent=2))
+        if sys.stdout.isatty() if serve is None else serve:
+            console.print(t("up.stop"))
+            wait_for_signal()
+    return 0 if told["passed"] else 1
+
+
+async def _play(console: Console, stack: Stack, sandbox: str, orders: int) -> dict[str, Any]:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
+        world = await _set_up(stack, sandbox, client)
+        each = min(EACH_STORY, max(1, orders // 40))
+        names = [name for name in STORIES for _ in range(each)]
+        names += ["clean"] * max(0, orders - len(names))
+        telling = Telling(names)
+        watching = asyncio.create_task(world.watch())
+        playing = asyncio.create_task(_tell_all(world, telling))
+        await _show(console, world, telling, playing)
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        elapsed = telling.elapsed
+        console.print(t("demo.checking"))
+        await world.look()
+        checks = await all_checks(world, await connect(), [stack.state_dir])
+        await dispose()
+    return _conclude(console, stack, telling, checks, elapsed)
+
+
+async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> World:
+    for _ in range(100):
+        with suppress(httpx.HTTPError):
+            await client.get(f"{sandbox}/health")
+            break
+        await asyncio.sleep(0.1)
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await open_accounts(connection, sandbox, SHOPS)
+        for sku in catalogue.STOCKED:
+            for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
+                await inventory.receive(connection, warehouse, sku, 500, f"opening:{warehouse}:{sku}", "demo")
+    keys = {
+        "staff": await create_key("demo-staff", [Scope.STAFF, Scope.WAREHOUSE]),
+        "till": await create_key("demo-till", [Scope.POS]),
+        "warehouse": await create_key("demo-warehouse", [Scope.WAREHOUSE]),
+    }
+    await schedule_polls(await connect())
+    told = {"api_url": stack.api_url, "api_key": keys["warehouse"], "delay": 0.1}
+    (await client.post(f"{sandbox}/warehouse/_control/config", json=told)).raise_for_status()
+    for carrier in CARRIERS:
+        secret = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+        told = {"push_url": f"{stack.api_url}/carriers/{carrier}/default/push/{secret}", "way": {"delay": 0.1}}
+        (await client.post(f"{sandbox}/{carrier}/_control/config", json=told)).raise_for_status()
+    return World(client, stack.api_url, sandbox, keys["staff"], keys["till"], people(40))
+
+
+async def _tell_all(world: World, telling: Telling) -> None:
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def tell(number: int, name: str) -> None:
+        async with limit:
+            end, fault = None, ""
+            try:
+                end = await (STORIES[name][0](world) if name in STORIES else clean(world, number))
+            except (AssertionError, httpx.HTTPError) as error:
+                fault = f"{type(error).__name__}: {error}"
+            telling.ends.append((name, end, fault))
+
+    await asyncio.gather(*(tell(number, name) for number, name in enumerate(telling.names)))
+
+
+async def _show(console: Console, world: World, telling: Telling, playing: asyncio.Task[None]) -> None:
+    if console.is_terminal:
+        with Live(telling.progress(world), console=console, refresh_per_second=4, transient=True) as live:
+            while not playing.done():
+                await asyncio.wait([playing], timeout=0.25)
+                live.update(telling.progress(world))
+    else:
+        while not playing.done():
+            await asyncio.wait([playing], timeout=5)
+            console.print(telling.line(world), soft_wrap=True)
+    await playing
+
+
+def _conclude(console: Console, stack: Stack, telling: Telling, checks: list[Check], elapsed: float) -> dict[str, Any]:
+    table = Table(title=t("demo.stories"))
+    for head in ("demo.story", "demo.expected", "demo.orders", "demo.as_told", "demo.fault"):
+        table.add_column(t(head))
+    stories = []
+    for name in dict.fromkeys(telling.names):
+        expected = STORIES[name][1] if name in STORIES else OrderStatus.COMPLETED
+        ends = [(end, fault) for told, end, fault in telling.ends if told == name]
+        good = sum(end is expected and not fault for end, fault in ends)
+        fault = next((fault for end, fault in ends if fault or end is not expected), "")
+        stories.append({"story": name, "expected": expected, "orders": len(ends), "as_told": good, "fault": fault})
+        mark = "[green]✓[/]" if good == len(ends) else "[red]✗[/]"
+        table.add_row(t(f"demo.story.{name}"), t(f"status.{expected}"), str(len(ends)), f"{good} {mark}", fault)
+    console.print(table)
+    proof = Table(title=t("demo.checks"))
+    proof.add_column(t("demo.check"))
+    proof.add_column("")
+    proof.add_column(t("demo.detail"))
+    for check in checks:
+        proof.add_row(t(f"demo.check.{check.name}"), "[green]✓[/]" if check.passed else "[red]✗[/]", check.detail)
+    console.print(proof)
+    passed = all(each["orders"] == each["as_told"] for each in stories) and all(check.passed for check in checks)
+    orders = len(telling.names)
+    console.print(t("demo.passed" if passed else "demo.not_passed", orders=orders, seconds=f"{elapsed:.0f}"))
+    console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
+    return {
+        "passed": passed,
+        "orders": orders,
+        "seconds": round(elapsed, 1),
+        "orders_per_second": round(orders / elapsed, 2),
+        "stories": stories,
+        "checks": [check.model_dump() for check in checks],
+        "api": stack.api_url,
+        "temporal_ui": stack.ui_url,
+    }

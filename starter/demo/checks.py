@@ -1,0 +1,83 @@
+"""What must hold when all stories are told."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from temporalio.client import Client
+
+from models.base import Value
+from models.order import OrderStatus
+from starter.demo.world import World
+
+
+class Check(Value):
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+async def all_checks(world: World, temporal: Client, folders: Iterable[Path]) -> list[Check]:
+    proof = await world.get("/stock/verify")
+    finished = [each for each in proof["drifts"] if each["what"] == "finished"]
+    drifts = [each for each in proof["drifts"] if each["what"] != "finished"]
+    return [
+        await _one_workflow_an_order(world, temporal),
+        await _one_booking_a_parcel(world),
+        Check(name="ledger", passed=not drifts, detail=str(drifts[:3]) if drifts else ""),
+        Check(name="finished", passed=not finished, detail=str(finished[:3]) if finished else ""),
+        await _inbox_empty(world),
+        _nothing_personal(world, folders),
+    ]
+
+
+async def _one_workflow_an_order(world: World, temporal: Client) -> Check:
+    ids = Counter([each.id async for each in temporal.list_workflows("WorkflowType = 'OrderWorkflow'")])
+    twice = [each for each, count in ids.items() if count > 1]
+    sold = {sale.order_id for sale in world.sales}
+    odd = twice or sorted(sold ^ set(ids)) or sorted(sold ^ set(world.rows))
+    return Check(name="workflows", passed=not odd, detail=", ".join(odd[:3]) or str(len(ids)))
+
+
+async def _one_booking_a_parcel(world: World) -> Check:
+    """What the carriers count as booked is what we count as parcels: as many, with the same numbers."""
+    booked: Counter[str] = Counter()
+    for carrier in ("sf", "yto"):
+        booked.update(
+            each["waybill_no"] for each in await world.twin(f"/{carrier}/_control/bookings") if not each["cancelled"]
+        )
+    ours: Counter[str] = Counter()
+    for sale in world.sales:
+        parcels = (await world.order(sale))["fulfillments"]
+        ours.update(each["waybill_no"] for each in parcels if each["waybill_no"] and each["status"] != "cancelled")
+    odd = sorted((booked - ours) + (ours - booked)) + [each for each, count in ours.items() if count > 1]
+    return Check(name="bookings", passed=not odd, detail=", ".join(odd[:3]) or str(len(ours)))
+
+
+async def _inbox_empty(world: World) -> Check:
+    """Nothing that was acknowledged waits any more, nothing failed."""
+    summary = await world.get("/intake/summary")
+    left = {lane: states for lane, states in summary.items() if set(states) - {"done"}}
+    return Check(name="inbox", passed=not left, detail=str(left) if left else "")
+
+
+def _nothing_personal(world: World, folders: Iterable[Path]) -> Check:
+    """No recipient's phone, name or street lies readable in any file of the databases or logs."""
+    secrets = {person[part] for person in world.people for part in ("phone", "name", "street")}
+    pattern = re.compile(b"|".join(re.escape(each.encode()) for each in sorted(secrets)))
+    files = [
+        file for folder in folders for file in ([folder] if folder.is_file() else folder.rglob("*")) if file.is_file()
+    ]
+    found = []
+    for file in files:
+        try:
+            if pattern.search(file.read_bytes()):
+                found.append(file.name)
+        except FileNotFoundError:
+            continue
+    return Check(name="privacy", passed=bool(files) and not found, detail=", ".join(found[:3]) or str(len(files)))
+
+
+def statuses(rows: Iterable[dict[str, str]]) -> Counter[OrderStatus]:
+    return Counter(OrderStatus(row["status"]) for row in rows)

@@ -1,0 +1,211 @@
+"""The stories the demo plays. Each acts from outside only, and ends where its last line says."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import cycle
+
+from models.order import OrderStatus
+from starter.demo.world import Untold, World
+from starter.sandbox.accounts import Shop
+
+SHORT_SKU, SHORT_WAREHOUSE = "F008", "CD"
+"""Nothing of it lies anywhere until the story has it arrive."""
+ONLY_BEIJING, ONLY_CHENGDU = "F006", "F007"
+"""Each lies in one warehouse alone: together they must be split."""
+BUNDLE = "K001"
+
+WEB, GRACE, LATE = "web", "grace", "late"
+SHOPS = [
+    Shop(channel="taobao", name="flagship", settings={"poll_seconds": 3}),
+    Shop(channel="shopify", name="global"),
+    Shop(channel="shopify", name="unpaid", settings={"policy": {"payment": 5}}),
+    Shop(channel="own", name=WEB),
+    Shop(channel="own", name=GRACE, settings={"policy": {"grace": 10}}),
+    Shop(channel="own", name=LATE, settings={"policy": {"movement": 4}}),
+    Shop(channel="pos", name="counter"),
+]
+SOURCES = (("taobao", "flagship"), ("shopify", "global"), ("own", WEB), ("pos", "counter"))
+_COMMON = cycle(("A001", "A004", "B001", "B006", "C002", "C005", "D001", "D004", "E001", "E004", "F001", "F004"))
+
+Story = Callable[[World], Awaitable[OrderStatus]]
+
+
+def demand(held: bool, otherwise: object) -> None:
+    if not held:
+        raise Untold(str(otherwise))
+
+
+async def clean(world: World, source: int) -> OrderStatus:
+    channel, shop = SOURCES[source % len(SOURCES)]
+    sale = await world.place(channel, shop, next(_COMMON), custom={"gift_card": "恭喜"} if channel == "own" else {})
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def bundle(world: World) -> OrderStatus:
+    sale = await world.place("shopify", "global", BUNDLE, price="289")
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def split(world: World) -> OrderStatus:
+    sale = await world.place("own", WEB, ONLY_BEIJING, ONLY_CHENGDU)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    parcels = (await world.order(sale))["fulfillments"]
+    demand({each["warehouse"] for each in parcels} == {"BJ", "CD"}, "not two parcels")
+    return end
+
+
+async def unpaid_then_paid(world: World) -> OrderStatus:
+    sale = await world.place("shopify", "global", next(_COMMON), paid=False)
+    await world.until(sale, OrderStatus.AWAITING_PAYMENT)
+    await world.change(sale, paid=True)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def unpaid_then_expired(world: World) -> OrderStatus:
+    sale = await world.place("shopify", "unpaid", next(_COMMON), paid=False)
+    return await world.until(sale, OrderStatus.CANCELLED)
+
+
+async def held_and_approved(world: World) -> OrderStatus:
+    sale = await world.place("own", WEB, "D009", price="9800")
+    await world.until(sale, OrderStatus.IN_REVIEW)
+    status, answer = await world.ask(sale, "approve")
+    demand(status == 200, answer)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def held_and_rejected(world: World) -> OrderStatus:
+    sale = await world.place("own", WEB, next(_COMMON), buyer_message="先别发货，等我电话")
+    await world.until(sale, OrderStatus.IN_REVIEW)
+    status, answer = await world.ask(sale, "reject", reason="fraud")
+    demand(status == 200, answer)
+    return await world.until(sale, OrderStatus.REJECTED)
+
+
+async def address_modified(world: World) -> OrderStatus:
+    sale = await world.place("own", GRACE, next(_COMMON))
+    await world.until(sale, OrderStatus.APPROVED)
+    moved = sale.person | {"province": "广东省", "city": "深圳市", "district": "南山区"}
+    await world.change(sale, recipient=moved)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    order = await world.order(sale)
+    demand(order["recipient"]["city"] == "深圳市", "it went to the old address")
+    demand("timeline.modify" in {each["what"] for each in order["timeline"]}, "no trace of it")
+    return end
+
+
+async def quantity_modified(world: World) -> OrderStatus:
+    sale = await world.place("own", GRACE, "A002", quantity=3)
+    await world.until(sale, OrderStatus.APPROVED)
+    status, answer = await world.ask(sale, "modify", lines=[{"line_no": "1", "quantity": 2}])
+    demand(status == 200, answer)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    parcels = (await world.order(sale))["fulfillments"]
+    sent = sum(line["quantity"] for each in parcels if each["status"] == "delivered" for line in each["lines"])
+    demand(sent == 2, f"{sent} were sent")
+    return end
+
+
+async def cancelled_in_time(world: World) -> OrderStatus:
+    sale = await world.place("own", GRACE, next(_COMMON))
+    await world.until(sale, OrderStatus.APPROVED)
+    status, answer = await world.ask(sale, "cancel", reason="changed my mind")
+    demand(status == 200, answer)
+    return await world.until(sale, OrderStatus.CANCELLED)
+
+
+async def cancel_refused(world: World) -> OrderStatus:
+    sale = await world.sell("own", WEB, next(_COMMON))
+    await world.journey(sale, kind="silent")
+    await world.deliver(sale)
+    await world.until(sale, OrderStatus.SHIPPED)
+    status, answer = await world.ask(sale, "cancel", reason="too late")
+    demand(status == 409 and answer["reason"] == "refused.cancel", answer)
+    demand("note" in answer["supported_actions"], answer)
+    await world.travel(sale)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def short_then_arrived(world: World) -> OrderStatus:
+    sale = await world.place("own", WEB, SHORT_SKU, quantity=2)
+    await world.until(sale, OrderStatus.AWAITING_STOCK)
+    await world.receive(SHORT_WAREHOUSE, SHORT_SKU, 2)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def thrice_at_once(world: World) -> OrderStatus:
+    sale = await world.sell("shopify", "global", next(_COMMON))
+    await world.deliver(sale, copies=3)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def _faulty(world: World, fault: str, **more: float) -> OrderStatus:
+    sale = await world.sell("own", WEB, next(_COMMON))
+    await world.fault(sale, fault, **more)
+    await world.deliver(sale)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def carrier_500(world: World) -> OrderStatus:
+    return await _faulty(world, "500", times=2)
+
+
+async def carrier_429(world: World) -> OrderStatus:
+    return await _faulty(world, "429", seconds=2)
+
+
+async def carrier_silent_after_booking(world: World) -> OrderStatus:
+    return await _faulty(world, "timeout_after", seconds=11)
+
+
+async def pushes_in_disorder(world: World) -> OrderStatus:
+    sale = await world.sell("own", WEB, next(_COMMON))
+    await world.journey(sale, copies=3, shuffle=True)
+    await world.deliver(sale)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    await asyncio.sleep(1)
+    scans = (await world.order(sale))["fulfillments"][0]["scans"]
+    demand(len({(each["at"], each["text"]) for each in scans}) == len(scans), "a scan was kept twice")
+    return end
+
+
+async def late(world: World) -> OrderStatus:
+    sale = await world.sell("own", LATE, next(_COMMON))
+    await world.journey(sale, kind="silent")
+    await world.deliver(sale)
+    await world.alerted(sale, "late")
+    await world.travel(sale)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def refused_by_buyer(world: World) -> OrderStatus:
+    sale = await world.sell("own", WEB, next(_COMMON))
+    await world.journey(sale, kind="refused")
+    await world.deliver(sale)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    ledger = await world.get("/stock/ledger", order_id=sale.order_id)
+    demand("returned" in {each["kind"] for each in ledger["items"]}, "it did not come back to the stock")
+    return end
+
+
+STORIES: dict[str, tuple[Story, OrderStatus]] = {
+    "bundle": (bundle, OrderStatus.COMPLETED),
+    "split": (split, OrderStatus.COMPLETED),
+    "unpaid_then_paid": (unpaid_then_paid, OrderStatus.COMPLETED),
+    "unpaid_then_expired": (unpaid_then_expired, OrderStatus.CANCELLED),
+    "held_and_approved": (held_and_approved, OrderStatus.COMPLETED),
+    "held_and_rejected": (held_and_rejected, OrderStatus.REJECTED),
+    "address_modified": (address_modified, OrderStatus.COMPLETED),
+    "quantity_modified": (quantity_modified, OrderStatus.COMPLETED),
+    "cancelled_in_time": (cancelled_in_time, OrderStatus.CANCELLED),
+    "cancel_refused": (cancel_refused, OrderStatus.COMPLETED),
+    "short_then_arrived": (short_then_arrived, OrderStatus.COMPLETED),
+    "thrice_at_once": (thrice_at_once, OrderStatus.COMPLETED),
+    "carrier_500": (carrier_500, OrderStatus.COMPLETED),
+    "carrier_429": (carrier_429, OrderStatus.COMPLETED),
+    "carrier_silent_after_booking": (carrier_silent_after_booking, OrderStatus.COMPLETED),
+    "pushes_in_disorder": (pushes_in_disorder, OrderStatus.COMPLETED),
+    "late": (late, OrderStatus.COMPLETED),
+    "refused_by_buyer": (refused_by_buyer, OrderStatus.COMPLETED),
+}
+"""Every story with the status it demands; ``clean`` fills up the rest."""

@@ -1,0 +1,227 @@
+"""The demo's hands on the outside world: buyers at the channels' twins, staff and warehouses at our API."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from models.order import OrderStatus
+
+PROVINCES = (
+    ("上海市", "上海市", "浦东新区"),
+    ("广东省", "广州市", "天河区"),
+    ("北京市", "北京市", "海淀区"),
+    ("四川省", "成都市", "武侯区"),
+    ("浙江省", "杭州市", "西湖区"),
+    ("湖北省", "武汉市", "洪山区"),
+)
+_SURNAMES, _GIVEN = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨", ("梓涵", "浩宇", "欣怡", "子轩", "雨桐", "俊杰", "诗雅", "明哲")
+_STREETS = ("梧桐巷", "银杏路", "望江街", "听雨里", "松涛道", "晚晴弄")
+
+
+def people(count: int, seed: int = 11) -> list[dict[str, str]]:
+    """Invented recipients, no two alike."""
+    dice = random.Random(seed)  # noqa: S311
+    found = []
+    for number in range(count):
+        province, city, district = PROVINCES[number % len(PROVINCES)]
+        found.append(
+            {
+                "name": dice.choice(_SURNAMES) + dice.choice(_GIVEN) + dice.choice(_GIVEN)[0],
+                "phone": f"1{dice.choice('3578')}{dice.randrange(10**9):09}",
+                "province": province,
+                "city": city,
+                "district": district,
+                "street": f"{dice.choice(_STREETS)}{dice.randrange(100, 999)}号{dice.randrange(101, 3200)}室",
+            }
+        )
+    return found
+
+
+class Untold(AssertionError):
+    """Something did not happen in time."""
+
+
+@dataclass
+class Sale:
+    """One order as the demo follows it."""
+
+    channel: str
+    shop: str
+    order_no: str
+    person: dict[str, str]
+
+    @property
+    def order_id(self) -> str:
+        return f"order:{self.channel}:{self.shop}:{self.order_no}"
+
+
+@dataclass
+class World:
+    """``rows`` is the newest list of orders by id, read once for all stories."""
+
+    client: httpx.AsyncClient
+    api: str
+    sandbox: str
+    key: str
+    till_key: str
+    people: list[dict[str, str]]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sales: list[Sale] = field(default_factory=list)
+
+    # Buyers
+
+    async def sell(
+        self, channel: str, shop: str, *skus: str, quantity: int = 1, price: str = "59", **sale: Any
+    ) -> Sale:
+        """A buyer buys; the channel knows, we do not yet."""
+        person = self.people[len(self.sales) % len(self.people)]
+        told = {
+            "lines": [{"sku": sku, "quantity": quantity, "price": price} for sku in skus],
+            "recipient": person,
+            **sale,
+        }
+        sold = Sale(channel, shop, "", person)
+        self.sales.append(sold)
+        answer = await self._twin("POST", f"/{channel}/_control/shops/{shop}/orders", told)
+        sold.order_no = answer["order_no"]
+        return sold
+
+    async def deliver(self, sale: Sale, *, copies: int = 1) -> list[int]:
+        """The channel's webhook, so many copies at once. Taobao has none: it waits to be asked."""
+        if sale.channel == "taobao":
+            return []
+        target = {
+            "url": f"{self.api}/channels/{sale.channel}/{sale.shop}/webhook",
+            "copies": copies,
+            "api_key": self.till_key if sale.channel == "pos" else "",
+        }
+        path = f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}/deliver"
+        statuses: list[int] = (await self._twin("POST", path, target))["statuses"]
+        if any(status >= 300 for status in statuses):
+            raise Untold(f"webhook answered {statuses}")
+        return statuses
+
+    async def place(self, channel: str, shop: str, *skus: str, **sale: Any) -> Sale:
+        """A buyer buys, and the channel tells us."""
+        sold = await self.sell(channel, shop, *skus, **sale)
+        await self.deliver(sold)
+        return sold
+
+    async def change(self, sale: Sale, **change: Any) -> None:
+        """The buyer changes something, and the channel tells us."""
+        await self._twin("PATCH", f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}", change)
+        await self.deliver(sale)
+
+    # Carriers and warehouses
+
+    async def journey(self, sale: Sale, **way: Any) -> None:
+        """How the order's parcels will travel."""
+        for carrier in ("sf", "yto"):
+            await self._twin("POST", f"/{carrier}/_control/plans", {"match": _reference(sale), **way})
+
+    async def travel(self, sale: Sale, kind: str = "delivered") -> None:
+        """A parcel that stood still goes on."""
+        for parcel in (await self.order(sale))["fulfillments"]:
+            path = f"/{parcel['carrier']}/_control/journey"
+            await self._twin("POST", path, {"waybill_no": parcel["waybill_no"], "kind": kind})
+
+    async def fault(self, sale: Sale, fault: str, **more: Any) -> None:
+        """What goes wrong when either carrier is asked to book this order."""
+        for system, operation in (("sf", "EXP_RECE_CREATE_ORDER"), ("yto", "privacy_create_adapter")):
+            told = {"system": system, "operation": operation, "match": _reference(sale), "fault": fault, **more}
+            await self._twin("POST", "/_faults", told)
+
+    async def keep_in_warehouse(self, sale: Sale) -> None:
+        """The warehouse does not ship it until it is told to."""
+        await self._twin("POST", "/warehouse/_control/hold", {"match": sale.order_id})
+
+    async def twin(self, path: str) -> Any:
+        return await self._twin("GET", path)
+
+    # Staff
+
+    async def ask(self, sale: Sale, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
+        """Status and body of what staff ask of an order."""
+        answer = await self.client.post(f"{self.api}/orders/{sale.order_id}/{verb}", json=body, headers=self._staff)
+        return answer.status_code, answer.json()
+
+    async def receive(self, warehouse: str, sku: str, quantity: int) -> None:
+        await self.post("/stock/receive", {"warehouse": warehouse, "sku": sku, "quantity": quantity})
+
+    async def order(self, sale: Sale) -> dict[str, Any]:
+        answer = await self.client.get(f"{self.api}/orders/{sale.order_id}", headers=self._staff)
+        answer.raise_for_status()
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    async def get(self, path: str, **params: Any) -> Any:
+        answer = await self.client.get(f"{self.api}{path}", params=params, headers=self._staff)
+        answer.raise_for_status()
+        return answer.json()
+
+    async def post(self, path: str, body: Any) -> Any:
+        answer = await self.client.post(f"{self.api}{path}", json=body, headers=self._staff)
+        answer.raise_for_status()
+        return answer.json()
+
+    # Waiting
+
+    async def watch(self) -> None:
+        """Reads the list of orders again and again."""
+        while True:
+            await self.look()
+            await asyncio.sleep(0.5)
+
+    async def look(self) -> None:
+        cursor: str | None = None
+        while True:
+            params = {"limit": "500"} | ({"cursor": cursor} if cursor else {})
+            page = await self.get("/orders", **params)
+            self.rows |= {row["id"]: row for row in page["items"]}
+            if (cursor := page["next"]) is None:
+                return
+
+    async def until(self, sale: Sale, *statuses: OrderStatus, seconds: float = 90) -> OrderStatus:
+        """Waits until the order is in one of the statuses."""
+
+        def there() -> bool:
+            return sale.order_id in self.rows and self.rows[sale.order_id]["status"] in statuses
+
+        await self.wait(there, seconds, lambda: f"{sale.order_id} is {self.rows.get(sale.order_id, {}).get('status')}")
+        return OrderStatus(self.rows[sale.order_id]["status"])
+
+    async def alerted(self, sale: Sale, kind: str, seconds: float = 60) -> None:
+        """Waits until an alert of this kind was raised for the order."""
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+        while datetime.now(UTC) < deadline:
+            alerts = await self.get("/alerts", order_id=sale.order_id, closed="true")
+            if f"alert.{kind}" in {alert["kind"] for alert in alerts}:
+                return
+            await asyncio.sleep(1)
+        raise Untold(f"no alert {kind} for {sale.order_id}")
+
+    async def wait(self, condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            if asyncio.get_running_loop().time() > deadline:
+                raise Untold(f"after {seconds:.0f} s: {otherwise()}")
+            await asyncio.sleep(0.2)
+
+    @property
+    def _staff(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    async def _twin(self, method: str, path: str, body: Any = None) -> Any:
+        answer = await self.client.request(method, f"{self.sandbox}{path}", json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+def _reference(sale: Sale) -> str:
+    """What its bookings' references contain."""
+    return f"{sale.order_no}-F"
