@@ -41,7 +41,11 @@ def demo(
 ) -> None:
     from starter.demo import run
 
-    raise typer.Exit(run(report=report, orders=orders, serve=serve, state_dir=state_dir))
+    try:
+        code = run(report=report, orders=orders, serve=serve, state_dir=state_dir)
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    raise typer.Exit(code)
 
 
 def worker() -> None:

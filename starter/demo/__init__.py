@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -21,9 +22,10 @@ from models.access import Scope
 from models.i18n import t
 from models.intake import Lane
 from models.order import OrderStatus
+from models.settings import settings
 from starter import catalogue
 from starter.demo.checks import Check, all_checks, statuses
-from starter.demo.stories import ONLY_BEIJING, ONLY_CHENGDU, SHOPS, SHORT_SKU, STORIES, clean
+from starter.demo.stories import ONLY_BEIJING, ONLY_CHENGDU, SHOPS, SHORT_SKUS, STORIES, clean
 from starter.demo.world import World, people
 from starter.sandbox.accounts import CARRIERS, open_accounts
 from starter.up import Stack, wait_for_signal
@@ -31,9 +33,10 @@ from workers.client import connect
 from workers.embedded.process import free_port
 from workers.schedules import schedule_polls
 
+ORDERS = 220
 EACH_STORY = 5
 AT_ONCE = 50
-_ALONE = {ONLY_BEIJING: ("BJ",), ONLY_CHENGDU: ("CD",), SHORT_SKU: ()}
+_ALONE: dict[str, tuple[str, ...]] = {ONLY_BEIJING: ("BJ",), ONLY_CHENGDU: ("CD",), **dict.fromkeys(SHORT_SKUS, ())}
 
 
 class Telling:
@@ -65,27 +68,47 @@ class Telling:
         return f"{self.elapsed:5.0f} s  {len(self.ends)}/{len(self.names)}  {by_status}"
 
 
-def run(state_dir: Path, report: Path | None = None, orders: int = 220, serve: bool | None = None) -> int:
-    """Plays ``orders`` orders on a fresh stack in ``state_dir``; 0 where all ended as told and all checks hold.
+def run(
+    *,
+    report: Path | None = None,
+    orders: int | None = None,
+    serve: bool | None = None,
+    state_dir: Path | None = None,
+) -> int:
+    """Plays ``orders`` orders on a fresh stack of its own; 0 where all ended as told and all checks hold.
 
     ``serve``: keep serving until Ctrl-C; by default in a terminal only. ``report``: a file to hold all of it as JSON.
+    Raises ``ValueError`` where ``state_dir`` holds something else than an earlier demo.
     """
     console = Console()
-    shutil.rmtree(state_dir, ignore_errors=True)
-    state_dir.mkdir(parents=True, mode=0o700)
+    state_dir = _fresh(state_dir or settings().state_dir / "demo")
     port = free_port(state_dir / "sandbox-port", 8090)
     sandbox = [sys.executable, "-m", "starter.sandbox", "--port", str(port)]
     console.print(t("demo.starting"))
     with Stack(state_dir, children={"sandbox": sandbox}) as stack:
         console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
         console.print(t("up.key", key=stack.new_key))
-        told = asyncio.run(_play(console, stack, f"http://127.0.0.1:{port}", orders))
+        told = asyncio.run(_play(console, stack, f"http://127.0.0.1:{port}", orders or ORDERS))
         if report is not None:
             report.write_text(json.dumps(told, ensure_ascii=False, indent=2))
         if sys.stdout.isatty() if serve is None else serve:
             console.print(t("up.stop"))
             wait_for_signal()
     return 0 if told["passed"] else 1
+
+
+def _fresh(state_dir: Path) -> Path:
+    """An empty folder for the demo alone; whatever database or cluster is set, the demo has its own."""
+    marker = state_dir / "demo"
+    if state_dir.exists() and any(state_dir.iterdir()) and not marker.exists():
+        raise ValueError(f"{state_dir} holds something else than a demo: name an empty folder")
+    shutil.rmtree(state_dir, ignore_errors=True)
+    state_dir.mkdir(parents=True, mode=0o700)
+    marker.touch()
+    for name in ("HENGDAN_DATABASE_URL", "HENGDAN_KEYS", "HENGDAN_INDEX_KEY", "TEMPORAL_ADDRESS"):
+        os.environ.pop(name, None)
+    settings.cache_clear()
+    return state_dir
 
 
 async def _play(console: Console, stack: Stack, sandbox: str, orders: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from models.order import OrderStatus
 from starter.demo.world import Untold, World
 from starter.sandbox.accounts import Shop
 
-SHORT_SKU, SHORT_WAREHOUSE = "F008", "CD"
-"""Nothing of it lies anywhere until the story has it arrive."""
+SHORT_SKUS = ("A012", "C012", "D012", "E010", "F008")
+"""Nothing of these lies anywhere until a story has it arrive, each for one order."""
 ONLY_BEIJING, ONLY_CHENGDU = "F006", "F007"
 """Each lies in one warehouse alone: together they must be split."""
 BUNDLE = "K001"
@@ -26,6 +26,7 @@ SHOPS = [
 ]
 SOURCES = (("taobao", "flagship"), ("shopify", "global"), ("own", WEB), ("pos", "counter"))
 _COMMON = cycle(("A001", "A004", "B001", "B006", "C002", "C005", "D001", "D004", "E001", "E004", "F001", "F004"))
+_short = cycle(SHORT_SKUS)
 
 Story = Callable[[World], Awaitable[OrderStatus]]
 
@@ -127,9 +128,10 @@ async def cancel_refused(world: World) -> OrderStatus:
 
 
 async def short_then_arrived(world: World) -> OrderStatus:
-    sale = await world.place("own", WEB, SHORT_SKU, quantity=2)
+    sku = next(_short)
+    sale = await world.place("own", WEB, sku, quantity=2)
     await world.until(sale, OrderStatus.AWAITING_STOCK)
-    await world.receive(SHORT_WAREHOUSE, SHORT_SKU, 2)
+    await world.receive("CD", sku, 2)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
