@@ -74,7 +74,7 @@ async def scans(connection: AsyncConnection, waybill_nos: Sequence[str]) -> Rows
 
 
 async def timeline(connection: AsyncConnection, order_id: str) -> Rows:
-    query = select(_timeline).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.key)
+    query = select(_timeline).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.number)
     return await _all(connection, query)
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, model_validator
-from sqlalchemy import Column, DateTime, Index, Numeric
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
@@ -236,6 +236,8 @@ class TimelineRow(SQLModel, table=True):
 
     order_id: str = Col(primary_key=True)
     key: str = Col(primary_key=True)
+    number: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    """The order of what happened at one moment."""
     at: datetime = Col(sa_type=DateTime(timezone=True))
     what: str
     actor: str

@@ -28,14 +28,17 @@ class Commands:
         said = self._capsys.readouterr()
         return Ran(int(ended.value.code or 0), said.out, said.err)
 
+    async def run(self, *words: str) -> Ran:
+        return await asyncio.to_thread(self, *words)
+
     async def ok(self, *words: str) -> str:
         """What it prints."""
-        ran = await asyncio.to_thread(self, *words)
+        ran = await self.run(*words)
         assert ran.status == 0, ran.err
         return ran.out
 
     async def refused(self, *words: str) -> str:
         """The one line that says why not."""
-        ran = await asyncio.to_thread(self, *words)
+        ran = await self.run(*words)
         assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran
         return ran.err

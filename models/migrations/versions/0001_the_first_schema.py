@@ -176,6 +176,7 @@ def upgrade() -> None:
     op.create_table('timeline',
     sa.Column('order_id', sa.String(), nullable=False),
     sa.Column('key', sa.String(), nullable=False),
+    sa.Column('number', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('what', sa.String(), nullable=False),
     sa.Column('actor', sa.String(), nullable=False),

@@ -1,0 +1,205 @@
+"""The command line against the real API, with a worker behind it."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select, update
+from structlog.testing import capture_logs
+from temporalio.client import Client
+
+from activities import inventory
+from activities.access import create_key
+from activities.database import transaction
+from models.access import Scope
+from models.intake import Lane
+from models.order import OrderRow
+from models.settings import settings
+from models.stock import LevelRow
+from starter import catalogue
+from tests.commands import Commands
+from tests.doors import PHONE, SECRET, open_account, rows, sale, tell, until
+from workers.main import worker
+
+UNPAID = {"paid_at": None, "pay_before": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+DEAR = {**UNPAID, "freight": "8000", "total": "8160.60"}
+"""Held for review."""
+
+
+@pytest.fixture
+async def hengdan(
+    temporal: Client, door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Commands]:
+    """The command line of Mei, who may do everything."""
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await inventory.receive(connection, "SH", "A001", 10, "first", "test")
+    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", list(Scope)))
+    settings.cache_clear()
+    with capture_logs():  # the API's, whose standard output is ours here
+        async with worker(temporal):
+            yield Commands(capsys)
+
+
+async def placed(door: httpx.AsyncClient, shop: str = "web", **changes: Any) -> str:
+    """The channel's number of a new order, once it has come to rest."""
+    told = sale(**changes)
+    assert (await tell(door, told, shop)).status_code == 202
+    query = select(OrderRow.id).where(OrderRow.id == f"order:own:{shop}:{told['order_no']}")
+
+    async def look() -> Any:
+        async with transaction() as connection:
+            return await connection.scalar(query)
+
+    await until(look)
+    return str(told["order_no"])
+
+
+async def test_orders_are_listed_and_shown(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    dear = await placed(door, **DEAR)
+    unpaid = await placed(door, **UNPAID)
+    listed = await hengdan.ok("orders", "list")
+    assert listed.index(f"order:own:web:{unpaid}") > 0
+    assert "In review · Review" in next(line for line in listed.splitlines() if dear in line)
+    assert "待付款" in await hengdan.ok("orders", "list", "--status", "awaiting_payment", "--lang", "zh-CN")
+    shown = await hengdan.ok("orders", "show", dear)
+    assert "Waiting for a person to approve or reject" in shown
+    assert "Approve" in shown
+    assert shown.index("● ") < shown.index("Received by webhook") < shown.index("Put on hold: Review")
+    for personal in (PHONE, "李雷", "世纪大道"):
+        assert personal not in listed + shown
+
+
+async def test_what_more_there_is_can_be_asked_for(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        await placed(door, **UNPAID)
+    first = await hengdan.ok("orders", "list", "--limit", "1")
+    cursor = first.split("--cursor ")[1].strip()
+    second = await hengdan.ok("orders", "list", "--limit", "1", "--cursor", cursor)
+    assert first.count("order:own:web:") == second.count("order:own:web:") == 1
+    assert first.splitlines()[-3] != second.splitlines()[-3]
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d")
+    assert "Nothing" in await hengdan.ok("orders", "list", "--from", tomorrow)
+
+
+async def test_machines_get_what_the_api_says(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **UNPAID)
+    header = {"Authorization": f"Bearer {settings().api_key.get_secret_value()}"}  # type: ignore[union-attr]
+    said = (await door.get(f"/orders/order:own:web:{number}", headers=header)).text
+    assert await hengdan.ok("orders", "show", number, "--json") == f"{said}\n"
+
+
+async def test_a_number_that_several_orders_have_is_no_name(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    await open_account(Lane.CHANNEL, "own", "app", secret=SECRET)
+    number = await placed(door, **UNPAID)
+    await placed(door, "app", number=number, **UNPAID)
+    said = await hengdan.refused("orders", "show", number)
+    assert f"order:own:web:{number}" in said
+    assert f"order:own:app:{number}" in said
+    assert number in await hengdan.ok("orders", "show", f"order:own:app:{number}")
+    for unknown in ("nosuch", "order:own:web:nosuch"):
+        assert "nosuch" in await hengdan.refused("orders", "cancel", unknown)
+
+
+async def test_an_order_is_acted_upon(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **DEAR)
+    assert "Note" in await hengdan.ok("orders", "note", number, "call first")
+    await hengdan.ok("orders", "expedite", number)
+    assert "Awaiting payment" in await hengdan.ok("orders", "approve", number)
+    assert "On hold" in await hengdan.ok("orders", "hold", number, "--reason", "fraud?")
+    assert "Awaiting payment" in await hengdan.ok("orders", "release", number, "--kind", "staff")
+    assert json.loads(await hengdan.ok("orders", "modify", number, "--line", "b=1", "--json"))["accepted"] is True
+    assert "“Cancelled”" in await hengdan.ok("orders", "cancel", number, "--reason", "buyer")
+    shown = await hengdan.ok("orders", "show", number)
+    for act in ("Note: call first", "Made urgent", "Approved", "fraud?", "Holds lifted", "Cancelled: buyer"):
+        assert "mei" in next(line for line in shown.splitlines() if act in line)
+    assert "“Cancelled”" in await hengdan.refused("orders", "cancel", number)
+    assert "已取消" in await hengdan.refused("orders", "modify", number, "--city", "北京市", "--lang", "zh-CN")
+
+
+async def test_an_order_is_rejected(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **DEAR)
+    assert "Rejected" in await hengdan.ok("orders", "reject", number, "--reason", "fraud")
+
+
+async def test_what_is_not_named_of_a_recipient_stays(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **UNPAID)
+
+    async def recipient() -> Any:
+        async with transaction() as connection:
+            return await connection.scalar(select(OrderRow.recipient).where(OrderRow.channel_order_no == number))  # type: ignore[arg-type, call-overload]
+
+    before = await recipient()
+    await hengdan.ok("orders", "modify", number, "--phone", "13900139000", "--city", "苏州市")
+    assert await recipient() == before.model_copy(update={"phone": "13900139000", "city": "苏州市"})
+
+
+async def test_bad_input_is_told_by_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **UNPAID)
+    for words, told in {
+        ("orders", "list", "--status", "nosuch"): "status",
+        ("orders", "list", "--cursor", "x"): "cursor",
+        ("orders", "hold", number, "--kind", "nosuch"): "kind",
+        ("orders", "modify", number, "--line", "zz=1"): "zz",
+        ("stock", "receive", "SH", "A001", "0"): "quantity",
+        ("stock", "adjust", "SH", "A001", "-11", "--reason", "lost"): "quantity",
+        ("intake", "retry", "99"): "99",
+        ("intake", "failed", "99"): "99",
+    }.items():
+        assert told in await hengdan.refused(*words)
+
+
+async def test_a_key_must_be_known_and_may_not_be_enough(hengdan: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HENGDAN_API_KEY", await create_key("reader", [Scope.READ]))
+    settings.cache_clear()
+    assert "A001" in await hengdan.ok("stock", "show", "A001")
+    assert "warehouse" in await hengdan.refused("stock", "receive", "SH", "A001", "1")
+    monkeypatch.setenv("HENGDAN_API_KEY", "hd_nobody")
+    settings.cache_clear()
+    assert "API key" in await hengdan.refused("stock", "show")
+
+
+async def test_stock_comes_is_corrected_and_proved(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    assert "12" in await hengdan.ok("stock", "receive", "SH", "A001", "2")
+    adjusted = await hengdan.ok("stock", "adjust", "SH", "A001", "-3", "--reason", "broken", "--json")
+    assert json.loads(adjusted)["on_hand"] == 9
+    assert "Available" in await hengdan.ok("stock", "show", "--warehouse", "SH")
+    assert "sum of its ledger" in await hengdan.ok("stock", "verify")
+    async with transaction() as connection:
+        await connection.execute(update(LevelRow).values(on_hand=8))
+    ran = await hengdan.run("stock", "verify")
+    assert ran.status == 1
+    assert "A001" in ran.out
+    assert (await hengdan.run("stock", "verify", "--json")).status == 1
+
+
+async def test_what_was_not_understood_is_shown_corrected_and_retried(
+    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    assert "Nothing" in await hengdan.ok("intake", "failed")
+    told = sale(**UNPAID)
+    assert (await tell(door, told | {"total": "much"})).status_code == 202
+
+    async def failed() -> list[Any]:
+        return [row for row in await rows() if row.state == "failed"]
+
+    ((message, *_),) = await until(failed)
+    listed = await hengdan.ok("intake", "failed")
+    assert "own/web" in listed
+    assert "total" in listed
+    corrected = tmp_path / "corrected.json"
+    raw = json.loads(await hengdan.ok("intake", "failed", str(message)))
+    corrected.write_text(json.dumps(raw | {"total": told["total"]}))
+    assert "1 " in await hengdan.ok("intake", "retry", str(message), "--body", str(corrected))
+
+    async def known() -> Any:
+        async with transaction() as connection:
+            return await connection.scalar(select(OrderRow.id).where(OrderRow.channel_order_no == told["order_no"]))  # type: ignore[arg-type]
+
+    await until(known)
+    assert "0 " in await hengdan.ok("intake", "retry", "--all")
