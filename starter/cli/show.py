@@ -47,7 +47,7 @@ def orders(page: Any, say: Say) -> None:
             each["id"],
             " · ".join([each["status_text"], *(hold["kind_text"] for hold in each["holds"])]),
             f"{each['total']} {each['currency']}",
-            _person(each["recipient"]),
+            _person(each["recipient"], "name", "province", "city"),
             _when(each["placed_at"]),
             each["next_step"],
         )
@@ -77,10 +77,8 @@ def order(body: Any, say: Say) -> None:
         if fact:
             grid.add_row(Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(fact)))
     _console().print(grid)
-    lines = [
-        (each["line_no"], each["sku"], each["title"], each["quantity"], each["unit_price"]) for each in body["lines"]
-    ]
-    table(("line", "sku", "title", "quantity", "price"), lines, say)
+    columns = ("line_no", "sku", "title", "quantity", "unit_price")
+    table(columns, [[each[column] for column in columns] for each in body["lines"]], say)
     for each in body["fulfillments"]:
         _parcel(each, say)
     _timeline(body, say)
@@ -161,8 +159,6 @@ def _when(at: str | None, *, seconds: bool = False) -> str:
     return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''}}" if at else ""
 
 
-def _person(recipient: Any) -> str:
-    if recipient is None:
-        return ""
-    parts = ("name", "phone", "province", "city", "district", "street")
-    return " ".join(recipient[part] for part in parts if recipient[part])
+def _person(recipient: Any, *parts: str) -> str:
+    parts = parts or ("name", "phone", "province", "city", "district", "street")
+    return " ".join(recipient[part] for part in parts if recipient[part]) if recipient else ""
