@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sys import executable
+from time import sleep
 from typing import Any, NamedTuple
 
 import httpx
@@ -79,17 +80,27 @@ async def until(order: Order, status: OrderStatus) -> OrderState:
 
 @contextmanager
 def api(temporal: Temporal) -> Iterator[str]:
-    """``hengdan api`` as a process; its base URL."""
+    """``hengdan api`` as a process, ready; its base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = os.environ | {"HENGDAN_API_PORT": str(port), "TEMPORAL_ADDRESS": temporal.address}
     with subprocess.Popen([executable, "-m", "starter", "api"], env=env) as process:
         try:
+            while not _ready(f"http://127.0.0.1:{port}/ready"):
+                assert process.poll() is None, "the API has ended"
+                sleep(0.05)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(15)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture
@@ -109,9 +120,7 @@ async def office(database: str, temporal_server: Temporal) -> AsyncIterator[Offi
         }
         env |= {"TEMPORAL_ADDRESS": temporal_server.address}
         env |= {"TEMPORAL_CODEC_ENDPOINT": f"{url}/codec", "TEMPORAL_CODEC_AUTH": f"Bearer {key}"}
-        transport = httpx.AsyncHTTPTransport(retries=10)
-        async with worker(client), httpx.AsyncClient(transport=transport) as door:
-            (await door.get(f"{url}/ready")).raise_for_status()
+        async with worker(client):
             yield Office(client, env)
 
 
