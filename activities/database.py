@@ -27,8 +27,8 @@ def engine() -> AsyncEngine:
             raise ValueError("HENGDAN_DATABASE_URL must be set (`hengdan up` serves an embedded PostgreSQL)")
         _engine = create_async_engine(
             sqlalchemy_url(url.get_secret_value()),
-            pool_size=10,
-            max_overflow=10,
+            pool_size=20,
+            max_overflow=0,
             pool_pre_ping=False,
             pool_recycle=1800,
             hide_parameters=True,
@@ -40,6 +40,14 @@ def engine() -> AsyncEngine:
 async def transaction() -> AsyncIterator[AsyncConnection]:
     """A connection whose work commits together, or not at all."""
     async with engine().begin() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def at_once() -> AsyncIterator[AsyncConnection]:
+    """A connection whose every statement commits by itself: for one statement, two journeys fewer."""
+    async with engine().connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         yield connection
 
 

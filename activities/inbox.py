@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, bindparam, func, lateral, select, true, update
+from sqlalchemy import CTE, Integer, Row, Select, Table, bindparam, func, lateral, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,78 +32,92 @@ _inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
 _documents: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
+_ACCEPT = insert(_inbox).on_conflict_do_nothing().returning(_inbox.c.id)
+
 
 async def accept(
     connection: AsyncConnection, lane: Lane, source: str, account: str, receipt: Receipt, raw: Raw, actor: str = ""
 ) -> bool:
     """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged."""
-    entered = await connection.execute(
-        insert(_inbox)
-        .values(
-            lane=lane,
-            source=source,
-            account=account,
-            fact_key=receipt.fact_key,
-            topic=receipt.topic,
-            priority=receipt.priority,
-            raw=raw,
-            actor=actor,
-            received_at=datetime.now(UTC),
-        )
-        .on_conflict_do_nothing()
-        .returning(_inbox.c.id)
-    )
+    row = {
+        "lane": lane,
+        "source": source,
+        "account": account,
+        "fact_key": receipt.fact_key,
+        "topic": receipt.topic,
+        "priority": receipt.priority,
+        "raw": raw,
+        "actor": actor,
+        "received_at": datetime.now(UTC),
+    }
+    entered = await connection.execute(_ACCEPT, row)
     return entered.first() is not None
 
 
 async def started(connection: AsyncConnection) -> int:
     """How many orders have entered the engine and not come to rest yet."""
-    return int((await connection.execute(select(func.count()).where(_entering()))).scalar_one())
-
-
-def _entering() -> ColumnElement[bool]:
-    return (_inbox.c.state == InboxState.STARTED) & (_inbox.c.started_at > datetime.now(UTC) - STALE)
+    return int((await connection.execute(_STARTED, {"recent": datetime.now(UTC) - STALE})).scalar_one())
 
 
 async def pending(connection: AsyncConnection, lanes: Collection[Lane], limit: int) -> Sequence[Row[Any]]:
     """The next messages: urgent first, then whichever account has the fewest orders entering, then as they came."""
     if limit <= 0:
         return []
-    waiting = _inbox.c.state == InboxState.PENDING
-    accounts = (
-        select(_inbox.c.lane, _inbox.c.source, _inbox.c.account)
-        .where(waiting, _inbox.c.lane.in_(lanes))
-        .distinct()
-        .subquery()
+    asked = {"lanes": list(lanes), "most": limit, "recent": datetime.now(UTC) - STALE}
+    rows: Sequence[Row[Any]] = (await connection.execute(_PENDING, asked)).all()
+    return rows
+
+
+def _waiting_accounts() -> CTE:
+    """Whoever has messages waiting, found by leaps through the index: a long backlog costs no more than a short one."""
+    account = (_inbox.c.lane, _inbox.c.source, _inbox.c.account)
+    waiting = (
+        select(*account)
+        .where(_inbox.c.state == InboxState.PENDING)
+        .order_by(*account, _inbox.c.priority, _inbox.c.id)  # as in the index of what is pending
+        .limit(1)
     )
-    turn = (
-        select(
-            _inbox,
-            func.row_number().over(partition_by=_inbox.c.priority, order_by=_inbox.c.id).label("turn"),
-        )
+    found = select(waiting.subquery()).cte("accounts", recursive=True)
+    following = lateral(waiting.where(tuple_(*account) > tuple_(*found.c)))
+    return found.union_all(select(following).select_from(found.join(following, true())))
+
+
+def _pending() -> Select[Any]:
+    accounts = _waiting_accounts()
+    most = bindparam("most", type_=Integer)
+    turn = func.row_number().over(partition_by=_inbox.c.priority, order_by=_inbox.c.id).label("turn")
+    each = lateral(
+        select(_inbox, turn)
         .where(
-            waiting,
+            _inbox.c.state == InboxState.PENDING,
             _inbox.c.lane == accounts.c.lane,
             _inbox.c.source == accounts.c.source,
             _inbox.c.account == accounts.c.account,
         )
         .order_by(_inbox.c.priority, _inbox.c.id)
-        .limit(limit)
+        .limit(most)
     )
-    each = lateral(turn)
     entering = (
         select(_inbox.c.source, _inbox.c.account, func.count().label("orders"))
-        .where(_entering())
+        .where(_ENTERING)
         .group_by(_inbox.c.source, _inbox.c.account)
         .subquery()
     )
     same = (entering.c.source == accounts.c.source) & (entering.c.account == accounts.c.account)
-    query = (
+    return (
         select(each)
         .select_from(accounts.join(each, true()).outerjoin(entering, same))
+        .where(accounts.c.lane.in_(bindparam("lanes", expanding=True)))
         .order_by(each.c.priority, each.c.turn + func.coalesce(entering.c.orders, 0), each.c.id)
+        .limit(most)
     )
-    return (await connection.execute(query.limit(limit))).all()
+
+
+_ENTERING = (_inbox.c.state == InboxState.STARTED) & (
+    _inbox.c.started_at > bindparam("recent", type_=_inbox.c.started_at.type)
+)
+_STARTED = select(func.count()).where(_ENTERING)
+_PENDING = _pending()
 
 
 async def mark(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:

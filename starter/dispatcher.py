@@ -66,6 +66,8 @@ LOCK = 0x68656E67
 _BATCH = 200
 _AT_ONCE = 32
 _IDLE = 0.1
+_PAUSE = 0.05
+"""Between two rounds: what comes meanwhile goes together, and the doors of this process have room."""
 
 _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 
@@ -121,6 +123,7 @@ async def _dispatch(client: Client) -> None:
             log.warning("dispatcher.engine_down", error=str(error))
             await asyncio.sleep(1)
             continue
+        await asyncio.sleep(_PAUSE)
         if not busy:
             with suppress(TimeoutError):
                 await asyncio.wait_for(_awake.wait(), _IDLE)

@@ -11,7 +11,7 @@ from activities.access import visitor
 from activities.accounts import account
 from activities.carriers import carrier
 from activities.channels import channel
-from activities.database import transaction
+from activities.database import at_once
 from activities.errors import Unauthentic
 from models.access import Scope
 from models.intake import Account, Lane, Raw
@@ -54,7 +54,7 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
         receipt = adapter.receive(request.headers, raw)
     except Unauthentic:
         raise Problem(401, "problem.bad_signature") from None
-    async with transaction() as connection:
+    async with at_once() as connection:
         new = await inbox.accept(
             connection, Lane.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
         )
@@ -81,7 +81,7 @@ async def push(source: str, name: str, secret: str, request: Request, raw: Body)
         receipt = adapter.receive(request.headers, raw, secret)
     except Unauthentic:
         raise Problem(401, "problem.bad_signature") from None
-    async with transaction() as connection:
+    async with at_once() as connection:
         await inbox.accept(
             connection, Lane.CARRIER, source, name, receipt, Raw.model_construct(body=raw, headers=headers)
         )
