@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from time import monotonic
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from activities.database import transaction
@@ -55,12 +55,6 @@ async def visitor(key: str) -> Visitor | None:
     found = Visitor(name=row.name, scopes=frozenset(Scope(scope) for scope in row.scopes))
     _cache[hashed] = (monotonic(), found)
     return found
-
-
-async def any_key() -> bool:
-    """Whether a key was ever made here."""
-    async with transaction() as connection:
-        return bool((await connection.execute(select(func.count()).select_from(ApiKeyRow))).scalar_one())
 
 
 def _hash(key: str) -> str:

@@ -1,6 +1,7 @@
 """The whole stack on one machine: what is not set to be elsewhere is embedded, what dies is started again."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -13,17 +14,19 @@ from typing import Self
 
 import httpx
 
-from activities.access import any_key, create_key
+from activities.access import create_key, visitor
 from activities.database import dispose
 from models.access import Scope
 from models.order import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
-from workers.embedded import Children, load_keys, start_postgres, start_temporal
+from workers.embedded import AlreadyRunningError, Children, StartError, load_keys, start_postgres, start_temporal
 from workers.embedded.process import free_port, private_folder
 from workers.schema import migrate
 
 READY_SECONDS = 60
+HENGDAN = (sys.executable, "-P", "-m", "starter")
+"""The command, whatever modules lie in the directory it is run from."""
 OPERATOR = "operator"
 """The name of the key made on first start."""
 
@@ -31,10 +34,11 @@ OPERATOR = "operator"
 class Stack:
     """PostgreSQL, Temporal, a worker and the API, with their state in one directory.
 
-    ``children`` are further commands to keep running beside them; ``$port`` in one stands for a free port of its own.
+    ``children`` are further commands to keep running beside them. While it runs, our own environment is that of its
+    processes.
     """
 
-    def __init__(self, state_dir: Path, *, lang: str = "", children: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, state_dir: Path, *, children: Mapping[str, Sequence[str]] | None = None) -> None:
         self.state_dir = private_folder(state_dir.absolute())
         self.new_key: str | None = None
         """The API key, where this start made it: shown this once."""
@@ -59,10 +63,19 @@ class Stack:
         return self.state_dir / "logs"
 
     def _start(self) -> None:
+        owner = self._stack.enter_context((self.state_dir / "up.owner").open("w"))
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunningError(f"{self.state_dir} is served by another process") from None
         chosen = settings()
-        port = free_port(self.state_dir / "api-port", chosen.api_port)
-        self.api_url = f"http://{chosen.api_host}:{port}"
-        env = {"HENGDAN_STATE_DIR": str(self.state_dir), "HENGDAN_API_PORT": str(port), "HENGDAN_API_URL": self.api_url}
+        port = free_port(self.state_dir / f"api-{chosen.api_port}.port", chosen.api_port)
+        self.api_url = f"http://{'127.0.0.1' if chosen.api_host == '0.0.0.0' else chosen.api_host}:{port}"
+        env: dict[str, str | None] = {
+            "HENGDAN_STATE_DIR": str(self.state_dir),
+            "HENGDAN_API_PORT": str(port),
+            "HENGDAN_API_URL": self.api_url,
+        }
         if chosen.keys is None or chosen.index_key is None:
             env["HENGDAN_KEYS"], env["HENGDAN_INDEX_KEY"] = load_keys(self.state_dir)
         postgres = temporal = None
@@ -75,11 +88,12 @@ class Stack:
                     self.state_dir, search_attributes=SEARCH_ATTRIBUTES, codec_endpoint=f"{self.api_url}/codec"
                 )
             )
-            env["TEMPORAL_ADDRESS"], self.ui_url = temporal.address, temporal.ui_url
+            self.ui_url = temporal.ui_url
             env["HENGDAN_UI_ORIGINS"] = json.dumps([temporal.ui_url])
-        os.environ.update(env)
-        settings.cache_clear()
-        keyring.cache_clear()
+            env |= {name: None for name in os.environ if name.startswith("TEMPORAL_")}  # of another cluster
+            env |= {"TEMPORAL_ADDRESS": temporal.address, "TEMPORAL_CONFIG_FILE": os.devnull}
+        self._stack.callback(_surround, {name: os.environ.get(name) for name in env})
+        _surround(env)
         database = settings().database_url
         assert database is not None  # noqa: S101
         migrate(database.get_secret_value())
@@ -88,32 +102,50 @@ class Stack:
         for server in (postgres, temporal):
             if server is not None:
                 children.watch(server)
-        children.start("worker", [sys.executable, "-m", "starter", "worker"])
-        children.start("api", [sys.executable, "-m", "starter", "api"])
+        children.start("worker", [*HENGDAN, "worker"])
+        children.start("api", [*HENGDAN, "api"])
         for name, command in self._children.items():
             children.start(name, command)
         self._wait()
 
+    @property
+    def key_file(self) -> Path:
+        """Where the command line finds the API's address and a key."""
+        return self.state_dir / "api.json"
+
     async def _first_key(self) -> None:
-        kept = self.state_dir / "api.json"
-        if not await any_key() or not kept.exists():
-            self.new_key = await create_key(OPERATOR, list(Scope))
-            kept.touch(0o600)
-            kept.write_text(json.dumps({"url": self.api_url, "key": self.new_key}))
-        else:
-            kept.write_text(json.dumps(json.loads(kept.read_text()) | {"url": self.api_url}))
+        """Keeps the key of last time, where this database knows it."""
+        file = self.key_file
+        kept = json.loads(file.read_text())["key"] if file.exists() else ""
+        if await visitor(kept) is None:
+            kept = self.new_key = await create_key(OPERATOR, list(Scope))
+        fresh = file.with_suffix(".new")
+        fresh.touch(0o600)
+        fresh.write_text(json.dumps({"url": self.api_url, "key": kept}))
+        fresh.replace(file)
         await dispose()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.api_url}/ready", timeout=2).status_code == 200:
+                if httpx.get(f"{self.api_url}/ready", timeout=2, trust_env=False).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError(f"the API did not answer within {READY_SECONDS} s: see {self.logs / 'api.log'}")
+        raise StartError(f"the API did not answer within {READY_SECONDS} s: see {self.logs / 'api.log'}")
+
+
+def _surround(env: Mapping[str, str | None]) -> None:
+    """Changes our environment, ``None`` being absence, and forgets what was read from it."""
+    for name, value in env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    settings.cache_clear()
+    keyring.cache_clear()
 
 
 def wait_for_signal() -> None:

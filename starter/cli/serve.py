@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,24 +15,15 @@ from starter.cli.door import Refusal
 
 
 def up() -> None:
-    from starter.logs import configure
-    from starter.up import Stack
-    from workers.embedded import AlreadyRunningError, StartError
+    with _plainly():
+        from starter.up import Stack, wait_for_signal
 
-    configure()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
         with Stack(settings().state_dir) as stack:
             typer.echo(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
-            if stack.new_key:
-                typer.echo(t("up.key", key=stack.new_key))
+            typer.echo(t("up.key", key=stack.new_key) if stack.new_key else t("up.kept", file=stack.key_file))
             typer.echo(t("up.stop"))
-            try:
-                signal.pause()
-            except KeyboardInterrupt:
-                typer.echo(t("up.stopping"))
-    except (AlreadyRunningError, StartError) as error:
-        raise Refusal(str(error)) from None
+            wait_for_signal()
+            typer.echo(t("up.stopping"))
 
 
 def demo(
@@ -39,13 +32,29 @@ def demo(
     serve: Annotated[bool | None, typer.Option("--serve/--no-serve", help=t("cli.help.serve"))] = None,
     state_dir: Annotated[Path | None, typer.Option(help=t("cli.help.state_dir"))] = None,
 ) -> None:
-    from starter.demo import run
+    with _plainly():
+        from starter.demo import run
 
-    try:
         code = run(report=report, orders=orders, serve=serve, state_dir=state_dir)
-    except ValueError as error:
-        raise Refusal(str(error)) from None
     raise typer.Exit(code)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """SIGTERM stops everything as Ctrl-C does; what keeps a part from starting is told in one line."""
+    from sqlalchemy.exc import OperationalError
+
+    from starter.logs import configure
+    from workers.embedded import AlreadyRunningError, StartError
+
+    configure()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except OperationalError as error:
+        raise Refusal(str(error.orig)) from None
+    except (OSError, AlreadyRunningError, StartError) as error:
+        raise Refusal(str(error)) from None
 
 
 def worker() -> None:
@@ -75,9 +84,10 @@ def api() -> None:
 
 
 def migrate(revision: Annotated[str, typer.Argument(help=t("cli.help.revision"))] = "head") -> None:
-    from workers.schema import migrate as move
-
     database = settings().database_url
     if database is None:
         raise Refusal("HENGDAN_DATABASE_URL: name the database to migrate")
-    move(database.get_secret_value(), revision)
+    with _plainly():
+        from workers.schema import migrate as move
+
+        move(database.get_secret_value(), revision)

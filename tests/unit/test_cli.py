@@ -108,6 +108,17 @@ async def test_what_makes_no_sense_is_not_asked(hengdan: Commands, asked: list[R
     assert not any(request.method == "POST" for request in asked)
 
 
+async def test_a_database_that_is_not_there_is_told_without_its_password(
+    hengdan: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HENGDAN_DATABASE_URL", "postgresql://me:hush@127.0.0.1:9/orders")
+    settings.cache_clear()
+    ran = hengdan("migrate")
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "127.0.0.1" in ran.err
+    assert "hush" not in ran.err
+
+
 async def test_an_api_that_is_not_there_is_told_with_what_to_do(hengdan: Commands) -> None:
     keep("http://127.0.0.1:9")
     said = await hengdan.refused("orders", "list")
