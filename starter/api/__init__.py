@@ -76,7 +76,7 @@ def create_app() -> FastAPI:
     )
     problems.install(app)
     for door in (webhooks, orders, stock, warehouses, intake, alerts, codec, health):
-        app.include_router(door.router)
+        app.include_router(door.router, responses=problems.DOCUMENTED)
     app.add_middleware(_Log)
     app.add_middleware(
         CORSMiddleware,

@@ -17,7 +17,7 @@ from models.access import Scope
 from models.i18n import t
 from models.vault import SealBroken, keyring
 from starter.api.problems import Problem, lang
-from starter.api.webhooks import Body
+from starter.api.webhooks import RAW, Body
 from workers.codec import SealingCodec
 
 router = APIRouter(prefix="/codec", tags=["codec"])
@@ -48,7 +48,7 @@ def _answer(payloads: list[object]) -> Response:
     return Response(MessageToJson(Payloads(payloads=payloads)), media_type="application/json")  # type: ignore[arg-type]
 
 
-@router.post("/decode", summary="Open sealed payloads")
+@router.post("/decode", summary="Open sealed payloads", openapi_extra=RAW)
 async def decode(raw: Body, visitor: Keyholder) -> Response:
     try:
         opened = await SealingCodec(keyring()).decode(_payloads(raw).payloads)
@@ -58,7 +58,7 @@ async def decode(raw: Body, visitor: Keyholder) -> Response:
     return _answer(list(opened))
 
 
-@router.post("/encode", summary="Seal payloads")
+@router.post("/encode", summary="Seal payloads", openapi_extra=RAW)
 async def encode(raw: Body, visitor: Keyholder) -> Response:
     return _answer(list(await SealingCodec(keyring()).encode(_payloads(raw).payloads)))
 

@@ -12,10 +12,12 @@ from activities.database import transaction
 from starter import dispatcher
 from starter.api.access import Reader, Staff
 from starter.api.problems import Problem
-from starter.api.webhooks import Body
+from starter.api.webhooks import RAW, Body
 
 router = APIRouter(prefix="/intake", tags=["intake"])
 log = structlog.get_logger()
+
+OPTIONAL = {"requestBody": RAW["requestBody"] | {"required": False}}
 
 
 class Failed(BaseModel):
@@ -73,7 +75,7 @@ async def retry_all(visitor: Staff) -> Retried:
     return Retried(retried=count)
 
 
-@router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent")
+@router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent", openapi_extra=OPTIONAL)
 async def retry(row: int, visitor: Staff, corrected: Body) -> Retried:
     async with transaction() as connection:
         count = await inbox.retry(connection, row, corrected or None)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, JsonValue, ValidationError, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
 from sqlalchemy import Row
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
@@ -230,30 +230,31 @@ def _tell(entry: Row[Any], speak: str) -> str:
     return t(entry.what, speak, **{"reason": "", **words})
 
 
-def _body(model: type[requests.Request]) -> type[BaseModel]:
+def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:
     """A request as the API takes it: the actor is whoever asks, the id may come in ``Idempotency-Key``."""
     fields: dict[str, Any] = {
         name: (field.annotation, field)
         for name, field in model.model_fields.items()
         if name not in {"actor", "request_id"}
     }
-    return create_model(f"{model.__name__}Body", request_id=(str | None, None), **fields)
+    documented = ConfigDict(json_schema_extra={"examples": [example]})
+    return create_model(f"{model.__name__}Body", __config__=documented, request_id=(str | None, None), **fields)
 
 
-_ACTS: Mapping[Action, type[requests.Request]] = {
-    Action.CANCEL: requests.Cancel,
-    Action.MODIFY: requests.Modify,
-    Action.HOLD: requests.HoldRequest,
-    Action.RELEASE: requests.Release,
-    Action.APPROVE: requests.Approve,
-    Action.REJECT: requests.Reject,
-    Action.EXPEDITE: requests.Expedite,
-    Action.NOTE: requests.Note,
+_ACTS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
+    Action.CANCEL: (requests.Cancel, {"reason": "ordered twice"}),
+    Action.MODIFY: (requests.Modify, {"lines": [{"line_no": "1", "quantity": 2}], "reason": "asked by phone"}),
+    Action.HOLD: (requests.HoldRequest, {"reason": "the address looks wrong"}),
+    Action.RELEASE: (requests.Release, {"kind": "staff"}),
+    Action.APPROVE: (requests.Approve, {}),
+    Action.REJECT: (requests.Reject, {"reason": "fraud"}),
+    Action.EXPEDITE: (requests.Expedite, {}),
+    Action.NOTE: (requests.Note, {"text": "the buyer will call back"}),
 }
 
 
-def _door(action: Action, model: type[requests.Request]) -> None:
-    body_model = _body(model)
+def _door(action: Action, model: type[requests.Request], example: dict[str, Any]) -> None:
+    body_model = _body(model, example)
 
     async def act(
         order_id: str,
@@ -273,8 +274,8 @@ def _door(action: Action, model: type[requests.Request]) -> None:
     router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(act)
 
 
-for _action, _model in _ACTS.items():
-    _door(_action, _model)
+for _action, _given in _ACTS.items():
+    _door(_action, *_given)
 
 
 async def ask(client: Client, order_id: str, action: Action, wish: requests.Request) -> Answer:

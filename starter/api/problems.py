@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -29,6 +30,26 @@ _KINDS = {
 }
 
 SOON = {"Retry-After": "2"}
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457, in the language of ``Accept-Language``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    errors: list[dict[str, str]] = Field(default=[], description="Of bad input: each ``field`` and its ``message``.")
+    supported_actions: list[str] = Field(default=[], description="Of a refused act: what may be asked instead.")
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
+    }
+    for status, text in (("4XX", "Refused, and why"), (503, "Not just now: try again after ``Retry-After`` seconds"))
+}
 
 
 class Problem(Exception):

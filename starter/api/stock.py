@@ -32,15 +32,15 @@ class LevelView(BaseModel):
 
 
 class Receive(BaseModel):
-    warehouse: str
-    sku: str
+    warehouse: Annotated[str, Field(examples=["SH"])]
+    sku: Annotated[str, Field(examples=["A001"])]
     quantity: Annotated[int, Field(ge=1, le=10_000_000)]
     request_id: str | None = None
 
 
 class Adjust(BaseModel):
-    warehouse: str
-    sku: str
+    warehouse: Annotated[str, Field(examples=["SH"])]
+    sku: Annotated[str, Field(examples=["A001"])]
     quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Up, or down where negative.")]
     reason: Annotated[str, Field(min_length=1, max_length=200)]
     request_id: str | None = None

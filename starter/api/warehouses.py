@@ -21,7 +21,7 @@ class EventBody(Value):
     """``request_id`` is the warehouse's own: the same one again changes nothing."""
 
     request_id: Annotated[str, Field(min_length=1, max_length=200)]
-    fulfillment_id: Annotated[str, Field(min_length=1, max_length=200)]
+    fulfillment_id: Annotated[str, Field(min_length=1, max_length=200, examples=["order:own:web:1001:1"])]
     kind: WarehouseEventKind
     at: Moment
     weight_kg: Weight | None = None

@@ -1,6 +1,6 @@
 """The channels' and carriers' doors: verify, commit to the inbox, acknowledge. Understanding comes later."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -35,6 +35,9 @@ async def body(request: Request) -> bytes:
     return bytes(parts)
 
 
+RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}}
+"""How a raw body is documented."""
+
 Body = Annotated[bytes, Depends(body)]
 
 
@@ -45,7 +48,9 @@ async def known(lane: Lane, source: str, name: str) -> Account:
         raise Problem(404, "problem.no_account", {"source": source, "account": name}) from None
 
 
-@router.post("/channels/{source}/{shop}/webhook", status_code=202, summary="A channel tells of an order")
+@router.post(
+    "/channels/{source}/{shop}/webhook", status_code=202, summary="A channel tells of an order", openapi_extra=RAW
+)
 async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
     """Signed as the channel signs; a shop counter shows an API key with scope ``pos`` instead."""
     adapter = channel(await known(Lane.CHANNEL, source, shop))
@@ -72,7 +77,7 @@ async def _till(request: Request) -> str:
     return found.name
 
 
-@router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels")
+@router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels", openapi_extra=RAW)
 async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
     """Known by the secret in its path, and its signature where the carrier signs; answered as the carrier expects."""
     adapter = carrier(await known(Lane.CARRIER, source, name))

@@ -271,3 +271,19 @@ async def test_open_alerts_are_listed_in_words(door: httpx.AsyncClient, staff: d
     assert alert["kind"] == "alert.lines_added"
     assert "1" in alert["text"]
     assert alert["order_id"] == f"order:own:web:{created['order_no']}"
+
+
+async def test_the_api_describes_itself(door: httpx.AsyncClient) -> None:
+    assert "swagger" in (await door.get("/docs")).text
+    described = (await door.get("/openapi.json")).json()
+    for path, verbs in described["paths"].items():
+        for verb, operation in verbs.items():
+            assert operation["summary"], path
+            assert operation["tags"], path
+            assert "application/problem+json" in operation["responses"]["4XX"]["content"], path
+            if verb == "post" and path not in {"/intake/retry", "/codec/login"}:
+                assert "requestBody" in operation, path
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    cancel = described["paths"]["/orders/{order_id}/cancel"]["post"]
+    assert "actor" not in str(described["components"]["schemas"]["CancelBody"]["properties"])
+    assert cancel["security"] == [{"API key": []}]
