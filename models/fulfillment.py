@@ -129,9 +129,11 @@ class Fulfillment(Record):
         self.overdue = False
 
     def track(self, tracking: TrackingStatus, at: datetime) -> None:
-        """A milestone: whatever a carrier has seen has left the warehouse."""
+        """A milestone: what a carrier has seen has left the warehouse; what is signed for after a refusal came back."""
         if not self.left:
             self.leave(at)
+        if tracking is TrackingStatus.DELIVERED and self.tracking in {TrackingStatus.REFUSED, TrackingStatus.RETURNING}:
+            tracking = TrackingStatus.RETURNED
         self.tracking = tracking
         self.moved_at = max(at, self.moved_at or at)
         if tracking is TrackingStatus.DELIVERED:

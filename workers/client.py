@@ -28,7 +28,7 @@ def data_converter(ring: Keyring | None = None) -> DataConverter:
 
 
 async def connect(*, lazy: bool = False, retry: RetryConfig | None = None, **options: Any) -> Client:
-    """Connects as ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, ``TEMPORAL_TLS_*`` or a profile say.
+    """Connects as ``TEMPORAL_ADDRESS``, ``_NAMESPACE``, ``_API_KEY``, ``_TLS_*`` or a profile say.
 
     A lazy client raises on its first call instead where the engine is down.
     """

@@ -7,7 +7,7 @@ booking to doorstep; and ``_watch``, which holds the order's one timer, its next
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
@@ -363,6 +363,9 @@ class OrderWorkflow(OrderRequests):
         parcel = self.state.parcel(fact.waybill_no)
         if parcel is None or parcel.over or parcel.tracking is fact.status:
             return
+        if parcel.status is FulfillmentStatus.CANCELLED:
+            self.state.alert("shipped_after_recall", parcel.short_id, **self._where(parcel))
+            return
         parcel.track(fact.status, fact.at)
         key = f"{fact.status}:{fact.waybill_no}:{fact.at.isoformat()}"
         self.state.tell(key, fact.at, f"tracking.{fact.status}", fact.actor, waybill_no=fact.waybill_no)
@@ -464,7 +467,7 @@ class OrderWorkflow(OrderRequests):
             workflow.upsert_search_attributes(changed)
             self._shown = now
 
-    def _attributes(self) -> dict[SearchAttributeKey, object]:
+    def _attributes(self) -> dict[SearchAttributeKey[Any], Any]:
         state = self.state
         return {
             _STATUS: state.status.value,
@@ -475,7 +478,7 @@ class OrderWorkflow(OrderRequests):
         }
 
     @staticmethod
-    def _where(parcel: Fulfillment) -> dict[str, str | None]:
+    def _where(parcel: Fulfillment) -> dict[str, Any]:
         return {"fulfillment": parcel.short_id, "warehouse": parcel.warehouse, "waybill_no": parcel.waybill_no}
 
 

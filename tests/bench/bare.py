@@ -9,7 +9,6 @@ from datetime import timedelta
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 STATUS = SearchAttributeKey.for_keyword("OrderStatus")
 TASK_QUEUE = "bare"

@@ -224,12 +224,12 @@ async def test_a_warehouse_that_does_not_ship_is_alerted(lives: Lives) -> None:
     assert await life.end() is OrderStatus.COMPLETED
 
 
-async def test_a_refused_parcel_comes_back_to_the_stock(lives: Lives) -> None:
+async def test_a_refused_parcel_signed_for_afterwards_came_back_to_the_stock(lives: Lives) -> None:
     life = await lives.start(an_order("18"))
     parcels = await life.dispatched()
     await life.ship(*parcels)
     await life.track(parcels[0], TrackingStatus.REFUSED)
-    await life.track(parcels[0], TrackingStatus.RETURNED)
+    await life.track(parcels[0], TrackingStatus.DELIVERED)
     assert await life.end() is OrderStatus.COMPLETED
     assert await life.alerts() == ["refused"]
     assert (await lives.level("SH", "A001")).available == 10
