@@ -21,10 +21,21 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {lang: _load(lang) for lang in LANG
 
 
 def t(key: str, lang: str | None = None, /, **params: object) -> str:
-    """The text of a message key with its ``{params}`` filled in; a person's own words as they are."""
+    """The text of a message key with its ``{params}`` filled in; a person's own words as they are.
+
+    A param may itself be a message key, whole or with the param's name before it (``status="shipped"``): it is told
+    too, with the other params filled in.
+    """
     texts = CATALOGUE[lang or settings().lang]
-    text = texts.get(key) or CATALOGUE["en"].get(key) or key
-    return re.sub(r"\{(\w+)\}", lambda match: str(params.get(match[1], match[0])), text)
+
+    def filled(match: re.Match[str]) -> str:
+        if (name := match[1]) not in params:
+            return match[0]
+        value = str(params[name])
+        others = {other: params[other] for other in params if other != name}
+        return texts.get(f"{name}.{value}") or (t(value, lang, **others) if value in texts else value)
+
+    return re.sub(r"\{(\w+)\}", filled, texts.get(key, key))
 
 
 def negotiate(accept_language: str | None) -> str:

@@ -63,7 +63,7 @@ class Stack:
         return self.state_dir / "logs"
 
     def _start(self) -> None:
-        owner = self._stack.enter_context((self.state_dir / "up.owner").open("w"))
+        owner = self._stack.enter_context((self.state_dir / "stack.owner").open("w"))
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

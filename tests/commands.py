@@ -1,6 +1,7 @@
 """The command line, run in this process."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -32,9 +33,10 @@ class Commands:
         return await asyncio.to_thread(self, *words)
 
     async def ok(self, *words: str) -> str:
-        """What it prints."""
+        """What it prints: texts of the catalogue, filled in."""
         ran = await self.run(*words)
         assert ran.status == 0, ran.err
+        assert not re.search(r"\{\w+\}|\bcli\.", ran.out), ran.out
         return ran.out
 
     async def refused(self, *words: str) -> str:

@@ -228,7 +228,7 @@ class OrderWorkflow(OrderRequests):
                 if (due := state.due(each)) is not None and due <= now:
                     each.overdue = True
                     kind = "ship_overdue" if each.shipped_at is None else "late"
-                    state.alert(kind, each.short_id, waybill_no=each.waybill_no)
+                    state.alert(kind, each.short_id, **self._where(each))
 
     # What people ask
 
@@ -244,7 +244,7 @@ class OrderWorkflow(OrderRequests):
                 state.remember(request.request_id, answer)
                 detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
-                refusal = {} if answer.accepted else {"why": answer.reason}
+                refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
                 state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
         await workflow.wait_condition(lambda: not self._unwritten)
         return answer

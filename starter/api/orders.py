@@ -223,11 +223,11 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
 
 
 def _tell(entry: Row[Any], speak: str) -> str:
-    """An entry in words: values that are message keys themselves are told too."""
-    words = {name: t(value, speak) if isinstance(value, str) else value for name, value in entry.detail.items()}
+    """An entry in words; where no reason was given, it ends before it."""
+    words = {"reason": "", **entry.detail}
     if "kind" in words:
         words["kind"] = t(f"hold.{words['kind']}", speak)
-    return t(entry.what, speak, **{"reason": "", **words})
+    return t(entry.what, speak, **words).rstrip(" :：,，")
 
 
 def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:

@@ -1,0 +1,180 @@
+"""The catalogue of texts: complete, in both languages, and nothing in it that nobody says."""
+
+import ast
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from models.fulfillment import WORRIES, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
+from models.intake import InboxState, Lane
+from models.order import HoldKind, OrderStatus
+from models.settings import settings
+from models.state import SUPPORTED, Action
+from models.stock import MovementKind
+
+ROOT = Path(__file__).parents[2]
+HOUSE = ("models", "activities", "workflows", "workers", "starter")
+TREES = [ast.parse(file.read_text()) for room in HOUSE for file in (ROOT / room).rglob("*.py")]
+ENGLISH, CHINESE = (CATALOGUE[lang] for lang in LANGUAGES)
+ROOTS = {key.split(".")[0] for key in ENGLISH}
+
+FAMILIES: dict[str, type[StrEnum]] = {
+    "status": OrderStatus,
+    "fulfillment": FulfillmentStatus,
+    "request": RequestStatus,
+    "tracking": TrackingStatus,
+    "timeline.tracking": TrackingStatus,
+    "hold": HoldKind,
+    "action": Action,
+    "timeline": Action,
+    "timeline.refused": Action,
+    "movement": MovementKind,
+    "lane": Lane,
+    "inbox": InboxState,
+}
+"""Every member has its text."""
+
+NOT_TEXTS = {"codec.decode", "inbox.raw"}
+"""What looks like a key: an event of the log, the context of a seal."""
+
+OVERDUE = (OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK)
+
+
+def literals() -> Iterator[str]:
+    for tree in TREES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def prefixes() -> set[str]:
+    """What comes before the first value in f-strings such as ``f"cli.head.{head}"``."""
+    return {
+        node.values[0].value
+        for tree in TREES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        and isinstance(node.values[0], ast.Constant)
+        and isinstance(node.values[0].value, str)
+        and re.fullmatch(r"([a-z_]+\.)+", node.values[0].value)
+    }
+
+
+def told(method: str, position: int) -> set[str]:
+    """The literal at a position of every call of a method."""
+    return {
+        call.args[position].value
+        for tree in TREES
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) == method
+        and len(call.args) > position
+        and isinstance(call.args[position], ast.Constant)
+        and isinstance(call.args[position].value, str)
+    }
+
+
+def built() -> set[str]:
+    """Keys that are put together while running."""
+    keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
+    keys |= {f"timeline.{what}" for what in told("tell", 2) | told("_write", 1)}
+    keys |= {f"alert.{kind}" for kind in told("alert", 0) | told("_alert", 1) | {"ship_overdue", "late"}}
+    keys |= {f"alert.overdue.{status}" for status in OVERDUE} | {f"alert.{worry}" for worry in WORRIES}
+    keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
+    return keys | {f"refused.{action}" for action in Action if any(action not in may for may in SUPPORTED.values())}
+
+
+def params(text: str) -> list[str]:
+    return sorted(re.findall(r"\{(\w+)\}", text))
+
+
+def test_both_languages_have_the_same_keys() -> None:
+    assert ENGLISH.keys() == CHINESE.keys()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh_CN"])
+def test_no_key_is_there_twice_or_without_a_text(lang: str) -> None:
+    file = (ROOT / "models" / "locales" / lang / "messages.po").read_text()
+    keys = re.findall(r'^msgid "(.+)"$', file, re.MULTILINE)
+    assert len(keys) == len(set(keys)) == len(ENGLISH)
+    assert 'msgstr ""' not in file.split("\n\n", 1)[1]
+
+
+@pytest.mark.parametrize("key", sorted(ENGLISH))
+def test_a_text_takes_the_same_params_in_both_languages(key: str) -> None:
+    assert params(ENGLISH[key]) == params(CHINESE[key])
+
+
+def test_chinese_is_chinese() -> None:
+    """But for names and what is a person's own."""
+    same = {key for key in ENGLISH if ENGLISH[key] == CHINESE[key]}
+    assert same <= {"refused.lines", "cli.head.sku"}
+    without = {key for key, text in CHINESE.items() if not re.search(r"[一-鿿]", text)}
+    assert without <= same
+
+
+@pytest.mark.parametrize("key", sorted(built()))
+def test_what_is_put_together_has_its_text(key: str) -> None:
+    assert key in ENGLISH
+
+
+def test_every_key_in_the_source_has_its_text() -> None:
+    named = {text for text in literals() if re.fullmatch(r"[a-z]+(\.[a-z_]+)+", text) and text.split(".")[0] in ROOTS}
+    assert named - ENGLISH.keys() == NOT_TEXTS
+
+
+def test_no_text_is_left_over() -> None:
+    stages = ("timeline.", "alert.", "next.", "refused.", "timeline.tracking.", "timeline.refused.")
+    begun = tuple(prefixes() - set(stages))
+    assert {key for key in ENGLISH.keys() - set(literals()) - built() if not key.startswith(begun)} == set()
+
+
+def test_a_text_is_filled_in() -> None:
+    assert t("details.short", "en", sku="A001", quantity=2) == "Missing: A001 × 2"
+    assert t("details.short", "zh-CN", sku="A001", quantity=2) == "缺货：A001 × 2"
+
+
+def test_a_param_that_is_a_key_is_told_too() -> None:
+    refused = t("timeline.refused.cancel", "zh-CN", why="refused.cancel", status="shipped")
+    assert refused == "取消被拒：订单状态为“已发货”，不能再取消"
+    assert t("timeline.held", "en", kind="Review", reason="hold.review.amount").endswith("above the shop's limit")
+
+
+def test_a_persons_words_are_left_alone() -> None:
+    assert t("wait for {the} boss", "zh-CN") == "wait for {the} boss"
+    assert t("timeline.note", "en", text="a {text} of {mine}") == "Note: a {text} of {mine}"
+    assert t("timeline.cancel", "en", reason="timeline.cancel") == "Cancelled: Cancelled: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("header", "lang"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("zh", "zh-CN"),
+        ("zh-TW,en;q=0.5", "zh-CN"),
+        ("en;q=0.3, zh-CN;q=0.8", "zh-CN"),
+        ("fr, zh;q=0.1", "zh-CN"),
+        ("de", "en"),
+        ("zh;q=0", "en"),
+        ("*", "en"),
+        (";;q=,q=9", "en"),
+    ],
+)
+def test_the_best_language_is_taken(header: str | None, lang: str) -> None:
+    assert negotiate(header) == lang
+
+
+def test_the_language_of_the_settings_is_taken_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HENGDAN_LANG", "zh-CN")
+    settings.cache_clear()
+    try:
+        assert t("status.shipped") == "已发货"
+        assert negotiate("fr") == "zh-CN"
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
