@@ -1,14 +1,20 @@
 """A bare workflow of the order's shape: as many activities, local activities, signals, timers and upserts, all empty.
 
-It is the floor that the order's full life is measured against.
+It is the floor that the order's full life is measured against. ``python -m tests.bench.bare ORDERS AT_ONCE`` lives so
+many of them with a worker of its own, and prints what it saw as JSON.
 """
 
 import asyncio
+import json
+import os
+import sys
+import time
 from datetime import timedelta
 
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 STATUS = SearchAttributeKey.for_keyword("OrderStatus")
 TASK_QUEUE = "bare"
@@ -51,7 +57,7 @@ class BareWorkflow:
     async def _watch(self) -> None:
         while True:
             due = self.deadline
-            await workflow.wait_condition(lambda due=due: self.deadline != due, timeout=timedelta(hours=due))
+            await workflow.wait_condition(lambda due=due: self.deadline != due, timeout=timedelta(hours=due))  # type: ignore[misc]
 
     async def _step(self, number: int) -> int:
         return await workflow.execute_local_activity(step, number, start_to_close_timeout=timedelta(seconds=30))
@@ -71,8 +77,29 @@ class BareWorkflow:
         self.delivered = True
 
 
-async def life(client: Client, name: str) -> None:
-    """Starts one, and sends its two signals when it waits for them."""
+class Outside:
+    """Signals each workflow when it waits: a little after its second and its third activity."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._reached: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @activity.defn(name="reach")
+    async def reach(self, name: str) -> str:
+        times = self._reached[name] = self._reached.get(name, 0) + 1
+        if times > 1:
+            task = asyncio.create_task(self._signal(name, "ship" if times == 2 else "deliver"))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return name
+
+    async def _signal(self, name: str, signal: str) -> None:
+        await asyncio.sleep(0.3)
+        await self._client.get_workflow_handle(name).signal(signal)
+
+
+async def live(client: Client, name: str) -> None:
     handle = await client.start_workflow(
         BareWorkflow.run,
         name,
@@ -80,5 +107,35 @@ async def life(client: Client, name: str) -> None:
         task_queue=TASK_QUEUE,
         search_attributes=TypedSearchAttributes([SearchAttributePair(STATUS, "received")]),
     )
-    await asyncio.sleep(0)
-    return await handle.result()
+    await handle.result()
+
+
+async def main(orders: int, at_once: int) -> None:
+    client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
+    limit = asyncio.Semaphore(at_once)
+
+    async def one(name: str) -> None:
+        async with limit:
+            await live(client, name)
+
+    async with Worker(
+        client,
+        task_queue=TASK_QUEUE,
+        workflows=[BareWorkflow],
+        activities=[step, Outside(client).reach],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    ):
+        await asyncio.gather(*(one(f"bare-warm-{number}") for number in range(20)))
+        begun = time.monotonic()
+        await asyncio.gather(*(one(f"bare-{number}") for number in range(orders)))
+        seconds = time.monotonic() - begun
+    history = await client.get_workflow_handle("bare-0").fetch_history()
+    print(
+        json.dumps({"orders": orders, "per_second": round(orders / seconds, 2), "events": len(history.events)}),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    os._exit(0)

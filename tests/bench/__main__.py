@@ -1,0 +1,234 @@
+"""``python -m tests.bench``: Hengdan beside the bare parts it stands on, in one run. Reports, asserts nothing."""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from activities import accounts, inventory, signing
+from activities.database import dispose, transaction
+from models.intake import Lane
+from starter import catalogue
+from starter.demo.world import people
+from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
+from starter.up import Stack
+from tests.bench.doors import Message, load
+from tests.bench.machine import cpu_seconds, spent
+from workers.client import connect
+from workers.embedded.process import free_port
+
+console = Console()
+SHOP = "bench"
+AT_ONCE = 48
+"""Bare workflows under way at once."""
+
+
+class Bench:
+    def __init__(self, stack: Stack, sandbox: str, bare_endpoint: str, client: httpx.AsyncClient) -> None:
+        self.stack = stack
+        self.sandbox = sandbox
+        self.bare_endpoint = bare_endpoint
+        self.client = client
+        self.secret = ""
+        self.sold = 0
+
+    async def set_up(self) -> None:
+        for url in (f"{self.sandbox}/health", f"{self.bare_endpoint}/docs"):
+            await self._answering(url)
+        async with transaction() as connection:
+            await connection.execute(
+                text("CREATE TABLE bench_rows (id bigint GENERATED ALWAYS AS IDENTITY, body bytea)")
+            )
+            await catalogue.seed(connection)
+            await open_accounts(connection, self.sandbox, [Shop(channel="own", name=SHOP)])
+            for sku in catalogue.STOCKED:
+                for warehouse in ("SH", "GZ"):
+                    await inventory.receive(connection, warehouse, sku, 100_000, f"bench:{warehouse}:{sku}", "bench")
+        self.secret = (await accounts.account(Lane.CHANNEL, "own", SHOP)).secrets["secret"]
+        told = {"api_url": self.stack.api_url, "api_key": self.stack.new_key}
+        await self.client.post(f"{self.sandbox}/warehouse/_control/config", json=told)
+        for carrier in CARRIERS:
+            push = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+            url = f"{self.stack.api_url}/carriers/{carrier}/default/push/{push}"
+            await self.client.post(f"{self.sandbox}/{carrier}/_control/config", json={"push_url": url})
+
+    async def _answering(self, url: str) -> None:
+        for _ in range(100):
+            try:
+                await self.client.get(url)
+                return
+            except httpx.HTTPError:
+                await asyncio.sleep(0.1)
+        raise TimeoutError(url)
+
+    async def sell(self, count: int) -> list[int]:
+        """Has the shop sell so many orders, which it will tell of later."""
+        numbers = list(range(self.sold, self.sold + count))
+        self.sold += count
+        url = f"{self.sandbox}/own/_control/shops/{SHOP}/orders"
+        for batch in range(0, count, 50):
+            sales = [
+                {"order_no": f"N{n:07}", "lines": [{"sku": _sku(n)}], "recipient": {}}
+                for n in numbers[batch : batch + 50]
+            ]
+            await asyncio.gather(*(self.client.post(url, json=sale) for sale in sales))
+        return numbers
+
+    def webhook(self, number: int) -> Message:
+        """A signed, paid, clean order of one line."""
+        now = datetime.now(UTC).isoformat()
+        order = {
+            "event_id": f"e{number}",
+            "order_no": f"N{number:07}",
+            "placed_at": now,
+            "updated_at": now,
+            "paid_at": now,
+            "lines": [{"sku": _sku(number), "quantity": 1, "unit_price": "59.00", "title": "纯棉T恤 " * 20}],
+            "total": "59.00",
+            "recipient": PEOPLE[number % len(PEOPLE)],
+            "custom": {"note": "x" * 1000},
+        }
+        body = json.dumps(order, ensure_ascii=False).encode()
+        return body, signing.signed(self.secret, body)
+
+    async def completed(self) -> int:
+        counts = await self.client.get(f"{self.stack.api_url}/orders/counts", headers=self._key)
+        return int(counts.json().get("completed", 0))
+
+    async def tell(self, numbers: list[int]) -> dict[str, float]:
+        return await load(
+            f"{self.stack.api_url}/channels/own/{SHOP}/webhook", len(numbers), lambda n: self.webhook(numbers[n])
+        )
+
+    async def tell_bare(self, count: int) -> dict[str, float]:
+        return await load(f"{self.bare_endpoint}/", count, self.webhook)
+
+    async def drain(self, total: int, label: str) -> None:
+        with console.status(label) as status:
+            while (done := await self.completed()) < total:
+                status.update(f"{label}: {done}/{total}")
+                await asyncio.sleep(0.5)
+
+    async def life(self, orders: int) -> dict[str, Any]:
+        """Full lives, from the webhook to completed."""
+        warm = await self.sell(20)
+        await self.tell(warm)
+        await self.drain(20, "warming up")
+        numbers = await self.sell(orders)
+        before, begun = cpu_seconds(), time.monotonic()
+        await self.tell(numbers)
+        await self.drain(20 + orders, "full lives")
+        seconds = time.monotonic() - begun
+        cpu = spent(before, cpu_seconds(), orders)
+        handle = (await connect()).get_workflow_handle(f"order:own:{SHOP}:N{numbers[-1]:07}")
+        events = len((await handle.fetch_history()).events)
+        return {"orders": orders, "per_second": round(orders / seconds, 2), "events": events, "cpu_ms_per_order": cpu}
+
+    def bare_life(self, orders: int) -> dict[str, Any]:
+        """Lives of the bare workflow on the same Temporal server."""
+        command = [sys.executable, "-m", "tests.bench.bare", str(orders), str(AT_ONCE)]
+        before = cpu_seconds()
+        with console.status("bare workflows"):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            told: dict[str, Any] = json.loads(process.stdout.readline())
+            own = cpu_seconds()
+            process.wait()
+        return told | {"cpu_ms_per_order": spent(before, own, orders + 20)}
+
+    async def doors(self, messages: int) -> dict[str, Any]:
+        """Both doors with nothing pending, then with thousands."""
+        quiet_bare = await self.tell_bare(messages)
+        quiet = await self.tell(await self.sell(messages))
+        backlog = await self.sell(2 * messages)
+        await self.tell(backlog[:messages])
+        busy = await self.tell(backlog[messages:])
+        busy_bare = await self.tell_bare(messages)
+        return {"empty": {"hengdan": quiet, "bare": quiet_bare}, "full": {"hengdan": busy, "bare": busy_bare}}
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.stack.new_key}"}
+
+
+PEOPLE = people(50)
+
+
+def _sku(number: int) -> str:
+    return catalogue.STOCKED[number % 40]
+
+
+async def measure(stack: Stack, sandbox: str, bare: str, orders: int, messages: int) -> dict[str, Any]:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=60)) as client:
+        bench = Bench(stack, sandbox, bare, client)
+        await bench.set_up()
+        bare_life = bench.bare_life(orders)
+        life = await bench.life(orders)
+        bare_again = bench.bare_life(orders)
+        doors = await bench.doors(messages)
+        await dispose()
+    floor = (bare_life["per_second"] + bare_again["per_second"]) / 2
+    return {
+        "life": life,
+        "bare_life": [bare_life, bare_again],
+        "life_ratio": round(life["per_second"] / floor, 3),
+        "doors": doors,
+    }
+
+
+def show(told: dict[str, Any]) -> None:
+    life, bares = told["life"], told["bare_life"]
+    table = Table("", "Hengdan", "bare, before", "bare, after", title="Full life")
+    for name in ("per_second", "events"):
+        table.add_row(name, str(life[name]), *(str(bare[name]) for bare in bares))
+    table.add_row("ratio", str(told["life_ratio"]), "", "")
+    roles = dict.fromkeys(role for each in (life, *bares) for role in each["cpu_ms_per_order"])
+    for role in roles:
+        table.add_row(
+            f"CPU ms/order: {role}", *(str(each["cpu_ms_per_order"].get(role, "")) for each in (life, *bares))
+        )
+    console.print(table)
+    table = Table("backlog", "door", "acknowledged/s", "p50 ms", "p99 ms", title="Webhooks, 16 connections")
+    for backlog, both in told["doors"].items():
+        for door, seen in both.items():
+            table.add_row(backlog, door, str(seen["per_second"]), str(seen["p50_ms"]), str(seen["p99_ms"]))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
+    parser.add_argument("--orders", type=int, default=400, help="full lives of each kind")
+    parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measure of a door")
+    parser.add_argument("--report", type=Path, help="a file to hold the numbers as JSON")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        ports = [free_port(state / name) for name in ("sandbox-port", "bare-port")]
+        children = {
+            "sandbox": [sys.executable, "-m", "starter.sandbox", "--port", str(ports[0])],
+            "bare": [sys.executable, "-m", "tests.bench.doors", str(ports[1])],
+        }
+        with Stack(state, children=children) as stack:
+            sandbox, bare = (f"http://127.0.0.1:{port}" for port in ports)
+            told = asyncio.run(measure(stack, sandbox, bare, chosen.orders, chosen.messages))
+    show(told)
+    if chosen.report is not None:
+        chosen.report.write_text(json.dumps(told, indent=2))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
