@@ -1,13 +1,15 @@
-"""The connection to PostgreSQL: one pool a process, one transaction a step."""
+"""The connections to PostgreSQL: one transaction a step."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.settings import settings
 
-_engine: AsyncEngine | None = None
+_engines: dict[str, AsyncEngine] = {}
+"""One pool for transactions, one whose connections commit each statement: switching a connection over costs more."""
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -18,22 +20,21 @@ def sqlalchemy_url(url: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
-def engine() -> AsyncEngine:
-    """This process's pool. Raises ``ValueError`` where no database is set."""
-    global _engine
-    if _engine is None:
+def engine(isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED") -> AsyncEngine:
+    """This process's pool of such connections. Raises ``ValueError`` where no database is set."""
+    if isolation not in _engines:
         url = settings().database_url
         if url is None:
             raise ValueError("HENGDAN_DATABASE_URL must be set (`hengdan up` serves an embedded PostgreSQL)")
-        _engine = create_async_engine(
+        _engines[isolation] = create_async_engine(
             sqlalchemy_url(url.get_secret_value()),
-            pool_size=20,
+            isolation_level=isolation,
+            pool_size=12,
             max_overflow=0,
-            pool_pre_ping=False,
             pool_recycle=1800,
             hide_parameters=True,
         )
-    return _engine
+    return _engines[isolation]
 
 
 @asynccontextmanager
@@ -46,14 +47,11 @@ async def transaction() -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def at_once() -> AsyncIterator[AsyncConnection]:
     """A connection whose every statement commits by itself: for one statement, two journeys fewer."""
-    async with engine().connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
+    async with engine("AUTOCOMMIT").connect() as connection:
         yield connection
 
 
 async def dispose() -> None:
-    """Closes the pool; the next use opens a new one."""
-    global _engine
-    if _engine is not None:
-        await _engine.dispose()
-        _engine = None
+    """Closes the pools; the next use opens new ones."""
+    while _engines:
+        await _engines.popitem()[1].dispose()

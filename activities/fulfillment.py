@@ -22,7 +22,7 @@ from activities import projection, warehouses
 from activities.accounts import account, carrier_account
 from activities.carriers import carrier
 from activities.channels import channel
-from activities.database import transaction
+from activities.database import at_once, transaction
 from activities.errors import refused
 from models.fulfillment import (
     Booking,
@@ -81,7 +81,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
 
     The waybill is returned without its label, which is kept in the database.
     """
-    async with transaction() as connection:
+    async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
         cash = None if row.paid_at else await _cash_on_delivery(connection, row)
     reference = carrier_reference(fulfillment_id)
@@ -112,7 +112,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
 @activity.defn
 async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
     """Hands it over to its warehouse; what it told of its order is then at rest. Answers where the request stands."""
-    async with transaction() as connection:
+    async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
     if row.request_status != RequestStatus.UNSUBMITTED:
         return RequestStatus(row.request_status)
@@ -144,7 +144,7 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
 
     Whatever was booked may have been submitted, even where no answer came: only what was not is given back unasked.
     """
-    async with transaction() as connection:
+    async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
     if not row.waybill_no:
         return Recall(accepted=True)
@@ -160,7 +160,7 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
 @activity.defn
 async def cancel_waybill(fulfillment_id: str) -> None:
     """Cancels its booking, also one whose answer never reached us. The number is kept for the record."""
-    async with transaction() as connection:
+    async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
     ours = await _carrier_account(row)
     if ours is not None:
@@ -170,7 +170,7 @@ async def cancel_waybill(fulfillment_id: str) -> None:
 @activity.defn
 async def confirm_shipment(fulfillment_id: str) -> None:
     """Tells the channel what left with which waybill."""
-    async with transaction() as connection:
+    async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
         if row.told_channel:
             return

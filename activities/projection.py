@@ -62,13 +62,13 @@ async def add_entries(connection: AsyncConnection, order_id: str, entries: Seque
     """Appends to the timeline; an entry already there stays as it is."""
     if entries:
         rows = [{"order_id": order_id, **entry.model_dump()} for entry in entries]
-        await connection.execute(insert(_timeline).values(rows).on_conflict_do_nothing())
+        await connection.execute(insert(_timeline).on_conflict_do_nothing(), rows)
 
 
 async def raise_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> None:
     if alerts:
         rows = [{**alert.model_dump(), "raised_at": datetime.now(UTC)} for alert in alerts]
-        await connection.execute(insert(_alerts).values(rows).on_conflict_do_nothing())
+        await connection.execute(insert(_alerts).on_conflict_do_nothing(), rows)
 
 
 async def close_alerts(connection: AsyncConnection, order_id: str) -> None:

@@ -375,7 +375,7 @@ async def _carrier(client: Client, row: Row[Any]) -> str:
         return "no scans"
     async with transaction() as connection:
         rows = [scan.model_dump() for scan in scans]
-        await connection.execute(insert(ScanRow).values(rows).on_conflict_do_nothing())
+        await connection.execute(insert(ScanRow).on_conflict_do_nothing(), rows)
         ours_among = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})
         query = select(_fulfillments.c.waybill_no, _fulfillments.c.order_id).where(ours_among)
         orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,9 @@ from workers.client import connect
 from workers.schedules import schedule_polls
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
+
+BUILD = f"hengdan-{version('hengdan')}"
+"""Named, for else the SDK reads and hashes every loaded module at start."""
 
 WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow)
 
@@ -46,6 +50,7 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, **options: A
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=2000,
+        build_id=BUILD,
         **options,
     )
 

@@ -1,6 +1,5 @@
 """``up``, ``demo``, ``worker``, ``api``, ``migrate``: the commands that run Hengdan itself."""
 
-import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,11 +57,13 @@ def _plainly() -> Iterator[None]:
 
 
 def worker() -> None:
+    import uvloop
+
     from starter.logs import configure
     from workers.main import run
 
     configure()
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def api() -> None:
