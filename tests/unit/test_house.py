@@ -1,0 +1,86 @@
+"""The house: its rooms, its dependencies, its papers."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+from sys import executable
+
+import pytest
+from typer.main import get_command
+
+from starter.cli.commands import app
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ("README.md", "docs/operations.md")
+
+tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git what is tracked")
+
+
+def sources() -> list[tuple[str, str]]:
+    """Every tracked file that is text, with its name."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = []
+    for name in filter(None, listed.split("\0")):
+        file = ROOT / name
+        content = file.read_bytes() if file.is_file() else b""
+        if b"\0" not in content:
+            found.append((name, content.decode()))
+    return found
+
+
+def test_imports_only_run_down() -> None:
+    lint = Path(executable).with_name("lint-imports")
+    ran = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+@tracked
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """What is here must work anywhere: no one's home, no host that packages come from."""
+    folders = "|".join(("work", "root", "home/[a-z]+", "Users/[A-Za-z]+"))
+    hosts = "|".join((r"pypi\.org", "pythonhosted", r"npmjs\.(org|com)", r"npmmirror", r"mirrors?\.[a-z]+\.(com|cn)"))
+    pattern = re.compile(rf"(?<![\w.}}/-])/({folders})/|{hosts}")
+    assert [name for name, text in sources() if name != "tests/unit/test_house.py" and pattern.search(text)] == []
+
+
+@tracked
+def test_no_file_holds_a_private_key() -> None:
+    pattern = re.compile(r"BEGIN [A-Z ]*PRIVATE KEY|\bhd_[\w-]{40,}")
+    assert [name for name, text in sources() if pattern.search(text)] == []
+
+
+def test_each_dependency_says_why() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)
+    wanted = [
+        *project["project"]["dependencies"],
+        *project["dependency-groups"]["dev"],
+        *project["build-system"]["requires"],
+    ]
+    for dependency in wanted:
+        (line,) = (line for line in text.splitlines() if f'"{dependency}"' in line)
+        assert re.search(r"\]?,?\s+# \w{2,}|\]  # \w{2,}", line), line
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_a_guide_points_at_is_there(guide: str) -> None:
+    text = (ROOT / guide).read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text):
+        assert (ROOT / guide).parent.joinpath(target).exists(), target
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^\$ |`|or )make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_commands_of_a_guide_are_commands_of_ours(guide: str) -> None:
+    lines = re.findall(r"(?:^\$ |`)hengdan ([^`#\n]+)", (ROOT / guide).read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        words = shlex.split(line)
+        command = get_command(app)
+        while subcommands := getattr(command, "commands", None):
+            command = subcommands[words.pop(0)]
+        known = {option for param in command.params for option in param.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
