@@ -57,13 +57,12 @@ def _plainly() -> Iterator[None]:
 
 
 def worker() -> None:
-    import uvloop
-
     from starter.logs import configure
     from workers.main import run
 
+    _production()
     configure()
-    uvloop.run(run())
+    asyncio.run(run())
 
 
 def api() -> None:
@@ -71,6 +70,7 @@ def api() -> None:
 
     from starter.logs import configure
 
+    _production()
     configure()
     chosen = settings()
     uvicorn.run(
@@ -85,10 +85,23 @@ def api() -> None:
 
 
 def migrate(revision: Annotated[str, typer.Argument(help=t("cli.help.revision"))] = "head") -> None:
-    database = settings().database_url
-    if database is None:
-        raise Refusal("HENGDAN_DATABASE_URL: name the database to migrate")
+    url = _database()
     with _plainly():
         from workers.schema import migrate as move
 
-        move(database.get_secret_value(), revision)
+        move(url, revision)
+
+
+def _database() -> str:
+    url = settings().database_url
+    if url is None:
+        raise Refusal(t("cli.no_database"))
+    return url.get_secret_value()
+
+
+def _production() -> None:
+    """Says before anything starts what is not set."""
+    from models.vault import keyring
+
+    _database()
+    keyring()

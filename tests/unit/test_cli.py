@@ -82,6 +82,8 @@ def keep(url: str) -> None:
         ("stock receive SH A001 some", "quantity"),
         ("intake retry --body nosuch.json 1", "nosuch.json"),
         ("migrate", "HENGDAN_DATABASE_URL"),
+        ("worker", "HENGDAN_DATABASE_URL"),
+        ("api", "HENGDAN_DATABASE_URL"),
         ("orders list", "hengdan up"),
     ],
 )
