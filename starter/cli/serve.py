@@ -57,12 +57,14 @@ def _plainly() -> Iterator[None]:
 
 
 def worker() -> None:
+    import uvloop
+
     from starter.logs import configure
     from workers.main import run
 
     _production()
     configure()
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def api() -> None:
