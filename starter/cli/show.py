@@ -35,7 +35,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> N
     _console().print(shown)
 
 
-_NUMBERS = {"quantity", "on_hand", "allocated", "reserved", "safety_stock", "available", "level", "ledger", "total"}
+_NUMBERS = {"quantity", "unit_price", "total", "level", "expected"} | {
+    "on_hand",
+    "allocated",
+    "reserved",
+    "safety_stock",
+    "available",
+}
 
 
 def orders(page: Any, say: Say) -> None:
