@@ -6,6 +6,7 @@ from pathlib import Path
 from sys import executable
 
 import pytest
+from httpx import AsyncClient
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.api.enums.v1 import IndexedValueType
@@ -57,6 +58,10 @@ async def lives(database: str, sandbox: str, time_skipping: WorkflowEnvironment)
         for warehouse in ("SH", "GZ"):
             for sku in ("A001", "A002", "A003"):
                 await inventory.receive(connection, warehouse, sku, 10, f"{warehouse}{sku}", "test")
+    async with AsyncClient(base_url=sandbox) as world:
+        told = {"api_url": "http://127.0.0.1:9", "api_key": "", "auto": False}
+        (await world.post("/warehouse/_control/config", json=told)).raise_for_status()
+        await world.delete("/_faults")
     client = Client(**{**time_skipping.client.config(), "data_converter": data_converter()})
     restrictions = SandboxRestrictions.default.with_passthrough_modules(
         "models", "activities", "sqlmodel", "sqlalchemy", "pydantic", "babel"

@@ -121,7 +121,7 @@ class Life:
             return (await connection.execute(select(OrderRow).where(OrderRow.id == self.order.order_id))).one()
 
     async def timeline(self) -> list[str]:
-        query = select(TimelineRow.what).where(TimelineRow.order_id == self.order.order_id).order_by(TimelineRow.at)
+        query = select(TimelineRow.what).where(TimelineRow.order_id == self.order.order_id).order_by(TimelineRow.number)
         async with transaction() as connection:
             return [what.removeprefix("timeline.") for what in await connection.scalars(query)]
 
@@ -144,8 +144,10 @@ class Lives:
         await self.environment.sleep(timedelta(**time))
 
     async def start(self, order: ChannelOrder, policy: Policy | None = None) -> Life:
-        """The shop sells it, and its life begins."""
+        """The shop sells it, under a number that no other test has, and its life begins."""
         now = await self.now()
+        number = f"L{next(_numbers)}-{order.channel_order_no}"
+        order = order.model_copy(update={"channel_order_no": number, "placed_at": now})
         sale = {
             "order_no": order.channel_order_no,
             "lines": [{"sku": line.sku, "quantity": line.quantity} for line in order.lines],
@@ -154,7 +156,6 @@ class Lives:
         async with httpx.AsyncClient() as shop:
             await shop.post(self._shops, json={"shop": order.shop, "secrets": {"secret": "whisper"}})
             (await shop.post(f"{self._shops}/{order.shop}/orders", json=sale)).raise_for_status()
-        order = order.model_copy(update={"placed_at": now})
         handle = await self.client.start_workflow(
             "OrderWorkflow",
             OrderInput(order=order, policy=policy or Policy()),
