@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
+from time import sleep
 
 import psycopg
 import pytest
@@ -63,8 +64,19 @@ async def database(
     await _forget()
     yield url
     await _forget()
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+    _drop(postgres_server, name)
+
+
+def _drop(server: Postgres, name: str) -> None:
+    """Drops a database, or leaves it to the server's end: while autovacuum is in it, only the superuser may."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        for _ in range(10):
+            try:
+                connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+            except psycopg.errors.InsufficientPrivilege:
+                sleep(0.1)
+            else:
+                return
 
 
 async def _forget() -> None:
