@@ -14,6 +14,7 @@ from activities import database, fulfillment, http, order, polling
 from models.settings import settings
 from workers.client import connect
 from workers.schedules import schedule_polls
+from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 
@@ -40,7 +41,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
 )
 
 
-def worker(client: Client, *, runner: WorkflowRunner | None = None, **options: Any) -> Worker:
+def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int = 2000, **options: Any) -> Worker:
     """A worker of our task queue. In production unsandboxed, for the sandbox triples its CPU; tests pass a sandbox."""
     return Worker(
         client,
@@ -49,7 +50,8 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, **options: A
         activities=ACTIVITIES,
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
-        max_cached_workflows=2000,
+        max_cached_workflows=cached,
+        interceptors=[OnlyWhole()],
         build_id=BUILD,
         **options,
     )

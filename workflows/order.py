@@ -126,7 +126,10 @@ class OrderWorkflow(OrderRequests):
     def _carry_all(self) -> None:
         for each in self.state.active:
             if each.id not in self._carriages:
-                self._carriages[each.id] = asyncio.create_task(self._carry(each))
+                self._begin_to_carry(each)
+
+    def _begin_to_carry(self, parcel: Fulfillment) -> None:
+        self._carriages[parcel.id] = asyncio.create_task(self._carry(parcel))
 
     async def _carry(self, parcel: Fulfillment) -> None:
         """One fulfillment order from booking to doorstep. May be begun again at any step."""
@@ -136,6 +139,7 @@ class OrderWorkflow(OrderRequests):
         while parcel.request_status is RequestStatus.UNSUBMITTED:
             if request_status := await self._attempt(hands.release_to_warehouse, parcel, HoldKind.WAREHOUSE):
                 parcel.request_status = request_status
+        self._stop_if_withdrawn(parcel)
         workflow.set_current_details(details(self.state))
         await workflow.wait_condition(
             lambda: parcel.shipped_at is not None or parcel.request_status is RequestStatus.REJECTED
@@ -159,15 +163,21 @@ class OrderWorkflow(OrderRequests):
     ) -> Result | None:
         """Reaches out once nothing holds the order; a refusal becomes a hold, and ``None``."""
         await workflow.wait_condition(lambda: not self.state.blocked)
-        if parcel.status is FulfillmentStatus.ON_HOLD:
-            raise asyncio.CancelledError
+        self._stop_if_withdrawn(parcel)
         try:
             return await self._reach(hand, parcel)
         except ActivityError as error:
+            self._stop_if_withdrawn(parcel)
             if is_cancelled_exception(error):
                 raise asyncio.CancelledError from error
             self._hold(kind, _cause(error))
             return None
+
+    @staticmethod
+    def _stop_if_withdrawn(parcel: Fulfillment) -> None:
+        """A call that ends by itself, well or badly, as its cancellation is asked for, swallows the cancellation."""
+        if parcel.status is FulfillmentStatus.ON_HOLD:
+            raise asyncio.CancelledError
 
     async def _tell_channel(self, parcel: Fulfillment) -> None:
         try:
@@ -307,7 +317,7 @@ class OrderWorkflow(OrderRequests):
             carriage.cancel()
             await workflow.wait([carriage])
             if not await self._recall(parcel):
-                self._carry_all()
+                self._begin_to_carry(parcel)
                 return False
             await self._cancel_waybill(parcel)
         parcel.status = FulfillmentStatus.CANCELLED

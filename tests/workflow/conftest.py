@@ -26,6 +26,7 @@ from starter.sandbox.carriers import sf, yto
 from tests.serving import served
 from tests.workflow.life import Lives
 from workers.client import data_converter
+from workers.embedded import Temporal
 from workers.main import worker
 
 
@@ -50,8 +51,8 @@ async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
 
 
 @pytest.fixture
-async def lives(database: str, sandbox: str, time_skipping: WorkflowEnvironment) -> AsyncIterator[Lives]:
-    """Orders to be lived: a worker in the sandbox, a catalogue, ten of everything at each warehouse."""
+async def stocked(database: str, sandbox: str) -> AsyncIterator[str]:
+    """A catalogue, accounts everywhere, ten of everything at each warehouse; the outside world's base URL."""
     async with transaction() as connection:
         await catalogue.seed(connection)
         await _open_accounts(connection, sandbox)
@@ -62,13 +63,26 @@ async def lives(database: str, sandbox: str, time_skipping: WorkflowEnvironment)
         told = {"api_url": "http://127.0.0.1:9", "api_key": "", "auto": False}
         (await world.post("/warehouse/_control/config", json=told)).raise_for_status()
         await world.delete("/_faults")
+    yield sandbox
+    await http.close()
+
+
+@pytest.fixture
+async def lives(stocked: str, time_skipping: WorkflowEnvironment) -> AsyncIterator[Lives]:
+    """Orders to be lived, on a worker that sandboxes them."""
     client = Client(**{**time_skipping.client.config(), "data_converter": data_converter()})
     restrictions = SandboxRestrictions.default.with_passthrough_modules(
         "models", "activities", "sqlmodel", "sqlalchemy", "pydantic", "babel"
     )
     async with worker(client, runner=SandboxedWorkflowRunner(restrictions=restrictions)):
-        yield Lives(client, time_skipping, sandbox)
-    await http.close()
+        yield Lives(client, time_skipping, stocked)
+
+
+@pytest.fixture
+async def restless(stocked: str, temporal_server: Temporal) -> Lives:
+    """Orders to be lived on the real server, whose workers the test starts and stops itself."""
+    client = await Client.connect(temporal_server.address, data_converter=data_converter())
+    return Lives(client, WorkflowEnvironment.from_client(client), stocked)
 
 
 async def _open_accounts(connection: AsyncConnection, sandbox: str) -> None:

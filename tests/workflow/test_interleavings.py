@@ -1,15 +1,20 @@
 """Awkward timing: whatever order cancel, modify, payment, warehouse and workers come in, it ends in balance."""
 
 import asyncio
+from random import Random
 
 import httpx
 import pytest
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.service import RPCError
 
-from models.fulfillment import TrackingStatus
+from models.address import RecipientChange
+from models.fulfillment import Fulfillment, TrackingStatus
 from models.order import ChannelOrder, OrderStatus, Policy
-from models.requests import Cancel, HoldRequest, Modify, Note, Payment, QuantityChange, Release
+from models.requests import Cancel, Expedite, HoldRequest, Modify, Note, Payment, QuantityChange, Release, StockArrived
 from tests.unit.orders import an_order, line
 from tests.workflow.life import Life, Lives, request_id
+from workers.main import worker
 
 
 @pytest.fixture
@@ -23,9 +28,14 @@ class Outside:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    async def fault(self, order: ChannelOrder, fault: str, **more: float) -> None:
-        told = {"system": "sf", "operation": "EXP_RECE_CREATE_ORDER", "match": f"{order.channel_order_no}-F"}
+    async def fault(self, order: ChannelOrder, fault: str, **more: str | float) -> None:
+        """At booking, unless told otherwise."""
+        told = {"system": "sf", "operation": "EXP_RECE_CREATE_ORDER", "match": order.channel_order_no}
         await self._call("POST", "/_faults", told | {"fault": fault} | more)
+
+    async def ship(self, parcel: Fulfillment) -> None:
+        """Its warehouse has shipped it, and has not said so yet."""
+        await self._call("POST", "/warehouse/_control/ship", {"fulfillment_id": parcel.id})
 
     async def booked(self, life: Life) -> list[str]:
         """The waybills of the order that the carrier still counts on."""
@@ -203,4 +213,131 @@ async def test_holds_come_and_go_and_the_order_goes_on(lives: Lives) -> None:
         await life.ask("release", Release(request_id=f"r{number}"))
     await lives.skip(hours=2)
     assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+@pytest.mark.parametrize("remembered", [2000, 0])
+async def test_a_worker_that_stops_leaves_its_orders_to_the_next(
+    restless: Lives, outside: Outside, remembered: int
+) -> None:
+    order = an_order(f"615-{remembered}")
+    await outside.fault(order, "delay", seconds=1)
+    async with worker(restless.client, cached=remembered):
+        life = await restless.start(order)
+        await life.until(OrderStatus.ALLOCATED, next_step="book")
+    async with worker(restless.client, cached=remembered):
+        parcels = await life.dispatched()
+        await life.ship(*parcels)
+    async with worker(restless.client, cached=remembered):
+        await life.track(parcels[0])
+        assert await life.end() is OrderStatus.COMPLETED
+    assert len(await outside.booked(life)) == 1
+    await restless.balanced()
+
+
+@pytest.mark.parametrize("fault", ["500", "delay", "timeout_after"])
+async def test_cancelled_while_it_is_handed_to_its_warehouse(restless: Lives, outside: Outside, fault: str) -> None:
+    """On the real server: the test server never ends an activity that fails after its cancellation was asked for."""
+    order = an_order(f"62{fault.replace('_', '')}")
+    await outside.fault(order, fault, system="warehouse", operation="submit", seconds=1, times=2)
+    async with worker(restless.client):
+        life = await restless.start(order)
+        await life.parcel(carrier="sf")
+        await cancel(life)
+    assert await outside.booked(life) == []
+    await restless.balanced()
+
+
+async def test_cancelled_while_on_hold(lives: Lives) -> None:
+    life = await lives.start(an_order("630", buyer_message="先别发货"))
+    await life.until(OrderStatus.IN_REVIEW)
+    await life.ask("hold", HoldRequest(request_id="h1"))
+    await cancel(life)
+    await lives.balanced()
+
+
+async def test_what_a_warehouse_has_shipped_it_does_not_give_back(lives: Lives, outside: Outside) -> None:
+    life = await lives.start(an_order("631"))
+    parcels = await life.dispatched()
+    await outside.ship(parcels[0])
+    answer = await life.ask("cancel", Cancel(request_id="c1"))
+    assert (answer.accepted, answer.reason) == (False, "refused.warehouse")
+    assert await outside.booked(life) == [parcels[0].waybill_no]
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_of_two_parcels_one_given_back_and_one_not_the_first_is_sent_afresh(
+    lives: Lives, outside: Outside
+) -> None:
+    life = await lives.start(an_order("632", line(1, "A001", 15)))
+    parcels = await life.dispatched()
+    await outside.ship(parcels[0])
+    assert not (await life.ask("cancel", Cancel(request_id="c1"))).accepted
+    await life.next_dispatched(parcels)
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_lost_parcel_ends_the_order_and_calls_for_a_person(lives: Lives) -> None:
+    life = await lives.start(an_order("633"))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    await life.track(parcels[0], TrackingStatus.LOST)
+    await life.track(parcels[0], TrackingStatus.DELIVERED)
+    assert await life.end() is OrderStatus.COMPLETED
+    assert await life.alerts() == ["lost"]
+    await lives.balanced()
+
+
+async def test_what_cannot_be_read_is_ignored_and_the_order_goes_on(lives: Lives) -> None:
+    life = await lives.start(an_order("634"), Policy(grace=600))
+    await life.until(OrderStatus.APPROVED)
+    for verb in ("cancel", "modify", "hold", "payment", "tracking", "warehouse_event", "stock_arrived"):
+        for nonsense in ({}, "nonsense", 7, None, {"request_id": "x" * 300}):
+            await life.handle.signal(verb, nonsense)
+        await life.handle.signal(verb)
+        await life.handle.signal(verb, args=[{"request_id": "a"}, {"request_id": "b"}])
+    with pytest.raises(WorkflowUpdateFailedError):
+        await life.handle.execute_update("modify", {"request_id": "m1"})
+    assert (await life.state()).status is OrderStatus.APPROVED
+    await lives.skip(seconds=601)
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_at_random(lives: Lives, outside: Outside, seed: int) -> None:
+    chance = Random(seed)
+    order = an_order(f"64{seed}", line(1, "A001", chance.choice([1, 15])), **chance.choice([{}, {"paid_at": None}]))
+    life = await lives.start(order, Policy(grace=chance.choice([0, 60])))
+
+    async def send() -> None:
+        await asyncio.sleep(chance.random())
+        id = request_id()
+        verb, request = chance.choice(
+            [
+                ("cancel", Cancel(request_id=id)),
+                ("modify", Modify(request_id=id, lines=(QuantityChange(line_no="1", quantity=chance.randint(1, 16)),))),
+                ("modify", Modify(request_id=id, recipient=RecipientChange(street=f"新街{chance.randint(1, 9)}号"))),
+                ("hold", HoldRequest(request_id=id)),
+                ("release", Release(request_id=id)),
+                ("note", Note(request_id=id, text="called")),
+                ("expedite", Expedite(request_id=id)),
+                ("payment", Payment(request_id=id, paid_at=order.placed_at)),
+                ("stock_arrived", StockArrived(request_id=id)),
+            ]
+        )
+        try:
+            if chance.random() < 0.5 or verb in ("payment", "stock_arrived"):
+                await life.handle.signal(verb, request)
+            else:
+                await life.ask(verb, request)
+        except (RPCError, WorkflowUpdateFailedError):
+            assert (await life.state()).status.final
+
+    await asyncio.gather(*(send() for _ in range(12)))
+    if not (await life.state()).status.final:
+        await life.ask("cancel", Cancel(request_id="last"))
+    assert await life.end() is OrderStatus.CANCELLED
+    assert await outside.booked(life) == []
     await lives.balanced()
