@@ -14,7 +14,19 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
-from sqlalchemy import Integer, Row, Select, String, case, column, func, select, update
+from sqlalchemy import (
+    Integer,
+    Row,
+    Select,
+    String,
+    Update,
+    bindparam,
+    case,
+    column,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
@@ -22,7 +34,7 @@ from activities import projection, warehouses
 from activities.accounts import account, carrier_account
 from activities.carriers import carrier
 from activities.channels import channel
-from activities.database import at_once, transaction
+from activities.database import at_once
 from activities.errors import refused
 from models.fulfillment import (
     Booking,
@@ -72,6 +84,7 @@ _everything: Select[Any] = (
     )
     .join(_orders, _orders.c.id == _fulfillments.c.order_id)
     .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
+    .where(_fulfillments.c.id == bindparam("fulfillment_id"))
 )
 
 
@@ -105,7 +118,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
                 cash_on_delivery=cash,
             )
         )
-    await _write(row, "booked", carrier=waybill.carrier, waybill_no=waybill.waybill_no, label=waybill.label)
+    await _write(row, "booked", _BOOKED, carrier=waybill.carrier, waybill_no=waybill.waybill_no, label=waybill.label)
     return waybill.model_copy(update={"label": {}})
 
 
@@ -132,9 +145,7 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
             promised_by=row.promised_by,
         ),
     )
-    asked = _fulfillments.c.request_status
-    further = case((asked == RequestStatus.UNSUBMITTED, status), else_=asked)
-    await _write(row, "released", at_rest=True, request_status=further)
+    await _write(row, "released", _RELEASED, request_status=status)
     return status
 
 
@@ -151,9 +162,9 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
     ours = await account(Lane.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse)
     recall = await warehouses.recall(ours, fulfillment_id, "cancelled")
     if recall.accepted:
-        await _write(row, "recalled", request_status=RequestStatus.CANCELLATION_ACCEPTED)
+        await _write(row, "recalled", _RECALLED, request_status=RequestStatus.CANCELLATION_ACCEPTED)
     else:
-        await _write(row, "recall_rejected", request_status=RequestStatus.CANCELLATION_REJECTED)
+        await _write(row, "recall_rejected", _RECALLED, request_status=RequestStatus.CANCELLATION_REJECTED)
     return recall
 
 
@@ -190,29 +201,56 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         shipped_at=row.shipped_at or datetime.now(UTC),
     )
     await channel(await account(Lane.CHANNEL, row.channel, row.shop)).confirm_shipment(shipment)
-    await _write(row, "told_channel", told_channel=True)
+    await _write(row, "told_channel", _TOLD, told_channel=True)
 
 
 async def _read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
-    query = _everything.where(_fulfillments.c.id == fulfillment_id)
-    row: Row[Any] | None = (await connection.execute(query)).one_or_none()
+    asked = {"fulfillment_id": fulfillment_id}
+    row: Row[Any] | None = (await connection.execute(_everything, asked)).one_or_none()
     if row is None:
         raise refused(f"no fulfillment order {fulfillment_id}", "not_found")
     return row
 
 
-async def _write(row: Row[Any], what: str, *, at_rest: bool = False, **values: Any) -> None:
-    """Keeps what the other side said, and tells it on the order's timeline."""
+_given = projection.rows("changes", *(_fulfillments.c[name] for name in ("id", "request_status", "updated_at")))
+_advanced = case(
+    (_fulfillments.c.request_status == RequestStatus.UNSUBMITTED, _given.c.request_status),
+    else_=_fulfillments.c.request_status,
+)
+
+
+def _keeping(*columns: str) -> Update:
+    """What keeps these of ``changes``."""
+    given = (_fulfillments.c[name] for name in ("id", *columns, "updated_at"))
+    return projection.change(_fulfillments, projection.rows("changes", *given))
+
+
+def _telling(kept: Update, *more: Update) -> Select[Any]:
+    """One statement that keeps what the other side said, and tells it on the order's timeline."""
+    parts = (kept, projection.ENTER, *more)
+    return select(literal_column("1")).add_cte(*(part.cte(f"part_{number}") for number, part in enumerate(parts)))
+
+
+_BOOKED = _telling(_keeping("carrier", "waybill_no", "label"))
+_RELEASED = _telling(projection.change(_fulfillments, _given).values(request_status=_advanced), projection.REST)
+_RECALLED = _telling(_keeping("request_status"))
+_TOLD = _telling(_keeping("told_channel"))
+
+
+async def _write(row: Row[Any], what: str, statement: Select[Any], **values: Any) -> None:
     now = datetime.now(UTC)
     told = {"fulfillment": row.id.rpartition(":")[2], "warehouse": row.warehouse}
     told |= {name: values.get(name) or row._mapping[name] for name in ("carrier", "waybill_no")}
     entry = Entry(key=f"{what}:{row.id}", at=now, what=f"timeline.{what}", detail=told)
-    async with transaction() as connection:
-        changed = update(_fulfillments).where(_fulfillments.c.id == row.id).values(updated_at=now, **values)
-        await connection.execute(changed)
-        await projection.add_entries(connection, row.order_id, [entry])
-        if at_rest:
-            await projection.at_rest(connection, row.order_id)
+    async with at_once() as connection:
+        await connection.execute(
+            statement,
+            {
+                "changes": [{"id": row.id, **values, "updated_at": now.isoformat()}],
+                "entries": projection.entries(row.order_id, [entry]),
+                "resting": row.order_id,
+            },
+        )
 
 
 async def _carrier_account(row: Row[Any]) -> Account | None:

@@ -2,9 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    Column,
+    Select,
+    Table,
+    TableValuedAlias,
+    Update,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.fulfillment import FulfillmentRow
@@ -21,48 +34,68 @@ _inbox = InboxRow.__table__  # type: ignore[attr-defined]
 _BUSY = frozenset({OrderStatus.RECEIVED, OrderStatus.ALLOCATED})
 """In these an order still has work in the engine; in every other it rests."""
 
+# One statement writes a whole snapshot: every journey to the database is felt in every order.
+
+
+def rows(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
+    """A parameter, a list of JSON objects, as a table of such columns."""
+    given = func.jsonb_to_recordset(bindparam(parameter, type_=JSONB))
+    return given.table_valued(*(column(each.name, each.type) for each in columns)).render_derived(
+        name=f"given_{parameter}", with_types=True
+    )
+
+
+def change(table: Table, given: TableValuedAlias) -> Update:
+    """Has the rows of a table take over what is given for their ids."""
+    return (
+        update(table).where(table.c.id == given.c.id).values({each.name: each for each in given.c if each.name != "id"})
+    )
+
+
+_entries = rows("entries", *(_timeline.c[name] for name in ("order_id", *Entry.model_fields)))
+ENTER = insert(_timeline).from_select([each.name for each in _entries.c], select(*_entries.c)).on_conflict_do_nothing()
+"""Appends ``entries`` to the timeline; an entry already there stays as it is."""
+
+REST = (
+    update(_inbox)
+    .where(_inbox.c.order_id == bindparam("resting"), _inbox.c.state == InboxState.STARTED)
+    .values(state=InboxState.DONE)
+)
+"""The order ``resting`` waits for the world: the dispatcher may let another one in."""
+
+_SHOWN = ("id", "status", "priority", "paid_at", "holds", "next_step", "deadline", "updated_at", "revision")
+_shown = rows("shown", *(_orders.c[name] for name in _SHOWN))
+_newer = change(_orders, _shown).where(_orders.c.revision < _shown.c.revision).returning(_orders.c.id).cte("newer")
+_PARCEL = ("id", "status", "tracking", "shipped_at", "weight_kg", "updated_at")
+_parcels = rows("parcels", *(_fulfillments.c[name] for name in _PARCEL))
+_moved = change(_fulfillments, _parcels).where(select(_newer.c.id).exists())
+_WRITE: Select[Any] = select(literal_column("1")).add_cte(
+    _newer, _moved.cte("moved"), ENTER.cte("entered"), REST.cte("rested")
+)
+
 
 async def write(connection: AsyncConnection, snapshot: Snapshot) -> None:
     """Writes a snapshot, unless a later one of the same order was written before it."""
-    changes = {
-        "status": snapshot.status,
-        "priority": snapshot.priority,
-        "paid_at": snapshot.paid_at,
-        "holds": [hold.model_dump(mode="json") for hold in snapshot.holds],
-        "next_step": snapshot.next_step,
-        "deadline": snapshot.deadline,
-        "updated_at": snapshot.at,
-        "revision": snapshot.revision,
-    }
-    written = await connection.execute(
-        update(_orders).where(_orders.c.id == snapshot.order_id, _orders.c.revision < snapshot.revision).values(changes)
+    told = snapshot.model_dump(mode="json", exclude={"fulfillments", "entries", "alerts"})
+    at = told["at"]
+    parcels = [each.model_dump(mode="json") | {"updated_at": at} for each in snapshot.fulfillments]
+    await connection.execute(
+        _WRITE,
+        {
+            "shown": [told | {"id": snapshot.order_id, "updated_at": at}],
+            "parcels": parcels,
+            "entries": entries(snapshot.order_id, snapshot.entries),
+            "resting": None if snapshot.status in _BUSY else snapshot.order_id,
+        },
     )
-    if written.rowcount:
-        for each in snapshot.fulfillments:
-            await connection.execute(
-                update(_fulfillments)
-                .where(_fulfillments.c.id == each.id)
-                .values(
-                    status=each.status,
-                    tracking=each.tracking,
-                    shipped_at=each.shipped_at,
-                    weight_kg=each.weight_kg,
-                    updated_at=snapshot.at,
-                )
-            )
-    await add_entries(connection, snapshot.order_id, snapshot.entries)
     await raise_alerts(connection, snapshot.alerts)
-    if snapshot.status not in _BUSY:
-        await at_rest(connection, snapshot.order_id)
     if snapshot.status.final:
         await close_alerts(connection, snapshot.order_id)
 
 
-async def add_entries(connection: AsyncConnection, order_id: str, entries: Sequence[Entry]) -> None:
-    """Appends to the timeline; an entry already there stays as it is."""
-    if entries:
-        rows = [{"order_id": order_id, **entry.model_dump()} for entry in entries]
-        await connection.execute(insert(_timeline).on_conflict_do_nothing(), rows)
+def entries(order_id: str, told: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The ``entries`` of ``ENTER``."""
+    return [{"order_id": order_id, **entry.model_dump(mode="json")} for entry in told]
 
 
 async def raise_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> None:
@@ -77,13 +110,4 @@ async def close_alerts(connection: AsyncConnection, order_id: str) -> None:
         update(_alerts)
         .where(_alerts.c.order_id == order_id, _alerts.c.closed_at.is_(None))
         .values(closed_at=datetime.now(UTC))
-    )
-
-
-async def at_rest(connection: AsyncConnection, order_id: str) -> None:
-    """The order waits for the world: the dispatcher may let another one in."""
-    await connection.execute(
-        update(_inbox)
-        .where(_inbox.c.order_id == order_id, _inbox.c.state == InboxState.STARTED)
-        .values(state=InboxState.DONE)
     )
