@@ -29,10 +29,12 @@ def bare_endpoint() -> FastAPI:
     return app
 
 
+CONNECTIONS = 16
+
 Message = tuple[bytes, Mapping[str, str]]
 
 
-async def load(url: str, messages: int, make: Callable[[int], Message], at_once: int = 16) -> dict[str, float]:
+async def load(url: str, messages: int, make: Callable[[int], Message]) -> dict[str, float]:
     """Sends messages over so many connections, each as soon as the last was answered; rate and milliseconds."""
     parts = urlsplit(url)
     assert parts.hostname is not None
@@ -54,14 +56,15 @@ async def load(url: str, messages: int, make: Callable[[int], Message], at_once:
                 raise AssertionError(head.split(b"\r\n")[0].decode())
         writer.close()
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(at_once)))
-    seconds = time.perf_counter() - begun
+    begun, used = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    seconds, used = time.perf_counter() - begun, time.process_time() - used
     taken.sort()
     return {
         "per_second": round(messages / seconds),
         "p50_ms": round(taken[len(taken) // 2], 1),
         "p99_ms": round(taken[int(len(taken) * 0.99)], 1),
+        "client_cpu_ms": round(used * 1000 / messages, 2),
     }
 
 
