@@ -1,14 +1,16 @@
 """The connection to Temporal: its own environment configuration says where, and every payload is sealed."""
 
+import asyncio
 import dataclasses
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig
-from temporalio.service import RetryConfig
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
+from models.requests import Answer, Request
 from models.vault import Keyring, keyring
 from workers.codec import SealingCodec
 
@@ -35,3 +37,18 @@ async def connect(*, lazy: bool = False, retry: RetryConfig | None = None, **opt
     configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
     configured.setdefault("target_host", DEFAULT_ADDRESS)
     return await Client.connect(**configured, data_converter=data_converter(), lazy=lazy, retry_config=retry, **options)
+
+
+async def ask_workflow(handle: WorkflowHandle[Any, Any], verb: str, request: Request) -> Answer:
+    """Asks an order by update. Raises as ``execute_update`` does.
+
+    A step that would end the order is done over where a message comes just then, and the engine gives up the updates
+    that were in it: they are asked again, under their id.
+    """
+    while True:
+        try:
+            return await handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                raise
+        await asyncio.sleep(0.1)

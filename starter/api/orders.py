@@ -27,6 +27,7 @@ from models.vault import keyring
 from starter import dispatcher
 from starter.api.access import Reader, Staff
 from starter.api.problems import SOON, Problem, lang
+from workers.client import ask_workflow
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -284,7 +285,7 @@ async def ask(client: Client, order_id: str, action: Action, wish: requests.Requ
     handle = client.get_workflow_handle(order_id)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            answer: Answer = await handle.execute_update(action.value, wish, id=wish.request_id, result_type=Answer)
+            answer = await ask_workflow(handle, action.value, wish)
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None

@@ -22,6 +22,7 @@ from models.requests import Answer, Request, Tracking, WarehouseEvent, Warehouse
 from models.settings import settings
 from models.state import OrderInput, OrderState
 from models.stock import Level
+from workers.client import ask_workflow
 
 _numbers = count(1)
 
@@ -84,7 +85,7 @@ class Life:
     async def ask(self, verb: str, request: Request) -> Answer:
         """Asks by update; yes, or no and why."""
         try:
-            return await self.handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+            return await ask_workflow(self.handle, verb, request)
         except WorkflowUpdateFailedError as error:
             if not isinstance(error.cause, ApplicationError):
                 raise
