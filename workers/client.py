@@ -47,7 +47,8 @@ async def ask_workflow(handle: WorkflowHandle[Any, Any], verb: str, request: Req
     """
     while True:
         try:
-            return await handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+            answer: Answer = await handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+            return answer
         except RPCError as error:
             if error.status is not RPCStatusCode.FAILED_PRECONDITION:
                 raise

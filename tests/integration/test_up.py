@@ -60,10 +60,10 @@ class Up(NamedTuple):
 
     async def gone(self, state_dir: Path) -> None:
         async def look() -> bool:
-            self.process.poll()
             return not processes(state_dir)
 
         await until(look, 40)
+        await asyncio.to_thread(self.process.wait, 10)
 
 
 def command(state_dir: Path, port: int, out: Any = None) -> subprocess.Popen[bytes]:
