@@ -21,7 +21,7 @@ from models.order import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
 from workers.embedded import AlreadyRunningError, Children, StartError, load_keys, start_postgres, start_temporal
-from workers.embedded.process import free_port, private_folder
+from workers.embedded.process import BEHIND, free_port, private_folder
 from workers.schema import migrate
 
 READY_SECONDS = 60
@@ -102,7 +102,7 @@ class Stack:
         for server in (postgres, temporal):
             if server is not None:
                 children.watch(server)
-        children.start("worker", [*HENGDAN, "worker"])
+        children.start("worker", [*HENGDAN, "worker"], nice=BEHIND)
         children.start("api", [*HENGDAN, "api"])
         for name, command in self._children.items():
             children.start(name, command)

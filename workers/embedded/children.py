@@ -34,14 +34,14 @@ class Children:
         self._launching = threading.Lock()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}) -> None:
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}, *, nice: int = 0) -> None:
         """Starts a command and keeps it running. ``env`` comes over our own environment."""
 
         def launch() -> subprocess.Popen[bytes]:
             with self._launching:
                 if not self._stopping.is_set():
                     log, variables = self._log_dir / f"{name}.log", {**os.environ, **env}
-                    self._processes[name] = spawn(command, log=log, parting=signal.SIGKILL, env=variables)
+                    self._processes[name] = spawn(command, log=log, parting=signal.SIGKILL, nice=nice, env=variables)
                 return self._processes[name]
 
         self._keep(name, launch(), launch)

@@ -16,7 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
+BEHIND = 10
+"""The niceness of what can wait: on one machine the doors and the database go first."""
+
 _PR_SET_PDEATHSIG = 1
+_SESSION = Path("/proc/self/autogroup")
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -49,15 +53,21 @@ def free_port(memory: Path, default: int = 0) -> int:
     raise StartError("no free port on 127.0.0.1")
 
 
-def spawn(command: Sequence[str], *, log: Path, parting: signal.Signals, **options: Any) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str], *, log: Path, parting: signal.Signals, nice: int = 0, **options: Any
+) -> subprocess.Popen[bytes]:
     """A process in a session of its own that, on Linux, is sent ``parting`` when we die, even by ``kill -9``.
 
-    The kernel tells a child of the death of the *thread* that made it: that thread stays until the child ends.
+    The kernel tells a child of the death of the *thread* that made it: that thread stays until the child ends. Where
+    it shares the processor between sessions, as Linux mostly does, ``nice`` is to be said of the session too.
     """
     born: Future[subprocess.Popen[bytes]] = Future()
     parent = os.getpid()
 
     def follow_parent() -> None:
+        os.nice(nice)
+        with suppress(OSError):
+            _SESSION.write_text(str(nice))
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, int(parting))
             if os.getppid() != parent:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
-from workers.embedded.process import Server, StartError, free_port
+from workers.embedded.process import BEHIND, Server, StartError, free_port
 
 DYNAMIC_CONFIG = {
     "matching.numTaskqueueReadPartitions": "1",  # one partition: priority is exact for small backlogs too
@@ -57,7 +57,8 @@ class Temporal(Server):
         else:
             command += [f"--ui-port={self._ui_port}", "--ui-disable-news-fetch"]
             command += [f"--ui-codec-endpoint={self._codec_endpoint}"] if self._codec_endpoint else []
-        return command, {"umask": 0o077, "env": {"HOME": str(self.state_dir)}}  # no settings of the person's own
+        env = {"HOME": str(self.state_dir)}  # no settings of the person's own
+        return command, {"umask": 0o077, "env": env, "nice": BEHIND}
 
     def ready(self) -> bool:
         """Whether the frontend knows the namespace ``default``."""
