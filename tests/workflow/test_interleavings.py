@@ -8,6 +8,8 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import inventory
+from activities.database import transaction
 from models.address import RecipientChange
 from models.fulfillment import Fulfillment, TrackingStatus
 from models.order import ChannelOrder, OrderStatus, Policy
@@ -64,6 +66,27 @@ async def test_cancelled_while_the_carrier_is_being_asked(lives: Lives, outside:
     await life.until(OrderStatus.ALLOCATED, next_step="book")
     await asyncio.sleep(0.3)
     await cancel(life)
+    assert await outside.booked(life) == []
+    await lives.balanced()
+
+
+@pytest.mark.parametrize("verb", ["cancel", "modify"])
+async def test_asked_while_its_stock_is_being_allocated(lives: Lives, outside: Outside, verb: str) -> None:
+    async with transaction() as connection:
+        await inventory.levels(connection, ["A001"], lock=True)
+        life = await lives.start(an_order("603"))
+        await asyncio.sleep(0.5)
+        if verb == "cancel":
+            await life.handle.signal("cancel", Cancel(request_id="c1"))
+        else:
+            lines = (QuantityChange(line_no="1", quantity=3),)
+            await life.handle.signal("modify", Modify(request_id="m1", lines=lines))
+        await asyncio.sleep(0.2)
+    if verb == "modify":
+        parcels = await life.dispatched()
+        assert [line.quantity for each in parcels for line in each.lines] == [3]
+        await cancel(life)
+    assert await life.end() is OrderStatus.CANCELLED
     assert await outside.booked(life) == []
     await lives.balanced()
 
