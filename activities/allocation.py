@@ -1,24 +1,26 @@
 """Allocation: which warehouses send what.
 
 One rule, in the order a merchant would say it: the fewest parcels, then the nearest, then the warehouses' rank.
-``plan`` is pure; ``allocate_order`` runs it under the locks of the levels it reads.
+``plan`` is pure; ``allocate_orders`` runs it under the locks of the levels it reads.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import combinations
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Select, String, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
-from activities import inventory
+from activities import inventory, projection
 from activities.errors import unavailable
 from models.address import remoteness
 from models.allocation import Allocation, Candidate, Load, Plan, Site
+from models.base import Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
 from models.order import ChannelOrder, OrderLine, Policy
 from models.stock import Shortage
@@ -110,60 +112,110 @@ def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
     return found.scalar_subquery().label(name)
 
 
-_ours = bindparam("order_id", type_=String)
+_ours = bindparam("order_ids", type_=ARRAY(String))
 _CIRCUMSTANCES = select(
     _together(
-        select(*(_fulfillments.c[each] for each in ("id", "warehouse", "lines", "status"))).where(
-            _fulfillments.c.order_id == _ours
+        select(*(_fulfillments.c[each] for each in ("id", "order_id", "warehouse", "lines", "status"))).where(
+            _fulfillments.c.order_id == func.any(_ours)
         ),
         "fulfillments",
     ),
-    _together(select(_bundles).where(_bundles.c.bundle.in_(bindparam("skus", expanding=True))), "bundles"),
+    _together(select(_bundles).where(_bundles.c.bundle == func.any(bindparam("skus", type_=ARRAY(String)))), "bundles"),
     _together(select(*(_warehouses.c[each] for each in Site.model_fields)), "warehouses"),
-    _together(select(_waits.c.sku).where(_waits.c.order_id == _ours), "waits"),
+    _together(select(_waits.c.order_id).where(_waits.c.order_id == func.any(_ours)), "waits"),
 )
-"""What there is to know of an order before levels are locked."""
+"""What there is to know of orders before levels are locked."""
+
+_planned = projection.rows("planned", _orders.c.id, _orders.c.plan)
+_KEEP_PLANS = projection.change(_orders, _planned)
 
 
-async def allocate_order(connection: AsyncConnection, order: ChannelOrder, policy: Policy, at: datetime) -> Allocation:
-    """Allocates what the order still lacks, under lock; repeated, it finds nothing lacking.
+class Demand(Value):
+    """An order to be given what it still lacks, by its policy, at the workflow's time."""
 
-    All or nothing unless the policy ships in part; for the rest the order waits, keeping its place in the queue.
+    order: ChannelOrder
+    policy: Policy
+    at: Moment
+
+
+async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]) -> list[Allocation]:
+    """Allocates what each order still lacks, the first first, under one lock; repeated, it finds nothing lacking.
+
+    All or nothing unless an order's policy ships in part; for the rest it waits, keeping its place in the queue.
     """
-    asked = {"order_id": order.order_id, "skus": [line.sku for line in order.lines]}
+    if not demands:
+        return []
+    skus = sorted({line.sku for demand in demands for line in demand.order.lines})
+    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus}
     known = (await connection.execute(_CIRCUMSTANCES, asked)).one()
-    existing = [Fulfillment.model_validate(each) for each in known.fulfillments]
-    active = [each for each in existing if each.status is not FulfillmentStatus.CANCELLED]
     bundles: dict[str, dict[str, int]] = defaultdict(dict)
     for each in known.bundles:
         bundles[each["bundle"]][each["sku"]] = each["quantity"]
-    wanted = _lacking(needs(order.lines, bundles), active)
-    if not wanted:
-        return Allocation(fulfillments=tuple(active))
-    total = _total(wanted)
-    levels = await inventory.levels(connection, total, lock=True)
+    existing: dict[str, list[Fulfillment]] = defaultdict(list)
+    for each in known.fulfillments:
+        existing[each["order_id"]].append(Fulfillment.model_validate(each))
+    lacking = [_lacking(needs(demand.order.lines, bundles), existing[demand.order.order_id]) for demand in demands]
+    wanted = {line.sku for lines in lacking for line in lines}
+    levels = await inventory.levels(connection, wanted, lock=True) if wanted else []
     stock: dict[str, dict[str, int]] = defaultdict(dict)
     for level in levels:
         stock[level.warehouse][level.sku] = level.promisable
     sites = [Site.model_validate(each) for each in known.warehouses]
-    made = plan(wanted, stock, sites, order.recipient.province, in_part=policy.ship_in_part)
-    new = [
-        Fulfillment(id=f"{order.order_id}:F{number}", warehouse=load.warehouse, lines=load.lines)
-        for number, load in enumerate(made.loads, len(existing) + 1)
-    ]
-    if new:
-        await inventory.allocate(connection, order.order_id, new)
-        await connection.execute(insert(_fulfillments), [_row(each, order.order_id, at) for each in new])
-    if made.shortages:
-        missing = {each.sku: each.quantity for each in made.shortages}
-        await _wait(connection, order, missing if policy.ship_in_part else total, at)
-        if len(await inventory.levels(connection, total)) != len(levels):
-            raise unavailable("a warehouse received the missing goods for the first time meanwhile")
-    elif known.waits:
-        await connection.execute(delete(_waits).where(_waits.c.order_id == order.order_id))
-    document = made.model_dump(mode="json")
-    await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(plan=document))
-    return Allocation(fulfillments=(*active, *new), shortages=made.shortages)
+    waited = {each["order_id"] for each in known.waits}
+    outcome = _Outcome()
+    allocations = []
+    for demand, lines in zip(demands, lacking, strict=True):
+        order, before = demand.order, existing[demand.order.order_id]
+        active = [each for each in before if each.status is not FulfillmentStatus.CANCELLED]
+        if not lines:
+            allocations.append(Allocation(fulfillments=tuple(active)))
+            continue
+        made = plan(lines, stock, sites, order.recipient.province, in_part=demand.policy.ship_in_part)
+        new = [
+            Fulfillment(id=f"{order.order_id}:F{number}", warehouse=load.warehouse, lines=load.lines)
+            for number, load in enumerate(made.loads, len(before) + 1)
+        ]
+        for each in new:
+            for line in each.lines:
+                stock[each.warehouse][line.sku] -= line.quantity
+        outcome.new += [(order.order_id, each, demand.at) for each in new]
+        outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
+        if made.shortages:
+            short = {each.sku: each.quantity for each in made.shortages}
+            outcome.waits.append((demand, short if demand.policy.ship_in_part else dict(_total(lines))))
+        elif order.order_id in waited:
+            outcome.filled.append(order.order_id)
+        allocations.append(Allocation(fulfillments=(*active, *new), shortages=made.shortages))
+    await _enter(connection, outcome)
+    if outcome.waits and len(await inventory.levels(connection, wanted)) != len(levels):
+        raise unavailable("a warehouse received the missing goods for the first time meanwhile")
+    return allocations
+
+
+@dataclass
+class _Outcome:
+    """What allocating orders has to write."""
+
+    new: list[tuple[str, Fulfillment, datetime]] = field(default_factory=list)
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    waits: list[tuple[Demand, dict[str, int]]] = field(default_factory=list)
+    """The demands that wait, and for what."""
+    filled: list[str] = field(default_factory=list)
+    """The orders that wait no more."""
+
+
+async def _enter(connection: AsyncConnection, outcome: _Outcome) -> None:
+    if outcome.new:
+        await inventory.allocate(connection, [(order_id, each) for order_id, each, _ in outcome.new])
+        await connection.execute(
+            insert(_fulfillments), [_row(each, order_id, at) for order_id, each, at in outcome.new]
+        )
+    if outcome.waits:
+        await _wait(connection, outcome.waits)
+    if outcome.filled:
+        await connection.execute(delete(_waits).where(_waits.c.order_id.in_(outcome.filled)))
+    if outcome.plans:
+        await connection.execute(_KEEP_PLANS, {"planned": outcome.plans})
 
 
 def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
@@ -173,11 +225,11 @@ def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
     return total
 
 
-def _lacking(wanted: Sequence[FulfillmentLine], active: Sequence[Fulfillment]) -> list[FulfillmentLine]:
+def _lacking(wanted: Sequence[FulfillmentLine], fulfillments: Sequence[Fulfillment]) -> list[FulfillmentLine]:
     """What is wanted, less what active fulfillment orders already carry."""
     carried: Counter[tuple[str, str]] = Counter()
-    for each in active:
-        for line in each.lines:
+    for each in fulfillments:
+        for line in each.lines if each.status is not FulfillmentStatus.CANCELLED else ():
             carried[line.line_no, line.sku] += line.quantity
     lacking = []
     for line in wanted:
@@ -199,17 +251,22 @@ def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
     }
 
 
-async def _wait(connection: AsyncConnection, order: ChannelOrder, awaited: Mapping[str, int], at: datetime) -> None:
-    """Has the order wait for just these; no level of theirs is opened unseen."""
-    await inventory.lock_skus(connection, awaited)
-    mine = _waits.c.order_id == order.order_id
-    await connection.execute(delete(_waits).where(mine, _waits.c.sku.not_in(awaited)))
+async def _wait(connection: AsyncConnection, waits: Sequence[tuple[Demand, Mapping[str, int]]]) -> None:
+    """Has each order wait for just these; no level of theirs is opened unseen."""
+    awaited = {
+        (demand.order.order_id, sku): {"quantity": quantity, "priority": demand.order.priority, "since": demand.at}
+        for demand, skus in waits
+        for sku, quantity in skus.items()
+    }
+    await inventory.lock_skus(connection, {sku for _, sku in awaited})
+    waiting = _waits.c.order_id.in_({order_id for order_id, _ in awaited})
+    await connection.execute(delete(_waits).where(waiting, tuple_(_waits.c.order_id, _waits.c.sku).not_in(awaited)))
     entered = insert(_waits)
     again = {"quantity": entered.excluded.quantity, "priority": entered.excluded.priority}
     await connection.execute(
         entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again),
         [
-            {"order_id": order.order_id, "sku": sku, "quantity": quantity, "priority": order.priority, "since": at}
-            for sku, quantity in awaited.items()
+            {"order_id": order_id, "sku": sku} | row
+            for (order_id, sku), row in sorted(awaited.items(), key=lambda item: item[0])
         ],
     )

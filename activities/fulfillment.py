@@ -248,7 +248,7 @@ async def _write(row: Row[Any], what: str, statement: Select[Any], **values: Any
             {
                 "changes": [{"id": row.id, **values, "updated_at": now.isoformat()}],
                 "entries": projection.entries(row.order_id, [entry]),
-                "resting": row.order_id,
+                "resting": [row.order_id],
             },
         )
 

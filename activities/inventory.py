@@ -153,15 +153,15 @@ def _rule(error: IntegrityError) -> str:
 # Orders
 
 
-def _moves(kind: MovementKind, act: str, order_id: str, fulfillments: Iterable[Fulfillment]) -> list[Move]:
-    """One movement per fulfillment order and SKU, keyed by both."""
-    totals: dict[tuple[str, str, str], int] = defaultdict(int)
-    for each in fulfillments:
+def _moves(kind: MovementKind, act: str, owned: Iterable[tuple[str, Fulfillment]]) -> list[Move]:
+    """One movement per fulfillment order, given with its order's id, and SKU, keyed by both."""
+    totals: dict[tuple[str, str, str, str], int] = defaultdict(int)
+    for order_id, each in owned:
         for line in each.lines:
-            totals[each.id, each.warehouse, line.sku] += line.quantity
+            totals[order_id, each.id, each.warehouse, line.sku] += line.quantity
     return [
         Move(key=f"{id_}:{act}", kind=kind, warehouse=warehouse, sku=sku, quantity=quantity, order_id=order_id)
-        for (id_, warehouse, sku), quantity in totals.items()
+        for (order_id, id_, warehouse, sku), quantity in totals.items()
     ]
 
 
@@ -169,19 +169,19 @@ _ENDED = "ended"
 """An allocation ends once: shipped or given back, whichever came first, never both."""
 
 
-async def allocate(connection: AsyncConnection, order_id: str, fulfillments: Sequence[Fulfillment]) -> None:
-    """Allocates what is in the fulfillment orders; the caller has locked the levels."""
-    await move(connection, _moves(MovementKind.ALLOCATED, "allocated", order_id, fulfillments), locked=True)
+async def allocate(connection: AsyncConnection, owned: Sequence[tuple[str, Fulfillment]]) -> None:
+    """Allocates what is in the fulfillment orders, each with its order's id; the caller has locked the levels."""
+    await move(connection, _moves(MovementKind.ALLOCATED, "allocated", owned), locked=True)
 
 
 async def ship(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
     """The goods have left: off the stock, and no longer allocated."""
-    await move(connection, _moves(MovementKind.SHIPPED, _ENDED, order_id, [fulfillment]))
+    await move(connection, _moves(MovementKind.SHIPPED, _ENDED, [(order_id, fulfillment)]))
 
 
 async def find(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
     """Goods left that were never received, as presale may have it: enters what the books lack as an adjustment."""
-    wanted = {each.sku: each for each in _moves(MovementKind.ADJUSTED, "found", order_id, [fulfillment])}
+    wanted = {each.sku: each for each in _moves(MovementKind.ADJUSTED, "found", [(order_id, fulfillment)])}
     there = {
         each.sku: each.on_hand for each in await levels(connection, wanted) if each.warehouse == fulfillment.warehouse
     }
@@ -197,7 +197,7 @@ async def find(connection: AsyncConnection, order_id: str, fulfillment: Fulfillm
 
 async def restock(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
     """The goods came back."""
-    returned = _moves(MovementKind.RETURNED, "returned", order_id, [fulfillment])
+    returned = _moves(MovementKind.RETURNED, "returned", [(order_id, fulfillment)])
     if await move(connection, returned):
         await _wake(connection, {each.sku for each in returned}, f"{fulfillment.id}:returned")
 
@@ -213,7 +213,7 @@ async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
             )
         )
     ]
-    given_back = _moves(MovementKind.DEALLOCATED, _ENDED, snapshot.order_id, stopped)
+    given_back = _moves(MovementKind.DEALLOCATED, _ENDED, [(snapshot.order_id, each) for each in stopped])
     if await move(connection, given_back):
         await connection.execute(
             update(_fulfillments)

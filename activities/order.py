@@ -4,6 +4,7 @@ Each writes its effect and the order's new snapshot in one transaction, and each
 workflow's own time.
 """
 
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, update
@@ -13,6 +14,7 @@ from temporalio import activity
 
 from activities import allocation, cleansing, inventory, projection, review
 from activities.database import transaction
+from activities.group_commit import GroupCommit
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
 from models.order import ChannelOrder, Hold, HoldKind, OrderRow
@@ -37,32 +39,74 @@ class Sighting(Value):
     at: Moment
 
 
+class Decision(Value):
+    """An order that asks for stock, or is new and asks to be taken in."""
+
+    state: OrderState
+    at: Moment
+    new: bool
+
+    @property
+    def key(self) -> str:
+        return self.state.order.order_id
+
+    @property
+    def turn(self) -> tuple[int, datetime, str]:
+        """First come first served within a priority."""
+        order = self.state.order
+        return order.priority, order.placed_at, order.order_id
+
+
+async def _decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> list[Admitted]:
+    """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
+    states = [each.state.model_copy(deep=True) for each in decisions]
+    new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
+    for state, _ in new:
+        state.order = cleansing.standardise(state.order)
+    unknown = await _enter(connection, [(state.order, at) for state, at in new])
+    answers = []
+    for state, each in zip(states, decisions, strict=True):
+        answer = Admitted(at=each.at, order=state.order)
+        if each.new:
+            holds = [*_doubts(state.order, unknown, each.at), *review.decide(state.order, state.policy, each.at)]
+            grace_until = each.at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
+            answer = Admitted(at=each.at, order=state.order, holds=tuple(holds), grace_until=grace_until)
+            state.admit(answer)
+        answers.append(answer)
+    ready = [
+        index
+        for index, (state, each) in enumerate(zip(states, decisions, strict=True))
+        if not each.new or (state.end is None and not state.blocked)
+    ]
+    demands = [
+        allocation.Demand(order=states[index].order, policy=states[index].policy, at=decisions[index].at)
+        for index in ready
+    ]
+    for index, given in zip(ready, await allocation.allocate_orders(connection, demands), strict=True):
+        allocated = Allocated(at=decisions[index].at, fulfillments=given.fulfillments, shortages=given.shortages)
+        states[index].plan(allocated)
+        answers[index] = answers[index].model_copy(update={"allocated": allocated})
+    await projection.write(
+        connection, *(state.snapshot(each.at) for state, each in zip(states, decisions, strict=True))
+    )
+    return answers
+
+
+_together = GroupCommit(_decide)
+
+
 @activity.defn
 async def admit(state: OrderState, at: Moment) -> Admitted:
     """Cleanses, reviews and records a new order, and allocates it at once where nothing stands in its way."""
-    order = state.order = cleansing.standardise(state.order)
-    async with transaction() as connection:
-        await connection.execute(insert(_orders).values(_row(order, at)).on_conflict_do_nothing())
-        holds = [*await _doubts(connection, order, at), *review.decide(order, state.policy, at)]
-        grace_until = at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
-        admitted = Admitted(at=at, order=order, holds=tuple(holds), grace_until=grace_until)
-        state.admit(admitted)
-        if state.end is None and not state.blocked:
-            allocated = await _allocate(connection, state, at)
-            admitted = admitted.model_copy(update={"allocated": allocated})
-            state.plan(allocated)
-        await projection.write(connection, state.snapshot(at))
-    return admitted
+    return await _together(Decision(state=state, at=at, new=True))
 
 
 @activity.defn
 async def allocate(state: OrderState, at: Moment) -> Allocated:
     """Plans and allocates what the order still lacks, or leaves it waiting for stock."""
-    async with transaction() as connection:
-        allocated = await _allocate(connection, state, at)
-        state.plan(allocated)
-        await projection.write(connection, state.snapshot(at))
-    return allocated
+    decided = await _together(Decision(state=state, at=at, new=False))
+    assert decided.allocated is not None  # noqa: S101
+    return decided.allocated
 
 
 @activity.defn
@@ -77,7 +121,8 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
     order = cleansing.standardise(state.order)
     async with transaction() as connection:
-        holds = await _doubts(connection, order, at)
+        unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
+        holds = _doubts(order, unknown, at)
         changes = {key: value for key, value in _row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
     return Revised(order=order, holds=tuple(holds))
@@ -155,13 +200,17 @@ def _row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     }
 
 
-async def _allocate(connection: AsyncConnection, state: OrderState, at: datetime) -> Allocated:
-    given = await allocation.allocate_order(connection, state.order, state.policy, at)
-    return Allocated(at=at, fulfillments=given.fulfillments, shortages=given.shortages)
+async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrder, datetime]]) -> list[str]:
+    """Records new orders; answers those of their SKUs that the catalogue does not have."""
+    if not orders:
+        return []
+    rows = [_row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
+    await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
+    return await inventory.unknown_skus(connection, {line.sku for order, _ in orders for line in order.lines})
 
 
-async def _doubts(connection: AsyncConnection, order: ChannelOrder, at: datetime) -> list[Hold]:
-    unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
+def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
+    skus = dict.fromkeys(line.sku for line in order.lines)
     return cleansing.doubts(order, at) + [
-        Hold(kind=HoldKind.UNKNOWN_SKU, reason=f"SKU {sku}", since=at) for sku in unknown
+        Hold(kind=HoldKind.UNKNOWN_SKU, reason=f"SKU {sku}", since=at) for sku in skus if sku in unknown
     ]

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     Select,
+    String,
     Table,
     TableValuedAlias,
     Update,
@@ -58,39 +60,37 @@ ENTER = insert(_timeline).from_select([each.name for each in _entries.c], select
 
 REST = (
     update(_inbox)
-    .where(_inbox.c.order_id == bindparam("resting"), _inbox.c.state == InboxState.STARTED)
+    .where(_inbox.c.order_id == func.any(bindparam("resting", type_=ARRAY(String))))
+    .where(_inbox.c.state == InboxState.STARTED)
     .values(state=InboxState.DONE)
 )
-"""The order ``resting`` waits for the world: the dispatcher may let another one in."""
+"""The orders ``resting`` wait for the world: the dispatcher may let others in."""
 
 _SHOWN = ("id", "status", "priority", "paid_at", "holds", "next_step", "deadline", "updated_at", "revision")
 _shown = rows("shown", *(_orders.c[name] for name in _SHOWN))
 _newer = change(_orders, _shown).where(_orders.c.revision < _shown.c.revision).returning(_orders.c.id).cte("newer")
 _PARCEL = ("id", "status", "tracking", "shipped_at", "weight_kg", "updated_at")
 _parcels = rows("parcels", *(_fulfillments.c[name] for name in _PARCEL))
-_moved = change(_fulfillments, _parcels).where(select(_newer.c.id).exists())
+_moved = change(_fulfillments, _parcels).where(_fulfillments.c.order_id.in_(select(_newer.c.id)))
 _WRITE: Select[Any] = select(literal_column("1")).add_cte(
     _newer, _moved.cte("moved"), ENTER.cte("entered"), REST.cte("rested")
 )
 
 
-async def write(connection: AsyncConnection, snapshot: Snapshot) -> None:
-    """Writes a snapshot, unless a later one of the same order was written before it."""
-    told = snapshot.model_dump(mode="json", exclude={"fulfillments", "entries", "alerts"})
-    at = told["at"]
-    parcels = [each.model_dump(mode="json") | {"updated_at": at} for each in snapshot.fulfillments]
-    await connection.execute(
-        _WRITE,
-        {
-            "shown": [told | {"id": snapshot.order_id, "updated_at": at}],
-            "parcels": parcels,
-            "entries": entries(snapshot.order_id, snapshot.entries),
-            "resting": None if snapshot.status in _BUSY else snapshot.order_id,
-        },
-    )
-    await raise_alerts(connection, snapshot.alerts)
-    if snapshot.status.final:
-        await close_alerts(connection, snapshot.order_id)
+async def write(connection: AsyncConnection, *snapshots: Snapshot) -> None:
+    """Writes snapshots of different orders, each unless a later one of its order was written before it."""
+    shown, parcels, told = [], [], []
+    for each in snapshots:
+        at = each.at.isoformat()
+        values = each.model_dump(mode="json", exclude={"fulfillments", "entries", "alerts"})
+        shown.append(values | {"id": each.order_id, "updated_at": at})
+        parcels += [parcel.model_dump(mode="json") | {"updated_at": at} for parcel in each.fulfillments]
+        told += entries(each.order_id, each.entries)
+    resting = [each.order_id for each in snapshots if each.status not in _BUSY]
+    await connection.execute(_WRITE, {"shown": shown, "parcels": parcels, "entries": told, "resting": resting})
+    await raise_alerts(connection, [alert for each in snapshots for alert in each.alerts])
+    if ended := [each.order_id for each in snapshots if each.status.final]:
+        await close_alerts(connection, ended)
 
 
 def entries(order_id: str, told: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -104,10 +104,10 @@ async def raise_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> 
         await connection.execute(insert(_alerts).on_conflict_do_nothing(), rows)
 
 
-async def close_alerts(connection: AsyncConnection, order_id: str) -> None:
+async def close_alerts(connection: AsyncConnection, order_ids: Sequence[str]) -> None:
     """An order that is over needs nobody any more."""
     await connection.execute(
         update(_alerts)
-        .where(_alerts.c.order_id == order_id, _alerts.c.closed_at.is_(None))
+        .where(_alerts.c.order_id.in_(order_ids), _alerts.c.closed_at.is_(None))
         .values(closed_at=datetime.now(UTC))
     )

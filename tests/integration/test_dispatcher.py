@@ -69,7 +69,7 @@ async def rests(shop: str) -> None:
     """An order of the shop comes to rest."""
     entering = await rows(state=STARTED, account=shop)
     async with transaction() as connection:
-        await connection.execute(projection.REST, {"resting": entering[0].order_id})
+        await connection.execute(projection.REST, {"resting": [entering[0].order_id]})
 
 
 async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:

@@ -1,0 +1,74 @@
+"""A flash sale: more buyers than goods, from several worker processes at once, one of which may die."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import func, select
+from sqlmodel import SQLModel
+
+from activities import inventory
+from activities.database import transaction
+from models.stock import BEYOND
+from starter import catalogue
+from tests.integration.buyers import HOT, buyers
+
+PROCESSES = ("a", "b", "c", "d")
+UNITS = 1000
+_fulfillments, _waits = (SQLModel.metadata.tables[name] for name in ("fulfillments", "stock_waits"))
+
+
+@pytest.fixture
+async def opened(database: str) -> None:
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await inventory.receive(connection, "SH", HOT, 600, "sh", "test")
+        await inventory.receive(connection, "GZ", HOT, UNITS - 600, "gz", "test")
+
+
+async def crowd(name: str, count: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.integration.buyers", name, str(count))
+
+
+async def winners() -> list[str]:
+    async with transaction() as connection:
+        return list(await connection.scalars(select(_fulfillments.c.order_id)))
+
+
+async def sold_out(count: int) -> None:
+    """Exactly the goods there were are allocated, each to one buyer; the others wait; the books are equal."""
+    won = await winners()
+    assert len(won) == len(set(won)) == UNITS
+    async with transaction() as connection:
+        levels = await inventory.levels(connection, [HOT])
+        assert sum(level.allocated for level in levels) == UNITS < BEYOND
+        assert all(level.available == 0 for level in levels)
+        assert await connection.scalar(select(func.count()).select_from(_waits)) == count - UNITS
+        assert await inventory.verify(connection) == []
+
+
+def first_come(name: str, count: int, won: Sequence[str]) -> bool:
+    """Whether no buyer of the process lost to one who was behind: by priority, then by the hour."""
+    in_turn = [order.order_id in set(won) for order in buyers(name, count)]
+    return in_turn == sorted(in_turn, reverse=True)
+
+
+async def test_five_thousand_buyers_of_a_thousand_units(opened: None) -> None:
+    crowds = [await crowd(name, 1250) for name in PROCESSES]
+    assert [await each.wait() for each in crowds] == [0] * len(crowds)
+    await sold_out(5000)
+    won = await winners()
+    assert all(first_come(name, 1250, won) for name in PROCESSES)
+
+
+async def test_a_worker_killed_in_the_middle_of_the_sale(opened: None) -> None:
+    crowds = [await crowd(name, 400) for name in PROCESSES]
+    while not any(":a-" in order_id for order_id in await winners()):
+        assert crowds[0].returncode is None
+        await asyncio.sleep(0.02)
+    crowds[0].kill()
+    assert await crowds[0].wait() != 0
+    crowds.append(await crowd("a", 400))
+    assert [await each.wait() for each in crowds[1:]] == [0] * len(PROCESSES)
+    await sold_out(1600)
