@@ -57,7 +57,7 @@ class Decision(Value):
         return order.priority, order.placed_at, order.order_id
 
 
-async def _decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> list[Admitted]:
+async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> list[Admitted]:
     """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
     states = [each.state.model_copy(deep=True) for each in decisions]
     new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
@@ -92,7 +92,7 @@ async def _decide(connection: AsyncConnection, decisions: Sequence[Decision]) ->
     return answers
 
 
-_together = GroupCommit(_decide)
+_together = GroupCommit(decide)
 
 
 @activity.defn
@@ -123,7 +123,7 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     async with transaction() as connection:
         unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
         holds = _doubts(order, unknown, at)
-        changes = {key: value for key, value in _row(order, at).items() if key in _MODIFIABLE}
+        changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
     return Revised(order=order, holds=tuple(holds))
 
@@ -173,7 +173,8 @@ async def sightings(waybill_nos: list[str]) -> list[Sighting]:
 _MODIFIABLE = frozenset({"lines", "total", "recipient", "phone_index", "region"})
 
 
-def _row(order: ChannelOrder, at: datetime) -> dict[str, object]:
+def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
+    """A new order as a row of ``orders``."""
     return {
         "id": order.order_id,
         "channel": order.channel,
@@ -204,7 +205,7 @@ async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrde
     """Records new orders; answers those of their SKUs that the catalogue does not have."""
     if not orders:
         return []
-    rows = [_row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
+    rows = [row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
     await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
     return await inventory.unknown_skus(connection, {line.sku for order, _ in orders for line in order.lines})
 

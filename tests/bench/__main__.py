@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from starter import catalogue
 from starter.demo.world import people
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
+from tests.bench import allocation
 from tests.bench.doors import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_seconds, spent
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
+PARTS = ("allocation", "life", "intake")
 SHOP = "bench"
 AT_ONCE = 48
 """Bare workflows under way at once."""
@@ -174,29 +177,45 @@ def _sku(number: int) -> str:
 
 
 async def measure(
-    stack: Stack, sandbox: str, bare: str, orders: int, messages: int, only: str | None
+    stack: Stack, sandbox: str, bare: str, orders: int, messages: int, parts: Collection[str]
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=60)) as client:
         bench = Bench(stack, sandbox, bare, client)
         await bench.set_up()
-        if only != "intake":
+        if "allocation" in parts:
+            told["allocation"] = await allocation.compare(5 * orders)
+        if "life" in parts:
             bares = [bench.bare_life(orders)]
             life = await bench.life(orders)
             bares.append(bench.bare_life(orders))
             floor = sum(each["per_second"] for each in bares) / len(bares)
             told |= {"life": life, "bare_life": bares, "life_ratio": round(life["per_second"] / floor, 3)}
-        if only != "life":
+        if "intake" in parts:
             told["doors"] = await bench.doors(messages)
         await dispose()
     return told
 
 
 def show(told: dict[str, Any]) -> None:
+    if "allocation" in told:
+        console.print(_allocations(told["allocation"]))
     if "life" in told:
         console.print(_lives(told["life"], told["bare_life"], told["life_ratio"]))
     if "doors" in told:
         console.print(_doors(told["doors"]))
+
+
+def _allocations(found: list[dict[str, Any]]) -> Table:
+    table = Table("catalogue", "concurrent", title="Orders allocated per second, alone and by group commit")
+    for way in ("alone", "group"):
+        for what in ("/s", "p50 ms", "p99 ms"):
+            table.add_column(f"{way} {what}", justify="right")
+    table.add_column("ratio", justify="right")
+    for row in found:
+        numbers = [str(row[way][what]) for way in ("alone", "group") for what in ("per_second", "p50_ms", "p99_ms")]
+        table.add_row(row["catalogue"], str(row["concurrent"]), *numbers, str(row["ratio"]))
+    return table
 
 
 def _lives(life: dict[str, Any], bares: list[dict[str, Any]], ratio: float) -> Table:
@@ -234,7 +253,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=400, help="full lives of each kind")
     parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measure of a door")
     parser.add_argument("--report", type=Path, help="a file to hold the numbers as JSON")
-    parser.add_argument("--only", choices=["life", "intake"], help="one half of it")
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
@@ -245,7 +264,8 @@ def main() -> None:
         }
         with Stack(state, children=children) as stack:
             sandbox, bare = (f"http://127.0.0.1:{port}" for port in ports)
-            told = asyncio.run(measure(stack, sandbox, bare, chosen.orders, chosen.messages, chosen.only))
+            parts = [chosen.only] if chosen.only else PARTS
+            told = asyncio.run(measure(stack, sandbox, bare, chosen.orders, chosen.messages, parts))
     show(told)
     if chosen.report is not None:
         chosen.report.write_text(json.dumps(told, indent=2))

@@ -1,0 +1,116 @@
+"""Orders allocated per second: a transaction for each order, and the group commit, on the same PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from random import Random
+from typing import Any
+
+from sqlalchemy import insert
+from sqlmodel import SQLModel
+
+from activities import order as steps
+from activities.database import transaction
+from activities.group_commit import GroupCommit
+from activities.inventory import Move, move
+from models.order import ChannelOrder, Policy
+from models.state import OrderState
+from models.stock import MovementKind
+from tests.unit.orders import an_order, line
+
+CONCURRENT = (1, 8, 64)
+SPREAD = 10_000
+LINES = 5
+_skus, _levels, _orders = (SQLModel.metadata.tables[name] for name in ("skus", "stock_levels", "orders"))
+_numbers = count()
+
+Decide = Callable[[steps.Decision], Awaitable[Any]]
+
+
+async def alone(decision: steps.Decision) -> None:
+    async with transaction() as connection:
+        await steps.decide(connection, [decision])
+
+
+async def stock_up() -> None:
+    """One SKU that everybody wants, and a catalogue of ten thousand, at two warehouses."""
+    skus = ["HOT", *(f"S{number:05}" for number in range(SPREAD))]
+    async with transaction() as connection:
+        await connection.execute(
+            insert(_skus),
+            [{"sku": sku, "title": sku, "title_zh": "", "price": 1, "weight_kg": 1, "oversell": False} for sku in skus],
+        )
+        places = [{"warehouse": warehouse, "sku": sku} for sku in skus for warehouse in ("SH", "GZ")]
+        await connection.execute(insert(_levels), places)
+        await move(
+            connection,
+            [Move(key="bench", kind=MovementKind.RECEIVED, quantity=1_000_000, **place) for place in places],
+            locked=True,
+        )
+
+
+def hot(_: Random) -> list[str]:
+    return ["HOT"]
+
+
+def spread(chance: Random) -> list[str]:
+    return [f"S{number:05}" for number in chance.sample(range(SPREAD), LINES)]
+
+
+async def _orders_of(choose: Callable[[Random], list[str]], orders: int) -> list[ChannelOrder]:
+    chance = Random(orders)
+    made = [
+        an_order(f"A{next(_numbers)}", *(line(number, sku) for number, sku in enumerate(choose(chance), 1)))
+        for _ in range(orders)
+    ]
+    async with transaction() as connection:
+        await connection.execute(insert(_orders), [steps.row(order, datetime.now(UTC)) for order in made])
+    return made
+
+
+async def _timed(decide: Decide, orders: Sequence[ChannelOrder], concurrent: int) -> dict[str, float]:
+    waiting = [
+        steps.Decision(state=OrderState(order=order, policy=Policy()), at=datetime.now(UTC), new=False)
+        for order in orders
+    ]
+    waiting.reverse()
+    taken: list[float] = []
+
+    async def one() -> None:
+        while waiting:
+            decision, begun = waiting.pop(), time.perf_counter()
+            await decide(decision)
+            taken.append((time.perf_counter() - begun) * 1000)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(concurrent)))
+    seconds = time.perf_counter() - begun
+    taken.sort()
+    return {
+        "per_second": round(len(orders) / seconds),
+        "p50_ms": round(taken[len(taken) // 2], 1),
+        "p99_ms": round(taken[int(len(taken) * 0.99)], 1),
+    }
+
+
+async def compare(orders: int) -> list[dict[str, Any]]:
+    """One row for each catalogue and number of concurrent orders."""
+    await stock_up()
+    found = []
+    for choose in (hot, spread):
+        for concurrent in CONCURRENT:
+            count_ = orders if concurrent > 1 else orders // 4
+            single = await _timed(alone, await _orders_of(choose, count_), concurrent)
+            group = await _timed(GroupCommit(steps.decide), await _orders_of(choose, count_), concurrent)
+            found.append(
+                {
+                    "catalogue": choose.__name__,
+                    "concurrent": concurrent,
+                    "alone": single,
+                    "group": group,
+                    "ratio": round(group["per_second"] / single["per_second"], 1),
+                }
+            )
+    return found
