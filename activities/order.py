@@ -59,7 +59,7 @@ class Decision(Value):
 
 async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> list[Admitted]:
     """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
-    states = [each.state.model_copy(deep=True) for each in decisions]
+    states = [each.state.draft() for each in decisions]
     new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
     for state, _ in new:
         state.order = cleansing.standardise(state.order)

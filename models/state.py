@@ -187,6 +187,10 @@ class OrderState(Record):
             return YES
         return no(f"refused.{action}", status=status.value)
 
+    def draft(self) -> "OrderState":
+        """A copy to try a decision on: its lists are its own, what is in them is shared."""
+        return self.model_copy(update={name: list(value) for name, value in self if isinstance(value, list)})
+
     def tell(self, key: str, at: datetime, what: str, actor: str = "hengdan", **detail: JsonValue) -> None:
         """Adds a line to the timeline."""
         self.entries.append(Entry(key=key, at=at, what=f"timeline.{what}", actor=actor, detail=detail))
