@@ -6,8 +6,8 @@ Every movement has a key, the act that caused it: a key seen before moves nothin
 
 import base64
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from uuid import uuid4
 
 from sqlalchemy import bindparam, column, delete, func, literal, select, tuple_, update
@@ -26,6 +26,7 @@ from models.stock import EFFECT, Level, MovementKind
 _tables = SQLModel.metadata.tables
 _skus, _bundles, _warehouses = _tables["skus"], _tables["bundles"], _tables["warehouses"]
 _levels, _movements, _waits = _tables["stock_levels"], _tables["movements"], _tables["stock_waits"]
+_incoming = _tables["incoming"]
 _orders, _fulfillments, _inbox = _tables["orders"], _tables["fulfillments"], _tables["inbox"]
 
 MOST = 10_000_000
@@ -60,7 +61,8 @@ class Drift(Value):
     warehouse: str
     sku: str
     what: str
-    """``on_hand``, ``allocated`` or ``reserved`` against the ledger; ``finished``: allocated to ended orders."""
+    """``on_hand``, ``allocated``, ``reserved`` or ``unavailable`` against the ledger; ``finished``: allocated to ended
+    orders."""
     level: int
     expected: int
 
@@ -80,7 +82,7 @@ async def levels(connection: AsyncConnection, skus: Collection[str], *, lock: bo
 
 # The ledger
 
-_AMOUNTS = ("on_hand", "allocated", "reserved")
+_AMOUNTS = ("on_hand", "allocated", "reserved", "unavailable")
 _told = (
     func.jsonb_to_recordset(bindparam("moves", type_=JSONB))
     .table_valued(*(column(each.name, each.type) for each in _movements.c if each.name != "id"))
@@ -146,7 +148,7 @@ async def move(connection: AsyncConnection, moves: Sequence[Move], *, locked: bo
 
 def _rule(error: IntegrityError) -> str:
     text = str(error.orig)
-    rule = next((each for each in (*_AMOUNTS, "available") if f"{each}_not_negative" in text), "stock")
+    rule = next((each for each in (*_AMOUNTS, "available") if f'"{each}_not_negative"' in text), "stock")
     return f"{rule} would fall below zero"
 
 
@@ -158,7 +160,7 @@ def _moves(kind: MovementKind, act: str, owned: Iterable[tuple[str, Fulfillment]
     totals: dict[tuple[str, str, str, str], int] = defaultdict(int)
     for order_id, each in owned:
         for line in each.lines:
-            totals[order_id, each.id, each.warehouse, line.sku] += line.quantity
+            totals[order_id, each.id, line.stock or each.warehouse, line.sku] += line.quantity
     return [
         Move(key=f"{id_}:{act}", kind=kind, warehouse=warehouse, sku=sku, quantity=quantity, order_id=order_id)
         for (order_id, id_, warehouse, sku), quantity in totals.items()
@@ -280,6 +282,19 @@ async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str
     level = Level.model_validate(changed.one()._mapping)
     await _wake(connection, {sku}, f"safety_stock:{uuid4()}")
     return level
+
+
+async def expect(connection: AsyncConnection, source: str, warehouse: str, goods: Mapping[str, int], due: date) -> None:
+    """What ``source`` will bring to a location, SKU → quantity, and when; in place of what it said before."""
+    theirs = (_incoming.c.source == source, _incoming.c.warehouse == warehouse)
+    await connection.execute(delete(_incoming).where(*theirs))
+    rows = [
+        {"source": source, "warehouse": warehouse, "sku": sku, "quantity": quantity, "due": due}
+        for sku, quantity in goods.items()
+        if quantity > 0
+    ]
+    if rows:
+        await connection.execute(insert(_incoming), rows)
 
 
 async def _enter(connection: AsyncConnection, entry: Move) -> Level:

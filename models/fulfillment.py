@@ -83,6 +83,10 @@ class FulfillmentLine(Value):
     line_no: str
     sku: str
     quantity: Annotated[int, Field(ge=1)]
+    stock: str | None = None
+    """The virtual warehouse whose share it comes from; ``None``: the stock of the warehouse that sends it."""
+    instead_of: str | None = None
+    """The SKU that it replaces."""
 
 
 class Fulfillment(Record):

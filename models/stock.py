@@ -1,10 +1,12 @@
 """Stock: catalogue, levels, the ledger, and the arithmetic that keeps them equal."""
 
-from datetime import datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, Numeric
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
@@ -24,29 +26,66 @@ class MovementKind(StrEnum):
     ADJUSTED = "adjusted"
     TRANSFER_OUT = "transfer_out"
     TRANSFER_IN = "transfer_in"
+    QUARANTINED = "quarantined"
+    RESTORED = "restored"
+    SCRAPPED = "scrapped"
 
 
-EFFECT: dict[MovementKind, tuple[int, int, int]] = {
-    MovementKind.RECEIVED: (1, 0, 0),
-    MovementKind.RESERVED: (0, 0, 1),
-    MovementKind.RELEASED: (0, 0, -1),
-    MovementKind.ALLOCATED: (0, 1, 0),
-    MovementKind.DEALLOCATED: (0, -1, 0),
-    MovementKind.SHIPPED: (-1, -1, 0),
-    MovementKind.RETURNED: (1, 0, 0),
-    MovementKind.ADJUSTED: (1, 0, 0),
-    MovementKind.TRANSFER_OUT: (-1, 0, 0),
-    MovementKind.TRANSFER_IN: (1, 0, 0),
+EFFECT: dict[MovementKind, tuple[int, int, int, int]] = {
+    MovementKind.RECEIVED: (1, 0, 0, 0),
+    MovementKind.RESERVED: (0, 0, 1, 0),
+    MovementKind.RELEASED: (0, 0, -1, 0),
+    MovementKind.ALLOCATED: (0, 1, 0, 0),
+    MovementKind.DEALLOCATED: (0, -1, 0, 0),
+    MovementKind.SHIPPED: (-1, -1, 0, 0),
+    MovementKind.RETURNED: (1, 0, 0, 0),
+    MovementKind.ADJUSTED: (1, 0, 0, 0),
+    MovementKind.TRANSFER_OUT: (-1, 0, 0, 0),
+    MovementKind.TRANSFER_IN: (1, 0, 0, 0),
+    MovementKind.QUARANTINED: (0, 0, 0, 1),
+    MovementKind.RESTORED: (0, 0, 0, -1),
+    MovementKind.SCRAPPED: (-1, 0, 0, -1),
 }
-"""What one unit of a movement does to (on_hand, allocated, reserved). Only an adjustment's quantity may be negative."""
+"""What one unit of a movement does to (on_hand, allocated, reserved, unavailable).
+
+Only an adjustment's quantity may be negative.
+"""
 
 
 BEYOND = 1_000_000
 """What may be promised of a SKU that may be oversold."""
 
 
+class LocationKind(StrEnum):
+    WAREHOUSE = "warehouse"
+    STORE = "store"
+    SUPPLIER = "supplier"
+    """Ships from its own stock on our behalf (drop-ship)."""
+    VIRTUAL = "virtual"
+    """A share of its parent's stock, ring-fenced for an audience: a location on paper."""
+
+
+class Audience(Value):
+    """For whom a virtual warehouse is kept; what is not named does not matter."""
+
+    channels: tuple[str, ...] = ()
+    shops: tuple[str, ...] = ()
+    """``channel:shop``."""
+    campaigns: tuple[str, ...] = ()
+    priority: int | None = None
+    """As urgent as this, or more."""
+
+    def includes(self, channel: str, shop: str, campaign: str | None, priority: int) -> bool:
+        return (
+            (not self.channels or channel in self.channels)
+            and (not self.shops or f"{channel}:{shop}" in self.shops)
+            and (not self.campaigns or campaign in self.campaigns)
+            and (self.priority is None or priority <= self.priority)
+        )
+
+
 class Level(Value):
-    """Stock of one SKU at one warehouse."""
+    """Stock of one SKU at one location."""
 
     warehouse: str
     sku: str
@@ -54,11 +93,13 @@ class Level(Value):
     allocated: int = 0
     reserved: int = 0
     safety_stock: int = 0
+    unavailable: int = 0
+    """Damaged, or in quality control."""
     oversell: bool = False
 
     @property
     def available(self) -> int:
-        return self.on_hand - self.allocated - self.reserved - self.safety_stock
+        return self.on_hand - self.allocated - self.reserved - self.safety_stock - self.unavailable
 
     @property
     def promisable(self) -> int:
@@ -84,8 +125,23 @@ class SkuRow(SQLModel, table=True):
     price: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
     currency: str = "CNY"
     weight_kg: Decimal = Col(sa_column=Column(Numeric(10, 3), nullable=False))
+    volume_cm3: int = 0
+    needs: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
+    """What a location must be able to do to send it: ``cold_chain``, ``dangerous_goods``."""
     oversell: bool = False
     """Back-order or presale: may be promised beyond what is there."""
+    presale_on: date | None = None
+    """Sold before it is there: leaves on this day, in China, at the earliest."""
+
+
+class SubstituteRow(SQLModel, table=True):
+    """What may be sent instead, where the shop allows it: the lowest rank first."""
+
+    __tablename__ = "substitutes"
+
+    sku: str = Col(primary_key=True)
+    substitute: str = Col(primary_key=True)
+    rank: int = 100
 
 
 class BundleRow(SQLModel, table=True):
@@ -100,9 +156,18 @@ class BundleRow(SQLModel, table=True):
 
 
 class WarehouseRow(SQLModel, table=True):
+    """A location: own warehouse, store, supplier, or a virtual warehouse within another."""
+
     __tablename__ = "warehouses"
 
     code: str = Col(primary_key=True)
+    kind: str = LocationKind.WAREHOUSE
+    parent: str | None = None
+    """Where a virtual warehouse's goods lie, and leave from."""
+    audience: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False, default=dict))
+    """Of a virtual warehouse: an ``Audience``."""
+    share: Decimal = Col(default=Decimal(0), sa_column=Column(Numeric(5, 4), nullable=False, default=0))
+    """Of a virtual warehouse: this part of whatever its parent receives becomes its own."""
     name: str
     name_zh: str = ""
     province: str
@@ -112,6 +177,19 @@ class WarehouseRow(SQLModel, table=True):
     carrier: str
     """The carrier account that picks up here by default."""
     closed: bool = False
+    lead_days: int = 0
+    """From order to hand-over, beyond the same day."""
+    capacity: int | None = None
+    """Fulfillment orders it can take a day; ``None``: any number."""
+    cutoff: time | None = None
+    """In China; what comes later leaves a day later."""
+    areas: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
+    """Provinces it delivers to; empty: all."""
+    abilities: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
+    max_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
+    """The heaviest parcel it can send."""
+    handling: Decimal = Col(default=Decimal(0), sa_column=Column(Numeric(18, 4), nullable=False, default=0))
+    """What one parcel costs it, in the currency of its rates."""
 
 
 class LevelRow(SQLModel, table=True):
@@ -123,8 +201,10 @@ class LevelRow(SQLModel, table=True):
         CheckConstraint("allocated >= 0", name="allocated_not_negative"),
         CheckConstraint("reserved >= 0", name="reserved_not_negative"),
         CheckConstraint("safety_stock >= 0", name="safety_stock_not_negative"),
+        CheckConstraint("unavailable >= 0", name="unavailable_not_negative"),
         CheckConstraint(
-            "oversell OR on_hand - allocated - reserved - safety_stock >= 0", name="available_not_negative"
+            "oversell OR on_hand - allocated - reserved - safety_stock - unavailable >= 0",
+            name="available_not_negative",
         ),
         Index("stock_levels_by_sku", "sku"),
     )
@@ -135,6 +215,7 @@ class LevelRow(SQLModel, table=True):
     allocated: int = 0
     reserved: int = 0
     safety_stock: int = 0
+    unavailable: int = 0
     oversell: bool = False
 
 
@@ -158,6 +239,7 @@ class MovementRow(SQLModel, table=True):
     on_hand: int = 0
     allocated: int = 0
     reserved: int = 0
+    unavailable: int = 0
     order_id: str | None = None
     reason: str = ""
     actor: str = "hengdan"
@@ -175,3 +257,56 @@ class StockWaitRow(SQLModel, table=True):
     quantity: int
     priority: int
     since: datetime = Col(sa_type=DateTime(timezone=True))
+    campaign: str | None = None
+
+
+class ReservationRow(SQLModel, table=True):
+    """Stock set aside for an order that is not paid yet: counted in its level as reserved until it is given back."""
+
+    __tablename__ = "reservations"
+
+    order_id: str = Col(primary_key=True)
+    warehouse: str = Col(primary_key=True)
+    sku: str = Col(primary_key=True)
+    quantity: int
+    number: int
+    """The order's first reservation, its second, ...: each is entered and released once."""
+
+
+class IncomingRow(SQLModel, table=True):
+    """What is on its way to a location: outside of what is available, inside of what can be promised by a date."""
+
+    __tablename__ = "incoming"
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="incoming_positive"),
+        Index("incoming_by_sku", "sku", "warehouse", "due"),
+    )
+
+    source: str = Col(primary_key=True)
+    """What brings it: a transfer's or a purchase order's id, or a notice's own."""
+    warehouse: str = Col(primary_key=True)
+    sku: str = Col(primary_key=True)
+    quantity: int
+    due: date
+
+
+class StocktakeStatus(StrEnum):
+    COUNTED = "counted"
+    APPROVED = "approved"
+    DISCARDED = "discarded"
+
+
+class StocktakeRow(SQLModel, table=True):
+    """A count of a location: its differences against the books change them once it is approved."""
+
+    __tablename__ = "stocktakes"
+
+    id: str = Col(primary_key=True)
+    warehouse: str
+    status: str = StocktakeStatus.COUNTED
+    lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    """``{"sku", "book", "counted"}``, the book as it stood when it was counted."""
+    counted_by: str
+    counted_at: datetime = Col(sa_type=DateTime(timezone=True))
+    decided_by: str | None = None
+    decided_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

@@ -60,8 +60,8 @@ def test_the_ledger_is_append_only(database: str, statement: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO movements"
-            " (key, warehouse, sku, kind, quantity, on_hand, allocated, reserved, reason, actor, at) VALUES"
-            " ('k', 'SH', 'A001', 'received', 1, 1, 0, 0, '', 'someone', now())"
+            " (key, warehouse, sku, kind, quantity, on_hand, allocated, reserved, unavailable, reason, actor, at)"
+            " VALUES ('k', 'SH', 'A001', 'received', 1, 1, 0, 0, 0, '', 'someone', now())"
         )
         with pytest.raises(errors.RaiseException, match="append-only"):
             connection.execute(statement)
