@@ -189,9 +189,9 @@ async def test_any_acts_at_once_keep_the_books(database: str, rounds: list[Any])
         await seed(connection)
         await connection.execute(
             text(
-                "INSERT INTO skus (sku, title, title_zh, price, currency, weight_kg, oversell)"
-                " VALUES (:x, '', '', 1, 'CNY', 1, false), (:y, '', '', 1, 'CNY', 1, false),"
-                " (:presale, '', '', 1, 'CNY', 1, true)"
+                "INSERT INTO skus (sku, title, title_zh, price, currency, weight_kg, volume_cm3, needs, oversell)"
+                " VALUES (:x, '', '', 1, 'CNY', 1, 0, '[]', false), (:y, '', '', 1, 'CNY', 1, 0, '[]', false),"
+                " (:presale, '', '', 1, 'CNY', 1, 0, '[]', true)"
             ),
             {goods: world.sku(goods) for goods in ("x", "y", "presale")},
         )
