@@ -5,9 +5,9 @@ One rule, in the order a merchant would say it: the fewest parcels, then the nea
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from itertools import combinations
 from typing import Any
 
@@ -20,14 +20,15 @@ from activities import inventory, projection
 from activities.errors import unavailable
 from models.address import remoteness
 from models.allocation import Allocation, Candidate, Load, Plan, Site
-from models.base import Moment, Value
+from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
 from models.order import ChannelOrder, OrderLine, Policy
-from models.stock import Shortage
+from models.stock import Buyer, Fence, LocationKind, Move, MovementKind, Reservation, Shelves, Shortage
 
 _tables = SQLModel.metadata.tables
 _orders, _fulfillments, _waits = _tables["orders"], _tables["fulfillments"], _tables["stock_waits"]
-_bundles, _warehouses = _tables["bundles"], _tables["warehouses"]
+_skus, _bundles, _substitutes = _tables["skus"], _tables["bundles"], _tables["substitutes"]
+_warehouses, _kept = _tables["warehouses"], _tables["reservations"]
 
 Stock = Mapping[str, Mapping[str, int]]
 """What each warehouse can promise: warehouse → SKU → quantity."""
@@ -112,16 +113,33 @@ def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
     return found.scalar_subquery().label(name)
 
 
-_ours = bindparam("order_ids", type_=ARRAY(String))
+_PARCEL = ("id", "order_id", "warehouse", "lines", "status", "ship_from")
+_ours, _sold = bindparam("order_ids", type_=ARRAY(String)), bindparam("skus", type_=ARRAY(String))
+_parts = select(_bundles.c.sku).where(_bundles.c.bundle == func.any(_sold))
 _CIRCUMSTANCES = select(
     _together(
-        select(*(_fulfillments.c[each] for each in ("id", "order_id", "warehouse", "lines", "status"))).where(
-            _fulfillments.c.order_id == func.any(_ours)
-        ),
+        select(*(_fulfillments.c[each] for each in _PARCEL)).where(_fulfillments.c.order_id == func.any(_ours)),
         "fulfillments",
     ),
-    _together(select(_bundles).where(_bundles.c.bundle == func.any(bindparam("skus", type_=ARRAY(String)))), "bundles"),
-    _together(select(*(_warehouses.c[each] for each in Site.model_fields)), "warehouses"),
+    _together(select(_bundles).where(_bundles.c.bundle == func.any(_sold)), "bundles"),
+    _together(
+        select(_skus.c.sku, _skus.c.presale_on).where(
+            (_skus.c.sku == func.any(_sold)) | _skus.c.sku.in_(_parts), _skus.c.presale_on.is_not(None)
+        ),
+        "presales",
+    ),
+    _together(
+        select(_substitutes)
+        .where((_substitutes.c.sku == func.any(_sold)) | _substitutes.c.sku.in_(_parts))
+        .order_by(_substitutes.c.rank, _substitutes.c.substitute),
+        "substitutes",
+    ),
+    _together(
+        select(*(_warehouses.c[each] for each in Site.model_fields)).where(_warehouses.c.kind != LocationKind.VIRTUAL),
+        "sites",
+    ),
+    _together(inventory.FENCES, "fences"),
+    _together(select(_kept).where(_kept.c.order_id == func.any(_ours)), "reservations"),
     _together(select(_waits.c.order_id).where(_waits.c.order_id == func.any(_ours)), "waits"),
 )
 """What there is to know of orders before levels are locked."""
@@ -131,7 +149,7 @@ _KEEP_PLANS = projection.change(_orders, _planned)
 
 
 class Demand(Value):
-    """An order to be given what it still lacks, by its policy, at the workflow's time."""
+    """An order to be given what it still lacks, by its policy, at the workflow's time; unpaid, it is only set aside."""
 
     order: ChannelOrder
     policy: Policy
@@ -141,51 +159,26 @@ class Demand(Value):
 async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]) -> list[Allocation]:
     """Allocates what each order still lacks, the first first, under one lock; repeated, it finds nothing lacking.
 
-    All or nothing unless an order's policy ships in part; for the rest it waits, keeping its place in the queue.
+    All or nothing unless an order's policy ships in part; for the rest it waits, keeping its place in the queue. What
+    was reserved for an order is its own to take.
     """
     if not demands:
         return []
-    skus = sorted({line.sku for demand in demands for line in demand.order.lines})
-    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus}
-    known = (await connection.execute(_CIRCUMSTANCES, asked)).one()
-    bundles: dict[str, dict[str, int]] = defaultdict(dict)
-    for each in known.bundles:
-        bundles[each["bundle"]][each["sku"]] = each["quantity"]
-    existing: dict[str, list[Fulfillment]] = defaultdict(list)
-    for each in known.fulfillments:
-        existing[each["order_id"]].append(Fulfillment.model_validate(each))
-    lacking = [_lacking(needs(demand.order.lines, bundles), existing[demand.order.order_id]) for demand in demands]
+    known = await _circumstances(connection, demands)
+    lacking = [
+        _lacking(needs(demand.order.lines, known.bundles), known.fulfillments[demand.order.order_id])
+        for demand in demands
+    ]
     wanted = {line.sku for lines in lacking for line in lines}
+    wanted |= {each.sku for order in known.reservations.values() for each in order}
+    if any(demand.policy.substitute for demand in demands):
+        wanted |= {other for sku in set(wanted) for other in known.substitutes.get(sku, ())}
     levels = await inventory.levels(connection, wanted, lock=True) if wanted else []
-    stock: dict[str, dict[str, int]] = defaultdict(dict)
-    for level in levels:
-        stock[level.warehouse][level.sku] = level.promisable
-    sites = [Site.model_validate(each) for each in known.warehouses]
-    waited = {each["order_id"] for each in known.waits}
+    shelves = Shelves(levels, known.fences)
     outcome = _Outcome()
-    allocations = []
-    for demand, lines in zip(demands, lacking, strict=True):
-        order, before = demand.order, existing[demand.order.order_id]
-        active = [each for each in before if each.status is not FulfillmentStatus.CANCELLED]
-        if not lines:
-            allocations.append(Allocation(fulfillments=tuple(active)))
-            continue
-        made = plan(lines, stock, sites, order.recipient.province, in_part=demand.policy.ship_in_part)
-        new = [
-            Fulfillment(id=f"{order.order_id}:F{number}", warehouse=load.warehouse, lines=load.lines)
-            for number, load in enumerate(made.loads, len(before) + 1)
-        ]
-        for each in new:
-            for line in each.lines:
-                stock[each.warehouse][line.sku] -= line.quantity
-        outcome.new += [(order.order_id, each, demand.at) for each in new]
-        outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
-        if made.shortages:
-            short = {each.sku: each.quantity for each in made.shortages}
-            outcome.waits.append((demand, short if demand.policy.ship_in_part else dict(_total(lines))))
-        elif order.order_id in waited:
-            outcome.filled.append(order.order_id)
-        allocations.append(Allocation(fulfillments=(*active, *new), shortages=made.shortages))
+    allocations = [
+        _allocate(demand, lines, known, shelves, outcome) for demand, lines in zip(demands, lacking, strict=True)
+    ]
     await _enter(connection, outcome)
     if outcome.waits and len(await inventory.levels(connection, wanted)) != len(levels):
         raise unavailable("a warehouse received the missing goods for the first time meanwhile")
@@ -193,20 +186,182 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
 
 
 @dataclass
+class _Circumstances:
+    """What is known of orders and of the places that may serve them."""
+
+    sites: list[Site]
+    fences: list[Fence]
+    bundles: dict[str, dict[str, int]]
+    presales: dict[str, datetime]
+    """When what is sold before it is there may leave."""
+    substitutes: dict[str, list[str]]
+    fulfillments: dict[str, list[Fulfillment]]
+    reservations: dict[str, list[Reservation]]
+    waiting: set[str]
+
+
+async def _circumstances(connection: AsyncConnection, demands: Sequence[Demand]) -> _Circumstances:
+    skus = sorted({line.sku for demand in demands for line in demand.order.lines})
+    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus}
+    found = (await connection.execute(_CIRCUMSTANCES, asked)).one()
+    known = _Circumstances(
+        sites=[Site.model_validate(each) for each in found.sites],
+        fences=[Fence.model_validate(each) for each in found.fences],
+        bundles=defaultdict(dict),
+        presales={each["sku"]: _in_china(date.fromisoformat(each["presale_on"])) for each in found.presales},
+        substitutes=defaultdict(list),
+        fulfillments=defaultdict(list),
+        reservations=defaultdict(list),
+        waiting={each["order_id"] for each in found.waits},
+    )
+    for each in found.bundles:
+        known.bundles[each["bundle"]][each["sku"]] = each["quantity"]
+    for each in found.substitutes:
+        known.substitutes[each["sku"]].append(each["substitute"])
+    for each in found.fulfillments:
+        known.fulfillments[each["order_id"]].append(Fulfillment.model_validate(each))
+    for each in found.reservations:
+        known.reservations[each["order_id"]].append(Reservation.model_validate(each))
+    return known
+
+
+def _in_china(day: date) -> datetime:
+    return datetime.combine(day, time(), CHINA).astimezone(UTC)
+
+
+@dataclass
 class _Outcome:
     """What allocating orders has to write."""
 
     new: list[tuple[str, Fulfillment, datetime]] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    """Reservations taken and given back."""
+    unreserved: list[str] = field(default_factory=list)
+    """The orders whose reservations end."""
+    reserved: list[Reservation] = field(default_factory=list)
     plans: list[dict[str, Any]] = field(default_factory=list)
-    waits: list[tuple[Demand, dict[str, int]]] = field(default_factory=list)
-    """The demands that wait, and for what."""
+    waits: list[tuple[Demand, dict[str, int], Mapping[str, list[str]]]] = field(default_factory=list)
+    """The demands that wait, for what, and what would do instead."""
     filled: list[str] = field(default_factory=list)
     """The orders that wait no more."""
 
 
+def _allocate(
+    demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves, outcome: _Outcome
+) -> Allocation:
+    """What one order gets of what is on the shelves now."""
+    order, policy = demand.order, demand.policy
+    before, reservations = known.fulfillments[order.order_id], known.reservations[order.order_id]
+    active = [each for each in before if each.status is not FulfillmentStatus.CANCELLED]
+    if reservations:
+        outcome.unreserved.append(order.order_id)
+    for each in reservations:
+        shelves.put(each.warehouse, each.sku, each.quantity)
+        outcome.moves.append(each.move(MovementKind.RELEASED))
+    if not lines:
+        return Allocation(fulfillments=tuple(active))
+    made = _plan(demand, lines, known, shelves)
+    loads = [(load.warehouse, _taken(order.as_buyer, load, shelves)) for load in made.loads]
+    outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
+    if not order.payable:
+        if made.shortages:
+            return Allocation(shortages=made.shortages)
+        number = max((each.number for each in reservations), default=0) + 1
+        kept = _reservations(order.order_id, number, loads)
+        outcome.reserved += kept
+        outcome.moves += [each.move(MovementKind.RESERVED) for each in kept]
+        return Allocation(reserved=True)
+    parts = [part for load in loads for part in _by_day(*load, known.presales, demand)]
+    new = [
+        Fulfillment(
+            id=f"{order.order_id}:F{number}",
+            warehouse=warehouse,
+            lines=part,
+            ship_from=day,
+            status=FulfillmentStatus.SCHEDULED if day else FulfillmentStatus.OPEN,
+        )
+        for number, (warehouse, part, day) in enumerate(parts, len(before) + 1)
+    ]
+    outcome.new += [(order.order_id, each, demand.at) for each in new]
+    if made.shortages:
+        short = {each.sku: each.quantity for each in made.shortages}
+        waits = short if policy.ship_in_part else dict(_total(lines))
+        outcome.waits.append((demand, waits, known.substitutes if policy.substitute else {}))
+    elif order.order_id in known.waiting:
+        outcome.filled.append(order.order_id)
+    return Allocation(fulfillments=(*active, *new), shortages=made.shortages)
+
+
+def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves) -> Plan:
+    """The plan for what the shelves hold; what is missing everywhere is replaced where the shop allows it."""
+
+    def planned(wanted: Sequence[FulfillmentLine]) -> Plan:
+        skus = {line.sku for line in wanted}
+        stock = {
+            site.code: {sku: shelves.promisable(demand.order.as_buyer, site.code, sku) for sku in skus}
+            for site in known.sites
+        }
+        province, in_part = demand.order.recipient.province, demand.policy.ship_in_part
+        return plan(wanted, stock, known.sites, province, in_part=in_part)
+
+    made = planned(lines)
+    if demand.policy.substitute:
+        for sku in [each.sku for each in made.shortages]:
+            for other in known.substitutes[sku]:
+                replaced = [
+                    line.model_copy(update={"sku": other, "instead_of": sku}) if line.sku == sku else line
+                    for line in lines
+                ]
+                again = planned(replaced)
+                if not {sku, other} & {each.sku for each in again.shortages}:
+                    lines, made = replaced, again
+                    break
+    return made
+
+
+def _taken(buyer: Buyer, load: Load, shelves: Shelves) -> tuple[FulfillmentLine, ...]:
+    """A load taken off the shelves, each line naming the virtual warehouse that it comes from."""
+    return tuple(
+        line.model_copy(update={"quantity": part, "stock": place if place != load.warehouse else None})
+        for line in load.lines
+        for place, part in shelves.take(buyer, load.warehouse, line.sku, line.quantity)
+    )
+
+
+def _reservations(
+    order_id: str, number: int, loads: Iterable[tuple[str, tuple[FulfillmentLine, ...]]]
+) -> list[Reservation]:
+    kept: Counter[tuple[str, str]] = Counter()
+    for warehouse, lines in loads:
+        for line in lines:
+            kept[line.stock or warehouse, line.sku] += line.quantity
+    return [
+        Reservation(order_id=order_id, warehouse=warehouse, sku=sku, quantity=quantity, number=number)
+        for (warehouse, sku), quantity in kept.items()
+    ]
+
+
+def _by_day(
+    warehouse: str, lines: tuple[FulfillmentLine, ...], presales: Mapping[str, datetime], demand: Demand
+) -> list[tuple[str, tuple[FulfillmentLine, ...], datetime | None]]:
+    """A load by the day its parts may leave; all on the last day unless the shop ships in part."""
+    days = {line: day for line in lines if (day := presales.get(line.sku)) is not None and day > demand.at}
+    if not demand.policy.ship_in_part:
+        return [(warehouse, lines, max(days.values(), default=None))]
+    parts: dict[datetime | None, list[FulfillmentLine]] = defaultdict(list)
+    for line in lines:
+        parts[days.get(line)].append(line)
+    return [(warehouse, tuple(part), day) for day, part in parts.items()]
+
+
 async def _enter(connection: AsyncConnection, outcome: _Outcome) -> None:
+    if outcome.unreserved:
+        await connection.execute(delete(_kept).where(_kept.c.order_id.in_(outcome.unreserved)))
+    if outcome.new or outcome.moves:
+        await inventory.allocate(connection, [(order_id, each) for order_id, each, _ in outcome.new], outcome.moves)
+    if outcome.reserved:
+        await connection.execute(insert(_kept), [each.model_dump() for each in outcome.reserved])
     if outcome.new:
-        await inventory.allocate(connection, [(order_id, each) for order_id, each, _ in outcome.new])
         await connection.execute(
             insert(_fulfillments), [_row(each, order_id, at) for order_id, each, at in outcome.new]
         )
@@ -230,7 +385,7 @@ def _lacking(wanted: Sequence[FulfillmentLine], fulfillments: Sequence[Fulfillme
     carried: Counter[tuple[str, str]] = Counter()
     for each in fulfillments:
         for line in each.lines if each.status is not FulfillmentStatus.CANCELLED else ():
-            carried[line.line_no, line.sku] += line.quantity
+            carried[line.line_no, line.asked] += line.quantity
     lacking = []
     for line in wanted:
         left = line.quantity - carried[line.line_no, line.sku]
@@ -244,25 +399,34 @@ def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
         "id": each.id,
         "order_id": order_id,
         "warehouse": each.warehouse,
-        "status": FulfillmentStatus.OPEN,
+        "status": each.status,
+        "ship_from": each.ship_from,
         "request_status": RequestStatus.UNSUBMITTED,
         "lines": [line.model_dump(mode="json") for line in each.lines],
         "updated_at": at,
     }
 
 
-async def _wait(connection: AsyncConnection, waits: Sequence[tuple[Demand, Mapping[str, int]]]) -> None:
+async def _wait(
+    connection: AsyncConnection, waits: Sequence[tuple[Demand, Mapping[str, int], Mapping[str, list[str]]]]
+) -> None:
     """Has each order wait for just these; no level of theirs is opened unseen."""
-    awaited = {
-        (demand.order.order_id, sku): {"quantity": quantity, "priority": demand.order.priority, "since": demand.at}
-        for demand, skus in waits
+    awaited: dict[tuple[str, str], dict[str, Any]] = {
+        (demand.order.order_id, sku): {
+            "quantity": quantity,
+            "priority": demand.order.priority,
+            "since": demand.at,
+            "campaign": demand.order.as_buyer.campaign,
+            "instead": instead.get(sku, []),
+        }
+        for demand, skus, instead in waits
         for sku, quantity in skus.items()
     }
     await inventory.lock_skus(connection, {sku for _, sku in awaited})
     waiting = _waits.c.order_id.in_({order_id for order_id, _ in awaited})
     await connection.execute(delete(_waits).where(waiting, tuple_(_waits.c.order_id, _waits.c.sku).not_in(awaited)))
     entered = insert(_waits)
-    again = {"quantity": entered.excluded.quantity, "priority": entered.excluded.priority}
+    again = {name: entered.excluded[name] for name in ("quantity", "priority", "instead")}
     await connection.execute(
         entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again),
         [

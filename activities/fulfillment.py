@@ -262,7 +262,12 @@ async def _carrier_account(row: Row[Any]) -> Account | None:
 
 
 def _lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
-    return tuple(FulfillmentLine.model_validate(line) for line in row.lines)
+    """What is to be packed; whose share of the stock it comes from is nothing to the warehouse."""
+    packed: dict[FulfillmentLine, int] = defaultdict(int)
+    for each in row.lines:
+        line = FulfillmentLine.model_validate(each)
+        packed[line.model_copy(update={"stock": None, "quantity": 1})] += line.quantity
+    return tuple(line.model_copy(update={"quantity": quantity}) for line, quantity in packed.items())
 
 
 async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str, Fraction]:
@@ -270,14 +275,14 @@ async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str,
     sold = {line["line_no"]: line["sku"] for line in row.sold}
     lines = _lines(row)
     components: dict[str, dict[str, int]] = defaultdict(dict)
-    if bundles := {sold[line.line_no] for line in lines if line.sku != sold[line.line_no]}:
+    if bundles := {sold[line.line_no] for line in lines if line.asked != sold[line.line_no]}:
         query = select(BundleRow).where(BundleRow.bundle.in_(bundles))  # type: ignore[attr-defined]
         for part in await connection.execute(query):
             components[part.bundle][part.sku] = part.quantity
     packed: dict[str, Fraction] = defaultdict(Fraction)
     for line in lines:
-        contents = components.get(sold[line.line_no], {line.sku: 1})
-        packed[line.line_no] += Fraction(line.quantity, contents[line.sku] * len(contents))
+        contents = components.get(sold[line.line_no], {line.asked: 1})
+        packed[line.line_no] += Fraction(line.quantity, contents[line.asked] * len(contents))
     return packed
 
 

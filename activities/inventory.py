@@ -5,12 +5,13 @@ Every movement has a key, the act that caused it: a key seen before moves nothin
 """
 
 import base64
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import bindparam, column, delete, func, literal, select, tuple_, update
+from sqlalchemy import ARRAY, Row, String, bindparam, cast, column, delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,13 +22,22 @@ from models.fulfillment import Fulfillment, FulfillmentStatus
 from models.intake import Lane, Raw
 from models.order import FINAL
 from models.state import Snapshot
-from models.stock import EFFECT, Level, MovementKind
+from models.stock import EFFECT, Buyer, Fence, Level, LocationKind, Move, MovementKind, Reservation, Shelves
 
 _tables = SQLModel.metadata.tables
 _skus, _bundles, _warehouses = _tables["skus"], _tables["bundles"], _tables["warehouses"]
 _levels, _movements, _waits = _tables["stock_levels"], _tables["movements"], _tables["stock_waits"]
-_incoming = _tables["incoming"]
+_incoming, _kept = _tables["incoming"], _tables["reservations"]
 _orders, _fulfillments, _inbox = _tables["orders"], _tables["fulfillments"], _tables["inbox"]
+
+_parents = _warehouses.alias("parents")
+FENCES = (
+    select(_warehouses.c.code, _warehouses.c.parent, _warehouses.c.audience)
+    .join(_parents, _parents.c.code == _warehouses.c.parent)
+    .where(_warehouses.c.kind == LocationKind.VIRTUAL, ~_warehouses.c.closed)
+    .order_by(_warehouses.c.rank, _warehouses.c.code)
+)
+"""The virtual warehouses in force, as ``Fence``."""
 
 MOST = 10_000_000
 """The largest quantity of one act: more is a slip of the finger."""
@@ -40,19 +50,6 @@ class NotAllowed(Exception):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
-
-
-class Move(Value):
-    """So many of a SKU at a warehouse; negative only in an adjustment."""
-
-    key: str
-    kind: MovementKind
-    warehouse: str
-    sku: str
-    quantity: int
-    order_id: str | None = None
-    reason: str = ""
-    actor: str = "hengdan"
 
 
 class Drift(Value):
@@ -171,9 +168,14 @@ _ENDED = "ended"
 """An allocation ends once: shipped or given back, whichever came first, never both."""
 
 
-async def allocate(connection: AsyncConnection, owned: Sequence[tuple[str, Fulfillment]]) -> None:
-    """Allocates what is in the fulfillment orders, each with its order's id; the caller has locked the levels."""
-    await move(connection, _moves(MovementKind.ALLOCATED, "allocated", owned), locked=True)
+async def allocate(
+    connection: AsyncConnection, owned: Sequence[tuple[str, Fulfillment]], others: Sequence[Move]
+) -> None:
+    """Allocates what is in the fulfillment orders, each with its order's id, together with other movements.
+
+    The caller has locked the levels.
+    """
+    await move(connection, [*others, *_moves(MovementKind.ALLOCATED, "allocated", owned)], locked=True)
 
 
 async def ship(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:
@@ -201,7 +203,7 @@ async def restock(connection: AsyncConnection, order_id: str, fulfillment: Fulfi
     """The goods came back."""
     returned = _moves(MovementKind.RETURNED, "returned", [(order_id, fulfillment)])
     if await move(connection, returned):
-        await _wake(connection, {each.sku for each in returned}, f"{fulfillment.id}:returned")
+        await wake(connection, {each.sku for each in returned}, f"{fulfillment.id}:returned")
 
 
 async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
@@ -222,7 +224,9 @@ async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
             .where(_fulfillments.c.id.in_([each.id for each in stopped]))
             .values(status=FulfillmentStatus.CANCELLED)
         )
-        await _wake(connection, {each.sku for each in given_back}, f"{snapshot.order_id}:{snapshot.revision}")
+        await wake(connection, {each.sku for each in given_back}, f"{snapshot.order_id}:{snapshot.revision}")
+    if not snapshot.reserved:
+        await unreserve(connection, snapshot.order_id, snapshot.revision)
     if snapshot.status.final:
         await connection.execute(delete(_waits).where(_waits.c.order_id == snapshot.order_id))
 
@@ -280,7 +284,7 @@ async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str
     except IntegrityError as error:
         raise NotAllowed("quantity", _rule(error)) from None
     level = Level.model_validate(changed.one()._mapping)
-    await _wake(connection, {sku}, f"safety_stock:{uuid4()}")
+    await wake(connection, {sku}, f"safety_stock:{uuid4()}")
     return level
 
 
@@ -299,7 +303,7 @@ async def expect(connection: AsyncConnection, source: str, warehouse: str, goods
 
 async def _enter(connection: AsyncConnection, entry: Move) -> Level:
     if await move(connection, [entry]) and entry.quantity > 0:
-        await _wake(connection, {entry.sku}, entry.key)
+        await wake(connection, {entry.sku}, entry.key)
     place = (_levels.c.warehouse == entry.warehouse, _levels.c.sku == entry.sku)
     return Level.model_validate((await connection.execute(select(_levels).where(*place))).one()._mapping)
 
@@ -336,32 +340,36 @@ async def lock_skus(connection: AsyncConnection, skus: Collection[str]) -> None:
     await connection.execute(query.with_for_update(key_share=True))
 
 
-async def _wake(connection: AsyncConnection, skus: Collection[str], cause: str) -> None:
+async def unreserve(connection: AsyncConnection, order_id: str, revision: int) -> None:
+    """Gives back what was reserved for an order, if anything still is."""
+    query = select(_kept).where(_kept.c.order_id == order_id)
+    kept = [Reservation.model_validate(row._mapping) for row in await connection.execute(query)]
+    if await move(connection, [each.move(MovementKind.RELEASED) for each in kept]):
+        await connection.execute(delete(_kept).where(_kept.c.order_id == order_id))
+        await wake(connection, {each.sku for each in kept}, f"{order_id}:{revision}:unreserved")
+
+
+async def wake(connection: AsyncConnection, skus: Collection[str], cause: str) -> None:
     """Wakes the orders that wait for these SKUs and can now be filled, first come first served within a priority.
 
     The waiting rows are locked before the levels are read, so that of two arrivals at once the later sees both.
     """
-    waiting = select(_waits.c.order_id).where(_waits.c.sku.in_(skus))
+    anyhow = _waits.c.instead.op("?|")(cast(list(skus), ARRAY(String)))
+    waiting = select(_waits.c.order_id).where(_waits.c.sku.in_(skus) | anyhow)
     query = select(_waits).where(_waits.c.order_id.in_(waiting)).order_by(_waits.c.order_id, _waits.c.sku)
-    wanted: dict[str, dict[str, int]] = defaultdict(dict)
-    places: dict[str, tuple[int, datetime]] = {}
+    queue: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in await connection.execute(query.with_for_update()):
-        wanted[row.order_id][row.sku] = row.quantity
-        places[row.order_id] = min(places.get(row.order_id, (row.priority, row.since)), (row.priority, row.since))
-    if not wanted:
+        queue[row.order_id].append(row)
+    if not queue:
         return
-    shipping = select(_warehouses.c.code).where(~_warehouses.c.closed)
-    asked = {sku for needs in wanted.values() for sku in needs}
-    free: dict[str, int] = defaultdict(int)
-    query = select(_levels).where(_levels.c.sku.in_(asked), _levels.c.warehouse.in_(shipping))
-    for row in await connection.execute(query):
-        free[row.sku] += Level.model_validate(row._mapping).promisable
+    shipping = select(_warehouses.c.code).where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
+    places = (await connection.scalars(shipping)).all()
+    fences = [Fence.model_validate(row._mapping) for row in await connection.execute(FENCES)]
+    asked = {sku for needs in queue.values() for need in needs for sku in (need.sku, *need.instead)}
+    shelves = Shelves(await levels(connection, asked), fences)
     woken = []
-    for order_id, (priority, _) in sorted(places.items(), key=lambda item: (item[1], item[0])):
-        needs = wanted[order_id]
-        if all(free[sku] >= quantity for sku, quantity in needs.items()):
-            for sku, quantity in needs.items():
-                free[sku] -= quantity
+    for order_id, needs in sorted(queue.items(), key=lambda item: (item[1][0].priority, item[1][0].since, item[0])):
+        if _fill(shelves, _buyer(order_id, needs[0]), places, needs):
             woken.append(
                 {
                     "lane": Lane.STOCK,
@@ -369,7 +377,7 @@ async def _wake(connection: AsyncConnection, skus: Collection[str], cause: str) 
                     "account": "",
                     "fact_key": f"{cause}:{order_id}",
                     "topic": "stock_arrived",
-                    "priority": priority,
+                    "priority": needs[0].priority,
                     "raw": _NOTHING_MORE,
                     "order_id": order_id,
                     "received_at": datetime.now(UTC),
@@ -377,6 +385,28 @@ async def _wake(connection: AsyncConnection, skus: Collection[str], cause: str) 
             )
     if woken:
         await connection.execute(insert(_inbox).on_conflict_do_nothing(), woken)
+
+
+def _buyer(order_id: str, row: Row[Any]) -> Buyer:
+    _, channel, shop, _ = order_id.split(":", 3)
+    return Buyer(channel=channel, shop=shop, campaign=row.campaign, priority=row.priority)
+
+
+def _fill(shelves: Shelves, buyer: Buyer, places: Sequence[str], needs: Sequence[Row[Any]]) -> bool:
+    """Takes all that an order waits for off the shelves, or nothing."""
+    chosen: Counter[str] = Counter()
+    for need in needs:
+        for sku in (need.sku, *need.instead):
+            there = sum(shelves.promisable(buyer, place, sku) for place in places)
+            if there >= chosen[sku] + need.quantity:
+                chosen[sku] += need.quantity
+                break
+        else:
+            return False
+    for sku, left in chosen.items():
+        for place in places:
+            left -= sum(part for _, part in shelves.take(buyer, place, sku, left))
+    return True
 
 
 _NOTHING_MORE = Raw(body=base64.b64encode(b"{}"))

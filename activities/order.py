@@ -26,10 +26,11 @@ _scans = ScanRow.__table__  # type: ignore[attr-defined]
 
 
 class Revised(Value):
-    """A modified order as cleansed, with what now holds it."""
+    """A modified order as cleansed, with what now holds it, and whether stock is still set aside for it."""
 
     order: ChannelOrder
     holds: tuple[Hold, ...] = ()
+    reserved: bool = False
 
 
 class Sighting(Value):
@@ -76,14 +77,14 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
     ready = [
         index
         for index, (state, each) in enumerate(zip(states, decisions, strict=True))
-        if not each.new or (state.end is None and not state.blocked)
+        if not each.new or not state.blocked or state.reservable
     ]
     demands = [
         allocation.Demand(order=states[index].order, policy=states[index].policy, at=decisions[index].at)
         for index in ready
     ]
     for index, given in zip(ready, await allocation.allocate_orders(connection, demands), strict=True):
-        allocated = Allocated(at=decisions[index].at, fulfillments=given.fulfillments, shortages=given.shortages)
+        allocated = Allocated(at=decisions[index].at, **dict(given))
         states[index].plan(allocated)
         answers[index] = answers[index].model_copy(update={"allocated": allocated})
     await projection.write(
@@ -121,11 +122,21 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
     order = cleansing.standardise(state.order)
     async with transaction() as connection:
+        reserved = state.reserved_until is not None and await _reserve_anew(connection, state, at)
         unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
         holds = _doubts(order, unknown, at)
         changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
-    return Revised(order=order, holds=tuple(holds))
+    return Revised(order=order, holds=tuple(holds), reserved=reserved)
+
+
+async def _reserve_anew(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:
+    """Sets aside what the order now is about; what it is not about any more is free for others."""
+    demand = allocation.Demand(order=state.order, policy=state.policy, at=at)
+    (given,) = await allocation.allocate_orders(connection, [demand])
+    lines = {line.sku for line in state.order.lines}
+    await inventory.wake(connection, lines, f"{state.order.order_id}:{state.revision}:revised")
+    return given.reserved
 
 
 @activity.defn

@@ -41,7 +41,8 @@ class Plan(Value):
 
 
 class Allocation(Value):
-    """What an order now has: its active fulfillment orders, and what is missing."""
+    """What an order now has: its active fulfillment orders, and what is missing; unpaid, what is kept for it."""
 
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
+    reserved: bool = False

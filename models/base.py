@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
@@ -12,6 +13,9 @@ def _utc(moment: datetime) -> datetime:
     except OverflowError:
         raise ValueError("beyond the calendar") from None
 
+
+CHINA = ZoneInfo("Asia/Shanghai")
+"""Where days begin and end for shops and warehouses."""
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 """A timezone-aware time, kept in UTC."""

@@ -88,6 +88,11 @@ class FulfillmentLine(Value):
     instead_of: str | None = None
     """The SKU that it replaces."""
 
+    @property
+    def asked(self) -> str:
+        """The SKU as it was sold."""
+        return self.instead_of or self.sku
+
 
 class Fulfillment(Record):
     """A fulfillment order: lines that leave one warehouse together. Part of the workflow's state."""
@@ -106,6 +111,8 @@ class Fulfillment(Record):
     told_channel: bool = False
     deducted: bool = False
     """Its goods were taken off the stock."""
+    ship_from: Moment | None = None
+    """Scheduled: it is booked and handed over no earlier than this."""
     opened_at: Moment | None = None
     moved_at: Moment | None = None
     """The newest sign of life known to the workflow: shipping, then scans."""
@@ -125,6 +132,11 @@ class Fulfillment(Record):
     @property
     def over(self) -> bool:
         return self.status in {FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
+
+    def open(self, at: datetime) -> None:
+        """Its day has come."""
+        self.status = FulfillmentStatus.OPEN
+        self.opened_at = at
 
     def leave(self, at: datetime) -> None:
         """It is out of the warehouse."""
@@ -227,6 +239,7 @@ class FulfillmentRow(SQLModel, table=True):
     tracking: str | None = None
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
     told_channel: bool = False
+    ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     updated_at: datetime = Col(sa_type=DateTime(timezone=True))
 

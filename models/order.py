@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric
@@ -16,6 +16,7 @@ from models.address import Recipient
 from models.base import Moment, Value
 from models.money import Amount, Currency
 from models.origin import Origin
+from models.stock import Buyer
 from models.vault import Sealed
 
 SEARCH_ATTRIBUTES = {
@@ -134,6 +135,11 @@ class ChannelOrder(Value):
         return self.model_copy(update={"lines": tuple(lines), "total": max(total, Decimal(0))})
 
     @property
+    def as_buyer(self) -> Buyer:
+        campaign = self.origin.campaign or None
+        return Buyer(channel=self.channel, shop=self.shop, campaign=campaign, priority=self.priority)
+
+    @property
     def payable(self) -> bool:
         """Nothing stands between this order and the buyer's money."""
         return self.paid_at is not None or self.cash_on_delivery
@@ -175,7 +181,13 @@ class Policy(Value):
     review_above: Amount = Decimal(5000)
     """A total above this is held for review."""
     ship_in_part: bool = False
-    """Ship what is there and back-order the rest."""
+    """Ship what is there and back-order the rest; what is sold in presale leaves on its own."""
+    substitute: bool = False
+    """What is missing may be replaced by the catalogue's substitutes."""
+    reserve: Literal["placed", "paid"] = "paid"
+    """From when on stock is kept for an order."""
+    reservation: int = 1800
+    """How long stock is kept for an unpaid order since its last sign of life."""
 
 
 class OrderRow(SQLModel, table=True):

@@ -60,10 +60,12 @@ class Allocated(Value):
     at: Moment
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
+    reserved: bool = False
+    """Not paid yet: stock was set aside."""
 
 
 class Admitted(Value):
-    """How an order begins: as cleansed, with what holds it, and allocated where nothing does."""
+    """How an order begins: as cleansed, with what holds it, and allocated, or reserved, where nothing does."""
 
     at: Moment
     order: ChannelOrder
@@ -85,6 +87,8 @@ class OrderState(Record):
     holds: list[Hold] = Field(default_factory=list)
     shortages: list[Shortage] = Field(default_factory=list)
     short_since: Moment | None = None
+    reserved_until: Moment | None = None
+    """Stock is set aside for it: until then, or for as long as it is paid and has not been allocated."""
     fulfillments: list[Fulfillment] = Field(default_factory=list)
     end: End | None = None
     completed: bool = False
@@ -149,7 +153,7 @@ class OrderState(Record):
         policy = self.policy
         match status:
             case OrderStatus.AWAITING_PAYMENT:
-                return self.order.pay_before or self.order.placed_at + timedelta(seconds=policy.payment)
+                return min(self.pay_before, self.reserved_until or self.pay_before)
             case OrderStatus.IN_REVIEW | OrderStatus.ON_HOLD:
                 return min(hold.since for hold in self.holds) + timedelta(seconds=policy.review)
             case OrderStatus.APPROVED:
@@ -158,10 +162,27 @@ class OrderState(Record):
                 return self.short_since + timedelta(seconds=policy.stock)
         return min((due for each in self.active if (due := self.due(each)) is not None), default=None)
 
+    @property
+    def reservable(self) -> bool:
+        """Unpaid, of a shop that keeps stock for its orders from their placing on, and nothing speaks against it."""
+        return self.policy.reserve == "placed" and not self.order.payable and not self.holds
+
+    @property
+    def pay_before(self) -> datetime:
+        """When an unpaid order expires."""
+        return self.order.pay_before or self.order.placed_at + timedelta(seconds=self.policy.payment)
+
+    def stay(self, at: datetime) -> None:
+        """The buyer is still there: what is reserved stays so."""
+        if self.reserved_until is not None:
+            self.reserved_until = at + timedelta(seconds=self.policy.reservation)
+
     def due(self, fulfillment: Fulfillment) -> datetime | None:
         """When a fulfillment order must have shown its next sign of life."""
         if fulfillment.over or fulfillment.overdue:
             return None
+        if fulfillment.status is FulfillmentStatus.SCHEDULED:
+            return fulfillment.ship_from
         if fulfillment.shipped_at is None:
             return fulfillment.opened_at and fulfillment.opened_at + timedelta(seconds=self.policy.ship)
         moved = fulfillment.moved_at or fulfillment.shipped_at
@@ -176,6 +197,8 @@ class OrderState(Record):
         status = self.status
         if status is not OrderStatus.ALLOCATED:
             return f"next.{status}"
+        if all(each.status is FulfillmentStatus.SCHEDULED for each in self.active):
+            return "next.allocated.wait"
         if all(each.request_status is RequestStatus.UNSUBMITTED for each in self.active):
             return "next.allocated.book"
         return "next.allocated.ship"
@@ -220,7 +243,7 @@ class OrderState(Record):
         for hold in admitted.holds:
             self.hold(hold)
         if admitted.allocated is not None:
-            self.to_plan = False
+            self.to_plan = not self.order.payable
             self.plan(admitted.allocated)
 
     def plan(self, allocated: Allocated) -> None:
@@ -231,11 +254,21 @@ class OrderState(Record):
                 self.fulfillments.append(each)
                 where = {"fulfillment": each.short_id, "warehouse": each.warehouse}
                 self.tell(f"allocated:{each.id}", allocated.at, "allocated", **where)
+        self.reserve(allocated)
+        if not self.order.payable:
+            return
         self.shortages = list(allocated.shortages)
         self.short_since = (self.short_since or allocated.at) if self.shortages else None
         if self.shortages:
             skus = ", ".join(f"{each.sku} × {each.quantity}" for each in self.shortages)
             self.tell(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
+
+    def reserve(self, allocated: Allocated) -> None:
+        """Takes in what is set aside for it now, if anything."""
+        self.reserved_until = allocated.at if allocated.reserved else None
+        self.stay(allocated.at)
+        if allocated.reserved:
+            self.tell(f"reserved:{allocated.at.isoformat()}", allocated.at, "reserved")
 
     def fulfillment(self, fulfillment_id: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.id == fulfillment_id), None)
@@ -253,6 +286,7 @@ class OrderState(Record):
             paid_at=self.order.paid_at,
             holds=tuple(self.holds),
             fulfillments=tuple(each.model_copy() for each in self.fulfillments),
+            reserved=self.reserved_until is not None and self.end is None,
             next_step=self.next_step,
             deadline=self.deadline,
             at=at,
@@ -279,6 +313,8 @@ class Snapshot(Value):
     paid_at: Moment | None
     holds: tuple[Hold, ...]
     fulfillments: tuple[Fulfillment, ...]
+    reserved: bool = False
+    """What was set aside for it is still its own."""
     next_step: str
     deadline: Moment | None
     at: Moment

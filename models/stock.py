@@ -1,5 +1,7 @@
 """Stock: catalogue, levels, the ledger, and the arithmetic that keeps them equal."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import StrEnum
@@ -65,6 +67,15 @@ class LocationKind(StrEnum):
     """A share of its parent's stock, ring-fenced for an audience: a location on paper."""
 
 
+class Buyer(Value):
+    """What of an order decides which stock it may have."""
+
+    channel: str
+    shop: str
+    campaign: str | None
+    priority: int
+
+
 class Audience(Value):
     """For whom a virtual warehouse is kept; what is not named does not matter."""
 
@@ -75,13 +86,21 @@ class Audience(Value):
     priority: int | None = None
     """As urgent as this, or more."""
 
-    def includes(self, channel: str, shop: str, campaign: str | None, priority: int) -> bool:
+    def includes(self, buyer: Buyer) -> bool:
         return (
-            (not self.channels or channel in self.channels)
-            and (not self.shops or f"{channel}:{shop}" in self.shops)
-            and (not self.campaigns or campaign in self.campaigns)
-            and (self.priority is None or priority <= self.priority)
+            (not self.channels or buyer.channel in self.channels)
+            and (not self.shops or f"{buyer.channel}:{buyer.shop}" in self.shops)
+            and (not self.campaigns or buyer.campaign in self.campaigns)
+            and (self.priority is None or buyer.priority <= self.priority)
         )
+
+
+class Fence(Value):
+    """A virtual warehouse: a share of its parent's stock."""
+
+    code: str
+    parent: str
+    audience: Audience
 
 
 class Level(Value):
@@ -107,11 +126,78 @@ class Level(Value):
         return BEYOND if self.oversell else max(self.available, 0)
 
 
+class Shelves:
+    """What locations can promise while orders take from them in turn: a warehouse's own stock, and the shares of it
+    that are fenced off for the order's like, which go first."""
+
+    def __init__(self, levels: Iterable[Level], fences: Iterable[Fence] = ()) -> None:
+        self._free = {(level.warehouse, level.sku): level.promisable for level in levels}
+        self._fences: dict[str, list[Fence]] = defaultdict(list)
+        for fence in fences:
+            self._fences[fence.parent].append(fence)
+
+    def promisable(self, buyer: Buyer, warehouse: str, sku: str) -> int:
+        return sum(max(self._free.get((place, sku), 0), 0) for place in self._places(buyer, warehouse))
+
+    def take(self, buyer: Buyer, warehouse: str, sku: str, quantity: int) -> list[tuple[str, int]]:
+        """Takes up to so many; answers how many from which location."""
+        taken = []
+        for place in self._places(buyer, warehouse):
+            part = min(quantity, max(self._free.get((place, sku), 0), 0))
+            if part:
+                self._free[place, sku] -= part
+                quantity -= part
+                taken.append((place, part))
+        return taken
+
+    def put(self, location: str, sku: str, quantity: int) -> None:
+        self._free[location, sku] = self._free.get((location, sku), 0) + quantity
+
+    def _places(self, buyer: Buyer, warehouse: str) -> list[str]:
+        ours = [fence.code for fence in self._fences.get(warehouse, ()) if fence.audience.includes(buyer)]
+        return [*ours, warehouse]
+
+
 class Shortage(Value):
     """So many of a SKU are missing."""
 
     sku: str
     quantity: int
+
+
+class Move(Value):
+    """So many of a SKU at a location; negative only in an adjustment."""
+
+    key: str
+    kind: MovementKind
+    warehouse: str
+    sku: str
+    quantity: int
+    order_id: str | None = None
+    reason: str = ""
+    actor: str = "hengdan"
+
+
+class Reservation(Value):
+    """Stock set aside for an order that is not paid yet."""
+
+    order_id: str
+    warehouse: str
+    sku: str
+    quantity: int
+    number: int
+    """The order's first reservation is 1, its next 2: each is entered once and released once."""
+
+    def move(self, kind: MovementKind) -> Move:
+        """Its reserving or its release."""
+        return Move(
+            key=f"{self.order_id}:R{self.number}:{kind}",
+            kind=kind,
+            warehouse=self.warehouse,
+            sku=self.sku,
+            quantity=self.quantity,
+            order_id=self.order_id,
+        )
 
 
 class SkuRow(SQLModel, table=True):
@@ -258,10 +344,12 @@ class StockWaitRow(SQLModel, table=True):
     priority: int
     since: datetime = Col(sa_type=DateTime(timezone=True))
     campaign: str | None = None
+    instead: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
+    """The substitutes that would do, the best first."""
 
 
 class ReservationRow(SQLModel, table=True):
-    """Stock set aside for an order that is not paid yet: counted in its level as reserved until it is given back."""
+    """A ``Reservation`` in force: counted in its level as reserved."""
 
     __tablename__ = "reservations"
 
@@ -270,7 +358,6 @@ class ReservationRow(SQLModel, table=True):
     sku: str = Col(primary_key=True)
     quantity: int
     number: int
-    """The order's first reservation, its second, ...: each is entered and released once."""
 
 
 class IncomingRow(SQLModel, table=True):

@@ -133,6 +133,8 @@ class OrderWorkflow(OrderRequests):
 
     async def _carry(self, parcel: Fulfillment) -> None:
         """One fulfillment order from booking to doorstep. May be begun again at any step."""
+        if parcel.status is FulfillmentStatus.SCHEDULED:
+            await workflow.wait_condition(lambda: parcel.status is not FulfillmentStatus.SCHEDULED)
         while parcel.waybill_no is None:
             if waybill := await self._attempt(hands.book_waybill, parcel, HoldKind.BOOKING):
                 parcel.carrier, parcel.waybill_no = waybill.carrier, waybill.waybill_no
@@ -223,7 +225,9 @@ class OrderWorkflow(OrderRequests):
         """What happens when a deadline passes: the unpaid order expires, grace ends, everything else calls a person."""
         state, now = self.state, workflow.now()
         status = state.status
-        if status is OrderStatus.AWAITING_PAYMENT:
+        if status is OrderStatus.AWAITING_PAYMENT and now < state.pay_before:
+            await self._give_reserved_back()
+        elif status is OrderStatus.AWAITING_PAYMENT:
             state.end = End.CANCELLED
             state.tell("payment_expired", now, "payment_expired")
         elif status is OrderStatus.APPROVED:
@@ -237,10 +241,25 @@ class OrderWorkflow(OrderRequests):
                 parcel = moving[seen.waybill_no]
                 parcel.moved_at = max(seen.at, parcel.moved_at or seen.at)
             for each in state.active:
-                if (due := state.due(each)) is not None and due <= now:
+                if (due := state.due(each)) is None or due > now:
+                    continue
+                if each.status is FulfillmentStatus.SCHEDULED:
+                    each.open(now)
+                    state.tell(f"opened:{each.id}", now, "opened", **self._where(each))
+                else:
                     each.overdue = True
                     kind = "ship_overdue" if each.shipped_at is None else "late"
                     state.alert(kind, each.short_id, **self._where(each))
+
+    async def _give_reserved_back(self) -> None:
+        """The buyer has not been heard of: others may have what was set aside; the order may still be paid."""
+        state = self.state
+        async with self._one_act:
+            if state.order.payable or state.reserved_until is None or state.reserved_until > workflow.now():
+                return
+            state.reserved_until = None
+            state.tell(f"unreserved:{workflow.now().isoformat()}", workflow.now(), "unreserved")
+            await self._settle()
 
     # What people ask
 
@@ -253,6 +272,7 @@ class OrderWorkflow(OrderRequests):
                 answer = state.allows(action)
                 if answer.accepted:
                     answer = await self._carry_out(action, request)
+                    state.stay(workflow.now())
                 state.remember(request.request_id, answer)
                 detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
@@ -293,6 +313,7 @@ class OrderWorkflow(OrderRequests):
         state.order = _changed(state.order, request)
         revised = await self._step(steps.revise, state, workflow.now())
         state.order = state.order.model_copy(update={"recipient": revised.order.recipient})
+        state.reserved_until = workflow.now() if revised.reserved else None
         state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
         for hold in revised.holds:
             state.hold(hold)

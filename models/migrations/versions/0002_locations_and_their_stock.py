@@ -35,6 +35,8 @@ _ADDED: tuple[tuple[str, str, Any, str | None], ...] = (
     ('stock_levels', 'unavailable', sa.Integer(), '0'),
     ('movements', 'unavailable', sa.Integer(), '0'),
     ('stock_waits', 'campaign', sa.String(), None),
+    ('stock_waits', 'instead', postgresql.JSONB(astext_type=sa.Text()), "'[]'"),
+    ('fulfillments', 'ship_from', sa.DateTime(timezone=True), None),
 )
 """Table, column, type, and what the rows there are given; without it the column may be null."""
 
