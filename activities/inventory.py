@@ -237,11 +237,14 @@ async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
 async def receive(
     connection: AsyncConnection, warehouse: str, sku: str, quantity: int, request_id: str, actor: str
 ) -> Level:
-    """Goods have arrived; whoever waits for them and can be filled is woken. Raises ``NotAllowed``."""
+    """Goods have arrived; virtual warehouses get their shares, and who waits and can be filled is woken.
+
+    Raises ``NotAllowed``.
+    """
     if not 0 < quantity <= MOST:
         raise NotAllowed("quantity", f"must be between 1 and {MOST}")
-    await _open_level(connection, warehouse, sku)
-    move_ = Move(
+    await open_level(connection, warehouse, sku)
+    received = Move(
         key=f"received:{request_id}",
         kind=MovementKind.RECEIVED,
         warehouse=warehouse,
@@ -249,7 +252,40 @@ async def receive(
         quantity=quantity,
         actor=actor,
     )
-    return await _enter(connection, move_)
+    query = select(_warehouses.c.code, _warehouses.c.share).where(
+        _warehouses.c.parent == warehouse, _warehouses.c.share > 0, ~_warehouses.c.closed
+    )
+    shares: list[Move] = []
+    for fence, share in (await connection.execute(query.order_by(_warehouses.c.code))).all():
+        if part := int(quantity * share):
+            await open_level(connection, fence, sku, fenced=True)
+            shares += fencing(warehouse, fence, sku, part, f"shared:{request_id}:{fence}", actor)
+    return await enter(connection, received, *shares)
+
+
+def fencing(warehouse: str, fence: str, sku: str, quantity: int, key: str, actor: str) -> tuple[Move, Move]:
+    """So many become a virtual warehouse's own, or where negative its parent's again: a transfer on paper."""
+    here, there = (warehouse, fence) if quantity > 0 else (fence, warehouse)
+    return tuple(  # type: ignore[return-value]
+        Move(key=key, kind=kind, warehouse=place, sku=sku, quantity=abs(quantity), actor=actor)
+        for kind, place in ((MovementKind.TRANSFER_OUT, here), (MovementKind.TRANSFER_IN, there))
+    )
+
+
+async def fence(connection: AsyncConnection, code: str, sku: str, quantity: int, request_id: str, actor: str) -> Level:
+    """Gives a virtual warehouse so many of its parent's goods, or where negative gives them back.
+
+    Raises ``NotAllowed``.
+    """
+    parent = await connection.scalar(select(_warehouses.c.parent).where(_warehouses.c.code == code))
+    if parent is None:
+        raise NotAllowed("warehouse", f"{code} is not a virtual warehouse")
+    if quantity == 0 or abs(quantity) > MOST:
+        raise NotAllowed("quantity", f"must be between -{MOST} and {MOST}, and not zero")
+    await open_level(connection, parent, sku)
+    await open_level(connection, code, sku, fenced=True)
+    here, there = fencing(parent, code, sku, quantity, f"fenced:{request_id}", actor)
+    return await enter(connection, *((there, here) if quantity > 0 else (here, there)))
 
 
 async def adjust(
@@ -260,7 +296,7 @@ async def adjust(
         raise NotAllowed("reason", "say why")
     if quantity == 0 or abs(quantity) > MOST:
         raise NotAllowed("quantity", f"must be between -{MOST} and {MOST}, and not zero")
-    await _open_level(connection, warehouse, sku)
+    await open_level(connection, warehouse, sku)
     move_ = Move(
         key=f"adjusted:{request_id}",
         kind=MovementKind.ADJUSTED,
@@ -270,12 +306,12 @@ async def adjust(
         reason=reason,
         actor=actor,
     )
-    return await _enter(connection, move_)
+    return await enter(connection, move_)
 
 
 async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str, quantity: int) -> Level:
     """So many are kept back from orders. Raises ``NotAllowed``."""
-    await _open_level(connection, warehouse, sku)
+    await open_level(connection, warehouse, sku)
     place = (_levels.c.warehouse == warehouse, _levels.c.sku == sku)
     try:
         changed = await connection.execute(
@@ -286,6 +322,62 @@ async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str
     level = Level.model_validate(changed.one()._mapping)
     await wake(connection, {sku}, f"safety_stock:{uuid4()}")
     return level
+
+
+async def feed(
+    connection: AsyncConnection, supplier: str, goods: Mapping[str, int], request_id: str, actor: str
+) -> list[Level]:
+    """A supplier's own count of what it can still send, SKU → quantity: our stock there is that, beside what our
+    orders there already have. Raises ``NotAllowed``."""
+    query = select(_warehouses.c.kind).where(_warehouses.c.code == supplier)
+    if (kind := await connection.scalar(query)) != LocationKind.SUPPLIER:
+        raise NotAllowed("warehouse", f"{supplier} is {'a ' + kind + ', not a supplier' if kind else 'not known'}")
+    for sku, quantity in sorted(goods.items()):
+        if not 0 <= quantity <= MOST:
+            raise NotAllowed("quantity", f"of {sku} must be between 0 and {MOST}")
+        await open_level(connection, supplier, sku)
+    there = [each for each in await levels(connection, goods, lock=True) if each.warehouse == supplier]
+    changes = [
+        Move(
+            key=f"fed:{request_id}",
+            kind=MovementKind.ADJUSTED,
+            warehouse=supplier,
+            sku=each.sku,
+            quantity=change,
+            reason="the supplier's feed",
+            actor=actor,
+        )
+        for each in there
+        if (change := goods[each.sku] - (each.on_hand - each.allocated - each.reserved - each.unavailable))
+    ]
+    if changes:
+        await correct(connection, changes)
+    return [each for each in await levels(connection, goods) if each.warehouse == supplier]
+
+
+class Promise(Value):
+    """What can be promised of a SKU from a day on: what is available, and what is due by then."""
+
+    sku: str
+    warehouse: str
+    day: date
+    quantity: int
+
+
+async def promises(connection: AsyncConnection, sku: str, today: date) -> list[Promise]:
+    """ATP of a SKU by location and day: today's availability, then each day on which something is due."""
+    query = select(_incoming).where(_incoming.c.sku == sku).order_by(_incoming.c.due)
+    due: dict[str, dict[date, int]] = defaultdict(lambda: defaultdict(int))
+    for row in await connection.execute(query):
+        due[row.warehouse][max(row.due, today)] += row.quantity
+    promised = {each.warehouse: each.available for each in await levels(connection, [sku])}
+    found = []
+    for warehouse in sorted({*promised, *due}):
+        quantity = promised.get(warehouse, 0)
+        for day, more in sorted({today: 0, **due[warehouse]}.items()):
+            quantity += more
+            found.append(Promise(sku=sku, warehouse=warehouse, day=day, quantity=quantity))
+    return found
 
 
 async def expect(connection: AsyncConnection, source: str, warehouse: str, goods: Mapping[str, int], due: date) -> None:
@@ -301,19 +393,96 @@ async def expect(connection: AsyncConnection, source: str, warehouse: str, goods
         await connection.execute(insert(_incoming), rows)
 
 
-async def _enter(connection: AsyncConnection, entry: Move) -> Level:
-    if await move(connection, [entry]) and entry.quantity > 0:
-        await wake(connection, {entry.sku}, entry.key)
+_GRADES = {
+    MovementKind.QUARANTINED: "set aside as not fit for sale",
+    MovementKind.RESTORED: "fit for sale again",
+    MovementKind.SCRAPPED: "thrown away",
+}
+
+
+async def announce(
+    connection: AsyncConnection, source: str, warehouse: str, goods: Mapping[str, int], due: date
+) -> None:
+    """``expect``, as a person or another system says it. Raises ``NotAllowed``."""
+    if not await connection.scalar(select(_warehouses.c.code).where(_warehouses.c.code == warehouse)):
+        raise NotAllowed("warehouse", f"{warehouse} is not known")
+    if unknown := await unknown_skus(connection, goods):
+        raise NotAllowed("goods", f"{unknown[0]} is not in the catalogue")
+    if wrong := [sku for sku, quantity in goods.items() if not 0 <= quantity <= MOST]:
+        raise NotAllowed("goods", f"of {wrong[0]} must be between 0 and {MOST}")
+    await expect(connection, source, warehouse, goods, due)
+
+
+async def grade(
+    connection: AsyncConnection,
+    kind: MovementKind,
+    warehouse: str,
+    sku: str,
+    quantity: int,
+    reason: str,
+    request_id: str,
+    actor: str,
+) -> Level:
+    """Damaged, or in quality control: quarantined; then restored or scrapped. Raises ``NotAllowed``."""
+    if kind not in _GRADES:
+        raise NotAllowed("kind", f"must be one of {', '.join(_GRADES)}")
+    if not reason.strip():
+        raise NotAllowed("reason", "say why")
+    if not 0 < quantity <= MOST:
+        raise NotAllowed("quantity", f"must be between 1 and {MOST}")
+    await open_level(connection, warehouse, sku)
+    key = f"{kind}:{request_id}"
+    entry = Move(key=key, kind=kind, warehouse=warehouse, sku=sku, quantity=quantity, reason=reason, actor=actor)
+    return await enter(connection, entry)
+
+
+async def correct(connection: AsyncConnection, counted: Sequence[Move]) -> None:
+    """Enters what was found on the shelves; safety stock that is not there any more is given up.
+
+    Raises ``NotAllowed`` where less is there than orders were promised.
+    """
+    losses: dict[tuple[str, str], int] = defaultdict(int)
+    for each in counted:
+        on_hand, _, _, unavailable = EFFECT[each.kind]
+        losses[each.warehouse, each.sku] += (unavailable - on_hand) * each.quantity
+    for (warehouse, sku), loss in sorted(losses.items()):
+        if loss > 0:
+            left = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable - loss
+            await connection.execute(
+                update(_levels)
+                .where(_levels.c.warehouse == warehouse, _levels.c.sku == sku)
+                .values(safety_stock=func.greatest(0, func.least(_levels.c.safety_stock, left)))
+            )
+    if await move(connection, counted) and (more := _gained(counted)):
+        await wake(connection, more, counted[0].key)
+
+
+async def enter(connection: AsyncConnection, entry: Move, *others: Move) -> Level:
+    """Enters movements at levels that are open, wakes who can now be filled, and answers the first one's level."""
+    if await move(connection, [entry, *others]) and (more := _gained([entry, *others])):
+        await wake(connection, more, entry.key)
     place = (_levels.c.warehouse == entry.warehouse, _levels.c.sku == entry.sku)
     return Level.model_validate((await connection.execute(select(_levels).where(*place))).one()._mapping)
 
 
-async def _open_level(connection: AsyncConnection, warehouse: str, sku: str) -> None:
+def _gained(moves: Iterable[Move]) -> set[str]:
+    """The SKUs of which some location has more to promise."""
+    gained = set()
+    for each in moves:
+        on_hand, allocated, reserved, unavailable = EFFECT[each.kind]
+        if (on_hand - allocated - reserved - unavailable) * each.quantity > 0:
+            gained.add(each.sku)
+    return gained
+
+
+async def open_level(connection: AsyncConnection, warehouse: str, sku: str, *, fenced: bool = False) -> None:
+    """There is a level of the SKU there from now on; ``fenced``: at a virtual warehouse. Raises ``NotAllowed``."""
     known = (
         await connection.execute(
             select(
                 select(_skus.c.oversell).where(_skus.c.sku == sku).scalar_subquery().label("oversell"),
                 select(_warehouses.c.code).where(_warehouses.c.code == warehouse).scalar_subquery().label("warehouse"),
+                select(_warehouses.c.parent).where(_warehouses.c.code == warehouse).scalar_subquery().label("parent"),
                 select(_bundles.c.bundle).where(_bundles.c.bundle == sku).limit(1).scalar_subquery().label("bundle"),
                 select(_levels.c.sku)
                 .where(_levels.c.warehouse == warehouse, _levels.c.sku == sku)
@@ -324,13 +493,15 @@ async def _open_level(connection: AsyncConnection, warehouse: str, sku: str) -> 
     ).one()
     if known.warehouse is None:
         raise NotAllowed("warehouse", f"{warehouse} is not known")
+    if known.parent is not None and not fenced:
+        raise NotAllowed("warehouse", f"{warehouse} exists on paper: its goods lie at {known.parent}")
     if known.oversell is None:
         raise NotAllowed("sku", f"{sku} is not in the catalogue")
     if known.bundle is not None:
         raise NotAllowed("sku", f"{sku} is a bundle: its components hold the stock")
     if known.level is None:
         await lock_skus(connection, [sku])
-        opened = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell)
+        opened = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell and not fenced)
         await connection.execute(opened.on_conflict_do_nothing())
 
 

@@ -1,16 +1,19 @@
 """The stock's door: levels, receipts, adjustments, the ledger, and the proof that they agree."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, Field
 
-from activities import inventory, lists
+from activities import inventory, lists, stocktakes
+from activities.access import Visitor
 from activities.database import transaction
-from activities.inventory import Drift
-from models.stock import Level
+from activities.inventory import Drift, Promise
+from activities.stocktakes import Stocktake
+from models.base import CHINA
+from models.stock import Level, MovementKind, StocktakeStatus
 from starter import dispatcher
 from starter.api.access import Reader, Staff, Storekeeper
 
@@ -28,6 +31,7 @@ class LevelView(BaseModel):
     allocated: int
     reserved: int
     safety_stock: int
+    unavailable: int
     available: int
 
 
@@ -46,6 +50,50 @@ class Adjust(BaseModel):
     request_id: str | None = None
 
 
+class Grade(BaseModel):
+    """Goods that are not fit for sale, or are again."""
+
+    warehouse: Annotated[str, Field(examples=["SH"])]
+    sku: Annotated[str, Field(examples=["A001"])]
+    quantity: Annotated[int, Field(ge=1, le=10_000_000)]
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    request_id: str | None = None
+
+
+class Fencing(BaseModel):
+    warehouse: Annotated[str, Field(description="The virtual warehouse.", examples=["SH@618"])]
+    sku: Annotated[str, Field(examples=["A001"])]
+    quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Given back where negative.")]
+    request_id: str | None = None
+
+
+class Feed(BaseModel):
+    warehouse: Annotated[str, Field(description="The supplier's location.")]
+    goods: Annotated[dict[str, int], Field(min_length=1, max_length=10_000, description="What it can send, by SKU.")]
+    request_id: str | None = None
+
+
+class Notice(BaseModel):
+    """What is on its way; a source that says something new says all of it."""
+
+    source: Annotated[str, Field(min_length=1, max_length=100, examples=["asn:1001"])]
+    warehouse: str
+    goods: Annotated[dict[str, int], Field(max_length=10_000)]
+    due: date
+
+
+class Safety(BaseModel):
+    warehouse: str
+    sku: str
+    quantity: Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class Count(BaseModel):
+    warehouse: str
+    counts: Annotated[dict[str, int], Field(min_length=1, max_length=10_000, description="What was counted, by SKU.")]
+    request_id: str | None = None
+
+
 class Movement(BaseModel):
     id: int
     at: datetime
@@ -56,6 +104,7 @@ class Movement(BaseModel):
     on_hand: int
     allocated: int
     reserved: int
+    unavailable: int
     order_id: str | None
     reason: str
     actor: str
@@ -102,6 +151,95 @@ async def adjust(body: Adjust, visitor: Staff, key: Key = None) -> LevelView:
         )
     dispatcher.wake()
     return _view(level)
+
+
+@router.post("/quarantine", summary="Damaged, or in quality control: not for sale")
+async def quarantine(body: Grade, visitor: Storekeeper, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.QUARANTINED, body, visitor, key)
+
+
+@router.post("/restore", summary="Fit for sale again")
+async def restore(body: Grade, visitor: Storekeeper, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.RESTORED, body, visitor, key)
+
+
+@router.post("/scrap", summary="Throw away what was quarantined")
+async def scrap(body: Grade, visitor: Staff, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.SCRAPPED, body, visitor, key)
+
+
+async def _grade(kind: MovementKind, body: Grade, visitor: Visitor, key: str | None) -> LevelView:
+    request_id = body.request_id or key or str(uuid4())
+    async with transaction() as connection:
+        level = await inventory.grade(
+            connection, kind, body.warehouse, body.sku, body.quantity, body.reason, request_id, visitor.name
+        )
+    dispatcher.wake()
+    return _view(level)
+
+
+@router.post("/safety", summary="Keep so many back from orders")
+async def safety(body: Safety, visitor: Staff) -> LevelView:
+    async with transaction() as connection:
+        level = await inventory.set_safety_stock(connection, body.warehouse, body.sku, body.quantity)
+    dispatcher.wake()
+    return _view(level)
+
+
+@router.post("/fence", summary="Give a virtual warehouse some of its parent's goods, or back")
+async def fence(body: Fencing, visitor: Staff, key: Key = None) -> LevelView:
+    request_id = body.request_id or key or str(uuid4())
+    async with transaction() as connection:
+        level = await inventory.fence(connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name)
+    dispatcher.wake()
+    return _view(level)
+
+
+@router.post("/feed", summary="What a supplier can still send")
+async def feed(body: Feed, visitor: Storekeeper, key: Key = None) -> list[LevelView]:
+    request_id = body.request_id or key or str(uuid4())
+    async with transaction() as connection:
+        levels = await inventory.feed(connection, body.warehouse, body.goods, request_id, visitor.name)
+    dispatcher.wake()
+    return [_view(level) for level in levels]
+
+
+@router.post("/expect", status_code=204, summary="Announce what is on its way")
+async def expect(body: Notice, visitor: Storekeeper) -> None:
+    async with transaction() as connection:
+        await inventory.announce(connection, body.source, body.warehouse, body.goods, body.due)
+
+
+@router.get("/promises", summary="What can be promised of a SKU, by location and day")
+async def promises(visitor: Reader, sku: str) -> list[Promise]:
+    async with transaction() as connection:
+        return await inventory.promises(connection, sku, datetime.now(CHINA).date())
+
+
+@router.post("/counts", summary="Keep a count beside the books")
+async def count(body: Count, visitor: Storekeeper, key: Key = None) -> Stocktake:
+    async with transaction() as connection:
+        return await stocktakes.count(connection, body.warehouse, body.counts, body.request_id or key, visitor.name)
+
+
+@router.get("/counts", summary="Stocktakes, newest first")
+async def counts(visitor: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
+    async with transaction() as connection:
+        return await stocktakes.every(connection, status)
+
+
+@router.post("/counts/{stocktake_id}/approve", summary="Enter a count's differences")
+async def approve(stocktake_id: str, visitor: Staff) -> Stocktake:
+    async with transaction() as connection:
+        stocktake = await stocktakes.approve(connection, stocktake_id, visitor.name)
+    dispatcher.wake()
+    return stocktake
+
+
+@router.post("/counts/{stocktake_id}/discard", summary="Keep a count for the record only")
+async def discard(stocktake_id: str, visitor: Staff) -> Stocktake:
+    async with transaction() as connection:
+        return await stocktakes.discard(connection, stocktake_id, visitor.name)
 
 
 @router.get("/ledger", summary="Movements, newest first")

@@ -1,7 +1,11 @@
 """An order's life, story by story; each ends in its status with the stock in balance."""
 
+from datetime import timedelta
+
+from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 
+from activities.database import transaction
 from models.address import Recipient
 from models.fulfillment import TrackingStatus
 from models.order import HoldKind, OrderStatus, Policy
@@ -18,6 +22,7 @@ from models.requests import (
     StockArrived,
     WarehouseEventKind,
 )
+from models.stock import SkuRow
 from tests.unit.orders import RECIPIENT, an_order, line
 from tests.workflow.life import Lives, request_id
 
@@ -288,4 +293,54 @@ async def test_presale_goods_shipped_before_they_were_received_leave_the_books_i
     assert await life.deliver() is OrderStatus.COMPLETED
     level = await lives.level("SH", "P001")
     assert (level.on_hand, level.allocated) == (0, 0)
+    await lives.balanced()
+
+
+async def test_goods_set_aside_for_an_unpaid_order_go_back_in_time_and_it_may_still_be_paid(lives: Lives) -> None:
+    policy = Policy(reserve="placed", reservation=1800, payment=24 * 3600)
+    life = await lives.start(an_order("40", line(1, "A001", 4), paid_at=None), policy)
+    assert (await life.until(OrderStatus.AWAITING_PAYMENT)).reserved_until is not None
+    assert (await lives.level("SH", "A001")).reserved == 4
+    await lives.skip(minutes=25)
+    assert (await life.ask("note", Note(request_id="n", text="is it still there?"))).accepted
+    await lives.skip(minutes=25)
+    assert (await lives.level("SH", "A001")).reserved == 4
+    await lives.skip(minutes=10)
+    state = await life.until(OrderStatus.AWAITING_PAYMENT)
+    assert state.reserved_until is None
+    assert (await lives.level("SH", "A001")).reserved == 0
+    await life.handle.signal("payment", Payment(request_id="p", paid_at=life.order.placed_at))
+    assert await life.deliver() is OrderStatus.COMPLETED
+    told = await life.timeline()
+    assert [each for each in told if "reserved" in each] == ["reserved", "unreserved"]
+    await lives.balanced()
+
+
+async def test_a_payment_in_time_takes_what_was_set_aside(lives: Lives) -> None:
+    policy = Policy(reserve="placed")
+    life = await lives.start(an_order("41", line(1, "A001", 10), paid_at=None), policy)
+    await life.until(OrderStatus.AWAITING_PAYMENT)
+    await life.handle.signal("payment", Payment(request_id="p", paid_at=life.order.placed_at))
+    (parcel,) = await life.dispatched()
+    assert parcel.warehouse == "SH"
+    assert (await lives.level("SH", "A001")).reserved == 0
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_what_is_sold_ahead_waits_for_its_day_and_can_be_cancelled_until_then(lives: Lives) -> None:
+    day = (await lives.now() + timedelta(days=20)).date()
+    async with transaction() as connection:
+        await connection.execute(update(SkuRow).where(SkuRow.sku == "A002").values(presale_on=day))  # type: ignore[arg-type]
+    kept, dropped = (
+        await lives.start(an_order("42", line(1, "A002"))),
+        await lives.start(an_order("43", line(1, "A002"))),
+    )
+    for each in (kept, dropped):
+        await each.until(OrderStatus.ALLOCATED, next_step="wait")
+    assert (await dropped.ask("cancel", Cancel(request_id="c"))).accepted
+    assert await dropped.end() is OrderStatus.CANCELLED
+    await lives.skip(days=21)
+    assert await kept.deliver() is OrderStatus.COMPLETED
+    assert "opened" in await kept.timeline()
     await lives.balanced()
