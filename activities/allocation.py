@@ -154,6 +154,8 @@ class Demand(Value):
     order: ChannelOrder
     policy: Policy
     at: Moment
+    avoided: tuple[str, ...] = ()
+    """Warehouses that are not to send it."""
 
 
 async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]) -> list[Allocation]:
@@ -295,6 +297,8 @@ def _allocate(
 def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves) -> Plan:
     """The plan for what the shelves hold; what is missing everywhere is replaced where the shop allows it."""
 
+    sites = [site.model_copy(update={"closed": site.closed or site.code in demand.avoided}) for site in known.sites]
+
     def planned(wanted: Sequence[FulfillmentLine]) -> Plan:
         skus = {line.sku for line in wanted}
         stock = {
@@ -302,7 +306,7 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstance
             for site in known.sites
         }
         province, in_part = demand.order.recipient.province, demand.policy.ship_in_part
-        return plan(wanted, stock, known.sites, province, in_part=in_part)
+        return plan(wanted, stock, sites, province, in_part=in_part)
 
     made = planned(lines)
     if demand.policy.substitute:

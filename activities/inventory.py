@@ -11,14 +11,14 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ARRAY, Row, String, bindparam, cast, column, delete, func, literal, select, tuple_, update
+from sqlalchemy import ARRAY, Row, String, bindparam, cast, column, delete, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from models.base import Value
-from models.fulfillment import Fulfillment, FulfillmentStatus
+from models.fulfillment import Fulfillment, FulfillmentStatus, ShortfallKind
 from models.intake import Lane, Raw
 from models.order import FINAL
 from models.state import Snapshot
@@ -206,8 +206,11 @@ async def restock(connection: AsyncConnection, order_id: str, fulfillment: Fulfi
         await wake(connection, {each.sku for each in returned}, f"{fulfillment.id}:returned")
 
 
-async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
-    """Gives back every fulfillment order that the snapshot does not count as active; an ended order waits no more."""
+async def settle(connection: AsyncConnection, snapshot: Snapshot, rejected: Fulfillment | None = None) -> None:
+    """Gives back every fulfillment order that the snapshot does not count as active; an ended order waits no more.
+
+    ``rejected`` is the one among them whose warehouse found something amiss: its books are put right with it.
+    """
     kept = [each.id for each in snapshot.fulfillments if each.status is not FulfillmentStatus.CANCELLED]
     stopped = [
         Fulfillment(id=row.id, warehouse=row.warehouse, lines=row.lines)
@@ -218,7 +221,8 @@ async def settle(connection: AsyncConnection, snapshot: Snapshot) -> None:
         )
     ]
     given_back = _moves(MovementKind.DEALLOCATED, _ENDED, [(snapshot.order_id, each) for each in stopped])
-    if await move(connection, given_back):
+    amiss = await _amiss(connection, snapshot.order_id, rejected, given_back) if rejected else []
+    if await move(connection, [*given_back, *amiss]):
         await connection.execute(
             update(_fulfillments)
             .where(_fulfillments.c.id.in_([each.id for each in stopped]))
@@ -441,20 +445,28 @@ async def correct(connection: AsyncConnection, counted: Sequence[Move]) -> None:
 
     Raises ``NotAllowed`` where less is there than orders were promised.
     """
+    await _give_up_safety(connection, counted, {})
+    if await move(connection, counted) and (more := _gained(counted)):
+        await wake(connection, more, counted[0].key)
+
+
+async def _give_up_safety(
+    connection: AsyncConnection, counted: Iterable[Move], back: Mapping[tuple[str, str], int]
+) -> None:
+    """Lowers safety stock to what is left of it once these are entered, and ``back`` is given back by orders."""
     losses: dict[tuple[str, str], int] = defaultdict(int)
     for each in counted:
         on_hand, _, _, unavailable = EFFECT[each.kind]
         losses[each.warehouse, each.sku] += (unavailable - on_hand) * each.quantity
     for (warehouse, sku), loss in sorted(losses.items()):
         if loss > 0:
-            left = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable - loss
+            unpromised = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable
+            left = unpromised + back.get((warehouse, sku), 0) - loss
             await connection.execute(
                 update(_levels)
                 .where(_levels.c.warehouse == warehouse, _levels.c.sku == sku)
                 .values(safety_stock=func.greatest(0, func.least(_levels.c.safety_stock, left)))
             )
-    if await move(connection, counted) and (more := _gained(counted)):
-        await wake(connection, more, counted[0].key)
 
 
 async def enter(connection: AsyncConnection, entry: Move, *others: Move) -> Level:
@@ -509,6 +521,56 @@ async def lock_skus(connection: AsyncConnection, skus: Collection[str]) -> None:
     """No level of these SKUs is opened by others until this transaction ends."""
     query = select(_skus.c.sku).where(_skus.c.sku.in_(skus)).order_by(_skus.c.sku)
     await connection.execute(query.with_for_update(key_share=True))
+
+
+async def _amiss(
+    connection: AsyncConnection, order_id: str, rejected: Fulfillment, given_back: Sequence[Move]
+) -> list[Move]:
+    """What a rejection says of the stock, as movements beside those that give the goods back.
+
+    Not found: nothing that is not promised to others is there, also of virtual warehouses. A mismatch: so many fewer
+    are there than were asked for. Damaged: so many are not for sale.
+    """
+    asked: Counter[str] = Counter()
+    for line in rejected.lines:
+        asked[line.sku] += line.quantity
+    shelves = await connection.scalars(
+        select(_warehouses.c.code).where(
+            or_(_warehouses.c.code == rejected.warehouse, _warehouses.c.parent == rejected.warehouse)
+        )
+    )
+    places = set(shelves)
+    back: Counter[tuple[str, str]] = Counter()
+    for move_ in given_back:
+        back[move_.warehouse, move_.sku] += move_.quantity
+    free: dict[str, dict[str, int]] = defaultdict(dict)
+    for level in await levels(connection, asked, lock=True):
+        if level.warehouse in places:
+            unpromised = level.on_hand - level.allocated - level.reserved - level.unavailable
+            free[level.sku][level.warehouse] = unpromised + back[level.warehouse, level.sku]
+    found: list[Move] = []
+    for each in rejected.shortfalls:
+        damaged = each.kind is ShortfallKind.DAMAGED
+        lost = each.quantity if damaged else asked[each.sku] - each.quantity
+        everything = each.kind is ShortfallKind.NOT_FOUND
+        for warehouse in sorted(free[each.sku], key=lambda code: (code != rejected.warehouse, code)):
+            part = free[each.sku][warehouse] if everything else min(lost, free[each.sku][warehouse])
+            if part > 0:
+                lost -= part
+                found.append(
+                    Move(
+                        key=f"{rejected.id}:rejected",
+                        kind=MovementKind.QUARANTINED if damaged else MovementKind.ADJUSTED,
+                        warehouse=warehouse,
+                        sku=each.sku,
+                        quantity=part if damaged else -part,
+                        order_id=order_id,
+                        reason=f"rejected: {each.kind}",
+                        actor=f"warehouse:{rejected.warehouse}",
+                    )
+                )
+    await _give_up_safety(connection, found, back)
+    return found
 
 
 async def unreserve(connection: AsyncConnection, order_id: str, revision: int) -> None:

@@ -80,7 +80,12 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
         if not each.new or not state.blocked or state.reservable
     ]
     demands = [
-        allocation.Demand(order=states[index].order, policy=states[index].policy, at=decisions[index].at)
+        allocation.Demand(
+            order=states[index].order,
+            policy=states[index].policy,
+            at=decisions[index].at,
+            avoided=tuple(states[index].avoided),
+        )
         for index in ready
     ]
     for index, given in zip(ready, await allocation.allocate_orders(connection, demands), strict=True):
@@ -167,6 +172,14 @@ async def settle(snapshot: Snapshot) -> None:
     async with transaction() as connection:
         await projection.write(connection, snapshot)
         await inventory.settle(connection, snapshot)
+
+
+@activity.defn
+async def reject(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
+    """Its warehouse rejected it: gives its stock back, and puts right what the warehouse found amiss."""
+    async with transaction() as connection:
+        await projection.write(connection, snapshot)
+        await inventory.settle(connection, snapshot, fulfillment)
 
 
 @activity.defn

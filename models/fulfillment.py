@@ -94,6 +94,23 @@ class FulfillmentLine(Value):
         return self.instead_of or self.sku
 
 
+class ShortfallKind(StrEnum):
+    """Why a warehouse cannot send a SKU that the books say it has."""
+
+    NOT_FOUND = "not_found"
+    MISMATCH = "mismatch"
+    DAMAGED = "damaged"
+
+
+class Shortfall(Value):
+    """What a warehouse found amiss as it went to pick."""
+
+    sku: str
+    kind: ShortfallKind
+    quantity: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Of a mismatch: how many of those asked for are there. Damaged: how many are."""
+
+
 class Fulfillment(Record):
     """A fulfillment order: lines that leave one warehouse together. Part of the workflow's state."""
 
@@ -118,6 +135,8 @@ class Fulfillment(Record):
     """The newest sign of life known to the workflow: shipping, then scans."""
     overdue: bool = False
     """An alert was raised for it."""
+    shortfalls: tuple[Shortfall, ...] = ()
+    """Why its warehouse rejected it, where the stock is why."""
 
     @property
     def short_id(self) -> str:

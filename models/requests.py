@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from models.address import RecipientChange
 from models.base import Moment, Value
-from models.fulfillment import TrackingStatus
+from models.fulfillment import Shortfall, TrackingStatus
 from models.order import HoldKind
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
@@ -71,6 +71,15 @@ class Expedite(Request):
     pass
 
 
+class Replan(Request):
+    """Fulfillment orders not sent yet are planned again, and not at the warehouse they leave: one of them, those of
+    one warehouse, or all."""
+
+    fulfillment_id: str | None = None
+    warehouse: str | None = None
+    reason: str = ""
+
+
 class Note(Request):
     text: Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -98,6 +107,8 @@ class WarehouseEvent(Request):
     at: Moment
     weight_kg: Weight | None = None
     reason: str = ""
+    shortfalls: Annotated[tuple[Shortfall, ...], Field(max_length=200)] = ()
+    """Of a rejection: what is not there as the books say."""
 
 
 class Tracking(Request):

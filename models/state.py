@@ -23,6 +23,7 @@ class Action(StrEnum):
     REJECT = "reject"
     EXPEDITE = "expedite"
     NOTE = "note"
+    REPLAN = "replan"
 
 
 _OPEN = frozenset({Action.CANCEL, Action.MODIFY, Action.HOLD, Action.EXPEDITE, Action.NOTE})
@@ -34,10 +35,10 @@ SUPPORTED: dict[OrderStatus, frozenset[Action]] = {
     OrderStatus.ON_HOLD: _OPEN | {Action.RELEASE, Action.REJECT},
     OrderStatus.APPROVED: _OPEN,
     OrderStatus.AWAITING_STOCK: _OPEN,
-    OrderStatus.ALLOCATED: _OPEN - {Action.HOLD},
-    OrderStatus.PARTIALLY_SHIPPED: frozenset({Action.NOTE}),
+    OrderStatus.ALLOCATED: _OPEN - {Action.HOLD} | {Action.REPLAN},
+    OrderStatus.PARTIALLY_SHIPPED: frozenset({Action.NOTE, Action.REPLAN}),
     OrderStatus.SHIPPED: frozenset({Action.NOTE}),
-    OrderStatus.PARTIALLY_DELIVERED: frozenset({Action.NOTE}),
+    OrderStatus.PARTIALLY_DELIVERED: frozenset({Action.NOTE, Action.REPLAN}),
     OrderStatus.DELIVERED: frozenset({Action.NOTE}),
     OrderStatus.COMPLETED: frozenset(),
     OrderStatus.CANCELLED: frozenset(),
@@ -90,6 +91,8 @@ class OrderState(Record):
     reserved_until: Moment | None = None
     """Stock is set aside for it: until then, or for as long as it is paid and has not been allocated."""
     fulfillments: list[Fulfillment] = Field(default_factory=list)
+    avoided: list[str] = Field(default_factory=list)
+    """Warehouses that would not send it, or were not to."""
     end: End | None = None
     completed: bool = False
     overdue: list[OrderStatus] = Field(default_factory=list)
@@ -125,7 +128,7 @@ class OrderState(Record):
         if not self.admitted:
             return OrderStatus.RECEIVED
         active = self.active
-        whole = not self.shortages
+        whole = not self.shortages and not self.to_plan
         if active and whole and all(each.over for each in active):
             return OrderStatus.DELIVERED
         if any(each.over for each in active):

@@ -31,6 +31,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.ship,
     order.restock,
     order.settle,
+    order.reject,
     order.sightings,
     fulfillment.book_waybill,
     fulfillment.release_to_warehouse,

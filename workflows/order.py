@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         Payment,
         Reject,
         Release,
+        Replan,
         Request,
         StockArrived,
         Tracking,
@@ -119,6 +120,8 @@ class OrderWorkflow(OrderRequests):
             self.state.to_plan = False
             try:
                 await self._take_in(steps.allocate, self.state.plan)
+                if self.state.shortages and self.state.avoided:
+                    self._hold(HoldKind.WAREHOUSE, "hold.warehouse.rejected")
             except ActivityError as error:
                 self.state.to_plan = True
                 self._hold(HoldKind.UNKNOWN_SKU, _cause(error))
@@ -172,7 +175,10 @@ class OrderWorkflow(OrderRequests):
             self._stop_if_withdrawn(parcel)
             if is_cancelled_exception(error):
                 raise asyncio.CancelledError from error
-            self._hold(kind, _cause(error))
+            if _type(error) == "rejected":
+                parcel.request_status = RequestStatus.REJECTED
+            else:
+                self._hold(kind, _cause(error))
             return None
 
     @staticmethod
@@ -189,12 +195,18 @@ class OrderWorkflow(OrderRequests):
             self.state.alert("channel_refused", parcel.short_id, reason=_cause(error))
 
     async def _replan(self, parcel: Fulfillment) -> None:
-        """The warehouse will not send it: gives it back, and waits for a person before planning afresh."""
+        """The warehouse will not send it: gives it back, to be planned afresh, elsewhere unless the stock is why."""
         await self._cancel_waybill(parcel)
-        parcel.status = FulfillmentStatus.CANCELLED
-        self.state.to_plan = True
-        self._hold(HoldKind.WAREHOUSE, "hold.warehouse.rejected")
-        await self._settle()
+        async with self._one_act:
+            parcel.status = FulfillmentStatus.CANCELLED
+            if not parcel.shortfalls:
+                self._avoid(parcel.warehouse)
+            self.state.to_plan = True
+            await self._write(steps.reject, parcel)
+
+    def _avoid(self, warehouse: str) -> None:
+        if warehouse not in self.state.avoided:
+            self.state.avoided.append(warehouse)
 
     async def _cancel_waybill(self, parcel: Fulfillment) -> None:
         try:
@@ -292,7 +304,11 @@ class OrderWorkflow(OrderRequests):
                 return await self._modify(request)
             case HoldRequest():
                 self._hold(request.kind, request.reason, request.actor)
+            case Replan():
+                return await self._plan_elsewhere(request)
             case Release():
+                if request.kind in (None, HoldKind.WAREHOUSE) and state.avoided:
+                    state.avoided, state.to_plan = [], True
                 state.holds = [each for each in state.holds if request.kind not in (None, each.kind)]
             case Note():
                 pass
@@ -319,6 +335,27 @@ class OrderWorkflow(OrderRequests):
             state.hold(hold)
         state.shortages, state.to_plan = [], True
         return YES
+
+    async def _plan_elsewhere(self, request: Replan) -> Answer:
+        """Takes back what is meant and has not left; what has left goes on."""
+        state = self.state
+        meant = [
+            each
+            for each in state.active
+            if not each.left
+            and request.fulfillment_id in (None, each.id)
+            and request.warehouse in (None, each.warehouse)
+        ]
+        if not meant:
+            return no("refused.replan.nothing")
+        taken = await asyncio.gather(*(self._withdraw(each) for each in meant))
+        for parcel, given in zip(meant, taken, strict=True):
+            if given:
+                self._avoid(parcel.warehouse)
+        if any(taken):
+            state.to_plan = True
+            await self._settle()
+        return YES if all(taken) else no("refused.warehouse")
 
     async def _take_back(self) -> bool:
         """Stops every fulfillment order and gives its stock back; ``False`` where a warehouse will not let go."""
@@ -384,6 +421,7 @@ class OrderWorkflow(OrderRequests):
             parcel.weight_kg = fact.weight_kg
         elif fact.kind is WarehouseEventKind.REJECTED:
             parcel.request_status = RequestStatus.REJECTED
+            parcel.shortfalls = fact.shortfalls
             where = self._where(parcel)
             self.state.tell(fact.request_id, fact.at, "warehouse_rejected", fact.actor, **where, reason=fact.reason)
 
@@ -518,6 +556,10 @@ def _changed(order: ChannelOrder, request: Modify) -> ChannelOrder:
     if request.recipient is not None:
         order = order.model_copy(update={"recipient": request.recipient.applied_to(order.recipient)})
     return order
+
+
+def _type(error: ActivityError) -> str | None:
+    return error.cause.type if isinstance(error.cause, ApplicationError) else None
 
 
 def _cause(error: ActivityError) -> str:

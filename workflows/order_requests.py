@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         Note,
         Reject,
         Release,
+        Replan,
         Request,
     )
     from models.state import Action, OrderState
@@ -124,6 +125,18 @@ class OrderRequests:
     @expedite.validator
     def check_expedite(self, request: Expedite) -> None:
         self.check(Action.EXPEDITE, request)
+
+    @workflow.signal(name="replan", description="Plan what has not left again, elsewhere")
+    async def signal_replan(self, request: Replan) -> None:
+        await self.act(Action.REPLAN, request)
+
+    @workflow.update(name="replan", description="Plan what has not left again, elsewhere")
+    async def replan(self, request: Replan) -> Answer:
+        return await self.act(Action.REPLAN, request)
+
+    @replan.validator
+    def check_replan(self, request: Replan) -> None:
+        self.check(Action.REPLAN, request)
 
     @workflow.signal(name="note", description="Write a remark on the order's timeline")
     async def signal_note(self, request: Note) -> None:

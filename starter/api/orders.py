@@ -250,6 +250,7 @@ _ACTS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
     Action.APPROVE: (requests.Approve, {}),
     Action.REJECT: (requests.Reject, {"reason": "fraud"}),
     Action.EXPEDITE: (requests.Expedite, {}),
+    Action.REPLAN: (requests.Replan, {"warehouse": "SH", "reason": "the warehouse is flooded"}),
     Action.NOTE: (requests.Note, {"text": "the buyer will call back"}),
 }
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from activities import inbox
 from activities.database import transaction
 from models.base import Moment, Value
+from models.fulfillment import Shortfall
 from models.intake import Lane, Raw, Receipt
 from models.requests import WarehouseEvent, WarehouseEventKind, Weight
 from starter import dispatcher
@@ -26,6 +27,9 @@ class EventBody(Value):
     at: Moment
     weight_kg: Weight | None = None
     reason: Annotated[str, Field(max_length=500)] = ""
+    shortfalls: Annotated[
+        tuple[Shortfall, ...], Field(max_length=200, description="Of a rejection: what is not there as the books say.")
+    ] = ()
 
 
 @router.post("/{warehouse}/events", status_code=202, summary="Accepted, rejected, picked, shipped out with weight")

@@ -130,6 +130,17 @@ def expedite(order: Order, as_json: Json = False, lang: Lang = None) -> None:
     _ask(Door(lang, as_json), order, "expedite")
 
 
+@app.command(help=t("cli.help.orders.replan"))
+def replan(
+    order: Order,
+    warehouse: Annotated[str | None, typer.Option(help=t("cli.help.warehouse"))] = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), order, "replan", warehouse=warehouse, reason=reason)
+
+
 @app.command(help=t("cli.help.orders.note"))
 def note(
     order: Order,

@@ -2,12 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 
 from activities.database import transaction
 from models.address import Recipient
-from models.fulfillment import TrackingStatus
+from models.fulfillment import Shortfall, ShortfallKind, TrackingStatus
 from models.order import HoldKind, OrderStatus, Policy
 from models.requests import (
     Approve,
@@ -19,6 +20,7 @@ from models.requests import (
     QuantityChange,
     Reject,
     Release,
+    Replan,
     StockArrived,
     WarehouseEventKind,
 )
@@ -241,15 +243,61 @@ async def test_a_refused_parcel_signed_for_afterwards_came_back_to_the_stock(liv
     await lives.balanced()
 
 
-async def test_a_warehouse_that_rejects_has_the_order_planned_afresh_once_a_person_says_so(lives: Lives) -> None:
+async def test_a_warehouse_that_rejects_has_the_order_planned_elsewhere_and_then_by_a_person(lives: Lives) -> None:
     life = await lives.start(an_order("19"))
-    parcels = await life.dispatched()
-    await life.event(parcels[0], WarehouseEventKind.REJECTED, reason="damaged")
+    (first,) = await life.dispatched()
+    await life.event(first, WarehouseEventKind.REJECTED, reason="flooded")
+    second = await life.next_dispatched([first])
+    assert (first.warehouse, second.warehouse) == ("SH", "GZ")
+    await life.event(second, WarehouseEventKind.REJECTED, reason="flooded too")
     state = await life.until(OrderStatus.ON_HOLD)
     assert [each.kind for each in state.holds] == [HoldKind.WAREHOUSE]
     assert (await life.ask("release", Release(request_id=request_id()))).accepted
-    assert (await life.dispatched())[0].id.endswith(":F2")
+    assert (await life.next_dispatched([first, second])).warehouse == "SH"
     assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+@pytest.mark.parametrize(
+    ("shortfall", "left"),
+    [
+        (Shortfall(sku="A001", kind=ShortfallKind.NOT_FOUND), (0, 0, 0)),
+        (Shortfall(sku="A001", kind=ShortfallKind.MISMATCH, quantity=1), (7, 0, 7)),
+        (Shortfall(sku="A001", kind=ShortfallKind.DAMAGED, quantity=4), (10, 4, 6)),
+    ],
+    ids=lambda given: str(given.kind) if isinstance(given, Shortfall) else "",
+)
+async def test_what_a_warehouse_finds_amiss_is_put_right_and_the_order_planned_again(
+    lives: Lives, shortfall: Shortfall, left: tuple[int, int, int]
+) -> None:
+    life = await lives.start(an_order("44", line(1, "A001", 4)))
+    (parcel,) = await life.dispatched()
+    await life.event(parcel, WarehouseEventKind.REJECTED, shortfalls=(shortfall,))
+    again = await life.next_dispatched([parcel])
+    level = await lives.level("SH", "A001")
+    held = level.allocated
+    assert (level.on_hand, level.unavailable, level.available + held) == left
+    assert again.warehouse == ("SH" if left[2] >= 4 else "GZ")
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_what_has_left_goes_on_while_the_rest_is_planned_elsewhere(lives: Lives) -> None:
+    await lives.receive("BJ", "A001", 10)
+    life = await lives.start(an_order("45", line(1, "A001", 15)))
+    parcels = {each.warehouse: each for each in await life.dispatched()}
+    await life.ship(parcels["SH"])
+    await life.until(OrderStatus.PARTIALLY_SHIPPED)
+    wish = Replan(request_id="r", warehouse="GZ", reason="closed")
+    assert (await life.ask("replan", wish)).accepted
+    moved = await life.next_dispatched(list(parcels.values()))
+    assert (moved.warehouse, sum(each.quantity for each in moved.lines)) == ("BJ", 5)
+    assert (await life.ask("replan", Replan(request_id="r2", warehouse="SH"))).reason == "refused.replan.nothing"
+    await life.ship(moved)
+    for each in (parcels["SH"], moved):
+        await life.track(each)
+    assert await life.end() is OrderStatus.COMPLETED
+    assert (await lives.level("GZ", "A001")).available == 10
     await lives.balanced()
 
 
