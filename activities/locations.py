@@ -55,6 +55,14 @@ async def every(connection: AsyncConnection) -> list[Location]:
     return [Location.model_validate(row._mapping) for row in await connection.execute(query)]
 
 
+async def one(connection: AsyncConnection, code: str) -> Location:
+    """Raises ``NotAllowed`` where there is none such."""
+    row = (await connection.execute(select(_warehouses).where(_warehouses.c.code == code))).one_or_none()
+    if row is None:
+        raise NotAllowed("warehouse", f"{code} is not known")
+    return Location.model_validate(row._mapping)
+
+
 async def keep(connection: AsyncConnection, location: Location) -> Location:
     """Sets a location up, or changes it. Raises ``NotAllowed``."""
     others = {each.code: each for each in await every(connection)}

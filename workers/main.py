@@ -10,18 +10,19 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling
+from activities import database, fulfillment, http, order, polling, replanning
 from models.settings import settings
 from workers.client import connect
 from workers.schedules import schedule_polls
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
+from workflows.replan import ReplanWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow)
+WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -39,6 +40,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.cancel_waybill,
     fulfillment.confirm_shipment,
     polling.pull_orders,
+    replanning.orders_to_leave,
 )
 
 
