@@ -1,14 +1,9 @@
-"""Allocation: which warehouses send what.
-
-One rule, in the order a merchant would say it: the fewest parcels, then the nearest, then the warehouses' rank.
-``plan`` is pure; ``allocate_orders`` runs it under the locks of the levels it reads.
-"""
+"""Allocation: what each order is given, planned and entered under the locks of the levels it reads."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import combinations
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, String, bindparam, delete, func, select, text, tuple_
@@ -18,19 +13,15 @@ from sqlmodel import SQLModel
 
 from activities import inventory, projection
 from activities.errors import unavailable
-from models.address import remoteness
-from models.allocation import Allocation, Candidate, Load, Plan, Site
+from activities.planning import Problem, plan
+from models.allocation import Allocation, Facts, Site
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
 from models.order import ChannelOrder, OrderLine, Policy
-from models.stock import Shortage
 
 _tables = SQLModel.metadata.tables
 _orders, _fulfillments, _waits = _tables["orders"], _tables["fulfillments"], _tables["stock_waits"]
 _bundles, _warehouses = _tables["bundles"], _tables["warehouses"]
-
-Stock = Mapping[str, Mapping[str, int]]
-"""What each warehouse can promise: warehouse → SKU → quantity."""
 
 
 def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) -> list[FulfillmentLine]:
@@ -40,69 +31,6 @@ def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) 
         for line in lines
         for sku, each in (bundles.get(line.sku) or {line.sku: 1}).items()
     ]
-
-
-def plan(
-    wanted: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
-) -> Plan:
-    """The plan for what is wanted; without ``in_part`` it is all of it or none."""
-    total = _total(wanted)
-    ranked = sorted(
-        (site for site in sites if not site.closed),
-        key=lambda site: (remoteness(site.province, province), site.rank, site.code),
-    )
-    useful = [site.code for site in ranked if any(stock.get(site.code, {}).get(sku, 0) > 0 for sku in total)]
-    there = {sku: sum(max(stock.get(code, {}).get(sku, 0), 0) for code in useful) for sku in total}
-    shortages = tuple(
-        Shortage(sku=sku, quantity=quantity - there[sku]) for sku, quantity in total.items() if there[sku] < quantity
-    )
-    chosen: tuple[str, ...] = ()
-    if not shortages or in_part:
-        chosen = _fewest({sku: min(quantity, there[sku]) for sku, quantity in total.items()}, stock, useful)
-    return Plan(
-        loads=_loads(wanted, stock, chosen),
-        shortages=shortages,
-        candidates=tuple(_candidate(site, site.code in chosen, total, stock, province) for site in sites),
-    )
-
-
-def _fewest(total: Mapping[str, int], stock: Stock, codes: Sequence[str]) -> tuple[str, ...]:
-    """The smallest set of warehouses that has it all; of equal ones, the first in order of preference."""
-    for size in range(1, len(codes) + 1):
-        for group in combinations(codes, size):
-            if all(
-                sum(max(stock[code].get(sku, 0), 0) for code in group if code in stock) >= quantity
-                for sku, quantity in total.items()
-            ):
-                return group
-    return ()
-
-
-def _loads(wanted: Sequence[FulfillmentLine], stock: Stock, chosen: Sequence[str]) -> tuple[Load, ...]:
-    """Fills each line from the first warehouse that can take it whole, else from several in order."""
-    free = {code: dict(stock[code]) for code in chosen}
-    given: dict[str, list[FulfillmentLine]] = defaultdict(list)
-    for line in wanted:
-        left = line.quantity
-        whole = [code for code in chosen if free[code].get(line.sku, 0) >= left]
-        for code in whole[:1] or chosen:
-            part = min(left, max(free[code].get(line.sku, 0), 0))
-            if part:
-                free[code][line.sku] -= part
-                given[code].append(line.model_copy(update={"quantity": part}))
-                left -= part
-    return tuple(Load(warehouse=code, lines=tuple(given[code])) for code in chosen if given[code])
-
-
-def _candidate(site: Site, chosen: bool, total: Mapping[str, int], stock: Stock, province: str) -> Candidate:
-    missing = [sku for sku, quantity in total.items() if stock.get(site.code, {}).get(sku, 0) < quantity]
-    if chosen:
-        reason = "plan.nearest" if remoteness(site.province, province) == 0 else "plan.chosen"
-    elif site.closed:
-        reason = "plan.closed"
-    else:
-        reason = "plan.lacks" if missing else "plan.behind"
-    return Candidate(warehouse=site.code, chosen=chosen, reason=reason, params={"skus": ", ".join(missing)})
 
 
 def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
@@ -121,7 +49,7 @@ _CIRCUMSTANCES = select(
         "fulfillments",
     ),
     _together(select(_bundles).where(_bundles.c.bundle == func.any(bindparam("skus", type_=ARRAY(String)))), "bundles"),
-    _together(select(*(_warehouses.c[each] for each in Site.model_fields)), "warehouses"),
+    _together(select(*(_warehouses.c[each] for each in Site.model_fields if each in _warehouses.c)), "warehouses"),
     _together(select(_waits.c.order_id).where(_waits.c.order_id == func.any(_ours)), "waits"),
 )
 """What there is to know of orders before levels are locked."""
@@ -170,7 +98,15 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
         if not lines:
             allocations.append(Allocation(fulfillments=tuple(active)))
             continue
-        made = plan(lines, stock, sites, order.recipient.province, in_part=demand.policy.ship_in_part)
+        problem = Problem(
+            order=_facts(order),
+            wanted=lines,
+            stock=stock,
+            sites=sites,
+            now=demand.at,
+            in_part=demand.policy.ship_in_part,
+        )
+        made = plan(problem)
         new = [
             Fulfillment(id=f"{order.order_id}:F{number}", warehouse=load.warehouse, lines=load.lines)
             for number, load in enumerate(made.loads, len(before) + 1)
@@ -190,6 +126,20 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
     if outcome.waits and len(await inventory.levels(connection, wanted)) != len(levels):
         raise unavailable("a warehouse received the missing goods for the first time meanwhile")
     return allocations
+
+
+def _facts(order: ChannelOrder) -> Facts:
+    return Facts(
+        province=order.recipient.province,
+        city=order.recipient.city,
+        channel=order.channel,
+        shop=order.shop,
+        carrier=order.carrier,
+        total=order.total,
+        priority=order.priority,
+        placed_at=order.placed_at,
+        promised_by=order.promised_by,
+    )
 
 
 @dataclass
