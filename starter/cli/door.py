@@ -63,6 +63,12 @@ class Door:
         """Sends JSON, or ``content`` as it is."""
         return self._ask("POST", path, json=body, content=content, headers={"Idempotency-Key": str(uuid4())})
 
+    def put(self, path: str, body: Any) -> httpx.Response:
+        return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> httpx.Response:
+        return self._ask("DELETE", path)
+
     def order(self, named: str) -> str:
         """The path of an order, named in full or by the channel's number where no other order has it."""
         if not named.startswith("order:"):
