@@ -161,11 +161,14 @@ def understand(kind: Kind[L], sheet: Sheet) -> Understood[L]:
         row: {field: cells[place] if place < len(cells) else "" for field, place in columns.items()}
         for row, cells in sheet.rows.items()
     }
-    infos = kind.line.model_fields
+    infos, places = kind.line.model_fields, set(columns.values())
     defaults = {name: infos[name].get_default() for name in columns if not infos[name].is_required()}
     lines: dict[int, L] = {}
     first: dict[tuple[Any, ...], int] = {}
     for row, cells_of in raw.items():
+        if any(cell for place, cell in enumerate(sheet.rows[row]) if place not in places):
+            faults.append(Fault(row=row, field=kind.key[0], message="sheet.beyond"))
+            continue
         try:
             line = kind.line.model_validate(defaults | {field: cell for field, cell in cells_of.items() if cell})
         except ValidationError as error:

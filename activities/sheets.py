@@ -65,16 +65,21 @@ def read(content: bytes) -> Sheet:
     rows: dict[int, tuple[str, ...]] = {}
     for number, cells in enumerate(records, 1):
         if number == 1:
-            heads = tuple(cells)
-            while heads and not heads[-1]:
-                heads = heads[:-1]
-        elif any(cells):
-            rows[number] = tuple(cells)
+            heads = _trimmed(cells)
+        elif filled := _trimmed(cells):
+            rows[number] = filled
         if len(rows) > MAX_ROWS or number > _LAST_ROW:
             raise Unreadable("sheet.too_many_rows", most=MAX_ROWS)
-    if not any(heads):
+    if not heads:
         raise Unreadable("sheet.empty")
     return Sheet(heads=heads, rows=rows)
+
+
+def _trimmed(cells: list[str]) -> tuple[str, ...]:
+    """Without the blank cells at its end."""
+    while cells and not cells[-1]:
+        cells.pop()
+    return tuple(cells)
 
 
 def _csv(content: bytes) -> Iterator[list[str]]:
@@ -111,7 +116,7 @@ def _xlsx(content: bytes) -> Iterator[list[str]]:
         sheet = book.worksheets[0]
         sheet.reset_dimensions()
         for cells in sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True):
-            yield [_text(cell) for cell in cells]
+            yield [] if cells.count(None) == len(cells) else [_text(cell) for cell in cells]
     except (Unreadable, GeneratorExit):
         raise
     except Exception:  # the library raises whatever its parsing trips over
