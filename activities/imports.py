@@ -14,8 +14,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy import ARRAY, Select, String, any_, bindparam, cast, delete, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, Select, String, any_, bindparam, cast, column, delete, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
@@ -301,17 +301,27 @@ async def _wake(connection: AsyncConnection, skus: Collection[str], act: Act) ->
         await inventory.wake(connection, ordered[start : start + _CHUNK], f"import:{act.request_id}:{start}")
 
 
-async def _upsert(
-    connection: AsyncConnection, table: Any, rows: Sequence[Mapping[str, Any]], given: Iterable[str]
+def _told(table: Any, names: Iterable[str]) -> Any:
+    """Rows that are given as ``rows``, with these columns of a table: one parameter, however many they are."""
+    told = func.jsonb_to_recordset(bindparam("rows", type_=JSONB))
+    columns = [column(name, table.c[name].type) for name in names]
+    return told.table_valued(*columns).render_derived(name="told", with_types=True)
+
+
+async def _write(
+    connection: AsyncConnection, table: Any, rows: Sequence[Mapping[str, Any]], given: Collection[str] = ()
 ) -> None:
-    """Writes rows; of those that are there already only what was given."""
-    key = [each.name for each in table.primary_key]
-    new = insert(table)
+    """Writes rows of JSON; those that are there already change in what was given, and in nothing else."""
+    names, key = list(rows[0]), [each.name for each in table.primary_key]
+    told = _told(table, names)
+    new = insert(table).from_select(names, select(*told.c), include_defaults=False)
     changed = {name: new.excluded[name] for name in given if name not in key}
-    at_conflict = (
-        new.on_conflict_do_update(index_elements=key, set_=changed) if changed else new.on_conflict_do_nothing()
-    )
-    await connection.execute(at_conflict, rows)
+    new = new.on_conflict_do_update(index_elements=key, set_=changed) if changed else new.on_conflict_do_nothing()
+    await connection.execute(new, {"rows": rows})
+
+
+def _json(lines: Lines[Any]) -> list[dict[str, Any]]:
+    return [each.model_dump(mode="json") for each in lines.values()]
 
 
 def _given(lines: Lines[L]) -> set[str]:
@@ -393,15 +403,10 @@ async def _examine_places(connection: AsyncConnection, lines: Lines[P]) -> list[
     return faults
 
 
-async def _open(connection: AsyncConnection, levels: Iterable[Level]) -> None:
-    opened = [{"warehouse": each.warehouse, "sku": each.sku, "oversell": each.oversell} for each in levels]
-    await connection.execute(insert(_levels).on_conflict_do_nothing(), opened)
-
-
 async def _apply_levels(connection: AsyncConnection, lines: Lines[LevelLine], act: Act) -> None:
     """The difference to what was counted is an adjustment, in the ledger like any other."""
     levels = await _places(connection, lines)
-    await _open(connection, levels.values())
+    await _write(connection, _levels, [each.model_dump() for each in levels.values()])
     moves = [
         Move(
             key=f"import:{act.request_id}:{row}",
@@ -421,10 +426,11 @@ async def _apply_levels(connection: AsyncConnection, lines: Lines[LevelLine], ac
 
 async def _apply_safety(connection: AsyncConnection, lines: Lines[SafetyLine], act: Act) -> None:
     levels = await _places(connection, lines)
-    await _open(connection, levels.values())
-    place = (_levels.c.warehouse == bindparam("place"), _levels.c.sku == bindparam("of"))
-    kept = [{"place": each.warehouse, "of": each.sku, "kept": each.safety_stock} for each in lines.values()]
-    await connection.execute(update(_levels).where(*place).values(safety_stock=bindparam("kept")), kept)
+    await _write(connection, _levels, [each.model_dump() for each in levels.values()])
+    told = _told(_levels, SafetyLine.model_fields)
+    places = (_levels.c.warehouse == told.c.warehouse, _levels.c.sku == told.c.sku)
+    changed = update(_levels).where(*places).values(safety_stock=told.c.safety_stock)
+    await connection.execute(changed, {"rows": _json(lines)})
     await _wake(
         connection, {level.sku for row, level in levels.items() if lines[row].safety_stock < level.safety_stock}, act
     )
@@ -462,8 +468,7 @@ async def _examine_skus(connection: AsyncConnection, lines: Lines[SkuLine]) -> l
 
 async def _apply_skus(connection: AsyncConnection, lines: Lines[SkuLine], act: Act) -> None:
     given = _given(lines)
-    rows = [{**each.model_dump(), "needs": list(each.needs)} for each in lines.values()]
-    await _upsert(connection, _skus, rows, given)
+    await _write(connection, _skus, _json(lines), given)
     if "oversell" in given:
         changed = (
             update(_levels)
@@ -509,7 +514,7 @@ async def _examine_bundles(connection: AsyncConnection, lines: Lines[BundleLine]
 
 async def _apply_bundles(connection: AsyncConnection, lines: Lines[BundleLine], act: Act) -> None:
     await connection.execute(delete(_bundles).where(_any(_bundles.c.bundle, {each.bundle for each in lines.values()})))
-    await connection.execute(insert(_bundles), [each.model_dump() for each in lines.values()])
+    await _write(connection, _bundles, _json(lines))
 
 
 class SubstituteLine(Line):
@@ -528,7 +533,7 @@ async def _examine_substitutes(connection: AsyncConnection, lines: Lines[Substit
 
 
 async def _apply_substitutes(connection: AsyncConnection, lines: Lines[SubstituteLine], act: Act) -> None:
-    await _upsert(connection, _substitutes, [each.model_dump() for each in lines.values()], _given(lines))
+    await _write(connection, _substitutes, _json(lines), _given(lines))
 
 
 # Locations
@@ -579,20 +584,13 @@ async def _examine_locations(connection: AsyncConnection, lines: Lines[LocationL
 
 
 async def _apply_locations(connection: AsyncConnection, lines: Lines[LocationLine], act: Act) -> None:
-    rows = [
-        {
-            **each.model_dump(mode="python", exclude=set(_AUDIENCE)),
-            "areas": list(each.areas),
-            "abilities": list(each.abilities),
-            "audience": Audience.model_validate(each.model_dump(include=set(_AUDIENCE))).model_dump(
-                mode="json", exclude_defaults=True
-            ),
-        }
-        for each in lines.values()
-    ]
+    rows = _json(lines)
+    for row in rows:
+        audience = {field: row.pop(field) for field in _AUDIENCE}
+        row["audience"] = Audience.model_validate(audience).model_dump(mode="json", exclude_defaults=True)
     given = _given(lines)
     columns = given.difference(_AUDIENCE) | ({"audience"} if given.intersection(_AUDIENCE) else set())
-    await _upsert(connection, _warehouses, rows, columns)
+    await _write(connection, _warehouses, rows, columns)
 
 
 KINDS: Mapping[str, Kind[Any]] = {

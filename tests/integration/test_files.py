@@ -5,15 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text
 
 from activities import inventory
 from activities.database import transaction
 from activities.imports import KINDS
 from models.access import Scope
-from models.stock import LocationKind, WarehouseRow
+from models.stock import LocationKind, SkuRow, WarehouseRow
 from starter.catalogue import seed
-from tests.doors import bearer
+from tests.doors import bearer, rows
 
 Heads = dict[str, str]
 
@@ -162,3 +162,124 @@ async def test_the_good_rows_are_applied_where_asked(door: httpx.AsyncClient, st
     assert (answer.status_code, answer.json()["applied"], len(answer.json()["errors"])) == (200, 1, 8)
     assert await on_hand("SH", "A003") == 4
     assert await on_hand("SH", "A001") == 10
+
+
+async def test_goods_that_are_promised_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+    kept = await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,11\nSH,A002,5\n", partial=True)
+    assert [(each["row"], each["field"]) for each in kept.json()["errors"]] == [(2, "safety_stock")]
+    assert kept.json()["applied"] == 1
+    refused = await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,4\n")
+    assert [(each["row"], each["field"]) for each in refused.json()["errors"]] == [(2, "on_hand")]
+    assert await on_hand("SH", "A002") == 5
+
+
+async def test_who_waits_for_what_is_counted_is_woken(door: httpx.AsyncClient, staff: Heads) -> None:
+    wait = "INSERT INTO stock_waits VALUES ('order:own:web:1', 'A002', 6, 3, now(), NULL, '[]')"
+    async with transaction() as connection:
+        await connection.execute(text(wait))
+    await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,5\n")
+    assert await rows(topic="stock_arrived") == []
+    await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,6\n")
+    assert [row.order_id for row in await rows(topic="stock_arrived")] == ["order:own:web:1"]
+
+
+async def test_columns_that_are_left_out_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+    changed = "sku,title,price,weight_kg\nA003,Linen,1.5,2\nZ001,New,3,4\n"
+    assert (await load(door, staff, "skus", changed)).json()["applied"] == 2
+    cleared = "sku,title,price,weight_kg,needs,oversell\nA001,Tee,1,1,,yes\n"
+    assert (await load(door, staff, "skus", cleared)).json()["applied"] == 1
+    async with transaction() as connection:
+        after = {row.sku: row for row in await connection.execute(select(SkuRow))}
+    assert (after["A003"].title, after["A003"].title_zh, after["A003"].needs) == ("Linen", "亚麻衬衫", ["cold_chain"])
+    assert (after["Z001"].currency, after["A001"].oversell) == ("CNY", True)
+    moved = await load(door, staff, "locations", "code,name,province,carrier\nSH,Shanghai 2,上海市,yto\n")
+    assert moved.status_code == 200
+    async with transaction() as connection:
+        (shanghai,) = (await connection.execute(select(WarehouseRow).where(WarehouseRow.code == "SH"))).all()  # type: ignore[arg-type]
+        oversold = (await connection.scalars(text("SELECT oversell FROM stock_levels WHERE sku = 'A001'"))).all()
+    assert (shanghai.name, shanghai.carrier, shanghai.areas) == ("Shanghai 2", "yto", ["上海市", "江苏省"])
+    assert shanghai.sender is not None
+    assert oversold == [True, True]
+
+
+async def test_what_is_oversold_stays_so_until_it_is_there(door: httpx.AsyncClient, staff: Heads) -> None:
+    async with transaction() as connection:
+        await connection.execute(text("UPDATE skus SET oversell = true WHERE sku = 'A001'"))
+        await connection.execute(text("UPDATE stock_levels SET oversell = true WHERE sku = 'A001'"))
+    heads = "sku,title,price,weight_kg,oversell\n"
+    await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,11\n")
+    refused = await load(door, staff, "skus", f"{heads}A001,T,1,1,no\n")
+    assert [(each["row"], each["field"]) for each in refused.json()["errors"]] == [(2, "oversell")]
+    await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,0\n")
+    assert (await load(door, staff, "skus", f"{heads}A001,T,1,1,no\n")).status_code == 200
+
+
+async def test_a_bundle_is_replaced_as_a_whole(door: httpx.AsyncClient, staff: Heads) -> None:
+    def of(bundle: str, rows: list[Any]) -> list[Any]:
+        return [row[1:] for row in rows if row[0] == bundle]
+
+    sheet = "bundle,sku,quantity\nK001,B003,1\nK003,D005,0\nK003,D006,2\nK004,K001,1\nA002,B001,1\nB002,B001,1\n"
+    told = (await load(door, staff, "bundles", sheet, partial=True)).json()
+    assert [(each["row"], each["message"]) for each in told["errors"]] == [
+        (3, "At least 1"),
+        (4, "Another row that belongs to this one is wrong"),
+        (5, "This is a bundle: its components hold the stock"),
+        (6, "Has stock of its own, as a bundle must not"),
+    ]
+    after = (await everything())["bundles"]
+    assert of("K001", after) == [("B003", 1)]
+    assert of("K003", after) == [("D005", 1), ("D006", 1), ("D007", 1)]
+    assert of("B002", after) == [("B001", 1)]
+    nested = (await load(door, staff, "bundles", "bundle,sku,quantity\nB001,B004,1\n")).json()
+    assert [each["message"] for each in nested["errors"]] == ["Is a component of another bundle"]
+
+
+async def test_the_catalogue_says_no(door: httpx.AsyncClient, staff: Heads) -> None:
+    for kind, sheet, told in (
+        ("substitutes", "sku,substitute\nA001,A001\nA001,NOSUCH\n", [(2, "substitute"), (3, "substitute")]),
+        (
+            "locations",
+            "code,name,province,carrier,kind,parent\nV1,V,P,sf,virtual,V2\nV2,V,P,sf,virtual,SH\nV3,V,P,sf,store,SH\n"
+            "V4,V,P,sf,virtual,V5\nV5,V,P,sf,warehouse,\nV6,V,P,sf,virtual,\n",
+            [(2, "parent"), (4, "parent"), (7, "parent")],
+        ),
+    ):
+        answer = await load(door, staff, kind, sheet)
+        assert answer.status_code == 422
+        assert [(each["row"], each["field"]) for each in answer.json()["errors"]] == told
+
+
+async def test_a_form_is_a_file_too(door: httpx.AsyncClient, staff: Heads) -> None:
+    sent = {"file": ("盘点.csv", "仓库,商品编码,实物\nSH,A002,6\n".encode("gb18030"), "text/csv")}
+    answer = await door.post("/files/levels", files=sent, headers=staff)
+    assert answer.json() == {"rows": 1, "applied": 1, "errors": [], "more": 0}
+    ledger = (await door.get("/stock/ledger", params={"sku": "A002"}, headers=staff)).json()["items"]
+    assert ledger[0]["reason"] == "import 盘点.csv"
+    empty = await door.post("/files/levels", data={"a": "b"}, files={"x": ("", b"")}, headers=staff)
+    assert empty.status_code == 422
+
+
+async def test_what_is_no_sheet_is_refused(door: httpx.AsyncClient, staff: Heads) -> None:
+    assert (await load(door, staff, "nosuch", "a\n")).status_code == 404
+    assert (await door.get("/files/nosuch", headers=staff)).status_code == 404
+    assert (await load(door, staff, "levels", b"PK\x03\x04")).status_code == 422
+    assert (await load(door, staff, "levels", b"x" * 11 * 1024**2)).status_code == 413
+    broken = staff | {"Content-Type": "multipart/form-data"}
+    assert (await door.post("/files/levels", content=b"x", headers=broken)).status_code == 422
+    columns = (await load(door, staff, "levels", "sku,colour\nA001,red\n", partial=True)).json()
+    assert [(each["row"], each["field"]) for each in columns["errors"]] == [
+        (1, "colour"),
+        (1, "warehouse"),
+        (1, "on_hand"),
+    ]
+    assert (await load(door, await bearer(Scope.WAREHOUSE), "levels", "a\n")).status_code == 403
+    assert (await door.get("/files/levels", headers=await bearer(Scope.READ))).status_code == 403
+
+
+async def test_more_rows_than_a_statement_has_room_for(door: httpx.AsyncClient, staff: Heads) -> None:
+    many = 70_000
+    skus = "sku,title,price,weight_kg\n" + "".join(f"M{each},T,1,1\n" for each in range(many))
+    assert (await load(door, staff, "skus", skus)).json()["applied"] == many
+    counts = "warehouse,sku,on_hand\n" + "".join(f"SH,M{each},1\n" for each in range(many))
+    assert (await load(door, staff, "levels", counts)).json()["applied"] == many
+    assert await on_hand("SH", f"M{many - 1}") == 1
