@@ -7,14 +7,13 @@ from urllib.parse import quote, urlencode
 import typer
 from rich.console import Console
 
-from activities.imports import KINDS
 from models.i18n import t
 from starter.cli import show
 from starter.cli.door import Door, Json, Lang, Refusal, Say
 
 app = typer.Typer(name="files", help=t("cli.help.files"), no_args_is_help=True)
 
-Kind = Annotated[str, typer.Argument(help=", ".join(KINDS))]
+Kind = Annotated[str, typer.Argument(help=t("cli.help.sheet"))]
 
 
 @app.command("import", help=t("cli.help.files.import"))

@@ -277,9 +277,11 @@ async def test_what_is_no_sheet_is_refused(door: httpx.AsyncClient, staff: Heads
 
 
 async def test_more_rows_than_a_statement_has_room_for(door: httpx.AsyncClient, staff: Heads) -> None:
-    many = 70_000
-    skus = "sku,title,price,weight_kg\n" + "".join(f"M{each},T,1,1\n" for each in range(many))
-    assert (await load(door, staff, "skus", skus)).json()["applied"] == many
+    many = 66_000
+    async with transaction() as connection:
+        named = "INSERT INTO skus (sku, title, title_zh, price, currency, weight_kg, volume_cm3, needs, oversell)"
+        series = f" SELECT 'M' || n, 'T', '', 1, 'CNY', 1, 0, '[]', false FROM generate_series(0, {many - 1}) n"
+        await connection.execute(text(named + series))
     counts = "warehouse,sku,on_hand\n" + "".join(f"SH,M{each},1\n" for each in range(many))
     assert (await load(door, staff, "levels", counts)).json()["applied"] == many
     assert await on_hand("SH", f"M{many - 1}") == 1
