@@ -14,11 +14,38 @@ from activities import http
 from activities.database import dispose
 from models.settings import settings
 from starter import dispatcher
-from starter.api import alerts, codec, health, intake, locations, orders, plan, problems, stock, warehouses, webhooks
+from starter.api import (
+    alerts,
+    codec,
+    files,
+    health,
+    intake,
+    locations,
+    orders,
+    plan,
+    problems,
+    stock,
+    warehouses,
+    webhooks,
+)
 from starter.logs import place
 from workers.client import HASTY, connect
 
 log = structlog.get_logger()
+
+_DOORS = (
+    webhooks,
+    orders,
+    plan,
+    stock,
+    locations,
+    files,
+    warehouses,
+    intake,
+    alerts,
+    codec,
+    health,
+)
 
 
 @asynccontextmanager
@@ -75,7 +102,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
     )
     problems.install(app)
-    for door in (webhooks, orders, plan, stock, locations, warehouses, intake, alerts, codec, health):
+    for door in _DOORS:
         app.include_router(door.router, responses=problems.DOCUMENTED)
     app.add_middleware(_Log)
     app.add_middleware(

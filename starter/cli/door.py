@@ -31,6 +31,11 @@ class Refusal(typer.TyperException):
 
     exit_code = 2
 
+    def __init__(self, message: str, answer: httpx.Response | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        """Of the API, where it was the API that refused."""
+
 
 class Door:
     """The API, as the settings or the last ``hengdan up`` say where."""
@@ -104,7 +109,7 @@ class Door:
         except (httpx.HTTPError, httpx.InvalidURL):
             raise Refusal(self.say("cli.unreachable", url=self.url)) from None
         if not answer.is_success:
-            raise Refusal(self._problem(answer))
+            raise Refusal(self._problem(answer), answer)
         return answer
 
     def _problem(self, answer: httpx.Response) -> str:
