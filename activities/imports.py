@@ -373,11 +373,6 @@ async def _places(connection: AsyncConnection, lines: Lines[P]) -> dict[int, Lev
     }
 
 
-def _after(level: Level, line: PlaceLine) -> Level:
-    """The level as the line wants it."""
-    return level.model_copy(update=line.model_dump())
-
-
 async def _examine_places(connection: AsyncConnection, lines: Lines[P]) -> list[Fault]:
     faults = await _unknown(
         connection,
@@ -395,11 +390,12 @@ async def _examine_places(connection: AsyncConnection, lines: Lines[P]) -> list[
     if faults:
         return faults
     for row, level in (await _places(connection, lines)).items():
-        after = _after(level, lines[row])
+        after = level.model_copy(update=lines[row].model_dump())
         if after.available < 0 and not level.oversell:
-            params: dict[str, JsonValue] = {"available": after.available}
             (field,) = lines[row].model_fields_set - {"warehouse", "sku"}
-            faults.append(Fault(row=row, field=field, message="sheet.not_enough", params=params))
+            faults.append(
+                Fault(row=row, field=field, message="sheet.not_enough", params={"available": after.available})
+            )
     return faults
 
 
