@@ -1,4 +1,4 @@
-"""The same planning problem as a mixed-integer program for HiGHS, solved criterion by criterion: the measure of plans."""
+"""A planning problem as a mixed-integer program for HiGHS, solved criterion by criterion: the measure of plans."""
 
 from collections import Counter
 from datetime import timedelta

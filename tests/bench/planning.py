@@ -46,9 +46,7 @@ def problem(random: Random, lines: int, sites: int, criteria: tuple[Criterion, .
         )
         for number in range(sites)
     ]
-    stock = {
-        site.code: {sku: random.randint(1, 12) for sku in skus if random.random() < held} for site in places
-    }
+    stock = {site.code: {sku: random.randint(1, 12) for sku in skus if random.random() < held} for site in places}
     for line in wanted:
         lacking = line.quantity - sum(each.get(line.sku, 0) for each in stock.values())
         if lacking > 0:
@@ -131,3 +129,31 @@ def cases(number: int, seed: int = 1) -> Iterator[Case]:
         random = Random(f"{seed} {lines} {sites} {criteria}")
         for _ in range(number):
             yield case(random, lines, sites, criteria)
+
+
+def report(number: int) -> list[dict[str, Any]]:
+    """One row for each number of lines, of sites, and objective."""
+    rows = []
+    found = list(cases(number))
+    for lines, sites, criteria in product(LINES, SITES, OBJECTIVES):
+        some = [each for each in found if (each.lines, each.sites, each.criteria) == (lines, sites, criteria)]
+        compared = [each for each in some if each.theirs is not None]
+        gaps = [each.gap for each in compared if each.gap]
+        worst = [(name, max(gap for by, gap in gaps if by == name)) for name in criteria if name in dict(gaps)][:1]
+        rows.append(
+            {
+                "objective": ", ".join(criteria),
+                "lines": lines,
+                "sites": sites,
+                "cases": len(some),
+                "said_exact": sum(each.exact for each in some),
+                "compared": len(compared),
+                "equal": sum(each.ours == each.theirs for each in compared),
+                "worse": len(gaps),
+                "biggest_gap": f"{worst[0][0]} {worst[0][1]}" if worst else "",
+                "p50_ms": round(1000 * median(each.seconds for each in some), 1),
+                "max_ms": round(1000 * max(each.seconds for each in some), 1),
+                "milp_p50_ms": round(1000 * median(each.milp_seconds for each in some), 1),
+            }
+        )
+    return rows
