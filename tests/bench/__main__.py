@@ -25,7 +25,7 @@ from starter import catalogue
 from starter.demo.world import people
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
-from tests.bench import allocation
+from tests.bench import allocation, planning
 from tests.bench.doors import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_seconds, spent
 from workers.client import connect
