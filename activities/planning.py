@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pydantic import JsonValue
 
 from activities.rules import Ruling, judge
-from activities.search import Due, Search, Sender, Shares
+from activities.search import Due, Search, Sender, Shares, Tariff
 from models.address import remoteness
 from models.allocation import (
     Candidate,
@@ -37,7 +37,7 @@ from models.stock import Shortage
 Stock = Mapping[str, Mapping[str, int]]
 """What each warehouse can promise: warehouse → SKU → quantity."""
 
-NODES = 4_000
+NODES = 12_000
 """Steps of search for one plan."""
 _WIDTH = 64
 """Bits of one criterion in a score."""
@@ -208,15 +208,25 @@ class _Planning:
         )
 
         @cache
-        def parcel(grams: int, cm3: int) -> int:
-            return fixed + min(self._worth(offer) for offer in self._offers(site, grams, cm3))
+        def tariffs(grams: int, cm3: int) -> tuple[Tariff, ...]:
+            return tuple(self._tariff(site, rate, fixed, grams, cm3) for rate in self.rates[site.code])
 
+        least = min(each.score for each in tariffs(0, 0))
         return Sender(
             code=site.code,
             stock=self.stock[site.code],
-            parcel=parcel,
+            tariffs=tariffs,
             piece={sku: self._score(balance=round(_STOCK / held)) for sku, held in self.stock[site.code].items()},
-            tier=parcel(0, 0) >> _WIDTH * (len(self.digits) - self._weighs_less) if self._weighs_less else 0,
+            tier=least >> _WIDTH * (len(self.digits) - self._weighs_less) if self._weighs_less else 0,
+        )
+
+    def _tariff(self, site: Site, rate: Rate, fixed: int, grams: int, cm3: int) -> Tariff:
+        kilograms = Decimal(grams) / 1000
+        rise = self._score(lowest_cost=int(rate.further_price * _TARIFF))
+        return Tariff(
+            score=fixed + self._worth(self._offer(site, rate, grams, cm3)),
+            room=int((rate.first_kg + rate.steps(kilograms, cm3) * rate.further_kg) * 1000) - grams,
+            rise=rise * 1000 // int(rate.further_kg * 1000),
         )
 
     @cached_property
@@ -229,18 +239,18 @@ class _Planning:
 
     def _offers(self, site: Site, grams: int, cm3: int) -> list[Offer]:
         """What a parcel may take, the best first."""
-        leaves = site.leaves_in(self.problem.now)
-        found = [
-            Offer(
-                carrier=rate.carrier,
-                freight=rate.price(Decimal(grams) / 1000, cm3),
-                handling=site.handling,
-                days=leaves + rate.days,
-                late=self._late(leaves + rate.days),
-            )
-            for rate in self.rates[site.code]
-        ]
+        found = [self._offer(site, rate, grams, cm3) for rate in self.rates[site.code]]
         return sorted(found, key=lambda offer: (self._worth(offer), offer.days, offer.carrier))
+
+    def _offer(self, site: Site, rate: Rate, grams: int, cm3: int) -> Offer:
+        days = site.leaves_in(self.problem.now) + rate.days
+        return Offer(
+            carrier=rate.carrier,
+            freight=rate.price(Decimal(grams) / 1000, cm3),
+            handling=site.handling,
+            days=days,
+            late=self._late(days),
+        )
 
     def _late(self, days: int) -> bool:
         promised = self.problem.order.promised_by

@@ -9,9 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
+
+
+class Tariff(NamedTuple):
+    """What one carrier makes of a parcel."""
+
+    score: int
+    room: int
+    """Grams it may still grow by without a change."""
+    rise: int
+    """What each kilogram beyond adds to the score at least."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +32,16 @@ class Sender:
     code: str
     stock: Mapping[str, int]
     """What it can send of what is due; positive."""
-    parcel: Callable[[int, int], int]
-    """The score of its parcel, of grams and cubic centimetres."""
+    tariffs: Callable[[int, int], Sequence["Tariff"]]
+    """What its parcel may go by, of grams and cubic centimetres."""
     piece: Mapping[str, int]
     """The score of each piece it sends, by SKU."""
     tier: int
     """The score of its parcel in what counts more than the number of parcels."""
+
+    def parcel(self, grams: int, cm3: int) -> int:
+        """The score of its parcel."""
+        return min(each.score for each in self.tariffs(grams, cm3))
 
     @cached_property
     def least(self) -> int:
@@ -111,7 +126,7 @@ class Search:
         )
 
     def _step(self) -> bool:
-        """Whether there is time for one more step."""
+        """Whether there is time for one more step, such as to weigh one way to share a SKU."""
         self.nodes -= 1
         self.exact &= self.nodes >= 0
         return self.nodes >= 0
@@ -193,6 +208,8 @@ class _Sharing:
         """What may come from one or another: SKU and quantity."""
         self.floor = [0]
         """The least score of the pieces still to share out: of the last k SKUs, by k."""
+        self.heavy = [0]
+        """The grams still to share out, likewise."""
         self.seen: dict[tuple[int, ...], int] = {}
 
     def run(self) -> None:
@@ -204,6 +221,7 @@ class _Sharing:
                 self.free.append((sku, left))
         self.free.sort(key=lambda each: (-each[1] * self.search.due[each[0]].grams, each[0]))
         for sku, quantity in reversed(self.free):
+            self.heavy.append(self.heavy[-1] + quantity * self.search.due[sku].grams)
             first = next(self._ways(sku, quantity))
             self.floor.append(self.floor[-1] + sum(map(self._piece, [sku] * len(first), range(len(first)), first)))
         if not self.search._worse(self._bound(len(self.free))):
@@ -223,8 +241,17 @@ class _Sharing:
                 self.pieces += sign * self._piece(sku, index, quantity)
 
     def _bound(self, left: int) -> int:
-        """What it comes to at least, with so many SKUs still to share out."""
-        parcels = sum(sender.parcel(*each) for sender, *each in zip(self.senders, self.grams, self.cm3, strict=True))
+        """What it comes to at least, with so many SKUs still to share out.
+
+        Parcels cost what they do now, or more for the weight to come: however it is shared out, it costs no less than
+        at any one price per kilogram, taking from each parcel what it may grow by for less (Lagrange).
+        """
+        found = [sender.tariffs(*each) for sender, *each in zip(self.senders, self.grams, self.cm3, strict=True)]
+        parcels = sum(min(tariff.score for tariff in each) for each in found)
+        grams = self.heavy[left]
+        if grams:
+            prices = {min(tariff.rise for tariff in each) for each in found}
+            parcels = max(parcels, *(_at(price, found, grams) for price in prices))
         return self.pieces + self.floor[left] + parcels
 
     def _fill(self) -> None:
@@ -259,6 +286,7 @@ class _Sharing:
         sku, quantity = self.free[level]
         ways = list(islice(self._ways(sku, quantity), OPTIONS + 1))
         self.search.exact &= len(ways) <= OPTIONS
+        self.search.nodes -= len(ways)
         scored = sorted((self._try(sku, way, left - 1), number) for number, way in enumerate(ways))
         for score, number in scored:
             if self.search._worse(score):
@@ -280,6 +308,17 @@ class _Sharing:
         order = [index for index, each in enumerate(room) if each > 0]
         order.sort(key=lambda index: self._piece(sku, index, 1))
         return _split(quantity, room, order, [0] * len(room))
+
+
+def _at(price: int, parcels: Sequence[Sequence[Tariff]], grams: int) -> int:
+    """The least score of parcels that have to take so many grams more, each kilogram of them worth a price."""
+    found = price * grams
+    for each in parcels:
+        found += min(
+            1000 * score - price * min(room, grams) + min(0, rise - price) * max(0, grams - room)
+            for score, room, rise in each
+        )
+    return -(-found // 1000)
 
 
 def _split(quantity: int, room: Sequence[int], order: Sequence[int], way: list[int]) -> Iterator[tuple[int, ...]]:

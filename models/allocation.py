@@ -92,11 +92,14 @@ class Rate(Value):
         """The more provinces are named, the more specific; the destination before the origin."""
         return bool(self.origin) + bool(self.destination), bool(self.destination)
 
-    def price(self, weight_kg: Decimal, volume_cm3: int = 0) -> Decimal:
-        """Of a parcel, by the greater of its weight and its volume."""
+    def steps(self, weight_kg: Decimal, volume_cm3: int = 0) -> int:
+        """The further kilograms begun by a parcel, by the greater of its weight and its volume."""
         charged = max(weight_kg, Decimal(volume_cm3) / self.volume_divisor) if self.volume_divisor else weight_kg
         whole, rest = divmod(max(charged - self.first_kg, Decimal(0)), self.further_kg)
-        return self.first_price + (whole + bool(rest)) * self.further_price + self.surcharge
+        return int(whole) + bool(rest)
+
+    def price(self, weight_kg: Decimal, volume_cm3: int = 0) -> Decimal:
+        return self.first_price + self.steps(weight_kg, volume_cm3) * self.further_price + self.surcharge
 
 
 def offers(rates: Iterable[Rate], origin: str, destination: str) -> list[Rate]:
