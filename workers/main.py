@@ -10,19 +10,20 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning
+from activities import database, fulfillment, http, order, polling, replanning, stock_sync
 from models.settings import settings
 from workers.client import connect
-from workers.schedules import schedule_polls
+from workers.schedules import schedule_shops
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
+from workflows.stock_sync import StockSyncWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow)
+WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, StockSyncWorkflow)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -41,6 +42,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.confirm_shipment,
     polling.pull_orders,
     replanning.orders_to_leave,
+    stock_sync.watch_stock,
 )
 
 
@@ -67,7 +69,7 @@ async def run() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     try:
-        await schedule_polls(client)
+        await schedule_shops(client)
         async with worker(client):
             await stop.wait()
     finally:
