@@ -37,7 +37,7 @@ from models.stock import Shortage
 Stock = Mapping[str, Mapping[str, int]]
 """What each warehouse can promise: warehouse → SKU → quantity."""
 
-NODES = 12_000
+NODES = 5_000
 """Steps of search for one plan."""
 _WIDTH = 64
 """Bits of one criterion in a score."""
