@@ -10,20 +10,21 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning, stock_sync
+from activities import database, fulfillment, http, order, polling, replanning, stock_sync, thresholds
 from models.settings import settings
 from workers.client import connect
-from workers.schedules import schedule_shops
+from workers.schedules import schedule_house, schedule_shops
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.stock_sync import StockSyncWorkflow
+from workflows.thresholds import ThresholdsWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, StockSyncWorkflow)
+WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, StockSyncWorkflow, ThresholdsWorkflow)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -43,6 +44,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     polling.pull_orders,
     replanning.orders_to_leave,
     stock_sync.watch_stock,
+    thresholds.watch_thresholds,
 )
 
 
@@ -69,6 +71,7 @@ async def run() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     try:
+        await schedule_house(client)
         await schedule_shops(client)
         async with worker(client):
             await stop.wait()

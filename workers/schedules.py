@@ -1,4 +1,5 @@
-"""The schedules of shops: one to pull its orders, one to tell it of its stock, where its settings ask for them."""
+"""The schedules: for each shop one to pull its orders and one to tell it of its stock, where its settings ask for
+them; and those of the house."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,11 +24,21 @@ from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.stock_sync import StockSyncWorkflow
+from workflows.thresholds import ThresholdsWorkflow
 
 POLL_SECONDS = 15 * 60
 """How often a shop is pulled whose ``poll_seconds`` is ``null``."""
 SYNC_SECONDS = 60
 """How soon a turn of telling a shop of its stock follows one that failed; after one that ended, the next is at once."""
+
+
+THRESHOLD_SECONDS = 60
+
+
+async def schedule_house(client: Client) -> None:
+    """What the house does by itself. Repeating it is harmless."""
+    every = timedelta(seconds=THRESHOLD_SECONDS)
+    await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
 
 
 async def schedule_shops(client: Client) -> None:
@@ -51,20 +62,19 @@ async def schedule_shops(client: Client) -> None:
             if every is None:
                 await _unschedule(client, name)
             else:
-                await _schedule(client, name, run, source, shop, timedelta(seconds=float(every)), overlap)
+                await _schedule(client, name, run, [source, shop], timedelta(seconds=float(every)), overlap)
 
 
 async def _schedule(
     client: Client,
     name: str,
     run: Callable[..., Any],
-    source: str,
-    shop: str,
+    args: list[str],
     every: timedelta,
     overlap: ScheduleOverlapPolicy,
 ) -> None:
     schedule = Schedule(
-        action=ScheduleActionStartWorkflow(run, args=[source, shop], id=name, task_queue=settings().task_queue),
+        action=ScheduleActionStartWorkflow(run, args=args, id=name, task_queue=settings().task_queue),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
         policy=SchedulePolicy(overlap=overlap, catchup_window=timedelta(minutes=1)),
     )

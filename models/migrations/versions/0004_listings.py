@@ -1,4 +1,4 @@
-"""What shops offer of our stock
+"""What shops offer of our stock, and below which level a person is called
 
 Revision: 0004, after 0003
 """
@@ -24,7 +24,15 @@ def upgrade() -> None:
     sa.Column('refused', sa.String(), nullable=False),
     sa.PrimaryKeyConstraint('channel', 'shop', 'sku')
     )
+    op.create_table('thresholds',
+    sa.Column('sku', sa.String(), nullable=False),
+    sa.Column('warehouse', sa.String(), nullable=False),
+    sa.Column('below', sa.Integer(), nullable=False),
+    sa.CheckConstraint('below > 0', name='threshold_positive'),
+    sa.PrimaryKeyConstraint('sku', 'warehouse')
+    )
 
 
 def downgrade() -> None:
+    op.drop_table('thresholds')
     op.drop_table('listings')
