@@ -14,7 +14,7 @@ from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
-from models.stock import MovementKind
+from models.stock import MovementKind, StocktakeStatus
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("models", "activities", "workflows", "workers", "starter")
@@ -33,6 +33,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "timeline": Action,
     "timeline.refused": Action,
     "movement": MovementKind,
+    "stocktake": StocktakeStatus,
     "lane": Lane,
     "inbox": InboxState,
 }
