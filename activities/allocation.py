@@ -436,6 +436,7 @@ async def _wait(
             "priority": demand.order.priority,
             "since": demand.at,
             "campaign": demand.order.as_buyer.campaign,
+            "province": demand.order.recipient.province,
             "instead": instead.get(sku, []),
         }
         for demand, skus, instead in waits
@@ -445,7 +446,7 @@ async def _wait(
     waiting = _waits.c.order_id.in_({order_id for order_id, _ in awaited})
     await connection.execute(delete(_waits).where(waiting, tuple_(_waits.c.order_id, _waits.c.sku).not_in(awaited)))
     entered = insert(_waits)
-    again = {name: entered.excluded[name] for name in ("quantity", "priority", "instead")}
+    again = {name: entered.excluded[name] for name in ("quantity", "priority", "province", "instead")}
     await connection.execute(
         entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again),
         [

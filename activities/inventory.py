@@ -601,12 +601,14 @@ async def wake(connection: AsyncConnection, skus: Collection[str], cause: str) -
         queue[row.order_id].append(row)
     if not queue:
         return
-    shipping = select(_warehouses.c.code).where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
-    places = (await connection.scalars(shipping)).all()
+    query = select(_warehouses.c.code, _warehouses.c.areas)
+    shipping = query.where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
+    areas = {row.code: {area[:2] for area in row.areas} for row in await connection.execute(shipping)}
     asked = {sku for needs in queue.values() for need in needs for sku in (need.sku, *need.instead)}
     shelves = Shelves(await levels(connection, asked), await fences(connection))
     woken = []
     for order_id, needs in sorted(queue.items(), key=lambda item: (item[1][0].priority, item[1][0].since, item[0])):
+        places = [code for code, named in areas.items() if not named or needs[0].province[:2] in named]
         if _fill(shelves, _buyer(order_id, needs[0]), places, needs):
             woken.append(
                 {

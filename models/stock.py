@@ -344,6 +344,8 @@ class StockWaitRow(SQLModel, table=True):
     priority: int
     since: datetime = Col(sa_type=DateTime(timezone=True))
     campaign: str | None = None
+    province: str = ""
+    """Where it goes: what lies where nobody delivers from does not wake it."""
     instead: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
     """The substitutes that would do, the best first."""
 

@@ -6,7 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.address import Recipient
-from models.stock import BundleRow, SkuRow, WarehouseRow
+from models.stock import BundleRow, LocationKind, SkuRow, WarehouseRow
 
 SKUS: tuple[tuple[str, str, str, str, str], ...] = (
     ("A001", "White cotton T-shirt", "白色纯棉T恤", "59.00", "0.220"),
@@ -166,6 +166,27 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
 )
 
 
+SUPPLIER = WarehouseRow(
+    code="FAC",
+    name="Yiwu factory",
+    name_zh="义乌工厂（一件代发）",
+    kind=LocationKind.SUPPLIER,
+    province="浙江省",
+    rank=900,
+    carrier="yto",
+    lead_days=1,
+    sender=Recipient(
+        name="恒单代发",
+        phone="057950000005",
+        province="浙江省",
+        city="金华市",
+        district="义乌市",
+        street="稠江街道工厂路5号",
+    ),
+)
+"""Ships from its own stock on our behalf."""
+
+
 async def seed(connection: AsyncConnection) -> None:
     """Writes the catalogue and the warehouses, leaving what is there as it is."""
     skus = [
@@ -185,6 +206,6 @@ async def seed(connection: AsyncConnection) -> None:
         for bundle, components in BUNDLES.items()
         for sku, quantity in components.items()
     ]
-    warehouses = [{**row.model_dump(), "sender": row.sender} for row in WAREHOUSES]
+    warehouses = [{**row.model_dump(), "sender": row.sender} for row in (*WAREHOUSES, SUPPLIER)]
     for table, rows in ((SkuRow, skus), (BundleRow, bundles), (WarehouseRow, warehouses)):
         await connection.execute(insert(table).values(rows).on_conflict_do_nothing())

@@ -256,12 +256,16 @@ class OrderWorkflow(OrderRequests):
                 if (due := state.due(each)) is None or due > now:
                     continue
                 if each.status is FulfillmentStatus.SCHEDULED:
-                    each.open(now)
-                    state.tell(f"opened:{each.id}", now, "opened", **self._where(each))
+                    self._open(each)
                 else:
                     each.overdue = True
                     kind = "ship_overdue" if each.shipped_at is None else "late"
                     state.alert(kind, each.short_id, **self._where(each))
+
+    def _open(self, parcel: Fulfillment) -> None:
+        """Its day has come, or it need not wait for it any more."""
+        parcel.open(workflow.now())
+        self.state.tell(f"opened:{parcel.id}", workflow.now(), "opened", **self._where(parcel))
 
     async def _give_reserved_back(self) -> None:
         """The buyer has not been heard of: others may have what was set aside; the order may still be paid."""
@@ -316,6 +320,9 @@ class OrderWorkflow(OrderRequests):
                 state.holds = [each for each in state.holds if each.kind is not HoldKind.REVIEW]
             case _ if action is Action.EXPEDITE:
                 state.order = state.order.model_copy(update={"priority": URGENT})
+                for each in state.active:
+                    if each.status is FulfillmentStatus.SCHEDULED:
+                        self._open(each)
         return YES
 
     async def _modify(self, request: Modify) -> Answer:

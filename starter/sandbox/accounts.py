@@ -50,7 +50,7 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
     for name, (path, known) in CARRIERS.items():
         given = {**known, "push_secret": secrets.token_urlsafe(24)}
         await _keep(connection, Lane.CARRIER, name, "default", f"{sandbox_url}/{path}", given, {})
-    for code in (each.code for each in catalogue.WAREHOUSES):
+    for code in (each.code for each in (*catalogue.WAREHOUSES, catalogue.SUPPLIER)):
         url = f"{sandbox_url}/warehouse/{code}"
         await _keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})
 

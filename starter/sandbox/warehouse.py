@@ -63,9 +63,19 @@ class Job(BaseModel):
     state: str = "submitted"
 
 
+class Rejection(Strict):
+    """What matches is rejected by this warehouse, with what it found amiss."""
+
+    warehouse: str
+    match: str
+    reason: str = ""
+    shortfalls: list[dict[str, Any]] = []
+
+
 router = APIRouter()
 _jobs: dict[str, Job] = {}
 _holds: list[Hold] = []
+_rejections: list[Rejection] = []
 _config: Config | None = None
 
 
@@ -94,6 +104,12 @@ async def hold(hold: Hold) -> Hold:
 async def let_go() -> None:
     """What was held so far stays until it is told to ship."""
     _holds.clear()
+
+
+@router.post("/_control/reject", status_code=201)
+async def reject(rejection: Rejection) -> Rejection:
+    _rejections.append(rejection)
+    return rejection
 
 
 @router.post("/_control/ship")
@@ -164,6 +180,11 @@ async def _authentic(request: Request) -> Any:
 
 async def _work_off(client: httpx.AsyncClient, job: Job, held: bool) -> None:
     assert _config is not None  # noqa: S101
+    for each in _rejections:
+        if each.warehouse == job.warehouse and each.match in job.fulfillment_id:
+            job.state = "rejected"
+            _tell(client, job, reason=each.reason, shortfalls=each.shortfalls)
+            return
     for state in ("accepted", "picked"):
         await asyncio.sleep(_config.delay)
         if job.state in ("recalled", "shipped"):
@@ -182,7 +203,7 @@ def _ship(client: httpx.AsyncClient, job: Job) -> None:
         import_module(f"starter.sandbox.carriers.{job.carrier}").parcels.collect(client, job.waybill_no)
 
 
-def _tell(client: httpx.AsyncClient, job: Job, **more: str) -> None:
+def _tell(client: httpx.AsyncClient, job: Job, **more: Any) -> None:
     if _config is None:
         return
     event = {

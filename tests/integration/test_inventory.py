@@ -183,6 +183,7 @@ async def test_split_over_two_warehouses_with_the_plan_kept() -> None:
         "GZ": "plan.chosen",
         "BJ": "plan.lacks",
         "CD": "plan.lacks",
+        "FAC": "plan.lacks",
     }
 
 

@@ -304,6 +304,17 @@ async def test_a_suppliers_feed_is_what_it_can_still_send() -> None:
             await inventory.feed(connection, "SH", {"A001": 1}, "4", "x")
 
 
+async def test_who_waits_is_not_woken_by_what_lies_where_nobody_delivers_from() -> None:
+    async with transaction() as connection:
+        store = Location(code="LS", name="Lhasa", kind=LocationKind.STORE, province="西藏", areas=("西藏",))
+        await locations.keep(connection, store)
+    await admitted("1", line(1, "A001", 2))
+    await receive("LS", "A001", 5)
+    assert await woken() == []
+    await receive("GZ", "A001", 2)
+    assert await woken() == ["1"]
+
+
 # By date
 
 

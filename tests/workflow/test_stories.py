@@ -13,6 +13,7 @@ from models.order import HoldKind, OrderStatus, Policy
 from models.requests import (
     Approve,
     Cancel,
+    Expedite,
     HoldRequest,
     Modify,
     Note,
@@ -384,8 +385,11 @@ async def test_what_is_sold_ahead_waits_for_its_day_and_can_be_cancelled_until_t
         await lives.start(an_order("42", line(1, "A002"))),
         await lives.start(an_order("43", line(1, "A002"))),
     )
-    for each in (kept, dropped):
+    early = await lives.start(an_order("46", line(1, "A002")))
+    for each in (kept, dropped, early):
         await each.until(OrderStatus.ALLOCATED, next_step="wait")
+    assert (await early.ask("expedite", Expedite(request_id="e"))).accepted
+    assert await early.deliver() is OrderStatus.COMPLETED
     assert (await dropped.ask("cancel", Cancel(request_id="c"))).accepted
     assert await dropped.end() is OrderStatus.CANCELLED
     await lives.skip(days=21)

@@ -35,6 +35,7 @@ _ADDED: tuple[tuple[str, str, Any, str | None], ...] = (
     ('stock_levels', 'unavailable', sa.Integer(), '0'),
     ('movements', 'unavailable', sa.Integer(), '0'),
     ('stock_waits', 'campaign', sa.String(), None),
+    ('stock_waits', 'province', sa.String(), "''"),
     ('stock_waits', 'instead', postgresql.JSONB(astext_type=sa.Text()), "'[]'"),
     ('fulfillments', 'ship_from', sa.DateTime(timezone=True), None),
 )
