@@ -142,7 +142,8 @@ class OrderWorkflow(OrderRequests):
             if waybill := await self._attempt(hands.book_waybill, parcel, HoldKind.BOOKING):
                 parcel.carrier, parcel.waybill_no = waybill.carrier, waybill.waybill_no
         while parcel.request_status is RequestStatus.UNSUBMITTED:
-            if request_status := await self._attempt(hands.release_to_warehouse, parcel, HoldKind.WAREHOUSE):
+            request_status = await self._attempt(hands.release_to_warehouse, parcel, HoldKind.WAREHOUSE)
+            if request_status and parcel.request_status is RequestStatus.UNSUBMITTED:  # no event has overtaken it
                 parcel.request_status = request_status
         self._stop_if_withdrawn(parcel)
         workflow.set_current_details(details(self.state))

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,33 @@ import httpx
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import accounts, inventory
+from activities import accounts, inventory, locations
 from activities.access import create_key
 from activities.database import dispose, transaction
 from models.access import Scope
+from models.base import CHINA
 from models.i18n import t
 from models.intake import Lane
 from models.order import OrderStatus
 from models.settings import settings
+from models.stock import Audience, LocationKind, SkuRow
 from starter import catalogue
 from starter.demo.checks import Check, all_checks, statuses
-from starter.demo.stories import ONLY_BEIJING, ONLY_CHENGDU, SHOPS, SHORT_SKUS, STORIES, clean
+from starter.demo.stories import (
+    DROP_SHIPPED,
+    FENCE,
+    FENCED_SKUS,
+    ONLY_BEIJING,
+    ONLY_CHENGDU,
+    PRESALE,
+    SHOPS,
+    SHORT_SKUS,
+    STORIES,
+    clean,
+)
 from starter.demo.world import World, people
 from starter.sandbox.accounts import CARRIERS, open_accounts
 from starter.up import Stack, wait_for_signal
@@ -34,9 +50,19 @@ from workers.embedded.process import free_port
 from workers.schedules import schedule_shops
 
 ORDERS = 220
+OPENING = 500
+"""What lies where of each SKU before the day begins."""
+OWN_SITE = Audience(shops=("own:web",))
 EACH_STORY = 5
 AT_ONCE = 50
-_ALONE: dict[str, tuple[str, ...]] = {ONLY_BEIJING: ("BJ",), ONLY_CHENGDU: ("CD",), **dict.fromkeys(SHORT_SKUS, ())}
+_ALONE: dict[str, tuple[str, ...]] = {
+    ONLY_BEIJING: ("BJ",),
+    ONLY_CHENGDU: ("CD",),
+    DROP_SHIPPED: (),
+    **dict.fromkeys(SHORT_SKUS, ()),
+    **dict.fromkeys(FENCED_SKUS, ("SH",)),
+}
+"""What does not lie everywhere."""
 
 
 class Telling:
@@ -143,7 +169,11 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await open_accounts(connection, sandbox, SHOPS)
         for sku in catalogue.STOCKED:
             for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
-                await inventory.receive(connection, warehouse, sku, 500, f"opening:{warehouse}:{sku}", "demo")
+                await inventory.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
+        await _fence(connection)
+        await inventory.feed(connection, catalogue.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo")
+        presale = update(SkuRow).where(SkuRow.sku == PRESALE)  # type: ignore[arg-type]
+        await connection.execute(presale.values(presale_on=datetime.now(CHINA).date() + timedelta(days=30)))
     keys = {
         "staff": await create_key("demo-staff", [Scope.STAFF, Scope.WAREHOUSE]),
         "till": await create_key("demo-till", [Scope.POS]),
@@ -157,6 +187,16 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         told = {"push_url": f"{stack.api_url}/carriers/{carrier}/default/push/{secret}", "way": {"delay": 0.1}}
         (await client.post(f"{sandbox}/{carrier}/_control/config", json=told)).raise_for_status()
     return World(client, stack.api_url, sandbox, keys["staff"], keys["till"], people(40))
+
+
+async def _fence(connection: AsyncConnection) -> None:
+    """All there is of some SKUs is kept for the own site."""
+    kept = locations.Location(
+        code=FENCE, name="Own site", name_zh="自营专享仓", kind=LocationKind.VIRTUAL, parent="SH", audience=OWN_SITE
+    )
+    await locations.keep(connection, kept)
+    for sku in FENCED_SKUS:
+        await inventory.fence(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
 
 
 async def _tell_all(world: World, telling: Telling) -> None:

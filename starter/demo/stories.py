@@ -13,12 +13,21 @@ SHORT_SKUS = ("A012", "C012", "D012", "E010", "F008")
 ONLY_BEIJING, ONLY_CHENGDU = "F006", "F007"
 """Each lies in one warehouse alone: together they must be split."""
 BUNDLE = "K001"
+FENCED_SKUS = ("A009", "B010", "C011", "D008", "E007")
+"""All there is of these is kept for the own site."""
+FENCE = "SH@web"
+"""The virtual warehouse that keeps them."""
+DROP_SHIPPED = "F005"
+"""Lies at the supplier alone."""
+PRESALE = "P001"
+AMISS_SKUS = ("A007", "B009", "C008", "D011", "E008")
+"""What the warehouse at Shanghai will not find."""
 
 WEB, GRACE, LATE = "web", "grace", "late"
 SHOPS = [
     Shop(channel="taobao", name="flagship", settings={"poll_seconds": 3}),
     Shop(channel="shopify", name="global"),
-    Shop(channel="shopify", name="unpaid", settings={"policy": {"payment": 5}}),
+    Shop(channel="shopify", name="unpaid", settings={"policy": {"payment": 5, "reserve": "placed"}}),
     Shop(channel="own", name=WEB),
     Shop(channel="own", name=GRACE, settings={"policy": {"grace": 10}}),
     Shop(channel="own", name=LATE, settings={"policy": {"movement": 4}}),
@@ -26,7 +35,7 @@ SHOPS = [
 ]
 SOURCES = (("taobao", "flagship"), ("shopify", "global"), ("own", WEB), ("pos", "counter"))
 _COMMON = cycle(("A001", "A004", "B001", "B006", "C002", "C005", "D001", "D004", "E001", "E004", "F001", "F004"))
-_short = cycle(SHORT_SKUS)
+_short, _fenced, _amiss = cycle(SHORT_SKUS), cycle(FENCED_SKUS), cycle(AMISS_SKUS)
 
 Story = Callable[[World], Awaitable[OrderStatus]]
 
@@ -52,6 +61,50 @@ async def split(world: World) -> OrderStatus:
     end = await world.until(sale, OrderStatus.COMPLETED)
     parcels = (await world.order(sale))["fulfillments"]
     demand({each["warehouse"] for each in parcels} == {"BJ", "CD"}, "not two parcels")
+    return end
+
+
+async def fenced_off(world: World) -> OrderStatus:
+    """Others wait while the own site sells; what it gives back goes to who waits."""
+    sku = next(_fenced)
+    other = await world.place("shopify", "global", sku)
+    await world.until(other, OrderStatus.AWAITING_STOCK)
+    ours = await world.place("own", WEB, sku)
+    await world.until(ours, OrderStatus.COMPLETED)
+    await world.post("/stock/fence", {"warehouse": FENCE, "sku": sku, "quantity": -1})
+    return await world.until(other, OrderStatus.COMPLETED)
+
+
+async def drop_shipped(world: World) -> OrderStatus:
+    sale = await world.place("own", WEB, DROP_SHIPPED)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    (parcel,) = (await world.order(sale))["fulfillments"]
+    demand(parcel["warehouse"] == "FAC", f"it left from {parcel['warehouse']}")
+    return end
+
+
+async def sold_ahead(world: World) -> OrderStatus:
+    """It waits for its day, until the merchant says that it need not."""
+    sale = await world.place("shopify", "global", PRESALE, price="399")
+    await world.until(sale, OrderStatus.ALLOCATED)
+    (parcel,) = (await world.order(sale))["fulfillments"]
+    demand(parcel["status"] == "scheduled", f"it is {parcel['status']}")
+    status, answer = await world.ask(sale, "expedite")
+    demand(status == 200, answer)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def not_found(world: World) -> OrderStatus:
+    """The warehouse does not find it: the books are put right, and another sends it."""
+    sku = next(_amiss)
+    sale = await world.sell("own", WEB, sku, recipient=world.somebody("上海市"))
+    await world.reject(sale, "SH", sku)
+    await world.deliver(sale)
+    end = await world.until(sale, OrderStatus.COMPLETED)
+    sent = [each for each in (await world.order(sale))["fulfillments"] if each["status"] != "cancelled"]
+    demand([each["warehouse"] for each in sent] != ["SH"], "it left from where it is not")
+    left = next(each for each in await world.get("/stock", sku=sku, warehouse="SH"))
+    demand(left["on_hand"] == 0, f"{left['on_hand']} are still in the books")
     return end
 
 
@@ -193,6 +246,10 @@ async def refused_by_buyer(world: World) -> OrderStatus:
 STORIES: dict[str, tuple[Story, OrderStatus]] = {
     "bundle": (bundle, OrderStatus.COMPLETED),
     "split": (split, OrderStatus.COMPLETED),
+    "fenced_off": (fenced_off, OrderStatus.COMPLETED),
+    "drop_shipped": (drop_shipped, OrderStatus.COMPLETED),
+    "sold_ahead": (sold_ahead, OrderStatus.COMPLETED),
+    "not_found": (not_found, OrderStatus.COMPLETED),
     "unpaid_then_paid": (unpaid_then_paid, OrderStatus.COMPLETED),
     "unpaid_then_expired": (unpaid_then_expired, OrderStatus.CANCELLED),
     "held_and_approved": (held_and_approved, OrderStatus.COMPLETED),

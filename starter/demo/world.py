@@ -79,7 +79,7 @@ class World:
         self, channel: str, shop: str, *skus: str, quantity: int = 1, price: str = "59", **sale: Any
     ) -> Sale:
         """A buyer buys; the channel knows, we do not yet."""
-        person = self.people[len(self.sales) % len(self.people)]
+        person = sale.pop("recipient", None) or self.people[len(self.sales) % len(self.people)]
         told = {
             "lines": [{"sku": sku, "quantity": quantity, "price": price} for sku in skus],
             "recipient": person,
@@ -90,6 +90,10 @@ class World:
         answer = await self._twin("POST", f"/{channel}/_control/shops/{shop}/orders", told)
         sold.order_no = answer["order_no"]
         return sold
+
+    def somebody(self, province: str) -> dict[str, str]:
+        """Who lives there."""
+        return next(each for each in self.people if each["province"] == province)
 
     async def deliver(self, sale: Sale, *, copies: int = 1) -> list[int]:
         """The channel's webhook, so many copies at once. Taobao has none: it waits to be asked."""
@@ -139,6 +143,12 @@ class World:
     async def keep_in_warehouse(self, sale: Sale) -> None:
         """The warehouse does not ship it until it is told to."""
         await self._twin("POST", "/warehouse/_control/hold", {"match": sale.order_id})
+
+    async def reject(self, sale: Sale, warehouse: str, sku: str) -> None:
+        """This warehouse will not find a SKU of the order."""
+        missing = [{"sku": sku, "kind": "not_found"}]
+        told = {"warehouse": warehouse, "match": sale.order_no, "reason": "not found", "shortfalls": missing}
+        await self._twin("POST", "/warehouse/_control/reject", told)
 
     async def twin(self, path: str) -> Any:
         return await self._twin("GET", path)
