@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning
+from activities import database, fulfillment, http, order, polling, replanning, transfers
 from models.settings import settings
 from workers.client import connect
 from workers.schedules import schedule_polls
@@ -18,11 +18,12 @@ from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
+from workflows.transfer import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow)
+WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, TransferWorkflow)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -41,6 +42,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.confirm_shipment,
     polling.pull_orders,
     replanning.orders_to_leave,
+    transfers.keep,
 )
 
 
