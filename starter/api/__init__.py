@@ -14,7 +14,20 @@ from activities import http
 from activities.database import dispose
 from models.settings import settings
 from starter import dispatcher
-from starter.api import alerts, codec, health, intake, locations, orders, plan, problems, stock, warehouses, webhooks
+from starter.api import (
+    alerts,
+    codec,
+    health,
+    intake,
+    locations,
+    orders,
+    plan,
+    problems,
+    stock,
+    transfers,
+    warehouses,
+    webhooks,
+)
 from starter.logs import place
 from workers.client import HASTY, connect
 
@@ -75,7 +88,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
     )
     problems.install(app)
-    for door in (webhooks, orders, plan, stock, locations, warehouses, intake, alerts, codec, health):
+    for door in (webhooks, orders, plan, stock, transfers, locations, warehouses, intake, alerts, codec, health):
         app.include_router(door.router, responses=problems.DOCUMENTED)
     app.add_middleware(_Log)
     app.add_middleware(
