@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from secrets import token_hex
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
@@ -10,7 +10,6 @@ from pydantic import JsonValue
 
 from models.base import CHINA
 from models.i18n import t
-from models.transfer import TransferStatus, Unreceived
 from starter.cli import show
 from starter.cli.door import Door, Json, Lang, Refusal, Say
 
@@ -24,7 +23,7 @@ Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
 
 @app.command("list", help=t("cli.help.transfers.list"))
 def list_transfers(
-    status: Annotated[TransferStatus | None, typer.Option()] = None, as_json: Json = False, lang: Lang = None
+    status: Annotated[str | None, typer.Option()] = None, as_json: Json = False, lang: Lang = None
 ) -> None:
     door = Door(lang, as_json)
     door.show(door.get("/transfers", status=status), _transfers)
@@ -85,7 +84,7 @@ def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: L
 @app.command(help=t("cli.help.transfers.cancel"))
 def cancel(
     transfer: Named,
-    how: Annotated[Unreceived | None, typer.Option(help=t("cli.help.transfers.how"))] = None,
+    how: Annotated[Literal["return", "write_off"] | None, typer.Option(help=t("cli.help.transfers.how"))] = None,
     reason: Reason = "",
     as_json: Json = False,
     lang: Lang = None,

@@ -5,9 +5,11 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import Replayer
 
 from activities import inventory, locations, transfers
 from activities.database import transaction
@@ -21,6 +23,7 @@ from models.transfer import CancelTransfer, Receive, Ship, Transfer, TransferLin
 from tests.unit.orders import an_order, line
 from tests.workflow.life import Lives, request_id
 from workers.client import ask_workflow
+from workers.main import worker
 from workflows.transfer import TransferWorkflow
 
 _numbers = count(1)
@@ -92,7 +95,7 @@ async def begin(lives: Lives, days: int = 3, **goods: int) -> Moved:
         proposed_by="planner",
         proposed_at=now,
     )
-    handle = await lives.client.start_workflow(
+    handle: Any = await lives.client.start_workflow(
         TransferWorkflow.run, transfer, id=transfer.id, task_queue=settings().task_queue
     )
     moved = Moved(lives, handle)
@@ -125,6 +128,25 @@ async def test_goods_move_from_one_place_to_the_other(lives: Lives) -> None:
     row = await moved.row()
     assert (row.status, row.approved_by, row.proposed_by) == ("received", "boss", "planner")
     assert row.lines[0] == {"sku": "A001", "quantity": 6, "shipped": 6, "received": 6, "returned": 0, "lost": 0}
+    replayer = Replayer(workflows=[TransferWorkflow], data_converter=lives.client.data_converter)
+    await replayer.replay_workflow(await moved.handle.fetch_history())
+
+
+async def test_a_long_history_goes_on_in_a_new_one(restless: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.transfer.HISTORY_LIMIT", 20)
+    async with worker(restless.client):
+        moved = await begin(restless)
+        first = (await moved.handle.describe()).run_id
+        for verb, wish in (("approve", Approve(request_id="one")), ("ship", Ship(request_id="two"))):
+            assert await moved.ask(verb, wish) == YES
+        for number in range(5):
+            wish = Receive(request_id=f"part {number}", goods={"A001": 1})
+            assert [await moved.ask("receive", wish) for _ in range(2)] == [YES, YES]
+        assert (await moved.handle.describe()).run_id != first
+        assert await moved.ask("ship", Ship(request_id="two")) == YES
+        assert await moved.stock("GZ") == (15, 0, 1)
+        assert await moved.receive() == YES
+        assert await moved.handle.result() == TransferStatus.RECEIVED
 
 
 async def test_a_request_that_comes_twice_changes_nothing(lives: Lives) -> None:
