@@ -1,37 +1,43 @@
-"""Allocation: which warehouses send what.
-
-One rule, in the order a merchant would say it: the fewest parcels, then the nearest, then the warehouses' rank.
-``plan`` is pure; ``allocate_orders`` runs it under the locks of the levels it reads.
-"""
+"""Allocation: what each order is given, planned and entered under the locks of the levels it reads."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from itertools import combinations
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Select, String, bindparam, delete, func, select, text, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    String,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from activities import inventory, projection
 from activities.errors import unavailable
-from models.address import remoteness
-from models.allocation import Allocation, Candidate, Load, Plan, Site
+from activities.planning import Problem, plan
+from activities.routing import Routing, routing
+from models.allocation import Allocation, Facts, Item, Load, Objective, Plan, Site
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
 from models.order import ChannelOrder, OrderLine, Policy
-from models.stock import Buyer, Fence, LocationKind, Move, MovementKind, Reservation, Shelves, Shortage
+from models.stock import Buyer, Fence, LocationKind, Move, MovementKind, Reservation, Shelves
 
 _tables = SQLModel.metadata.tables
 _orders, _fulfillments, _waits = _tables["orders"], _tables["fulfillments"], _tables["stock_waits"]
 _skus, _bundles, _substitutes = _tables["skus"], _tables["bundles"], _tables["substitutes"]
 _warehouses, _kept = _tables["warehouses"], _tables["reservations"]
-
-Stock = Mapping[str, Mapping[str, int]]
-"""What each warehouse can promise: warehouse → SKU → quantity."""
 
 
 def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) -> list[FulfillmentLine]:
@@ -43,69 +49,6 @@ def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) 
     ]
 
 
-def plan(
-    wanted: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
-) -> Plan:
-    """The plan for what is wanted; without ``in_part`` it is all of it or none."""
-    total = _total(wanted)
-    ranked = sorted(
-        (site for site in sites if not site.closed),
-        key=lambda site: (remoteness(site.province, province), site.rank, site.code),
-    )
-    useful = [site.code for site in ranked if any(stock.get(site.code, {}).get(sku, 0) > 0 for sku in total)]
-    there = {sku: sum(max(stock.get(code, {}).get(sku, 0), 0) for code in useful) for sku in total}
-    shortages = tuple(
-        Shortage(sku=sku, quantity=quantity - there[sku]) for sku, quantity in total.items() if there[sku] < quantity
-    )
-    chosen: tuple[str, ...] = ()
-    if not shortages or in_part:
-        chosen = _fewest({sku: min(quantity, there[sku]) for sku, quantity in total.items()}, stock, useful)
-    return Plan(
-        loads=_loads(wanted, stock, chosen),
-        shortages=shortages,
-        candidates=tuple(_candidate(site, site.code in chosen, total, stock, province) for site in sites),
-    )
-
-
-def _fewest(total: Mapping[str, int], stock: Stock, codes: Sequence[str]) -> tuple[str, ...]:
-    """The smallest set of warehouses that has it all; of equal ones, the first in order of preference."""
-    for size in range(1, len(codes) + 1):
-        for group in combinations(codes, size):
-            if all(
-                sum(max(stock[code].get(sku, 0), 0) for code in group if code in stock) >= quantity
-                for sku, quantity in total.items()
-            ):
-                return group
-    return ()
-
-
-def _loads(wanted: Sequence[FulfillmentLine], stock: Stock, chosen: Sequence[str]) -> tuple[Load, ...]:
-    """Fills each line from the first warehouse that can take it whole, else from several in order."""
-    free = {code: dict(stock[code]) for code in chosen}
-    given: dict[str, list[FulfillmentLine]] = defaultdict(list)
-    for line in wanted:
-        left = line.quantity
-        whole = [code for code in chosen if free[code].get(line.sku, 0) >= left]
-        for code in whole[:1] or chosen:
-            part = min(left, max(free[code].get(line.sku, 0), 0))
-            if part:
-                free[code][line.sku] -= part
-                given[code].append(line.model_copy(update={"quantity": part}))
-                left -= part
-    return tuple(Load(warehouse=code, lines=tuple(given[code])) for code in chosen if given[code])
-
-
-def _candidate(site: Site, chosen: bool, total: Mapping[str, int], stock: Stock, province: str) -> Candidate:
-    missing = [sku for sku, quantity in total.items() if stock.get(site.code, {}).get(sku, 0) < quantity]
-    if chosen:
-        reason = "plan.nearest" if remoteness(site.province, province) == 0 else "plan.chosen"
-    elif site.closed:
-        reason = "plan.closed"
-    else:
-        reason = "plan.lacks" if missing else "plan.behind"
-    return Candidate(warehouse=site.code, chosen=chosen, reason=reason, params={"skus": ", ".join(missing)})
-
-
 def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
     """The rows of a query as one JSON column."""
     rows = query.subquery(f"{name}_rows")
@@ -113,21 +56,28 @@ def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
     return found.scalar_subquery().label(name)
 
 
-_PARCEL = ("id", "order_id", "warehouse", "lines", "status", "ship_from")
+_ITEM = ("sku", "presale_on", "weight_kg", "volume_cm3", "needs")
+_PARCEL = ("id", "order_id", "warehouse", "lines", "status", "ship_from", "queue")
 _ours, _sold = bindparam("order_ids", type_=ARRAY(String)), bindparam("skus", type_=ARRAY(String))
 _parts = select(_bundles.c.sku).where(_bundles.c.bundle == func.any(_sold))
+_shipped = union_all(
+    select(func.unnest(_sold)),
+    _parts,
+    select(_substitutes.c.substitute).where((_substitutes.c.sku == func.any(_sold)) | _substitutes.c.sku.in_(_parts)),
+)
+_taken_today = (
+    select(func.count())
+    .where(_fulfillments.c.warehouse == _warehouses.c.code, _fulfillments.c.opened_at >= bindparam("today"))
+    .where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
+    .scalar_subquery()
+)
 _CIRCUMSTANCES = select(
     _together(
         select(*(_fulfillments.c[each] for each in _PARCEL)).where(_fulfillments.c.order_id == func.any(_ours)),
         "fulfillments",
     ),
     _together(select(_bundles).where(_bundles.c.bundle == func.any(_sold)), "bundles"),
-    _together(
-        select(_skus.c.sku, _skus.c.presale_on).where(
-            (_skus.c.sku == func.any(_sold)) | _skus.c.sku.in_(_parts), _skus.c.presale_on.is_not(None)
-        ),
-        "presales",
-    ),
+    _together(select(*(_skus.c[each] for each in _ITEM)).where(_skus.c.sku.in_(_shipped)), "items"),
     _together(
         select(_substitutes)
         .where((_substitutes.c.sku == func.any(_sold)) | _substitutes.c.sku.in_(_parts))
@@ -135,7 +85,10 @@ _CIRCUMSTANCES = select(
         "substitutes",
     ),
     _together(
-        select(*(_warehouses.c[each] for each in Site.model_fields)).where(_warehouses.c.kind != LocationKind.VIRTUAL),
+        select(
+            *(_warehouses.c[each] for each in Site.model_fields if each != "capacity"),
+            (_warehouses.c.capacity - case((_warehouses.c.capacity.is_not(None), _taken_today))).label("capacity"),
+        ).where(_warehouses.c.kind != LocationKind.VIRTUAL),
         "sites",
     ),
     _together(inventory.FENCES, "fences"),
@@ -156,6 +109,8 @@ class Demand(Value):
     at: Moment
     avoided: tuple[str, ...] = ()
     """Warehouses that are not to send it."""
+    asked: tuple[str, ...] = ()
+    """What rules wanted a person to decide, and a person has."""
 
 
 async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]) -> list[Allocation]:
@@ -191,9 +146,11 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
 class _Circumstances:
     """What is known of orders and of the places that may serve them."""
 
+    routing: Routing
     sites: list[Site]
     fences: list[Fence]
     bundles: dict[str, dict[str, int]]
+    items: dict[str, Item]
     presales: dict[str, datetime]
     """When what is sold before it is there may leave."""
     substitutes: dict[str, list[str]]
@@ -202,15 +159,31 @@ class _Circumstances:
     waiting: set[str]
 
 
+async def preview(connection: AsyncConnection, demand: Demand) -> Plan:
+    """The plan that an order would get now, were it new; nothing is locked, and nothing written."""
+    known = await _circumstances(connection, [demand])
+    lines = needs(demand.order.lines, known.bundles)
+    skus = {line.sku for line in lines}
+    skus |= {other for sku in skus for other in known.substitutes.get(sku, ())}
+    return _plan(demand, lines, known, Shelves(await inventory.levels(connection, skus), known.fences))
+
+
 async def _circumstances(connection: AsyncConnection, demands: Sequence[Demand]) -> _Circumstances:
     skus = sorted({line.sku for demand in demands for line in demand.order.lines})
-    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus}
+    day = demands[0].at.astimezone(CHINA).date()
+    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus, "today": _in_china(day)}
     found = (await connection.execute(_CIRCUMSTANCES, asked)).one()
     known = _Circumstances(
+        routing=await routing(connection),
         sites=[Site.model_validate(each) for each in found.sites],
         fences=[Fence.model_validate(each) for each in found.fences],
         bundles=defaultdict(dict),
-        presales={each["sku"]: _in_china(date.fromisoformat(each["presale_on"])) for each in found.presales},
+        items={each["sku"]: Item.model_validate(each) for each in found.items},
+        presales={
+            each["sku"]: _in_china(date.fromisoformat(each["presale_on"]))
+            for each in found.items
+            if each["presale_on"] is not None
+        },
         substitutes=defaultdict(list),
         fulfillments=defaultdict(list),
         reservations=defaultdict(list),
@@ -263,6 +236,9 @@ def _allocate(
     if not lines:
         return Allocation(fulfillments=tuple(active))
     made = _plan(demand, lines, known, shelves)
+    if made.ask is not None:
+        outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
+        return Allocation(fulfillments=tuple(active), ask=made.ask)
     loads = [(load.warehouse, _taken(order.as_buyer, load, shelves)) for load in made.loads]
     outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
     if not order.payable:
@@ -280,11 +256,13 @@ def _allocate(
             warehouse=warehouse,
             lines=part,
             ship_from=day,
+            queue=made.queue,
             status=FulfillmentStatus.SCHEDULED if day else FulfillmentStatus.OPEN,
         )
         for number, (warehouse, part, day) in enumerate(parts, len(before) + 1)
     ]
     outcome.new += [(order.order_id, each, demand.at) for each in new]
+    _occupied(known.sites, made.loads)
     if made.shortages:
         short = {each.sku: each.quantity for each in made.shortages}
         waits = short if policy.ship_in_part else dict(_total(lines))
@@ -296,17 +274,28 @@ def _allocate(
 
 def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves) -> Plan:
     """The plan for what the shelves hold; what is missing everywhere is replaced where the shop allows it."""
-
-    sites = [site.model_copy(update={"closed": site.closed or site.code in demand.avoided}) for site in known.sites]
+    order = demand.order
+    sites = [site.model_copy(update={"closed": True}) if site.code in demand.avoided else site for site in known.sites]
 
     def planned(wanted: Sequence[FulfillmentLine]) -> Plan:
         skus = {line.sku for line in wanted}
-        stock = {
-            site.code: {sku: shelves.promisable(demand.order.as_buyer, site.code, sku) for sku in skus}
-            for site in known.sites
-        }
-        province, in_part = demand.order.recipient.province, demand.policy.ship_in_part
-        return plan(wanted, stock, sites, province, in_part=in_part)
+        return plan(
+            Problem(
+                order=facts(order),
+                wanted=wanted,
+                stock={
+                    site.code: {sku: shelves.promisable(order.as_buyer, site.code, sku) for sku in skus}
+                    for site in sites
+                },
+                sites=sites,
+                now=demand.at,
+                items=known.items,
+                rates=known.routing.rates_to(order.recipient.province),
+                rules=[rule for rule in known.routing.rules if rule.wants not in demand.asked],
+                objective=Objective(criteria=demand.policy.objective),
+                in_part=demand.policy.ship_in_part,
+            )
+        )
 
     made = planned(lines)
     if demand.policy.substitute:
@@ -321,6 +310,30 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstance
                     lines, made = replaced, again
                     break
     return made
+
+
+def facts(order: ChannelOrder) -> Facts:
+    """What planning and its rules look at."""
+    return Facts(
+        province=order.recipient.province,
+        city=order.recipient.city,
+        channel=order.channel,
+        shop=f"{order.channel}:{order.shop}",
+        campaign=order.origin.campaign,
+        carrier=order.carrier,
+        total=order.total,
+        priority=order.priority,
+        placed_at=order.placed_at,
+        promised_by=order.promised_by,
+    )
+
+
+def _occupied(sites: list[Site], loads: Iterable[Load]) -> None:
+    """What has a capacity has less of it."""
+    taken = Counter(load.warehouse for load in loads)
+    for number, site in enumerate(sites):
+        if site.capacity is not None and taken[site.code]:
+            sites[number] = site.model_copy(update={"capacity": site.capacity - taken[site.code]})
 
 
 def _taken(buyer: Buyer, load: Load, shelves: Shelves) -> tuple[FulfillmentLine, ...]:
@@ -405,6 +418,8 @@ def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
         "warehouse": each.warehouse,
         "status": each.status,
         "ship_from": each.ship_from,
+        "queue": each.queue,
+        "opened_at": at,
         "request_status": RequestStatus.UNSUBMITTED,
         "lines": [line.model_dump(mode="json") for line in each.lines],
         "updated_at": at,

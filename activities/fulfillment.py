@@ -143,6 +143,7 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
             recipient=row.recipient.masked(),
             priority=row.priority,
             promised_by=row.promised_by,
+            queue=row.queue,
         ),
     )
     await _write(row, "released", _RELEASED, request_status=status)

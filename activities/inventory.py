@@ -39,6 +39,12 @@ FENCES = (
 )
 """The virtual warehouses in force, as ``Fence``."""
 
+
+async def fences(connection: AsyncConnection) -> list[Fence]:
+    """The virtual warehouses in force."""
+    return [Fence.model_validate(row._mapping) for row in await connection.execute(FENCES)]
+
+
 MOST = 10_000_000
 """The largest quantity of one act: more is a slip of the finger."""
 
@@ -608,9 +614,8 @@ async def wake(connection: AsyncConnection, skus: Collection[str], cause: str) -
         return
     shipping = select(_warehouses.c.code).where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
     places = (await connection.scalars(shipping)).all()
-    fences = [Fence.model_validate(row._mapping) for row in await connection.execute(FENCES)]
     asked = {sku for needs in queue.values() for need in needs for sku in (need.sku, *need.instead)}
-    shelves = Shelves(await levels(connection, asked), fences)
+    shelves = Shelves(await levels(connection, asked), await fences(connection))
     woken = []
     for order_id, needs in sorted(queue.items(), key=lambda item: (item[1][0].priority, item[1][0].since, item[0])):
         if _fill(shelves, _buyer(order_id, needs[0]), places, needs):

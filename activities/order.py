@@ -85,6 +85,7 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
             policy=states[index].policy,
             at=decisions[index].at,
             avoided=tuple(states[index].avoided),
+            asked=tuple(states[index].asked),
         )
         for index in ready
     ]

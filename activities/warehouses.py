@@ -39,6 +39,8 @@ class Submission(Value):
     recipient: Recipient
     priority: int
     promised_by: Moment | None = None
+    queue: str | None = None
+    """The line of work it is to join there, where the merchant's rules say so."""
 
 
 class _Answer(Value):

@@ -1,28 +1,275 @@
-"""What an allocation decided, and why."""
+"""What an allocation weighs, what it decided, and why."""
 
-from pydantic import JsonValue
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, time
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal
 
-from models.base import Value
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
+from sqlalchemy import Column, Numeric
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
+from models.order import NORMAL, OBJECTIVE, Criterion
 from models.stock import Shortage
+
+Kilograms = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=3)]
+Price = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=4)]
+"""Tariffs may be finer than a cent."""
 
 
 class Site(Value):
-    """A place that may ship: what the planner knows of it."""
+    """A location that may ship: what the planner knows of it."""
 
     code: str
+    kind: Literal["warehouse", "store", "supplier"] = "warehouse"
     province: str
     rank: int = 100
     closed: bool = False
+    lead_days: Annotated[int, Field(ge=0)] = 0
+    """Days before goods leave, such as a supplier's."""
+    capacity: int | None = None
+    """Fulfillment orders it can still take today."""
+    cutoff: time | None = None
+    """Orders after this time of day in China leave a day later."""
+    areas: tuple[str, ...] = ()
+    """Provinces it delivers to; none named, all."""
+    abilities: frozenset[str] = frozenset()
+    """Such as ``cold_chain`` and ``dangerous_goods``."""
+    max_kg: Kilograms | None = None
+    """The heaviest single piece it can send."""
+    handling: Price = Decimal(0)
+    """Cost of one parcel."""
+
+    def delivers_to(self, province: str) -> bool:
+        return not self.areas or any(province[:2] == each[:2] for each in self.areas)
+
+    def leaves_in(self, now: datetime) -> int:
+        """Days until goods ordered now leave."""
+        late = self.cutoff is not None and now.astimezone(CHINA).time() > self.cutoff
+        return self.lead_days + late
+
+
+class Item(Value):
+    """What one piece of a SKU asks of who sends it."""
+
+    weight_kg: Kilograms = Decimal(0)
+    volume_cm3: Annotated[int, Field(ge=0)] = 0
+    needs: tuple[str, ...] = ()
+    """Abilities, such as ``cold_chain``."""
+
+    @property
+    def grams(self) -> int:
+        return int(self.weight_kg * 1000)
+
+
+class Rate(Value):
+    """A row of a carrier's tariff: the first kilograms, then each further one begun."""
+
+    carrier: str
+    origin: str = ""
+    """Province; empty, any."""
+    destination: str = ""
+    """Province; empty, any."""
+    first_kg: Kilograms = Decimal(1)
+    first_price: Price
+    further_kg: Annotated[Kilograms, Field(gt=0)] = Decimal(1)
+    further_price: Price = Decimal(0)
+    volume_divisor: Annotated[int, Field(ge=0)] = 0
+    """Cubic centimetres that are charged as one kilogram; 0, volume is not charged."""
+    days: Annotated[int, Field(ge=0)] = 0
+    surcharge: Price = Decimal(0)
+
+    def serves(self, origin: str, destination: str) -> bool:
+        return self.origin[:2] in ("", origin[:2]) and self.destination[:2] in ("", destination[:2])
+
+    @property
+    def specificity(self) -> tuple[int, bool]:
+        """The more provinces are named, the more specific; the destination before the origin."""
+        return bool(self.origin) + bool(self.destination), bool(self.destination)
+
+    def steps(self, weight_kg: Decimal, volume_cm3: int = 0) -> int:
+        """The further kilograms begun by a parcel, by the greater of its weight and its volume."""
+        charged = max(weight_kg, Decimal(volume_cm3) / self.volume_divisor) if self.volume_divisor else weight_kg
+        whole, rest = divmod(max(charged - self.first_kg, Decimal(0)), self.further_kg)
+        return int(whole) + bool(rest)
+
+    def price(self, weight_kg: Decimal, volume_cm3: int = 0) -> Decimal:
+        return self.first_price + self.steps(weight_kg, volume_cm3) * self.further_price + self.surcharge
+
+
+def offers(rates: Iterable[Rate], origin: str, destination: str) -> list[Rate]:
+    """Of each carrier that goes from one province to the other, its most specific rows."""
+    found: dict[str, list[Rate]] = defaultdict(list)
+    for rate in rates:
+        if rate.serves(origin, destination):
+            found[rate.carrier].append(rate)
+    return [
+        rate
+        for rows in found.values()
+        for best in [max(row.specificity for row in rows)]
+        for rate in rows
+        if rate.specificity == best
+    ]
+
+
+def freight(
+    rates: Iterable[Rate], origin: str, destination: str, weight_kg: Decimal, volume_cm3: int = 0
+) -> tuple[str, Decimal, int] | None:
+    """The cheapest carrier for a parcel, what it takes, and its days; ``None`` where none goes."""
+    found = (
+        (rate.carrier, rate.price(weight_kg, volume_cm3), rate.days) for rate in offers(rates, origin, destination)
+    )
+    return min(found, key=lambda each: (each[1], each[2], each[0]), default=None)
+
+
+class Objective(Value):
+    """What makes one plan better than another: each criterion only decides between equals of those before it.
+
+    on_time: parcels that miss the promised day; lowest_cost: freight and handling; nearest: the sum of how remote the
+    senders are; balance: the shares, in millionths, of the senders' stock that are taken.
+    """
+
+    criteria: tuple[Criterion, ...] = OBJECTIVE
+
+    @model_validator(mode="after")
+    def _criteria_are_distinct(self) -> "Objective":
+        if len(set(self.criteria)) != len(self.criteria):
+            raise ValueError("criteria: each at most once")
+        return self
+
+
+class Facts(Value):
+    """What planning and its rules look at of an order."""
+
+    province: str = ""
+    city: str = ""
+    channel: str = ""
+    shop: str = ""
+    campaign: str = ""
+    carrier: str | None = None
+    """The only carrier that buyer or channel accept."""
+    total: Decimal = Decimal(0)
+    priority: int = NORMAL
+    placed_at: Moment | None = None
+    promised_by: Moment | None = None
+
+
+Scalar = str | int | Decimal
+Scalars = Scalar | tuple[Scalar, ...]
+Fact = Literal[
+    "channel", "shop", "province", "city", "campaign", "total", "priority", "placed_hour",
+    "lines", "quantity", "weight_kg", "sku", "any_sku",
+]  # fmt: skip
+
+
+NUMBERS = frozenset({"total", "priority", "placed_hour", "lines", "quantity", "weight_kg"})
+"""The facts that are numbers; all others are texts."""
+
+
+class Condition(Value):
+    """One comparison of a rule. ``sku`` asks it of every SKU wanted, ``any_sku`` of at least one."""
+
+    field: Fact
+    op: Literal["eq", "ne", "in", "not_in", "gte", "lte"]
+    value: Scalars
+
+    @field_validator("value")
+    @classmethod
+    def _of_the_fields_kind(cls, value: Scalars, info: ValidationInfo) -> Scalars:
+        kind = Decimal if info.data.get("field") in NUMBERS else str
+        try:
+            return tuple(kind(each) for each in value) if isinstance(value, tuple) else kind(value)
+        except InvalidOperation:
+            raise ValueError("not a number") from None
+
+    @model_validator(mode="after")
+    def _op_fits(self) -> "Condition":
+        if isinstance(self.value, tuple) != (self.op in ("in", "not_in")):
+            raise ValueError(f"value: {self.op} takes {'a list' if self.op in ('in', 'not_in') else 'one value'}")
+        if self.op in ("gte", "lte") and self.field not in NUMBERS:
+            raise ValueError(f"op: {self.field} is not a number")
+        return self
+
+
+class Prefer(Value):
+    """As few parcels as can be from elsewhere, before any other criterion."""
+
+    do: Literal["prefer"] = "prefer"
+    locations: tuple[str, ...]
+
+
+class Exclude(Value):
+    do: Literal["exclude"] = "exclude"
+    locations: tuple[str, ...]
+
+
+class Split(Value):
+    """Never: one parcel or none. Allow: several, together all that is wanted. In part: also what is there alone."""
+
+    do: Literal["split"] = "split"
+    split: Literal["never", "allow", "in_part"]
+
+
+class Queue(Value):
+    do: Literal["queue"] = "queue"
+    name: str
+
+
+class Ask(Value):
+    """A person decides."""
+
+    do: Literal["ask"] = "ask"
+    reason: str
+
+
+Action = Annotated[Prefer | Exclude | Split | Queue | Ask, Field(discriminator="do")]
+
+
+class Rule(Value):
+    """A merchant's say in planning. Rules apply in the order of their numbers, later ones over earlier ones."""
+
+    number: int
+    name: str
+    shops: tuple[str, ...] = ()
+    """``channel:shop``; none named, all."""
+    campaigns: tuple[str, ...] = ()
+    """None named, any and none."""
+    active: bool = True
+    condition: tuple[Condition, ...] = ()
+    """All must hold."""
+    action: Action
+
+    @property
+    def wants(self) -> str | None:
+        """What it wants a person to decide."""
+        return self.action.reason if isinstance(self.action, Ask) else None
+
+
+class Offer(Value):
+    """What a parcel from one site would take, and when it would come."""
+
+    carrier: str = ""
+    freight: Decimal = Decimal(0)
+    handling: Decimal = Decimal(0)
+    days: int = 0
+    late: bool = False
+    """It would miss the promised day."""
 
 
 class Candidate(Value):
-    """What spoke for or against one site, as a message key with its parameters."""
+    """What spoke for or against one site, as a message key with its parameters, and what it would take."""
 
     warehouse: str
     chosen: bool
     reason: str
     params: dict[str, JsonValue] = {}
+    offer: Offer | None = None
+    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: ruled out."""
 
 
 class Load(Value):
@@ -32,12 +279,35 @@ class Load(Value):
     lines: tuple[FulfillmentLine, ...]
 
 
+class Measure(Value):
+    """What a plan comes to by one criterion."""
+
+    criterion: Criterion
+    value: Decimal
+
+
+class Applied(Value):
+    """A rule that applied, as it was then."""
+
+    number: int
+    name: str
+    action: Action
+
+
 class Plan(Value):
     """Which warehouse sends what, what is missing, and why so; kept with the order and shown to staff."""
 
     loads: tuple[Load, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     candidates: tuple[Candidate, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    """In the order of the objective."""
+    rules: tuple[Applied, ...] = ()
+    queue: str | None = None
+    ask: str | None = None
+    """Why a person must decide, by a rule."""
+    exact: bool = True
+    """No plan is better; else, none was found in the time there is."""
 
 
 class Allocation(Value):
@@ -46,3 +316,36 @@ class Allocation(Value):
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
+    ask: str | None = None
+    """Nothing was allocated: a rule wants a person to decide this."""
+
+
+class RuleRow(SQLModel, table=True):
+    """A ``Rule``."""
+
+    __tablename__ = "routing_rules"
+
+    number: int = Col(primary_key=True)
+    name: str
+    shops: list[str] = Col(sa_column=Column(JSONB, nullable=False))
+    campaigns: list[str] = Col(sa_column=Column(JSONB, nullable=False))
+    active: bool = True
+    condition: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    action: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
+
+
+class RateRow(SQLModel, table=True):
+    """A ``Rate``."""
+
+    __tablename__ = "rates"
+
+    carrier: str = Col(primary_key=True)
+    origin: str = Col(primary_key=True)
+    destination: str = Col(primary_key=True)
+    first_kg: Decimal = Col(sa_column=Column(Numeric(10, 3), nullable=False))
+    first_price: Decimal = Col(sa_column=Column(Numeric(12, 4), nullable=False))
+    further_kg: Decimal = Col(sa_column=Column(Numeric(10, 3), nullable=False))
+    further_price: Decimal = Col(sa_column=Column(Numeric(12, 4), nullable=False))
+    volume_divisor: int = 0
+    days: int = 0
+    surcharge: Decimal = Col(sa_column=Column(Numeric(12, 4), nullable=False))

@@ -130,6 +130,8 @@ class Fulfillment(Record):
     """Its goods were taken off the stock."""
     ship_from: Moment | None = None
     """Scheduled: it is booked and handed over no earlier than this."""
+    queue: str | None = None
+    """The line of work that it joins at its warehouse."""
     opened_at: Moment | None = None
     moved_at: Moment | None = None
     """The newest sign of life known to the workflow: shipping, then scans."""
@@ -244,7 +246,11 @@ class Shipment(Value):
 
 class FulfillmentRow(SQLModel, table=True):
     __tablename__ = "fulfillments"
-    __table_args__ = (Index("fulfillments_by_order", "order_id"), Index("fulfillments_by_waybill", "waybill_no"))
+    __table_args__ = (
+        Index("fulfillments_by_order", "order_id"),
+        Index("fulfillments_by_waybill", "waybill_no"),
+        Index("fulfillments_by_warehouse", "warehouse", "opened_at"),
+    )
 
     id: str = Col(primary_key=True)
     order_id: str = Col(sa_column=Column(String, ForeignKey("orders.id"), nullable=False))
@@ -259,6 +265,8 @@ class FulfillmentRow(SQLModel, table=True):
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
     told_channel: bool = False
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    queue: str | None = None
+    opened_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     updated_at: datetime = Col(sa_type=DateTime(timezone=True))
 

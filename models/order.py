@@ -165,6 +165,12 @@ class Hold(Value):
     by: str = "hengdan"
 
 
+Criterion = Literal["on_time", "fewest_parcels", "lowest_cost", "nearest", "balance"]
+"""What makes one plan better than another."""
+
+OBJECTIVE: tuple[Criterion, ...] = ("on_time", "fewest_parcels", "lowest_cost", "nearest", "balance")
+
+
 class Policy(Value):
     """How long an order may wait for what, in seconds; set per shop."""
 
@@ -182,6 +188,8 @@ class Policy(Value):
     """A total above this is held for review."""
     ship_in_part: bool = False
     """Ship what is there and back-order the rest; what is sold in presale leaves on its own."""
+    objective: tuple[Criterion, ...] = OBJECTIVE
+    """What plans are judged by, each deciding only between equals of those before it."""
     substitute: bool = False
     """What is missing may be replaced by the catalogue's substitutes."""
     reserve: Literal["placed", "paid"] = "paid"

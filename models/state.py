@@ -63,6 +63,8 @@ class Allocated(Value):
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
     """Not paid yet: stock was set aside."""
+    ask: str | None = None
+    """Nothing was planned: a rule wants a person to decide this."""
 
 
 class Admitted(Value):
@@ -93,6 +95,8 @@ class OrderState(Record):
     fulfillments: list[Fulfillment] = Field(default_factory=list)
     avoided: list[str] = Field(default_factory=list)
     """Warehouses that would not send it, or were not to."""
+    asked: list[str] = Field(default_factory=list)
+    """What rules of planning wanted a person to decide: each is asked once."""
     end: End | None = None
     completed: bool = False
     overdue: list[OrderStatus] = Field(default_factory=list)
@@ -258,6 +262,11 @@ class OrderState(Record):
                 where = {"fulfillment": each.short_id, "warehouse": each.warehouse}
                 self.tell(f"allocated:{each.id}", allocated.at, "allocated", **where)
         self.reserve(allocated)
+        if allocated.ask is not None:
+            self.to_plan = True
+            self.asked.append(allocated.ask)
+            self.hold(Hold(kind=HoldKind.REVIEW, reason=allocated.ask, since=allocated.at))
+            return
         if not self.order.payable:
             return
         self.shortages = list(allocated.shortages)

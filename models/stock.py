@@ -377,6 +377,18 @@ class IncomingRow(SQLModel, table=True):
     due: date
 
 
+class ThresholdRow(SQLModel, table=True):
+    """Less available than this calls for a person."""
+
+    __tablename__ = "thresholds"
+    __table_args__ = (CheckConstraint("below > 0", name="threshold_positive"),)
+
+    sku: str = Col(primary_key=True)
+    warehouse: str = Col(primary_key=True)
+    """Empty: of all locations together."""
+    below: int
+
+
 class StocktakeStatus(StrEnum):
     COUNTED = "counted"
     APPROVED = "approved"

@@ -10,20 +10,29 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning, transfers
+from activities import database, fulfillment, http, order, polling, replanning, stock_sync, thresholds, transfers
 from models.settings import settings
 from workers.client import connect
-from workers.schedules import schedule_polls
+from workers.schedules import schedule_house, schedule_shops
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
+from workflows.stock_sync import StockSyncWorkflow
+from workflows.thresholds import ThresholdsWorkflow
 from workflows.transfer import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, TransferWorkflow)
+WORKFLOWS: Sequence[type] = (
+    OrderWorkflow,
+    ChannelPollWorkflow,
+    ReplanWorkflow,
+    StockSyncWorkflow,
+    ThresholdsWorkflow,
+    TransferWorkflow,
+)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -43,6 +52,8 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     polling.pull_orders,
     replanning.orders_to_leave,
     transfers.keep,
+    stock_sync.watch_stock,
+    thresholds.watch_thresholds,
 )
 
 
@@ -69,7 +80,8 @@ async def run() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     try:
-        await schedule_polls(client)
+        await schedule_house(client)
+        await schedule_shops(client)
         async with worker(client):
             await stop.wait()
     finally:

@@ -1,6 +1,9 @@
-"""The schedules: one for each shop that is to be pulled."""
+"""The schedules: for each shop one to pull its orders and one to tell it of its stock, where its settings ask for
+them; and those of the house."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 from temporalio.client import (
@@ -20,33 +23,60 @@ from activities.database import transaction
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.stock_sync import StockSyncWorkflow
+from workflows.thresholds import ThresholdsWorkflow
 
 POLL_SECONDS = 15 * 60
 """How often a shop is pulled whose ``poll_seconds`` is ``null``."""
+SYNC_SECONDS = 60
+"""How soon a turn of telling a shop of its stock follows one that failed; after one that ended, the next is at once."""
 
 
-async def schedule_polls(client: Client) -> None:
-    """Gives every shop with ``poll_seconds`` in its settings its schedule, and no other. Repeating it is harmless."""
+THRESHOLD_SECONDS = 60
+
+
+async def schedule_house(client: Client) -> None:
+    """What the house does by itself. Repeating it is harmless."""
+    every = timedelta(seconds=THRESHOLD_SECONDS)
+    await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
+
+
+async def schedule_shops(client: Client) -> None:
+    """Gives every shop with ``poll_seconds``, and every one with ``stock`` in its settings, its schedule, and no other.
+
+    Repeating it is harmless.
+    """
     query = select(AccountRow.source, AccountRow.account, AccountRow.settings).where(  # type: ignore[call-overload]
         AccountRow.lane == Lane.CHANNEL
     )
     async with transaction() as connection:
         shops = (await connection.execute(query)).all()
     for source, shop, chosen in shops:
-        name = f"poll:{source}:{shop}"
-        if "poll_seconds" in chosen:
-            await _schedule(client, name, source, shop, float(chosen["poll_seconds"] or POLL_SECONDS))
-        else:
-            await _unschedule(client, name)
+        polled = chosen.get("poll_seconds") or POLL_SECONDS if "poll_seconds" in chosen else None
+        synced = SYNC_SECONDS if "stock" in chosen else None
+        for kind, run, every, overlap in (
+            ("poll", ChannelPollWorkflow.run, polled, ScheduleOverlapPolicy.SKIP),
+            ("stock", StockSyncWorkflow.run, synced, ScheduleOverlapPolicy.BUFFER_ONE),
+        ):
+            name = f"{kind}:{source}:{shop}"
+            if every is None:
+                await _unschedule(client, name)
+            else:
+                await _schedule(client, name, run, [source, shop], timedelta(seconds=float(every)), overlap)
 
 
-async def _schedule(client: Client, name: str, source: str, shop: str, seconds: float) -> None:
+async def _schedule(
+    client: Client,
+    name: str,
+    run: Callable[..., Any],
+    args: list[str],
+    every: timedelta,
+    overlap: ScheduleOverlapPolicy,
+) -> None:
     schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            ChannelPollWorkflow.run, args=[source, shop], id=name, task_queue=settings().task_queue
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=seconds))]),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
+        action=ScheduleActionStartWorkflow(run, args=args, id=name, task_queue=settings().task_queue),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
+        policy=SchedulePolicy(overlap=overlap, catchup_window=timedelta(minutes=1)),
     )
     try:
         await client.create_schedule(name, schedule, trigger_immediately=True)

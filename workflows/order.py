@@ -175,7 +175,7 @@ class OrderWorkflow(OrderRequests):
             self._stop_if_withdrawn(parcel)
             if is_cancelled_exception(error):
                 raise asyncio.CancelledError from error
-            if _type(error) == "rejected":
+            if _code(error) == "rejected":
                 parcel.request_status = RequestStatus.REJECTED
             else:
                 self._hold(kind, _cause(error))
@@ -558,8 +558,9 @@ def _changed(order: ChannelOrder, request: Modify) -> ChannelOrder:
     return order
 
 
-def _type(error: ActivityError) -> str | None:
-    return error.cause.type if isinstance(error.cause, ApplicationError) else None
+def _code(error: ActivityError) -> str:
+    """The other side's own code of its refusal."""
+    return str(error.cause.details[0]) if isinstance(error.cause, ApplicationError) and error.cause.details else ""
 
 
 def _cause(error: ActivityError) -> str:

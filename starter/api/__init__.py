@@ -17,6 +17,7 @@ from starter import dispatcher
 from starter.api import (
     alerts,
     codec,
+    files,
     health,
     intake,
     locations,
@@ -32,6 +33,21 @@ from starter.logs import place
 from workers.client import HASTY, connect
 
 log = structlog.get_logger()
+
+_DOORS = (
+    webhooks,
+    orders,
+    plan,
+    stock,
+    transfers,
+    locations,
+    files,
+    warehouses,
+    intake,
+    alerts,
+    codec,
+    health,
+)
 
 
 @asynccontextmanager
@@ -88,7 +104,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
     )
     problems.install(app)
-    for door in (webhooks, orders, plan, stock, transfers, locations, warehouses, intake, alerts, codec, health):
+    for door in _DOORS:
         app.include_router(door.router, responses=problems.DOCUMENTED)
     app.add_middleware(_Log)
     app.add_middleware(

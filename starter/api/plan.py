@@ -1,18 +1,29 @@
-"""The planner's door: what leaves a warehouse is planned again elsewhere, all of it at once."""
+"""The planner's door: rules and rate tables, what plan an order would get and why, and a warehouse's orders planned
+again elsewhere."""
 
-from typing import Annotated
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, Field
+from sqlalchemy import Row
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import locations, replanning
+from activities import allocation, inventory, lists, locations, replanning, routing
 from activities.database import transaction
+from activities.inventory import NotAllowed
+from models.address import Recipient
+from models.allocation import Plan, Rate, Rule
+from models.base import Moment
+from models.i18n import t
+from models.order import NORMAL, OBJECTIVE, ChannelOrder, Criterion, OrderLine, Policy
+from models.origin import ChannelKind, IntakePath, Origin
 from models.settings import settings
 from starter.api.access import Reader, Staff
-from starter.api.problems import SOON, Problem
+from starter.api.problems import SOON, Problem, lang
 from workflows.replan import ReplanInput, ReplanWorkflow
 
 router = APIRouter(prefix="/plan", tags=["plan"])
@@ -66,6 +77,139 @@ async def progress(warehouse: str, request: Request, visitor: Reader) -> Progres
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise Problem(503, "problem.engine_down", headers=SOON) from None
     return Progress(warehouse=warehouse, running=running, told=told, left=await replanning.left_behind(warehouse))
+
+
+@router.get("/rules", summary="The rules of planning, in the order in which they apply")
+async def rules(visitor: Reader) -> list[Rule]:
+    async with transaction() as connection:
+        return await routing.every_rule(connection)
+
+
+@router.put("/rules/{number}", summary="Set a rule up, or change it")
+async def keep_rule(number: int, body: Rule, visitor: Staff) -> Rule:
+    if body.number != number:
+        raise NotAllowed("number", f"is {body.number}, but {number} is asked to change")
+    async with transaction() as connection:
+        await routing.keep_rules(connection, [body])
+    return body
+
+
+@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
+async def drop_rule(number: int, visitor: Staff) -> None:
+    async with transaction() as connection:
+        if not await routing.drop_rule(connection, number):
+            raise Problem(404, "problem.no_rule", {"number": number})
+
+
+@router.get("/rates", summary="The carriers' rate tables")
+async def rates(visitor: Reader) -> list[Rate]:
+    async with transaction() as connection:
+        return await routing.every_rate(connection)
+
+
+@router.put("/rates/{carrier}", summary="A carrier's whole rate table, in place of the old")
+async def replace_rates(
+    carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], visitor: Staff
+) -> dict[str, int]:
+    if others := {each.carrier for each in body} - {carrier}:
+        raise NotAllowed("carrier", f"is {min(others)}, but the table of {carrier} is asked to change")
+    if len({(each.origin, each.destination) for each in body}) < len(body):
+        raise NotAllowed("origin", "and destination: each pair at most once")
+    async with transaction() as connection:
+        await routing.replace_rates(connection, carrier, body)
+    return {"rates": len(body)}
+
+
+class Wanted(BaseModel):
+    sku: Annotated[str, Field(min_length=1, max_length=64)]
+    quantity: Annotated[int, Field(ge=1, le=100_000)] = 1
+
+
+class Try(BaseModel):
+    """An order there is, or one that might be."""
+
+    order_id: str | None = None
+    lines: Annotated[list[Wanted], Field(max_length=200)] = []
+    province: str = ""
+    city: str = ""
+    channel: str = "own"
+    shop: str = "web"
+    campaign: str = ""
+    carrier: str | None = None
+    total: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
+    promised_by: Moment | None = None
+    objective: tuple[Criterion, ...] = OBJECTIVE
+    in_part: bool = False
+
+
+class Reasoned(BaseModel):
+    """The plan, and why so in words."""
+
+    plan: Plan
+    reasons: list[dict[str, str]]
+
+
+@router.post("/try", summary="Which plan would this order get, and why")
+async def try_out(body: Try, request: Request, visitor: Reader) -> Reasoned:
+    now = datetime.now(UTC)
+    policy = Policy(objective=body.objective, ship_in_part=body.in_part)
+    async with transaction() as connection:
+        if body.order_id is not None:
+            row = await lists.order(connection, body.order_id)
+            if row is None:
+                raise Problem(404, "problem.no_order", {"order": body.order_id})
+            order = _known(row)
+        elif body.lines:
+            order = _imagined(body, now)
+        else:
+            raise NotAllowed("lines", "or order_id: say which order")
+        if unknown := await inventory.unknown_skus(connection, {line.sku for line in order.lines}):
+            raise NotAllowed("lines", f"{unknown[0]} is not in the catalogue")
+        made = await allocation.preview(connection, allocation.Demand(order=order, policy=policy, at=now))
+    return Reasoned(plan=made, reasons=_reasons(made, lang(request)))
+
+
+def _known(row: Row[Any]) -> ChannelOrder:
+    told = {name: row._mapping[name] for name in ChannelOrder.model_fields if name in row._mapping}
+    return ChannelOrder.model_validate(told | {"modified_at": row.placed_at})
+
+
+def _imagined(body: Try, now: datetime) -> ChannelOrder:
+    lines = tuple(
+        OrderLine(line_no=str(number), sku=each.sku, quantity=each.quantity, unit_price=Decimal(0))
+        for number, each in enumerate(body.lines, 1)
+    )
+    given = body.model_dump(include={"channel", "shop", "carrier", "total", "priority", "promised_by"})
+    origin = Origin(
+        kind=ChannelKind.OWN_SITE,
+        platform=body.channel,
+        shop=body.shop,
+        campaign=body.campaign,
+        intake=IntakePath.MANUAL,
+    )
+    return ChannelOrder(
+        **given,
+        channel_order_no="0",
+        placed_at=now,
+        modified_at=now,
+        paid_at=now,
+        lines=lines,
+        recipient=Recipient(province=body.province, city=body.city),
+        origin=origin,
+    )
+
+
+def _reasons(made: Plan, speak: str) -> list[dict[str, str]]:
+    """What spoke for and against each location, in words."""
+    found = []
+    for each in made.candidates:
+        params = {name: t(str(value), speak) if name == "by" else value for name, value in each.params.items()}
+        cost = str(each.offer.freight + each.offer.handling) if each.offer else ""
+        days = str(each.offer.days) if each.offer else ""
+        text = t(each.reason, speak, **params)
+        found.append({"warehouse": each.warehouse, "reason": text, "cost": cost, "days": days})
+    return found
 
 
 def _workflow_id(warehouse: str) -> str:

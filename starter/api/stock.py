@@ -7,11 +7,12 @@ from uuid import uuid4
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, Field
 
-from activities import inventory, lists, stocktakes
+from activities import inventory, lists, stocktakes, thresholds
 from activities.access import Visitor
 from activities.database import transaction
 from activities.inventory import Drift, Promise
 from activities.stocktakes import Stocktake
+from activities.thresholds import Threshold
 from models.base import CHINA
 from models.stock import Level, MovementKind, StocktakeStatus
 from starter import dispatcher
@@ -240,6 +241,19 @@ async def approve(stocktake_id: str, visitor: Staff) -> Stocktake:
 async def discard(stocktake_id: str, visitor: Staff) -> Stocktake:
     async with transaction() as connection:
         return await stocktakes.discard(connection, stocktake_id, visitor.name)
+
+
+@router.get("/thresholds", summary="Below which level a person is called")
+async def every_threshold(visitor: Reader) -> list[Threshold]:
+    async with transaction() as connection:
+        return list(await thresholds.every(connection))
+
+
+@router.post("/thresholds", summary="Call a person when less is available; zero drops it")
+async def threshold(body: Threshold, visitor: Staff) -> Threshold:
+    async with transaction() as connection:
+        await thresholds.keep(connection, body)
+    return body
 
 
 @router.get("/ledger", summary="Movements, newest first")

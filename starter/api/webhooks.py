@@ -24,14 +24,19 @@ router = APIRouter(tags=["webhooks"])
 
 
 async def body(request: Request) -> bytes:
-    """The raw body. Raises 413 beyond a mebibyte, before it is read whole where the sender says its length."""
-    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
-        raise Problem(413, "problem.too_large.detail")
+    """The raw body. Raises 413 beyond a mebibyte."""
+    return await at_most(MAX_BYTES, request)
+
+
+async def at_most(limit: int, request: Request) -> bytes:
+    """The raw body. Raises 413 beyond ``limit`` bytes, before it is read whole where the sender says its length."""
+    if int(request.headers.get("content-length") or 0) > limit:
+        raise Problem(413, "problem.too_large.detail", {"most": limit // 1024**2})
     parts = bytearray()
     async for part in request.stream():
         parts += part
-        if len(parts) > MAX_BYTES:
-            raise Problem(413, "problem.too_large.detail")
+        if len(parts) > limit:
+            raise Problem(413, "problem.too_large.detail", {"most": limit // 1024**2})
     return bytes(parts)
 
 

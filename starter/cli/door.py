@@ -31,6 +31,11 @@ class Refusal(typer.TyperException):
 
     exit_code = 2
 
+    def __init__(self, message: str, answer: httpx.Response | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        """Of the API, where it was the API that refused."""
+
 
 class Door:
     """The API, as the settings or the last ``hengdan up`` say where."""
@@ -62,6 +67,12 @@ class Door:
     ) -> httpx.Response:
         """Sends JSON, or ``content`` as it is."""
         return self._ask("POST", path, json=body, content=content, headers={"Idempotency-Key": str(uuid4())})
+
+    def put(self, path: str, body: Any) -> httpx.Response:
+        return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> httpx.Response:
+        return self._ask("DELETE", path)
 
     def order(self, named: str) -> str:
         """The path of an order, named in full or by the channel's number where no other order has it."""
@@ -98,7 +109,7 @@ class Door:
         except (httpx.HTTPError, httpx.InvalidURL):
             raise Refusal(self.say("cli.unreachable", url=self.url)) from None
         if not answer.is_success:
-            raise Refusal(self._problem(answer))
+            raise Refusal(self._problem(answer), answer)
         return answer
 
     def _problem(self, answer: httpx.Response) -> str:

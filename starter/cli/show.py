@@ -133,6 +133,15 @@ def proof(body: Any, say: Say) -> None:
     table(heads, [[each[head] for head in heads] for each in body["drifts"]], say)
 
 
+def sheet_errors(body: Any, say: Say) -> None:
+    """What is wrong with a file, row by row."""
+    if body["errors"]:
+        heads = ("row", "column", "value", "message")
+        table(heads, [[each[head] for head in heads] for each in body["errors"]], say)
+    if body["more"]:
+        line(say("cli.more_errors", count=body["more"]))
+
+
 def failed(body: Any, say: Say) -> None:
     if not body:
         line(say("cli.nothing"))

@@ -31,7 +31,7 @@ from starter.sandbox.accounts import CARRIERS, open_accounts
 from starter.up import Stack, wait_for_signal
 from workers.client import connect
 from workers.embedded.process import free_port
-from workers.schedules import schedule_polls
+from workers.schedules import schedule_shops
 
 ORDERS = 220
 EACH_STORY = 5
@@ -149,7 +149,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         "till": await create_key("demo-till", [Scope.POS]),
         "warehouse": await create_key("demo-warehouse", [Scope.WAREHOUSE]),
     }
-    await schedule_polls(await connect())
+    await schedule_shops(await connect())
     told = {"api_url": stack.api_url, "api_key": keys["warehouse"], "delay": 0.1}
     (await client.post(f"{sandbox}/warehouse/_control/config", json=told)).raise_for_status()
     for carrier in CARRIERS:

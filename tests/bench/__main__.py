@@ -25,14 +25,14 @@ from starter import catalogue
 from starter.demo.world import people
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
-from tests.bench import allocation
+from tests.bench import allocation, planning
 from tests.bench.doors import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_seconds, spent
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
-PARTS = ("allocation", "life", "intake")
+PARTS = ("allocation", "life", "intake", "planning")
 SHOP = "bench"
 AT_ONCE = 48
 """Bare workflows under way at once."""
@@ -200,6 +200,8 @@ async def measure(
 def show(told: dict[str, Any]) -> None:
     if "allocation" in told:
         console.print(_allocations(told["allocation"]))
+    if "planning" in told:
+        console.print(_plans(told["planning"]))
     if "life" in told:
         console.print(_lives(told["life"], told["bare_life"], told["life_ratio"]))
     if "doors" in told:
@@ -215,6 +217,15 @@ def _allocations(found: list[dict[str, Any]]) -> Table:
     for row in found:
         numbers = [str(row[way][what]) for way in ("alone", "group") for what in ("per_second", "p50_ms", "p99_ms")]
         table.add_row(row["catalogue"], str(row["concurrent"]), *numbers, str(row["ratio"]))
+    return table
+
+
+def _plans(found: list[dict[str, Any]]) -> Table:
+    table = Table("objective", title="Plans against a mixed-integer program")
+    for column in [each for each in found[0] if each != "objective"]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in found:
+        table.add_row(*map(str, row.values()))
     return table
 
 
@@ -248,13 +259,7 @@ def _doors(doors: dict[str, Any]) -> Table:
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
-    parser.add_argument("--orders", type=int, default=400, help="full lives of each kind")
-    parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measure of a door")
-    parser.add_argument("--report", type=Path, help="a file to hold the numbers as JSON")
-    parser.add_argument("--only", choices=PARTS, help="one part of it")
-    chosen = parser.parse_args()
+def _on_a_stack(orders: int, messages: int, parts: Collection[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         ports = [free_port(state / name) for name in ("sandbox-port", "bare-port")]
@@ -264,8 +269,23 @@ def main() -> None:
         }
         with Stack(state, children=children) as stack:
             sandbox, bare = (f"http://127.0.0.1:{port}" for port in ports)
-            parts = [chosen.only] if chosen.only else PARTS
-            told = asyncio.run(measure(stack, sandbox, bare, chosen.orders, chosen.messages, parts))
+            return asyncio.run(measure(stack, sandbox, bare, orders, messages, parts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
+    parser.add_argument("--orders", type=int, default=400, help="full lives of each kind")
+    parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measure of a door")
+    parser.add_argument("--cases", type=int, default=20, help="plans of each size and objective")
+    parser.add_argument("--report", type=Path, help="a file to hold the numbers as JSON")
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
+    chosen = parser.parse_args()
+    parts = [chosen.only] if chosen.only else PARTS
+    told: dict[str, Any] = {}
+    if set(parts) != {"planning"}:
+        told = _on_a_stack(chosen.orders, chosen.messages, parts)
+    if "planning" in parts:
+        told["planning"] = planning.report(chosen.cases)
     show(told)
     if chosen.report is not None:
         chosen.report.write_text(json.dumps(told, indent=2))

@@ -178,6 +178,23 @@ async def test_stock_comes_is_corrected_and_proved(hengdan: Commands, door: http
     assert (await hengdan.run("stock", "verify", "--json")).status == 1
 
 
+async def test_sheets_come_and_go(hengdan: Commands, tmp_path: Path) -> None:
+    book, sheet = tmp_path / "levels.xlsx", tmp_path / "levels.csv"
+    assert "levels.xlsx" in await hengdan.ok("files", "export", "levels", str(book))
+    assert "1" in await hengdan.ok("files", "import", "levels", str(book))
+    sheet.write_text("warehouse,sku,on_hand\nSH,A001,4\nSH,A00X,5\n")
+    for options, told in (((), "nothing"), (("--check",), "Checked"), (("--partial",), "Imported 1 of 2")):
+        ran = await hengdan.run("files", "import", "levels", str(sheet), *options)
+        assert ran.status == 2
+        assert "A00X" in next(line for line in ran.out.splitlines() if "Not in the catalogue" in line)
+        assert told in ran.out + ran.err
+    refused = await hengdan.run("files", "import", "levels", str(sheet), "--json", "--lang", "zh-CN")
+    assert json.loads(refused.out)["errors"][0]["message"] == "商品目录中没有"
+    assert '"on_hand":4' in await hengdan.ok("stock", "show", "A001", "--json")
+    assert "levels" in await hengdan.refused("files", "import", "nosuch", str(sheet))
+    assert "xlsx" in await hengdan.refused("files", "export", "levels", str(tmp_path / "levels.pdf"))
+
+
 async def test_what_was_not_understood_is_shown_corrected_and_retried(
     hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from tests.serving import served
 from tests.shops import NOW, World
 from workers.client import data_converter
 from workers.embedded import Temporal
-from workers.schedules import schedule_polls
+from workers.schedules import schedule_shops
 from workflows.channel_poll import ChannelPollWorkflow
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -123,7 +123,7 @@ async def test_each_shop_that_wants_it_is_pulled_on_a_schedule(sandbox: str, tem
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
     world = await known(World(sandbox, "taobao", "tb-schedule"), poll_seconds=1)
     world.sell()
-    await schedule_polls(client)
+    await schedule_shops(client)
     handle = client.get_schedule_handle("poll:taobao:tb-schedule")
     async with Worker(
         client, task_queue=settings().task_queue, workflows=[ChannelPollWorkflow], activities=[pull_orders]
@@ -131,18 +131,18 @@ async def test_each_shop_that_wants_it_is_pulled_on_a_schedule(sandbox: str, tem
         async with asyncio.timeout(20):
             while not await inbox():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-        await schedule_polls(client)
+        await schedule_shops(client)
         described = await handle.describe()
         assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
         assert described.schedule.spec.intervals[0].every == timedelta(seconds=1)
         async with transaction() as connection:
             await connection.execute(update(AccountRow).values(settings={"poll_seconds": None}))
-        await schedule_polls(client)
+        await schedule_shops(client)
         assert (await handle.describe()).schedule.spec.intervals[0].every == timedelta(minutes=15)
         async with transaction() as connection:
             await connection.execute(update(AccountRow).values(settings={}))
-        await schedule_polls(client)
-        await schedule_polls(client)
+        await schedule_shops(client)
+        await schedule_shops(client)
         with pytest.raises(RPCError):
             await handle.describe()
     assert len(await inbox()) == 1

@@ -1,13 +1,17 @@
 """The plan of who sends what: nothing promised that is not there, nothing left out, no parcel too many."""
 
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.allocation import Stock, needs, plan
-from models.allocation import Plan, Site
+from activities import planning
+from activities.allocation import needs
+from activities.planning import Problem, Stock
+from models.allocation import Facts, Plan, Site
 from models.fulfillment import FulfillmentLine
 from tests.unit.orders import line
 
@@ -24,6 +28,15 @@ def want(*wanted: tuple[str, int]) -> list[FulfillmentLine]:
         FulfillmentLine(line_no=str(number), sku=sku, quantity=quantity)
         for number, (sku, quantity) in enumerate(wanted, 1)
     ]
+
+
+def plan(
+    wanted: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
+) -> Plan:
+    now = datetime(2026, 3, 2, 2, tzinfo=UTC)
+    return planning.plan(
+        Problem(order=Facts(province=province), wanted=wanted, stock=stock, sites=sites, now=now, in_part=in_part)
+    )
 
 
 def sends(made: Plan) -> dict[str, list[tuple[str, str, int]]]:
@@ -62,8 +75,8 @@ def test_a_split_keeps_lines_whole_where_it_can() -> None:
         "GZ": [("2", "A001", 4)],
     }
     assert sends(plan(want(("A001", 5)), stock, SITES, "上海市")) == {
-        "SH": [("1", "A001", 3)],
-        "GZ": [("1", "A001", 2)],
+        "SH": [("1", "A001", 1)],
+        "GZ": [("1", "A001", 4)],
     }
 
 

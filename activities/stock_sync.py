@@ -1,0 +1,180 @@
+"""Stock outward: every shop is told how many it may sell, as soon as that changes.
+
+What moved is seen in the ledger, whoever moved it: only SKUs that did are counted again, and only what differs from
+what the shop was last told is pushed, the newest count whatever came between. What the ledger does not tell (safety
+stock, a closed warehouse, a new rule) is found as everything is counted anew now and then.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Integer, String, Table, bindparam, case, column, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import inventory
+from activities.accounts import account
+from activities.channels import Offered, channel
+from activities.database import transaction
+from models.base import Value
+from models.intake import Lane
+from models.listing import ListingRow, StockRule
+from models.order import NORMAL
+from models.stock import BundleRow, Buyer, LocationKind, MovementRow, Shelves, WarehouseRow
+
+_listings: Table = ListingRow.__table__  # type: ignore[attr-defined]
+_movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
+_bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+
+TURN_SECONDS = 600.0
+"""One turn of watching; the next one follows at once, and begins by counting everything."""
+PAUSE_SECONDS = 1.0
+"""Between two looks: what moves meanwhile goes together."""
+LAG = 2_000
+"""Movements looked at again in each look: those committed later than younger ones."""
+
+
+class SyncReport(Value):
+    """What a turn told a shop: numbers ``pushed``, and ``refused`` by the channel."""
+
+    pushed: int
+    refused: int
+
+
+@activity.defn
+async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> SyncReport:
+    """Tells a shop of whatever changes, for one turn. Raises ``refused`` where the channel does not know us."""
+    ends = asyncio.get_running_loop().time() + seconds
+    report = SyncReport(pushed=0, refused=0)
+    seen: Seen | None = None
+    while True:
+        async with transaction() as connection:
+            now, skus = await moved(connection, seen)
+        try:
+            told = await push(source, shop, skus)
+        except ApplicationError as error:
+            if error.non_retryable:
+                raise
+            await _rest(error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS)
+            continue
+        seen = now
+        report = SyncReport(pushed=report.pushed + told.pushed, refused=report.refused + told.refused)
+        activity.heartbeat(report.pushed)
+        if asyncio.get_running_loop().time() >= ends or activity.is_worker_shutdown():
+            return report
+        await _rest(PAUSE_SECONDS)
+
+
+async def _rest(seconds: float) -> None:
+    """Sleeps, and shows a sign of life."""
+    activity.heartbeat()
+    await asyncio.sleep(min(seconds, 20))
+
+
+class Seen(Value):
+    """How far the ledger was read: its newest movement, and how many of the newest there were."""
+
+    newest: int
+    recent: int
+
+
+async def moved(connection: AsyncConnection, seen: Seen | None) -> tuple[Seen, list[str] | None]:
+    """How far the ledger goes now, and the SKUs that moved since ``seen``; ``None`` stands for all there are.
+
+    A movement may be committed after younger ones: among the newest, one more than before tells of it.
+    """
+    newest = int((await connection.execute(select(func.coalesce(func.max(_movements.c.id), 0)))).scalar_one())
+    recent = select(func.count()).where(_movements.c.id > newest - LAG)
+    now = Seen(newest=newest, recent=int((await connection.execute(recent)).scalar_one()))
+    if seen is None or now == seen:
+        return now, None if seen is None else []
+    query = select(_movements.c.sku).where(_movements.c.id > min(seen.newest, newest - LAG)).distinct()
+    return now, list(await connection.scalars(query))
+
+
+async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
+    """Pushes what a shop may sell of the SKUs that moved, bundles of them included, where it differs from what it was
+    last told. Raises as ``activities.errors`` has it."""
+    ours = await account(Lane.CHANNEL, source, shop)
+    async with transaction() as connection:
+        changed = await changes(connection, source, shop, StockRule.model_validate(ours.settings["stock"]), moved)
+    if not changed:
+        return SyncReport(pushed=0, refused=0)
+    refused = {each.sku: each.reason for each in await channel(ours).push_stock(changed)}
+    now = datetime.now(UTC)
+    told = [{"sku": each.sku, "offered": each.quantity, "refused": refused.get(each.sku, "")} for each in changed]
+    async with transaction() as connection:
+        await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
+    return SyncReport(pushed=len(changed) - len(refused), refused=len(refused))
+
+
+_told = (
+    func.jsonb_to_recordset(bindparam("told", type_=JSONB))
+    .table_valued(column("sku", String), column("offered", Integer), column("refused", String))
+    .render_derived(name="told", with_types=True)
+)
+_TELL = (
+    update(_listings)
+    .where(_listings.c.channel == bindparam("source"), _listings.c.shop == bindparam("of_shop"))
+    .where(_listings.c.sku == _told.c.sku)
+    .values(offered=_told.c.offered, refused=_told.c.refused, offered_at=bindparam("now"))
+)
+
+
+async def changes(
+    connection: AsyncConnection, source: str, shop: str, rule: StockRule, moved: Collection[str] | None
+) -> list[Offered]:
+    """What a shop may sell now where that differs from what it was last told."""
+    query = select(_listings).where(_listings.c.channel == source, _listings.c.shop == shop).order_by(_listings.c.sku)
+    if moved is not None:
+        holding = select(_bundles.c.bundle).where(_bundles.c.sku.in_(moved))
+        query = query.where(_listings.c.sku.in_(moved) | _listings.c.sku.in_(holding))
+    rows = (await connection.execute(query)).all()
+    free = await available(connection, source, shop, rule, [row.sku for row in rows])
+    return [
+        Offered(sku=row.sku, listing=row.listing, quantity=quantity)
+        for row in rows
+        if (quantity := rule.offer(free[row.sku])) != row.offered
+    ]
+
+
+async def available(
+    connection: AsyncConnection, source: str, shop: str, rule: StockRule, skus: Sequence[str]
+) -> Mapping[str, int]:
+    """How many of each SKU, or whole bundles, orders of the shop could be given at the rule's locations."""
+    if not skus:
+        return {}
+    parts: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in await connection.execute(select(_bundles).where(_bundles.c.bundle.in_(skus))):
+        parts[row.bundle][row.sku] = row.quantity
+    needed = {part for sku in skus for part in (parts.get(sku) or {sku: 1})}
+    query = select(_warehouses.c.code).where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
+    if rule.locations:
+        query = query.where(_warehouses.c.code.in_(rule.locations))
+    places = (await connection.scalars(query)).all()
+    shelves = Shelves(await inventory.levels(connection, needed), await inventory.fences(connection))
+    buyer = Buyer(channel=source, shop=shop, campaign=None, priority=NORMAL)
+    free = {sku: sum(shelves.promisable(buyer, place, sku) for place in places) for sku in needed}
+    return {sku: min(free[part] // quantity for part, quantity in (parts.get(sku) or {sku: 1}).items()) for sku in skus}
+
+
+async def keep(connection: AsyncConnection, source: str, shop: str, listings: Mapping[str, Mapping[str, str]]) -> None:
+    """Sets up what a shop sells, SKU → the channel's own ids; told anew where the ids changed."""
+    entered = insert(_listings)
+    same = _listings.c.listing == entered.excluded.listing
+    again = {
+        "listing": entered.excluded.listing,
+        "offered": case((same, _listings.c.offered)),
+        "refused": case((same, _listings.c.refused), else_=""),
+    }
+    rows: list[dict[str, Any]] = [
+        {"channel": source, "shop": shop, "sku": sku, "listing": dict(ids), "refused": ""}
+        for sku, ids in listings.items()
+    ]
+    await connection.execute(entered.on_conflict_do_update(index_elements=["channel", "shop", "sku"], set_=again), rows)

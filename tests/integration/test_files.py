@@ -1,0 +1,287 @@
+"""Sheets through the real API: what goes out comes back in, and of a bad one nothing does."""
+
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert, select, text
+
+from activities import inventory
+from activities.database import transaction
+from activities.imports import KINDS
+from models.access import Scope
+from models.stock import LocationKind, SkuRow, WarehouseRow
+from starter.catalogue import seed
+from tests.doors import bearer, rows
+
+Heads = dict[str, str]
+
+
+@pytest.fixture
+async def staff(door: httpx.AsyncClient) -> Heads:
+    """The header of somebody who may import into a catalogue with something of everything."""
+    async with transaction() as connection:
+        await seed(connection)
+        for warehouse, sku, quantity in (("SH", "A001", 10), ("SH", "A002", 5), ("GZ", "A001", 3)):
+            await inventory.receive(connection, warehouse, sku, quantity, f"{warehouse}{sku}", "test")
+        await inventory.set_safety_stock(connection, "SH", "A001", 2)
+        for statement in (
+            "INSERT INTO substitutes VALUES ('A001', 'A002', 10)",
+            "UPDATE skus SET needs = '[\"cold_chain\"]', presale_on = '2026-12-01', title = '=1+1' WHERE sku = 'A003'",
+            "UPDATE warehouses SET cutoff = '16:30', areas = '[\"上海市\", \"江苏省\"]', max_kg = 20 WHERE code = 'SH'",
+        ):
+            await connection.execute(text(statement))
+        fence = WarehouseRow(
+            code="SH-VIP",
+            kind=LocationKind.VIRTUAL,
+            parent="SH",
+            audience={"shops": ["own:web"], "priority": 2},
+            share=Decimal("0.25"),
+            name="Fence",
+            province="上海市",
+            carrier="sf",
+        )
+        await connection.execute(insert(WarehouseRow).values(**fence.model_dump()))
+    return await bearer(Scope.STAFF)
+
+
+async def everything() -> dict[str, list[Any]]:
+    """The tables that sheets may change."""
+    async with transaction() as connection:
+        return {
+            table: [tuple(row) for row in await connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
+            for table in ("skus", "bundles", "warehouses", "stock_levels", "substitutes", "movements")
+        }
+
+
+async def load(
+    door: httpx.AsyncClient, staff: Heads, kind: str, sheet: str | bytes, lang: str = "en", **query: Any
+) -> httpx.Response:
+    content = sheet if isinstance(sheet, bytes) else sheet.encode()
+    headers = staff | {"Content-Type": "text/csv", "Accept-Language": lang}
+    return await door.post(f"/files/{kind}", content=content, params=query, headers=headers)
+
+
+async def on_hand(warehouse: str, sku: str) -> int | None:
+    query = text("SELECT on_hand FROM stock_levels WHERE warehouse = :warehouse AND sku = :sku")
+    async with transaction() as connection:
+        found: int | None = await connection.scalar(query, {"warehouse": warehouse, "sku": sku})
+        assert await inventory.verify(connection) == []
+    return found
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-CN"])
+@pytest.mark.parametrize("format", ["csv", "xlsx"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+async def test_what_is_exported_is_imported_unchanged(
+    door: httpx.AsyncClient, staff: Heads, kind: str, format: str, lang: str
+) -> None:
+    before = await everything()
+    exported = await door.get(f"/files/{kind}", params={"format": format}, headers=staff | {"Accept-Language": lang})
+    assert exported.status_code == 200
+    assert f'"{kind}.{format}"' in exported.headers["content-disposition"]
+    answer = await load(door, staff, kind, exported.content)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["rows"] == told["applied"] > 0
+    assert await everything() == before
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"levels", "safety"}))
+async def test_what_was_deleted_comes_back(door: httpx.AsyncClient, staff: Heads, kind: str) -> None:
+    table = {"locations": "warehouses"}.get(kind, kind)
+    before = (await everything())[table]
+    exported = await door.get(f"/files/{kind}", params={"format": "xlsx"}, headers=staff)
+    async with transaction() as connection:
+        await connection.execute(text(f"DELETE FROM {table}"))
+    assert (await load(door, staff, kind, exported.content)).status_code == 200
+    after = (await everything())[table]
+    if kind == "locations":  # no sheet has the sender
+        place = [row[0] for row in before].index("SH")
+        assert [row[0] for row in after] == [row[0] for row in before]
+        assert sum(a != b for a, b in zip(after[place], before[place], strict=True)) == 1
+    else:
+        assert after == before
+
+
+async def test_a_count_becomes_the_level_by_the_ledger(door: httpx.AsyncClient, staff: Heads) -> None:
+    sheet = '仓库,商品编码,实物\nSH,A001,7\nSH,A002,5\nCD,A005,"1,200"\n'
+    for key in ("one", "one", "two"):
+        answer = await load(door, staff | {"Idempotency-Key": key}, "levels", sheet, name="count.csv")
+        assert answer.json() == {"rows": 3, "applied": 3, "errors": [], "more": 0}
+    assert [await on_hand(*place) for place in (("SH", "A001"), ("SH", "A002"), ("CD", "A005"))] == [7, 5, 1200]
+    ledger = (await door.get("/stock/ledger", headers=staff)).json()["items"]
+    imported = [
+        (each["sku"], each["quantity"], each["actor"]) for each in ledger if each["reason"] == "import count.csv"
+    ]
+    assert sorted(imported) == [("A001", -3, "staff"), ("A005", 1200, "staff")]
+
+
+BAD = """sku,warehouse,on_hand
+A001,SH,1
+A002,SH,-1
+NOSUCH,SH,1
+A002,XX,1
+K001,SH,1
+A001,SH,2
+A004,SH,many
+,SH,1
+A003,SH,4
+"""
+
+
+async def test_of_a_bad_file_nothing_is_applied(door: httpx.AsyncClient, staff: Heads) -> None:
+    before = await everything()
+    answer = await load(door, staff, "levels", BAD)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert (told["rows"], told["applied"]) == (9, 0)
+    assert [(each["row"], each["field"], each["value"], each["message"]) for each in told["errors"]] == [
+        (2, "on_hand", "1", "Would leave -1 available: more is promised to orders or kept back"),
+        (3, "on_hand", "-1", "At least 0"),
+        (4, "sku", "NOSUCH", "Not in the catalogue"),
+        (5, "warehouse", "XX", "No such location"),
+        (6, "sku", "K001", "This is a bundle: its components hold the stock"),
+        (7, "sku", "A001", "The same as row 2"),
+        (8, "on_hand", "many", "Not a whole number"),
+        (9, "sku", "", "Must not be empty"),
+    ]
+    assert await everything() == before
+    chinese = (await load(door, staff, "levels", BAD, "zh-CN")).json()
+    assert "8 处错误" in chinese["detail"]
+    assert (chinese["errors"][2]["column"], chinese["errors"][2]["message"]) == ("商品编码", "商品目录中没有")
+
+
+async def test_the_good_rows_are_applied_where_asked(door: httpx.AsyncClient, staff: Heads) -> None:
+    checked = await load(door, staff, "levels", BAD, check=True, partial=True)
+    assert (checked.status_code, checked.json()["applied"], len(checked.json()["errors"])) == (200, 0, 8)
+    assert await on_hand("SH", "A003") is None
+    answer = await load(door, staff, "levels", BAD, partial=True)
+    assert (answer.status_code, answer.json()["applied"], len(answer.json()["errors"])) == (200, 1, 8)
+    assert await on_hand("SH", "A003") == 4
+    assert await on_hand("SH", "A001") == 10
+
+
+async def test_goods_that_are_promised_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+    kept = await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,11\nSH,A002,5\n", partial=True)
+    assert [(each["row"], each["field"]) for each in kept.json()["errors"]] == [(2, "safety_stock")]
+    assert kept.json()["applied"] == 1
+    refused = await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,4\n")
+    assert [(each["row"], each["field"]) for each in refused.json()["errors"]] == [(2, "on_hand")]
+    assert await on_hand("SH", "A002") == 5
+
+
+async def test_who_waits_for_what_is_counted_is_woken(door: httpx.AsyncClient, staff: Heads) -> None:
+    wait = "INSERT INTO stock_waits VALUES ('order:own:web:1', 'A002', 6, 3, now(), NULL, '[]')"
+    async with transaction() as connection:
+        await connection.execute(text(wait))
+    await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,5\n")
+    assert await rows(topic="stock_arrived") == []
+    await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,6\n")
+    assert [row.order_id for row in await rows(topic="stock_arrived")] == ["order:own:web:1"]
+
+
+async def test_columns_that_are_left_out_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+    changed = "sku,title,price,weight_kg\nA003,Linen,1.5,2\nZ001,New,3,4\n"
+    assert (await load(door, staff, "skus", changed)).json()["applied"] == 2
+    cleared = "sku,title,price,weight_kg,needs,oversell\nA001,Tee,1,1,,yes\n"
+    assert (await load(door, staff, "skus", cleared)).json()["applied"] == 1
+    async with transaction() as connection:
+        after = {row.sku: row for row in await connection.execute(select(SkuRow))}
+    assert (after["A003"].title, after["A003"].title_zh, after["A003"].needs) == ("Linen", "亚麻衬衫", ["cold_chain"])
+    assert (after["Z001"].currency, after["A001"].oversell) == ("CNY", True)
+    moved = await load(door, staff, "locations", "code,name,province,carrier\nSH,Shanghai 2,上海市,yto\n")
+    assert moved.status_code == 200
+    async with transaction() as connection:
+        (shanghai,) = (await connection.execute(select(WarehouseRow).where(WarehouseRow.code == "SH"))).all()  # type: ignore[arg-type]
+        oversold = (await connection.scalars(text("SELECT oversell FROM stock_levels WHERE sku = 'A001'"))).all()
+    assert (shanghai.name, shanghai.carrier, shanghai.areas) == ("Shanghai 2", "yto", ["上海市", "江苏省"])
+    assert shanghai.sender is not None
+    assert oversold == [True, True]
+
+
+async def test_what_is_oversold_stays_so_until_it_is_there(door: httpx.AsyncClient, staff: Heads) -> None:
+    async with transaction() as connection:
+        await connection.execute(text("UPDATE skus SET oversell = true WHERE sku = 'A001'"))
+        await connection.execute(text("UPDATE stock_levels SET oversell = true WHERE sku = 'A001'"))
+    heads = "sku,title,price,weight_kg,oversell\n"
+    await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,11\n")
+    refused = await load(door, staff, "skus", f"{heads}A001,T,1,1,no\n")
+    assert [(each["row"], each["field"]) for each in refused.json()["errors"]] == [(2, "oversell")]
+    await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,0\n")
+    assert (await load(door, staff, "skus", f"{heads}A001,T,1,1,no\n")).status_code == 200
+
+
+async def test_a_bundle_is_replaced_as_a_whole(door: httpx.AsyncClient, staff: Heads) -> None:
+    def of(bundle: str, rows: list[Any]) -> list[Any]:
+        return [row[1:] for row in rows if row[0] == bundle]
+
+    sheet = "bundle,sku,quantity\nK001,B003,1\nK003,D005,0\nK003,D006,2\nK004,K001,1\nA002,B001,1\nB002,B001,1\n"
+    told = (await load(door, staff, "bundles", sheet, partial=True)).json()
+    assert [(each["row"], each["message"]) for each in told["errors"]] == [
+        (3, "At least 1"),
+        (4, "Another row that belongs to this one is wrong"),
+        (5, "This is a bundle: its components hold the stock"),
+        (6, "Has stock of its own, as a bundle must not"),
+    ]
+    after = (await everything())["bundles"]
+    assert of("K001", after) == [("B003", 1)]
+    assert of("K003", after) == [("D005", 1), ("D006", 1), ("D007", 1)]
+    assert of("B002", after) == [("B001", 1)]
+    nested = (await load(door, staff, "bundles", "bundle,sku,quantity\nB001,B004,1\n")).json()
+    assert [each["message"] for each in nested["errors"]] == ["Is a component of another bundle"]
+
+
+async def test_the_catalogue_says_no(door: httpx.AsyncClient, staff: Heads) -> None:
+    for kind, sheet, told in (
+        ("substitutes", "sku,substitute\nA001,A001\nA001,NOSUCH\n", [(2, "substitute"), (3, "substitute")]),
+        (
+            "locations",
+            "code,name,province,carrier,kind,parent\nV1,V,P,sf,virtual,V2\nV2,V,P,sf,virtual,SH\nV3,V,P,sf,store,SH\n"
+            "V4,V,P,sf,virtual,V5\nV5,V,P,sf,warehouse,\nV6,V,P,sf,virtual,\n",
+            [(2, "parent"), (4, "parent"), (7, "parent")],
+        ),
+    ):
+        answer = await load(door, staff, kind, sheet)
+        assert answer.status_code == 422
+        assert [(each["row"], each["field"]) for each in answer.json()["errors"]] == told
+
+
+async def test_a_form_is_a_file_too(door: httpx.AsyncClient, staff: Heads) -> None:
+    sent = {"file": ("盘点.csv", "仓库,商品编码,实物\nSH,A002,6\n".encode("gb18030"), "text/csv")}
+    answer = await door.post("/files/levels", files=sent, headers=staff)
+    assert answer.json() == {"rows": 1, "applied": 1, "errors": [], "more": 0}
+    ledger = (await door.get("/stock/ledger", params={"sku": "A002"}, headers=staff)).json()["items"]
+    assert ledger[0]["reason"] == "import 盘点.csv"
+    empty = await door.post("/files/levels", data={"a": "b"}, files={"x": ("", b"")}, headers=staff)
+    assert empty.status_code == 422
+
+
+async def test_what_is_no_sheet_is_refused(door: httpx.AsyncClient, staff: Heads) -> None:
+    assert (await load(door, staff, "nosuch", "a\n")).status_code == 404
+    assert (await door.get("/files/nosuch", headers=staff)).status_code == 404
+    assert (await load(door, staff, "levels", b"PK\x03\x04")).status_code == 422
+    assert (await load(door, staff, "levels", b"x" * 11 * 1024**2)).status_code == 413
+    broken = staff | {"Content-Type": "multipart/form-data"}
+    assert (await door.post("/files/levels", content=b"x", headers=broken)).status_code == 422
+    columns = (await load(door, staff, "levels", "sku,colour\nA001,red\n", partial=True)).json()
+    assert [(each["row"], each["field"]) for each in columns["errors"]] == [
+        (1, "colour"),
+        (1, "warehouse"),
+        (1, "on_hand"),
+    ]
+    assert (await load(door, await bearer(Scope.WAREHOUSE), "levels", "a\n")).status_code == 403
+    assert (await door.get("/files/levels", headers=await bearer(Scope.READ))).status_code == 403
+
+
+async def test_more_rows_than_a_statement_has_room_for(door: httpx.AsyncClient, staff: Heads) -> None:
+    many = 66_000
+    async with transaction() as connection:
+        named = "INSERT INTO skus (sku, title, title_zh, price, currency, weight_kg, volume_cm3, needs, oversell)"
+        series = f" SELECT 'M' || n, 'T', '', 1, 'CNY', 1, 0, '[]', false FROM generate_series(0, {many - 1}) n"
+        await connection.execute(text(named + series))
+    counts = "warehouse,sku,on_hand\n" + "".join(f"SH,M{each},1\n" for each in range(many))
+    assert (await load(door, staff, "levels", counts)).json()["applied"] == many
+    assert await on_hand("SH", f"M{many - 1}") == 1

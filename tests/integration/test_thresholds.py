@@ -1,0 +1,59 @@
+"""Who is called when little is left: once, until there is enough again."""
+
+import pytest
+from sqlalchemy import select
+from temporalio.testing import ActivityEnvironment
+
+from activities import thresholds
+from activities.database import transaction
+from activities.inventory import NotAllowed
+from activities.thresholds import Threshold, Watched, watch_thresholds
+from models.order import AlertRow
+from starter.catalogue import seed
+from tests.integration.books import admitted, receive
+from tests.unit.orders import line
+
+
+@pytest.fixture(autouse=True)
+async def catalogue(database: str) -> None:
+    async with transaction() as connection:
+        await seed(connection)
+
+
+async def keep(sku: str, below: int, warehouse: str = "") -> None:
+    async with transaction() as connection:
+        await thresholds.keep(connection, Threshold(sku=sku, warehouse=warehouse, below=below))
+
+
+async def look() -> tuple[int, int]:
+    found: Watched = await ActivityEnvironment().run(watch_thresholds)
+    return found.raised, found.closed
+
+
+async def open_alerts() -> list[str]:
+    async with transaction() as connection:
+        return list(await connection.scalars(select(AlertRow.key).where(AlertRow.closed_at.is_(None)).order_by("key")))  # type: ignore[union-attr]
+
+
+async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
+    await keep("A001", 5)
+    await keep("A001", 3, "GZ")
+    await receive("SH", "A001", 6)
+    assert await look() == (1, 0)
+    assert await open_alerts() == ["low_stock:GZ:A001"]
+    await admitted("1", line(1, "A001", 2))
+    assert await look() == (1, 0)
+    assert await look() == (0, 0)
+    assert await open_alerts() == ["low_stock::A001", "low_stock:GZ:A001"]
+    await receive("GZ", "A001", 3)
+    assert await look() == (0, 2)
+    await admitted("2", line(1, "A001", 4))
+    assert await look() == (1, 0)
+    assert await open_alerts() == ["low_stock::A001"]
+    await keep("A001", 0)
+    assert await look() == (0, 1)
+
+
+async def test_a_threshold_of_nothing_we_sell_is_refused() -> None:
+    with pytest.raises(NotAllowed, match="catalogue"):
+        await keep("no such", 5)

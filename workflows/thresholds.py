@@ -1,0 +1,19 @@
+"""ThresholdsWorkflow: one look at what is running low, started every minute by its schedule."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.thresholds import Watched, watch_thresholds
+
+
+@workflow.defn
+class ThresholdsWorkflow:
+    @workflow.run
+    async def run(self) -> Watched:
+        return await workflow.execute_local_activity(
+            watch_thresholds,
+            start_to_close_timeout=timedelta(seconds=50),
+            schedule_to_close_timeout=timedelta(minutes=5),
+        )
