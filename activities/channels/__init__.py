@@ -3,7 +3,7 @@
 A module named as its channel offers ``adapter(account) -> Channel``; nothing else needs to know of it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from typing import Protocol, cast
@@ -19,6 +19,19 @@ class Pulled(Value):
 
     receipt: Receipt
     body: bytes
+
+
+class Offered(Value):
+    """How many of a SKU a shop may sell now."""
+
+    sku: str
+    listing: dict[str, str]
+    quantity: int
+
+
+class Refused(Value):
+    sku: str
+    reason: str
 
 
 class Channel(Protocol):
@@ -46,6 +59,10 @@ class Channel(Protocol):
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Tells the channel what left. Repeating it is harmless. Raises ``ApplicationError``."""
+        ...
+
+    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+        """Sets the quantities."""
         ...
 
 

@@ -235,9 +235,13 @@ def _today() -> date:
     return datetime.now(CHINA).date()
 
 
-async def _row(transfer_id: str) -> Row[Any]:
+async def _find(transfer_id: str) -> Row[Any] | None:
     async with transaction() as connection:
-        row = await transfers.one(connection, transfer_id)
+        return await transfers.one(connection, transfer_id)
+
+
+async def _row(transfer_id: str) -> Row[Any]:
+    row = await _find(transfer_id)
     if row is None:
         raise Problem(404, "problem.no_transfer", {"transfer": transfer_id})
     return row
@@ -279,7 +283,7 @@ async def _start(client: Client, transfer: Transfer) -> None:
     warehouses = SearchAttributeKey.for_keyword_list("Warehouses")
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            handle = await client.start_workflow(
+            await client.start_workflow(
                 TransferWorkflow.run,
                 transfer,
                 id=transfer.id,
@@ -293,7 +297,8 @@ async def _start(client: Client, transfer: Transfer) -> None:
                 ),
                 static_summary=f"{transfer.origin} → {transfer.destination} · {listed(transfer.planned)}"[:200],
             )
-            await handle.query(TransferWorkflow.get_state)
+            while await _find(transfer.id) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
     except WorkflowAlreadyStartedError:
         raise Problem(409, "problem.other_transfer", {"transfer": transfer.id}) from None
     except TimeoutError:

@@ -40,7 +40,11 @@ _NUMBERS = {"quantity", "unit_price", "total", "level", "expected"} | {
     "allocated",
     "reserved",
     "safety_stock",
+    "unavailable",
     "available",
+    "book",
+    "counted",
+    "difference",
 }
 
 
@@ -112,11 +116,27 @@ def _timeline(body: Any, say: Say) -> None:
         line((f"{sign} ", style), (f"{_when(at, seconds=True)}  ", "dim"), text, (f"  {actor}", "dim"))
 
 
+def columns(heads: Sequence[str], body: Any, say: Say) -> None:
+    """Each as a row of these of its parts."""
+    if not body:
+        line(say("cli.nothing"))
+        return
+    table(heads, [["" if each[head] is None else each[head] for head in heads] for each in body], say)
+
+
+def stocktake(body: Any, say: Say) -> None:
+    status = body["status"]
+    line((body["id"], "bold"), "  ", body["warehouse"], "  ", say(f"stocktake.{status}"))
+    heads = ("sku", "book", "counted", "difference")
+    rows = [(each["sku"], each["book"], each["counted"], each["counted"] - each["book"]) for each in body["lines"]]
+    table(heads, rows, say)
+
+
 def levels(body: Any, say: Say) -> None:
     if not body:
         line(say("cli.nothing"))
         return
-    heads = ("sku", "warehouse", "on_hand", "allocated", "reserved", "safety_stock", "available")
+    heads = ("sku", "warehouse", "on_hand", "allocated", "reserved", "safety_stock", "unavailable", "available")
     table(heads, [[each[head] for head in heads] for each in body], say)
 
 

@@ -1,5 +1,7 @@
-"""``hengdan stock``: levels, receipts, corrections, and the proof that levels are their ledger."""
+"""``hengdan stock``: levels, receipts, corrections, counts, virtual warehouses, what is due, and the proof that levels
+are their ledger."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -13,6 +15,8 @@ app = typer.Typer(name="stock", help=t("cli.help.stock"), no_args_is_help=True)
 
 Warehouse = Annotated[str, typer.Argument(help=t("cli.help.warehouse"))]
 Sku = Annotated[str, typer.Argument()]
+Why = Annotated[str, typer.Option("--reason", help=t("cli.help.reason"))]
+Goods = Annotated[list[str], typer.Argument(help=t("cli.help.goods"))]
 
 
 @app.command("show", help=t("cli.help.stock.show"))
@@ -45,6 +49,120 @@ def adjust(
     door = Door(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
     door.show(door.post("/stock/adjust", told), show.level)
+
+
+@app.command(help=t("cli.help.stock.quarantine"))
+def quarantine(
+    warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
+) -> None:
+    _grade("quarantine", warehouse, sku, quantity, reason, Door(lang, as_json))
+
+
+@app.command(help=t("cli.help.stock.restore"))
+def restore(
+    warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
+) -> None:
+    _grade("restore", warehouse, sku, quantity, reason, Door(lang, as_json))
+
+
+@app.command(help=t("cli.help.stock.scrap"))
+def scrap(warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None) -> None:
+    _grade("scrap", warehouse, sku, quantity, reason, Door(lang, as_json))
+
+
+def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, door: Door) -> None:
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
+    door.show(door.post(f"/stock/{verb}", told), show.level)
+
+
+@app.command(help=t("cli.help.stock.safety"))
+def safety(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    door.show(door.post("/stock/safety", told), show.level)
+
+
+@app.command(help=t("cli.help.stock.fence"), context_settings={"ignore_unknown_options": True})
+def fence(
+    warehouse: Annotated[str, typer.Argument(help=t("cli.help.virtual"))],
+    sku: Sku,
+    quantity: Annotated[int, typer.Argument(help=t("cli.help.difference"))],
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    door.show(door.post("/stock/fence", told), show.level)
+
+
+@app.command(help=t("cli.help.stock.feed"))
+def feed(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": door.goods(goods)}
+    door.show(door.post("/stock/feed", told), show.levels)
+
+
+@app.command(help=t("cli.help.stock.expect"))
+def expect(
+    source: Annotated[str, typer.Argument(help=t("cli.help.source"))],
+    warehouse: Warehouse,
+    due: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help=t("cli.help.due"))],
+    goods: Goods,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, False)
+    told: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
+    door.post("/stock/expect", told | {"goods": door.goods(goods)})
+
+
+@app.command(help=t("cli.help.stock.promise"))
+def promise(sku: Sku, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    heads = ("sku", "warehouse", "day", "quantity")
+    door.show(door.get("/stock/promises", sku=sku), lambda body, say: show.columns(heads, body, say))
+
+
+@app.command(help=t("cli.help.stock.count"))
+def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": door.goods(goods)}
+    door.show(door.post("/stock/counts", told), show.stocktake)
+
+
+@app.command(help=t("cli.help.stock.counts"))
+def counts(as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    heads = ("id", "warehouse", "status", "counted_by", "counted_at")
+    door.show(door.get("/stock/counts"), lambda body, say: show.columns(heads, body, say))
+
+
+@app.command(help=t("cli.help.stock.approve"))
+def approve(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    door.show(door.post(f"/stock/counts/{stocktake}/approve"), show.stocktake)
+
+
+@app.command(help=t("cli.help.stock.discard"))
+def discard(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    door.show(door.post(f"/stock/counts/{stocktake}/discard"), show.stocktake)
+
+
+@app.command(help=t("cli.help.stock.threshold"))
+def threshold(
+    sku: Sku,
+    below: int,
+    warehouse: Annotated[str, typer.Option(help=t("cli.help.warehouse"))] = "",
+    lang: Lang = None,
+) -> None:
+    Door(lang, False).post("/stock/thresholds", {"sku": sku, "warehouse": warehouse, "below": below})
+
+
+@app.command(help=t("cli.help.stock.locations"))
+def locations(as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
+    door.show(door.get("/locations"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.verify"))

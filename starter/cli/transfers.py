@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from models.base import CHINA
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.door import Door, Json, Lang, Say
 
 app = typer.Typer(name="transfers", help=t("cli.help.transfers"), no_args_is_help=True)
 
@@ -56,7 +56,7 @@ def create(
     told: dict[str, JsonValue] = {
         "origin": origin,
         "destination": destination,
-        "goods": _goods(door, goods),
+        "goods": door.goods(goods or []),
         "due": (due or datetime.now(CHINA) + timedelta(days=7)).date().isoformat(),
         "reason": reason,
         "request_id": _number(),
@@ -72,13 +72,13 @@ def approve(transfer: Named, as_json: Json = False, lang: Lang = None) -> None:
 @app.command(help=t("cli.help.transfers.ship"))
 def ship(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    _ask(door, transfer, "ship", goods=_goods(door, goods))
+    _ask(door, transfer, "ship", goods=door.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.receive"))
 def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    _ask(door, transfer, "receive", goods=_goods(door, goods))
+    _ask(door, transfer, "receive", goods=door.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.cancel"))
@@ -96,16 +96,6 @@ def _ask(door: Door, named: str, verb: str, **body: JsonValue) -> None:
     path = f"/transfers/{quote('transfer:' + named.removeprefix('transfer:'), safe='')}"
     answer = door.post(f"{path}/{verb}", body)
     door.show(answer, lambda _, say: _transfers([door.get(path).json()], say))
-
-
-def _goods(door: Door, words: list[str] | None) -> dict[str, JsonValue]:
-    goods: dict[str, JsonValue] = {}
-    for word in words or []:
-        sku, _, quantity = word.rpartition("=")
-        if not sku or not quantity.isdecimal():
-            raise Refusal(door.say("cli.bad_goods", word=word))
-        goods[sku] = int(quantity)
-    return goods
 
 
 def _number() -> str:

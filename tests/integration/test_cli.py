@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from structlog.testing import capture_logs
 from temporalio.client import Client
 
-from activities import inventory
+from activities import inventory, routing
 from activities.access import create_key
 from activities.database import transaction
 from models.access import Scope
@@ -220,3 +220,50 @@ async def test_what_was_not_understood_is_shown_corrected_and_retried(
 
     await until(known)
     assert "0 " in await hengdan.ok("intake", "retry", "--all")
+
+
+async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+    await hengdan.ok("stock", "receive", "SH", "A001", "10")
+    assert "3" in await hengdan.ok("stock", "quarantine", "SH", "A001", "3", "--reason", "wet")
+    await hengdan.ok("stock", "restore", "SH", "A001", "1", "--reason", "dry again")
+    await hengdan.ok("stock", "scrap", "SH", "A001", "2", "--reason", "mould")
+    await hengdan.ok("stock", "safety", "SH", "A001", "2")
+    await hengdan.ok("stock", "expect", "asn:1", "SH", "2030-01-02", "A001=5")
+    promised = await hengdan.ok("stock", "promise", "A001")
+    assert "2030-01-02" in promised.splitlines()[-2]
+    counted = json.loads(await hengdan.ok("stock", "count", "SH", "A001=7", "A002=1", "--json"))
+    shown = await hengdan.ok("stock", "approve", counted["id"])
+    assert "Approved" in shown
+    assert "-1" in shown
+    assert counted["id"] in await hengdan.ok("stock", "counts")
+    level = json.loads(await hengdan.ok("stock", "show", "A001", "--json"))[0]
+    assert (level["on_hand"], level["unavailable"], level["available"]) == (7, 0, 5)
+    await hengdan.ok("stock", "threshold", "A001", "9")
+    assert "SH" in await hengdan.ok("stock", "locations", "--lang", "zh-CN")
+    assert "A001" in await hengdan.refused("stock", "count", "SH", "A001")
+    assert "supplier" in await hengdan.refused("stock", "feed", "SH", "A001=1")
+    assert "virtual" in await hengdan.refused("stock", "fence", "SH", "A001", "-1")
+    await hengdan.ok("stock", "verify")
+
+
+async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+    await hengdan.ok("stock", "receive", "SH", "A001", "10")
+    tried = await hengdan.ok("plan", "try", "A001=2", "--province", "上海")
+    assert "A001 × 2" in tried.splitlines()[0]
+    rule = tmp_path / "rule.json"
+    rule.write_text(json.dumps({"number": 7, "name": "none", "action": {"do": "exclude", "locations": ["SH"]}}))
+    assert "none" in await hengdan.ok("plan", "rule", str(rule))
+    assert "exclude" in await hengdan.ok("plan", "rules")
+    routing.forget()
+    assert "Excluded by the rule none" in await hengdan.ok("plan", "try", "A001=2", "--province", "上海")
+    await hengdan.ok("plan", "drop", "7")
+    assert "7" in await hengdan.refused("plan", "drop", "7")
+    rule.write_text("{}")
+    assert "rule.json" in await hengdan.refused("plan", "rule", str(rule))
+    assert "A001" in await hengdan.refused("plan", "try", "A001=x")
+    assert "still there" in await hengdan.ok("plan", "again", "SH", "--reason", "closing", "--close")
+    assert "XX" in await hengdan.refused("plan", "again", "XX", "--reason", "closing")

@@ -14,7 +14,7 @@ from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
-from models.stock import MovementKind
+from models.stock import MovementKind, StocktakeStatus
 from models.transfer import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "transfer": TransferStatus,
     "refused.transfer": TransferAction,
     "timeline.transfer": TransferAction,
+    "stocktake": StocktakeStatus,
     "lane": Lane,
     "inbox": InboxState,
 }

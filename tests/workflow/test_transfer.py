@@ -1,5 +1,6 @@
 """Transfers, lived on the time-skipping server with a real database."""
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -99,13 +100,15 @@ async def begin(lives: Lives, days: int = 3, **goods: int) -> Moved:
         TransferWorkflow.run, transfer, id=transfer.id, task_queue=settings().task_queue
     )
     moved = Moved(lives, handle)
-    assert (await handle.query(TransferWorkflow.get_state)).status is TransferStatus.DRAFT
+    while await moved.row() is None:
+        await asyncio.sleep(0.02)
     return moved
 
 
 async def test_goods_move_from_one_place_to_the_other(lives: Lives) -> None:
     moved = await begin(lives)
     assert (await moved.row()).status == "draft"
+    assert (await moved.handle.query("state", result_type=Transfer)).status is TransferStatus.DRAFT
     assert await moved.approve() == YES
     assert await moved.stock("SH") == (10, 6, 0)
     assert (await lives.level("SH", "A001")).available == 4
