@@ -100,7 +100,7 @@ async def begin(lives: Lives, days: int = 3, **goods: int) -> Moved:
         TransferWorkflow.run, transfer, id=transfer.id, task_queue=settings().task_queue
     )
     moved = Moved(lives, handle)
-    while await moved.row() is None:
+    while await moved.row() is None:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return moved
 
