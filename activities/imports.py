@@ -4,8 +4,10 @@ A file is read into lines of its kind, row by row; what is wrong is told by row 
 against what the database knows, under the locks that keep it so, and applied: all together, or nothing.
 """
 
+import json
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
@@ -19,9 +21,10 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
-from activities import inventory
+from activities import inventory, routing, stock_sync
 from activities.inventory import MOST
 from activities.sheets import Sheet, normal
+from models.allocation import Action, Condition
 from models.base import Value
 from models.i18n import LANGUAGES, t
 from models.money import Amount, Currency
@@ -30,6 +33,7 @@ from models.stock import Audience, Level, LocationKind, Move, MovementKind
 _tables = SQLModel.metadata.tables
 _skus, _bundles, _warehouses = _tables["skus"], _tables["bundles"], _tables["warehouses"]
 _levels, _substitutes = _tables["stock_levels"], _tables["substitutes"]
+_rates, _rules, _listings = _tables["rates"], _tables["routing_rules"], _tables["listings"]
 
 MAX_FAULTS = 1000
 """So many are told; who has more begins with these."""
@@ -97,6 +101,14 @@ def _clock(cell: Any) -> Any:
 
 def _words(cell: Any) -> Any:
     return tuple(filter(None, map(str.strip, re.split(r"[,，;；、]", cell)))) if isinstance(cell, str) else cell
+
+
+def _document(cell: Any) -> Any:
+    """JSON in a cell; what is not JSON is left for its field to refuse."""
+    try:
+        return json.loads(cell) if isinstance(cell, str) else cell
+    except (ValueError, RecursionError):
+        return cell
 
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -589,6 +601,85 @@ async def _apply_locations(connection: AsyncConnection, lines: Lines[LocationLin
     await _write(connection, _warehouses, rows, columns)
 
 
+# Planning
+
+
+class RateLine(Line):
+    carrier: Code
+    origin: Text = ""
+    destination: Text = ""
+    first_kg: Kilograms = Decimal(1)
+    first_price: Price
+    further_kg: Annotated[Kilograms, Field(gt=0)] = Decimal(1)
+    further_price: Price = Decimal(0)
+    volume_divisor: Count = 0
+    days: Annotated[int, BeforeValidator(_number), Field(ge=0, le=365)] = 0
+    surcharge: Price = Decimal(0)
+
+
+class RuleLine(Line):
+    """``condition`` and ``action`` are JSON, as the API has them."""
+
+    number: Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
+    name: Annotated[Text, Field(min_length=1)]
+    shops: Words = ()
+    campaigns: Words = ()
+    active: YesNo = True
+    condition: Annotated[tuple[Condition, ...], BeforeValidator(_document)] = ()
+    action: Annotated[Action, BeforeValidator(_document)]
+
+
+async def _nothing(connection: AsyncConnection, lines: Lines[Any]) -> list[Fault]:
+    """The database has nothing to say against it."""
+    return []
+
+
+async def _apply_rates(connection: AsyncConnection, lines: Lines[RateLine], act: Act) -> None:
+    await _write(connection, _rates, _json(lines), _given(lines))
+    routing.forget()
+
+
+async def _apply_rules(connection: AsyncConnection, lines: Lines[RuleLine], act: Act) -> None:
+    await _write(connection, _rules, _json(lines), _given(lines))
+    routing.forget()
+
+
+# Shops
+
+
+class ListingLine(Line):
+    """``listing`` is JSON: the channel's own ids."""
+
+    channel: Code
+    shop: Code
+    sku: Code
+    listing: Annotated[dict[str, str], BeforeValidator(_document)] = {}
+
+
+async def _examine_listings(connection: AsyncConnection, lines: Lines[ListingLine]) -> list[Fault]:
+    return await _unknown(
+        connection, _skus.c.sku, "sheet.no_sku", ((row, "sku", each.sku) for row, each in lines.items())
+    )
+
+
+async def _apply_listings(connection: AsyncConnection, lines: Lines[ListingLine], act: Act) -> None:
+    shops: dict[tuple[str, str], dict[str, dict[str, str]]] = defaultdict(dict)
+    for each in lines.values():
+        shops[each.channel, each.shop][each.sku] = each.listing
+    for (channel, shop), listings in sorted(shops.items()):
+        await stock_sync.keep(connection, channel, shop, listings)
+
+
+def _with_documents(table: Any, line: type[Line], *documents: str) -> Select[Any]:
+    """A kind's query, these of its columns as JSON text."""
+    return select(
+        *(
+            cast(table.c[field], String).label(field) if field in documents else table.c[field]
+            for field in line.model_fields
+        )
+    ).order_by(*table.primary_key)
+
+
 KINDS: Mapping[str, Kind[Any]] = {
     "levels": Kind(LevelLine, ("warehouse", "sku"), _query(_levels, LevelLine), _examine_places, _apply_levels),
     "safety": Kind(SafetyLine, ("warehouse", "sku"), _query(_levels, SafetyLine), _examine_places, _apply_safety),
@@ -614,6 +705,17 @@ KINDS: Mapping[str, Kind[Any]] = {
         ).order_by(_warehouses.c.code),
         _examine_locations,
         _apply_locations,
+    ),
+    "rates": Kind(RateLine, ("carrier", "origin", "destination"), _query(_rates, RateLine), _nothing, _apply_rates),
+    "rules": Kind(
+        RuleLine, ("number",), _with_documents(_rules, RuleLine, "condition", "action"), _nothing, _apply_rules
+    ),
+    "listings": Kind(
+        ListingLine,
+        ("channel", "shop", "sku"),
+        _with_documents(_listings, ListingLine, "listing"),
+        _examine_listings,
+        _apply_listings,
     ),
 }
 """Every kind of sheet by its name. To add one is to add its line, its column texts, and its entry here."""

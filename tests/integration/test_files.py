@@ -28,6 +28,11 @@ async def staff(door: httpx.AsyncClient) -> Heads:
         await inventory.set_safety_stock(connection, "SH", "A001", 2)
         for statement in (
             "INSERT INTO substitutes VALUES ('A001', 'A002', 10)",
+            "INSERT INTO rates VALUES ('sf', '上海', '', 1, 12, 1, 2.5, 6000, 2, 0)",
+            "INSERT INTO routing_rules VALUES (10, 'no far away', '[\"own:web\"]', '[]', true,"
+            ' \'[{"field": "province", "op": "in", "value": ["西藏"]}]\','
+            ' \'{"do": "exclude", "locations": ["SH"]}\')',
+            "INSERT INTO listings VALUES ('taobao', 'demo', 'A001', '{\"num_iid\": \"61\"}', null, null, '')",
             "UPDATE skus SET needs = '[\"cold_chain\"]', presale_on = '2026-12-01', title = '=1+1' WHERE sku = 'A003'",
             "UPDATE warehouses SET cutoff = '16:30', areas = '[\"上海市\", \"江苏省\"]', max_kg = 20 WHERE code = 'SH'",
         ):
@@ -51,7 +56,17 @@ async def everything() -> dict[str, list[Any]]:
     async with transaction() as connection:
         return {
             table: [tuple(row) for row in await connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
-            for table in ("skus", "bundles", "warehouses", "stock_levels", "substitutes", "movements")
+            for table in (
+                "skus",
+                "bundles",
+                "warehouses",
+                "stock_levels",
+                "substitutes",
+                "movements",
+                "rates",
+                "routing_rules",
+                "listings",
+            )
         }
 
 
@@ -90,7 +105,7 @@ async def test_what_is_exported_is_imported_unchanged(
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"levels", "safety"}))
 async def test_what_was_deleted_comes_back(door: httpx.AsyncClient, staff: Heads, kind: str) -> None:
-    table = {"locations": "warehouses"}.get(kind, kind)
+    table = {"locations": "warehouses", "rules": "routing_rules"}.get(kind, kind)
     before = (await everything())[table]
     exported = await door.get(f"/files/{kind}", params={"format": "xlsx"}, headers=staff)
     async with transaction() as connection:
