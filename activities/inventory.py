@@ -262,15 +262,22 @@ async def receive(
         quantity=quantity,
         actor=actor,
     )
+    return await enter(connection, received, *await shares(connection, received))
+
+
+async def shares(connection: AsyncConnection, arrived: Move) -> list[Move]:
+    """What virtual warehouses get of goods that arrive at their parent."""
     query = select(_warehouses.c.code, _warehouses.c.share).where(
-        _warehouses.c.parent == warehouse, _warehouses.c.share > 0, ~_warehouses.c.closed
+        _warehouses.c.parent == arrived.warehouse, _warehouses.c.share > 0, ~_warehouses.c.closed
     )
-    shares: list[Move] = []
+    moves: list[Move] = []
     for fence, share in (await connection.execute(query.order_by(_warehouses.c.code))).all():
-        if part := int(quantity * share):
-            await open_level(connection, fence, sku, fenced=True)
-            shares += fencing(warehouse, fence, sku, part, f"shared:{request_id}:{fence}", actor)
-    return await enter(connection, received, *shares)
+        if part := int(arrived.quantity * share):
+            await open_level(connection, fence, arrived.sku, fenced=True)
+            moves += fencing(
+                arrived.warehouse, fence, arrived.sku, part, f"shared:{arrived.key}:{fence}", arrived.actor
+            )
+    return moves
 
 
 def fencing(warehouse: str, fence: str, sku: str, quantity: int, key: str, actor: str) -> tuple[Move, Move]:
@@ -452,8 +459,7 @@ async def correct(connection: AsyncConnection, counted: Sequence[Move]) -> None:
     Raises ``NotAllowed`` where less is there than orders were promised.
     """
     await _give_up_safety(connection, counted, {})
-    if await move(connection, counted) and (more := _gained(counted)):
-        await wake(connection, more, counted[0].key)
+    await enter_all(connection, counted, counted[0].key)
 
 
 async def _give_up_safety(
@@ -477,10 +483,15 @@ async def _give_up_safety(
 
 async def enter(connection: AsyncConnection, entry: Move, *others: Move) -> Level:
     """Enters movements at levels that are open, wakes who can now be filled, and answers the first one's level."""
-    if await move(connection, [entry, *others]) and (more := _gained([entry, *others])):
-        await wake(connection, more, entry.key)
+    await enter_all(connection, [entry, *others], entry.key)
     place = (_levels.c.warehouse == entry.warehouse, _levels.c.sku == entry.sku)
     return Level.model_validate((await connection.execute(select(_levels).where(*place))).one()._mapping)
+
+
+async def enter_all(connection: AsyncConnection, moves: Sequence[Move], cause: str) -> None:
+    """Enters movements at levels that are open, and wakes who can now be filled, once for each cause."""
+    if await move(connection, moves) and (more := _gained(moves)):
+        await wake(connection, more, cause)
 
 
 def _gained(moves: Iterable[Move]) -> set[str]:

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     task_queue: str = "hengdan"
     intake_window: int = 24
     """How many orders the dispatcher lets into the engine before they come to rest: the pace of intake."""
+    transfer_units: int = 0
+    """Transfers of up to so many units need nobody's approval."""
     log_format: Literal["console", "json"] = "console"
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning, stock_sync, thresholds
+from activities import database, fulfillment, http, order, polling, replanning, stock_sync, thresholds, transfers
 from models.settings import settings
 from workers.client import connect
 from workers.schedules import schedule_house, schedule_shops
@@ -20,11 +20,19 @@ from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
+from workflows.transfer import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
 
-WORKFLOWS: Sequence[type] = (OrderWorkflow, ChannelPollWorkflow, ReplanWorkflow, StockSyncWorkflow, ThresholdsWorkflow)
+WORKFLOWS: Sequence[type] = (
+    OrderWorkflow,
+    ChannelPollWorkflow,
+    ReplanWorkflow,
+    StockSyncWorkflow,
+    ThresholdsWorkflow,
+    TransferWorkflow,
+)
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.admit,
@@ -43,6 +51,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.confirm_shipment,
     polling.pull_orders,
     replanning.orders_to_leave,
+    transfers.keep,
     stock_sync.watch_stock,
     thresholds.watch_thresholds,
 )

@@ -25,6 +25,7 @@ from starter.api import (
     plan,
     problems,
     stock,
+    transfers,
     warehouses,
     webhooks,
 )
@@ -38,6 +39,7 @@ _DOORS = (
     orders,
     plan,
     stock,
+    transfers,
     locations,
     files,
     warehouses,

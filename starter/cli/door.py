@@ -1,7 +1,7 @@
 """The way to the API: where it is, whose key, and its answers; what is not well becomes one line."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import sleep
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -84,6 +84,16 @@ class Door:
                 raise Refusal(self.say("cli.many_orders", order=named, orders=", ".join(found)))
             named = found[0]
         return f"/orders/{quote(named, safe='')}"
+
+    def goods(self, told: Sequence[str]) -> dict[str, JsonValue]:
+        """``SKU=QUANTITY`` as often as told; SKU → quantity."""
+        goods: dict[str, JsonValue] = {}
+        for each in told:
+            sku, _, quantity = each.partition("=")
+            if not sku or not quantity.isdecimal():
+                raise Refusal(self.say("cli.bad_goods", told=each))
+            goods[sku] = int(quantity)
+        return goods
 
     def show(self, answer: httpx.Response, render: Callable[[Any, Say], None]) -> None:
         """Prints an answer: exactly as it came for machines, rendered for people."""

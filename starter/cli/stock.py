@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal
+from starter.cli.door import Door, Json, Lang
 
 app = typer.Typer(name="stock", help=t("cli.help.stock"), no_args_is_help=True)
 
@@ -98,7 +98,7 @@ def fence(
 @app.command(help=t("cli.help.stock.feed"))
 def feed(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": _goods(goods, door)}
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": door.goods(goods)}
     door.show(door.post("/stock/feed", told), show.levels)
 
 
@@ -112,7 +112,7 @@ def expect(
 ) -> None:
     door = Door(lang, False)
     told: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
-    door.post("/stock/expect", told | {"goods": _goods(goods, door)})
+    door.post("/stock/expect", told | {"goods": door.goods(goods)})
 
 
 @app.command(help=t("cli.help.stock.promise"))
@@ -125,7 +125,7 @@ def promise(sku: Sku, as_json: Json = False, lang: Lang = None) -> None:
 @app.command(help=t("cli.help.stock.count"))
 def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": _goods(goods, door)}
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": door.goods(goods)}
     door.show(door.post("/stock/counts", told), show.stocktake)
 
 
@@ -163,16 +163,6 @@ def locations(as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
     heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
     door.show(door.get("/locations"), lambda body, say: show.columns(heads, body, say))
-
-
-def _goods(told: list[str], door: Door) -> dict[str, JsonValue]:
-    goods: dict[str, JsonValue] = {}
-    for each in told:
-        sku, _, quantity = each.partition("=")
-        if not sku or not quantity.isdecimal():
-            raise Refusal(door.say("cli.bad_goods", told=each))
-        goods[sku] = int(quantity)
-    return goods
 
 
 @app.command(help=t("cli.help.stock.verify"))

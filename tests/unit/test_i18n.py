@@ -15,6 +15,7 @@ from models.order import HoldKind, OrderStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
 from models.stock import MovementKind, StocktakeStatus
+from models.transfer import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("models", "activities", "workflows", "workers", "starter")
@@ -33,6 +34,9 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "timeline": Action,
     "timeline.refused": Action,
     "movement": MovementKind,
+    "transfer": TransferStatus,
+    "refused.transfer": TransferAction,
+    "timeline.transfer": TransferAction,
     "stocktake": StocktakeStatus,
     "lane": Lane,
     "inbox": InboxState,

@@ -186,4 +186,9 @@ class Lives:
         """Stock arrives; the orders it wakes."""
         async with transaction() as connection:
             await inventory.receive(connection, warehouse, sku, quantity, request_id(), "test")
+        return await self.woken()
+
+    async def woken(self) -> list[str]:
+        """The orders that stock which arrived has woken."""
+        async with transaction() as connection:
             return list(await connection.scalars(select(InboxRow.order_id).where(InboxRow.lane == Lane.STOCK)))  # type: ignore[arg-type]

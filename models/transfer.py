@@ -1,0 +1,279 @@
+"""Transfers: stock on its way from one of our locations to another, and the one table of what is allowed when."""
+
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Column, DateTime, Index
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field as Col
+from sqlmodel import SQLModel
+
+from models.base import CHINA, Moment, Record, Value
+from models.order import Alert, Entry
+from models.requests import YES, Answer, Approve, Cancel, Request, no
+from models.state import ANSWERS_KEPT
+from models.stock import Move, MovementKind
+
+Quantity = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class TransferStatus(StrEnum):
+    DRAFT = "draft"
+    READY = "ready"
+    """Approved: its goods are set aside at the origin."""
+    IN_TRANSIT = "in_transit"
+    PARTIALLY_RECEIVED = "partially_received"
+    RECEIVED = "received"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in {TransferStatus.RECEIVED, TransferStatus.CANCELLED}
+
+
+class TransferAction(StrEnum):
+    APPROVE = "approve"
+    SHIP = "ship"
+    RECEIVE = "receive"
+    CANCEL = "cancel"
+
+
+_ON_ITS_WAY = frozenset({TransferAction.RECEIVE, TransferAction.CANCEL})
+
+SUPPORTED: dict[TransferStatus, frozenset[TransferAction]] = {
+    TransferStatus.DRAFT: frozenset({TransferAction.APPROVE, TransferAction.CANCEL}),
+    TransferStatus.READY: frozenset({TransferAction.SHIP, TransferAction.CANCEL}),
+    TransferStatus.IN_TRANSIT: _ON_ITS_WAY,
+    TransferStatus.PARTIALLY_RECEIVED: _ON_ITS_WAY,
+    TransferStatus.RECEIVED: frozenset(),
+    TransferStatus.CANCELLED: frozenset(),
+}
+
+
+class Ship(Request):
+    """The goods leave: so many of each SKU, those not named stay; none named: all that was planned."""
+
+    goods: dict[str, Quantity] = {}
+
+
+class Receive(Request):
+    """So many of each SKU have arrived; none named: all that is still on its way."""
+
+    goods: dict[str, Quantity] = {}
+
+
+class Unreceived(StrEnum):
+    """What becomes of goods on their way when their transfer is cancelled."""
+
+    RETURN = "return"
+    """They go back, and are received at the origin."""
+    WRITE_OFF = "write_off"
+
+
+class CancelTransfer(Cancel):
+    how: Unreceived | None = None
+    """Once it has left: to be named."""
+
+
+class TransferLine(Record):
+    sku: str
+    quantity: int
+    shipped: int = 0
+    received: int = 0
+    returned: int = 0
+    lost: int = 0
+
+    @property
+    def outstanding(self) -> int:
+        """How many are on their way."""
+        return self.shipped - self.received - self.returned - self.lost
+
+
+class Transfer(Record):
+    """Everything its workflow knows; carried whole when a history is continued as new."""
+
+    id: str
+    origin: str
+    destination: str
+    lines: list[TransferLine]
+    due: date
+    """In China; arrived by the end of this day."""
+    reason: str = ""
+    proposed_by: str
+    proposed_at: Moment
+    approved_by: str | None = None
+    shipped_at: Moment | None = None
+    returning: bool = False
+    withdrawn: bool = False
+    """Cancelled before it left."""
+    overdue: bool = False
+    """The alert was raised."""
+    revision: int = 0
+    answers: dict[str, Answer] = Field(default_factory=dict)
+    """The newest requests by id, and what was answered."""
+
+    @property
+    def status(self) -> TransferStatus:
+        """Derived, never decided: the first of these that holds."""
+        if self.withdrawn:
+            return TransferStatus.CANCELLED
+        if self.approved_by is None:
+            return TransferStatus.DRAFT
+        if self.shipped_at is None:
+            return TransferStatus.READY
+        received = any(line.received for line in self.lines)
+        if self.outstanding:
+            return TransferStatus.PARTIALLY_RECEIVED if received else TransferStatus.IN_TRANSIT
+        return TransferStatus.RECEIVED if received else TransferStatus.CANCELLED
+
+    @property
+    def planned(self) -> dict[str, int]:
+        return {line.sku: line.quantity for line in self.lines}
+
+    @property
+    def outstanding(self) -> dict[str, int]:
+        """What is on its way, SKU → quantity."""
+        return {line.sku: line.outstanding for line in self.lines if line.outstanding}
+
+    @property
+    def heading(self) -> str:
+        """Where the goods arrive next."""
+        return self.origin if self.returning else self.destination
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it is overdue; ``None`` once that was said."""
+        return None if self.overdue else datetime.combine(self.due + timedelta(days=1), time.min, CHINA)
+
+    def allows(self, action: TransferAction, request: Request) -> Answer:
+        """Yes, or no with the reason a person is told."""
+        if action not in SUPPORTED[self.status]:
+            return no(f"refused.transfer.{action}", transfer=self.status.value)
+        match request:
+            case Ship():
+                return _within(request.goods, self.planned)
+            case Receive():
+                return _within(request.goods, self.outstanding)
+            case CancelTransfer() if self.shipped_at is not None:
+                if request.how is None:
+                    return no("refused.transfer.how")
+                if request.how is Unreceived.RETURN and self.returning:
+                    return no("refused.transfer.returning")
+                if request.how is Unreceived.WRITE_OFF and not request.reason.strip():
+                    return no("refused.transfer.reason")
+        return YES
+
+    def carry_out(self, request: Request, at: datetime) -> list[Move]:
+        """Takes in what is allowed; the movements it means."""
+        match request:
+            case Approve():
+                self.approved_by = request.actor
+                return self._moves(MovementKind.RESERVED, "reserved", self.origin, self.planned, request.actor)
+            case Ship():
+                self.shipped_at = at
+                goods = request.goods or self.planned
+                for line in self.lines:
+                    line.shipped = goods.get(line.sku, 0)
+                return [
+                    *self._moves(MovementKind.RELEASED, "released", self.origin, self.planned, request.actor),
+                    *self._moves(MovementKind.TRANSFER_OUT, "out", self.origin, goods, request.actor),
+                ]
+            case Receive():
+                goods = request.goods or self.outstanding
+                for line in self.lines:
+                    if self.returning:
+                        line.returned += goods.get(line.sku, 0)
+                    else:
+                        line.received += goods.get(line.sku, 0)
+                act = f"in:{request.request_id}"
+                return self._moves(MovementKind.TRANSFER_IN, act, self.heading, goods, request.actor)
+            case CancelTransfer() if self.shipped_at is None:
+                self.withdrawn = True
+                kept = self.planned if self.approved_by is not None else {}
+                return self._moves(MovementKind.RELEASED, "released", self.origin, kept, request.actor)
+            case CancelTransfer() if request.how is Unreceived.RETURN:
+                self.returning = True
+            case CancelTransfer():
+                for line in self.lines:
+                    line.lost += line.outstanding
+        return []
+
+    def told(self, action: TransferAction, request: Request, at: datetime) -> Entry:
+        """The timeline's line about what is allowed."""
+        what: str = action
+        detail: dict[str, Any] = {}
+        match request:
+            case Ship():
+                detail["goods"] = listed(request.goods or self.planned)
+            case Receive():
+                detail["goods"] = listed(request.goods or self.outstanding)
+            case CancelTransfer():
+                what = request.how or action if self.shipped_at is not None else action
+                detail |= {"goods": listed(self.outstanding), "reason": request.reason}
+        return Entry(
+            key=request.request_id, at=at, what=f"timeline.transfer.{what}", actor=request.actor, detail=detail
+        )
+
+    def late(self) -> Alert:
+        detail = {"origin": self.origin, "destination": self.destination, "due": self.due.isoformat()}
+        return Alert(key=f"{self.id}:overdue_transfer", kind="alert.overdue_transfer", order_id=self.id, detail=detail)
+
+    def remember(self, request_id: str, answer: Answer) -> None:
+        self.answers[request_id] = answer
+        while len(self.answers) > ANSWERS_KEPT:
+            del self.answers[next(iter(self.answers))]
+
+    def _moves(self, kind: MovementKind, act: str, place: str, goods: Mapping[str, int], actor: str) -> list[Move]:
+        return [
+            Move(key=f"{self.id}:{act}", kind=kind, warehouse=place, sku=sku, quantity=quantity, actor=actor)
+            for sku, quantity in goods.items()
+            if quantity
+        ]
+
+
+def _within(goods: Mapping[str, int], limits: Mapping[str, int]) -> Answer:
+    for sku, quantity in goods.items():
+        if quantity > (most := limits.get(sku, 0)):
+            return no("refused.transfer.goods", sku=sku, most=most)
+    return YES if not goods or any(goods.values()) else no("refused.transfer.nothing")
+
+
+def listed(goods: Mapping[str, int]) -> str:
+    return ", ".join(f"{sku} × {quantity}" for sku, quantity in goods.items() if quantity)
+
+
+class TransferStep(Value):
+    """What one step writes, in one transaction: the transfer from now on, its movements, and what people are told."""
+
+    transfer: Transfer
+    moves: tuple[Move, ...] = ()
+    entry: Entry | None = None
+    alert: Alert | None = None
+    at: Moment
+
+
+class TransferRow(SQLModel, table=True):
+    """A transfer as lists show it."""
+
+    __tablename__ = "transfers"
+    __table_args__ = (Index("transfers_by_status", "status", "due"),)
+
+    id: str = Col(primary_key=True)
+    status: str
+    origin: str
+    destination: str
+    lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    """``TransferLine``."""
+    due: date
+    reason: str
+    proposed_by: str
+    proposed_at: datetime = Col(sa_type=DateTime(timezone=True))
+    approved_by: str | None = None
+    shipped_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    returning: bool = False
+    overdue: bool = False
+    revision: int
+    updated_at: datetime = Col(sa_type=DateTime(timezone=True))

@@ -1,0 +1,131 @@
+"""``hengdan transfers``: move goods between our locations."""
+
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+from pydantic import JsonValue
+
+from models.base import CHINA
+from models.i18n import t
+from starter.cli import show
+from starter.cli.door import Door, Json, Lang, Say
+
+app = typer.Typer(name="transfers", help=t("cli.help.transfers"), no_args_is_help=True)
+
+Named = Annotated[str, typer.Argument(metavar="TRANSFER", help=t("cli.help.transfer"))]
+Goods = Annotated[list[str] | None, typer.Argument(metavar="[SKU=QUANTITY]...", help=t("cli.help.goods"))]
+Due = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help=t("cli.help.due"))]
+Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
+
+
+@app.command("list", help=t("cli.help.transfers.list"))
+def list_transfers(
+    status: Annotated[str | None, typer.Option()] = None, as_json: Json = False, lang: Lang = None
+) -> None:
+    door = Door(lang, as_json)
+    door.show(door.get("/transfers", status=status), _transfers)
+
+
+@app.command(help=t("cli.help.transfers.propose"))
+def propose(
+    accept: Annotated[bool, typer.Option("--accept", help=t("cli.help.transfers.accept"))] = False,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    if accept:
+        door.show(door.post("/transfers/proposals/accept", {"request_id": _number()}), _transfers)
+    else:
+        door.show(door.get("/transfers/proposals"), _proposals)
+
+
+@app.command(help=t("cli.help.transfers.create"))
+def create(
+    origin: Annotated[str, typer.Argument(help=t("cli.help.warehouse"))],
+    destination: Annotated[str, typer.Argument(help=t("cli.help.warehouse"))],
+    goods: Goods = None,
+    due: Due = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, JsonValue] = {
+        "origin": origin,
+        "destination": destination,
+        "goods": door.goods(goods or []),
+        "due": (due or datetime.now(CHINA) + timedelta(days=7)).date().isoformat(),
+        "reason": reason,
+        "request_id": _number(),
+    }
+    door.show(door.post("/transfers", told), lambda body, say: _transfers([body], say))
+
+
+@app.command(help=t("cli.help.transfers.approve"))
+def approve(transfer: Named, as_json: Json = False, lang: Lang = None) -> None:
+    _ask(Door(lang, as_json), transfer, "approve")
+
+
+@app.command(help=t("cli.help.transfers.ship"))
+def ship(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    _ask(door, transfer, "ship", goods=door.goods(goods or []))
+
+
+@app.command(help=t("cli.help.transfers.receive"))
+def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    _ask(door, transfer, "receive", goods=door.goods(goods or []))
+
+
+@app.command(help=t("cli.help.transfers.cancel"))
+def cancel(
+    transfer: Named,
+    how: Annotated[Literal["return", "write_off"] | None, typer.Option(help=t("cli.help.transfers.how"))] = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), transfer, "cancel", how=how, reason=reason)
+
+
+def _ask(door: Door, named: str, verb: str, **body: JsonValue) -> None:
+    path = f"/transfers/{quote('transfer:' + named.removeprefix('transfer:'), safe='')}"
+    answer = door.post(f"{path}/{verb}", body)
+    door.show(answer, lambda _, say: _transfers([door.get(path).json()], say))
+
+
+def _number() -> str:
+    """Short enough to be typed again."""
+    return f"{datetime.now(CHINA):%y%m%d}-{token_hex(3)}"
+
+
+def _transfers(body: Any, say: Say) -> None:
+    if not body:
+        show.line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["id"].removeprefix("transfer:"),
+            each["status_text"],
+            f"{each['origin']} → {each['destination']}",
+            ", ".join(
+                f"{line['sku']} {line['received']}/{line['shipped'] or line['quantity']}" for line in each["lines"]
+            ),
+            each["due"],
+            each["reason"],
+        )
+        for each in body
+    ]
+    show.table(("transfer", "status", "way", "goods", "due", "reason"), rows, say)
+
+
+def _proposals(body: Any, say: Say) -> None:
+    if not body:
+        show.line(say("cli.nothing"))
+        return
+    rows = [(f"{each['origin']} → {each['destination']}", each["sku"], each["quantity"], each["why"]) for each in body]
+    show.table(("way", "sku", "quantity", "reason"), rows, say)
