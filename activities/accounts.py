@@ -63,3 +63,8 @@ async def _read(query: Select[Any]) -> Account | None:
         settings=row.settings,
         cursor=row.cursor,
     )
+
+
+def forget() -> None:
+    """What this process has read is read anew."""
+    _cache.clear()

@@ -17,8 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import inventory
-from activities.accounts import account
+from activities import accounts, inventory
 from activities.channels import Offered, channel
 from activities.database import transaction
 from models.base import Value
@@ -54,11 +53,13 @@ async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> 
     ends = asyncio.get_running_loop().time() + seconds
     report = SyncReport(pushed=0, refused=0)
     seen: Seen | None = None
+    rule: StockRule | None = None
     while True:
         async with transaction() as connection:
             now, skus = await moved(connection, seen)
+        before, rule = rule, await rule_of(source, shop)
         try:
-            told = await push(source, shop, skus)
+            told = await push(source, shop, skus if rule == before else None)
         except ApplicationError as error:
             if error.non_retryable:
                 raise
@@ -99,12 +100,16 @@ async def moved(connection: AsyncConnection, seen: Seen | None) -> tuple[Seen, l
     return now, list(await connection.scalars(query))
 
 
+async def rule_of(source: str, shop: str) -> StockRule:
+    return StockRule.model_validate((await accounts.account(Lane.CHANNEL, source, shop)).settings["stock"])
+
+
 async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
     """Pushes what a shop may sell of the SKUs that moved, bundles of them included, where it differs from what it was
     last told. Raises as ``activities.errors`` has it."""
-    ours = await account(Lane.CHANNEL, source, shop)
+    ours = await accounts.account(Lane.CHANNEL, source, shop)
     async with transaction() as connection:
-        changed = await changes(connection, source, shop, StockRule.model_validate(ours.settings["stock"]), moved)
+        changed = await changes(connection, source, shop, await rule_of(source, shop), moved)
     if not changed:
         return SyncReport(pushed=0, refused=0)
     refused = {each.sku: each.reason for each in await channel(ours).push_stock(changed)}
@@ -186,6 +191,7 @@ async def keep_rule(connection: AsyncConnection, source: str, shop: str, rule: S
     of_shop = (_accounts.c.lane == Lane.CHANNEL, _accounts.c.source == source, _accounts.c.account == shop)
     told = cast({"stock": rule.model_dump(mode="json")}, JSONB)
     await connection.execute(update(_accounts).where(*of_shop).values(settings=_accounts.c.settings.op("||")(told)))
+    accounts.forget()
 
 
 async def every(

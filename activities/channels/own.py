@@ -4,22 +4,24 @@ There is no standard for this, so the format is the order as Hengdan knows it, a
 that Stripe and Standard Webhooks made familiar: any language has the three lines that make it.
 
 In: ``POST`` of an ``OwnOrder`` whenever something changes, whole each time. Out: ``POST {base_url}/shipments`` of an
-``OwnShipment``, signed likewise; any 2xx is taken, anything else is sent again, with the same ``event_id``.
+``OwnShipment``, signed likewise; any 2xx is taken, anything else is sent again, with the same ``event_id``. And, where
+the shop has a stock rule, ``POST {base_url}/stock`` of an ``OwnStock``, signed likewise.
 
 Account: secrets ``secret``, and ``secret_old`` while it is rotated.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated
+from uuid import uuid4
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from activities import http, signing
-from activities.channels import Pulled
-from activities.errors import Unintelligible
+from activities.channels import Offered, Pulled, Refused
+from activities.errors import Unintelligible, unavailable
 from activities.payloads import balanced, decode, reasonable, standardising
 from models.address import Recipient
 from models.base import Moment, Value
@@ -101,6 +103,30 @@ class OwnShipment(Value):
     lines: tuple["OwnShippedLine", ...]
 
 
+class OwnStocked(Value):
+    sku: str
+    quantity: int
+
+
+class OwnStock(Value):
+    """We tell the site how many of these it may sell now: the quantities are set, not added.
+
+    The site answers 2xx, with ``{"refused": [{"sku": "", "reason": ""}]}`` where it does not know some of them.
+    """
+
+    event_id: str
+    stock: tuple[OwnStocked, ...]
+
+
+class _RefusedStock(BaseModel):
+    sku: str
+    reason: str = ""
+
+
+class _StockAnswer(BaseModel):
+    refused: list[_RefusedStock] = []
+
+
 class OwnShippedLine(Value):
     line_no: str
     sku: str
@@ -157,6 +183,17 @@ class Own:
         body = told.model_dump_json().encode()
         headers = signing.signed(self._account.secrets["secret"], body)
         await http.send("POST", f"{self._account.base_url.rstrip('/')}/shipments", content=body, headers=headers)
+
+    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+        stock = tuple(OwnStocked(sku=each.sku, quantity=each.quantity) for each in offered)
+        body = OwnStock(event_id=str(uuid4()), stock=stock).model_dump_json().encode()
+        headers = signing.signed(self._account.secrets["secret"], body)
+        answer = await http.send("POST", f"{self._account.base_url.rstrip('/')}/stock", content=body, headers=headers)
+        try:
+            told = _StockAnswer.model_validate_json(answer.content or b"{}")
+        except ValidationError:
+            raise unavailable("own: the answer is not in the format") from None
+        return [Refused(sku=each.sku, reason=each.reason) for each in told.refused]
 
 
 def standard(

@@ -88,6 +88,9 @@ class Shop(BaseModel):
     base_url: str = ""
     sales: dict[str, Sale] = {}
     shipments: list[Shipped] = []
+    stock: dict[str, int] = {}
+    """What it may sell, by what its channel calls it."""
+    pushes: int = 0
 
     def shipped(self, order_no: str) -> list[Shipped]:
         return [each for each in self.shipments if each.order_no == order_no]
@@ -132,6 +135,7 @@ class Shops:
         control.post("/{shop}/orders", status_code=201)(self.sell)
         control.patch("/{shop}/orders/{order_no}")(self.change)
         control.get("/{shop}/shipments")(self.shipments)
+        control.get("/{shop}/stock")(self.stock)
         control.post("/{shop}/orders/{order_no}/deliver")(self.deliver)
         router.include_router(control)
 
@@ -165,6 +169,11 @@ class Shops:
 
     async def shipments(self, shop: str) -> list[Shipped]:
         return self.shop(shop).shipments
+
+    async def stock(self, shop: str) -> dict[str, Any]:
+        """What the shop was told that it may sell, and in how many calls."""
+        known = self.shop(shop)
+        return {"stock": known.stock, "pushes": known.pushes}
 
     async def deliver(self, shop: str, order_no: str, delivery: Delivery, request: Request) -> dict[str, list[int]]:
         """Sends the sale as it stands, all copies at once; answers with their statuses."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import time
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
@@ -70,12 +70,7 @@ shops = Shops(router, number=lambda sale, n: f"W{n:08}", webhook=_webhook)
 async def shipments(name: str, request: Request) -> Response:
     """Takes a shipment once, however often it is told."""
     shop = shops.shop(name)
-    body = await request.body()
-    timestamp = request.headers.get("hengdan-timestamp", "")
-    signature = f"v1={_signature(shop.secrets['secret'], timestamp, body)}"
-    if not hmac.compare_digest(signature, request.headers.get("hengdan-signature", "")):
-        return JSONResponse({"error": "signature"}, 401)
-    told = json.loads(body)
+    told = await _authentic(shop, request)
 
     async def work() -> Response:
         if told["order_no"] not in shop.sales:
@@ -91,3 +86,29 @@ async def shipments(name: str, request: Request) -> Response:
         return JSONResponse({"received": True})
 
     return await faults.play("own", "shipments", told["order_no"], work)
+
+
+@router.post("/{name}/stock")
+async def stock(name: str, request: Request) -> Response:
+    """Takes what it may sell; what begins with ``?`` it does not know."""
+    shop = shops.shop(name)
+    told = await _authentic(shop, request)
+
+    async def work() -> Response:
+        shop.pushes += 1
+        known = {each["sku"]: each["quantity"] for each in told["stock"] if not each["sku"].startswith("?")}
+        shop.stock |= known
+        refused = [each["sku"] for each in told["stock"] if each["sku"] not in known]
+        return JSONResponse({"refused": [{"sku": sku, "reason": "not sold here"} for sku in refused]})
+
+    return await faults.play("own", "stock", name, work)
+
+
+async def _authentic(shop: Shop, request: Request) -> Any:
+    """The body. Raises 401 where it was not signed by us."""
+    body = await request.body()
+    timestamp = request.headers.get("hengdan-timestamp", "")
+    signature = f"v1={_signature(shop.secrets['secret'], timestamp, body)}"
+    if not hmac.compare_digest(signature, request.headers.get("hengdan-signature", "")):
+        raise HTTPException(401, "signature")
+    return json.loads(body)

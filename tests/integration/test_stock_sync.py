@@ -1,0 +1,184 @@
+"""Shops are told how many they may sell: what changed, soon, once, within their rule; over real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert, select
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities import http, inventory, locations, stock_sync
+from activities.database import transaction
+from activities.stock_sync import SyncReport, watch_stock
+from models.access import Scope
+from models.intake import AccountRow, Secrets
+from models.listing import ListingRow, StockRule
+from models.stock import Audience, LocationKind
+from starter.catalogue import seed
+from starter.sandbox.app import create_app
+from tests.doors import bearer
+from tests.integration.books import admitted, now, receive, shipped
+from tests.serving import served
+from tests.shops import World
+from tests.unit.orders import line
+from workers.main import worker
+
+pytestmark = pytest.mark.usefixtures("database")
+WATCHED = {"A001": {}, "A002": {}, "K001": {}}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+@pytest.fixture
+async def shop(sandbox: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """An own site that sells two SKUs and a bundle."""
+    world = World(sandbox, "own", request.node.name[:60])
+    async with transaction() as connection:
+        await seed(connection)
+        told = world.account
+        await connection.execute(
+            insert(AccountRow).values(
+                lane=told.lane,
+                source=told.source,
+                account=told.account,
+                base_url=told.base_url,
+                secrets=Secrets(values=told.secrets),
+                settings={"stock": {}},
+            )
+        )
+        await stock_sync.keep(connection, "own", told.account, WATCHED)
+    yield world
+    await http.close()
+
+
+async def rule(shop: World, **chosen: Any) -> None:
+    async with transaction() as connection:
+        await stock_sync.keep_rule(connection, "own", shop.account.account, StockRule(**chosen))
+
+
+async def push(shop: World, *moved: str) -> SyncReport:
+    return await stock_sync.push("own", shop.account.account, moved or None)
+
+
+def told(shop: World) -> dict[str, int]:
+    found: dict[str, int] = shop.ok("GET", f"/{shop.account.account}/stock")["stock"]
+    return found
+
+
+async def test_a_shop_is_told_what_changed_and_only_that(shop: World) -> None:
+    await receive("SH", "A001", 10)
+    await receive("GZ", "A001", 5)
+    assert (await push(shop)).pushed == 3
+    assert told(shop) == {"A001": 15, "A002": 0, "K001": 0}
+    assert (await push(shop)).pushed == 0
+    order = await admitted("1", line(1, "A001", 4))
+    assert (await push(shop, "A001")).pushed == 1
+    assert told(shop)["A001"] == 11
+    await shipped(order, order.active[0])
+    assert (await push(shop, "A001")).pushed == 0
+
+
+async def test_bundles_follow_their_components(shop: World) -> None:
+    await receive("SH", "B001", 5)
+    await receive("SH", "B002", 9)
+    await push(shop)
+    assert told(shop)["K001"] == 2
+    await receive("GZ", "B001", 1)
+    assert (await push(shop, "B001")).pushed == 1
+    assert told(shop)["K001"] == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "offered"),
+    [
+        ({"percentage": "50"}, 7),
+        ({"buffer": 3}, 12),
+        ({"least": 16}, 0),
+        ({"most": 6}, 6),
+        ({"locations": ["GZ"]}, 5),
+        ({"percentage": "50", "buffer": 3, "least": 5, "most": 9}, 0),
+    ],
+)
+async def test_the_shops_rule_says_how_many(shop: World, chosen: dict[str, Any], offered: int) -> None:
+    await receive("SH", "A001", 10)
+    await receive("GZ", "A001", 5)
+    await rule(shop, **chosen)
+    await push(shop)
+    assert told(shop)["A001"] == offered
+
+
+async def test_what_is_fenced_off_for_others_is_not_offered(shop: World) -> None:
+    await receive("SH", "A001", 10)
+    for code, audience in (("SH@pos", Audience(channels=("pos",))), ("SH@own", Audience(channels=("own",)))):
+        async with transaction() as connection:
+            fence = locations.Location(code=code, name=code, kind=LocationKind.VIRTUAL, parent="SH", audience=audience)
+            await locations.keep(connection, fence)
+            await inventory.fence(connection, code, "A001", 4, code, "test")
+    await push(shop)
+    assert told(shop)["A001"] == 6
+
+
+async def test_what_the_channel_does_not_know_is_noted_and_the_rest_told(shop: World) -> None:
+    async with transaction() as connection:
+        await connection.execute(
+            insert(ListingRow).values(channel="own", shop=shop.account.account, sku="?1", listing={}, refused="")
+        )
+    await receive("SH", "A001", 10)
+    report = await push(shop)
+    assert (report.pushed, report.refused) == (3, 1)
+    assert told(shop)["A001"] == 10
+    async with transaction() as connection:
+        query = select(ListingRow.refused).where(ListingRow.sku == "?1")
+        assert await connection.scalar(query) == "not sold here"
+
+
+async def test_a_sale_lowers_the_shops_within_seconds_whatever_its_channel_does(shop: World) -> None:
+    await receive("SH", "A001", 10)
+    watching = asyncio.create_task(ActivityEnvironment().run(watch_stock, "own", shop.account.account, 4.0))
+    await until(shop, 10)
+    shop.fault("stock", "500", times=1)
+    shop.fault("stock", "429", seconds=1)
+    for number in range(3):
+        await admitted(str(number), line(1, "A001", 2))
+    await until(shop, 4)
+    assert (await watching).refused == 0
+    calls = shop.ok("GET", f"/{shop.account.account}/stock")["pushes"]
+    assert calls <= 4
+
+
+async def until(shop: World, quantity: int) -> None:
+    begun = now()
+    while told(shop).get("A001") != quantity:
+        assert (now() - begun).total_seconds() < 8, told(shop)
+        await asyncio.sleep(0.1)
+
+
+async def test_staff_set_listings_and_rule_and_the_shop_is_told_from_then_on(
+    shop: World, temporal: Client, door: httpx.AsyncClient
+) -> None:
+    await receive("SH", "A003", 8)
+    door.headers.update(await bearer(Scope.STAFF))
+    path = f"/listings/own/{shop.account.account}"
+    assert (await door.put(path, json={"no such": {}})).status_code == 422
+    assert (await door.put("/listings/own/nobody", json={"A003": {}})).status_code == 404
+    assert (await door.put(path, json={"A003": {}})).json() == {"listings": 1}
+    assert (await door.put(f"{path}/rule", json={"percentage": 0})).status_code == 422
+    async with worker(temporal):
+        (await door.put(f"{path}/rule", json={"buffer": 1})).raise_for_status()
+        for _ in range(100):
+            if told(shop).get("A003") == 7:
+                break
+            await asyncio.sleep(0.1)
+        await temporal.get_schedule_handle(f"stock:own:{shop.account.account}").delete()
+        assert told(shop)["A003"] == 7
+        listed = (await door.get("/listings", params={"sku": "A003"})).json()
+        assert [(each["offered"], each["refused"]) for each in listed] == [(7, "")]
+        async for run in temporal.list_workflows(f"WorkflowId = 'stock:own:{shop.account.account}'"):
+            await temporal.get_workflow_handle(run.id).terminate()
