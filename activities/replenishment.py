@@ -65,6 +65,14 @@ class Progress(Value):
     """Suggestions open among them."""
 
 
+class Closed(Exception):
+    """What was asked for is decided or done with already: it is ``status``."""
+
+    def __init__(self, status: ReplenishmentStatus | PurchaseStatus) -> None:
+        super().__init__(status.value)
+        self.status = status
+
+
 # What to buy
 
 
@@ -301,7 +309,7 @@ async def accept(
 ) -> Row[Any] | None:
     """Orders what was suggested, or another quantity of it; the purchase order. Accepted again it is the same one.
 
-    ``None``: no such suggestion. Raises ``NotAllowed``.
+    ``None``: no such suggestion. Raises ``Closed``.
     """
     row = await _decide(connection, suggestion_id, ReplenishmentStatus.ACCEPTED, actor)
     if row is None:
@@ -331,7 +339,7 @@ async def accept(
 
 
 async def dismiss(connection: AsyncConnection, suggestion_id: str, actor: str) -> Row[Any] | None:
-    """Nothing is bought of it. ``None``: no such suggestion. Raises ``NotAllowed``."""
+    """Nothing is bought of it. ``None``: no such suggestion. Raises ``Closed``."""
     return await _decide(connection, suggestion_id, ReplenishmentStatus.DISMISSED, actor)
 
 
@@ -344,7 +352,7 @@ async def _decide(
     if row is None or row.status == status:
         return row
     if row.status != ReplenishmentStatus.SUGGESTED:
-        raise NotAllowed("status", f"is {row.status} already")
+        raise Closed(ReplenishmentStatus(row.status))
     decided = update(_suggestions).where(mine).values(status=status, decided_by=actor, decided_at=datetime.now(UTC))
     changed: Row[Any] = (await connection.execute(decided.returning(_suggestions))).one()
     return changed
@@ -360,7 +368,7 @@ async def receive_purchase(
 ) -> Row[Any] | None:
     """So many of each SKU have arrived, none named: all that is outstanding; once for each request.
 
-    ``None``: no such purchase order. Raises ``NotAllowed``.
+    ``None``: no such purchase order. Raises ``NotAllowed`` and ``Closed``.
     """
     row = await _purchase(connection, purchase_id, lock=True)
     if row is None:
@@ -369,7 +377,7 @@ async def receive_purchase(
     if await connection.scalar(select(_movements.c.id).where(_movements.c.key == f"received:{act}").limit(1)):
         return row
     if row.status in (PurchaseStatus.RECEIVED, PurchaseStatus.CANCELLED):
-        raise NotAllowed("status", f"is {row.status} already")
+        raise Closed(PurchaseStatus(row.status))
     lines = [PurchaseLine.model_validate(each) for each in row.lines]
     outstanding = {line.sku: line.outstanding for line in lines if line.outstanding}
     arrived = dict(goods) or outstanding
@@ -387,12 +395,12 @@ async def receive_purchase(
 
 
 async def cancel_purchase(connection: AsyncConnection, purchase_id: str) -> Row[Any] | None:
-    """What has not arrived is not expected any more. ``None``: no such purchase order. Raises ``NotAllowed``."""
+    """What has not arrived is not expected any more. ``None``: no such purchase order. Raises ``Closed``."""
     row = await _purchase(connection, purchase_id, lock=True)
     if row is None or row.status == PurchaseStatus.CANCELLED:
         return row
     if row.status == PurchaseStatus.RECEIVED:
-        raise NotAllowed("status", f"is {row.status} already")
+        raise Closed(PurchaseStatus(row.status))
     await inventory.expect(connection, purchase_id, row.warehouse, {}, row.due)
     return await _change(connection, purchase_id, {"status": PurchaseStatus.CANCELLED})
 

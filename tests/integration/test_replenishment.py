@@ -1,21 +1,33 @@
 """Replenishment on the real database: from what was sold to goods on the shelf."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+from structlog.testing import capture_logs
+from temporalio.client import Client
 
 from activities import inventory, replenishment
+from activities.access import create_key
 from activities.database import transaction
 from activities.inventory import NotAllowed
-from activities.replenishment import Placement, Progress
+from activities.replenishment import Closed, Placement, Progress
+from models.access import Scope
 from models.base import CHINA
 from models.purchase import Promotion, Terms
+from models.settings import settings
 from models.stock import Move, MovementKind
 from starter import catalogue
+from tests.commands import Commands
+from tests.doors import bearer
 from tests.integration.books import drifts, level, receive, sql, woken
+from tests.integration.test_api_webhooks import problem
+from workers.main import worker
+from workers.schedules import schedule_house
 
 TODAY = datetime.now(CHINA).date()
 
@@ -123,7 +135,7 @@ async def test_from_what_was_sold_to_goods_on_the_shelf() -> None:
     assert (await arrives(purchase.id, "second")).status == "received"
     assert await level("SH", "A001") == (168, 0, 168)
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(NotAllowed, match="received already"):
+    with pytest.raises(Closed, match="received"):
         await arrives(purchase.id, "third")
     assert await drifts() == []
 
@@ -144,7 +156,7 @@ async def test_a_look_again_changes_nothing_and_a_new_one_takes_the_place_of_the
     await receive("SH", "A001", 500)
     assert await suggest() == Progress(checked=1)
     assert {row.status for row in await suggestions()} == {"superseded"}
-    with pytest.raises(NotAllowed, match="superseded already"):
+    with pytest.raises(Closed, match="superseded"):
         await accepted(before[0].id)
 
 
@@ -159,7 +171,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
             row = await replenishment.dismiss(connection, found.id, "mei")
         assert row is not None
         assert (row.status, row.decided_by) == ("dismissed", "mei")
-    with pytest.raises(NotAllowed):
+    with pytest.raises(Closed):
         await accepted(found.id)
     assert await accepted("none") is None
     await suggest()
@@ -172,7 +184,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
         assert cancelled is not None
         assert cancelled.status == "cancelled"
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(NotAllowed):
+    with pytest.raises(Closed):
         await arrives(purchase.id, "late")
 
 
@@ -237,3 +249,123 @@ async def test_terms_of_what_is_not_there_are_refused() -> None:
         with pytest.raises(NotAllowed) as refused:
             await terms(**changes)
         assert refused.value.field == field
+
+
+# The doors
+
+
+@pytest.fixture
+async def staff(database: str) -> dict[str, str]:
+    return await bearer(Scope.STAFF, Scope.WAREHOUSE, name="mei")
+
+
+AGREED = {"sku": "A001", "supplier": "Acme", "lead_days": 9, "service_level": 0.5, "unit_cost": "2.50"}
+
+
+@pytest.mark.usefixtures("goods")
+async def test_it_is_looked_at_decided_and_received_over_http(
+    temporal: Client, door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
+    assert (await door.get("/replenishments/run", headers=staff)).status_code == 404
+    assert (await door.post("/purchase-terms", json=AGREED, headers=staff)).status_code == 200
+    await sold("SH", "A001", [10] * 60)
+    async with worker(temporal):
+        for _ in range(2):
+            ran = await door.post("/replenishments/run", headers=staff)
+            assert (ran.status_code, ran.json()) == (
+                200,
+                {"after": "A001", "checked": 1, "suggested": 1, "running": False},
+            )
+        assert (await door.get("/replenishments/run", headers=staff)).json() == ran.json()
+    chinese = {**staff, "Accept-Language": "zh-CN"}
+    (found,) = (await door.get("/replenishments?status=suggested&sku=A001", headers=chinese)).json()
+    assert (found["quantity"], found["cost"], found["status_text"]) == (160, "400.0000", "待处理")
+    assert found["why"].startswith("平稳需求：日均 10.0，误差 0.0（AutoTheta，历史 60 天，剔除 0 天）")
+    assert "{" not in found["why"]
+    assert (await door.get("/replenishments?sku=B001", headers=staff)).json() == []
+
+    at = f"/replenishments/{found['id']}"
+    problem(await door.post(f"{at}/accept", headers=await bearer(Scope.READ)), 403)
+    problem(await door.post(f"{at}/accept", json={"quantity": 0}, headers=staff), 422)
+    problem(await door.post("/replenishments/none/accept", headers=staff), 404)
+    purchase = (await door.post(f"{at}/accept", headers=staff)).json()
+    assert (purchase["id"], purchase["status_text"], purchase["created_by"]) == (f"po:{found['id']}", "Ordered", "mei")
+    assert (await door.post(f"{at}/accept", headers=staff)).json() == purchase
+    closed = problem(await door.post(f"{at}/dismiss", headers=chinese), 409)
+    assert closed["detail"] == "已处理过：已采纳"
+
+    there = f"/purchase-orders/{purchase['id']}/receive"
+    for _ in range(2):
+        part = await door.post(there, json={"goods": {"A001": 60}}, headers={**staff, "Idempotency-Key": "one"})
+        assert part.json()["lines"] == [{"sku": "A001", "ordered": 160, "received": 60}]
+    over = problem(await door.post(there, json={"goods": {"A001": 101}}, headers=staff), 422)
+    assert over["errors"][0]["field"] == "goods.A001"
+    problem(await door.post("/purchase-orders/po:none/receive", headers=staff), 404)
+    assert (await door.post(there, headers=staff)).json()["status"] == "received"
+    problem(await door.post(there, headers=staff), 409)
+    assert await level("SH", "A001") == (160, 0, 160)
+    (shown,) = (await door.get("/purchase-orders?status=received", headers=staff)).json()
+    assert shown["id"] == purchase["id"]
+    (part_of,) = (await door.get("/replenishments/placement?weeks=4&sku=A001", headers=staff)).json()
+    assert (part_of["warehouse"], part_of["share"]) == ("SH", 1)
+    wrong = {"first": "2026-06-18", "last": "2026-06-17"}
+    assert problem(await door.post("/promotions", json=wrong, headers=staff), 422)["errors"][0]["field"] == "last"
+
+
+@pytest.mark.usefixtures("goods")
+async def test_where_forecasts_cannot_be_made_it_says_what_to_install(
+    temporal: Client, door: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await terms()
+    await sold("SH", "A001", [10] * 60)
+    monkeypatch.setitem(sys.modules, "statsforecast", None)
+    async with worker(temporal):
+        told = problem(await door.post("/replenishments/run", headers=staff), 409)
+    assert "hengdan[forecast]" in told["detail"]
+    assert await suggestions() == []
+
+
+@pytest.mark.usefixtures("goods")
+async def test_the_command_line(
+    temporal: Client,
+    door: httpx.AsyncClient,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_KEY", await create_key("li", list(Scope)))
+    settings.cache_clear()
+    hengdan = Commands(capsys)
+    await sold("SH", "A001", [10] * 60)
+    with capture_logs():  # the API's, whose standard output is ours here
+        assert "Nothing" in await hengdan.ok("replenish", "list")
+        assert "Acme" in await hengdan.ok("replenish", "agree", "A001", "Acme", "9", "--service-level", "0.5")
+        assert "A001" in await hengdan.ok("replenish", "terms")
+        first, last = (f"{TODAY - timedelta(days=back)}" for back in (9, 8))
+        await hengdan.ok("replenish", "promotion", first, last, "--sku", "A001")
+        async with worker(temporal):
+            assert "1 looked at, 1 to be bought" in await hengdan.ok("replenish", "run")
+        (found,) = json.loads(await hengdan.ok("replenish", "list", "--json"))
+        assert found["detail"]["masked_days"] == 2
+        assert "平稳需求" in await hengdan.ok("replenish", "list", "--lang", "zh-CN")
+        assert "0/160" in await hengdan.ok("replenish", "accept", found["id"])
+        assert "done with already: Accepted" in await hengdan.refused("replenish", "dismiss", found["id"])
+        assert "60/160" in await hengdan.ok("replenish", "receive", found["id"], "A001=60")
+        assert "Partially received" in await hengdan.ok("replenish", "orders")
+        assert "Cancelled" in await hengdan.ok("replenish", "cancel", f"po:{found['id']}")
+        assert "100%" in await hengdan.ok("replenish", "placement", "--weeks", "4")
+        assert "A001 is not SKU=QUANTITY" in await hengdan.refused("replenish", "receive", found["id"], "A001")
+    assert await level("SH", "A001") == (60, 0, 60)
+
+
+async def test_it_is_looked_at_every_night(temporal: Client) -> None:
+    await schedule_house(temporal)
+    try:
+        described = await temporal.get_schedule_handle("replenishment").describe()
+        (when,) = described.schedule.spec.calendars
+        assert (when.hour[0].start, described.schedule.spec.time_zone_name) == (2, "Asia/Shanghai")
+        assert described.info.num_actions == 0, "not at once"
+        assert described.schedule.policy.catchup_window == timedelta(days=1)
+    finally:
+        for name in ("replenishment", "thresholds"):
+            await temporal.get_schedule_handle(name).delete()
