@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
 
 from activities import inventory, replenishment
 from activities.access import create_key
@@ -249,6 +251,26 @@ async def test_terms_of_what_is_not_there_are_refused() -> None:
         with pytest.raises(NotAllowed) as refused:
             await terms(**changes)
         assert refused.value.field == field
+
+
+@pytest.mark.usefixtures("goods")
+async def test_many_skus_are_looked_at_in_pages_and_a_new_attempt_goes_on_after_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replenishment, "PAGE", 1)
+    for sku in ("A001", "A002", "B001"):
+        await terms(sku=sku)
+        await sold("SH", sku, [10] * 20)
+    beats: list[Progress] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = beats.append
+    done = Progress(after="B001", checked=3, suggested=3)
+    assert await environment.run(replenishment.suggest_purchases, TODAY) == done
+    assert [each.after for each in beats] == ["A001", "A002", "B001"]
+    await sql("DELETE FROM replenishments")
+    environment.info = replace(environment.info, heartbeat_details=[beats[1].model_dump()])
+    assert await environment.run(replenishment.suggest_purchases, TODAY) == done
+    assert [row.sku for row in await suggestions()] == ["B001"]
 
 
 # The doors
