@@ -434,7 +434,7 @@ async def _wait(
         (demand.order.order_id, sku): {
             "quantity": quantity,
             "priority": demand.order.priority,
-            "since": demand.at,
+            "since": demand.order.placed_at,
             "campaign": demand.order.as_buyer.campaign,
             "province": demand.order.recipient.province,
             "instead": instead.get(sku, []),

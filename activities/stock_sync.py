@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Integer, String, Table, bindparam, case, column, func, select, update
+from sqlalchemy import Integer, Row, String, Table, bindparam, case, cast, column, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -22,13 +22,14 @@ from activities.accounts import account
 from activities.channels import Offered, channel
 from activities.database import transaction
 from models.base import Value
-from models.intake import Lane
+from models.intake import AccountRow, Lane
 from models.listing import ListingRow, StockRule
 from models.order import NORMAL
 from models.stock import BundleRow, Buyer, LocationKind, MovementRow, Shelves, WarehouseRow
 
 _listings: Table = ListingRow.__table__  # type: ignore[attr-defined]
 _movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 _bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
@@ -178,3 +179,21 @@ async def keep(connection: AsyncConnection, source: str, shop: str, listings: Ma
         for sku, ids in listings.items()
     ]
     await connection.execute(entered.on_conflict_do_update(index_elements=["channel", "shop", "sku"], set_=again), rows)
+
+
+async def keep_rule(connection: AsyncConnection, source: str, shop: str, rule: StockRule) -> None:
+    """Sets the rule of a shop in its account's settings."""
+    of_shop = (_accounts.c.lane == Lane.CHANNEL, _accounts.c.source == source, _accounts.c.account == shop)
+    told = cast({"stock": rule.model_dump(mode="json")}, JSONB)
+    await connection.execute(update(_accounts).where(*of_shop).values(settings=_accounts.c.settings.op("||")(told)))
+
+
+async def every(
+    connection: AsyncConnection, *, channel: str | None, shop: str | None, sku: str | None
+) -> Sequence[Row[Any]]:
+    """Listings that match what is asked for."""
+    query = select(_listings).order_by(*_listings.primary_key)
+    for name, value in (("channel", channel), ("shop", shop), ("sku", sku)):
+        if value is not None:
+            query = query.where(_listings.c[name] == value)
+    return (await connection.execute(query)).all()

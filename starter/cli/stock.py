@@ -165,6 +165,35 @@ def locations(as_json: Json = False, lang: Lang = None) -> None:
     door.show(door.get("/locations"), lambda body, say: show.columns(heads, body, say))
 
 
+@app.command(help=t("cli.help.stock.listings"))
+def listings(
+    shop: Annotated[str | None, typer.Argument(help=t("cli.help.plan.shop"))] = None,
+    sku: Annotated[str | None, typer.Option()] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    channel, _, name = (shop or "").partition(":")
+    heads = ("sku", "channel", "shop", "offered", "offered_at", "refused")
+    answer = door.get("/listings", channel=channel or None, shop=name or None, sku=sku)
+    door.show(answer, lambda body, say: show.columns(heads, body, say))
+
+
+@app.command(help=t("cli.help.stock.rule"))
+def rule(
+    shop: Annotated[str, typer.Argument(help=t("cli.help.plan.shop"))],
+    percentage: Annotated[str, typer.Option(help=t("cli.help.rule.percentage"))] = "100",
+    buffer: Annotated[int, typer.Option(help=t("cli.help.rule.buffer"))] = 0,
+    least: Annotated[int, typer.Option(help=t("cli.help.rule.least"))] = 0,
+    most: Annotated[int, typer.Option(help=t("cli.help.rule.most"))] = 9_999,
+    location: Annotated[list[str] | None, typer.Option(help=t("cli.help.rule.location"))] = None,
+    lang: Lang = None,
+) -> None:
+    channel, _, name = shop.partition(":")
+    told: dict[str, JsonValue] = {"percentage": percentage, "buffer": buffer, "least": least, "most": most}
+    Door(lang, False).put(f"/listings/{channel}/{name}/rule", told | {"locations": list(location or ())})
+
+
 @app.command(help=t("cli.help.stock.verify"))
 def verify(as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)

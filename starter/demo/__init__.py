@@ -39,6 +39,8 @@ from starter.demo.stories import (
     PRESALE,
     SHOPS,
     SHORT_SKUS,
+    STORE,
+    STORE_SKUS,
     STORIES,
     clean,
 )
@@ -61,6 +63,7 @@ _ALONE: dict[str, tuple[str, ...]] = {
     DROP_SHIPPED: (),
     **dict.fromkeys(SHORT_SKUS, ()),
     **dict.fromkeys(FENCED_SKUS, ("SH",)),
+    **dict.fromkeys(STORE_SKUS, ()),
 }
 """What does not lie everywhere."""
 
@@ -171,6 +174,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
             for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
                 await inventory.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
         await _fence(connection)
+        await _open_store(connection)
         await inventory.feed(connection, catalogue.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo")
         presale = update(SkuRow).where(SkuRow.sku == PRESALE)  # type: ignore[arg-type]
         await connection.execute(presale.values(presale_on=datetime.now(CHINA).date() + timedelta(days=30)))
@@ -197,6 +201,22 @@ async def _fence(connection: AsyncConnection) -> None:
     await locations.keep(connection, kept)
     for sku in FENCED_SKUS:
         await inventory.fence(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
+
+
+async def _open_store(connection: AsyncConnection) -> None:
+    """Some SKUs lie at a shop counter alone, which delivers nowhere else."""
+    store = locations.Location(
+        code=STORE,
+        name="Lhasa",
+        name_zh="拉萨店",
+        kind=LocationKind.STORE,
+        province="西藏",
+        areas=("西藏",),
+        carrier="sf",
+    )
+    await locations.keep(connection, store)
+    for sku in STORE_SKUS:
+        await inventory.receive(connection, STORE, sku, OPENING, f"opening:{STORE}:{sku}", "demo")
 
 
 async def _tell_all(world: World, telling: Telling) -> None:

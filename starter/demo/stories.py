@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from itertools import cycle
 
+from models.base import CHINA
 from models.order import OrderStatus
 from starter.demo.world import Untold, World
 from starter.sandbox.accounts import Shop
@@ -19,6 +21,10 @@ FENCE = "SH@web"
 """The virtual warehouse that keeps them."""
 DROP_SHIPPED = "F005"
 """Lies at the supplier alone."""
+STORE = "LS"
+"""A shop counter far away, that delivers nowhere else."""
+STORE_SKUS = ("A008", "B011", "C009", "D003", "F002")
+"""Lie at the store alone."""
 PRESALE = "P001"
 AMISS_SKUS = ("A007", "B009", "C008", "D011", "E008")
 """What the warehouse at Shanghai will not find."""
@@ -35,7 +41,7 @@ SHOPS = [
 ]
 SOURCES = (("taobao", "flagship"), ("shopify", "global"), ("own", WEB), ("pos", "counter"))
 _COMMON = cycle(("A001", "A004", "B001", "B006", "C002", "C005", "D001", "D004", "E001", "E004", "F001", "F004"))
-_short, _fenced, _amiss = cycle(SHORT_SKUS), cycle(FENCED_SKUS), cycle(AMISS_SKUS)
+_short, _fenced, _amiss, _far = (cycle(skus) for skus in (SHORT_SKUS, FENCED_SKUS, AMISS_SKUS, STORE_SKUS))
 
 Story = Callable[[World], Awaitable[OrderStatus]]
 
@@ -91,6 +97,23 @@ async def sold_ahead(world: World) -> OrderStatus:
     demand(parcel["status"] == "scheduled", f"it is {parcel['status']}")
     status, answer = await world.ask(sale, "expedite")
     demand(status == 200, answer)
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def transferred(world: World) -> OrderStatus:
+    """What lies where nobody delivers from is moved to where somebody does; half of it comes later."""
+    sku = next(_far)
+    sale = await world.place("own", WEB, sku, quantity=2)
+    await world.until(sale, OrderStatus.AWAITING_STOCK)
+    due = (datetime.now(CHINA) + timedelta(days=3)).date().isoformat()
+    asked = {"origin": STORE, "destination": "SH", "goods": {sku: 4}, "due": due, "reason": "sold out in Shanghai"}
+    path = f"/transfers/{(await world.post('/transfers', asked))['id']}"
+    await world.post(f"{path}/approve", {})
+    await world.post(f"{path}/ship", {})
+    await world.post(f"{path}/receive", {"goods": {sku: 1}})
+    await world.post(f"{path}/receive", {"goods": {sku: 3}})
+    transfer = await world.get(path)
+    demand(transfer["status"] == "received", f"the transfer is {transfer['status']}")
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
@@ -249,6 +272,7 @@ STORIES: dict[str, tuple[Story, OrderStatus]] = {
     "fenced_off": (fenced_off, OrderStatus.COMPLETED),
     "drop_shipped": (drop_shipped, OrderStatus.COMPLETED),
     "sold_ahead": (sold_ahead, OrderStatus.COMPLETED),
+    "transferred": (transferred, OrderStatus.COMPLETED),
     "not_found": (not_found, OrderStatus.COMPLETED),
     "unpaid_then_paid": (unpaid_then_paid, OrderStatus.COMPLETED),
     "unpaid_then_expired": (unpaid_then_expired, OrderStatus.CANCELLED),

@@ -189,7 +189,10 @@ async def test_goods_that_are_promised_stay(door: httpx.AsyncClient, staff: Head
 
 
 async def test_who_waits_for_what_is_counted_is_woken(door: httpx.AsyncClient, staff: Heads) -> None:
-    wait = "INSERT INTO stock_waits VALUES ('order:own:web:1', 'A002', 6, 3, now(), NULL, '[]')"
+    wait = (
+        "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead)"
+        " VALUES ('order:own:web:1', 'A002', 6, 3, now(), '上海', '[]')"
+    )
     async with transaction() as connection:
         await connection.execute(text(wait))
     await load(door, staff, "levels", "warehouse,sku,on_hand\nSH,A002,5\n")

@@ -11,9 +11,22 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities import inventory
 from activities.database import transaction
 from models.address import RecipientChange
-from models.fulfillment import Fulfillment, TrackingStatus
+from models.fulfillment import Fulfillment, Shortfall, ShortfallKind, TrackingStatus
 from models.order import ChannelOrder, OrderStatus, Policy
-from models.requests import Cancel, Expedite, HoldRequest, Modify, Note, Payment, QuantityChange, Release, StockArrived
+from models.requests import (
+    Cancel,
+    Expedite,
+    HoldRequest,
+    Modify,
+    Note,
+    Payment,
+    QuantityChange,
+    Release,
+    Replan,
+    StockArrived,
+    WarehouseEvent,
+    WarehouseEventKind,
+)
 from tests.unit.orders import an_order, line
 from tests.workflow.life import Life, Lives, request_id
 from workers.main import worker
@@ -290,6 +303,18 @@ async def test_what_a_warehouse_has_shipped_it_does_not_give_back(lives: Lives, 
     await lives.balanced()
 
 
+async def test_a_rejection_that_overtakes_the_hand_overs_answer_is_not_lost(lives: Lives, outside: Outside) -> None:
+    order = an_order("635")
+    await outside.fault(order, "delay", system="warehouse", operation="submit", seconds=1)
+    life = await lives.start(order)
+    parcel = await life.parcel(status="open")
+    await asyncio.sleep(0.5)
+    await life.event(parcel, WarehouseEventKind.REJECTED)
+    assert (await life.next_dispatched([parcel])).warehouse == "GZ"
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
 async def test_of_two_parcels_one_given_back_and_one_not_the_first_is_sent_afresh(
     lives: Lives, outside: Outside
 ) -> None:
@@ -334,6 +359,15 @@ async def test_at_random(restless: Lives, outside: Outside, seed: int) -> None:
     chance = Random(seed)
     order = an_order(f"64{seed}", line(1, "A001", chance.choice([1, 15])), **chance.choice([{}, {"paid_at": None}]))
 
+    def rejection(id: str) -> WarehouseEvent:
+        kind = chance.choice(list(ShortfallKind))
+        amiss = chance.choice([(), (Shortfall(sku="A001", kind=kind, quantity=chance.randint(0, 3)),)])
+        number, at = chance.randint(1, 3), order.placed_at
+        parcel = f"{life.order.order_id}:F{number}"
+        return WarehouseEvent(
+            request_id=id, fulfillment_id=parcel, kind=WarehouseEventKind.REJECTED, at=at, shortfalls=amiss
+        )
+
     async def send() -> None:
         await asyncio.sleep(chance.random())
         id = request_id()
@@ -346,12 +380,14 @@ async def test_at_random(restless: Lives, outside: Outside, seed: int) -> None:
                 ("release", Release(request_id=id)),
                 ("note", Note(request_id=id, text="called")),
                 ("expedite", Expedite(request_id=id)),
+                ("replan", Replan(request_id=id, warehouse=chance.choice(["SH", "GZ", None]))),
+                ("warehouse_event", rejection(id)),
                 ("payment", Payment(request_id=id, paid_at=order.placed_at)),
                 ("stock_arrived", StockArrived(request_id=id)),
             ]
         )
         try:
-            if chance.random() < 0.5 or verb in ("payment", "stock_arrived"):
+            if chance.random() < 0.5 or verb in ("payment", "stock_arrived", "warehouse_event"):
                 await life.handle.signal(verb, request)
             else:
                 await life.ask(verb, request)

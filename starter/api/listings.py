@@ -1,0 +1,69 @@
+"""The listings' door: what shops sell of our stock, how many they were told they may, and the rule that says so."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel
+from temporalio.service import RPCError
+
+from activities import inventory, stock_sync
+from activities.database import transaction
+from activities.inventory import NotAllowed
+from models.intake import Lane
+from models.listing import StockRule
+from starter.api.access import Reader, Staff
+from starter.api.problems import SOON, Problem
+from starter.api.webhooks import known
+from workers.schedules import schedule_shops
+
+router = APIRouter(prefix="/listings", tags=["listings"])
+
+
+class Listing(BaseModel):
+    """``offered`` is what the shop was last told; ``refused`` why its channel would not hear of it."""
+
+    channel: str
+    shop: str
+    sku: str
+    listing: dict[str, str]
+    offered: int | None
+    offered_at: datetime | None
+    refused: str
+
+
+@router.get("", summary="What shops sell of our stock, and what they were told of it")
+async def show(
+    visitor: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
+) -> list[Listing]:
+    async with transaction() as connection:
+        rows = await stock_sync.every(connection, channel=channel, shop=shop, sku=sku)
+    return [Listing.model_validate(dict(row._mapping)) for row in rows]
+
+
+@router.put("/{channel}/{shop}", summary="What a shop sells: SKU → the channel's own ids")
+async def keep(
+    channel: str,
+    shop: str,
+    body: Annotated[dict[str, dict[str, str]], Body(min_length=1, max_length=10_000)],
+    visitor: Staff,
+) -> dict[str, int]:
+    await known(Lane.CHANNEL, channel, shop)
+    async with transaction() as connection:
+        if unknown := await inventory.unknown_skus(connection, body):
+            raise NotAllowed("sku", f"{unknown[0]} is not in the catalogue")
+        await stock_sync.keep(connection, channel, shop, body)
+    return {"listings": len(body)}
+
+
+@router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
+async def rule(channel: str, shop: str, body: StockRule, request: Request, visitor: Staff) -> StockRule:
+    """From then on the shop is told of its stock as it changes."""
+    await known(Lane.CHANNEL, channel, shop)
+    async with transaction() as connection:
+        await stock_sync.keep_rule(connection, channel, shop, body)
+    try:
+        await schedule_shops(request.app.state.temporal)
+    except (RPCError, RuntimeError):
+        raise Problem(503, "problem.engine_down", headers=SOON) from None
+    return body
