@@ -140,9 +140,9 @@ def stock_out(forecast: Forecast, standing: Standing, today: date) -> date | Non
     arrivals = sorted((max(day, today), quantity) for day, quantity in standing.incoming)
     since = today
     for day, quantity in [*arrivals, (date.max, 0)]:
-        lasting = floor(there / forecast.per_day)
-        if lasting > HORIZON_DAYS:
+        if there > forecast.per_day * HORIZON_DAYS:
             break
+        lasting = floor(max(there, 0.0) / forecast.per_day)
         if (runs_out := since + timedelta(days=lasting)) < day:
             return runs_out if (runs_out - today).days <= HORIZON_DAYS else None
         there += quantity - forecast.per_day * (day - since).days

@@ -65,6 +65,8 @@ def test_it_runs_out_when_the_mean_demand_is_more_than_there_is() -> None:
     assert stock_out(expected(), Standing(available=5, waiting=6), TODAY) == TODAY
     assert stock_out(expected(per_day=0), Standing(), TODAY) is None
     assert stock_out(expected(per_day=0.001), Standing(available=5), TODAY) is None
+    assert stock_out(expected(per_day=5e-324), Standing(available=5), TODAY) is None
+    assert stock_out(expected(per_day=0.1), Standing(available=3, incoming=((day(30), 5),)), TODAY) == day(80)
 
 
 def test_late_is_today() -> None:
