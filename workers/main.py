@@ -10,7 +10,18 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import database, fulfillment, http, order, polling, replanning, stock_sync, thresholds, transfers
+from activities import (
+    database,
+    fulfillment,
+    http,
+    order,
+    polling,
+    replanning,
+    replenishment,
+    stock_sync,
+    thresholds,
+    transfers,
+)
 from models.settings import settings
 from workers.client import connect
 from workers.schedules import schedule_house, schedule_shops
@@ -18,6 +29,7 @@ from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
+from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
 from workflows.transfer import TransferWorkflow
@@ -29,6 +41,7 @@ WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
     ChannelPollWorkflow,
     ReplanWorkflow,
+    ReplenishmentWorkflow,
     StockSyncWorkflow,
     ThresholdsWorkflow,
     TransferWorkflow,
@@ -51,6 +64,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.confirm_shipment,
     polling.pull_orders,
     replanning.orders_to_leave,
+    replenishment.suggest_purchases,
     transfers.keep,
     stock_sync.watch_stock,
     thresholds.watch_thresholds,

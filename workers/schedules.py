@@ -11,18 +11,22 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleCalendarSpec,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
+    ScheduleRange,
     ScheduleSpec,
     ScheduleUpdate,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.database import transaction
+from models.base import CHINA
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
 
@@ -33,12 +37,18 @@ SYNC_SECONDS = 60
 
 
 THRESHOLD_SECONDS = 60
+REPLENISHMENT_HOUR = 2
+"""In China: when what is to be bought is looked at."""
 
 
 async def schedule_house(client: Client) -> None:
     """What the house does by itself. Repeating it is harmless."""
     every = timedelta(seconds=THRESHOLD_SECONDS)
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
+    nightly = ScheduleSpec(
+        calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(REPLENISHMENT_HOUR)])], time_zone_name=CHINA.key
+    )
+    await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
 
 
 async def schedule_shops(client: Client) -> None:
@@ -70,16 +80,20 @@ async def _schedule(
     name: str,
     run: Callable[..., Any],
     args: list[str],
-    every: timedelta,
+    when: timedelta | ScheduleSpec,
     overlap: ScheduleOverlapPolicy,
 ) -> None:
+    """``when``: every so often, and at once; or as the calendar says, made good within a day."""
+    by_calendar = isinstance(when, ScheduleSpec)
+    spec = when if isinstance(when, ScheduleSpec) else ScheduleSpec(intervals=[ScheduleIntervalSpec(every=when)])
+    missed = timedelta(days=1) if by_calendar else timedelta(minutes=1)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(run, args=args, id=name, task_queue=settings().task_queue),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
-        policy=SchedulePolicy(overlap=overlap, catchup_window=timedelta(minutes=1)),
+        spec=spec,
+        policy=SchedulePolicy(overlap=overlap, catchup_window=missed),
     )
     try:
-        await client.create_schedule(name, schedule, trigger_immediately=True)
+        await client.create_schedule(name, schedule, trigger_immediately=not by_calendar)
     except ScheduleAlreadyRunningError:
         await client.get_schedule_handle(name).update(lambda _: ScheduleUpdate(schedule=schedule))
 

@@ -12,6 +12,7 @@ from models.fulfillment import WORRIES, FulfillmentStatus, RequestStatus, Tracki
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus
+from models.purchase import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
 from models.stock import MovementKind, StocktakeStatus
@@ -38,6 +39,9 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "refused.transfer": TransferAction,
     "timeline.transfer": TransferAction,
     "stocktake": StocktakeStatus,
+    "replenishment": ReplenishmentStatus,
+    "purchase": PurchaseStatus,
+    "demand": Demand,
     "lane": Lane,
     "inbox": InboxState,
 }

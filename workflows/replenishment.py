@@ -1,0 +1,22 @@
+"""ReplenishmentWorkflow: what is to be bought, looked at every night by its schedule, or when somebody asks."""
+
+from datetime import date, timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.replenishment import Progress, suggest_purchases
+    from models.base import CHINA
+
+
+@workflow.defn
+class ReplenishmentWorkflow:
+    @workflow.run
+    async def run(self) -> Progress:
+        today: date = workflow.now().astimezone(CHINA).date()
+        return await workflow.execute_activity(
+            suggest_purchases,
+            today,
+            start_to_close_timeout=timedelta(hours=6),
+            heartbeat_timeout=timedelta(minutes=5),
+        )
