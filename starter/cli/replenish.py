@@ -65,7 +65,7 @@ def orders(status: Status = None, as_json: Json = False, lang: Lang = None) -> N
 @app.command(help=t("cli.help.replenish.receive"))
 def receive(
     purchase: Ordered,
-    goods: Annotated[list[str] | None, typer.Argument(metavar="[SKU=QUANTITY]...", help=t("cli.help.goods"))] = None,
+    goods: Annotated[list[str] | None, typer.Argument(metavar="SKU=QUANTITY", help=t("cli.help.goods"))] = None,
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:

@@ -16,7 +16,7 @@ from starter.cli.door import Door, Json, Lang, Say
 app = typer.Typer(name="transfers", help=t("cli.help.transfers"), no_args_is_help=True)
 
 Named = Annotated[str, typer.Argument(metavar="TRANSFER", help=t("cli.help.transfer"))]
-Goods = Annotated[list[str] | None, typer.Argument(metavar="[SKU=QUANTITY]...", help=t("cli.help.goods"))]
+Goods = Annotated[list[str] | None, typer.Argument(metavar="SKU=QUANTITY", help=t("cli.help.goods"))]
 Due = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help=t("cli.help.due"))]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
 
