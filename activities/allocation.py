@@ -97,6 +97,11 @@ _CIRCUMSTANCES = select(
 )
 """What there is to know of orders before levels are locked."""
 
+_opened = projection.rows(
+    "opened",
+    *(_fulfillments.c[name] for name in (*_PARCEL, "request_status", "opened_at", "updated_at", "told_channel")),
+)
+_OPEN = insert(_fulfillments).from_select([each.name for each in _opened.c], select(*_opened.c), include_defaults=False)
 _planned = projection.rows("planned", _orders.c.id, _orders.c.plan)
 _KEEP_PLANS = projection.change(_orders, _planned)
 
@@ -379,9 +384,8 @@ async def _enter(connection: AsyncConnection, outcome: _Outcome) -> None:
     if outcome.reserved:
         await connection.execute(insert(_kept), [each.model_dump() for each in outcome.reserved])
     if outcome.new:
-        await connection.execute(
-            insert(_fulfillments), [_row(each, order_id, at) for order_id, each, at in outcome.new]
-        )
+        opened = [_row(each, order_id, at) for order_id, each, at in outcome.new]
+        await connection.execute(_OPEN, {"opened": opened})
     if outcome.waits:
         await _wait(connection, outcome.waits)
     if outcome.filled:
@@ -417,12 +421,13 @@ def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
         "order_id": order_id,
         "warehouse": each.warehouse,
         "status": each.status,
-        "ship_from": each.ship_from,
+        "ship_from": each.ship_from and each.ship_from.isoformat(),
         "queue": each.queue,
-        "opened_at": at,
+        "told_channel": False,
+        "opened_at": at.isoformat(),
         "request_status": RequestStatus.UNSUBMITTED,
         "lines": [line.model_dump(mode="json") for line in each.lines],
-        "updated_at": at,
+        "updated_at": at.isoformat(),
     }
 
 

@@ -45,6 +45,7 @@ _STOCK = 1_000_000
 """The whole of a site's stock of a SKU, in the criterion of balance."""
 _TARIFF = 10_000
 """As fine as a price can be."""
+_UNKNOWN = Item()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,12 @@ def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
     return total
 
 
+@cache
+def _free(carrier: str) -> Rate:
+    """To anywhere, for nothing."""
+    return Rate(carrier=carrier, first_price=Decimal(0))
+
+
 @dataclass(frozen=True)
 class _Refusal:
     """Why a site is ruled out."""
@@ -90,10 +97,11 @@ class _Planning:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.total = _total(problem.wanted)
-        self.items = {sku: problem.items.get(sku, Item()) for sku in self.total}
+        self.items = {sku: problem.items.get(sku, _UNKNOWN) for sku in self.total}
         self.ruling: Ruling = judge(problem.rules, problem.order, problem.wanted, problem.items)
         self.digits = ("preferred", *problem.objective.criteria, "rank")
         """What a score is made of, the first weighing most."""
+        self.weights = {digit: 1 << _WIDTH * place for place, digit in enumerate(reversed(self.digits))}
         self.sites = sorted(problem.sites, key=lambda site: (site.rank, site.code))
         self.rates = {site.code: self._rates(site) for site in self.sites}
         self.refused = {site.code: found for site in self.sites if (found := self._refusal(site))}
@@ -183,17 +191,14 @@ class _Planning:
         demanded = self.problem.order.carrier
         rates = [each for each in self.problem.rates if demanded in (None, each.carrier)]
         if not rates:
-            return [Rate(carrier=demanded or "", first_price=Decimal(0))]
+            return [_free(demanded or "")]
         return offers(rates, site.province, self.problem.order.province)
 
     # Scores
 
     def _score(self, **values: int) -> int:
         """Values of criteria as one number; criteria that do not count are left out."""
-        score = 0
-        for digit in self.digits:
-            score = (score << _WIDTH) + values.get(digit, 0)
-        return score
+        return sum(value * self.weights[digit] for digit, value in values.items() if value and digit in self.weights)
 
     def _values(self, score: int) -> dict[str, int]:
         last = len(self.digits) - 1
@@ -223,8 +228,9 @@ class _Planning:
     def _tariff(self, site: Site, rate: Rate, fixed: int, grams: int, cm3: int) -> Tariff:
         kilograms = Decimal(grams) / 1000
         rise = self._score(lowest_cost=int(rate.further_price * _TARIFF))
+        late = self._late(site.leaves_in(self.problem.now) + rate.days)
         return Tariff(
-            score=fixed + self._worth(self._offer(site, rate, grams, cm3)),
+            score=fixed + self._worth(late, rate.price(kilograms, cm3) + site.handling),
             room=int((rate.first_kg + rate.steps(kilograms, cm3) * rate.further_kg) * 1000) - grams,
             rise=rise * 1000 // int(rate.further_kg * 1000),
         )
@@ -234,19 +240,23 @@ class _Planning:
         """The place of the number of parcels among the digits; 0, it does not count."""
         return self.digits.index("fewest_parcels") if "fewest_parcels" in self.digits else 0
 
-    def _worth(self, offer: Offer) -> int:
-        return self._score(on_time=offer.late, lowest_cost=int((offer.freight + offer.handling) * _TARIFF))
+    def _worth(self, late: bool, cost: Decimal) -> int:
+        return self._score(on_time=late, lowest_cost=int(cost * _TARIFF))
 
-    def _offers(self, site: Site, grams: int, cm3: int) -> list[Offer]:
-        """What a parcel may take, the best first."""
-        found = [self._offer(site, rate, grams, cm3) for rate in self.rates[site.code]]
-        return sorted(found, key=lambda offer: (self._worth(offer), offer.days, offer.carrier))
+    def _offer(self, site: Site, grams: int, cm3: int) -> Offer:
+        """What its parcel takes: of what carriers offer, the best."""
+        kilograms, leaves = Decimal(grams) / 1000, site.leaves_in(self.problem.now)
 
-    def _offer(self, site: Site, rate: Rate, grams: int, cm3: int) -> Offer:
-        days = site.leaves_in(self.problem.now) + rate.days
+        def worth(rate: Rate) -> tuple[int, int, str]:
+            days = leaves + rate.days
+            return self._worth(self._late(days), rate.price(kilograms, cm3) + site.handling), days, rate.carrier
+
+        rates = self.rates[site.code]
+        best = min(rates, key=worth) if len(rates) > 1 else rates[0]
+        days = leaves + best.days
         return Offer(
-            carrier=rate.carrier,
-            freight=rate.price(Decimal(grams) / 1000, cm3),
+            carrier=best.carrier,
+            freight=best.price(kilograms, cm3),
             handling=site.handling,
             days=days,
             late=self._late(days),
@@ -254,8 +264,10 @@ class _Planning:
 
     def _late(self, days: int) -> bool:
         promised = self.problem.order.promised_by
+        if promised is None:
+            return False
         arrival = self.problem.now.astimezone(CHINA) + timedelta(days=days)
-        return promised is not None and arrival.date() > promised.astimezone(CHINA).date()
+        return arrival.date() > promised.astimezone(CHINA).date()
 
     # What is told
 
@@ -292,7 +304,8 @@ class _Planning:
             return Candidate(warehouse=site.code, chosen=False, reason=refusal.reason, params=dict(refusal.params))
         sent = shares.get(site.code)
         reason, params = self._verdict(site, bool(sent), score)
-        offer = self._offers(site, *self._size(sent or self.total & Counter(self.stock[site.code])))[0]
+        goods = sent or self.total & Counter(self.stock[site.code])
+        offer = self._offer(site, *self._size(goods)) if goods else None
         return Candidate(warehouse=site.code, chosen=bool(sent), reason=reason, params=params, offer=offer)
 
     def _verdict(self, site: Site, chosen: bool, score: int | None) -> tuple[str, dict[str, JsonValue]]:

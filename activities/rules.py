@@ -35,8 +35,13 @@ class Ruling:
     applied: tuple[Applied, ...] = ()
 
 
+_NONE = Ruling()
+
+
 def judge(rules: Sequence[Rule], order: Facts, wanted: Sequence[FulfillmentLine], items: Mapping[str, Item]) -> Ruling:
     """Applies the rules in the order of their numbers."""
+    if not rules:
+        return _NONE
     known = _known(order, wanted, items)
     ruling = Ruling()
     for rule in sorted(rules, key=lambda each: each.number):

@@ -80,16 +80,23 @@ class Search:
         self.exact = True
         self.score: int | None = None
         self.shares: Shares = {}
+        self.shared: set[tuple[int, ...]] = set()
+        """The sets of senders for which the best way is known."""
 
     def run(self) -> Shares:
         """The best way found; nothing where there is none."""
         everything = {sku: each.quantity for sku, each in self.due.items()}
         if everything:
-            for tiered in (True, False):
-                if group := self._greedy(everything, tiered):
+            for group in self._alone() or [self._greedy(everything, tiered) for tiered in (True, False)]:
+                if group:
                     self._share(group)
             self._cover([], list(range(len(self.senders))), everything, 0)
         return self.shares
+
+    def _alone(self) -> list[list[int]]:
+        """The sender that may do it best of those that have it all."""
+        whole = [index for index in range(len(self.senders)) if self._enough([index])]
+        return [[min(whole, key=lambda index: self.senders[index].least)]] if whole else []
 
     def _greedy(self, lacking: dict[str, int], tiered: bool) -> list[int]:
         """Each time the sender that has most of what is still lacking; then without those that turn out needless."""
@@ -177,7 +184,10 @@ class Search:
 
     def _share(self, group: Sequence[int]) -> None:
         """The best way for just these senders."""
-        _Sharing(self, [self.senders[index] for index in sorted(group)]).run()
+        indexes = tuple(sorted(group))
+        if indexes not in self.shared:
+            self.shared.add(indexes)
+            _Sharing(self, [self.senders[index] for index in indexes]).run()
 
     def keep(self, score: int, shares: Shares) -> None:
         if not self._worse(score):

@@ -269,7 +269,7 @@ class Candidate(Value):
     reason: str
     params: dict[str, JsonValue] = {}
     offer: Offer | None = None
-    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: ruled out."""
+    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: nothing."""
 
 
 class Load(Value):

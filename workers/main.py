@@ -23,6 +23,7 @@ from activities import (
     transfers,
 )
 from models.settings import settings
+from workers import memory
 from workers.client import connect
 from workers.schedules import schedule_house, schedule_shops
 from workers.signals import OnlyWhole
@@ -93,6 +94,7 @@ async def run() -> None:
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    memory.settle()
     try:
         await schedule_house(client)
         await schedule_shops(client)

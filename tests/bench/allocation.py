@@ -19,6 +19,7 @@ from models.order import ChannelOrder, Policy
 from models.state import OrderState
 from models.stock import MovementKind
 from tests.unit.orders import an_order, line
+from workers import memory
 
 CONCURRENT = (1, 8, 64)
 SPREAD = 10_000
@@ -98,6 +99,7 @@ async def _timed(decide: Decide, orders: Sequence[ChannelOrder], concurrent: int
 async def compare(orders: int) -> list[dict[str, Any]]:
     """One row for each catalogue and number of concurrent orders."""
     await stock_up()
+    memory.settle()
     found = []
     for choose in (hot, spread):
         for concurrent in CONCURRENT:
