@@ -274,7 +274,7 @@ def _allocate(
         outcome.waits.append((demand, waits, known.substitutes if policy.substitute else {}))
     elif order.order_id in known.waiting:
         outcome.filled.append(order.order_id)
-    return Allocation(fulfillments=(*active, *new), shortages=made.shortages)
+    return Allocation(fulfillments=(*active, *new), shortages=made.shortages, out_of_reach=made.out_of_reach)
 
 
 def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves) -> Plan:

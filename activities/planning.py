@@ -128,6 +128,7 @@ class _Planning:
             rules=self.ruling.applied,
             queue=self.ruling.queue,
             ask=self.ruling.ask,
+            out_of_reach=bool(missing) and all(self.total[sku] <= self._anywhere(sku) for sku in missing),
             exact=search.exact,
         )
 
@@ -145,6 +146,10 @@ class _Planning:
             fewest={"lowest_cost", "balance"}.isdisjoint(leading),
             nodes=NODES,
         )
+
+    def _anywhere(self, sku: str) -> int:
+        """How many there are, whoever may send them."""
+        return sum(self._held(site, sku) for site in self.sites if not site.closed)
 
     def _missing_for_one(self) -> dict[str, int]:
         """What the site that has most of it lacks to send it all at once."""

@@ -306,6 +306,8 @@ class Plan(Value):
     queue: str | None = None
     ask: str | None = None
     """Why a person must decide, by a rule."""
+    out_of_reach: bool = False
+    """What is missing is there, but nobody who has it may send it so."""
     exact: bool = True
     """No plan is better; else, none was found in the time there is."""
 
@@ -316,6 +318,8 @@ class Allocation(Value):
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
+    out_of_reach: bool = False
+    """What is missing is there, but nobody who has it may send it so: stock alone does not help."""
     ask: str | None = None
     """Nothing was allocated: a rule wants a person to decide this."""
 

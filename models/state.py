@@ -63,6 +63,8 @@ class Allocated(Value):
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
     """Not paid yet: stock was set aside."""
+    out_of_reach: bool = False
+    """What is missing is there, but nobody who has it may send it so."""
     ask: str | None = None
     """Nothing was planned: a rule wants a person to decide this."""
 
@@ -274,6 +276,8 @@ class OrderState(Record):
         if self.shortages:
             skus = ", ".join(f"{each.sku} × {each.quantity}" for each in self.shortages)
             self.tell(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
+            if allocated.out_of_reach:
+                self.alert("out_of_reach", skus=skus)
 
     def reserve(self, allocated: Allocated) -> None:
         """Takes in what is set aside for it now, if anything."""
