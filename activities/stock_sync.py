@@ -18,7 +18,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import accounts, inventory
-from activities.channels import Offered, channel
+from activities.channels import Offered, stock_taker
 from activities.database import transaction
 from models.base import Value
 from models.intake import AccountRow, Lane
@@ -112,7 +112,7 @@ async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncRep
         changed = await changes(connection, source, shop, await rule_of(source, shop), moved)
     if not changed:
         return SyncReport(pushed=0, refused=0)
-    refused = {each.sku: each.reason for each in await channel(ours).push_stock(changed)}
+    refused = {each.sku: each.reason for each in await stock_taker(ours).push_stock(changed)}
     now = datetime.now(UTC)
     told = [{"sku": each.sku, "offered": each.quantity, "refused": refused.get(each.sku, "")} for each in changed]
     async with transaction() as connection:
