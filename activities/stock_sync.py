@@ -18,7 +18,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import accounts, inventory
-from activities.channels import Offered, channel
+from activities.channels import Offered, stock_taker
 from activities.database import transaction
 from models.base import Value
 from models.intake import AccountRow, Lane
@@ -36,6 +36,8 @@ TURN_SECONDS = 600.0
 """One turn of watching; the next one follows at once, and begins by counting everything."""
 PAUSE_SECONDS = 1.0
 """Between two looks: what moves meanwhile goes together."""
+PORTION = 200
+"""Listings pushed before it is noted that they were: a push that fails later does not begin anew."""
 LAG = 2_000
 """Movements looked at again in each look: those committed later than younger ones."""
 
@@ -110,14 +112,18 @@ async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncRep
     ours = await accounts.account(Lane.CHANNEL, source, shop)
     async with transaction() as connection:
         changed = await changes(connection, source, shop, await rule_of(source, shop), moved)
-    if not changed:
-        return SyncReport(pushed=0, refused=0)
-    refused = {each.sku: each.reason for each in await channel(ours).push_stock(changed)}
-    now = datetime.now(UTC)
-    told = [{"sku": each.sku, "offered": each.quantity, "refused": refused.get(each.sku, "")} for each in changed]
-    async with transaction() as connection:
-        await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
-    return SyncReport(pushed=len(changed) - len(refused), refused=len(refused))
+    refusals = 0
+    for at in range(0, len(changed), PORTION):
+        portion = changed[at : at + PORTION]
+        refused = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
+        refusals += len(refused)
+        now = datetime.now(UTC)
+        told = [{"sku": each.sku, "offered": each.quantity, "refused": refused.get(each.sku, "")} for each in portion]
+        async with transaction() as connection:
+            await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
+        if activity.in_activity():
+            activity.heartbeat()
+    return SyncReport(pushed=len(changed) - refusals, refused=refusals)
 
 
 _told = (

@@ -6,8 +6,11 @@ A module named as its channel offers ``adapter(account) -> Channel``; nothing el
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Annotated, Protocol, cast, runtime_checkable
 
+from pydantic import Field
+
+from activities.errors import refused
 from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -25,11 +28,15 @@ class Offered(Value):
     """How many of a SKU a shop may sell now."""
 
     sku: str
+    """The merchant's."""
     listing: dict[str, str]
-    quantity: int
+    """The channel's own ids of what it sells; empty where it goes by the merchant's SKUs."""
+    quantity: Annotated[int, Field(ge=0)]
 
 
 class Refused(Value):
+    """A SKU whose quantity the channel will not take, however often it is told."""
+
     sku: str
     reason: str
 
@@ -61,11 +68,27 @@ class Channel(Protocol):
         """Tells the channel what left. Repeating it is harmless. Raises ``ApplicationError``."""
         ...
 
+
+@runtime_checkable
+class StockTaker(Protocol):
+    """A channel that is told how many it may sell. One that has no ``push_stock``, such as a shop counter, is not."""
+
     async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
-        """Sets the quantities."""
+        """Sets the quantities, in as few calls as the channel allows, and answers what it refused for good.
+
+        Repeating it is harmless. Raises ``ApplicationError``: then any part may have been set.
+        """
         ...
 
 
 def channel(account: Account) -> Channel:
     """The adapter of an account's channel. Raises ``ModuleNotFoundError`` where there is none."""
     return cast(Channel, import_module(f"activities.channels.{account.source}").adapter(account))
+
+
+def stock_taker(account: Account) -> StockTaker:
+    """The same, to be told of stock. Raises ``refused`` where the channel takes none."""
+    adapter = channel(account)
+    if not isinstance(adapter, StockTaker):
+        raise refused(f"{account.source}: takes no stock", "takes_no_stock")
+    return adapter

@@ -1,29 +1,32 @@
-"""Shopify: webhooks signed over their raw bytes, REST pages for what they missed, GraphQL to confirm shipments.
+"""Shopify: webhooks signed over their raw bytes, REST pages for what they missed, GraphQL to confirm shipments and to
+tell of stock.
 
-Sources: shopify.dev (webhooks, Order, FulfillmentOrder, fulfillmentCreate, rate limits), shapes as in the fixtures of
-Shopify's own clients.
+Sources: shopify.dev (webhooks, Order, FulfillmentOrder, fulfillmentCreate, inventorySetQuantities, API limits), shapes
+as in the fixtures of Shopify's own clients.
 
 Account: ``base_url`` ``https://{shop}.myshopify.com``; secrets ``client_secret``, ``client_secret_old`` while it is
-rotated, ``access_token``; settings ``api_version``, ``carrier_codes`` where the tracking company is not our carrier's
-name in capitals.
+rotated, ``access_token``; settings ``api_version`` (2026-04 or later), ``carrier_codes`` where the tracking company is
+not our carrier's name in capitals. Listings: ``inventory_item_id`` and ``location_id``, as gid or number alone.
 """
 
 import base64
 import hmac
 import json
+import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 
 from activities import http
-from activities.channels import Pulled
+from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import (
     Code,
@@ -57,6 +60,10 @@ _READ = """query Shipping($id: ID!) { order(id: $id) {
 _CREATE = """mutation Ship($fulfillment: FulfillmentInput!) { fulfillmentCreate(fulfillment: $fulfillment) {
   fulfillment { id status } userErrors { field message } } }"""
 _SHIPPABLE = {"OPEN", "IN_PROGRESS"}
+_SET = """mutation Stock($input: InventorySetQuantitiesInput!, $key: String!) {
+  inventorySetQuantities(input: $input) @idempotent(key: $key) { userErrors { code field message } } }"""
+"""As of version 2026-04: the key is demanded, and ``changeFromQuantity`` null says not to compare."""
+_LARGEST_BATCH = 250
 
 Time = Annotated[AwareDatetime, AfterValidator(reasonable)]
 MaybeTime = Annotated[Time | None, BeforeValidator(lambda value: value or None)]
@@ -343,6 +350,47 @@ class Shopify:
             fields = ".".join(str(part) for part in errors[0].get("field") or ["fulfillment"])
             raise refused(f"shopify: fulfillmentCreate refused {fields}", "userErrors")
 
+    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+        """By ``inventorySetQuantities``, up to 250 a call."""
+        refusals: list[Refused] = []
+        known: list[tuple[str, dict[str, Any]]] = []
+        for each in offered:
+            item, location = (each.listing.get(name, "") for name in ("inventory_item_id", "location_id"))
+            if _ITEM.fullmatch(item) and _LOCATION.fullmatch(location):
+                level = {
+                    "inventoryItemId": f"gid://shopify/InventoryItem/{_number(item)}",
+                    "locationId": f"gid://shopify/Location/{_number(location)}",
+                    "quantity": each.quantity,
+                    "changeFromQuantity": None,
+                }
+                known.append((each.sku, level))
+            else:
+                refusals.append(Refused(sku=each.sku, reason="inventory_item_id and location_id must be Shopify's ids"))
+        for at in range(0, len(known), _LARGEST_BATCH):
+            refusals += await self._set_stock(known[at : at + _LARGEST_BATCH])
+        return refusals
+
+    async def _set_stock(self, batch: list[tuple[str, dict[str, Any]]]) -> list[Refused]:
+        """Shopify takes all or none: what it refuses is left out of the next try."""
+        refusals: list[Refused] = []
+        while batch:
+            key = str(uuid4())
+            told = {
+                "name": "available",
+                "reason": "correction",
+                "referenceDocumentUri": f"hengdan://stock/{key}",
+                "quantities": [level for _, level in batch],
+            }
+            answer = (await self._graphql(_SET, {"input": told, "key": key})).get("inventorySetQuantities") or {}
+            wrong = {_place(error): str(error.get("message")) for error in answer.get("userErrors") or []}
+            if not wrong:
+                break
+            if not wrong.keys() <= set(range(len(batch))):
+                raise refused("shopify: inventorySetQuantities refused the call", "userErrors")
+            refusals += [Refused(sku=sku, reason=wrong[at]) for at, (sku, _) in enumerate(batch) if at in wrong]
+            batch = [each for at, each in enumerate(batch) if at not in wrong]
+        return refusals
+
     @property
     def _token(self) -> dict[str, str]:
         return {"X-Shopify-Access-Token": self._account.secrets["access_token"]}
@@ -380,6 +428,15 @@ def _told(order: dict[str, Any], waybill_no: str) -> dict[str, int]:
 def _number(gid: str) -> str:
     """``gid://shopify/LineItem/123`` → ``123``."""
     return gid.rpartition("/")[2]
+
+
+_ITEM = re.compile(r"(gid://shopify/InventoryItem/)?[0-9]+")
+_LOCATION = re.compile(r"(gid://shopify/Location/)?[0-9]+")
+
+
+def _place(error: Mapping[str, Any]) -> int:
+    """Of the quantity that is refused, as in ``["input", "quantities", "1", "locationId"]``; -1 where it is none."""
+    return next((int(part) for part in error.get("field") or () if str(part).isdecimal()), -1)
 
 
 def _restored(answer: dict[str, Any]) -> float | None:

@@ -1,17 +1,20 @@
 """Taobao and Tmall by TOP, the Taobao Open Platform.
 
 Sources: open.taobao.com (signing, docId 101617; taobao.trades.sold.increment.get, taobao.trade.fullinfo.get,
-taobao.logistics.offline.send), field names as in the generated SDKs. TOP sends no webhooks: orders are pulled.
+taobao.logistics.offline.send, taobao.skus.quantity.update, taobao.item.quantity.update), field names as in the
+generated SDKs. TOP sends no webhooks: orders are pulled.
 
 Account: ``base_url`` up to ``/router/rest`` (``https://eco.taobao.com``); secrets ``app_key``, ``app_secret``,
 ``session``; settings ``sign_method`` (``md5``, ``hmac``, ``hmac-sha256``), ``platform`` where ``tmall`` is not told by
-the orders, ``carrier_codes`` where TOP's code is not our carrier's name in capitals.
+the orders, ``carrier_codes`` where TOP's code is not our carrier's name in capitals. Listings: ``num_iid`` of the item,
+and ``sku_id`` where the item has SKUs.
 """
 
 import asyncio
 import hmac
 import json
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Pulled
+from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import (
     CHINA,
@@ -65,6 +68,13 @@ _HOLDING = {"PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"}
 """Paid, but not to be shipped as it is: a group purchase still open, or a part shipped by someone else."""
 _COD = {"cod", "b2c_cod", "super_market_cod_trade"}
 _TRANSIENT = ("B150", "S01")
+_BUSY = re.compile(r"(稍后再试|超时|服务不可用)[！!。]?$")
+"""How a ``sub_msg`` ends where an ``isv.*`` is theirs all the same."""
+_SERVICES = {15, 50}
+"""The codes of what the service behind the gateway refused, and not the gateway."""
+_LARGEST_BATCH = 20
+_ITEM = ("isv.item-not-exist", "isv.item-is-")
+"""Refused for the item, whichever of its SKUs."""
 
 MaybeTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
 
@@ -222,15 +232,20 @@ class _Top:
 
 
 def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
-    """What an ``error_response`` means: ``isv.*`` is our fault and final, ``isp.*`` theirs and passing."""
-    code, sub_code = error.get("code"), str(error.get("sub_code") or "")
+    """What an ``error_response`` means: ``isv.*`` is our fault and final, ``isp.*`` theirs and passing.
+
+    Refused by a service, its detail is the sub code; by the gateway, which does not know us, the gateway's own number.
+    """
+    code, sub_code, sub_msg = error.get("code"), str(error.get("sub_code") or ""), str(error.get("sub_msg") or "")
     said = f"{method}: {code} {sub_code}".rstrip()
     if code == 7:
-        ban = re.search(r"last for (\d{1,6}) more second", str(error.get("sub_msg") or ""))
+        ban = re.search(r"last for (\d{1,6}) more second", sub_msg)
         return unavailable(said, float(ban[1]) if ban else None)
-    if sub_code.endswith(_TRANSIENT) or (code in {10, 15} and not sub_code.startswith("isv.")):
+    if sub_code.startswith("isp.") or sub_code.endswith(_TRANSIENT) or _BUSY.search(sub_msg):
         return unavailable(said)
-    return refused(said, sub_code or str(code))
+    if code in _SERVICES | {10} and not sub_code.startswith("isv."):
+        return unavailable(said)
+    return refused(said, sub_code if code in _SERVICES else str(code))
 
 
 class Taobao:
@@ -371,6 +386,45 @@ class Taobao:
             and (sent == shipment.waybill_no or line.quantity < order["num"])
             for line in shipment.lines
         )
+
+    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+        """By ``taobao.skus.quantity.update``, up to 20 SKUs of one item a call, and ``taobao.item.quantity.update`` for
+        an item without SKUs; both set (``type`` 1)."""
+        refusals: list[Refused] = []
+        batches: dict[tuple[str, bool], list[Offered]] = defaultdict(list)
+        for each in offered:
+            num_iid, sku_id = each.listing.get("num_iid", ""), each.listing.get("sku_id")
+            if all(re.fullmatch(r"[0-9]+", part) for part in (num_iid, sku_id or "0")):
+                batches[num_iid, sku_id is not None].append(each)
+            else:
+                refusals.append(Refused(sku=each.sku, reason="num_iid and sku_id must be numbers"))
+        for (num_iid, by_sku), batch in batches.items():
+            size = _LARGEST_BATCH if by_sku else 1
+            for at in range(0, len(batch), size):
+                refusals += await self._set_stock(num_iid, batch[at : at + size])
+        return refusals
+
+    async def _set_stock(self, num_iid: str, batch: Sequence[Offered]) -> list[Refused]:
+        """One call. TOP refuses it as a whole and does not say for which SKU: halves of it are tried to find out."""
+        if "sku_id" in batch[0].listing:
+            method = "taobao.skus.quantity.update"
+            told = {"skuid_quantities": ";".join(f"{each.listing['sku_id']}:{each.quantity}" for each in batch)}
+        else:
+            method = "taobao.item.quantity.update"
+            told = {"quantity": str(batch[0].quantity)}
+        try:
+            await self._top.call(method, num_iid=num_iid, type="1", **told)
+        except ApplicationError as error:
+            code = str(error.details[0]) if error.non_retryable else ""
+            if not code.startswith("isv."):
+                raise
+            if len(batch) == 1 or code.startswith(_ITEM):
+                return [Refused(sku=each.sku, reason=code) for each in batch]
+            half = len(batch) // 2
+            return [
+                refusal for part in (batch[:half], batch[half:]) for refusal in await self._set_stock(num_iid, part)
+            ]
+        return []
 
 
 def adapter(account: Account) -> Taobao:

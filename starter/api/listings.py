@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 from temporalio.service import RPCError
 
-from activities import inventory, stock_sync
+from activities import channels, inventory, stock_sync
 from activities.database import transaction
 from activities.inventory import NotAllowed
 from models.intake import Lane
@@ -59,7 +59,8 @@ async def keep(
 @router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
 async def rule(channel: str, shop: str, body: StockRule, request: Request, visitor: Staff) -> StockRule:
     """From then on the shop is told of its stock as it changes."""
-    await known(Lane.CHANNEL, channel, shop)
+    if not isinstance(channels.channel(await known(Lane.CHANNEL, channel, shop)), channels.StockTaker):
+        raise NotAllowed("channel", f"{channel} takes no stock")
     async with transaction() as connection:
         await stock_sync.keep_rule(connection, channel, shop, body)
     try:

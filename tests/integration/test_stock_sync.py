@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, select
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import http, inventory, locations, stock_sync
@@ -137,6 +138,35 @@ async def test_what_the_channel_does_not_know_is_noted_and_the_rest_told(shop: W
     async with transaction() as connection:
         query = select(ListingRow.refused).where(ListingRow.sku == "?1")
         assert await connection.scalar(query) == "not sold here"
+
+
+async def test_what_was_told_before_a_push_failed_is_not_told_again(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock_sync, "PORTION", 1)
+    await receive("SH", "A001", 10)
+    shop.fault("stock", "500", match="A002")
+    with pytest.raises(ApplicationError):
+        await push(shop)
+    assert told(shop) == {"A001": 10}
+    assert (await push(shop)).pushed == 2
+    assert shop.ok("GET", f"/{shop.account.account}/stock")["pushes"] == 3
+
+
+async def test_a_shop_counter_has_no_stock_rule(shop: World, door: httpx.AsyncClient) -> None:
+    async with transaction() as connection:
+        await connection.execute(
+            insert(AccountRow).values(
+                lane=shop.account.lane,
+                source="pos",
+                account="counter",
+                base_url="",
+                secrets=Secrets(values={}),
+                settings={},
+            )
+        )
+    door.headers.update(await bearer(Scope.STAFF))
+    assert (await door.put("/listings/pos/counter/rule", json={})).status_code == 422
 
 
 async def test_a_sale_lowers_the_shops_within_seconds_whatever_its_channel_does(shop: World) -> None:

@@ -101,7 +101,7 @@ async def stock(name: str, request: Request) -> Response:
         refused = [each["sku"] for each in told["stock"] if each["sku"] not in known]
         return JSONResponse({"refused": [{"sku": sku, "reason": "not sold here"} for sku in refused]})
 
-    return await faults.play("own", "stock", name, work)
+    return await faults.play("own", "stock", f"{name} {told['stock']}", work)
 
 
 async def _authentic(shop: Shop, request: Request) -> Any:

@@ -1,4 +1,4 @@
-"""Shopify's twin: signed webhooks, REST pages with Link headers, GraphQL for fulfillments.
+"""Shopify's twin: signed webhooks, REST pages with Link headers, GraphQL for fulfillments and stock.
 
 Account: ``base_url`` ``{sandbox}/shopify``; secrets ``client_secret``, ``access_token``. GraphQL is answered by the
 operation it names, not by a GraphQL engine.
@@ -157,13 +157,16 @@ _LARGEST_PAGE = 250
 @router.post("/admin/api/{version}/graphql.json")
 async def graphql(version: str, request: Request) -> Response:
     call = await request.json()
-    operation = "fulfillmentCreate" if "fulfillmentCreate" in call["query"] else "order"
+    mutations = {"fulfillmentCreate": "fulfillmentCreate", "inventorySetQuantities": "stock"}
+    operation = next((name for mutation, name in mutations.items() if mutation in call["query"]), "order")
 
     async def work() -> Response:
         if (shop := _shop(request)) is None:
             return JSONResponse({"errors": _UNAUTHORISED}, 401)
         if operation == "order":
             return JSONResponse({"data": {"order": _order(shop, call["variables"]["id"])}})
+        if operation == "stock":
+            return JSONResponse(_stock(shop, call))
         return JSONResponse({"data": {"fulfillmentCreate": _fulfill(shop, call["variables"]["fulfillment"])}})
 
     return await faults.play("shopify", operation, json.dumps(call["variables"]), work, _throttled)
@@ -249,3 +252,40 @@ def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
             )
         )
     return {"fulfillment": {"id": "gid://shopify/Fulfillment/1", "status": "SUCCESS"}, "userErrors": []}
+
+
+def _stock(shop: Shop, call: dict[str, Any]) -> dict[str, Any]:
+    """``inventorySetQuantities`` as of version 2026-04: all or none. Items whose number begins with 404 are unknown."""
+
+    def failed(code: str, message: str) -> dict[str, Any]:
+        return {"errors": [{"message": message, "extensions": {"code": code}}]}
+
+    shop.pushes += 1
+    variables = call["variables"]
+    quantities = variables["input"]["quantities"]
+    if "@idempotent(key:" not in call["query"] or not variables.get("key"):
+        return failed("BAD_REQUEST", "The @idempotent directive is required for this mutation but was not provided.")
+    if len(quantities) > _LARGEST_PAGE:
+        said = f"The input array size of {len(quantities)} is greater than the maximum allowed of {_LARGEST_PAGE}."
+        return failed("MAX_INPUT_SIZE_EXCEEDED", said)
+    if "ignoreCompareQuantity" in variables["input"] or any("changeFromQuantity" not in each for each in quantities):
+        said = "InventoryQuantityInput must include the following argument: changeFromQuantity."
+        return failed("INVALID_FIELD_ARGUMENTS", said)
+    levels: dict[str, int] = {}
+    errors: list[dict[str, Any]] = []
+    for at, each in enumerate(quantities):
+        number = each["inventoryItemId"].rpartition("/")[2]
+        wrong = None
+        if number.startswith("404"):
+            wrong = ("INVALID_INVENTORY_ITEM", "inventoryItemId", "The specified inventory item could not be found.")
+        elif not each["locationId"].startswith("gid://shopify/Location/"):
+            wrong = ("INVALID_LOCATION", "locationId", "The specified location could not be found.")
+        elif each["quantity"] < 0:
+            wrong = ("INVALID_QUANTITY_NEGATIVE", "quantity", "The quantity can't be negative.")
+        if wrong:
+            code, field, message = wrong
+            errors.append({"code": code, "field": ["input", "quantities", str(at), field], "message": message})
+        levels[number] = each["quantity"]
+    if not errors:
+        shop.stock |= levels
+    return {"data": {"inventorySetQuantities": {"userErrors": errors}}}

@@ -33,6 +33,7 @@ async def gateway(request: Request) -> Response:
     params = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
     method = params.get("method", "")
     text = f"{params.get('tid', '')} {params.get('session', '')}"
+    operation = "stock" if method.endswith(".quantity.update") else method
 
     async def work() -> Response:
         try:
@@ -44,7 +45,7 @@ async def gateway(request: Request) -> Response:
             return JSONResponse({"error_response": refusal.body})
         return JSONResponse({f"{method.removeprefix('taobao.').replace('.', '_')}_response": answer})
 
-    return await faults.play("taobao", method, text, work, _banned)
+    return await faults.play("taobao", operation, text, work, _banned)
 
 
 def _banned(seconds: int) -> Response:
@@ -229,8 +230,41 @@ def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
     return {"shipping": {"is_success": True}}
 
 
+def _unknown(number: str) -> bool:
+    """Items and SKUs that the shop does not sell, as far as the sandbox goes."""
+    return number.startswith("404")
+
+
+def _item_quantity(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
+    return _set(shop, params, {params.get("num_iid", ""): params.get("quantity", "")})
+
+
+def _skus_quantity(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
+    pairs = [pair.partition(":") for pair in params.get("skuid_quantities", "").split(";")]
+    return _set(shop, params, {sku_id: quantity for sku_id, _, quantity in pairs})
+
+
+def _set(shop: Shop, params: Mapping[str, str], quantities: Mapping[str, str]) -> dict[str, Any]:
+    """Sets all or none."""
+    shop.pushes += 1
+    if not params.get("num_iid"):
+        raise Refusal(40, "Missing Required Arguments:num_iid")
+    if _unknown(params["num_iid"]):
+        raise Refusal(15, "Remote service error", "isv.item-not-exist:invalid-numIid-or-iid", "商品id对应的商品不存在")
+    if len(quantities) > 20 or params.get("type", "1") != "1" or not all(q.isdecimal() for q in quantities.values()):
+        raise Refusal(15, "Remote service error", "isv.invalid-parameter", "非法参数")
+    if any(_unknown(number) for number in quantities):
+        raise Refusal(15, "Remote service error", "isv.item-quantity-sku-update-service-error", "没有找到SKUID")
+    shop.stock |= {number: int(quantity) for number, quantity in quantities.items()}
+    now = _time(datetime.now(CHINA))
+    skus = [{"sku_id": int(number), "quantity": shop.stock[number], "modified": now} for number in quantities]
+    return {"item": {"num_iid": int(params["num_iid"]), "modified": now, "skus": {"sku": skus}}}
+
+
 _METHODS = {
     "taobao.trades.sold.increment.get": _increment,
     "taobao.trade.fullinfo.get": _fullinfo,
     "taobao.logistics.offline.send": _send,
+    "taobao.item.quantity.update": _item_quantity,
+    "taobao.skus.quantity.update": _skus_quantity,
 }
