@@ -9,7 +9,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import Row
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
@@ -161,7 +161,7 @@ async def progress(request: Request, visitor: Reader) -> Run:
 
 async def _progress(client: Client) -> Run:
     """As its activity said last."""
-    handle = client.get_workflow_handle_for(ReplenishmentWorkflow.run, RUN)
+    handle: WorkflowHandle[ReplenishmentWorkflow, Progress] = client.get_workflow_handle(RUN, result_type=Progress)
     described = await handle.describe()
     if described.status is not WorkflowExecutionStatus.RUNNING:
         return Run(running=False, **(await handle.result()).model_dump())
