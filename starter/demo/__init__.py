@@ -18,7 +18,7 @@ from rich.table import Table
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import accounts, inventory, locations
+from activities import accounts, inventory, locations, stock_sync
 from activities.access import create_key
 from activities.database import dispose, transaction
 from models.access import Scope
@@ -42,6 +42,8 @@ from starter.demo.stories import (
     STORE,
     STORE_SKUS,
     STORIES,
+    WATCHED,
+    WEB,
     clean,
 )
 from starter.demo.world import World, people
@@ -173,6 +175,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         for sku in catalogue.STOCKED:
             for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
                 await inventory.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
+        await stock_sync.keep(connection, "own", WEB, {WATCHED: {}})
         await _fence(connection)
         await _open_store(connection)
         await inventory.feed(connection, catalogue.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo")

@@ -25,6 +25,8 @@ STORE = "LS"
 """A shop counter far away, that delivers nowhere else."""
 STORE_SKUS = ("A008", "B011", "C009", "D003", "F002")
 """Lie at the store alone."""
+WATCHED = "C006"
+"""The own site is told how many of these it may sell."""
 PRESALE = "P001"
 AMISS_SKUS = ("A007", "B009", "C008", "D011", "E008")
 """What the warehouse at Shanghai will not find."""
@@ -34,7 +36,7 @@ SHOPS = [
     Shop(channel="taobao", name="flagship", settings={"poll_seconds": 3}),
     Shop(channel="shopify", name="global"),
     Shop(channel="shopify", name="unpaid", settings={"policy": {"payment": 5, "reserve": "placed"}}),
-    Shop(channel="own", name=WEB),
+    Shop(channel="own", name=WEB, settings={"stock": {}}),
     Shop(channel="own", name=GRACE, settings={"policy": {"grace": 10}}),
     Shop(channel="own", name=LATE, settings={"policy": {"movement": 4}}),
     Shop(channel="pos", name="counter"),
@@ -98,6 +100,18 @@ async def sold_ahead(world: World) -> OrderStatus:
     status, answer = await world.ask(sale, "expedite")
     demand(status == 200, answer)
     return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def offered_elsewhere(world: World) -> OrderStatus:
+    """What one channel sells, the others are told of within seconds."""
+    before = await world.offered(WEB, WATCHED)
+    sale = await world.place("shopify", "global", WATCHED)
+    await world.until(sale, OrderStatus.ALLOCATED, OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.COMPLETED)
+    for _ in range(100):
+        if (now := await world.offered(WEB, WATCHED)) < before:
+            return await world.until(sale, OrderStatus.COMPLETED)
+        await asyncio.sleep(0.2)
+    raise Untold(f"the own site may still sell {now}")
 
 
 async def transferred(world: World) -> OrderStatus:
@@ -273,6 +287,7 @@ STORIES: dict[str, tuple[Story, OrderStatus]] = {
     "drop_shipped": (drop_shipped, OrderStatus.COMPLETED),
     "sold_ahead": (sold_ahead, OrderStatus.COMPLETED),
     "transferred": (transferred, OrderStatus.COMPLETED),
+    "offered_elsewhere": (offered_elsewhere, OrderStatus.COMPLETED),
     "not_found": (not_found, OrderStatus.COMPLETED),
     "unpaid_then_paid": (unpaid_then_paid, OrderStatus.COMPLETED),
     "unpaid_then_expired": (unpaid_then_expired, OrderStatus.CANCELLED),

@@ -150,6 +150,15 @@ class World:
         told = {"warehouse": warehouse, "match": sale.order_no, "reason": "not found", "shortfalls": missing}
         await self._twin("POST", "/warehouse/_control/reject", told)
 
+    async def offered(self, shop: str, sku: str) -> int:
+        """How many of a SKU an own site was told that it may sell; it waits to be told."""
+        for _ in range(300):
+            told = (await self._twin("GET", f"/own/_control/shops/{shop}/stock"))["stock"]
+            if sku in told:
+                return int(told[sku])
+            await asyncio.sleep(0.2)
+        raise Untold(f"{shop} was told nothing of {sku}")
+
     async def twin(self, path: str) -> Any:
         return await self._twin("GET", path)
 

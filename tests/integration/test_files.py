@@ -75,7 +75,7 @@ async def load(
 ) -> httpx.Response:
     content = sheet if isinstance(sheet, bytes) else sheet.encode()
     headers = staff | {"Content-Type": "text/csv", "Accept-Language": lang}
-    return await door.post(f"/files/{kind}", content=content, params=query, headers=headers)
+    return await door.post(f"/files/{kind}", content=content, params=query, headers=headers, timeout=90)
 
 
 async def on_hand(warehouse: str, sku: str) -> int | None:
