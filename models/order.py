@@ -190,6 +190,8 @@ class Policy(Value):
     """Ship what is there and back-order the rest; what is sold in presale leaves on its own."""
     objective: tuple[Criterion, ...] = OBJECTIVE
     """What plans are judged by, each deciding only between equals of those before it."""
+    replan_when_late: bool = False
+    """What its warehouse has not sent in time is planned again, elsewhere, where the warehouse lets go of it."""
     substitute: bool = False
     """What is missing may be replaced by the catalogue's substitutes."""
     reserve: Literal["placed", "paid"] = "paid"

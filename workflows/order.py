@@ -262,6 +262,9 @@ class OrderWorkflow(OrderRequests):
                     each.overdue = True
                     kind = "ship_overdue" if each.shipped_at is None else "late"
                     state.alert(kind, each.short_id, **self._where(each))
+                    if each.shipped_at is None and state.policy.replan_when_late:
+                        wish = Replan(request_id=f"late:{each.id}", actor="hengdan", fulfillment_id=each.id)
+                        await self.act(Action.REPLAN, wish)
 
     def _open(self, parcel: Fulfillment) -> None:
         """Its day has come, or it need not wait for it any more."""

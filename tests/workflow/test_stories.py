@@ -283,6 +283,19 @@ async def test_what_a_warehouse_finds_amiss_is_put_right_and_the_order_planned_a
     await lives.balanced()
 
 
+async def test_what_a_warehouse_does_not_send_in_time_is_planned_elsewhere_where_the_shop_wants_it_so(
+    lives: Lives,
+) -> None:
+    life = await lives.start(an_order("47"), Policy(ship=3600, replan_when_late=True))
+    (slow,) = await life.dispatched()
+    await lives.skip(seconds=3601)
+    other = await life.next_dispatched([slow])
+    assert (slow.warehouse, other.warehouse) == ("SH", "GZ")
+    assert await life.deliver() is OrderStatus.COMPLETED
+    assert await life.alerts() == ["ship_overdue"]
+    await lives.balanced()
+
+
 async def test_what_has_left_goes_on_while_the_rest_is_planned_elsewhere(lives: Lives) -> None:
     await lives.receive("BJ", "A001", 10)
     life = await lives.start(an_order("45", line(1, "A001", 15)))
