@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cached_property
 
 from pydantic import JsonValue
 
+from activities.parcels import Due, Sender, Shares, Tariff
 from activities.rules import Ruling, judge
-from activities.search import Due, Search, Sender, Shares, Tariff
+from activities.search import Search
 from models.address import remoteness
 from models.allocation import (
     Candidate,
@@ -207,11 +208,8 @@ class _Planning:
             rank=position,
         )
 
-        @cache
-        def tariffs(grams: int, cm3: int) -> tuple[Tariff, ...]:
-            return tuple(self._tariff(site, rate, fixed, grams, cm3) for rate in self.rates[site.code])
-
-        least = min(each.score for each in tariffs(0, 0))
+        tariffs = [self._tariff(site, rate, fixed) for rate in self.rates[site.code]]
+        least = min(each.score for each in tariffs)
         return Sender(
             code=site.code,
             stock=self.stock[site.code],
@@ -220,13 +218,15 @@ class _Planning:
             tier=least >> _WIDTH * (len(self.digits) - self._weighs_less) if self._weighs_less else 0,
         )
 
-    def _tariff(self, site: Site, rate: Rate, fixed: int, grams: int, cm3: int) -> Tariff:
-        kilograms = Decimal(grams) / 1000
-        rise = self._score(lowest_cost=int(rate.further_price * _TARIFF))
+    def _tariff(self, site: Site, rate: Rate, fixed: int) -> Tariff:
+        price = int((rate.first_price + rate.surcharge + site.handling) * _TARIFF)
+        late = self._late(site.leaves_in(self.problem.now) + rate.days)
         return Tariff(
-            score=fixed + self._worth(self._offer(site, rate, grams, cm3)),
-            room=int((rate.first_kg + rate.steps(kilograms, cm3) * rate.further_kg) * 1000) - grams,
-            rise=rise * 1000 // int(rate.further_kg * 1000),
+            score=fixed + self._score(on_time=late, lowest_cost=price),
+            first=int(rate.first_kg * 1000),
+            further=int(rate.further_kg * 1000),
+            step=self._score(lowest_cost=int(rate.further_price * _TARIFF)),
+            divisor=rate.volume_divisor,
         )
 
     @cached_property
