@@ -70,6 +70,10 @@ class Sender:
             found = self._quotes[size] = tuple(_best([each.quote(grams, cm3) for each in self.tariffs]))
         return found
 
+    def alone(self, quantities: Mapping[str, int], grams: int, cm3: int) -> int:
+        """The score of a plan in which it sends all of this."""
+        return self.parcel(grams, cm3) + sum([count * self.piece.get(sku, 0) for sku, count in quantities.items()])
+
     @cached_property
     def least(self) -> int:
         return self.parcel(0, 0)

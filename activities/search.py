@@ -36,7 +36,10 @@ class Search:
         self.score: int | None = None
         self.shares: Shares = {}
         self.everything = {sku: each.quantity for sku, each in due.items()}
-        self.grams = self._grams(self.everything)
+        self.size = (
+            sum([each.quantity * each.grams for each in due.values()]),
+            sum([each.quantity * each.cm3 for each in due.values()]),
+        )
 
     def run(self) -> Shares:
         """The best way found; nothing where there is none."""
@@ -62,16 +65,16 @@ class Search:
         self.exact &= self.left >= 0
         return self.left >= 0
 
-    def _grams(self, quantities: Mapping[str, int]) -> int:
-        return sum(quantity * self.due[sku].grams for sku, quantity in quantities.items())
-
     # A plan to begin with, and better ones near it
 
     def _begin(self) -> None:
-        alone = [[index] for index in range(len(self.senders)) if not self._without(index, self.everything)]
-        groups = alone or [self._greedy(self.everything, tiered) for tiered in (True, False)]
-        for group in filter(None, groups):
-            Sharing(self, group).improve()
+        for index, sender in enumerate(self.senders):
+            if not self._without(index, self.everything):
+                self.keep(sender.alone(self.everything, *self.size), {sender.code: self.everything})
+        if self.score is None:
+            for tiered in (True, False):
+                if group := self._greedy(self.everything, tiered):
+                    Sharing(self, group).improve()
 
     def _greedy(self, lacking: dict[str, int], tiered: bool) -> list[int]:
         """Each time the sender that has most of what is still lacking; then without those that turn out needless."""
@@ -140,7 +143,8 @@ class Search:
         if not self.step(1 + len(rest) // 8):
             return
         if not lacking:
-            Sharing(self, sorted(group)).prove()
+            if len(group) > 1:
+                Sharing(self, sorted(group)).prove()
             if not self.fewest and len(group) < self.most and not self._hopeless(group, rest):
                 self._branch(group, rest, rest, lacking, score)
             return
@@ -150,7 +154,7 @@ class Search:
             return
         if self.worse(score + sum(sorted([self.senders[index].least for index in rest])[:more])):
             return
-        if self._hopeless(group, rest):
+        if group and self._hopeless(group, rest):
             return
         scarcest = min(lacking, key=lambda sku: (len(holders[sku]), sku))
         likely = sorted(holders[scarcest], key=lambda index: self._rank(index, lacking, True))
@@ -169,12 +173,12 @@ class Search:
     def _hopeless(self, group: list[int], rest: list[int]) -> bool:
         """Whether the weight alone is too dear for these senders, those of the rest being free to send nothing."""
         needed = [self._empty(index)._replace(needed=True) for index in group]
-        return self.worse(bound([*needed, *map(self._empty, rest)], self.grams))
+        return self.worse(bound([*needed, *map(self._empty, rest)], self.size[0]))
 
     def _empty(self, index: int) -> Parcel:
         sender = self.senders[index]
-        could = {sku: min(quantity, sender.stock.get(sku, 0)) for sku, quantity in self.everything.items()}
-        return Parcel(sender.quotes(0, 0), self._grams(could), needed=False)
+        grams = [min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()]
+        return Parcel(sender.quotes(0, 0), sum(grams), needed=False)
 
     def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
         """How many more senders it takes at least; ``None``: they do not have it."""
