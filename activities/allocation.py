@@ -254,7 +254,7 @@ def _allocate(
         outcome.reserved += kept
         outcome.moves += [each.move(MovementKind.RESERVED) for each in kept]
         return Allocation(reserved=True)
-    parts = [part for load in loads for part in _by_day(*load, known.presales, demand)]
+    parts = [part for load in loads for part in _by_day(*load, known.presales, demand.at, made.in_part)]
     new = [
         Fulfillment(
             id=f"{order.order_id}:F{number}",
@@ -270,11 +270,11 @@ def _allocate(
     _occupied(known.sites, made.loads)
     if made.shortages:
         short = {each.sku: each.quantity for each in made.shortages}
-        waits = short if policy.ship_in_part else dict(_total(lines))
+        waits = short if made.in_part else dict(_total(lines))
         outcome.waits.append((demand, waits, known.substitutes if policy.substitute else {}))
     elif order.order_id in known.waiting:
         outcome.filled.append(order.order_id)
-    return Allocation(fulfillments=(*active, *new), shortages=made.shortages, out_of_reach=made.out_of_reach)
+    return Allocation(fulfillments=(*active, *new), shortages=made.shortages, out_of_reach=made.blocked is not None)
 
 
 def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: Shelves) -> Plan:
@@ -291,6 +291,7 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstance
                 stock={
                     site.code: {sku: shelves.promisable(order.as_buyer, site.code, sku) for sku in skus}
                     for site in sites
+                    if site.code not in demand.avoided
                 },
                 sites=sites,
                 now=demand.at,
@@ -364,11 +365,11 @@ def _reservations(
 
 
 def _by_day(
-    warehouse: str, lines: tuple[FulfillmentLine, ...], presales: Mapping[str, datetime], demand: Demand
+    warehouse: str, lines: tuple[FulfillmentLine, ...], presales: Mapping[str, datetime], at: Moment, in_part: bool
 ) -> list[tuple[str, tuple[FulfillmentLine, ...], datetime | None]]:
-    """A load by the day its parts may leave; all on the last day unless the shop ships in part."""
-    days = {line: day for line in lines if (day := presales.get(line.sku)) is not None and day > demand.at}
-    if not demand.policy.ship_in_part:
+    """A load by the day its parts may leave; all on the last day unless in part."""
+    days = {line: day for line in lines if (day := presales.get(line.sku)) is not None and day > at}
+    if not in_part:
         return [(warehouse, lines, max(days.values(), default=None))]
     parts: dict[datetime | None, list[FulfillmentLine]] = defaultdict(list)
     for line in lines:

@@ -7,14 +7,16 @@ equals of those before it; last of all the sites' rank and code. ``plan`` is pur
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache
+from math import inf
 
 from pydantic import JsonValue
 
+from activities.parcels import Due, Sender, Shares, Tariff
 from activities.rules import Ruling, judge
-from activities.search import Due, Search, Sender, Shares, Tariff
+from activities.search import Search
 from models.address import remoteness
 from models.allocation import (
     Candidate,
@@ -45,7 +47,6 @@ _STOCK = 1_000_000
 """The whole of a site's stock of a SKU, in the criterion of balance."""
 _TARIFF = 10_000
 """As fine as a price can be."""
-_UNKNOWN = Item()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +80,6 @@ def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
     return total
 
 
-@cache
-def _free(carrier: str) -> Rate:
-    """To anywhere, for nothing."""
-    return Rate(carrier=carrier, first_price=Decimal(0))
-
-
 @dataclass(frozen=True)
 class _Refusal:
     """Why a site is ruled out."""
@@ -96,65 +91,70 @@ class _Refusal:
 class _Planning:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.province = problem.order.province
         self.total = _total(problem.wanted)
-        self.items = {sku: problem.items.get(sku, _UNKNOWN) for sku in self.total}
+        self.items = {sku: problem.items.get(sku) or Item() for sku in self.total}
+        self.sizes = {sku: (item.grams, item.volume_cm3) for sku, item in self.items.items()}
+        self.size = self._size(self.total)
         self.ruling: Ruling = judge(problem.rules, problem.order, problem.wanted, problem.items)
         self.digits = ("preferred", *problem.objective.criteria, "rank")
         """What a score is made of, the first weighing most."""
-        self.weights = {digit: 1 << _WIDTH * place for place, digit in enumerate(reversed(self.digits))}
+        self.places = {digit: _WIDTH * place for place, digit in enumerate(reversed(self.digits))}
         self.sites = sorted(problem.sites, key=lambda site: (site.rank, site.code))
+        self.days_left = _days_left(problem)
         self.rates = {site.code: self._rates(site) for site in self.sites}
+        self.stock = {site.code: self._sendable(site) for site in self.sites}
         self.refused = {site.code: found for site in self.sites if (found := self._refusal(site))}
-        self.stock = {site.code: self._sendable(site) for site in self.sites if site.code not in self.refused}
         self.senders = {
             site.code: self._sender(site, position)
             for position, site in enumerate(self.sites, 1)
-            if self.stock.get(site.code)
+            if site.code not in self.refused and self.stock[site.code]
         }
 
     def plan(self) -> Plan:
-        there = {sku: sum(held.get(sku, 0) for held in self.stock.values()) for sku in self.total}
-        missing = {sku: quantity - there[sku] for sku, quantity in self.total.items() if there[sku] < quantity}
+        stocks = [sender.stock for sender in self.senders.values()]
+        missing = self._lacks({sku: sum([held.get(sku, 0) for held in stocks]) for sku in self.total})
         in_part = self.problem.in_part if self.ruling.split is None else self.ruling.split == "in_part"
         search = self._search({} if missing and not in_part else self.total - Counter(missing))
         shares = search.run()
+        blocked = "plan.blocked.limits" if any(map(self._is_kept_back, missing)) else None
         if not missing and not shares:
-            missing = self._missing_for_one()
+            missing, blocked = self._missing_for_one(), "plan.blocked.split"
         return Plan(
             loads=self._loads(shares),
-            shortages=tuple(Shortage(sku=sku, quantity=quantity) for sku, quantity in missing.items()),
-            candidates=tuple(self._candidate(site, shares, search.score) for site in self.problem.sites),
+            shortages=tuple([Shortage(sku=sku, quantity=quantity) for sku, quantity in missing.items()]),
+            candidates=tuple([self._candidate(site, shares, search.score or 0) for site in self.problem.sites]),
             measures=self._measures(search.score or 0),
             rules=self.ruling.applied,
             queue=self.ruling.queue,
             ask=self.ruling.ask,
-            out_of_reach=bool(missing) and all(self.total[sku] <= self._anywhere(sku) for sku in missing),
+            in_part=in_part,
+            blocked=blocked,
             exact=search.exact,
         )
 
     def _search(self, quantities: Mapping[str, int]) -> Search:
-        due = {
-            sku: Due(quantity, self.items[sku].grams, self.items[sku].volume_cm3)
-            for sku, quantity in quantities.items()
-        }
         criteria = self.problem.objective.criteria
         leading = criteria[: criteria.index("fewest_parcels")] if "fewest_parcels" in criteria else criteria
         return Search(
-            due,
+            {sku: Due(quantity, *self.sizes[sku]) for sku, quantity in quantities.items()},
             list(self.senders.values()),
             most=1 if self.ruling.split == "never" else None,
             fewest={"lowest_cost", "balance"}.isdisjoint(leading),
             nodes=NODES,
         )
 
-    def _anywhere(self, sku: str) -> int:
-        """How many there are, whoever may send them."""
-        return sum(self._held(site, sku) for site in self.sites if not site.closed)
+    def _lacks(self, stock: Mapping[str, int]) -> dict[str, int]:
+        return {sku: lack for sku, quantity in self.total.items() if (lack := quantity - stock.get(sku, 0)) > 0}
 
     def _missing_for_one(self) -> dict[str, int]:
         """What the site that has most of it lacks to send it all at once."""
-        lacks = [dict(self.total - Counter(sender.stock)) for sender in self.senders.values()]
+        lacks = [self._lacks(sender.stock) for sender in self.senders.values()]
         return min(lacks, key=lambda each: sum(each.values()), default={})
+
+    def _is_kept_back(self, sku: str) -> bool:
+        """Whether there is enough of it, though not where it may be sent from."""
+        return sum(self._held(site, sku) for site in self.sites) >= self.total[sku]
 
     # Hard limits
 
@@ -163,14 +163,13 @@ class _Planning:
             return _Refusal("plan.closed", {})
         if rule := self.ruling.excluded.get(site.code):
             return _Refusal("plan.excluded", {"rule": rule})
-        if not site.delivers_to(self.problem.order.province):
-            return _Refusal("plan.area", {"province": self.problem.order.province})
+        if not site.delivers_to(self.province):
+            return _Refusal("plan.area", {"province": self.province})
         if site.capacity is not None and site.capacity <= 0:
             return _Refusal("plan.full", {})
         if not self.rates[site.code]:
-            return _Refusal("plan.no_carrier", {"province": self.problem.order.province})
-        held = [sku for sku in self.total if self._held(site, sku)]
-        if held and not self._sendable(site):
+            return _Refusal("plan.no_carrier", {"province": self.province})
+        if not self.stock[site.code] and (held := [sku for sku in self.total if self._held(site, sku)]):
             unable = {need for sku in held for need in self.items[sku].needs} - site.abilities
             return (
                 _Refusal("plan.unable", {"needs": ", ".join(sorted(unable))})
@@ -193,104 +192,73 @@ class _Planning:
         }
 
     def _rates(self, site: Site) -> list[Rate]:
+        """Of each carrier that may be taken; free where freight is not known."""
         demanded = self.problem.order.carrier
         rates = [each for each in self.problem.rates if demanded in (None, each.carrier)]
-        if not rates:
-            return [_free(demanded or "")]
-        return offers(rates, site.province, self.problem.order.province)
+        return offers(rates, site.province, self.province) if rates else [_free(demanded or "")]
 
     # Scores
 
-    def _score(self, **values: int) -> int:
-        """Values of criteria as one number; criteria that do not count are left out."""
-        return sum(value * self.weights[digit] for digit, value in values.items() if value and digit in self.weights)
+    def _digit(self, criterion: str, value: int) -> int:
+        """A value of a criterion in a score; nothing where the criterion does not count."""
+        return value << self.places[criterion] if criterion in self.places else 0
 
-    def _values(self, score: int) -> dict[str, int]:
-        last = len(self.digits) - 1
-        return {digit: score >> _WIDTH * (last - place) & (1 << _WIDTH) - 1 for place, digit in enumerate(self.digits)}
+    def _value(self, score: int, criterion: str) -> int:
+        return score >> self.places[criterion] & (1 << _WIDTH) - 1
 
     def _sender(self, site: Site, position: int) -> Sender:
-        fixed = self._score(
-            preferred=bool(self.ruling.preferred) and site.code not in self.ruling.preferred,
-            fewest_parcels=1,
-            nearest=remoteness(site.province, self.problem.order.province),
-            rank=position,
+        stock = self.stock[site.code]
+        fixed = (
+            self._digit("preferred", bool(self.ruling.preferred) and site.code not in self.ruling.preferred)
+            + self._digit("fewest_parcels", 1)
+            + self._digit("nearest", remoteness(site.province, self.province))
+            + self._digit("rank", position)
         )
-
-        @cache
-        def tariffs(grams: int, cm3: int) -> tuple[Tariff, ...]:
-            return tuple(self._tariff(site, rate, fixed, grams, cm3) for rate in self.rates[site.code])
-
-        least = min(each.score for each in tariffs(0, 0))
+        leaves_in = site.leaves_in(self.problem.now)
+        tariffs = [self._tariff(site, rate, fixed, leaves_in) for rate in self.rates[site.code]]
+        above = self.places["fewest_parcels"] + _WIDTH if "fewest_parcels" in self.places else None
         return Sender(
             code=site.code,
-            stock=self.stock[site.code],
+            stock=stock,
             tariffs=tariffs,
-            piece={sku: self._score(balance=round(_STOCK / held)) for sku, held in self.stock[site.code].items()},
-            tier=least >> _WIDTH * (len(self.digits) - self._weighs_less) if self._weighs_less else 0,
+            piece={sku: self._digit("balance", round(_STOCK / held)) for sku, held in stock.items()},
+            tier=0 if above is None else min([each.score for each in tariffs]) >> above,
         )
 
-    def _tariff(self, site: Site, rate: Rate, fixed: int, grams: int, cm3: int) -> Tariff:
-        kilograms = Decimal(grams) / 1000
-        rise = self._score(lowest_cost=int(rate.further_price * _TARIFF))
-        late = self._late(site.leaves_in(self.problem.now) + rate.days)
+    def _tariff(self, site: Site, rate: Rate, fixed: int, leaves_in: int) -> Tariff:
+        price = int((rate.first_price + rate.surcharge + site.handling) * _TARIFF)
         return Tariff(
-            score=fixed + self._worth(late, rate.price(kilograms, cm3) + site.handling),
-            room=int((rate.first_kg + rate.steps(kilograms, cm3) * rate.further_kg) * 1000) - grams,
-            rise=rise * 1000 // int(rate.further_kg * 1000),
+            score=fixed
+            + self._digit("on_time", leaves_in + rate.days > self.days_left)
+            + self._digit("lowest_cost", price),
+            first=int(rate.first_kg * 1000),
+            further=int(rate.further_kg * 1000),
+            step=self._digit("lowest_cost", int(rate.further_price * _TARIFF)),
+            divisor=rate.volume_divisor,
         )
-
-    @cached_property
-    def _weighs_less(self) -> int:
-        """The place of the number of parcels among the digits; 0, it does not count."""
-        return self.digits.index("fewest_parcels") if "fewest_parcels" in self.digits else 0
-
-    def _worth(self, late: bool, cost: Decimal) -> int:
-        return self._score(on_time=late, lowest_cost=int(cost * _TARIFF))
-
-    def _offer(self, site: Site, grams: int, cm3: int) -> Offer:
-        """What its parcel takes: of what carriers offer, the best."""
-        kilograms, leaves = Decimal(grams) / 1000, site.leaves_in(self.problem.now)
-
-        def worth(rate: Rate) -> tuple[int, int, str]:
-            days = leaves + rate.days
-            return self._worth(self._late(days), rate.price(kilograms, cm3) + site.handling), days, rate.carrier
-
-        rates = self.rates[site.code]
-        best = min(rates, key=worth) if len(rates) > 1 else rates[0]
-        days = leaves + best.days
-        return Offer(
-            carrier=best.carrier,
-            freight=best.price(kilograms, cm3),
-            handling=site.handling,
-            days=days,
-            late=self._late(days),
-        )
-
-    def _late(self, days: int) -> bool:
-        promised = self.problem.order.promised_by
-        if promised is None:
-            return False
-        arrival = self.problem.now.astimezone(CHINA) + timedelta(days=days)
-        return arrival.date() > promised.astimezone(CHINA).date()
 
     # What is told
 
     def _measures(self, score: int) -> tuple[Measure, ...]:
-        values = self._values(score)
+        values = [(each, self._value(score, each)) for each in self.problem.objective.criteria]
         return tuple(
-            Measure(criterion=each, value=Decimal(values[each]) / (_TARIFF if each == "lowest_cost" else 1))
-            for each in self.problem.objective.criteria
+            [
+                Measure(criterion=each, value=Decimal(value) / (_TARIFF if each == "lowest_cost" else 1))
+                for each, value in values
+            ]
         )
 
     def _loads(self, shares: Shares) -> tuple[Load, ...]:
         """Each line from one site where its share allows, the nearest site first."""
-        province = self.problem.order.province
         codes = [
             site.code
-            for site in sorted(self.sites, key=lambda site: remoteness(site.province, province))
-            if site.code in shares
+            for site in sorted(
+                [site for site in self.sites if site.code in shares],
+                key=lambda site: remoteness(site.province, self.province),
+            )
         ]
+        if len(codes) == 1 and shares[codes[0]] == self.total:
+            return (Load(warehouse=codes[0], lines=tuple(self.problem.wanted)),)
         left = {code: dict(shares[code]) for code in codes}
         given: dict[str, list[FulfillmentLine]] = defaultdict(list)
         for line in self.problem.wanted:
@@ -304,33 +272,58 @@ class _Planning:
                     quantity -= part
         return tuple(Load(warehouse=code, lines=tuple(given[code])) for code in codes)
 
-    def _candidate(self, site: Site, shares: Shares, score: int | None) -> Candidate:
+    def _candidate(self, site: Site, shares: Shares, score: int) -> Candidate:
         if refusal := self.refused.get(site.code):
             return Candidate(warehouse=site.code, chosen=False, reason=refusal.reason, params=dict(refusal.params))
         sent = shares.get(site.code)
+        could = sent or self.total & Counter(self.stock[site.code])
         reason, params = self._verdict(site, bool(sent), score)
-        goods = sent or self.total & Counter(self.stock[site.code])
-        offer = self._offer(site, *self._size(goods)) if goods else None
+        offer = self._offer(site, could) if could else None
         return Candidate(warehouse=site.code, chosen=bool(sent), reason=reason, params=params, offer=offer)
 
-    def _verdict(self, site: Site, chosen: bool, score: int | None) -> tuple[str, dict[str, JsonValue]]:
-        near = remoteness(site.province, self.problem.order.province) == 0
+    def _verdict(self, site: Site, chosen: bool, score: int) -> tuple[str, dict[str, JsonValue]]:
         if chosen:
+            near = remoteness(site.province, self.province) == 0
             return "plan.nearest" if near else "plan.chosen", {}
-        if missing := self.total - Counter(self.stock[site.code]):
+        if missing := self._lacks(self.stock[site.code]):
             return "plan.lacks", {"skus": ", ".join(missing)}
-        alone = self._values(self._alone(site))
-        best = self._values(score or 0)
-        by = next((each for each in self.digits if alone[each] > best[each]), "rank")
+        alone = self.senders[site.code].alone(self.total, *self.size)
+        by = next((each for each in self.digits if self._value(alone, each) > self._value(score, each)), "rank")
         return "plan.behind", {"by": f"plan.by.{by}"}
 
-    def _alone(self, site: Site) -> int:
-        """The score of a plan in which the site sends it all."""
-        sender = self.senders[site.code]
-        pieces = sum(quantity * sender.piece[sku] for sku, quantity in self.total.items())
-        return sender.parcel(*self._size(self.total)) + pieces
+    def _offer(self, site: Site, quantities: Mapping[str, int]) -> Offer:
+        """What its parcel would take by the best of the carriers."""
+        grams, cm3 = self._size(quantities)
+        tariffs = zip(self.senders[site.code].tariffs, self.rates[site.code], strict=True)
+        found = [(tariff.quote(grams, cm3).score, rate.days, rate.carrier, rate) for tariff, rate in tariffs]
+        rate = min(found, key=lambda each: each[:3])[3]
+        days = site.leaves_in(self.problem.now) + rate.days
+        return Offer(
+            carrier=rate.carrier,
+            freight=rate.price(Decimal(grams) / 1000, cm3),
+            handling=site.handling,
+            days=days,
+            late=days > self.days_left,
+        )
 
     def _size(self, quantities: Mapping[str, int]) -> tuple[int, int]:
         """Grams and cubic centimetres."""
-        each = [(quantity, self.items[sku]) for sku, quantity in quantities.items()]
-        return sum(count * item.grams for count, item in each), sum(count * item.volume_cm3 for count, item in each)
+        grams = cm3 = 0
+        for sku, quantity in quantities.items():
+            each_grams, each_cm3 = self.sizes[sku]
+            grams += quantity * each_grams
+            cm3 += quantity * each_cm3
+        return grams, cm3
+
+
+@cache
+def _free(carrier: str) -> Rate:
+    return Rate(carrier=carrier, first_price=Decimal(0))
+
+
+def _days_left(problem: Problem) -> float:
+    """Days until the promised day."""
+    promised = problem.order.promised_by
+    if promised is None:
+        return inf
+    return (promised.astimezone(CHINA).date() - problem.now.astimezone(CHINA).date()).days

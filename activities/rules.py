@@ -35,15 +35,12 @@ class Ruling:
     applied: tuple[Applied, ...] = ()
 
 
-_NONE = Ruling()
-
-
 def judge(rules: Sequence[Rule], order: Facts, wanted: Sequence[FulfillmentLine], items: Mapping[str, Item]) -> Ruling:
     """Applies the rules in the order of their numbers."""
-    if not rules:
-        return _NONE
-    known = _known(order, wanted, items)
     ruling = Ruling()
+    if not rules:
+        return ruling
+    known = _known(order, wanted, items)
     for rule in sorted(rules, key=lambda each: each.number):
         if rule.active and _in_scope(rule, order) and all(_holds(each, known) for each in rule.condition):
             applied = Applied(number=rule.number, name=rule.name, action=rule.action)

@@ -1,70 +1,24 @@
 """The search behind a plan: of all ways to send what is due, the one of least score.
 
-A score is one integer in which the criteria stand in their order, like digits: sums add every criterion up, and
-comparing compares the first in which two differ. Nothing that is added ever lowers a score, so what is begun bounds
-all it can become.
+Nothing that is added to a plan lowers its score, so what is begun bounds all that it can become.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, islice, permutations
+
+from activities.parcels import Due, Parcel, Sender, Shares, bound
 
 OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
-
-
-class Tariff(NamedTuple):
-    """What one carrier makes of a parcel."""
-
-    score: int
-    room: int
-    """Grams it may still grow by without a change."""
-    rise: int
-    """What each kilogram beyond adds to the score at least."""
-
-
-@dataclass(frozen=True)
-class Sender:
-    """A site that may send, in the terms of the search."""
-
-    code: str
-    stock: Mapping[str, int]
-    """What it can send of what is due; positive."""
-    tariffs: Callable[[int, int], Sequence["Tariff"]]
-    """What its parcel may go by, of grams and cubic centimetres."""
-    piece: Mapping[str, int]
-    """The score of each piece it sends, by SKU."""
-    tier: int
-    """The score of its parcel in what counts more than the number of parcels."""
-
-    def parcel(self, grams: int, cm3: int) -> int:
-        """The score of its parcel."""
-        return min(each.score for each in self.tariffs(grams, cm3))
-
-    @cached_property
-    def least(self) -> int:
-        return self.parcel(0, 0)
-
-
-@dataclass(frozen=True)
-class Due:
-    """So many of a SKU, and what one piece weighs and fills."""
-
-    quantity: int
-    grams: int = 0
-    cm3: int = 0
-
-
-Shares = dict[str, dict[str, int]]
-"""Who sends what: sender → SKU → quantity."""
+_FIRST = 16
+"""A plan is first sought with so small a part of all steps."""
 
 
 class Search:
     """Branch and bound over sets of senders, and within each over who sends what.
 
-    It ends after ``nodes`` steps with the best found till then; ``exact`` says whether it saw the end.
+    It ends after about ``nodes`` steps with the best found till then; ``exact`` says whether it saw the end. What a
+    few steps do not prove is improved first, sender by sender: the better the plan, the less there is to look at.
     """
 
     def __init__(
@@ -77,26 +31,50 @@ class Search:
         self.most = len(senders) if most is None else most
         self.fewest = fewest
         self.nodes = nodes
+        self.left = nodes
         self.exact = True
         self.score: int | None = None
         self.shares: Shares = {}
-        self.shared: set[tuple[int, ...]] = set()
-        """The sets of senders for which the best way is known."""
+        self.everything = {sku: each.quantity for sku, each in due.items()}
+        self.size = (
+            sum([each.quantity * each.grams for each in due.values()]),
+            sum([each.quantity * each.cm3 for each in due.values()]),
+        )
 
     def run(self) -> Shares:
         """The best way found; nothing where there is none."""
-        everything = {sku: each.quantity for sku, each in self.due.items()}
-        if everything:
-            for group in self._alone() or [self._greedy(everything, tiered) for tiered in (True, False)]:
-                if group:
-                    self._share(group)
-            self._cover([], list(range(len(self.senders))), everything, 0)
+        if self.everything:
+            self._begin()
+            self._prove(self.nodes // _FIRST)
+            if not self.exact and self.score is not None:
+                self.left = self.nodes
+                self._improve()
+                self._prove(self.nodes)
         return self.shares
 
-    def _alone(self) -> list[list[int]]:
-        """The sender that may do it best of those that have it all."""
-        whole = [index for index in range(len(self.senders)) if self._enough([index])]
-        return [[min(whole, key=lambda index: self.senders[index].least)]] if whole else []
+    def worse(self, score: int) -> bool:
+        return self.score is not None and score >= self.score
+
+    def keep(self, score: int, shares: Shares) -> None:
+        if not self.worse(score):
+            self.score, self.shares = score, shares
+
+    def step(self, cost: int = 1) -> bool:
+        """Whether there is time for one more step, such as to weigh one way to share a SKU."""
+        self.left -= cost
+        self.exact &= self.left >= 0
+        return self.left >= 0
+
+    # A plan to begin with, and better ones near it
+
+    def _begin(self) -> None:
+        for index, sender in enumerate(self.senders):
+            if not self._without(index, self.everything):
+                self.keep(sender.alone(self.everything, *self.size), {sender.code: self.everything})
+        if self.score is None:
+            for tiered in (True, False):
+                if group := self._greedy(self.everything, tiered):
+                    Sharing(self, group).improve()
 
     def _greedy(self, lacking: dict[str, int], tiered: bool) -> list[int]:
         """Each time the sender that has most of what is still lacking; then without those that turn out needless."""
@@ -114,13 +92,37 @@ class Search:
                 group = others
         return sorted(group)
 
+    def _improve(self) -> None:
+        """The best sets of senders that differ from the best so far in one, as long as that betters it."""
+        seen: set[tuple[int, ...]] = set()
+        score = None
+        while score != self.score and self.left > 0:
+            score = self.score
+            group = [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
+            for near in self._near(group):
+                if near not in seen and len(near) <= self.most and self._enough(near) and self.left > 0:
+                    seen.add(near)
+                    Sharing(self, near).improve()
+
+    def _near(self, group: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        others = [index for index in range(len(self.senders)) if index not in group]
+        yield tuple(group)
+        for fewer in combinations(group, len(group) - 1):
+            yield fewer
+            for other in others:
+                yield tuple(sorted((*fewer, other)))
+        for other in others:
+            yield tuple(sorted((*group, other)))
+
+    # Sets of senders
+
     def _rank(self, index: int, lacking: Mapping[str, int], tiered: bool) -> tuple[bool, int, int, int, int]:
         sender, adds = self.senders[index], self._adds(index, lacking)
         return not adds, sender.tier if tiered else 0, -adds, sender.least, index
 
     def _adds(self, index: int, lacking: Mapping[str, int]) -> int:
         stock = self.senders[index].stock
-        return sum(min(quantity, stock[sku]) for sku, quantity in lacking.items() if sku in stock)
+        return sum([min(quantity, stock[sku]) for sku, quantity in lacking.items() if sku in stock])
 
     def _without(self, index: int, lacking: Mapping[str, int]) -> dict[str, int]:
         stock = self.senders[index].stock
@@ -128,33 +130,31 @@ class Search:
 
     def _enough(self, group: Sequence[int]) -> bool:
         return all(
-            sum(self.senders[index].stock.get(sku, 0) for index in group) >= each.quantity
-            for sku, each in self.due.items()
+            sum([self.senders[index].stock.get(sku, 0) for index in group]) >= quantity
+            for sku, quantity in self.everything.items()
         )
 
-    def _step(self) -> bool:
-        """Whether there is time for one more step, such as to weigh one way to share a SKU."""
-        self.nodes -= 1
-        self.exact &= self.nodes >= 0
-        return self.nodes >= 0
-
-    def _worse(self, score: int) -> bool:
-        return self.score is not None and score >= self.score
+    def _prove(self, nodes: int) -> None:
+        self.left, self.exact = nodes, True
+        self._cover([], list(range(len(self.senders))), self.everything, 0)
 
     def _cover(self, group: list[int], rest: list[int], lacking: dict[str, int], score: int) -> None:
         """All sets of senders that include the group and else only some of the rest."""
-        if not self._step():
+        if not self.step(1 + len(rest) // 8):
             return
         if not lacking:
-            self._share(group)
-            if not self.fewest and len(group) < self.most:
+            if len(group) > 1:
+                Sharing(self, sorted(group)).prove()
+            if not self.fewest and len(group) < self.most and not self._hopeless(group, rest):
                 self._branch(group, rest, rest, lacking, score)
             return
         holders = {sku: [index for index in rest if sku in self.senders[index].stock] for sku in lacking}
         more = self._more(lacking, holders, rest)
         if more is None or len(group) + more > self.most:
             return
-        if self._worse(score + sum(sorted(self.senders[index].least for index in rest)[:more])):
+        if self.worse(score + sum(sorted([self.senders[index].least for index in rest])[:more])):
+            return
+        if group and self._hopeless(group, rest):
             return
         scarcest = min(lacking, key=lambda sku: (len(holders[sku]), sku))
         likely = sorted(holders[scarcest], key=lambda index: self._rank(index, lacking, True))
@@ -166,32 +166,31 @@ class Search:
         for index in each:
             seen.add(index)
             begun = score + self.senders[index].least
-            if not self._worse(begun):
+            if not self.worse(begun):
                 left = [other for other in rest if other not in seen]
                 self._cover([*group, index], left, self._without(index, lacking), begun)
+
+    def _hopeless(self, group: list[int], rest: list[int]) -> bool:
+        """Whether the weight alone is too dear for these senders, those of the rest being free to send nothing."""
+        needed = [self._empty(index)._replace(needed=True) for index in group]
+        return self.worse(bound([*needed, *map(self._empty, rest)], self.size[0]))
+
+    def _empty(self, index: int) -> Parcel:
+        sender = self.senders[index]
+        grams = [min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()]
+        return Parcel(sender.quotes(0, 0), sum(grams), needed=False)
 
     def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
         """How many more senders it takes at least; ``None``: they do not have it."""
         more = 1
         for sku, quantity in lacking.items():
-            held = sorted((self.senders[index].stock[sku] for index in holders[sku]), reverse=True)
+            held = sorted([self.senders[index].stock[sku] for index in holders[sku]], reverse=True)
             number = _until(held, quantity)
             if number is None:
                 return None
             more = max(more, number)
-        adds = sorted((self._adds(index, lacking) for index in rest), reverse=True)
+        adds = sorted([self._adds(index, lacking) for index in rest], reverse=True)
         return max(more, _until(adds, sum(lacking.values())) or 1)
-
-    def _share(self, group: Sequence[int]) -> None:
-        """The best way for just these senders."""
-        indexes = tuple(sorted(group))
-        if indexes not in self.shared:
-            self.shared.add(indexes)
-            _Sharing(self, [self.senders[index] for index in indexes]).run()
-
-    def keep(self, score: int, shares: Shares) -> None:
-        if not self._worse(score):
-            self.score, self.shares = score, shares
 
 
 def _until(amounts: Sequence[int], enough: int) -> int | None:
@@ -203,103 +202,171 @@ def _until(amounts: Sequence[int], enough: int) -> int | None:
     return None
 
 
-class _Sharing:
-    """Who of a set of senders sends what: SKU by SKU, the heaviest first."""
+class Sharing:
+    """Who of a set of senders sends what."""
 
-    def __init__(self, search: Search, senders: Sequence[Sender]) -> None:
+    def __init__(self, search: Search, group: Sequence[int]) -> None:
         self.search = search
-        self.senders = senders
-        self.shares: list[dict[str, int]] = [{} for _ in senders]
-        self.grams = [0] * len(senders)
-        self.cm3 = [0] * len(senders)
+        self.due = search.due
+        self.senders = [search.senders[index] for index in group]
+        self.shares: list[dict[str, int]] = [{} for _ in group]
+        self.grams = [0] * len(group)
+        self.cm3 = [0] * len(group)
         self.pieces = 0
         """The score of all pieces that are shared out."""
         self.free: list[tuple[str, int]] = []
-        """What may come from one or another: SKU and quantity."""
+        """What may come from one or another, SKU and quantity; the heaviest first."""
         self.floor = [0]
         """The least score of the pieces still to share out: of the last k SKUs, by k."""
         self.heavy = [0]
         """The grams still to share out, likewise."""
+        self.could = [[0] * len(group)]
+        """How many of these each sender could take, likewise."""
         self.seen: dict[tuple[int, ...], int] = {}
+        self._share_what_is_bound()
 
-    def run(self) -> None:
-        for sku, due in self.search.due.items():
+    def _share_what_is_bound(self) -> None:
+        for sku, due in self.due.items():
             held = [sender.stock.get(sku, 0) for sender in self.senders]
             bound = [max(0, due.quantity - (sum(held) - each)) for each in held]
             self._give(sku, bound)
             if left := due.quantity - sum(bound):
                 self.free.append((sku, left))
-        self.free.sort(key=lambda each: (-each[1] * self.search.due[each[0]].grams, each[0]))
+        self.free.sort(key=lambda each: (-each[1] * self.due[each[0]].grams, each[0]))
         for sku, quantity in reversed(self.free):
-            self.heavy.append(self.heavy[-1] + quantity * self.search.due[sku].grams)
+            grams = self.due[sku].grams
             first = next(self._ways(sku, quantity))
             self.floor.append(self.floor[-1] + sum(map(self._piece, [sku] * len(first), range(len(first)), first)))
-        if not self.search._worse(self._bound(len(self.free))):
-            self._fill()
+            self.heavy.append(self.heavy[-1] + quantity * grams)
+            rooms = [min(quantity, self._room(sku, index)) for index in range(len(self.senders))]
+            self.could.append([sum_ + room * grams for sum_, room in zip(self.could[-1], rooms, strict=True)])
+
+    def prove(self) -> None:
+        """Finds the best way if it is better than all that is known, SKU by SKU."""
+        if not self._hopeless:
             self._next(0)
+
+    def improve(self) -> None:
+        """Finds a good way if one may be better than all that is known: moves and swaps while they better it."""
+        if not self.search.step() or self._hopeless:
+            return
+        for sku, quantity in self.free:
+            for _ in range(quantity):
+                able = [index for index in range(len(self.senders)) if self._room(sku, index)]
+                self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
+        while self.search.step() and (self._move() or self._swap()):
+            pass
+        senders = [index for index, share in enumerate(self.shares) if any(share.values())]
+        self._keep(senders, self.pieces + sum([self._parcel(index) for index in senders]))
+
+    @property
+    def _hopeless(self) -> bool:
+        return self.search.worse(self._bound(len(self.free)))
+
+    def _keep(self, senders: Sequence[int], score: int) -> None:
+        if not self.search.worse(score):
+            shares = {self.senders[index].code: self.shares[index] for index in senders}
+            self.search.keep(score, {code: {sku: n for sku, n in each.items() if n} for code, each in shares.items()})
+
+    def _parcel(self, index: int) -> int:
+        return self.senders[index].parcel(self.grams[index], self.cm3[index])
 
     def _piece(self, sku: str, index: int, quantity: int) -> int:
         return self.senders[index].piece.get(sku, 0) * quantity
 
+    def _room(self, sku: str, index: int) -> int:
+        return self.senders[index].stock.get(sku, 0) - self.shares[index].get(sku, 0)
+
+    def _add(self, sku: str, index: int, quantity: int) -> None:
+        due = self.due[sku]
+        self.shares[index][sku] = self.shares[index].get(sku, 0) + quantity
+        self.grams[index] += quantity * due.grams
+        self.cm3[index] += quantity * due.cm3
+        self.pieces += self._piece(sku, index, quantity)
+
     def _give(self, sku: str, way: Sequence[int], sign: int = 1) -> None:
-        due = self.search.due[sku]
         for index, quantity in enumerate(way):
             if quantity:
-                self.shares[index][sku] = self.shares[index].get(sku, 0) + sign * quantity
-                self.grams[index] += sign * quantity * due.grams
-                self.cm3[index] += sign * quantity * due.cm3
-                self.pieces += sign * self._piece(sku, index, quantity)
+                self._add(sku, index, sign * quantity)
+
+    # Moves
+
+    def _change(self, index: int, *changes: tuple[str, int]) -> int:
+        """What changes of a sender's share would add to the score; a parcel without goods is none."""
+        count, grams, cm3, score = sum(self.shares[index].values()), self.grams[index], self.cm3[index], 0
+        if count:
+            score -= self._parcel(index)
+        for sku, quantity in changes:
+            due = self.due[sku]
+            count += quantity
+            grams += quantity * due.grams
+            cm3 += quantity * due.cm3
+            score += self._piece(sku, index, quantity)
+        return score + self.senders[index].parcel(grams, cm3) if count else score
+
+    def _moves(self, sku: str) -> Iterator[tuple[int, int, int]]:
+        """Givers, takers and how many."""
+        for giver, taker in permutations(range(len(self.senders)), 2):
+            most = min(self.shares[giver].get(sku, 0), self._room(sku, taker))
+            for quantity in sorted({1, most // 2, most} - {0}) if most else ():
+                yield giver, taker, quantity
+
+    def _move(self) -> bool:
+        """Some of a SKU from one sender to another, where that is better."""
+        for sku, _ in self.free:
+            for giver, taker, quantity in self._moves(sku):
+                if self._change(giver, (sku, -quantity)) + self._change(taker, (sku, quantity)) < 0:
+                    self._add(sku, giver, -quantity)
+                    self._add(sku, taker, quantity)
+                    return True
+        return False
+
+    def _swap(self) -> bool:
+        """Some of a SKU for some of another one, where that is better."""
+        for (one, _), (other, _) in combinations(self.free, 2):
+            backs = list(self._moves(other))
+            for giver, taker, quantity in self._moves(one):
+                for taker_, giver_, back in backs:
+                    if (giver_, taker_) != (giver, taker):
+                        continue
+                    change = self._change(giver, (one, -quantity), (other, back))
+                    if change + self._change(taker, (one, quantity), (other, -back)) < 0:
+                        self._give(one, self._between(giver, taker, quantity))
+                        self._give(other, self._between(taker, giver, back))
+                        return True
+        return False
+
+    def _between(self, giver: int, taker: int, quantity: int) -> list[int]:
+        return [quantity * ((index == taker) - (index == giver)) for index in range(len(self.senders))]
+
+    # All ways
 
     def _bound(self, left: int) -> int:
-        """What it comes to at least, with so many SKUs still to share out.
-
-        Parcels cost what they do now, or more for the weight to come: however it is shared out, it costs no less than
-        at any one price per kilogram, taking from each parcel what it may grow by for less (Lagrange).
-        """
-        found = [sender.tariffs(*each) for sender, *each in zip(self.senders, self.grams, self.cm3, strict=True)]
-        parcels = sum(min(tariff.score for tariff in each) for each in found)
-        grams = self.heavy[left]
-        if grams:
-            prices = {min(tariff.rise for tariff in each) for each in found}
-            parcels = max(parcels, *(_at(price, found, grams) for price in prices))
-        return self.pieces + self.floor[left] + parcels
-
-    def _fill(self) -> None:
-        """One way to begin with: every SKU as its pieces score least."""
-        ways = [(sku, next(self._ways(sku, quantity))) for sku, quantity in self.free]
-        for sku, way in ways:
-            self._give(sku, way)
-        self._keep()
-        for sku, way in ways:
-            self._give(sku, way, -1)
-
-    def _keep(self) -> None:
-        """A sender left without goods sends no parcel; the set without it is another one to try."""
-        if all(any(share.values()) for share in self.shares):
-            shares = {
-                sender.code: {sku: quantity for sku, quantity in share.items() if quantity}
-                for sender, share in zip(self.senders, self.shares, strict=True)
-            }
-            self.search.keep(self._bound(0), shares)
+        """What it comes to at least, with so many SKUs still to share out."""
+        sizes = zip(self.senders, self.grams, self.cm3, self.could[left], strict=True)
+        parcels = [Parcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
+        return self.pieces + self.floor[left] + bound(parcels, self.heavy[left])
 
     def _next(self, level: int) -> None:
-        if not self.search._step():
-            return
-        if level == len(self.free):
-            self._keep()
+        if not self.search.step():
             return
         left = len(self.free) - level
+        if not left:
+            # A sender left without goods sends no parcel; the set without it is another one to try.
+            if all(any(share.values()) for share in self.shares):
+                self._keep(range(len(self.senders)), self._bound(0))
+            return
         state = (level, *self.grams, *self.cm3)
-        if self.search._worse(self._bound(left)) or self.seen.get(state, self.pieces + 1) <= self.pieces:
+        if self.search.worse(self._bound(left)) or self.seen.get(state, self.pieces + 1) <= self.pieces:
             return
         self.seen[state] = self.pieces
         sku, quantity = self.free[level]
         ways = list(islice(self._ways(sku, quantity), OPTIONS + 1))
         self.search.exact &= len(ways) <= OPTIONS
-        self.search.nodes -= len(ways)
+        self.search.step(len(ways))
         scored = sorted((self._try(sku, way, left - 1), number) for number, way in enumerate(ways))
         for score, number in scored:
-            if self.search._worse(score):
+            if self.search.worse(score):
                 return
             self._give(sku, ways[number])
             self._next(level + 1)
@@ -313,22 +380,10 @@ class _Sharing:
 
     def _ways(self, sku: str, quantity: int) -> Iterator[tuple[int, ...]]:
         """All ways to share so many out, those first whose pieces score least."""
-        held = (sender.stock.get(sku, 0) for sender in self.senders)
-        room = [each - share.get(sku, 0) for each, share in zip(held, self.shares, strict=True)]
+        room = [self._room(sku, index) for index in range(len(self.senders))]
         order = [index for index, each in enumerate(room) if each > 0]
         order.sort(key=lambda index: self._piece(sku, index, 1))
         return _split(quantity, room, order, [0] * len(room))
-
-
-def _at(price: int, parcels: Sequence[Sequence[Tariff]], grams: int) -> int:
-    """The least score of parcels that have to take so many grams more, each kilogram of them worth a price."""
-    found = price * grams
-    for each in parcels:
-        found += min(
-            1000 * score - price * min(room, grams) + min(0, rise - price) * max(0, grams - room)
-            for score, room, rise in each
-        )
-    return -(-found // 1000)
 
 
 def _split(quantity: int, room: Sequence[int], order: Sequence[int], way: list[int]) -> Iterator[tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Who receives a parcel, and where: the personal part of an order."""
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -24,7 +24,7 @@ _REGIONS = (
 """Geographical regions of China. Two characters tell any province, with or without 省, 市 or 自治区."""
 
 
-@cache
+@lru_cache(4096)
 def remoteness(province: str, other: str) -> int:
     """0 in the same province, 1 in the same region, 2 elsewhere."""
     pair = {province[:2], other[:2]}

@@ -108,13 +108,13 @@ def offers(rates: Iterable[Rate], origin: str, destination: str) -> list[Rate]:
     for rate in rates:
         if rate.serves(origin, destination):
             found[rate.carrier].append(rate)
-    return [
-        rate
-        for rows in found.values()
-        for best in [max(row.specificity for row in rows)]
-        for rate in rows
-        if rate.specificity == best
-    ]
+    best: list[Rate] = []
+    for rows in found.values():
+        if len(rows) > 1:
+            most = max(row.specificity for row in rows)
+            rows = [row for row in rows if row.specificity == most]
+        best += rows
+    return best
 
 
 def freight(
@@ -269,7 +269,7 @@ class Candidate(Value):
     reason: str
     params: dict[str, JsonValue] = {}
     offer: Offer | None = None
-    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: nothing."""
+    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: none of it."""
 
 
 class Load(Value):
@@ -306,8 +306,11 @@ class Plan(Value):
     queue: str | None = None
     ask: str | None = None
     """Why a person must decide, by a rule."""
-    out_of_reach: bool = False
-    """What is missing is there, but nobody who has it may send it so."""
+    in_part: bool = False
+    """What is there leaves without the rest."""
+    blocked: str | None = None
+    """Why what is missing is missing although it is there, as a message key: no more stock need come, but another
+    rule, or another site."""
     exact: bool = True
     """No plan is better; else, none was found in the time there is."""
 

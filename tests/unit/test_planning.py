@@ -175,6 +175,24 @@ def test_what_one_site_is_not_able_to_send_comes_from_another() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("held", "limits", "blocked"),
+    [
+        ({"SH": 2}, {"closed": True}, "There is enough, but no site that has it may send it"),
+        ({"SH": 1, "BJ": 1}, {"areas": ("广东省",)}, "There is enough, but no site that has it may send it"),
+        ({"SH": 1}, {"closed": True}, None),
+        ({"SH": 1}, {}, None),
+        ({"SH": 2, "BJ": 2}, {"closed": True}, None),
+    ],
+)
+def test_what_is_there_but_may_not_be_sent_is_told_from_what_is_not_there(
+    held: dict[str, int], limits: dict[str, Any], blocked: str | None
+) -> None:
+    stock = {code: {"A1": quantity} for code, quantity in held.items()}
+    made = planned(SH.model_copy(update=limits), BJ, wanted={"A1": 2}, stock=stock)
+    assert (t(made.blocked, "en") if made.blocked else None) == blocked
+
+
 # Rules
 
 
@@ -202,12 +220,17 @@ def test_a_rule_forbids_a_split() -> None:
     never = planned(SH, BJ, wanted=wanted, stock=stock, in_part=True, rules=[rule(Split(split="never"))])
     assert not never.loads
     assert [(each.sku, each.quantity) for each in never.shortages] == [("B1", 1)]
+    assert t(never.blocked or "", "en") == "There is enough, but no one site has it all, and it must not be split"
 
 
 def test_rules_allow_or_forbid_what_is_there_to_leave_alone() -> None:
     short: dict[str, Any] = {"wanted": {"A1": 2, "B1": 2}, "stock": {"SH": {"A1": 9}}}
-    assert sends(planned(SH, **short, rules=[rule(Split(split="in_part"))])) == {"SH": {"A1": 2}}
-    assert not planned(SH, **short, in_part=True, rules=[rule(Split(split="allow"))]).loads
+    made = planned(SH, **short, rules=[rule(Split(split="in_part"))])
+    assert made.in_part
+    assert sends(made) == {"SH": {"A1": 2}}
+    made = planned(SH, **short, in_part=True, rules=[rule(Split(split="allow"))])
+    assert not made.in_part
+    assert not made.loads
 
 
 def test_a_rule_names_a_queue_and_another_asks_a_person() -> None:
