@@ -4,12 +4,14 @@ Nothing that is added to a plan lowers its score, so what is begun bounds all th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, islice, permutations
+from itertools import combinations, islice, permutations, product
 
 from activities.parcels import Due, Parcel, Sender, Shares, bound
 
 OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
+_OTHERS = 16
+"""Senders that are tried by twos."""
 _FIRST = 16
 """A plan is first sought with so small a part of all steps."""
 
@@ -41,6 +43,9 @@ class Search:
             sum([each.quantity * each.cm3 for each in due.values()]),
         )
 
+        self.empty = [Parcel(sender.quotes(0, 0), self._could(sender)) for sender in senders]
+        self.idle = [parcel._replace(needed=False) for parcel in self.empty]
+
     def run(self) -> Shares:
         """The best way found; nothing where there is none."""
         if self.everything:
@@ -49,8 +54,14 @@ class Search:
             if not self.exact and self.score is not None:
                 self.left = self.nodes
                 self._improve()
+                self.left = self.nodes // 2
+                Sharing(self, self._group()).prove()
                 self._prove(self.nodes)
         return self.shares
+
+    def _could(self, sender: Sender) -> int:
+        """Grams that it has of what is due."""
+        return sum([min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()])
 
     def worse(self, score: int) -> bool:
         return self.score is not None and score >= self.score
@@ -93,26 +104,35 @@ class Search:
         return sorted(group)
 
     def _improve(self) -> None:
-        """The best sets of senders that differ from the best so far in one, as long as that betters it."""
+        """Tries what differs from the best so far in one sender or, where that does not better it, in two."""
         seen: set[tuple[int, ...]] = set()
-        score = None
-        while score != self.score and self.left > 0:
+        apart = 1
+        while apart <= 2:
             score = self.score
-            group = [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
-            for near in self._near(group):
-                if near not in seen and len(near) <= self.most and self._enough(near) and self.left > 0:
+            for least, near in sorted(self._near(self._group(), apart)):
+                if self.worse(least) or self.left <= 0:
+                    break
+                if near not in seen:
                     seen.add(near)
                     Sharing(self, near).improve()
+            apart = 1 if self.score != score else apart + 1
 
-    def _near(self, group: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    def _group(self) -> list[int]:
+        """The senders of the best so far."""
+        return [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
+
+    def _near(self, group: list[int], apart: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Sets that lack no more than so many of a group and have no more than so many others: what they score at
+        least, and they."""
         others = [index for index in range(len(self.senders)) if index not in group]
-        yield tuple(group)
-        for fewer in combinations(group, len(group) - 1):
-            yield fewer
-            for other in others:
-                yield tuple(sorted((*fewer, other)))
-        for other in others:
-            yield tuple(sorted((*group, other)))
+        if apart > 1:
+            others = sorted(others, key=lambda index: self._least([*group, index], []))[:_OTHERS]
+        for fewer, more in product(range(apart + 1), repeat=2):
+            if fewer <= len(group) <= self.most + fewer - more:
+                for kept, added in product(combinations(group, len(group) - fewer), combinations(others, more)):
+                    near = tuple(sorted(kept + added))
+                    if self._enough(near):
+                        yield self._least(near, []), near
 
     # Sets of senders
 
@@ -145,7 +165,7 @@ class Search:
         if not lacking:
             if len(group) > 1:
                 Sharing(self, sorted(group)).prove()
-            if not self.fewest and len(group) < self.most and not self._hopeless(group, rest):
+            if not self.fewest and len(group) < self.most and not self.worse(self._least(group, rest)):
                 self._branch(group, rest, rest, lacking, score)
             return
         holders = {sku: [index for index in rest if sku in self.senders[index].stock] for sku in lacking}
@@ -154,7 +174,7 @@ class Search:
             return
         if self.worse(score + sum(sorted([self.senders[index].least for index in rest])[:more])):
             return
-        if group and self._hopeless(group, rest):
+        if group and self.worse(self._least(group, rest)):
             return
         scarcest = min(lacking, key=lambda sku: (len(holders[sku]), sku))
         likely = sorted(holders[scarcest], key=lambda index: self._rank(index, lacking, True))
@@ -170,15 +190,9 @@ class Search:
                 left = [other for other in rest if other not in seen]
                 self._cover([*group, index], left, self._without(index, lacking), begun)
 
-    def _hopeless(self, group: list[int], rest: list[int]) -> bool:
-        """Whether the weight alone is too dear for these senders, those of the rest being free to send nothing."""
-        needed = [self._empty(index)._replace(needed=True) for index in group]
-        return self.worse(bound([*needed, *map(self._empty, rest)], self.size[0]))
-
-    def _empty(self, index: int) -> Parcel:
-        sender = self.senders[index]
-        grams = [min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()]
-        return Parcel(sender.quotes(0, 0), sum(grams), needed=False)
+    def _least(self, group: Sequence[int], rest: Sequence[int]) -> int:
+        """What sending all this weight scores at least, senders of the rest being free to send nothing."""
+        return bound([self.empty[index] for index in group] + [self.idle[index] for index in rest], self.size[0])
 
     def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
         """How many more senders it takes at least; ``None``: they do not have it."""
