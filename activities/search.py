@@ -4,9 +4,9 @@ Nothing that is added to a plan lowers its score, so what is begun bounds all th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, islice, permutations, product
+from itertools import combinations, islice, product
 
-from activities.parcels import Due, Parcel, Sender, Shares, bound
+from activities.parcels import Due, Parcel, Sender, Shares, bound, bound_at
 
 OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
@@ -192,7 +192,7 @@ class Search:
 
     def _least(self, group: Sequence[int], rest: Sequence[int]) -> int:
         """What sending all this weight scores at least, senders of the rest being free to send nothing."""
-        return bound([self.empty[index] for index in group] + [self.idle[index] for index in rest], self.size[0])
+        return bound([self.empty[index] for index in group] + [self.idle[index] for index in rest], self.size[0])[0]
 
     def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
         """How many more senders it takes at least; ``None``: they do not have it."""
@@ -275,7 +275,7 @@ class Sharing:
 
     @property
     def _hopeless(self) -> bool:
-        return self.search.worse(self._bound(len(self.free)))
+        return self.search.worse(self._bound(len(self.free))[0])
 
     def _keep(self, senders: Sequence[int], score: int) -> None:
         if not self.search.worse(score):
@@ -318,12 +318,18 @@ class Sharing:
             score += self._piece(sku, index, quantity)
         return score + self.senders[index].parcel(grams, cm3) if count else score
 
-    def _moves(self, sku: str) -> Iterator[tuple[int, int, int]]:
+    def _moves(self, sku: str) -> list[tuple[int, int, int]]:
         """Givers, takers and how many."""
-        for giver, taker in permutations(range(len(self.senders)), 2):
-            most = min(self.shares[giver].get(sku, 0), self._room(sku, taker))
-            for quantity in sorted({1, most // 2, most} - {0}) if most else ():
-                yield giver, taker, quantity
+        givers = [(index, held) for index, share in enumerate(self.shares) if (held := share.get(sku, 0))]
+        takers = [(index, room) for index in range(len(self.senders)) if (room := self._room(sku, index)) > 0]
+        return [
+            (giver, taker, quantity)
+            for giver, held in givers
+            for taker, room in takers
+            if giver != taker
+            for most in [min(held, room)]
+            for quantity in {1, most // 2, most} - {0}
+        ]
 
     def _move(self) -> bool:
         """Some of a SKU from one sender to another, where that is better."""
@@ -337,48 +343,51 @@ class Sharing:
 
     def _swap(self) -> bool:
         """Some of a SKU for some of another one, where that is better."""
+        moves = {sku: self._moves(sku) for sku, _ in self.free}
         for (one, _), (other, _) in combinations(self.free, 2):
-            backs = list(self._moves(other))
-            for giver, taker, quantity in self._moves(one):
-                for taker_, giver_, back in backs:
-                    if (giver_, taker_) != (giver, taker):
-                        continue
+            for (giver, taker, quantity), (taker_, giver_, back) in product(moves[one], moves[other]):
+                if (giver, taker) == (giver_, taker_):
                     change = self._change(giver, (one, -quantity), (other, back))
                     if change + self._change(taker, (one, quantity), (other, -back)) < 0:
-                        self._give(one, self._between(giver, taker, quantity))
-                        self._give(other, self._between(taker, giver, back))
+                        self._add(one, giver, -quantity)
+                        self._add(one, taker, quantity)
+                        self._add(other, taker, -back)
+                        self._add(other, giver, back)
                         return True
         return False
 
-    def _between(self, giver: int, taker: int, quantity: int) -> list[int]:
-        return [quantity * ((index == taker) - (index == giver)) for index in range(len(self.senders))]
-
     # All ways
 
-    def _bound(self, left: int) -> int:
-        """What it comes to at least, with so many SKUs still to share out."""
+    def _bound(self, left: int) -> tuple[int, int]:
+        """What it comes to at least, with so many SKUs still to share out, and the price of a kilogram then."""
+        least, price = bound(self._parcels(left), self.heavy[left])
+        return self.pieces + self.floor[left] + least, price
+
+    def _parcels(self, left: int) -> list[Parcel]:
         sizes = zip(self.senders, self.grams, self.cm3, self.could[left], strict=True)
-        parcels = [Parcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
-        return self.pieces + self.floor[left] + bound(parcels, self.heavy[left])
+        return [Parcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
 
     def _next(self, level: int) -> None:
         if not self.search.step():
             return
         left = len(self.free) - level
+        least, price = self._bound(left)
+        if self.search.worse(least):
+            return
         if not left:
             # A sender left without goods sends no parcel; the set without it is another one to try.
             if all(any(share.values()) for share in self.shares):
-                self._keep(range(len(self.senders)), self._bound(0))
+                self._keep(range(len(self.senders)), least)
             return
         state = (level, *self.grams, *self.cm3)
-        if self.search.worse(self._bound(left)) or self.seen.get(state, self.pieces + 1) <= self.pieces:
+        if self.seen.get(state, self.pieces + 1) <= self.pieces:
             return
         self.seen[state] = self.pieces
         sku, quantity = self.free[level]
         ways = list(islice(self._ways(sku, quantity), OPTIONS + 1))
         self.search.exact &= len(ways) <= OPTIONS
         self.search.step(len(ways))
-        scored = sorted((self._try(sku, way, left - 1), number) for number, way in enumerate(ways))
+        scored = sorted([(self._try(sku, way, left - 1, price), number) for number, way in enumerate(ways)])
         for score, number in scored:
             if self.search.worse(score):
                 return
@@ -386,9 +395,10 @@ class Sharing:
             self._next(level + 1)
             self._give(sku, ways[number], -1)
 
-    def _try(self, sku: str, way: Sequence[int], left: int) -> int:
+    def _try(self, sku: str, way: Sequence[int], left: int, price: int) -> int:
+        """What it comes to at least this way, at the price before."""
         self._give(sku, way)
-        score = self._bound(left)
+        score = self.pieces + self.floor[left] + bound_at(price, self._parcels(left), self.heavy[left])
         self._give(sku, way, -1)
         return score
 
