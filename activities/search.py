@@ -5,6 +5,7 @@ Nothing that is added to a plan lowers its score, so what is begun bounds all th
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice, product
+from random import Random
 
 from activities.parcels import Due, Parcel, Sender, Shares, bound, bound_at
 
@@ -12,6 +13,8 @@ OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
 _OTHERS = 16
 """Senders that are tried by twos."""
+_TURNS = 8
+"""Times that a plan is improved in vain."""
 _FIRST = 16
 """A plan is first sought with so small a part of all steps."""
 
@@ -104,18 +107,19 @@ class Search:
         return sorted(group)
 
     def _improve(self) -> None:
-        """Tries what differs from the best so far in one sender or, where that does not better it, in two."""
-        seen: set[tuple[int, ...]] = set()
-        apart = 1
-        while apart <= 2:
+        """Tries what differs from the best so far in one sender; where that does not better it, in two, and again with
+        SKUs shared out in other orders."""
+        seen: set[tuple[int, tuple[int, ...]]] = set()
+        turn = 0
+        while turn < _TURNS:
             score = self.score
-            for least, near in sorted(self._near(self._group(), apart)):
+            for least, near in sorted(self._near(self._group(), 2 if turn == 1 else 1)):
                 if self.worse(least) or self.left <= 0:
                     break
-                if near not in seen:
-                    seen.add(near)
-                    Sharing(self, near).improve()
-            apart = 1 if self.score != score else apart + 1
+                if (turn, near) not in seen:
+                    seen.add((turn, near))
+                    Sharing(self, near).improve(Random(turn) if turn > 1 else None)
+            turn = turn + 1 if self.score == score else 0
 
     def _group(self) -> list[int]:
         """The senders of the best so far."""
@@ -131,7 +135,7 @@ class Search:
             if fewer <= len(group) <= self.most + fewer - more:
                 for kept, added in product(combinations(group, len(group) - fewer), combinations(others, more)):
                     near = tuple(sorted(kept + added))
-                    if self._enough(near):
+                    if self._enough(near) and self.step():
                         yield self._least(near, []), near
 
     # Sets of senders
@@ -260,15 +264,18 @@ class Sharing:
         if not self._hopeless:
             self._next(0)
 
-    def improve(self) -> None:
-        """Finds a good way if one may be better than all that is known: moves and swaps while they better it."""
+    def improve(self, random: Random | None = None) -> None:
+        """Finds a good way if one may be better than all that is known: piece by piece, the heaviest first or in any
+        order, and then by moves and swaps while they better it."""
         if not self.search.step() or self._hopeless:
             return
-        for sku, quantity in self.free:
-            for _ in range(quantity):
-                able = [index for index in range(len(self.senders)) if self._room(sku, index)]
-                self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
-        while self.search.step() and (self._move() or self._swap()):
+        pieces = [sku for sku, quantity in self.free for _ in range(quantity)]
+        if random:
+            random.shuffle(pieces)
+        for sku in pieces:
+            able = [index for index in range(len(self.senders)) if self._room(sku, index)]
+            self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
+        while self.search.step(len(self.free)) and (self._move() or self._swap()):
             pass
         senders = [index for index, share in enumerate(self.shares) if any(share.values())]
         self._keep(senders, self.pieces + sum([self._parcel(index) for index in senders]))
