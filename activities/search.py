@@ -164,7 +164,7 @@ class Search:
 
     def _cover(self, group: list[int], rest: list[int], lacking: dict[str, int], score: int) -> None:
         """All sets of senders that include the group and else only some of the rest."""
-        if not self.step(1 + len(rest) // 8):
+        if not self.step(1 + len(rest) // 2):
             return
         if not lacking:
             if len(group) > 1:
@@ -267,7 +267,7 @@ class Sharing:
     def improve(self, random: Random | None = None) -> None:
         """Finds a good way if one may be better than all that is known: piece by piece, the heaviest first or in any
         order, and then by moves and swaps while they better it."""
-        if not self.search.step() or self._hopeless:
+        if not self.search.step(len(self.due)) or self._hopeless:
             return
         pieces = [sku for sku, quantity in self.free for _ in range(quantity)]
         if random:
@@ -275,7 +275,7 @@ class Sharing:
         for sku in pieces:
             able = [index for index in range(len(self.senders)) if self._room(sku, index)]
             self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
-        while self.search.step(len(self.free)) and (self._move() or self._swap()):
+        while self.search.step(3 * len(self.free)) and (self._move() or self._swap()):
             pass
         senders = [index for index, share in enumerate(self.shares) if any(share.values())]
         self._keep(senders, self.pieces + sum([self._parcel(index) for index in senders]))
