@@ -110,41 +110,32 @@ class Parcel(NamedTuple):
     """It is sent in any case."""
 
 
-def bound(parcels: Sequence[Parcel], grams: int) -> int:
-    """What parcels score at least that together take so many grams more.
+def bound(parcels: Sequence[Parcel], grams: int) -> tuple[int, int]:
+    """What parcels score at least that together take so many grams more, and the price that shows it.
 
     However these are shared out, it scores no less than at any one price of a kilogram, each parcel growing by what
     is worth it at that price (Lagrange); what that comes to is concave in the price.
     """
-    low = _at(0, parcels, grams)
-    if not grams:
-        return low
-    prices = sorted({quote.rise for each in parcels for quote in each.quotes} | {0})
+    prices = sorted({quote.rise for each in parcels for quote in each.quotes} | {0}) if grams else [0]
     first, last = 0, len(prices) - 1
-    best = low
     while first < last:
         middle = (first + last) // 2
-        here, next_ = _at(prices[middle], parcels, grams), _at(prices[middle + 1], parcels, grams)
-        best = max(best, here, next_)
-        if here < next_:
+        if bound_at(prices[middle], parcels, grams) < bound_at(prices[middle + 1], parcels, grams):
             first = middle + 1
         else:
             last = middle
-    return best
+    return bound_at(prices[first], parcels, grams), prices[first]
 
 
-def _at(price: int, parcels: Iterable[Parcel], grams: int) -> int:
-    """The least score of parcels, less what they take at a price."""
+def bound_at(price: int, parcels: Iterable[Parcel], grams: int) -> int:
+    """The least score of parcels, less what they take at a price, and that price of all grams."""
     found = price * grams
     for quotes, most, needed in parcels:
         least = None if needed else 0
         for score, room, rise in quotes:
-            if room >= most:
-                value = 1000 * score - price * most
-            else:
-                value = 1000 * score - price * room
-                if rise < price:
-                    value += (rise - price) * (most - room)
+            value = 1000 * score - price * (room if room < most else most)
+            if rise < price and room < most:
+                value += (rise - price) * (most - room)
             if least is None or value < least:
                 least = value
         found += least or 0

@@ -39,7 +39,7 @@ from models.stock import Shortage
 Stock = Mapping[str, Mapping[str, int]]
 """What each warehouse can promise: warehouse → SKU → quantity."""
 
-NODES = 5_000
+NODES = 10_000
 """Steps of search for one plan."""
 _WIDTH = 64
 """Bits of one criterion in a score."""

@@ -4,12 +4,17 @@ Nothing that is added to a plan lowers its score, so what is begun bounds all th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, islice, permutations
+from itertools import combinations, islice, product
+from random import Random
 
-from activities.parcels import Due, Parcel, Sender, Shares, bound
+from activities.parcels import Due, Parcel, Sender, Shares, bound, bound_at
 
 OPTIONS = 256
 """Ways to split one SKU that are weighed at one point."""
+_OTHERS = 16
+"""Senders that are tried by twos."""
+_TURNS = 8
+"""Times that a plan is improved in vain."""
 _FIRST = 16
 """A plan is first sought with so small a part of all steps."""
 
@@ -41,6 +46,9 @@ class Search:
             sum([each.quantity * each.cm3 for each in due.values()]),
         )
 
+        self.empty = [Parcel(sender.quotes(0, 0), self._could(sender)) for sender in senders]
+        self.idle = [parcel._replace(needed=False) for parcel in self.empty]
+
     def run(self) -> Shares:
         """The best way found; nothing where there is none."""
         if self.everything:
@@ -49,8 +57,14 @@ class Search:
             if not self.exact and self.score is not None:
                 self.left = self.nodes
                 self._improve()
+                self.left = self.nodes // 2
+                Sharing(self, self._group()).prove()
                 self._prove(self.nodes)
         return self.shares
+
+    def _could(self, sender: Sender) -> int:
+        """Grams that it has of what is due."""
+        return sum([min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()])
 
     def worse(self, score: int) -> bool:
         return self.score is not None and score >= self.score
@@ -93,26 +107,36 @@ class Search:
         return sorted(group)
 
     def _improve(self) -> None:
-        """The best sets of senders that differ from the best so far in one, as long as that betters it."""
-        seen: set[tuple[int, ...]] = set()
-        score = None
-        while score != self.score and self.left > 0:
+        """Tries what differs from the best so far in one sender; where that does not better it, in two, and again with
+        SKUs shared out in other orders."""
+        seen: set[tuple[int, tuple[int, ...]]] = set()
+        turn = 0
+        while turn < _TURNS:
             score = self.score
-            group = [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
-            for near in self._near(group):
-                if near not in seen and len(near) <= self.most and self._enough(near) and self.left > 0:
-                    seen.add(near)
-                    Sharing(self, near).improve()
+            for least, near in sorted(self._near(self._group(), 2 if turn == 1 else 1)):
+                if self.worse(least) or self.left <= 0:
+                    break
+                if (turn, near) not in seen:
+                    seen.add((turn, near))
+                    Sharing(self, near).improve(Random(turn) if turn > 1 else None)
+            turn = turn + 1 if self.score == score else 0
 
-    def _near(self, group: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    def _group(self) -> list[int]:
+        """The senders of the best so far."""
+        return [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
+
+    def _near(self, group: list[int], apart: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Sets that lack no more than so many of a group and have no more than so many others: what they score at
+        least, and they."""
         others = [index for index in range(len(self.senders)) if index not in group]
-        yield tuple(group)
-        for fewer in combinations(group, len(group) - 1):
-            yield fewer
-            for other in others:
-                yield tuple(sorted((*fewer, other)))
-        for other in others:
-            yield tuple(sorted((*group, other)))
+        if apart > 1:
+            others = sorted(others, key=lambda index: self._least([*group, index], []))[:_OTHERS]
+        for fewer, more in product(range(apart + 1), repeat=2):
+            if fewer <= len(group) <= self.most + fewer - more:
+                for kept, added in product(combinations(group, len(group) - fewer), combinations(others, more)):
+                    near = tuple(sorted(kept + added))
+                    if self._enough(near) and self.step():
+                        yield self._least(near, []), near
 
     # Sets of senders
 
@@ -140,12 +164,12 @@ class Search:
 
     def _cover(self, group: list[int], rest: list[int], lacking: dict[str, int], score: int) -> None:
         """All sets of senders that include the group and else only some of the rest."""
-        if not self.step(1 + len(rest) // 8):
+        if not self.step(1 + len(rest) // 2):
             return
         if not lacking:
             if len(group) > 1:
                 Sharing(self, sorted(group)).prove()
-            if not self.fewest and len(group) < self.most and not self._hopeless(group, rest):
+            if not self.fewest and len(group) < self.most and not self.worse(self._least(group, rest)):
                 self._branch(group, rest, rest, lacking, score)
             return
         holders = {sku: [index for index in rest if sku in self.senders[index].stock] for sku in lacking}
@@ -154,7 +178,7 @@ class Search:
             return
         if self.worse(score + sum(sorted([self.senders[index].least for index in rest])[:more])):
             return
-        if group and self._hopeless(group, rest):
+        if group and self.worse(self._least(group, rest)):
             return
         scarcest = min(lacking, key=lambda sku: (len(holders[sku]), sku))
         likely = sorted(holders[scarcest], key=lambda index: self._rank(index, lacking, True))
@@ -170,15 +194,9 @@ class Search:
                 left = [other for other in rest if other not in seen]
                 self._cover([*group, index], left, self._without(index, lacking), begun)
 
-    def _hopeless(self, group: list[int], rest: list[int]) -> bool:
-        """Whether the weight alone is too dear for these senders, those of the rest being free to send nothing."""
-        needed = [self._empty(index)._replace(needed=True) for index in group]
-        return self.worse(bound([*needed, *map(self._empty, rest)], self.size[0]))
-
-    def _empty(self, index: int) -> Parcel:
-        sender = self.senders[index]
-        grams = [min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()]
-        return Parcel(sender.quotes(0, 0), sum(grams), needed=False)
+    def _least(self, group: Sequence[int], rest: Sequence[int]) -> int:
+        """What sending all this weight scores at least, senders of the rest being free to send nothing."""
+        return bound([self.empty[index] for index in group] + [self.idle[index] for index in rest], self.size[0])[0]
 
     def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
         """How many more senders it takes at least; ``None``: they do not have it."""
@@ -246,22 +264,25 @@ class Sharing:
         if not self._hopeless:
             self._next(0)
 
-    def improve(self) -> None:
-        """Finds a good way if one may be better than all that is known: moves and swaps while they better it."""
-        if not self.search.step() or self._hopeless:
+    def improve(self, random: Random | None = None) -> None:
+        """Finds a good way if one may be better than all that is known: piece by piece, the heaviest first or in any
+        order, and then by moves and swaps while they better it."""
+        if not self.search.step(len(self.due)) or self._hopeless:
             return
-        for sku, quantity in self.free:
-            for _ in range(quantity):
-                able = [index for index in range(len(self.senders)) if self._room(sku, index)]
-                self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
-        while self.search.step() and (self._move() or self._swap()):
+        pieces = [sku for sku, quantity in self.free for _ in range(quantity)]
+        if random:
+            random.shuffle(pieces)
+        for sku in pieces:
+            able = [index for index in range(len(self.senders)) if self._room(sku, index)]
+            self._add(sku, min(able, key=lambda index: self._change(index, (sku, 1))), 1)
+        while self.search.step(3 * len(self.free)) and (self._move() or self._swap()):
             pass
         senders = [index for index, share in enumerate(self.shares) if any(share.values())]
         self._keep(senders, self.pieces + sum([self._parcel(index) for index in senders]))
 
     @property
     def _hopeless(self) -> bool:
-        return self.search.worse(self._bound(len(self.free)))
+        return self.search.worse(self._bound(len(self.free))[0])
 
     def _keep(self, senders: Sequence[int], score: int) -> None:
         if not self.search.worse(score):
@@ -304,12 +325,18 @@ class Sharing:
             score += self._piece(sku, index, quantity)
         return score + self.senders[index].parcel(grams, cm3) if count else score
 
-    def _moves(self, sku: str) -> Iterator[tuple[int, int, int]]:
+    def _moves(self, sku: str) -> list[tuple[int, int, int]]:
         """Givers, takers and how many."""
-        for giver, taker in permutations(range(len(self.senders)), 2):
-            most = min(self.shares[giver].get(sku, 0), self._room(sku, taker))
-            for quantity in sorted({1, most // 2, most} - {0}) if most else ():
-                yield giver, taker, quantity
+        givers = [(index, held) for index, share in enumerate(self.shares) if (held := share.get(sku, 0))]
+        takers = [(index, room) for index in range(len(self.senders)) if (room := self._room(sku, index)) > 0]
+        return [
+            (giver, taker, quantity)
+            for giver, held in givers
+            for taker, room in takers
+            if giver != taker
+            for most in [min(held, room)]
+            for quantity in {1, most // 2, most} - {0}
+        ]
 
     def _move(self) -> bool:
         """Some of a SKU from one sender to another, where that is better."""
@@ -323,48 +350,51 @@ class Sharing:
 
     def _swap(self) -> bool:
         """Some of a SKU for some of another one, where that is better."""
+        moves = {sku: self._moves(sku) for sku, _ in self.free}
         for (one, _), (other, _) in combinations(self.free, 2):
-            backs = list(self._moves(other))
-            for giver, taker, quantity in self._moves(one):
-                for taker_, giver_, back in backs:
-                    if (giver_, taker_) != (giver, taker):
-                        continue
+            for (giver, taker, quantity), (taker_, giver_, back) in product(moves[one], moves[other]):
+                if (giver, taker) == (giver_, taker_):
                     change = self._change(giver, (one, -quantity), (other, back))
                     if change + self._change(taker, (one, quantity), (other, -back)) < 0:
-                        self._give(one, self._between(giver, taker, quantity))
-                        self._give(other, self._between(taker, giver, back))
+                        self._add(one, giver, -quantity)
+                        self._add(one, taker, quantity)
+                        self._add(other, taker, -back)
+                        self._add(other, giver, back)
                         return True
         return False
 
-    def _between(self, giver: int, taker: int, quantity: int) -> list[int]:
-        return [quantity * ((index == taker) - (index == giver)) for index in range(len(self.senders))]
-
     # All ways
 
-    def _bound(self, left: int) -> int:
-        """What it comes to at least, with so many SKUs still to share out."""
+    def _bound(self, left: int) -> tuple[int, int]:
+        """What it comes to at least, with so many SKUs still to share out, and the price of a kilogram then."""
+        least, price = bound(self._parcels(left), self.heavy[left])
+        return self.pieces + self.floor[left] + least, price
+
+    def _parcels(self, left: int) -> list[Parcel]:
         sizes = zip(self.senders, self.grams, self.cm3, self.could[left], strict=True)
-        parcels = [Parcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
-        return self.pieces + self.floor[left] + bound(parcels, self.heavy[left])
+        return [Parcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
 
     def _next(self, level: int) -> None:
         if not self.search.step():
             return
         left = len(self.free) - level
+        least, price = self._bound(left)
+        if self.search.worse(least):
+            return
         if not left:
             # A sender left without goods sends no parcel; the set without it is another one to try.
             if all(any(share.values()) for share in self.shares):
-                self._keep(range(len(self.senders)), self._bound(0))
+                self._keep(range(len(self.senders)), least)
             return
         state = (level, *self.grams, *self.cm3)
-        if self.search.worse(self._bound(left)) or self.seen.get(state, self.pieces + 1) <= self.pieces:
+        if self.seen.get(state, self.pieces + 1) <= self.pieces:
             return
         self.seen[state] = self.pieces
         sku, quantity = self.free[level]
         ways = list(islice(self._ways(sku, quantity), OPTIONS + 1))
         self.search.exact &= len(ways) <= OPTIONS
         self.search.step(len(ways))
-        scored = sorted((self._try(sku, way, left - 1), number) for number, way in enumerate(ways))
+        scored = sorted([(self._try(sku, way, left - 1, price), number) for number, way in enumerate(ways)])
         for score, number in scored:
             if self.search.worse(score):
                 return
@@ -372,9 +402,10 @@ class Sharing:
             self._next(level + 1)
             self._give(sku, ways[number], -1)
 
-    def _try(self, sku: str, way: Sequence[int], left: int) -> int:
+    def _try(self, sku: str, way: Sequence[int], left: int, price: int) -> int:
+        """What it comes to at least this way, at the price before."""
         self._give(sku, way)
-        score = self._bound(left)
+        score = self.pieces + self.floor[left] + bound_at(price, self._parcels(left), self.heavy[left])
         self._give(sku, way, -1)
         return score
 

@@ -15,7 +15,7 @@ EXACT = {"on_time": 0.5, "fewest_parcels": 0.5, "lowest_cost": 0.004, "nearest":
 """Half a step of each criterion; generated prices have steps of a cent."""
 
 
-def optimum(problem: Problem, seconds: float = 10) -> list[Decimal] | None:
+def optimum(problem: Problem, seconds: float) -> list[Decimal] | None:
     """The least value of each criterion in the order of the objective; ``None``: HiGHS did not finish in time.
 
     For problems without rules whose stock is enough; closed sites are none of the sites.
