@@ -118,7 +118,7 @@ class Search:
                     break
                 if (turn, near) not in seen:
                     seen.add((turn, near))
-                    Sharing(self, near).improve(Random(turn) if turn > 1 else None)
+                    Sharing(self, near).improve(Random(turn) if turn > 1 else None)  # noqa: S311
             turn = turn + 1 if self.score == score else 0
 
     def _group(self) -> list[int]:

@@ -59,7 +59,7 @@ def notes(server: Postgres) -> list[str]:
         return [text for (text,) in connection.execute("SELECT text FROM note ORDER BY text")]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
