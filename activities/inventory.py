@@ -227,7 +227,9 @@ async def settle(connection: AsyncConnection, snapshot: Snapshot, rejected: Fulf
         )
     ]
     given_back = _moves(MovementKind.DEALLOCATED, _ENDED, [(snapshot.order_id, each) for each in stopped])
-    amiss = await _amiss(connection, snapshot.order_id, rejected, given_back) if rejected else []
+    amiss: list[Move] = []
+    if rejected and not await _entered_before(connection, f"{rejected.id}:{_ENDED}"):
+        amiss = await _amiss(connection, snapshot.order_id, rejected, given_back)
     if await move(connection, [*given_back, *amiss]):
         await connection.execute(
             update(_fulfillments)
@@ -283,10 +285,8 @@ async def shares(connection: AsyncConnection, arrived: Move) -> list[Move]:
 def fencing(warehouse: str, fence: str, sku: str, quantity: int, key: str, actor: str) -> tuple[Move, Move]:
     """So many become a virtual warehouse's own, or where negative its parent's again: a transfer on paper."""
     here, there = (warehouse, fence) if quantity > 0 else (fence, warehouse)
-    return tuple(  # type: ignore[return-value]
-        Move(key=key, kind=kind, warehouse=place, sku=sku, quantity=abs(quantity), actor=actor)
-        for kind, place in ((MovementKind.TRANSFER_OUT, here), (MovementKind.TRANSFER_IN, there))
-    )
+    leaves = Move(key=key, kind=MovementKind.TRANSFER_OUT, warehouse=here, sku=sku, quantity=abs(quantity), actor=actor)
+    return leaves, leaves.model_copy(update={"kind": MovementKind.TRANSFER_IN, "warehouse": there})
 
 
 async def fence(connection: AsyncConnection, code: str, sku: str, quantity: int, request_id: str, actor: str) -> Level:
@@ -410,11 +410,7 @@ async def expect(connection: AsyncConnection, source: str, warehouse: str, goods
         await connection.execute(insert(_incoming), rows)
 
 
-_GRADES = {
-    MovementKind.QUARANTINED: "set aside as not fit for sale",
-    MovementKind.RESTORED: "fit for sale again",
-    MovementKind.SCRAPPED: "thrown away",
-}
+_GRADES = (MovementKind.QUARANTINED, MovementKind.RESTORED, MovementKind.SCRAPPED)
 
 
 async def announce(
@@ -454,12 +450,18 @@ async def grade(
 
 
 async def correct(connection: AsyncConnection, counted: Sequence[Move]) -> None:
-    """Enters what was found on the shelves; safety stock that is not there any more is given up.
+    """Enters what one act found on the shelves, once; safety stock that is not there any more is given up.
 
     Raises ``NotAllowed`` where less is there than orders were promised.
     """
-    await _give_up_safety(connection, counted, {})
-    await enter_all(connection, counted, counted[0].key)
+    if not await _entered_before(connection, counted[0].key):
+        await _give_up_safety(connection, counted, {})
+        await enter_all(connection, counted, counted[0].key)
+
+
+async def _entered_before(connection: AsyncConnection, key: str) -> bool:
+    """Whether the act was carried out: what is counted must not be counted again from what it left."""
+    return await connection.scalar(select(_movements.c.id).where(_movements.c.key == key).limit(1)) is not None
 
 
 async def _give_up_safety(

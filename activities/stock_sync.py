@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 from activities import accounts, inventory
 from activities.channels import Offered, stock_taker
 from activities.database import transaction
+from activities.errors import refused
 from models.base import Value
 from models.intake import AccountRow, Lane
 from models.listing import ListingRow, StockRule
@@ -36,6 +37,8 @@ TURN_SECONDS = 600.0
 """One turn of watching; the next one follows at once, and begins by counting everything."""
 PAUSE_SECONDS = 1.0
 """Between two looks: what moves meanwhile goes together."""
+BEAT_SECONDS = 15.0
+"""Between two signs of life while a channel wants to be left alone."""
 PORTION = 200
 """Listings pushed before it is noted that they were: a push that fails later does not begin anew."""
 LAG = 2_000
@@ -59,26 +62,27 @@ async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> 
     while True:
         async with transaction() as connection:
             now, skus = await moved(connection, seen)
-        before, rule = rule, await rule_of(source, shop)
+        wanted, pause = await rule_of(source, shop), PAUSE_SECONDS
         try:
-            told = await push(source, shop, skus if rule == before else None)
+            told = await push(source, shop, skus if wanted == rule else None)
         except ApplicationError as error:
             if error.non_retryable:
                 raise
-            await _rest(error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS)
-            continue
-        seen = now
-        report = SyncReport(pushed=report.pushed + told.pushed, refused=report.refused + told.refused)
-        activity.heartbeat(report.pushed)
+            pause = error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS
+        else:
+            seen, rule = now, wanted
+            report = SyncReport(pushed=report.pushed + told.pushed, refused=report.refused + told.refused)
         if asyncio.get_running_loop().time() >= ends or activity.is_worker_shutdown():
             return report
-        await _rest(PAUSE_SECONDS)
+        await _rest(pause)
 
 
 async def _rest(seconds: float) -> None:
-    """Sleeps, and shows a sign of life."""
-    activity.heartbeat()
-    await asyncio.sleep(min(seconds, 20))
+    """Sleeps, with signs of life."""
+    while seconds > 0:
+        activity.heartbeat()
+        await asyncio.sleep(min(seconds, BEAT_SECONDS))
+        seconds -= BEAT_SECONDS
 
 
 class Seen(Value):
@@ -103,7 +107,11 @@ async def moved(connection: AsyncConnection, seen: Seen | None) -> tuple[Seen, l
 
 
 async def rule_of(source: str, shop: str) -> StockRule:
-    return StockRule.model_validate((await accounts.account(Lane.CHANNEL, source, shop)).settings["stock"])
+    """The rule of a shop. Raises ``refused`` where it has none any more."""
+    settings = (await accounts.account(Lane.CHANNEL, source, shop)).settings
+    if "stock" not in settings:
+        raise refused(f"{source}/{shop} has no stock rule", "no_rule")
+    return StockRule.model_validate(settings["stock"])
 
 
 async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
@@ -115,10 +123,10 @@ async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncRep
     refusals = 0
     for at in range(0, len(changed), PORTION):
         portion = changed[at : at + PORTION]
-        refused = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
-        refusals += len(refused)
+        declined = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
+        refusals += len(declined)
         now = datetime.now(UTC)
-        told = [{"sku": each.sku, "offered": each.quantity, "refused": refused.get(each.sku, "")} for each in portion]
+        told = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]
         async with transaction() as connection:
             await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
         if activity.in_activity():

@@ -200,10 +200,18 @@ class OrderWorkflow(OrderRequests):
         await self._cancel_waybill(parcel)
         async with self._one_act:
             parcel.status = FulfillmentStatus.CANCELLED
-            if not parcel.shortfalls:
+            if not parcel.shortfalls or self._rejected_before(parcel):
                 self._avoid(parcel.warehouse)
             self.state.to_plan = True
             await self._write(steps.reject, parcel)
+
+    def _rejected_before(self, parcel: Fulfillment) -> bool:
+        """Its warehouse has rejected this order already: putting the stock right did not help."""
+        return any(
+            each.warehouse == parcel.warehouse and each.request_status is RequestStatus.REJECTED
+            for each in self.state.fulfillments
+            if each is not parcel
+        )
 
     def _avoid(self, warehouse: str) -> None:
         if warehouse not in self.state.avoided:

@@ -371,7 +371,11 @@ async def test_one_dispatches_at_a_time_and_another_takes_over(
             assert holder not in await holders()
         finally:
             await stop(one, other)
-        assert not await holders()
+
+        async def nobody() -> bool:
+            return not await holders()
+
+        assert await until(nobody)
 
 
 async def keep_again() -> None:

@@ -10,7 +10,7 @@ from activities import order as steps
 from activities.database import transaction
 from activities.inventory import NotAllowed
 from activities.locations import Location
-from models.fulfillment import FulfillmentStatus
+from models.fulfillment import FulfillmentStatus, Shortfall, ShortfallKind
 from models.order import Policy
 from models.origin import ChannelKind, IntakePath, Origin
 from models.stock import Audience, Level, LocationKind, MovementKind, Shortage
@@ -259,7 +259,11 @@ async def test_a_count_below_safety_stock_gives_it_up_and_one_below_what_is_prom
     async with transaction() as connection:
         await inventory.set_safety_stock(connection, "SH", "A001", 4)
     await admitted("1", line(1, "A001", 3))
-    await approve((await count({"A001": 5})).id)
+    stocktake = await count({"A001": 8})
+    for _ in range(2):
+        await approve(stocktake.id)
+        assert await level("SH", "A001") == (8, 3, 1)
+    await approve((await count({"A001": 5}, "c0")).id)
     assert await level("SH", "A001") == (5, 3, 0)
     with pytest.raises(NotAllowed, match="available"):
         await approve((await count({"A001": 2}, "c2")).id)
@@ -270,6 +274,21 @@ async def test_a_count_that_cannot_be_is_refused(counts: dict[str, int], field: 
     with pytest.raises(NotAllowed) as error:
         await count(counts)
     assert error.value.field == field
+
+
+async def test_a_rejection_told_twice_takes_nothing_of_what_came_between() -> None:
+    await receive("SH", "A001", 10)
+    order = await admitted("1", line(1, "A001", 4))
+    (parcel,) = order.active
+    parcel.status = FulfillmentStatus.CANCELLED
+    parcel.shortfalls = (Shortfall(sku="A001", kind=ShortfallKind.NOT_FOUND),)
+    order.revision += 1
+    await steps.reject(order.snapshot(now()), parcel)
+    assert await level("SH", "A001") == (0, 0, 0)
+    await receive("SH", "A001", 3)
+    await steps.reject(order.snapshot(now()), parcel)
+    assert await level("SH", "A001") == (3, 0, 3)
+    assert await drifts() == []
 
 
 # Suppliers

@@ -183,6 +183,16 @@ async def test_a_sale_lowers_the_shops_within_seconds_whatever_its_channel_does(
     assert calls <= 4
 
 
+async def test_a_new_rule_reaches_a_shop_that_could_not_be_told_at_first(shop: World) -> None:
+    await receive("SH", "A001", 10)
+    watching = asyncio.create_task(ActivityEnvironment().run(watch_stock, "own", shop.account.account, 5.0))
+    await until(shop, 10)
+    shop.fault("stock", "500", times=2)
+    await rule(shop, buffer=3)
+    await until(shop, 7)
+    await watching
+
+
 async def until(shop: World, quantity: int) -> None:
     begun = now()
     while told(shop).get("A001") != quantity:

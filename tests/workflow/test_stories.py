@@ -27,7 +27,7 @@ from models.requests import (
 )
 from models.stock import SkuRow
 from tests.unit.orders import RECIPIENT, an_order, line
-from tests.workflow.life import Lives, request_id
+from tests.workflow.life import Life, Lives, request_id
 
 BUDGET = 40
 
@@ -296,6 +296,19 @@ async def test_what_a_warehouse_does_not_send_in_time_is_planned_elsewhere_where
     await lives.balanced()
 
 
+async def test_a_warehouse_that_finds_something_amiss_twice_is_not_asked_a_third_time(lives: Lives) -> None:
+    life = await lives.start(an_order("48"))
+    (first,) = await life.dispatched()
+    amiss = (Shortfall(sku="A001", kind=ShortfallKind.DAMAGED, quantity=1),)
+    await life.event(first, WarehouseEventKind.REJECTED, shortfalls=amiss)
+    second = await life.next_dispatched([first])
+    await life.event(second, WarehouseEventKind.REJECTED, shortfalls=amiss)
+    third = await life.next_dispatched([first, second])
+    assert [each.warehouse for each in (first, second, third)] == ["SH", "SH", "GZ"]
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
 async def test_what_has_left_goes_on_while_the_rest_is_planned_elsewhere(lives: Lives) -> None:
     await lives.receive("BJ", "A001", 10)
     life = await lives.start(an_order("45", line(1, "A001", 15)))
@@ -391,20 +404,24 @@ async def test_a_payment_in_time_takes_what_was_set_aside(lives: Lives) -> None:
 
 
 async def test_what_is_sold_ahead_waits_for_its_day_and_can_be_cancelled_until_then(lives: Lives) -> None:
-    day = (await lives.now() + timedelta(days=20)).date()
-    async with transaction() as connection:
-        await connection.execute(update(SkuRow).where(SkuRow.sku == "A002").values(presale_on=day))  # type: ignore[arg-type]
-    kept, dropped = (
-        await lives.start(an_order("42", line(1, "A002"))),
-        await lives.start(an_order("43", line(1, "A002"))),
-    )
-    early = await lives.start(an_order("46", line(1, "A002")))
-    for each in (kept, dropped, early):
-        await each.until(OrderStatus.ALLOCATED, next_step="wait")
+    """One after the other: waiting for an end skips time, and with it the days of all others."""
+
+    async def sold(number: str) -> Life:
+        day = (await lives.now() + timedelta(days=20)).date()
+        async with transaction() as connection:
+            presale = update(SkuRow).where(SkuRow.sku == "A002").values(presale_on=day)  # type: ignore[arg-type]
+            await connection.execute(presale)
+        life = await lives.start(an_order(number, line(1, "A002")))
+        await life.until(OrderStatus.ALLOCATED, next_step="wait")
+        return life
+
+    early = await sold("42")
     assert (await early.ask("expedite", Expedite(request_id="e"))).accepted
     assert await early.deliver() is OrderStatus.COMPLETED
+    dropped = await sold("43")
     assert (await dropped.ask("cancel", Cancel(request_id="c"))).accepted
     assert await dropped.end() is OrderStatus.CANCELLED
+    kept = await sold("46")
     await lives.skip(days=21)
     assert await kept.deliver() is OrderStatus.COMPLETED
     assert "opened" in await kept.timeline()
