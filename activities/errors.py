@@ -17,6 +17,14 @@ def unavailable(message: str, retry_after: float | None = None) -> ApplicationEr
     )
 
 
+EXPIRED = "Expired"
+
+
+def expired(message: str) -> ApplicationError:
+    """Our access has run out: ``activities.shops`` renews it, and the call is tried again."""
+    return ApplicationError(message, type=EXPIRED)
+
+
 class Unauthentic(Exception):
     """The message was not signed by who it says it is, or is not fresh."""
 

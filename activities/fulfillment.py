@@ -30,10 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
-from activities import projection, warehouses
+from activities import projection, shops, warehouses
 from activities.accounts import account, carrier_account
 from activities.carriers import carrier
-from activities.channels import channel
 from activities.database import at_once
 from activities.errors import refused
 from models.fulfillment import (
@@ -201,7 +200,8 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         whole_order=all(packed[line.line_no] >= line.quantity for line in sold),
         shipped_at=row.shipped_at or datetime.now(UTC),
     )
-    await channel(await account(Lane.CHANNEL, row.channel, row.shop)).confirm_shipment(shipment)
+    async with shops.at(row.channel, row.shop) as ours:
+        await ours.confirm_shipment(shipment)
     await _write(row, "told_channel", _TOLD, told_channel=True)
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningInsert
 from temporalio import activity
 
-from activities.accounts import account
-from activities.channels import Pulled, channel
+from activities import shops
+from activities.channels import Pulled
 from activities.database import transaction
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
@@ -36,19 +36,19 @@ async def pull_orders(source: str, shop: str) -> PollReport:
 
     A repeat changes nothing. Raises ``refused`` and ``unavailable`` as the channel does.
     """
-    shop_account = await account(Lane.CHANNEL, source, shop)
     until = datetime.now(UTC)
-    cursor = await _cursor(source, shop)
-    since = until - FIRST if cursor is None else cursor - OVERLAP
     seen = new = 0
     batch: list[Pulled] = []
-    async for pulled in channel(shop_account).pull(since, until):
-        seen += 1
-        batch.append(pulled)
-        if len(batch) == _BATCH:
-            new += await _keep(source, shop, batch)
-            batch.clear()
-            activity.heartbeat(seen)
+    async with shops.at(source, shop) as ours:
+        cursor = await _cursor(source, shop)
+        since = until - FIRST if cursor is None else cursor - OVERLAP
+        async for pulled in ours.pull(since, until):
+            seen += 1
+            batch.append(pulled)
+            if len(batch) == _BATCH:
+                new += await _keep(source, shop, batch)
+                batch.clear()
+                activity.heartbeat(seen)
     new += await _keep(source, shop, batch)
     async with transaction() as connection:
         await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import accounts, inventory
+from activities import accounts, inventory, shops
 from activities.channels import Offered, stock_taker
 from activities.database import transaction
 from activities.errors import refused
@@ -117,13 +117,13 @@ async def rule_of(source: str, shop: str) -> StockRule:
 async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
     """Pushes what a shop may sell of the SKUs that moved, bundles of them included, where it differs from what it was
     last told. Raises as ``activities.errors`` has it."""
-    ours = await accounts.account(Lane.CHANNEL, source, shop)
     async with transaction() as connection:
         changed = await changes(connection, source, shop, await rule_of(source, shop), moved)
     refusals = 0
     for at in range(0, len(changed), PORTION):
         portion = changed[at : at + PORTION]
-        declined = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
+        async with shops.at(source, shop) as ours:
+            declined = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
         refusals += len(declined)
         now = datetime.now(UTC)
         told = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]

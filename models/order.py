@@ -63,14 +63,38 @@ URGENT, NORMAL = 1, 3
 
 
 class OrderLine(Value):
-    """One line as sold. ``line_no`` is the channel's own; ``sku`` is the merchant's."""
+    """One line as sold. ``line_no`` is the channel's own; ``sku`` is the merchant's, or what the channel calls it."""
 
     line_no: Annotated[str, Field(min_length=1, max_length=64)]
     sku: Annotated[str, Field(min_length=1, max_length=64)]
+    listing: dict[str, str] = {}
+    """The channel's own ids of what it sold, named as in its listings."""
     title: str = ""
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Annotated[Amount, Field(ge=0)]
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+
+
+class RefundState(StrEnum):
+    ASKED = "asked"
+    """Nothing of it is to leave until this is settled."""
+    GRANTED = "granted"
+    CLOSED = "closed"
+    """Withdrawn by the buyer, or turned down."""
+
+
+class Refund(Value):
+    """Money that a buyer wants back, or was given back, before or after shipping."""
+
+    refund_no: Annotated[str, Field(min_length=1, max_length=64)]
+    """The channel's own; of a refund of several lines, one for each: ``{refund}:{line}``."""
+    state: RefundState
+    amount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    line_no: str | None = None
+    """``None``: the whole order."""
+    quantity: Annotated[int, Field(ge=0)] = 0
+    """Pieces that come back or need not leave; 0: money alone, or not told."""
+    reason: str = ""
 
 
 class ChannelOrder(Value):
@@ -85,9 +109,13 @@ class ChannelOrder(Value):
     paid_at: Moment | None = None
     pay_before: Moment | None = None
     cancelled_at: Moment | None = None
+    shipped: bool = False
+    """All of it has left, by the channel's own word: where we do not know it, it was never ours to send."""
     cash_on_delivery: bool = False
     currency: Currency = "CNY"
     lines: Annotated[tuple[OrderLine, ...], Field(min_length=1, max_length=200)]
+    """What is still wanted: less what was refunded before it left."""
+    refunds: Annotated[tuple[Refund, ...], Field(max_length=200)] = ()
     freight: Annotated[Amount, Field(ge=0)] = Decimal(0)
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
     total: Annotated[Amount, Field(ge=0)]
@@ -155,6 +183,7 @@ class HoldKind(StrEnum):
     BOOKING = "booking"
     WAREHOUSE = "warehouse"
     CHANNEL = "channel"
+    REFUND = "refund"
 
 
 class Hold(Value):

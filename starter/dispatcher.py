@@ -195,7 +195,7 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
         except Exception as error:
             outcomes.append(_failed(row.id, error))
         else:
-            if order is None:
+            if not isinstance(order, ChannelOrder):
                 outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
             else:
                 orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))

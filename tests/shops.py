@@ -1,6 +1,7 @@
 """A shop in the sandbox, its account with us, and the buyer's hands."""
 
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -12,7 +13,6 @@ SECRETS = {
     "taobao": {"app_key": "12345678", "app_secret": "s3cret", "session": "session-of-{shop}"},
     "shopify": {"client_secret": "hush", "access_token": "token-of-{shop}"},
     "own": {"secret": "whisper"},
-    "pos": {},
 }
 PERSON = {
     "name": "韩梅梅",
@@ -31,8 +31,10 @@ class World:
     """A shop of one channel. ``url`` is the sandbox's."""
 
     def __init__(self, url: str, source: str, shop: str, **settings: Any) -> None:
-        secrets = {name: value.format(shop=shop) for name, value in SECRETS[source].items()}
-        base_url = f"{url}/{source}" + (f"/{shop}" if source == "own" else "")
+        twin = import_module(f"starter.sandbox.channels.{source}")
+        known = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
+        secrets = {name: value.format(shop=shop) for name, value in known.items()}
+        base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
         self.account = Account(
             lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
         )
@@ -57,6 +59,10 @@ class World:
 
     def change(self, order_no: str, **change: Any) -> None:
         self.ok("PATCH", f"/{self.account.account}/orders/{order_no}", change)
+
+    def refund(self, order_no: str, refund_no: str, **refund: Any) -> None:
+        told = {"refund_no": refund_no, **refund}
+        self.ok("PUT", f"/{self.account.account}/orders/{order_no}/refunds", told)
 
     def deliver(self, order_no: str, url: str, **more: Any) -> list[int]:
         path = f"/{self.account.account}/orders/{order_no}/deliver"

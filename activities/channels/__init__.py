@@ -8,13 +8,19 @@ from datetime import datetime
 from importlib import import_module
 from typing import Annotated, Protocol, cast, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from activities.errors import refused
 from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder
+
+
+class Hint(Value):
+    """A message that names orders without telling of them: they are read."""
+
+    order_nos: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 
 
 class Pulled(Value):
@@ -52,8 +58,10 @@ class Channel(Protocol):
         """
         ...
 
-    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        """The order in standard form; ``None`` where nothing is left for us to do. Raises ``errors.Unintelligible``.
+    def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
+        """The order in standard form as it stands, also after it left; which orders to read; or ``None`` where there is
+        no order of ours in it, such as a test of the connection, or goods that nobody ships. Raises
+        ``errors.Unintelligible``. An item without a merchant's code goes by the channel's own id.
 
         ``custom.channel_hold`` names why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
         cancelled, ``custom.total_mismatch`` by how much more its parts add up to than its total.
@@ -65,8 +73,41 @@ class Channel(Protocol):
         ...
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Tells the channel what left. Repeating it is harmless. Raises ``ApplicationError``."""
+        """Tells the channel what left, line by line where it takes that. Repeating it is harmless.
+
+        Raises ``ApplicationError``.
+        """
         ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A channel that can be asked."""
+
+    async def read(self, order_no: str) -> Pulled | None:
+        """One order as it stands; ``None`` where the channel has none. Raises ``ApplicationError``."""
+        ...
+
+    def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        """The numbers of all orders placed in the window. Raises ``ApplicationError``."""
+        ...
+
+
+@runtime_checkable
+class Renewing(Protocol):
+    """A channel whose access runs out. ``expires_at`` among its secrets, ISO 8601, says when, where it is known."""
+
+    async def renew(self) -> Mapping[str, str]:
+        """Secrets that replace those of the same names. Raises ``refused`` where a person must authorise anew."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A channel that believes only its own words."""
+
+    acknowledgement: Mapping[str, JsonValue]
+    """What it is to be answered, with status 200, once its webhook is committed."""
 
 
 @runtime_checkable
@@ -86,9 +127,15 @@ def channel(account: Account) -> Channel:
     return cast(Channel, import_module(f"activities.channels.{account.source}").adapter(account))
 
 
-def stock_taker(account: Account) -> StockTaker:
+def stock_taker(ours: Channel) -> StockTaker:
     """The same, to be told of stock. Raises ``refused`` where the channel takes none."""
-    adapter = channel(account)
-    if not isinstance(adapter, StockTaker):
-        raise refused(f"{account.source}: takes no stock", "takes_no_stock")
-    return adapter
+    if not isinstance(ours, StockTaker):
+        raise refused("this channel takes no stock", "takes_no_stock")
+    return ours
+
+
+def reader(ours: Channel) -> Reader:
+    """The same, to be asked. Raises ``refused`` where the channel answers no questions."""
+    if not isinstance(ours, Reader):
+        raise refused("this channel cannot be asked for its orders", "no_reader")
+    return ours

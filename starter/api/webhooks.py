@@ -10,7 +10,7 @@ from activities import inbox
 from activities.access import visitor
 from activities.accounts import account
 from activities.carriers import carrier
-from activities.channels import channel
+from activities.channels import Answering, channel
 from activities.database import at_once
 from activities.errors import Unauthentic
 from models.access import Scope
@@ -69,6 +69,8 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
             connection, Lane.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
         )
     dispatcher.wake()
+    if isinstance(adapter, Answering):
+        return JSONResponse(dict(adapter.acknowledgement))
     return JSONResponse({"status": "accepted" if new else "duplicate"}, 202)
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -26,26 +27,15 @@ class Shop(Value):
     settings: dict[str, Any] = {}
 
 
-def _credentials(shop: Shop) -> dict[str, str]:
-    fresh = secrets.token_hex(16)
-    match shop.channel:
-        case "taobao":
-            return {"app_key": secrets.token_hex(4), "app_secret": fresh, "session": secrets.token_hex(12)}
-        case "shopify":
-            return {"client_secret": fresh, "access_token": secrets.token_hex(12)}
-        case "own":
-            return {"secret": fresh}
-    return {}
-
-
 async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: list[Shop]) -> None:
     """Opens the shops at their twins, and keeps our accounts with all of the sandbox."""
     async with httpx.AsyncClient(base_url=sandbox_url) as client:
         for shop in shops:
-            given = _credentials(shop)
+            twin = import_module(f"starter.sandbox.channels.{shop.channel}")
+            given = {name: secrets.token_hex(12) for name in twin.SECRETS}
             opened = {"shop": shop.name, "secrets": given}
             (await client.post(f"/{shop.channel}/_control/shops", json=opened)).raise_for_status()
-            url = f"{sandbox_url}/{shop.channel}" + (f"/{shop.name}" if shop.channel == "own" else "")
+            url = f"{sandbox_url}/{shop.channel}{twin.PATH.format(shop=shop.name)}"
             await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, shop.settings)
     for name, (path, known) in CARRIERS.items():
         given = {**known, "push_secret": secrets.token_urlsafe(24)}

@@ -28,6 +28,18 @@ class SaleLine(Strict):
     title: str = ""
 
 
+class Refund(Strict):
+    """What a buyer wants back, by SKU, or of the whole order; the same number again changes it."""
+
+    refund_no: str
+    state: str = "asked"
+    """``asked``, ``granted`` or ``closed``."""
+    sku: str = ""
+    quantity: int = 0
+    amount: Decimal = Decimal(0)
+    reason: str = ""
+
+
 class Sale(Strict):
     """A sale in plain terms. Without ``order_no`` the twin numbers it."""
 
@@ -43,6 +55,7 @@ class Sale(Strict):
     seller_memo: str = ""
     status: str = ""
     """The channel's own status, where it is to be other than what follows from the rest."""
+    refunds: dict[str, Refund] = {}
     custom: dict[str, Any] = {}
     store: str = "S001"
     terminal: str = "T1"
@@ -134,6 +147,7 @@ class Shops:
         control.post("", status_code=201)(self.open)
         control.post("/{shop}/orders", status_code=201)(self.sell)
         control.patch("/{shop}/orders/{order_no}")(self.change)
+        control.put("/{shop}/orders/{order_no}/refunds")(self.refund)
         control.get("/{shop}/shipments")(self.shipments)
         control.get("/{shop}/stock")(self.stock)
         control.post("/{shop}/orders/{order_no}/deliver")(self.deliver)
@@ -166,6 +180,12 @@ class Shops:
             line.quantity = change.quantities.get(line.sku, line.quantity)
         sale.modified = max(now, sale.modified + timedelta(milliseconds=1))
         return {"order_no": order_no}
+
+    async def refund(self, shop: str, order_no: str, refund: Refund) -> dict[str, str]:
+        sale = self.sale(shop, order_no)
+        sale.refunds[refund.refund_no] = refund
+        sale.modified = max(datetime.now(UTC), sale.modified + timedelta(milliseconds=1))
+        return {"refund_no": refund.refund_no}
 
     async def shipments(self, shop: str) -> list[Shipped]:
         return self.shop(shop).shipments

@@ -13,7 +13,7 @@ from activities.channels import Offered, Refused, StockTaker, channel, stock_tak
 from activities.channels.taobao import fault
 from starter.sandbox.app import create_app
 from tests.serving import served
-from tests.shops import SECRETS, World
+from tests.shops import World
 
 SOURCES = ["own", "taobao", "shopify"]
 _numbers = count()
@@ -50,7 +50,7 @@ def offer(world: World, number: int, quantity: int, *, known: bool = True, item:
 
 
 async def push(world: World, *offered: Offered) -> list[Refused]:
-    return await stock_taker(world.account).push_stock(offered)
+    return await stock_taker(world.adapter).push_stock(offered)
 
 
 async def failure(world: World, *offered: Offered) -> ApplicationError:
@@ -110,7 +110,7 @@ async def test_told_again_after_no_answer_it_is_the_same(world: World, monkeypat
 
 
 async def test_a_shop_that_does_not_know_us_refuses(world: World) -> None:
-    secrets = {name: "guess" for name in SECRETS[world.account.source]}
+    secrets = {name: "guess" for name in world.account.secrets}
     world.account = world.account.model_copy(update={"secrets": secrets})
     assert (await failure(world, offer(world, 1, 5))).type == "Refused"
     assert stock(world) == {}
@@ -183,4 +183,4 @@ async def test_a_shop_counter_takes_no_stock(sandbox: str) -> None:
     account = World(sandbox, "pos", "stock-till").account
     assert not isinstance(channel(account), StockTaker)
     with pytest.raises(ApplicationError, match="takes no stock"):
-        stock_taker(account)
+        stock_taker(channel(account))

@@ -15,6 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starter.sandbox import faults
 from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 
+SECRETS: tuple[str, ...] = ("secret",)
+PATH = "/{shop}"
+"""Of the account's ``base_url``, below the twin."""
+
 router = APIRouter()
 
 

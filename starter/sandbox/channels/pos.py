@@ -8,6 +8,10 @@ from fastapi import APIRouter
 from starter.sandbox.channels.own import sold
 from starter.sandbox.shops import Delivery, Sale, Shop, Shops
 
+SECRETS: tuple[str, ...] = ()
+PATH = ""
+"""Of the account's ``base_url``, below the twin."""
+
 router = APIRouter()
 
 

@@ -18,6 +18,10 @@ from starter.sandbox.shops import Sale, Shipped, Shop, Shops
 
 CHINA = timezone(timedelta(hours=8))
 
+SECRETS: tuple[str, ...] = ("app_key", "app_secret", "session")
+PATH = ""
+"""Of the account's ``base_url``, below the twin."""
+
 router = APIRouter()
 shops = Shops(router, number=lambda sale, n: str(4_100_000_000_000_000_000 + n * 100))
 
