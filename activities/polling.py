@@ -9,7 +9,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from temporalio import activity
 
 from activities import shops
-from activities.channels import Pulled
+from activities.channels import Pulled, reader
 from activities.database import transaction
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
@@ -53,6 +53,27 @@ async def pull_orders(source: str, shop: str) -> PollReport:
     async with transaction() as connection:
         await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))
     return PollReport(since=since, until=until, seen=seen, new=new)
+
+
+@activity.defn
+async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]:
+    """Orders as they stand, into the inbox; answers the numbers of those the channel will not tell of.
+
+    Raises ``refused`` and ``unavailable`` as the channel does.
+    """
+    found: list[Pulled] = []
+    missing: list[str] = []
+    async with shops.at(source, shop) as ours:
+        asked = reader(ours)
+        for order_no in order_nos:
+            pulled = await asked.read(order_no)
+            if pulled is None:
+                missing.append(order_no)
+            else:
+                found.append(pulled)
+            activity.heartbeat(order_no)
+    await _keep(source, shop, found)
+    return missing
 
 
 async def _cursor(source: str, shop: str) -> datetime | None:
