@@ -3,13 +3,14 @@
 Sources: the signing example of doc 8EC06C399636041E, the generated SDKs for the fields of
 pdd.order.number.list.increment.get, pdd.order.information.get, pdd.order.list.get, pdd.open.decrypt.batch,
 pdd.logistics.online.send, pdd.goods.quantity.update and pdd.pop.auth.token.refresh (lywzx/pdd-node-sdk,
-niltor/open-pdd-net-sdk). Not sourced: a whole order as it really comes, numbers of carriers (settings ``carrier_codes`` name them, see
-pdd.logistics.companies.get; those below are as merchants' tools list them), a refund's own number within an order (the
-order's stands for it). Its pushes go over a websocket, which is not built: orders are pulled.
+niltor/open-pdd-net-sdk). Not sourced: a whole order as it really comes, a refund's own number within an order (the
+order's stands for it), numbers of carriers: those below are as merchants' tools list them, pdd.logistics.companies.get
+gives all, and settings ``carrier_codes`` name others. Its pushes by websocket are not built: orders are pulled.
 
-Recipients come encrypted until they are decrypted, which outside of Pinduoduo's own cloud is allowed once in ten
-seconds and a hundred times a day: setting ``decrypt`` (default true) says whether to. An order is of one item, is refunded
-whole, and is one shipment: what leaves in a second parcel cannot be told. ``total`` is what the merchant sells it for: the platform's own discounts stay in.
+Recipients come encrypted. To decrypt them is allowed, outside of Pinduoduo's own cloud, once in ten seconds and a
+hundred times a day: setting ``decrypt`` (default true) says whether to. An order is of one item, is refunded whole, and
+is one shipment: what leaves in a second parcel cannot be told. ``total`` is what the merchant sells it for: the
+platform's own discounts stay in.
 
 Account: ``base_url`` ``https://gw-api.pinduoduo.com``; secrets ``client_id``, ``client_secret``, ``access_token``,
 ``refresh_token``; setting ``behind_seconds`` (180): the list of changes is complete up to so long ago. Listings:
