@@ -9,8 +9,9 @@ from sqlalchemy.sql.dml import ReturningInsert
 from temporalio import activity
 
 from activities import shops
-from activities.channels import Pulled
+from activities.channels import Pulled, reader
 from activities.database import transaction
+from activities.errors import refused
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
 
@@ -53,6 +54,19 @@ async def pull_orders(source: str, shop: str) -> PollReport:
     async with transaction() as connection:
         await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))
     return PollReport(since=since, until=until, seen=seen, new=new)
+
+
+@activity.defn
+async def read_order(source: str, shop: str, order_no: str) -> bool:
+    """One order as its channel tells it now, into the inbox; whether that is news.
+
+    Raises ``refused`` and ``unavailable`` as the channel does, and ``refused`` where it has no such order.
+    """
+    async with shops.at(source, shop) as ours:
+        pulled = await reader(ours).read(order_no)
+    if pulled is None:
+        raise refused("the channel has no such order", "no_such_order")
+    return await _keep(source, shop, [pulled]) == 1
 
 
 async def _cursor(source: str, shop: str) -> datetime | None:

@@ -64,6 +64,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.cancel_waybill,
     fulfillment.confirm_shipment,
     polling.pull_orders,
+    polling.read_order,
     replanning.orders_to_leave,
     replenishment.suggest_purchases,
     transfers.keep,
