@@ -17,7 +17,7 @@ from activities.database import transaction
 from activities.group_commit import GroupCommit
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
-from models.order import ChannelOrder, Hold, HoldKind, OrderRow
+from models.order import ChannelOrder, Hold, HoldKind, OrderRow, RefundState
 from models.state import Admitted, Allocated, OrderState, Snapshot
 from models.vault import keyring
 
@@ -70,6 +70,8 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
         answer = Admitted(at=each.at, order=state.order)
         if each.new:
             holds = [*_doubts(state.order, unknown, each.at), *review.decide(state.order, state.policy, each.at)]
+            if any(refund.state is RefundState.ASKED for refund in state.order.refunds):
+                holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=each.at))
             grace_until = each.at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
             answer = Admitted(at=each.at, order=state.order, holds=tuple(holds), grace_until=grace_until)
             state.admit(answer)
@@ -134,6 +136,12 @@ async def revise(state: OrderState, at: Moment) -> Revised:
         changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
     return Revised(order=order, holds=tuple(holds), reserved=reserved)
+
+
+@activity.defn
+async def reconsider(state: OrderState, at: Moment) -> Revised:
+    """What holds an order now that buyer or seller said something else."""
+    return Revised(order=state.order, holds=tuple(review.remarked(state.order, at)))
 
 
 async def _reserve_anew(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:

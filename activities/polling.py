@@ -11,7 +11,6 @@ from temporalio import activity
 from activities import shops
 from activities.channels import Pulled, reader
 from activities.database import transaction
-from activities.errors import refused
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
 
@@ -57,16 +56,24 @@ async def pull_orders(source: str, shop: str) -> PollReport:
 
 
 @activity.defn
-async def read_order(source: str, shop: str, order_no: str) -> bool:
-    """One order as its channel tells it now, into the inbox; whether that is news.
+async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]:
+    """Orders as they stand, into the inbox; answers the numbers of those the channel will not tell of.
 
-    Raises ``refused`` and ``unavailable`` as the channel does, and ``refused`` where it has no such order.
+    Raises ``refused`` and ``unavailable`` as the channel does.
     """
+    found: list[Pulled] = []
+    missing: list[str] = []
     async with shops.at(source, shop) as ours:
-        pulled = await reader(ours).read(order_no)
-    if pulled is None:
-        raise refused("the channel has no such order", "no_such_order")
-    return await _keep(source, shop, [pulled]) == 1
+        asked = reader(ours)
+        for order_no in order_nos:
+            pulled = await asked.read(order_no)
+            if pulled is None:
+                missing.append(order_no)
+            else:
+                found.append(pulled)
+            activity.heartbeat(order_no)
+    await _keep(source, shop, found)
+    return missing
 
 
 async def _cursor(source: str, shop: str) -> datetime | None:

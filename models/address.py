@@ -53,6 +53,11 @@ class Recipient(Value):
         """Country, province, city and district: coarse enough to show and to count."""
         return " ".join(part for part in (self.country, self.province, self.city, self.district) if part)
 
+    @property
+    def unreadable(self) -> bool:
+        """Masked by the channel, as it does once an order is over."""
+        return "*" in self.name + self.phone + self.street
+
     def masked(self) -> "Recipient":
         """The same place with name, phone and street unreadable."""
         return self.model_copy(

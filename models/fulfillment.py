@@ -154,6 +154,10 @@ class Fulfillment(Record):
     def over(self) -> bool:
         return self.status in {FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
 
+    def carries(self, *line_nos: str | None) -> bool:
+        """Something of one of these lines is in it; ``None`` stands for any line."""
+        return None in line_nos or any(line.line_no in line_nos for line in self.lines)
+
     def open(self, at: datetime) -> None:
         """Its day has come."""
         self.status = FulfillmentStatus.OPEN

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
-from models.order import HoldKind
+from models.order import HoldKind, Refund
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -86,6 +86,20 @@ class Note(Request):
 
 class Payment(Request):
     paid_at: Moment
+
+
+class Remark(Request):
+    """What buyer and seller now say of the order, and how urgent that makes it."""
+
+    buyer_message: str = ""
+    seller_memo: str = ""
+    priority: Annotated[int, Field(ge=1, le=5)]
+
+
+class Refunding(Request):
+    """What a buyer wants back, or was given back."""
+
+    refund: Refund
 
 
 class StockArrived(Request):

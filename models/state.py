@@ -36,16 +36,16 @@ SUPPORTED: dict[OrderStatus, frozenset[Action]] = {
     OrderStatus.APPROVED: _OPEN,
     OrderStatus.AWAITING_STOCK: _OPEN,
     OrderStatus.ALLOCATED: _OPEN - {Action.HOLD} | {Action.REPLAN},
-    OrderStatus.PARTIALLY_SHIPPED: frozenset({Action.NOTE, Action.REPLAN}),
+    OrderStatus.PARTIALLY_SHIPPED: frozenset({Action.MODIFY, Action.NOTE, Action.REPLAN, Action.RELEASE}),
     OrderStatus.SHIPPED: frozenset({Action.NOTE}),
-    OrderStatus.PARTIALLY_DELIVERED: frozenset({Action.NOTE, Action.REPLAN}),
+    OrderStatus.PARTIALLY_DELIVERED: frozenset({Action.MODIFY, Action.NOTE, Action.REPLAN, Action.RELEASE}),
     OrderStatus.DELIVERED: frozenset({Action.NOTE}),
     OrderStatus.COMPLETED: frozenset(),
     OrderStatus.CANCELLED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
 }
 """What a person may do to an order in each status. An allocated order is cancelled or modified only where
-its warehouses give it back."""
+its warehouses give it back; of one that has left in part, only the rest is modified."""
 
 
 class End(StrEnum):
@@ -164,12 +164,25 @@ class OrderState(Record):
             case OrderStatus.AWAITING_PAYMENT:
                 return min(self.pay_before, self.reserved_until or self.pay_before)
             case OrderStatus.IN_REVIEW | OrderStatus.ON_HOLD:
-                return min(hold.since for hold in self.holds) + timedelta(seconds=policy.review)
+                return self.held_until
             case OrderStatus.APPROVED:
                 return self.grace_until
             case OrderStatus.AWAITING_STOCK if self.short_since is not None:
                 return self.short_since + timedelta(seconds=policy.stock)
-        return min((due for each in self.active if (due := self.due(each)) is not None), default=None)
+        dues = [due for each in self.active if (due := self.due(each)) is not None]
+        if self.kept_back:
+            dues.append(self.held_until)
+        return min(dues, default=None)
+
+    @property
+    def held_until(self) -> datetime:
+        """When somebody must have looked at its oldest hold."""
+        return min(hold.since for hold in self.holds) + timedelta(seconds=self.policy.review)
+
+    @property
+    def kept_back(self) -> bool:
+        """Some has left, the rest is held, and nobody was called for that yet."""
+        return bool(self.holds) and self.to_plan and bool(self.active) and OrderStatus.ON_HOLD not in self.overdue
 
     @property
     def reservable(self) -> bool:

@@ -7,7 +7,7 @@ starts once for its id, a request counts once for its own.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities import inbox, projection
 from activities.accounts import account
 from activities.carriers import carrier
-from activities.channels import channel
+from activities.channels import Hint, channel
 from activities.database import engine, transaction
 from activities.errors import Unintelligible
 from activities.inbox import Outcome
@@ -43,14 +43,16 @@ from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, Re
 from models.i18n import t
 from models.intake import InboxState, Lane
 from models.money import Money
-from models.order import Alert, ChannelOrder, HoldKind, Policy
+from models.order import Alert, ChannelOrder, HoldKind, Policy, RefundState
 from models.requests import (
     Cancel,
     HoldRequest,
     Modify,
     Payment,
     QuantityChange,
+    Refunding,
     Release,
+    Remark,
     Request,
     StockArrived,
     Tracking,
@@ -156,7 +158,7 @@ async def take(client: Client) -> int:
     async with transaction() as connection:
         room = settings().intake_window - await inbox.started(connection)
         others = await inbox.pending(connection, [Lane.CARRIER, Lane.WAREHOUSE, Lane.STOCK], _BATCH)
-        outcomes, orders = await _read(await inbox.pending(connection, [Lane.CHANNEL], room))
+        outcomes, orders, hints = await _read(await inbox.pending(connection, [Lane.CHANNEL], room))
         known = await inbox.documents(connection, list(orders))
         cases = [Case(facts, *known.get(order_id, (None, False))) for order_id, facts in orders.items()]
         openings = [case.facts[0] for case in cases if case.known is None]
@@ -165,13 +167,14 @@ async def take(client: Client) -> int:
         outcomes += [
             Outcome(row=fact.row, state=InboxState.STARTED, order=fact.order.order_id, at=now)
             for fact in openings
-            if fact.order.cancelled_at is None
+            if _to_begin(fact.order)
         ]
         await inbox.mark(connection, outcomes)
-    if not cases and not others:
+    if not cases and not others and not hints:
         return len(outcomes)
     limit = asyncio.Semaphore(_AT_ONCE)
     work = [_channel(client, limit, case) for case in cases] + [_other(client, limit, row) for row in others]
+    work += [_hint(client, limit, *shop, rows) for shop, rows in hints.items()]
     done = [outcome for each in await asyncio.gather(*work) for outcome in each]
     async with transaction() as connection:
         await inbox.mark(connection, done)
@@ -179,13 +182,23 @@ async def take(client: Client) -> int:
         await inbox.keep_documents(connection, told)
     if any(each.state is InboxState.PENDING for each in done):
         raise EngineDown("messages wait")
-    return len(others) + len(orders)
+    return len(others) + len(orders) + len(hints)
 
 
-async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[Fact]]]:
-    """What channel messages say, by order, oldest first; and what became of those that say nothing."""
+def _to_begin(order: ChannelOrder) -> bool:
+    """New to us, it is to be handled: it is neither over nor sent by somebody else."""
+    return order.cancelled_at is None and not order.shipped
+
+
+Hints = dict[tuple[str, str], dict[int, Hint]]
+"""By channel and shop, by message."""
+
+
+async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[Fact]], Hints]:
+    """What channel messages say, by order, oldest first, and what became of those that say nothing; and hints."""
     outcomes: list[Outcome] = []
     orders: dict[str, list[Fact]] = defaultdict(list)
+    hints: Hints = defaultdict(dict)
     for row in rows:
         try:
             shop = await account(Lane.CHANNEL, row.source, row.account)
@@ -195,13 +208,36 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
         except Exception as error:
             outcomes.append(_failed(row.id, error))
         else:
-            if not isinstance(order, ChannelOrder):
+            if isinstance(order, Hint):
+                hints[row.source, row.account][row.id] = order
+            elif order is None:
                 outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
             else:
                 orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))
     for facts in orders.values():
         facts.sort(key=_age)
-    return outcomes, orders
+    return outcomes, orders, hints
+
+
+async def _hint(
+    client: Client, limit: asyncio.Semaphore, source: str, shop: str, rows: Mapping[int, Hint]
+) -> list[Outcome]:
+    """Has the orders read that messages only name."""
+    numbers = sorted({number for hint in rows.values() for number in hint.order_nos})
+    async with limit:
+        try:
+            await client.start_workflow(
+                "ChannelReadWorkflow",
+                args=[source, shop, []],
+                id=f"read:{source}:{shop}",
+                task_queue=settings().task_queue,
+                start_signal="read",
+                start_signal_args=[numbers],
+            )
+        except (RPCError, RuntimeError) as error:
+            log.info("dispatcher.waits", shop=f"{source}:{shop}", error=str(error))
+            return [Outcome(row=row, state=InboxState.PENDING) for row in rows]
+    return [Outcome(row=row, state=InboxState.DONE, reason="to be read") for row in rows]
 
 
 def _age(fact: Fact) -> datetime:
@@ -225,7 +261,7 @@ async def _channel(client: Client, limit: asyncio.Semaphore, case: Case) -> list
     outcomes: list[Outcome] = []
     async with limit:
         for number, fact in enumerate(case.facts):
-            opens = case.known is None and number == 0 and fact.order.cancelled_at is None
+            opens = case.known is None and number == 0 and _to_begin(fact.order)
             try:
                 reason = await _deliver(client, case, fact)
             except EngineDown as error:
@@ -246,16 +282,22 @@ async def _deliver(client: Client, case: Case, fact: Fact) -> str:
     """Starts the order, or tells it what changed; answers what is to be noted. Raises ``EngineDown``."""
     before = case.latest or case.known or fact.order
     newest = max(before, fact.order, key=lambda order: order.modified_at)
+    if newest.recipient.unreadable:
+        newest = newest.model_copy(update={"recipient": before.recipient})
     reason = ""
-    if not case.begun and before.cancelled_at is not None:
-        if newest.cancelled_at is not None:
+    if not case.begun and not _to_begin(before):
+        if not _to_begin(newest):
             case.latest = newest
-            return "cancelled before it reached us"
+            return "over before it reached us"
         before = newest
     if not case.begun:
         await start_order(client, before)
         case.begun = True
-    for name, request in changes(before, fact):
+    told = changes(before, fact)
+    if newest.shipped and not before.shipped and not await _all_left(before.order_id):
+        sent = HoldRequest(request_id=f"shipped:{fact.key}", actor=f"channel:{newest.channel}", kind=HoldKind.CHANNEL)
+        told.append(("hold", sent.model_copy(update={"reason": "hold.channel.shipped"})))
+    for name, request in told:
         reason = await _signal(client, before.order_id, name, request) or reason
     added = {line.line_no for line in newest.lines} - {line.line_no for line in before.lines}
     if added:
@@ -270,38 +312,71 @@ async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
         await projection.raise_alerts(connection, [alert])
 
 
+async def _all_left(order_id: str) -> bool:
+    """All that we were to send is on its way: what the channel says was shipped was shipped by us."""
+    query = select(_fulfillments.c.shipped_at).where(
+        _fulfillments.c.order_id == order_id, _fulfillments.c.status != FulfillmentStatus.CANCELLED
+    )
+    async with transaction() as connection:
+        left = list(await connection.scalars(query))
+    return bool(left) and None not in left
+
+
 def changes(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
-    """The requests that a channel's newer word of an order amounts to; an older word amounts to nothing."""
+    """The requests that a channel's newer word of an order amounts to; an older word amounts to nothing.
+
+    What is not wanted any more comes before the refund of it, which lets the rest go on.
+    """
     now = fact.order
     if now.modified_at < before.modified_at:
         return []
-    told: dict[str, Any] = {"request_id": fact.key, "actor": f"channel:{now.channel}"}
+
+    def told(kind: str) -> dict[str, Any]:
+        return {"request_id": f"{kind}:{fact.key}"[:200], "actor": f"channel:{now.channel}"}
+
     found: list[tuple[str, Request]] = []
     if now.cancelled_at and not before.cancelled_at:
-        reason = str(now.custom.get("cancel_reason", ""))
-        return [("cancel", Cancel(**told | {"request_id": f"cancel:{fact.key}", "reason": reason}))]
+        found.append(("cancel", Cancel(**told("cancel"), reason=str(now.custom.get("cancel_reason", "")))))
+        return found + _refunds(before, fact)
     if now.paid_at and not before.paid_at:
-        found.append(("payment", Payment(**told | {"request_id": f"paid:{fact.key}"}, paid_at=now.paid_at)))
-    quantities = {line.line_no: line.quantity for line in before.lines}
+        found.append(("payment", Payment(**told("paid"), paid_at=now.paid_at)))
     wanted = {line.line_no: line.quantity for line in now.lines}
     lines = tuple(
-        QuantityChange(line_no=number, quantity=wanted.get(number, 0))
-        for number, quantity in quantities.items()
-        if wanted.get(number, 0) != quantity
+        QuantityChange(line_no=line.line_no, quantity=wanted.get(line.line_no, 0))
+        for line in before.lines
+        if wanted.get(line.line_no, 0) != line.quantity
     )
-    moved = now.recipient if now.recipient != before.recipient else None
+    moved = None if now.recipient == before.recipient or now.recipient.unreadable else now.recipient
     if lines or moved:
-        changed = Modify(**told | {"request_id": f"modify:{fact.key}"}, recipient=moved, lines=lines)
-        found.append(("modify", changed))
+        found.append(("modify", Modify(**told("modify"), recipient=moved, lines=lines)))
+    said = (now.buyer_message, now.seller_memo, now.priority)
+    if said != (before.buyer_message, before.seller_memo, before.priority):
+        remark = Remark(**told("remark"), buyer_message=said[0], seller_memo=said[1], priority=said[2])
+        found.append(("remark", remark))
+    found += _refunds(before, fact)
     held, hold = before.custom.get("channel_hold"), now.custom.get("channel_hold")
     if hold and not held:
-        wait = HoldRequest(
-            **told | {"request_id": f"hold:{fact.key}"}, kind=HoldKind.CHANNEL, reason="hold.channel.told"
-        )
-        found.append(("hold", wait))
+        found.append(("hold", HoldRequest(**told("hold"), kind=HoldKind.CHANNEL, reason="hold.channel.told")))
     if held and not hold:
-        found.append(("release", Release(**told | {"request_id": f"release:{fact.key}"}, kind=HoldKind.CHANNEL)))
+        found.append(("release", Release(**told("release"), kind=HoldKind.CHANNEL)))
     return found
+
+
+def _refunds(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
+    """Those that are new, or stand otherwise than before."""
+    known = set(before.refunds)
+    return [
+        (
+            "refund",
+            Refunding(
+                request_id=f"refund:{each.refund_no}:{each.state}:{fact.key}"[:200],
+                actor=f"channel:{fact.order.channel}",
+                refund=each,
+            ),
+        )
+        for each in fact.order.refunds
+        if each not in known
+    ]
 
 
 async def start_order(client: Client, order: ChannelOrder) -> None:
@@ -344,6 +419,8 @@ async def _signal(client: Client, order_id: str, name: str, request: Request) ->
             raise EngineDown(str(error)) from error
         if name == "payment":
             await _alert(order_id, "paid_after_end")
+        if isinstance(request, Refunding) and request.refund.state is RefundState.ASKED:
+            await _alert(order_id, "refund_after_end", refund_no=request.refund.refund_no)
         return f"{name}: the order has ended"
     return ""
 

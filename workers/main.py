@@ -28,6 +28,7 @@ from workers.client import connect
 from workers.schedules import schedule_house, schedule_shops
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.channel_read import ChannelReadWorkflow
 from workflows.order import OrderWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
@@ -41,6 +42,7 @@ BUILD = f"hengdan-{version('hengdan')}"
 WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
     ChannelPollWorkflow,
+    ChannelReadWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
     StockSyncWorkflow,
@@ -53,6 +55,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.allocate,
     order.record,
     order.revise,
+    order.reconsider,
     order.ship,
     order.restock,
     order.settle,
@@ -64,7 +67,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.cancel_waybill,
     fulfillment.confirm_shipment,
     polling.pull_orders,
-    polling.read_order,
+    polling.read_orders,
     replanning.orders_to_leave,
     replenishment.suggest_purchases,
     transfers.keep,

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities import order as steps
     from models.fulfillment import WORRIES, Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
     from models.i18n import t
-    from models.order import URGENT, ChannelOrder, Hold, HoldKind, OrderStatus
+    from models.order import URGENT, ChannelOrder, Hold, HoldKind, OrderStatus, RefundState
     from models.requests import (
         YES,
         Answer,
@@ -29,8 +29,10 @@ with workflow.unsafe.imports_passed_through():
         Modify,
         Note,
         Payment,
+        Refunding,
         Reject,
         Release,
+        Remark,
         Replan,
         Request,
         StockArrived,
@@ -256,6 +258,9 @@ class OrderWorkflow(OrderRequests):
         elif status in {OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK}:
             state.overdue.append(status)
             state.alert(f"overdue.{status}")
+        elif state.kept_back and state.held_until <= now:
+            state.overdue.append(OrderStatus.ON_HOLD)
+            state.alert("overdue.on_hold")
         else:
             moving = {each.waybill_no: each for each in state.active if each.left and not each.over and each.waybill_no}
             for seen in await self._step(steps.sightings, list(moving)) if moving else []:
@@ -304,6 +309,8 @@ class OrderWorkflow(OrderRequests):
                 state.remember(request.request_id, answer)
                 detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
+                if not answer.accepted and request.actor.startswith("channel:"):
+                    await self._contradicted(request)
                 refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
                 state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
         await workflow.wait_condition(lambda: not self._unwritten)
@@ -337,13 +344,36 @@ class OrderWorkflow(OrderRequests):
                         self._open(each)
         return YES
 
+    async def _contradicted(self, request: Request) -> None:
+        """The channel cancelled or changed what has left already: a person is called, and the rest of it stays here."""
+        state = self.state
+        if isinstance(request, Cancel):
+            state.alert("channel_cancel")
+            staying = [each for each in state.active if not each.left]
+            if staying or state.shortages:
+                self._hold(HoldKind.CHANNEL, "hold.channel.cancelled", request.actor)
+                await self._keep_back(staying)
+        elif isinstance(request, Modify):
+            state.alert("channel_modify")
+
     async def _modify(self, request: Modify) -> Answer:
         state = self.state
         try:
             _changed(state.order, request)
         except ValueError as error:
             return no("refused.lines", why=str(error))
-        if not await self._take_back():
+        changed = [line.line_no for line in request.lines]
+        if any(each.left for each in state.active):
+            if request.recipient is not None or any(each.left and each.carries(*changed) for each in state.active):
+                return no("refused.modify.left")
+            meant = [each for each in state.active if each.carries(*changed)]
+            taken = await asyncio.gather(*(self._withdraw(each) for each in meant))
+            if any(taken):
+                await self._settle()
+            if not all(taken):
+                state.to_plan = state.to_plan or any(taken)
+                return no("refused.warehouse")
+        elif not await self._take_back():
             return no("refused.warehouse")
         state.order = _changed(state.order, request)
         revised = await self._step(steps.revise, state, workflow.now())
@@ -420,6 +450,55 @@ class OrderWorkflow(OrderRequests):
         if self.state.order.paid_at is None:
             self.state.order = self.state.order.model_copy(update={"paid_at": fact.paid_at})
             self.state.tell("paid", workflow.now(), "paid", fact.actor)
+
+    @workflow.signal(description="Buyer or seller changed what they say of it")
+    async def remark(self, fact: Remark) -> None:
+        """What the rules now hold does not leave any more, where its warehouse still has it."""
+        state = self.state
+        async with self._one_act:
+            if state.status.final:
+                return
+            said = fact.model_dump(include={"buyer_message", "seller_memo", "priority"})
+            state.order = state.order.model_copy(update=said)
+            state.tell(fact.request_id, workflow.now(), "remarked", fact.actor)
+            staying = [each for each in state.active if not each.left]
+            if staying or not state.active:
+                for hold in (await self._step(steps.reconsider, state, workflow.now())).holds:
+                    state.hold(hold)
+                if state.holds:
+                    await self._keep_back(staying)
+
+    @workflow.signal(description="The buyer wants money back, or was given it")
+    async def refund(self, fact: Refunding) -> None:
+        """What may have to be refunded does not leave until that is settled, where its warehouse still has it."""
+        state, refund = self.state, fact.refund
+        async with self._one_act:
+            known = {each.refund_no: each for each in state.order.refunds}
+            if state.status.final or known.get(refund.refund_no) == refund:
+                return
+            known[refund.refund_no] = refund
+            state.order = state.order.model_copy(update={"refunds": tuple(known.values())})
+            detail = refund.model_dump(mode="json", include={"refund_no", "amount", "line_no", "quantity", "reason"})
+            state.tell(fact.request_id, workflow.now(), f"refund.{refund.state}", fact.actor, **detail)
+            meant = [each for each in state.active if each.carries(refund.line_no)]
+            if refund.state is not RefundState.CLOSED and any(each.left for each in meant):
+                state.alert("refund_after_shipping", refund.refund_no, amount=str(refund.amount))
+            staying = [each for each in meant if not each.left]
+            if refund.state is RefundState.ASKED and (staying or not meant):
+                self._hold(HoldKind.REFUND, "hold.refund.asked", fact.actor)
+                await self._keep_back(staying)
+            if all(each.state is not RefundState.ASKED for each in state.order.refunds):
+                state.holds = [each for each in state.holds if each.kind is not HoldKind.REFUND]
+
+    async def _keep_back(self, parcels: list[Fulfillment]) -> None:
+        """Takes back what is not to leave for now; a person is called where a warehouse will not let go of it."""
+        taken = await asyncio.gather(*(self._withdraw(each) for each in parcels))
+        for parcel, given in zip(parcels, taken, strict=True):
+            if not given:
+                self.state.alert("held_too_late", parcel.short_id, **self._where(parcel))
+        if any(taken):
+            self.state.to_plan = True
+            await self._settle()
 
     @workflow.signal(description="Stock that the order waits for has arrived")
     def stock_arrived(self, fact: StockArrived) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from models.order import OrderStatus
 from models.settings import settings
 from models.stock import Audience, LocationKind, SkuRow
 from starter import catalogue
+from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
 from starter.demo.stories import (
     DROP_SHIPPED,
@@ -43,7 +45,6 @@ from starter.demo.stories import (
     STORE_SKUS,
     STORIES,
     WATCHED,
-    WEB,
     clean,
 )
 from starter.demo.world import World, people
@@ -53,7 +54,7 @@ from workers.client import connect
 from workers.embedded.process import free_port
 from workers.schedules import schedule_shops
 
-ORDERS = 220
+ORDERS = 320
 OPENING = 500
 """What lies where of each SKU before the day begins."""
 OWN_SITE = Audience(shops=("own:web",))
@@ -160,7 +161,7 @@ async def _play(console: Console, stack: Stack, sandbox: str, orders: int) -> di
         await world.look()
         checks = await all_checks(world, await connect(), [stack.state_dir])
         await dispose()
-    return _conclude(console, stack, telling, checks, elapsed)
+    return _conclude(console, stack, world, telling, checks, elapsed)
 
 
 async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> World:
@@ -250,7 +251,22 @@ async def _show(console: Console, world: World, telling: Telling, playing: async
     await playing
 
 
-def _conclude(console: Console, stack: Stack, telling: Telling, checks: list[Check], elapsed: float) -> dict[str, Any]:
+def _by_channel(console: Console, world: World) -> list[dict[str, Any]]:
+    """How many orders each channel brought, and how many of them reached the door."""
+    table = Table(title=t("demo.by_channel"))
+    for head in ("demo.channel", "demo.orders", "status.completed"):
+        table.add_column(t(head))
+    brought = Counter(sale.channel for sale in world.sales)
+    done = Counter(sale.channel for sale in world.sales if world.rows[sale.order_id]["status"] == "completed")
+    for channel, orders in sorted(brought.items()):
+        table.add_row(channel, str(orders), str(done[channel]))
+    console.print(table)
+    return [{"channel": channel, "orders": orders, "completed": done[channel]} for channel, orders in brought.items()]
+
+
+def _conclude(
+    console: Console, stack: Stack, world: World, telling: Telling, checks: list[Check], elapsed: float
+) -> dict[str, Any]:
     table = Table(title=t("demo.stories"))
     for head in ("demo.story", "demo.expected", "demo.orders", "demo.as_told", "demo.fault"):
         table.add_column(t(head))
@@ -264,6 +280,7 @@ def _conclude(console: Console, stack: Stack, telling: Telling, checks: list[Che
         mark = "[green]✓[/]" if good == len(ends) else "[red]✗[/]"
         table.add_row(t(f"demo.story.{name}"), t(f"status.{expected}"), str(len(ends)), f"{good} {mark}", fault)
     console.print(table)
+    channels = _by_channel(console, world)
     proof = Table(title=t("demo.checks"))
     proof.add_column(t("demo.check"))
     proof.add_column("")
@@ -281,6 +298,7 @@ def _conclude(console: Console, stack: Stack, telling: Telling, checks: list[Che
         "seconds": round(elapsed, 1),
         "orders_per_second": round(orders / elapsed, 2),
         "stories": stories,
+        "channels": channels,
         "checks": [check.model_dump() for check in checks],
         "api": stack.api_url,
         "temporal_ui": stack.ui_url,

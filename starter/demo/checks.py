@@ -1,7 +1,7 @@
 """What must hold when all stories are told."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +25,7 @@ async def all_checks(world: World, temporal: Client, folders: Iterable[Path]) ->
     return [
         await _one_workflow_an_order(world, temporal),
         await _one_booking_a_parcel(world),
+        await _channels_told(world),
         Check(name="ledger", passed=not drifts, detail=str(drifts[:3]) if drifts else ""),
         Check(name="finished", passed=not finished, detail=str(finished[:3]) if finished else ""),
         await _inbox_empty(world),
@@ -53,6 +54,25 @@ async def _one_booking_a_parcel(world: World) -> Check:
         ours.update(each["waybill_no"] for each in parcels if each["waybill_no"] and each["status"] != "cancelled")
     odd = sorted((booked - ours) + (ours - booked)) + [each for each, count in ours.items() if count > 1]
     return Check(name="bookings", passed=not odd, detail=", ".join(odd[:3]) or str(len(ours)))
+
+
+async def _channels_told(world: World) -> Check:
+    """Every channel but the shop counter, where the buyer has left, knows of each of its orders what left, and of
+    nothing else."""
+    told: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for channel, shop in {(sale.channel, sale.shop) for sale in world.sales if sale.channel != "pos"}:
+        for shipment in await world.shipments(channel, shop):
+            told[channel, shop, shipment["order_no"]].add(shipment["waybill_no"])
+    odd, count = [], 0
+    for sale in world.sales:
+        if sale.channel == "pos" or world.rows[sale.order_id]["status"] != OrderStatus.COMPLETED:
+            continue
+        parcels = (await world.order(sale))["fulfillments"]
+        known = told[sale.channel, sale.shop, sale.order_no]
+        if not known or not known <= {each["waybill_no"] for each in parcels if each["status"] != "cancelled"}:
+            odd.append(sale.order_id)
+        count += len(known)
+    return Check(name="told", passed=not odd, detail=", ".join(odd[:3]) or str(count))
 
 
 async def _inbox_empty(world: World) -> Check:

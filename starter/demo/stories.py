@@ -7,7 +7,9 @@ from itertools import cycle
 
 from models.base import CHINA
 from models.order import OrderStatus
-from starter.demo.world import Untold, World
+from starter.demo.channels import MAIN_SHOPS, SOURCES, WEB
+from starter.demo.channels import STORIES as CHANNEL_STORIES
+from starter.demo.world import Untold, World, demand
 from starter.sandbox.accounts import Shop
 
 SHORT_SKUS = ("A012", "C012", "D012", "E010", "F008")
@@ -31,26 +33,17 @@ PRESALE = "P001"
 AMISS_SKUS = ("A007", "B009", "C008", "D011", "E008")
 """What the warehouse at Shanghai will not find."""
 
-WEB, GRACE, LATE = "web", "grace", "late"
+GRACE, LATE = "grace", "late"
 SHOPS = [
-    Shop(channel="taobao", name="flagship", settings={"poll_seconds": 3}),
-    Shop(channel="shopify", name="global"),
+    *MAIN_SHOPS,
     Shop(channel="shopify", name="unpaid", settings={"policy": {"payment": 5, "reserve": "placed"}}),
-    Shop(channel="own", name=WEB, settings={"stock": {}}),
     Shop(channel="own", name=GRACE, settings={"policy": {"grace": 10}}),
     Shop(channel="own", name=LATE, settings={"policy": {"movement": 4}}),
-    Shop(channel="pos", name="counter"),
 ]
-SOURCES = (("taobao", "flagship"), ("shopify", "global"), ("own", WEB), ("pos", "counter"))
 _COMMON = cycle(("A001", "A004", "B001", "B006", "C002", "C005", "D001", "D004", "E001", "E004", "F001", "F004"))
 _short, _fenced, _amiss, _far = (cycle(skus) for skus in (SHORT_SKUS, FENCED_SKUS, AMISS_SKUS, STORE_SKUS))
 
 Story = Callable[[World], Awaitable[OrderStatus]]
-
-
-def demand(held: bool, otherwise: object) -> None:
-    if not held:
-        raise Untold(str(otherwise))
 
 
 async def clean(world: World, source: int) -> OrderStatus:
@@ -305,5 +298,6 @@ STORIES: dict[str, tuple[Story, OrderStatus]] = {
     "pushes_in_disorder": (pushes_in_disorder, OrderStatus.COMPLETED),
     "late": (late, OrderStatus.COMPLETED),
     "refused_by_buyer": (refused_by_buyer, OrderStatus.COMPLETED),
+    **CHANNEL_STORIES,
 }
 """Every story with the status it demands; ``clean`` fills up the rest."""

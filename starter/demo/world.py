@@ -46,6 +46,11 @@ class Untold(AssertionError):
     """Something did not happen in time."""
 
 
+def demand(held: bool, otherwise: object) -> None:
+    if not held:
+        raise Untold(str(otherwise))
+
+
 @dataclass
 class Sale:
     """One order as the demo follows it."""
@@ -95,20 +100,20 @@ class World:
         """Who lives there."""
         return next(each for each in self.people if each["province"] == province)
 
-    async def deliver(self, sale: Sale, *, copies: int = 1) -> list[int]:
-        """The channel's webhook, so many copies at once. Taobao has none: it waits to be asked."""
-        if sale.channel == "taobao":
-            return []
+    async def deliver(self, sale: Sale, *, copies: int = 1, garbage: bool = False) -> None:
+        """The channel's webhook, so many copies at once. One without waits to be asked."""
         target = {
             "url": f"{self.api}/channels/{sale.channel}/{sale.shop}/webhook",
             "copies": copies,
             "api_key": self.till_key if sale.channel == "pos" else "",
+            "garbage": garbage,
         }
-        path = f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}/deliver"
-        statuses: list[int] = (await self._twin("POST", path, target))["statuses"]
-        if any(status >= 300 for status in statuses):
-            raise Untold(f"webhook answered {statuses}")
-        return statuses
+        answer = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
+        if answer.status_code == 404:
+            return
+        answer.raise_for_status()
+        statuses = answer.json()["statuses"]
+        demand(all(status < 300 for status in statuses), f"webhook answered {statuses}")
 
     async def place(self, channel: str, shop: str, *skus: str, **sale: Any) -> Sale:
         """A buyer buys, and the channel tells us."""
@@ -118,8 +123,24 @@ class World:
 
     async def change(self, sale: Sale, **change: Any) -> None:
         """The buyer changes something, and the channel tells us."""
-        await self._twin("PATCH", f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}", change)
+        await self._twin("PATCH", _control(sale), change)
         await self.deliver(sale)
+
+    async def refund(self, sale: Sale, state: str) -> None:
+        """The buyer wants all of the money back, or was given it, or not; and the channel tells us."""
+        refund = {
+            "refund_no": f"8{sale.order_no[-12:]}",
+            "state": state,
+            "amount": "59.00",
+            "reason": "changed my mind",
+        }
+        await self._twin("PUT", f"{_control(sale)}/refunds", refund)
+        await self.deliver(sale)
+
+    async def shipments(self, channel: str, shop: str) -> list[dict[str, Any]]:
+        """What a shop was told that left."""
+        told: list[dict[str, Any]] = await self._twin("GET", f"/{channel}/_control/shops/{shop}/shipments")
+        return told
 
     # Carriers and warehouses
 
@@ -140,9 +161,18 @@ class World:
             told = {"system": system, "operation": operation, "match": _reference(sale), "fault": fault, **more}
             await self._twin("POST", "/_faults", told)
 
-    async def keep_in_warehouse(self, sale: Sale) -> None:
-        """The warehouse does not ship it until it is told to."""
-        await self._twin("POST", "/warehouse/_control/hold", {"match": sale.order_id})
+    async def keep_in_warehouse(self, sale: Sale, fulfillment: str) -> None:
+        """The warehouse does not ship this fulfillment order until it is told to."""
+        await self._twin("POST", "/warehouse/_control/hold", {"match": f"{sale.order_id}:{fulfillment}"})
+
+    async def submitted(self, sale: Sale) -> None:
+        """Waits until a warehouse has the order."""
+        await self.until(sale, OrderStatus.ALLOCATED)
+        for _ in range(150):
+            if any(each["request_status"] != "unsubmitted" for each in (await self.order(sale))["fulfillments"]):
+                return
+            await asyncio.sleep(0.2)
+        raise Untold(f"no warehouse was told of {sale.order_id}")
 
     async def reject(self, sale: Sale, warehouse: str, sku: str) -> None:
         """This warehouse will not find a SKU of the order."""
@@ -163,6 +193,16 @@ class World:
         return await self._twin("GET", path)
 
     # Staff
+
+    async def failed(self, sale: Sale) -> dict[str, Any]:
+        """The message about an order that was not understood, as it came; waits for it."""
+        for _ in range(100):
+            for row in await self.get("/intake/failed", limit=500):
+                message: dict[str, Any] = await self.get(f"/intake/{row['id']}/raw")
+                if sale.order_no in message["body"]:
+                    return message
+            await asyncio.sleep(0.2)
+        raise Untold(f"nothing about {sale.order_id} failed")
 
     async def ask(self, sale: Sale, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
         """Status and body of what staff ask of an order."""
@@ -239,6 +279,11 @@ class World:
         answer = await self.client.request(method, f"{self.sandbox}{path}", json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+
+def _control(sale: Sale) -> str:
+    """Where its channel's twin is told what becomes of it."""
+    return f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}"
 
 
 def _reference(sale: Sale) -> str:

@@ -242,7 +242,7 @@ async def test_what_was_cancelled_before_we_heard_of_it_never_begins(temporal: C
     await keep(created)
     await take(temporal)
     assert not await known(temporal, order_id)
-    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "cancelled before it reached us")}
+    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "over before it reached us")}
 
 
 async def test_a_message_for_an_order_that_has_ended_is_noted(temporal: Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 from models.fulfillment import WORRIES, FulfillmentStatus, RequestStatus, TrackingStatus
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, Lane
-from models.order import HoldKind, OrderStatus
+from models.order import HoldKind, OrderStatus, RefundState
 from models.purchase import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
@@ -31,6 +31,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "tracking": TrackingStatus,
     "timeline.tracking": TrackingStatus,
     "hold": HoldKind,
+    "timeline.refund": RefundState,
     "action": Action,
     "timeline": Action,
     "timeline.refused": Action,

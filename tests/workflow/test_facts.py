@@ -1,0 +1,131 @@
+"""What a channel says later, before and after the goods have left."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+from models.fulfillment import RequestStatus
+from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
+from models.requests import Cancel, Modify, QuantityChange, Refunding, Release, Remark, WarehouseEventKind
+from models.state import OrderState
+from tests.unit.orders import RECIPIENT, an_order, line
+from tests.workflow.life import Life, Lives, request_id
+
+CHANNEL = "channel:own"
+
+
+async def refund(life: Life, state: RefundState, line_no: str | None = None, **more: Any) -> None:
+    told = Refund(refund_no="R1", state=state, line_no=line_no, amount=Decimal(50), **more)
+    await life.handle.signal("refund", Refunding(request_id=request_id(), actor=CHANNEL, refund=told))
+
+
+async def taken_back(life: Life) -> OrderState:
+    """Waits until nothing of it is with a warehouse."""
+    state = await life.state()
+    while state.active:
+        await asyncio.sleep(0.02)
+        state = await life.state()
+    return state
+
+
+async def heard(what: str, told: Callable[[], Awaitable[list[str]]]) -> None:
+    for _ in range(300):
+        if what in await told():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{what} was not told")
+
+
+async def test_a_refund_asked_for_keeps_the_goods_until_it_is_withdrawn(lives: Lives) -> None:
+    life = await lives.start(an_order("60"))
+    await life.dispatched()
+    await refund(life, RefundState.ASKED)
+    assert [each.kind for each in (await taken_back(life)).holds] == [HoldKind.REFUND]
+    await refund(life, RefundState.CLOSED)
+    assert await life.deliver() is OrderStatus.COMPLETED
+    told = await life.timeline()
+    assert [each for each in told if each.startswith("refund")] == ["refund.asked", "refund.closed"]
+    await lives.balanced()
+
+
+async def test_an_order_that_comes_with_a_refund_asked_for_does_not_leave(lives: Lives) -> None:
+    asked = Refund(refund_no="R1", state=RefundState.ASKED)
+    life = await lives.start(an_order("61", refunds=(asked,)))
+    assert [each.kind for each in (await life.until(OrderStatus.ON_HOLD)).holds] == [HoldKind.REFUND]
+    await life.handle.signal("cancel", Cancel(request_id="gone", actor=CHANNEL))
+    assert await life.end() is OrderStatus.CANCELLED
+
+
+async def test_a_refund_after_shipping_calls_for_a_person_and_the_parcel_goes_on(lives: Lives) -> None:
+    life = await lives.start(an_order("62"))
+    parcels = await life.dispatched()
+    await life.ship(*parcels)
+    await life.until(OrderStatus.SHIPPED)
+    await refund(life, RefundState.ASKED)
+    await refund(life, RefundState.GRANTED)
+    await life.track(parcels[0])
+    assert await life.end() is OrderStatus.COMPLETED
+    assert await life.timeline() == [
+        "received", "allocated", "booked", "released", "shipped", "told_channel", "refund.asked", "refund.granted",
+        "tracking.delivered", "completed",
+    ]  # fmt: skip
+
+
+async def test_what_is_refunded_of_an_order_half_sent_stays_here_and_the_rest_is_delivered(lives: Lives) -> None:
+    await lives.receive("SH", "A001", 20)
+    life = await lives.start(an_order("63", line(1), line(2, "B001", 3)), Policy(ship_in_part=True))
+    first = await life.next_dispatched([])
+    await life.ship(first)
+    await life.until(OrderStatus.PARTIALLY_SHIPPED)
+    await refund(life, RefundState.ASKED, "2")
+    dropped = Modify(request_id=request_id(), actor=CHANNEL, lines=(QuantityChange(line_no="2", quantity=0),))
+    assert (await life.ask("modify", dropped)).accepted
+    await refund(life, RefundState.GRANTED, "2")
+    await life.track(first)
+    assert await life.end() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_what_has_left_is_not_modified_and_a_person_hears_of_it(lives: Lives) -> None:
+    await lives.receive("SH", "A001", 20)
+    life = await lives.start(an_order("64", line(1), line(2, "B001", 3)), Policy(ship_in_part=True))
+    first = await life.next_dispatched([])
+    await life.ship(first)
+    await life.until(OrderStatus.PARTIALLY_SHIPPED)
+    moved = Modify(request_id=request_id(), actor=CHANNEL, recipient=RECIPIENT.model_copy(update={"street": "新路2号"}))
+    assert (await life.ask("modify", moved)).reason == "refused.modify.left"
+    assert "channel_modify" in await life.alerts()
+    await life.handle.signal("cancel", Cancel(request_id="gone", actor=CHANNEL))
+    await heard("channel_cancel", life.alerts)
+    assert [each.kind for each in (await life.state()).holds] == [HoldKind.CHANNEL]
+    await life.ask("modify", Modify(request_id="staff", lines=(QuantityChange(line_no="2", quantity=0),)))
+    assert (await life.ask("release", Release(request_id="staff too"))).accepted
+    await life.track(first)
+    assert await life.end() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_remark_that_asks_to_wait_is_heeded_until_somebody_approves(lives: Lives) -> None:
+    life = await lives.start(an_order("65"))
+    await life.dispatched()
+    wait = Remark(request_id=request_id(), actor=CHANNEL, seller_memo="客户要求先别发", priority=3)
+    await life.handle.signal("remark", wait)
+    assert (await taken_back(life)).status is OrderStatus.IN_REVIEW
+    assert (await life.ask("release", Release(request_id="go"))).accepted
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_a_remark_without_consequence_is_written_down_and_nothing_else(lives: Lives) -> None:
+    life = await lives.start(an_order("66"))
+    parcels = await life.dispatched()
+    await life.handle.signal("remark", Remark(request_id="m", actor=CHANNEL, buyer_message="谢谢", priority=1))
+    await heard("remarked", life.timeline)
+    state = await life.state()
+    assert [each.id for each in state.active] == [each.id for each in parcels]
+    assert (state.order.buyer_message, state.order.priority) == ("谢谢", 1)
+    assert state.active[0].request_status is RequestStatus.SUBMITTED
+    await life.event(parcels[0], WarehouseEventKind.SHIPPED, weight_kg="1.2")
+    await life.track(parcels[0])
+    assert await life.end() is OrderStatus.COMPLETED
