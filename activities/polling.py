@@ -15,9 +15,12 @@ from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
 
 OVERLAP = timedelta(minutes=5)
-"""Each pull goes back so far behind the last one: the channel's clock and its lists may lag."""
+"""Each pull goes back so far behind the last one, unless the shop's ``overlap_seconds`` say otherwise: the channel's
+clock and its lists may lag."""
 FIRST = timedelta(days=1)
 """How far a shop's first pull goes back."""
+SLICE = timedelta(hours=1)
+"""A longer window is read in parts of this, each of which stays done whatever befalls the next."""
 _BATCH = 100
 
 
@@ -32,26 +35,30 @@ class PollReport(Value):
 
 @activity.defn
 async def pull_orders(source: str, shop: str) -> PollReport:
-    """Everything changed since the shop's cursor, into the inbox; then the cursor moves.
+    """Everything changed since the shop's cursor, into the inbox; the cursor follows, slice by slice.
 
     A repeat changes nothing. Raises ``refused`` and ``unavailable`` as the channel does.
     """
     until = datetime.now(UTC)
     seen = new = 0
-    batch: list[Pulled] = []
     async with shops.at(source, shop) as ours:
-        cursor = await _cursor(source, shop)
-        since = until - FIRST if cursor is None else cursor - OVERLAP
-        async for pulled in ours.pull(since, until):
-            seen += 1
-            batch.append(pulled)
-            if len(batch) == _BATCH:
-                new += await _keep(source, shop, batch)
-                batch.clear()
-                activity.heartbeat(seen)
-    new += await _keep(source, shop, batch)
-    async with transaction() as connection:
-        await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))
+        cursor, overlap = await _cursor(source, shop)
+        since = start = until - FIRST if cursor is None else cursor - overlap
+        while start < until:
+            end = min(start + SLICE, until)
+            batch: list[Pulled] = []
+            async for pulled in ours.pull(start, end):
+                seen += 1
+                batch.append(pulled)
+                if len(batch) == _BATCH:
+                    new += await _keep(source, shop, batch)
+                    batch.clear()
+                    activity.heartbeat(seen)
+            new += await _keep(source, shop, batch)
+            async with transaction() as connection:
+                await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, end)))
+            activity.heartbeat(seen)
+            start = end
     return PollReport(since=since, until=until, seen=seen, new=new)
 
 
@@ -76,14 +83,15 @@ async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]
     return missing
 
 
-async def _cursor(source: str, shop: str) -> datetime | None:
-    """The cursor as it stands: an account out of the cache may hold an older one."""
-    query = select(AccountRow.cursor).where(  # type: ignore[call-overload]
+async def _cursor(source: str, shop: str) -> tuple[datetime | None, timedelta]:
+    """The cursor and its overlap as they stand: an account out of the cache may hold older ones."""
+    query = select(AccountRow.cursor, AccountRow.settings).where(  # type: ignore[call-overload]
         AccountRow.lane == Lane.CHANNEL, AccountRow.source == source, AccountRow.account == shop
     )
     async with transaction() as connection:
-        found: datetime | None = (await connection.execute(query)).scalar_one()
-    return found
+        found = (await connection.execute(query)).one()
+    told = found.settings.get("overlap_seconds")
+    return found.cursor, OVERLAP if told is None else timedelta(seconds=float(told))
 
 
 def _of(source: str, shop: str) -> Update:

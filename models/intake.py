@@ -113,7 +113,8 @@ class AccountRow(SQLModel, table=True):
     base_url: str = ""
     secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
     settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    """For a shop: its ``Policy`` and ``poll_seconds``."""
+    """For a shop: its ``policy``; ``poll_seconds``, where it is not to be polled as others are, ``false``: never;
+    ``overlap_seconds``."""
     cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 
