@@ -1,5 +1,6 @@
 """Pulling a shop's orders into the inbox: what a channel without webhooks sells, and what a lost webhook left out."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from activities.channels import Pulled, reader
 from activities.database import transaction
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
+from models.origin import IntakePath
 
 OVERLAP = timedelta(minutes=5)
 """Each pull goes back so far behind the last one, unless the shop's ``overlap_seconds`` say otherwise: the channel's
@@ -51,10 +53,10 @@ async def pull_orders(source: str, shop: str) -> PollReport:
                 seen += 1
                 batch.append(pulled)
                 if len(batch) == _BATCH:
-                    new += await _keep(source, shop, batch)
+                    new += await keep(source, shop, batch)
                     batch.clear()
                     activity.heartbeat(seen)
-            new += await _keep(source, shop, batch)
+            new += await keep(source, shop, batch)
             async with transaction() as connection:
                 await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, end)))
             activity.heartbeat(seen)
@@ -79,7 +81,7 @@ async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]
             else:
                 found.append(pulled)
             activity.heartbeat(order_no)
-    await _keep(source, shop, found)
+    await keep(source, shop, found)
     return missing
 
 
@@ -102,7 +104,7 @@ def _of(source: str, shop: str) -> Update:
     )
 
 
-async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
+async def keep(source: str, shop: str, batch: Sequence[Pulled]) -> int:
     """Commits a batch; answers how many of its facts were not there yet."""
     if not batch:
         return 0
@@ -114,6 +116,7 @@ async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
             "account": shop,
             "fact_key": pulled.receipt.fact_key,
             "topic": pulled.receipt.topic,
+            "path": IntakePath.POLL,
             "priority": pulled.receipt.priority,
             "raw": Raw.model_construct(body=pulled.body),
             "received_at": now,

@@ -28,6 +28,7 @@ from models.base import CHINA
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
@@ -41,16 +42,22 @@ SYNCED = timedelta(minutes=1)
 THRESHOLD_SECONDS = 60
 REPLENISHMENT_HOUR = 2
 """In China: when what is to be bought is looked at."""
+RECONCILIATION_HOUR = 4
+"""In China: when shops are held against ours, not all at once."""
 
 
 async def schedule_house(client: Client) -> None:
     """What the house does by itself. Repeating it is harmless."""
     every = timedelta(seconds=THRESHOLD_SECONDS)
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
-    nightly = ScheduleSpec(
-        calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(REPLENISHMENT_HOUR)])], time_zone_name=CHINA.key
-    )
+    nightly = _nightly(REPLENISHMENT_HOUR)
     await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
+
+
+def _nightly(hour: int, jitter: timedelta | None = None) -> ScheduleSpec:
+    return ScheduleSpec(
+        calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(hour)])], time_zone_name=CHINA.key, jitter=jitter
+    )
 
 
 async def schedule_shops(client: Client) -> None:
@@ -65,8 +72,10 @@ async def schedule_shops(client: Client) -> None:
         shops = (await connection.execute(query)).all()
     for source, shop, chosen in shops:
         asked = await _can_be_asked(source, shop)
+        reconciled = _nightly(RECONCILIATION_HOUR, jitter=timedelta(minutes=30)) if asked else None
         for kind, run, when, overlap in (
             ("poll", ChannelPollWorkflow.run, _polled(chosen, asked), ScheduleOverlapPolicy.SKIP),
+            ("reconcile", ReconciliationWorkflow.run, reconciled, ScheduleOverlapPolicy.SKIP),
             ("stock", StockSyncWorkflow.run, SYNCED if "stock" in chosen else None, ScheduleOverlapPolicy.BUFFER_ONE),
         ):
             name = f"{kind}:{source}:{shop}"

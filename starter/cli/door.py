@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from time import sleep
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -128,3 +129,8 @@ class Door:
             return str(problem.get("detail") or problem["title"])
         except (ValueError, KeyError, AttributeError):
             return self.say("cli.not_the_api", url=self.url, status=answer.status_code)
+
+
+def moment(told: datetime | None) -> str | None:
+    """A time as the clock on the wall shows it."""
+    return told.astimezone().isoformat() if told else None
