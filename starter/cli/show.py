@@ -48,7 +48,7 @@ _NUMBERS = (
         "counted",
         "difference",
     }
-    | {"listed", "known", "missing", "pulled", "failed", "gone"}
+    | {"count", "listed", "known", "missing", "pulled", "failed", "gone"}
 )
 
 
@@ -182,6 +182,23 @@ def failed(body: Any, say: Say) -> None:
         for each in body
     ]
     table(("id", "received", "from", "field", "reason", "attempts"), rows, say)
+
+
+def reasons(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["count"],
+            f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
+            each["field"],
+            each["reason"],
+            _when(each["oldest"]),
+        )
+        for each in body
+    ]
+    table(("count", "from", "field", "reason", "oldest"), rows, say)
 
 
 def reconciliations(body: Any, say: Say) -> None:
