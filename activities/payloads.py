@@ -3,9 +3,10 @@
 The types here are lenient where the world is: absent, ``null``, a number for a text.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
@@ -67,12 +68,30 @@ def reasonable(moment: datetime) -> datetime:
     return moment
 
 
+def _seconds(value: Any) -> datetime:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,11}", str(value)):
+        raise ValueError("not seconds since 1970")
+    return reasonable(datetime.fromtimestamp(int(value), UTC))
+
+
+def _fen(value: Any) -> Decimal:
+    if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,15}", str(value or 0)):
+        raise ValueError("not a whole number of fen")
+    return Decimal(int(value or 0)) / 100
+
+
 CHINA = timezone(timedelta(hours=8))
 ChinaTime = Annotated[
     datetime,
     AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
 ]
 """A time told without a zone, as Chinese systems do: GMT+8."""
+MaybeChinaTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
+Seconds = Annotated[datetime, BeforeValidator(_seconds)]
+"""A time told as seconds since 1970."""
+MaybeSeconds = Annotated[Seconds | None, BeforeValidator(lambda value: value or None)]
+Fen = Annotated[Decimal, BeforeValidator(_fen)]
+"""An amount told in hundredths; it may be absent or negative."""
 Text = Annotated[str, BeforeValidator(_text)]
 """Free text; anything that is none reads as empty."""
 Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]

@@ -363,8 +363,14 @@ def changes(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
 
 
 def _refunds(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
-    """Those that are new, or stand otherwise than before."""
-    known = set(before.refunds)
+    """Those that are new, stand otherwise than before, or are not spoken of any more."""
+    now = {each.refund_no: each for each in fact.order.refunds}
+    known = {each.refund_no: each for each in before.refunds}
+    gone = [
+        each.model_copy(update={"state": RefundState.CLOSED})
+        for each in before.refunds
+        if each.refund_no not in now and each.state is RefundState.ASKED
+    ]
     return [
         (
             "refund",
@@ -374,8 +380,8 @@ def _refunds(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
                 refund=each,
             ),
         )
-        for each in fact.order.refunds
-        if each not in known
+        for each in (*now.values(), *gone)
+        if known.get(each.refund_no) != each
     ]
 
 

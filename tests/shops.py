@@ -35,6 +35,8 @@ class World:
         known = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
         secrets = {name: value.format(shop=shop) for name, value in known.items()}
         base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
+        if source == "jd":
+            settings = {"oauth_url": base_url, **settings}
         self.account = Account(
             lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
         )

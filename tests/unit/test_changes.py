@@ -53,6 +53,13 @@ def test_a_refund_is_told_again_only_where_it_stands_otherwise() -> None:
     assert request.refund == GRANTED
 
 
+def test_a_refund_that_is_not_spoken_of_any_more_was_withdrawn() -> None:
+    asked = BEFORE.model_copy(update={"refunds": (ASKED,)})
+    (_, request), *_ = changes(asked, Fact(row=1, key="f", order=BEFORE))
+    assert isinstance(request, Refunding)
+    assert request.refund.state is RefundState.CLOSED
+
+
 def test_an_older_word_amounts_to_nothing() -> None:
     assert told(modified_at=BEFORE.modified_at - timedelta(seconds=1), cancelled_at=BEFORE.placed_at) == []
 
