@@ -8,6 +8,7 @@ from sqlalchemy import CTE, Integer, Row, Select, Table, bindparam, func, latera
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities import failures
 from models.base import Moment, Value
 from models.intake import ChannelOrderRow, InboxRow, InboxState, Lane, Raw, Receipt
 from models.order import ChannelOrder, OrderRow
@@ -121,7 +122,7 @@ _PENDING = _pending()
 
 
 async def mark(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
-    """Writes what became of messages."""
+    """Writes what became of messages; where one was not understood, a person is called."""
     if outcomes:
         written = (
             update(_inbox)
@@ -136,6 +137,8 @@ async def mark(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None
             )
         )
         await connection.execute(written, [each.model_dump() for each in outcomes])
+        if any(each.state is InboxState.FAILED for each in outcomes):
+            await failures.call(connection)
 
 
 async def reopen_lost(connection: AsyncConnection) -> None:
@@ -176,24 +179,6 @@ async def keep_documents(connection: AsyncConnection, orders: Collection[Channel
                 where=_documents.c.modified_at <= entered.excluded.modified_at,
             )
         )
-
-
-async def failed(connection: AsyncConnection, limit: int = 100, after: int = 0) -> Sequence[Row[Any]]:
-    """What was not understood, oldest first."""
-    query = select(_inbox).where(_inbox.c.state == InboxState.FAILED, _inbox.c.id > after).order_by(_inbox.c.id)
-    return (await connection.execute(query.limit(limit))).all()
-
-
-async def retry(connection: AsyncConnection, row: int | None = None, body: bytes | None = None) -> int:
-    """Has one failed message, or all of them, read again, one of them with a corrected body; answers how many."""
-    again = update(_inbox).where(_inbox.c.state == InboxState.FAILED)
-    if row is not None:
-        again = again.where(_inbox.c.id == row)
-        if body is not None:
-            raw = (await connection.execute(select(_inbox.c.raw).where(_inbox.c.id == row))).scalar_one_or_none()
-            again = again.values(raw=raw and raw.model_copy(update={"body": body}))
-    values = {"state": InboxState.PENDING, "reason": "", "field": ""}
-    return int((await connection.execute(again.values(values))).rowcount)
 
 
 async def summary(connection: AsyncConnection) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Pulling a shop's orders into the inbox: what a channel without webhooks sells, and what a lost webhook left out."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,11 +14,15 @@ from activities.channels import Pulled, reader
 from activities.database import transaction
 from models.base import Moment, Value
 from models.intake import AccountRow, InboxRow, Lane, Raw
+from models.origin import IntakePath
 
 OVERLAP = timedelta(minutes=5)
-"""Each pull goes back so far behind the last one: the channel's clock and its lists may lag."""
+"""Each pull goes back so far behind the last one, unless the shop's ``overlap_seconds`` say otherwise: the channel's
+clock and its lists may lag."""
 FIRST = timedelta(days=1)
 """How far a shop's first pull goes back."""
+SLICE = timedelta(hours=1)
+"""A longer window is read in parts of this, each of which stays done whatever befalls the next."""
 _BATCH = 100
 
 
@@ -32,26 +37,30 @@ class PollReport(Value):
 
 @activity.defn
 async def pull_orders(source: str, shop: str) -> PollReport:
-    """Everything changed since the shop's cursor, into the inbox; then the cursor moves.
+    """Everything changed since the shop's cursor, into the inbox; the cursor follows, slice by slice.
 
     A repeat changes nothing. Raises ``refused`` and ``unavailable`` as the channel does.
     """
     until = datetime.now(UTC)
     seen = new = 0
-    batch: list[Pulled] = []
     async with shops.at(source, shop) as ours:
-        cursor = await _cursor(source, shop)
-        since = until - FIRST if cursor is None else cursor - OVERLAP
-        async for pulled in ours.pull(since, until):
-            seen += 1
-            batch.append(pulled)
-            if len(batch) == _BATCH:
-                new += await _keep(source, shop, batch)
-                batch.clear()
-                activity.heartbeat(seen)
-    new += await _keep(source, shop, batch)
-    async with transaction() as connection:
-        await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, until)))
+        cursor, overlap = await _cursor(source, shop)
+        since = start = until - FIRST if cursor is None else cursor - overlap
+        while start < until:
+            end = min(start + SLICE, until)
+            batch: list[Pulled] = []
+            async for pulled in ours.pull(start, end):
+                seen += 1
+                batch.append(pulled)
+                if len(batch) == _BATCH:
+                    new += await keep(source, shop, batch)
+                    batch.clear()
+                    activity.heartbeat(seen)
+            new += await keep(source, shop, batch)
+            async with transaction() as connection:
+                await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, end)))
+            activity.heartbeat(seen)
+            start = end
     return PollReport(since=since, until=until, seen=seen, new=new)
 
 
@@ -72,18 +81,19 @@ async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]
             else:
                 found.append(pulled)
             activity.heartbeat(order_no)
-    await _keep(source, shop, found)
+    await keep(source, shop, found)
     return missing
 
 
-async def _cursor(source: str, shop: str) -> datetime | None:
-    """The cursor as it stands: an account out of the cache may hold an older one."""
-    query = select(AccountRow.cursor).where(  # type: ignore[call-overload]
+async def _cursor(source: str, shop: str) -> tuple[datetime | None, timedelta]:
+    """The cursor and its overlap as they stand: an account out of the cache may hold older ones."""
+    query = select(AccountRow.cursor, AccountRow.settings).where(  # type: ignore[call-overload]
         AccountRow.lane == Lane.CHANNEL, AccountRow.source == source, AccountRow.account == shop
     )
     async with transaction() as connection:
-        found: datetime | None = (await connection.execute(query)).scalar_one()
-    return found
+        found = (await connection.execute(query)).one()
+    told = found.settings.get("overlap_seconds")
+    return found.cursor, OVERLAP if told is None else timedelta(seconds=float(told))
 
 
 def _of(source: str, shop: str) -> Update:
@@ -94,7 +104,7 @@ def _of(source: str, shop: str) -> Update:
     )
 
 
-async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
+async def keep(source: str, shop: str, batch: Sequence[Pulled]) -> int:
     """Commits a batch; answers how many of its facts were not there yet."""
     if not batch:
         return 0
@@ -106,6 +116,7 @@ async def _keep(source: str, shop: str, batch: list[Pulled]) -> int:
             "account": shop,
             "fact_key": pulled.receipt.fact_key,
             "topic": pulled.receipt.topic,
+            "path": IntakePath.POLL,
             "priority": pulled.receipt.priority,
             "raw": Raw.model_construct(body=pulled.body),
             "received_at": now,

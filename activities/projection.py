@@ -1,9 +1,10 @@
 """What people see of an order: its row, its fulfillment orders, its timeline and its alerts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import (
     ARRAY,
     Column,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     TableValuedAlias,
     Update,
     bindparam,
+    case,
     column,
     func,
     literal_column,
@@ -102,6 +104,25 @@ async def raise_alerts(connection: AsyncConnection, alerts: Sequence[Alert]) -> 
     if alerts:
         rows = [{**alert.model_dump(), "raised_at": datetime.now(UTC)} for alert in alerts]
         await connection.execute(insert(_alerts).on_conflict_do_nothing(), rows)
+
+
+async def keep_alerts(
+    connection: AsyncConnection, kind: str, wanted: Mapping[str, Mapping[str, JsonValue]], among: str = ""
+) -> None:
+    """Alerts of a kind that stand for as long as their cause does: ``wanted`` by key, each with its detail; every
+    other whose key begins with ``among`` is closed."""
+    now = datetime.now(UTC)
+    other = _alerts.c.key.startswith(among, autoescape=True) & _alerts.c.key.not_in(wanted)
+    await connection.execute(
+        update(_alerts).where(_alerts.c.kind == kind, _alerts.c.closed_at.is_(None), other).values(closed_at=now)
+    )
+    if wanted:
+        entered = insert(_alerts).values(
+            [{"key": key, "kind": kind, "order_id": "", "detail": wanted[key], "raised_at": now} for key in wanted]
+        )
+        raised_at = case((_alerts.c.closed_at.is_(None), _alerts.c.raised_at), else_=now)
+        again = {"detail": entered.excluded.detail, "raised_at": raised_at, "closed_at": None}
+        await connection.execute(entered.on_conflict_do_update(index_elements=["key"], set_=again))
 
 
 async def close_alerts(connection: AsyncConnection, order_ids: Sequence[str]) -> None:

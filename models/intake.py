@@ -12,6 +12,7 @@ from sqlmodel import SQLModel
 
 from models.base import Moment, Value
 from models.order import NORMAL, ChannelOrder
+from models.origin import IntakePath
 from models.vault import Sealed
 
 
@@ -31,6 +32,8 @@ class InboxState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     """Not understood: ``reason`` says why; a person corrects and retries it."""
+    DISCARDED = "discarded"
+    """Not understood, and a person said that it need not be."""
 
 
 class Receipt(Value):
@@ -63,6 +66,7 @@ class InboxRow(SQLModel, table=True):
             postgresql_where="state = 'pending'",
         ),
         Index("inbox_started", "order_id", postgresql_where="state = 'started'"),
+        Index("inbox_by_order", "order_id"),
         Index("inbox_failed", "id", postgresql_where="state = 'failed'"),
     )
 
@@ -74,6 +78,7 @@ class InboxRow(SQLModel, table=True):
     """The shop or carrier account."""
     fact_key: str
     topic: str = ""
+    path: str = IntakePath.WEBHOOK
     priority: int = NORMAL
     raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox.raw"), nullable=False))
     state: str = InboxState.PENDING
@@ -84,6 +89,55 @@ class InboxRow(SQLModel, table=True):
     actor: str = ""
     received_at: datetime = Col(sa_type=DateTime(timezone=True))
     started_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+
+
+class Handling(StrEnum):
+    CORRECTED = "corrected"
+    DISCARDED = "discarded"
+
+
+class HandlingRow(SQLModel, table=True):
+    """What a person did to a message that was not understood."""
+
+    __tablename__ = "inbox_handlings"
+    __table_args__ = (Index("inbox_handlings_by_message", "message"),)
+
+    id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    message: int = Col(sa_type=BigInteger)
+    what: str
+    actor: str
+    at: datetime = Col(sa_type=DateTime(timezone=True))
+    reason: str = ""
+    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox_handlings.raw"), nullable=False))
+    """The message as it was before."""
+
+
+class ReconciliationRow(SQLModel, table=True):
+    """What a shop's orders, held against ours, had for a result."""
+
+    __tablename__ = "reconciliations"
+    __table_args__ = (Index("reconciliations_by_shop", "channel", "shop", "started_at"),)
+
+    id: str = Col(primary_key=True)
+    """Its workflow's."""
+    channel: str
+    shop: str
+    since: datetime = Col(sa_type=DateTime(timezone=True))
+    until: datetime = Col(sa_type=DateTime(timezone=True))
+    """Of placing."""
+    started_at: datetime = Col(sa_type=DateTime(timezone=True))
+    finished_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    listed: int = 0
+    known: int = 0
+    missing: int = 0
+    pulled: int = 0
+    failed: int = 0
+    gone: int = 0
+    """Of ours, what the channel does not list any more."""
+    error: str = ""
+    """Why it was given up."""
+    details: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    """The numbers of what was ``pulled`` and is ``gone``; of what ``failed``, why."""
 
 
 class ChannelOrderRow(SQLModel, table=True):
@@ -113,7 +167,8 @@ class AccountRow(SQLModel, table=True):
     base_url: str = ""
     secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
     settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    """For a shop: its ``Policy`` and ``poll_seconds``."""
+    """For a shop: its ``policy``; ``poll_seconds``, where it is not to be polled as others are, ``false``: never;
+    ``overlap_seconds``; ``reconcile_days``."""
     cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 

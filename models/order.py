@@ -268,6 +268,22 @@ class OrderRow(SQLModel, table=True):
     updated_at: datetime = Col(sa_type=DateTime(timezone=True))
 
 
+class OriginCorrectionRow(SQLModel, table=True):
+    """What a person said of an order's origin."""
+
+    __tablename__ = "origin_corrections"
+    __table_args__ = (Index("origin_corrections_by_request", "order_id", "request_id", unique=True),)
+
+    id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    order_id: str
+    request_id: str
+    actor: str
+    at: datetime = Col(sa_type=DateTime(timezone=True))
+    reason: str = ""
+    before: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
+    after: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
+
+
 class Entry(Value):
     """One line of an order's timeline. ``detail`` carries nothing personal."""
 

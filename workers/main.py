@@ -16,6 +16,7 @@ from activities import (
     http,
     order,
     polling,
+    reconciliation,
     replanning,
     replenishment,
     stock_sync,
@@ -30,6 +31,7 @@ from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.channel_read import ChannelReadWorkflow
 from workflows.order import OrderWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
@@ -43,6 +45,7 @@ WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
     ChannelPollWorkflow,
     ChannelReadWorkflow,
+    ReconciliationWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
     StockSyncWorkflow,
@@ -68,6 +71,8 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.confirm_shipment,
     polling.pull_orders,
     polling.read_orders,
+    reconciliation.reconcile,
+    reconciliation.give_up,
     replanning.orders_to_leave,
     replenishment.suggest_purchases,
     transfers.keep,

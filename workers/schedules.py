@@ -1,7 +1,7 @@
-"""The schedules: for each shop one to pull its orders and one to tell it of its stock, where its settings ask for
-them; and those of the house."""
+"""The schedules: for each shop that can be asked one to pull its orders and one to hold them against ours, for each
+with a stock rule one to tell it of its stock; and those of the house."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,38 +21,47 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.accounts import account
+from activities.channels import Reader, channel
 from activities.database import transaction
 from models.base import CHINA
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
 
-POLL_SECONDS = 15 * 60
-"""How often a shop is pulled whose ``poll_seconds`` is ``null``."""
-SYNC_SECONDS = 60
+POLLED = timedelta(minutes=15)
+"""How often a shop is pulled whose settings do not say otherwise."""
+SYNCED = timedelta(minutes=1)
 """How soon a turn of telling a shop of its stock follows one that failed; after one that ended, the next is at once."""
 
 
 THRESHOLD_SECONDS = 60
 REPLENISHMENT_HOUR = 2
 """In China: when what is to be bought is looked at."""
+RECONCILIATION_HOUR = 4
+"""In China: when shops are held against ours, not all at once."""
 
 
 async def schedule_house(client: Client) -> None:
     """What the house does by itself. Repeating it is harmless."""
     every = timedelta(seconds=THRESHOLD_SECONDS)
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
-    nightly = ScheduleSpec(
-        calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(REPLENISHMENT_HOUR)])], time_zone_name=CHINA.key
-    )
+    nightly = _nightly(REPLENISHMENT_HOUR)
     await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
 
 
+def _nightly(hour: int, jitter: timedelta | None = None) -> ScheduleSpec:
+    return ScheduleSpec(
+        calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(hour)])], time_zone_name=CHINA.key, jitter=jitter
+    )
+
+
 async def schedule_shops(client: Client) -> None:
-    """Gives every shop with ``poll_seconds``, and every one with ``stock`` in its settings, its schedule, and no other.
+    """Gives every shop the schedules that become it, and no other.
 
     Repeating it is harmless.
     """
@@ -62,17 +71,34 @@ async def schedule_shops(client: Client) -> None:
     async with transaction() as connection:
         shops = (await connection.execute(query)).all()
     for source, shop, chosen in shops:
-        polled = chosen.get("poll_seconds") or POLL_SECONDS if "poll_seconds" in chosen else None
-        synced = SYNC_SECONDS if "stock" in chosen else None
-        for kind, run, every, overlap in (
-            ("poll", ChannelPollWorkflow.run, polled, ScheduleOverlapPolicy.SKIP),
-            ("stock", StockSyncWorkflow.run, synced, ScheduleOverlapPolicy.BUFFER_ONE),
+        asked = await _can_be_asked(source, shop)
+        reconciled = _nightly(RECONCILIATION_HOUR, jitter=timedelta(minutes=30)) if asked else None
+        for kind, run, when, overlap in (
+            ("poll", ChannelPollWorkflow.run, _polled(chosen, asked), ScheduleOverlapPolicy.SKIP),
+            ("reconcile", ReconciliationWorkflow.run, reconciled, ScheduleOverlapPolicy.SKIP),
+            ("stock", StockSyncWorkflow.run, SYNCED if "stock" in chosen else None, ScheduleOverlapPolicy.BUFFER_ONE),
         ):
             name = f"{kind}:{source}:{shop}"
-            if every is None:
+            if when is None:
                 await _unschedule(client, name)
             else:
-                await _schedule(client, name, run, [source, shop], timedelta(seconds=float(every)), overlap)
+                await _schedule(client, name, run, [source, shop], when, overlap)
+
+
+def _polled(chosen: Mapping[str, Any], asked: bool) -> timedelta | None:
+    """How often; ``None``: never."""
+    told = chosen.get("poll_seconds")
+    if told is None:
+        return POLLED if asked else None
+    return None if told is False else timedelta(seconds=float(told))
+
+
+async def _can_be_asked(source: str, shop: str) -> bool:
+    """``False`` also where no adapter of such a channel is here."""
+    try:
+        return isinstance(channel(await account(Lane.CHANNEL, source, shop)), Reader)
+    except ModuleNotFoundError:
+        return False
 
 
 async def _schedule(

@@ -1,14 +1,17 @@
-"""What was acknowledged but not understood: listed with the reason, corrected, read again."""
+"""What was acknowledged but not understood: listed with the reason, corrected, read again, or discarded."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, BaseModel, Field
+from sqlalchemy import Row
 
-from activities import inbox
+from activities import failures, inbox
 from activities.database import transaction
+from activities.failures import Which
+from models.intake import Handling, InboxState
 from starter import dispatcher
 from starter.api.access import Reader, Staff
 from starter.api.problems import Problem
@@ -32,13 +35,54 @@ class Failed(BaseModel):
     received_at: datetime
 
 
-class FailedRaw(Failed):
+class Handled(BaseModel):
+    what: Handling
+    actor: str
+    at: datetime
+    reason: str
+    body: Annotated[str, Field(description="The message as it was before.")]
+
+
+class Message(Failed):
+    path: str
+    state: InboxState
+    order_id: str | None
     body: str
-    """The message as it came. It may be personal: staff only."""
+    """The message as it came, or as it was corrected. It may be personal: staff only."""
+    handled: list[Handled]
+
+
+class Alike(BaseModel):
+    """Messages that failed for one reason."""
+
+    lane: str
+    source: str
+    account: str
+    field: str
+    reason: str
+    count: int
+    oldest: datetime
 
 
 class Retried(BaseModel):
     retried: int
+
+
+class Discard(BaseModel):
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _which(
+    channel: Annotated[str | None, Query(description="Or carrier, or warehouse system.")] = None,
+    shop: str | None = None,
+    field: str | None = None,
+    since: Annotated[AwareDatetime | None, Query(description="Received since.")] = None,
+) -> Which:
+    return Which(channel=channel, shop=shop, field=field, since=since)
+
+
+Chosen = Annotated[Which, Depends(_which)]
+Why = Annotated[str, Query(max_length=200)]
 
 
 @router.get("/summary", summary="How many messages are in each state")
@@ -48,39 +92,62 @@ async def summary(visitor: Reader) -> dict[str, dict[str, int]]:
 
 
 @router.get("/failed", summary="What was not understood, and why")
-async def failed(visitor: Reader, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0) -> list[Failed]:
+async def failed(
+    visitor: Reader, which: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
+) -> list[Failed]:
     async with transaction() as connection:
-        rows = await inbox.failed(connection, limit, cursor)
+        rows = await failures.every(connection, which, limit, cursor)
     return [Failed.model_validate(row._mapping) for row in rows]
 
 
-@router.get("/{row}/raw", summary="One of them, as it came")
-async def show(row: int, visitor: Staff) -> FailedRaw:
+@router.get("/failed/reasons", summary="How many were not understood for which reason")
+async def reasons(visitor: Reader, which: Chosen) -> list[Alike]:
     async with transaction() as connection:
-        found = [each for each in await inbox.failed(connection, 1, row - 1) if each.id == row]
-    if not found:
+        rows = await failures.reasons(connection, which)
+    return [Alike.model_validate(dict(row._mapping)) for row in rows]
+
+
+@router.get("/{row}/raw", summary="A message as it came, and what was done to it")
+async def show(row: int, visitor: Staff) -> Message:
+    async with transaction() as connection:
+        found = await failures.message(connection, row)
+        handled = await failures.handlings(connection, row)
+    if found is None:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.read", actor=visitor.name, row=row)
-    return FailedRaw(
-        **Failed.model_validate(found[0]._mapping).model_dump(), body=found[0].raw.body.decode(errors="replace")
-    )
+    told: dict[str, Any] = {name: found._mapping[name] for name in Message.model_fields if name in found._mapping}
+    return Message(**told, body=_text(found), handled=[Handled(**each._mapping, body=_text(each)) for each in handled])
 
 
-@router.post("/retry", summary="Read all of them again")
-async def retry_all(visitor: Staff) -> Retried:
+def _text(row: Row[Any]) -> str:
+    return str(row.raw.body.decode(errors="replace"))
+
+
+@router.post("/retry", summary="Read all of them again, or some")
+async def retry_all(visitor: Staff, which: Chosen) -> Retried:
     async with transaction() as connection:
-        count = await inbox.retry(connection)
+        count = await failures.retry(connection, which)
     log.info("intake.retried", actor=visitor.name, rows=count)
     dispatcher.wake()
     return Retried(retried=count)
 
 
 @router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent", openapi_extra=OPTIONAL)
-async def retry(row: int, visitor: Staff, corrected: Body) -> Retried:
+async def retry(row: int, visitor: Staff, corrected: Body, reason: Why = "") -> Retried:
     async with transaction() as connection:
-        count = await inbox.retry(connection, row, corrected or None)
-    if not count:
+        found = await failures.retry_one(connection, row, corrected or None, visitor.name, reason)
+    if not found:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.retried", actor=visitor.name, row=row, corrected=bool(corrected))
     dispatcher.wake()
-    return Retried(retried=count)
+    return Retried(retried=1)
+
+
+@router.post("/{row}/discard", summary="Say of one that it need not be understood; it is kept")
+async def discard(row: int, visitor: Staff, body: Discard) -> dict[str, int]:
+    async with transaction() as connection:
+        found = await failures.discard(connection, row, visitor.name, body.reason)
+    if not found:
+        raise Problem(404, "problem.no_message", {"id": row})
+    log.info("intake.discarded", actor=visitor.name, row=row)
+    return {"discarded": 1}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from time import sleep
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -60,13 +61,18 @@ class Door:
         return t(message, self._lang, **params)
 
     def get(self, path: str, **params: str | int | None) -> httpx.Response:
-        return self._ask("GET", path, params={name: value for name, value in params.items() if value is not None})
+        return self._ask("GET", path, params=_told(params))
 
     def post(
-        self, path: str, body: Mapping[str, JsonValue] | None = None, content: bytes | None = None
+        self,
+        path: str,
+        body: Mapping[str, JsonValue] | None = None,
+        content: bytes | None = None,
+        params: Mapping[str, str | None] | None = None,
     ) -> httpx.Response:
         """Sends JSON, or ``content`` as it is."""
-        return self._ask("POST", path, json=body, content=content, headers={"Idempotency-Key": str(uuid4())})
+        key = {"Idempotency-Key": str(uuid4())}
+        return self._ask("POST", path, json=body, content=content, headers=key, params=_told(params or {}) or None)
 
     def put(self, path: str, body: Any) -> httpx.Response:
         return self._ask("PUT", path, json=body)
@@ -128,3 +134,12 @@ class Door:
             return str(problem.get("detail") or problem["title"])
         except (ValueError, KeyError, AttributeError):
             return self.say("cli.not_the_api", url=self.url, status=answer.status_code)
+
+
+def _told(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def moment(told: datetime | None) -> str | None:
+    """A time as the clock on the wall shows it."""
+    return told.astimezone().isoformat() if told else None

@@ -1,12 +1,27 @@
 """``hengdan intake``: what was acknowledged but not understood."""
 
+import os
+import shlex
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
+from pydantic import JsonValue
+from rich.console import Console
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.door import Door, Json, Lang, Refusal, Say, moment
+
+Words = Annotated[str | None, typer.Option()]
+Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
+Since = Annotated[datetime | None, typer.Option(help=t("cli.help.received_since"))]
+Corrected = Annotated[typer.FileBinaryRead | None, typer.Option(help=t("cli.help.body"))]
 
 app = typer.Typer(name="intake", help=t("cli.help.intake"), no_args_is_help=True)
 
@@ -14,32 +29,129 @@ app = typer.Typer(name="intake", help=t("cli.help.intake"), no_args_is_help=True
 @app.command(help=t("cli.help.intake.failed"))
 def failed(
     message: Annotated[int | None, typer.Argument(help=t("cli.help.message"))] = None,
+    channel: Words = None,
+    shop: Words = None,
+    field: Words = None,
+    since: Since = None,
+    reasons: Annotated[bool, typer.Option("--reasons", help=t("cli.help.intake.reasons"))] = False,
     limit: int = 100,
     cursor: int = 0,
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
     door = Door(lang, as_json)
-    if message is None:
-        door.show(door.get("/intake/failed", limit=limit, cursor=cursor), show.failed)
-    else:
+    which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
+    if message is not None:
         door.show(door.get(f"/intake/{message}/raw"), lambda raw, say: typer.echo(raw["body"]))
+    elif reasons:
+        door.show(door.get("/intake/failed/reasons", **which), show.reasons)
+    else:
+        door.show(door.get("/intake/failed", **which, limit=limit, cursor=cursor), show.failed)
 
 
 @app.command(help=t("cli.help.intake.retry"))
 def retry(
     message: Annotated[int | None, typer.Argument()] = None,
     every: Annotated[bool, typer.Option("--all", help=t("cli.help.all"))] = False,
-    body: Annotated[typer.FileBinaryRead | None, typer.Option(help=t("cli.help.body"))] = None,
+    channel: Words = None,
+    shop: Words = None,
+    field: Words = None,
+    since: Since = None,
+    body: Corrected = None,
+    reason: Reason = "",
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
     door = Door(lang, as_json)
-    if (message is None) is not every or (every and body):
+    which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
+    if (message is None) is not every or (every and body) or (not every and any(which.values())):
         raise Refusal(door.say("cli.one_or_all"))
-    path = "/intake/retry" if every else f"/intake/{message}/retry"
+    if every:
+        door.show(door.post("/intake/retry", params=which), _retried)
+    else:
+        content = body.read() if body else None
+        door.show(door.post(f"/intake/{message}/retry", content=content, params={"reason": reason}), _retried)
 
-    def tell(answer: Any, say: Say) -> None:
-        show.line(say("cli.retried", count=answer["retried"]))
 
-    door.show(door.post(path, content=body.read() if body else None), tell)
+@app.command(help=t("cli.help.intake.edit"))
+def edit(
+    message: Annotated[int, typer.Argument()],
+    body: Corrected = None,
+    reason: Reason = "",
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    before = door.get(f"/intake/{message}/raw").json()["body"].encode()
+    after = body.read() if body else _edited(before, door.say)
+    if after == before:
+        raise Refusal(door.say("cli.unchanged"))
+    door.show(door.post(f"/intake/{message}/retry", content=after, params={"reason": reason}), _retried)
+
+
+def _edited(before: bytes, say: Say) -> bytes:
+    """What a person makes of it in their editor; nobody else may read the file."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "message.json"
+        file.write_bytes(before)
+        try:
+            status = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode  # noqa: S603  # the person's own choice
+        except OSError:
+            status = 1
+        if status:
+            raise Refusal(say("cli.no_editor", editor=editor))
+        return file.read_bytes()
+
+
+@app.command(help=t("cli.help.intake.discard"))
+def discard(
+    message: Annotated[int, typer.Argument()],
+    reason: Annotated[str, typer.Option(help=t("cli.help.reason"))],
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    answer = door.post(f"/intake/{message}/discard", {"reason": reason})
+    door.show(answer, lambda body, say: show.line(say("cli.discarded", id=message)))
+
+
+def _retried(answer: Any, say: Say) -> None:
+    show.line(say("cli.retried", count=answer["retried"]))
+
+
+@app.command(help=t("cli.help.intake.reconcile"))
+def reconcile(
+    channel: Annotated[str, typer.Argument(help=t("cli.help.channel"))],
+    shop: Annotated[str, typer.Argument(help=t("cli.help.shop"))],
+    since: Annotated[datetime | None, typer.Option(help=t("cli.help.since"))] = None,
+    until: Annotated[datetime | None, typer.Option(help=t("cli.help.until"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    asked: dict[str, JsonValue] = {"since": moment(since), "until": moment(until)}
+    begun = door.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", asked).json()["id"]
+    path = f"/intake/reconciliations/{quote(begun, safe='')}"
+    with Console(stderr=True).status("") as progress:
+        while not (report := door.get(path).json())["finished_at"]:
+            progress.update(door.say("cli.reconcile.progress", **report))
+            sleep(0.5)
+    door.show(door.get(path), show.reconciliation)
+
+
+@app.command(help=t("cli.help.intake.reports"))
+def reports(
+    report: Annotated[str | None, typer.Argument(help=t("cli.help.reconciliation"))] = None,
+    channel: Words = None,
+    shop: Words = None,
+    limit: int = 50,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    if report is None:
+        found = door.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
+        door.show(found, show.reconciliations)
+    else:
+        door.show(door.get(f"/intake/reconciliations/{quote(report, safe='')}"), show.reconciliation)

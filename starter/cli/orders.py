@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.door import Door, Json, Lang, Refusal, Say, moment
 
 app = typer.Typer(name="orders", help=t("cli.help.orders"), no_args_is_help=True)
 
@@ -41,8 +41,8 @@ def list_orders(
         hold=hold,
         phone=phone,
         order_no=order_no,
-        placed_from=_moment(placed_from),
-        placed_to=_moment(placed_to),
+        placed_from=moment(placed_from),
+        placed_to=moment(placed_to),
         limit=limit,
         cursor=cursor,
     )
@@ -161,11 +161,6 @@ def _ask(door: Door, named: str, action: str, **wishes: JsonValue) -> None:
         show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
 
     door.show(answer, tell)
-
-
-def _moment(told: datetime | None) -> str | None:
-    """A time as the clock on the wall shows it."""
-    return told.astimezone().isoformat() if told else None
 
 
 def _quantity(told: str, say: Say) -> JsonValue:

@@ -35,17 +35,21 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> N
     _console().print(shown)
 
 
-_NUMBERS = {"quantity", "unit_price", "total", "level", "expected"} | {
-    "on_hand",
-    "allocated",
-    "reserved",
-    "safety_stock",
-    "unavailable",
-    "available",
-    "book",
-    "counted",
-    "difference",
-}
+_NUMBERS = (
+    {"quantity", "unit_price", "total", "level", "expected"}
+    | {
+        "on_hand",
+        "allocated",
+        "reserved",
+        "safety_stock",
+        "unavailable",
+        "available",
+        "book",
+        "counted",
+        "difference",
+    }
+    | {"count", "listed", "known", "missing", "pulled", "failed", "gone"}
+)
 
 
 def orders(page: Any, say: Say) -> None:
@@ -178,6 +182,49 @@ def failed(body: Any, say: Say) -> None:
         for each in body
     ]
     table(("id", "received", "from", "field", "reason", "attempts"), rows, say)
+
+
+def reasons(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["count"],
+            f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
+            each["field"],
+            each["reason"],
+            _when(each["oldest"]),
+        )
+        for each in body
+    ]
+    table(("count", "from", "field", "reason", "oldest"), rows, say)
+
+
+def reconciliations(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    counts = ("listed", "known", "missing", "pulled", "failed", "gone")
+    rows = [
+        (each["id"], f"{_when(each['since'])} – {_when(each['until'])}", *(each[name] for name in counts))
+        for each in body
+    ]
+    table(("report", "window", *counts), rows, say)
+    for each in body:
+        if each["error"]:
+            line((each["id"], "bold"), "  ", (say("cli.reconcile.stopped", reason=each["error"]), "bold red"))
+
+
+def reconciliation(body: Any, say: Say) -> None:
+    """One, with the numbers of the orders."""
+    reconciliations([body], say)
+    told = body["details"]
+    for what in ("pulled", "failed", "gone"):
+        if numbers := told.get(what):
+            line((say(f"cli.reconcile.{what}"), "bold"))
+            for number in numbers:
+                line(f"  {number}", f"  {numbers[number]}" if what == "failed" else "")
 
 
 def _plain(value: object) -> str:

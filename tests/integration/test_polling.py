@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import insert, select, update
 from temporalio.client import Client, ScheduleOverlapPolicy
@@ -21,8 +22,9 @@ from models.intake import AccountRow, InboxRow, InboxState, Secrets
 from models.order import URGENT
 from models.settings import settings
 from starter.sandbox.app import create_app
+from tests.doors import runs, until
 from tests.serving import served
-from tests.shops import NOW, World
+from tests.shops import DAY, NOW, World
 from workers.client import data_converter
 from workers.embedded import Temporal
 from workers.schedules import schedule_shops
@@ -84,6 +86,36 @@ async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) 
     assert orders == {ordinary: (3, "poll"), urgent: (URGENT, "poll")}
 
 
+async def test_what_appears_late_is_not_missed(sandbox: str) -> None:
+    world = await known(World(sandbox, "woocommerce", "wc-late"), overlap_seconds=600)
+    assert (await pull(world)).seen == 0
+    late = world.sell(created=datetime.now(UTC) - timedelta(minutes=8))
+    report = await pull(world)
+    assert (report.seen, report.new) == (1, 1)
+    (row,) = await inbox()
+    assert late.encode() in row.raw.body
+    assert (await pull(world)).new == 0
+
+
+async def test_a_shop_looked_at_late_catches_up_and_does_not_begin_anew(sandbox: str) -> None:
+    world = await known(World(sandbox, "taobao", "tb-late"))
+    began = datetime.now(UTC)
+    async with transaction() as connection:
+        await connection.execute(update(AccountRow).values(cursor=began - 2 * DAY))
+    world.sell(created=began - timedelta(hours=40))
+    second = world.sell(created=began - timedelta(hours=20))
+    world.fault("taobao.trade.fullinfo.get", "500", match=second)
+    with pytest.raises(ApplicationError):
+        await pull(world)
+    assert len(await inbox()) == 1
+    stands = await cursor()
+    assert stands is not None
+    assert began - timedelta(hours=21) <= stands <= began - timedelta(hours=20)
+    report = await pull(world)
+    assert (report.since, report.seen, report.new) == (stands - OVERLAP, 1, 1)
+    assert len(await inbox()) == 2
+
+
 async def test_a_change_within_the_overlap_is_a_new_row(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-overlap"))
     number = world.sell(paid=False, created=datetime.now(UTC) - timedelta(minutes=2))
@@ -97,11 +129,12 @@ async def test_a_change_within_the_overlap_is_a_new_row(sandbox: str) -> None:
 
 async def test_a_pull_that_fails_keeps_its_cursor(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-fails"))
-    world.sell()
+    placed = datetime.now(UTC) - timedelta(minutes=50)
+    world.sell(created=placed)
     world.fault("taobao.trade.fullinfo.get", "500")
     with pytest.raises(ApplicationError):
         await pull(world)
-    assert await cursor() is None
+    assert (await cursor() or NOW) < placed
     assert (await pull(world)).new == 1
 
 
@@ -119,12 +152,13 @@ async def test_a_shop_we_do_not_know_is_refused() -> None:
         await ActivityEnvironment().run(pull_orders, "taobao", "nobody")
 
 
-async def test_each_shop_that_wants_it_is_pulled_on_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
+async def test_each_shop_that_can_be_asked_is_pulled_on_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
-    world = await known(World(sandbox, "taobao", "tb-schedule"), poll_seconds=1)
+    world = await known(World(sandbox, "woocommerce", "wc-schedule"), poll_seconds=1)
+    await known(World(sandbox, "own", "own-schedule"))
     world.sell()
     await schedule_shops(client)
-    handle = client.get_schedule_handle("poll:taobao:tb-schedule")
+    handle = client.get_schedule_handle("poll:woocommerce:wc-schedule")
     async with Worker(
         client, task_queue=settings().task_queue, workflows=[ChannelPollWorkflow], activities=[pull_orders]
     ):
@@ -135,17 +169,44 @@ async def test_each_shop_that_wants_it_is_pulled_on_a_schedule(sandbox: str, tem
         described = await handle.describe()
         assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
         assert described.schedule.spec.intervals[0].every == timedelta(seconds=1)
-        async with transaction() as connection:
-            await connection.execute(update(AccountRow).values(settings={"poll_seconds": None}))
+        await choose({})
         await schedule_shops(client)
         assert (await handle.describe()).schedule.spec.intervals[0].every == timedelta(minutes=15)
-        async with transaction() as connection:
-            await connection.execute(update(AccountRow).values(settings={}))
+        with pytest.raises(RPCError):
+            await client.get_schedule_handle("poll:own:own-schedule").describe()
+        await choose({"poll_seconds": False})
         await schedule_shops(client)
         await schedule_shops(client)
         with pytest.raises(RPCError):
             await handle.describe()
     assert len(await inbox()) == 1
+
+
+async def choose(chosen: dict[str, Any]) -> None:
+    async with transaction() as connection:
+        await connection.execute(update(AccountRow).values(settings=chosen))
+
+
+async def test_an_order_that_comes_by_webhook_and_by_poll_is_one_workflow(
+    sandbox: str, door: httpx.AsyncClient, temporal: Client
+) -> None:
+    world = await known(World(sandbox, "woocommerce", "wc-twice"))
+    number = world.sell(created=datetime.now(UTC) - timedelta(minutes=2))
+    hook = f"{door.base_url}/channels/woocommerce/wc-twice/webhook".replace("//channels", "/channels")
+    statuses, report, again = await asyncio.gather(
+        asyncio.to_thread(world.deliver, number, hook, copies=3), pull(world), pull(world)
+    )
+    assert set(statuses) == {202}
+    assert report.seen == again.seen == 1
+    order_id = f"order:woocommerce:wc-twice:{number}"
+
+    async def settled() -> bool:
+        return all(row.state not in {InboxState.PENDING, InboxState.FAILED} for row in await inbox())
+
+    await until(settled)
+    assert {row.order_id for row in await inbox()} == {order_id}
+    assert sum(row.state == InboxState.STARTED for row in await inbox()) == 1
+    assert await runs(temporal, order_id) == "RUNNING"
 
 
 async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sandbox: str) -> None:
