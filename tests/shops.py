@@ -1,6 +1,5 @@
 """A shop in the sandbox, its account with us, and the buyer's hands."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -14,11 +13,6 @@ SECRETS = {
     "taobao": {"app_key": "12345678", "app_secret": "s3cret", "session": "session-of-{shop}"},
     "shopify": {"client_secret": "hush", "access_token": "token-of-{shop}"},
     "own": {"secret": "whisper"},
-}
-SETTINGS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "jd": lambda url: {"oauth_url": url},
-    "amazon": lambda url: {"lwa_url": url, "marketplace_id": "AAHKV2X7AFYLW", "seller_id": "A1", "pace_seconds": 0},
-    "pdd": lambda url: {"behind_seconds": 0},
 }
 PERSON = {
     "name": "韩梅梅",
@@ -41,7 +35,10 @@ class World:
         known = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
         secrets = {name: value.format(shop=shop) for name, value in known.items()}
         base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
-        settings = SETTINGS.get(source, lambda url: {})(base_url) | settings
+        told = {
+            key: value.format(url=base_url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
+        }
+        settings = told | settings
         self.account = Account(
             lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
         )

@@ -22,6 +22,12 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "refresh_token", "access_token", "notification_key")
 PATH = "/{shop}"
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {
+    "lwa_url": "{url}",
+    "marketplace_id": "AAHKV2X7AFYLW",
+    "seller_id": "A1",
+    "pace_seconds": 0,
+}
 
 router = APIRouter()
 _expired: set[str] = set()

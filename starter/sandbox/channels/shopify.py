@@ -24,6 +24,7 @@ from starter.sandbox.shops import Delivery, Refund, Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "access_token", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 

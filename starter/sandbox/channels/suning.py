@@ -21,6 +21,7 @@ from starter.sandbox.shops import Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("app_key", "app_secret")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 CHINA = timezone(timedelta(hours=8))
 router = APIRouter()

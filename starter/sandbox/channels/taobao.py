@@ -24,6 +24,7 @@ CHINA = timezone(timedelta(hours=8))
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "session", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 shops = Shops(router, number=lambda sale, n: str(4_100_000_000_000_000_000 + n * 100))
