@@ -26,7 +26,7 @@ SETTINGS: dict[str, str] = {
     "lwa_url": "{url}",
     "marketplace_id": "AAHKV2X7AFYLW",
     "seller_id": "A1",
-    "pace_seconds": 0,
+    "pace_seconds": "0",
 }
 
 router = APIRouter()
