@@ -4,8 +4,8 @@ Sources: the signing example of open.jd.com (listId 2643), XiBao/jos and pifeife
 fields (jingdong.pop.order.search, jingdong.pop.order.get, jingdong.pop.order.shipment,
 jingdong.stock.write.updateSkuStock), open-oauth.jd.com/oauth2/refresh_token. The envelope is officially spelt
 ``…_responce``; any spelling is read. Not sourced: the gateway's codes for its limits (an unknown code is final, unless
-its words speak of a time-out or a limit), the code of an order that is not there, carriers' numbers beyond SF and EMS
-(a seller's own list has them; settings ``carrier_codes``).
+its words speak of a time-out or a limit), the code of an order that is not there, carriers' numbers beyond SF and EMS:
+those below are as merchants' tools list them, a seller's own list has all, and settings ``carrier_codes`` name others.
 
 What coupons took off a line is found by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``: what the
 merchant sells it for. While a buyer asks to cancel or for a refund the whole order is ``LOCKED``. Recipients are plain
@@ -54,7 +54,7 @@ from models.origin import ChannelKind, IntakePath, Origin
 
 READ = "jingdong.pop.order.get"
 """The topic of an order that was read."""
-CARRIERS = {"sf": 467, "ems": 465}
+CARRIERS = {"yto": 463, "ems": 465, "sf": 467, "sto": 470, "yunda": 1327, "zto": 1499, "jd": 2087}
 _FIELDS = (
     "orderId,parentOrderId,venderId,orderType,payType,orderTotalPrice,orderSellerPrice,orderPayment,freightPrice,"
     "sellerDiscount,orderState,orderStateRemark,orderStartTime,paymentConfirmTime,modified,venderRemark,orderRemark,"

@@ -22,7 +22,10 @@ MAIN_SHOPS = [
 ]
 _SELLS = cycle(("A003", "A005", "B002", "B005", "C001", "C004", "D002", "D005", "E002", "E005", "F003"))
 _OTHERS = [source for source in SOURCES if source[0] not in ("own", "app", "pos")]
-_refunding, _withdrawing, _late, _moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(5))
+_WISHES = [source for source in _OTHERS if source[0] not in ("shopify", "woocommerce")]
+"""They tell of refunds that are only asked for."""
+_refunding, _withdrawing, _late = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(3))
+_moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
 _remarking = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
 
 
