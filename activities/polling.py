@@ -52,10 +52,10 @@ async def pull_orders(source: str, shop: str) -> PollReport:
             async for pulled in ours.pull(start, end):
                 seen += 1
                 batch.append(pulled)
+                activity.heartbeat(seen)
                 if len(batch) == _BATCH:
                     new += await keep(source, shop, batch)
                     batch.clear()
-                    activity.heartbeat(seen)
             new += await keep(source, shop, batch)
             async with transaction() as connection:
                 await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, end)))

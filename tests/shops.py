@@ -35,8 +35,10 @@ class World:
         known = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
         secrets = {name: value.format(shop=shop) for name, value in known.items()}
         base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
-        if source == "jd":
-            settings = {"oauth_url": base_url, **settings}
+        told = {
+            key: value.format(url=base_url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
+        }
+        settings = told | settings
         self.account = Account(
             lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
         )

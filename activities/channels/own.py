@@ -1,4 +1,4 @@
-"""The merchant's own site or app, in a format of our own: ``OwnOrder``, whose JSON Schema is its documentation.
+"""The merchant's own site, in a format of our own: ``OwnOrder``, whose JSON Schema is its documentation.
 
 There is no standard for this, so the format is the order as Hengdan knows it, and the signature (``signing``) the one
 that Stripe and Standard Webhooks made familiar: any language has the three lines that make it.
@@ -28,7 +28,7 @@ from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.money import Amount, Currency
-from models.order import NORMAL, URGENT, ChannelOrder, OrderLine
+from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origin import ChannelKind, IntakePath, Origin
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
@@ -52,6 +52,17 @@ class OwnLine(_Strict):
     discount: Annotated[Price, Field(description="Of the whole line.")] = Decimal(0)
 
 
+class OwnRefund(_Strict):
+    """Money the buyer wants back, or was given back; the same ``refund_no`` again says how it now stands."""
+
+    refund_no: Name
+    state: RefundState
+    amount: Price = Decimal(0)
+    line_no: Annotated[Name | None, Field(description="Absent: the whole order.")] = None
+    quantity: Annotated[int, Field(ge=0, le=100_000, description="Pieces that come back; 0: money alone.")] = 0
+    reason: Remark = ""
+
+
 class Sold(_Strict):
     """What was sold. Times are ISO 8601 with a zone, amounts decimal strings in units of the currency."""
 
@@ -69,6 +80,11 @@ class Sold(_Strict):
     recipient: Recipient
     buyer: Remark = ""
     buyer_message: Remark = ""
+    seller_memo: Remark = ""
+    refunds: Annotated[
+        tuple[OwnRefund, ...],
+        Field(max_length=200, description="Of what had not left, the pieces are off the lines as well."),
+    ] = ()
     carrier: Annotated[Name | None, Field(description="Demanded by the buyer, such as `sf`.")] = None
     promised_by: Time | None = None
     urgent: Annotated[bool, Field(description="Overtakes every order that is not.")] = False
@@ -140,6 +156,7 @@ class _Glance(BaseModel):
 
 class Own:
     signed = True
+    kind = ChannelKind.OWN_SITE
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -156,7 +173,7 @@ class Own:
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
         told = decode(OwnOrder, body)
         origin = Origin(
-            kind=ChannelKind.OWN_SITE,
+            kind=self.kind,
             platform=self._account.source,
             shop=self._account.account,
             region=told.recipient.region,
@@ -230,6 +247,8 @@ def standard(
             recipient=sold.recipient,
             buyer=sold.buyer,
             buyer_message=sold.buyer_message,
+            seller_memo=sold.seller_memo,
+            refunds=tuple(Refund(**each.model_dump()) for each in sold.refunds),
             carrier=sold.carrier,
             promised_by=sold.promised_by,
             priority=URGENT if sold.urgent else NORMAL,

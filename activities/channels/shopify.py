@@ -4,9 +4,14 @@ tell of stock.
 Sources: shopify.dev (webhooks, Order, FulfillmentOrder, fulfillmentCreate, inventorySetQuantities, API limits), shapes
 as in the fixtures of Shopify's own clients.
 
+Of a refund the order says which lines, and which were restocked; its webhook names the order only. ``total`` is what is
+left to pay for after edits and refunds. Access that runs out is renewed by its refresh token, as for expiring offline
+tokens.
+
 Account: ``base_url`` ``https://{shop}.myshopify.com``; secrets ``client_secret``, ``client_secret_old`` while it is
-rotated, ``access_token``; settings ``api_version`` (2026-04 or later), ``carrier_codes`` where the tracking company is
-not our carrier's name in capitals. Listings: ``inventory_item_id`` and ``location_id``, as gid or number alone.
+rotated, ``access_token``, and ``client_id`` and ``refresh_token`` where it runs out; settings ``api_version`` (2026-04
+or later), ``carrier_codes`` where the tracking company is not our carrier's name in capitals. Listings:
+``inventory_item_id`` and ``location_id``, as gid or number alone.
 """
 
 import base64
@@ -14,8 +19,9 @@ import hmac
 import json
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
 from typing import Annotated, Any
@@ -24,10 +30,11 @@ from uuid import uuid4
 
 import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
+from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.channels import Hint, Offered, Pulled, Refused
+from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.payloads import (
     Code,
     Fee,
@@ -44,12 +51,15 @@ from activities.payloads import (
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
-from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine
+from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origin import ChannelKind, IntakePath, Origin
 
 POLLED = "orders.json"
 """The topic of an order that was pulled."""
 _TOPICS = {"orders/create", "orders/paid", "orders/updated", "orders/cancelled", POLLED}
+_NAMING = {"refunds/create", "order_transactions/create"}
+"""Topics that tell of an order by its number."""
+_SHIPPED = {"fulfilled", "restocked"}
 _PAID = {"paid", "partially_refunded"}
 _VOID = {"refunded", "voided"}
 _READ = """query Shipping($id: ID!) { order(id: $id) {
@@ -76,6 +86,7 @@ class _Amount(BaseModel):
 
 class _Line(BaseModel):
     id: Identifier
+    variant_id: Text = ""
     sku: Text = ""
     title: Text = ""
     variant_title: Text = ""
@@ -99,12 +110,49 @@ class _Line(BaseModel):
     def line(self, quantity: int) -> OrderLine:
         return OrderLine(
             line_no=str(self.id),
-            sku=self.sku,
+            sku=(self.sku or self.variant_id or str(self.id))[:64],
+            listing={"variant_id": self.variant_id} if self.variant_id else {},
             title=f"{self.title} {self.variant_title}".strip(),
             quantity=quantity,
             unit_price=self.price,
             discount=(self.discount * quantity / self.quantity).quantize(CENT, ROUND_HALF_EVEN),
         )
+
+
+class _RefundedLine(BaseModel):
+    line_item_id: Identifier
+    quantity: Annotated[int, Field(ge=0)] = 0
+    subtotal: Fee = Decimal(0)
+
+
+class _Transaction(BaseModel):
+    amount: Fee = Decimal(0)
+    kind: Text = ""
+
+
+class _Refund(BaseModel):
+    id: Identifier
+    note: Text = ""
+    refund_line_items: Annotated[list[_RefundedLine], BeforeValidator(lambda value: value or [])] = []
+    transactions: Annotated[list[_Transaction], BeforeValidator(lambda value: value or [])] = []
+
+    @property
+    def facts(self) -> list[Refund]:
+        """One for each line; of money alone, one."""
+        granted = {"state": RefundState.GRANTED, "reason": self.note}
+        if not self.refund_line_items:
+            money = sum((each.amount for each in self.transactions if each.kind == "refund"), Decimal(0))
+            return [Refund(refund_no=str(self.id), amount=max(money, Decimal(0)), **granted)]
+        return [
+            Refund(
+                refund_no=f"{self.id}:{each.line_item_id}",
+                line_no=str(each.line_item_id),
+                quantity=each.quantity,
+                amount=max(each.subtotal, Decimal(0)),
+                **granted,
+            )
+            for each in self.refund_line_items
+        ]
 
 
 class _Freight(BaseModel):
@@ -170,6 +218,7 @@ class _Order(BaseModel):
     shipping_address: _Address | None = None
     shipping_lines: Annotated[list[_Freight], BeforeValidator(lambda value: value or [])] = []
     line_items: Annotated[list[_Line], Field(max_length=200)]
+    refunds: Annotated[list[_Refund], BeforeValidator(lambda value: value or [])] = []
 
     @property
     def recipient(self) -> Recipient:
@@ -197,6 +246,10 @@ class _Order(BaseModel):
 
 class _Glance(BaseModel):
     tags: Text = ""
+
+
+class _Naming(BaseModel):
+    order_id: Identifier
 
 
 def _priority(tags: str) -> int:
@@ -232,22 +285,24 @@ class Shopify:
             raise Unauthentic("x-shopify-hmac-sha256: does not match")
         return _receipt(headers.get("x-shopify-topic") or headers.get("shopify-topic") or "", body)
 
-    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        """An order; ``None`` where the topic is another, or nothing is to be shipped (any more)."""
+    def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
+        """An order, or the one to read; ``None`` where the topic is another, or nothing of it is to be shipped."""
+        if topic in _NAMING:
+            return Hint(order_nos=(str(decode(_Naming, body).order_id),))
         if topic not in _TOPICS:
             return None
         told = decode(_Order, body)
-        lines = [(at, item) for at, item in enumerate(told.line_items) if item.requires_shipping is not False]
-        cancelled_at = told.cancelled_at or (told.updated_at if told.financial_status in _VOID else None)
-        if not lines or (told.fulfillment_status in {"fulfilled", "restocked"} and not cancelled_at):
+        lines = [item for item in told.line_items if item.requires_shipping is not False]
+        if not lines:
             return None
-        left = [(at, item, item.left) for at, item in lines if item.left]
-        if cancelled_at or not left:
+        shipped = told.fulfillment_status in _SHIPPED
+        void = told.financial_status in _VOID and not shipped
+        cancelled_at = told.cancelled_at or (told.updated_at if void else None)
+        left = [(item, item.left) for item in lines if item.left]
+        if not (left or shipped):
             cancelled_at = cancelled_at or told.updated_at
-            left = [(at, item, item.quantity) for at, item in lines]
-        for at, item, _ in left:
-            if not 0 < len(item.sku) <= 64:
-                raise Unintelligible(f"line_items[{at}].sku", "the variant has no SKU of 1 to 64 characters")
+        if cancelled_at or shipped:
+            left = [(item, item.quantity) for item in lines]
         paid = told.financial_status in _PAID
         freight = sum((line.price - line.discount for line in told.shipping_lines), Decimal(0))
         allotted = sum((item.discount for item in told.line_items), Decimal(0))
@@ -269,10 +324,12 @@ class Shopify:
                 cancelled_at=cancelled_at,
                 cash_on_delivery=not paid and any(_collects(name) for name in told.payment_gateway_names),
                 currency=told.currency,
-                lines=tuple(item.line(quantity) for _, item, quantity in left),
+                shipped=shipped,
+                lines=tuple(item.line(quantity) for item, quantity in left),
+                refunds=tuple(fact for refund in told.refunds for fact in refund.facts)[:200],
                 freight=max(freight, Decimal(0)),
                 discount=max(told.total_discounts - allotted, Decimal(0)),
-                total=told.total_price if told.current_total_price is None else told.current_total_price,
+                total=told.total_price if shipped or told.current_total_price is None else told.current_total_price,
                 recipient=told.recipient,
                 buyer=told.customer.id if told.customer else "",
                 buyer_message=told.note,
@@ -294,19 +351,70 @@ class Shopify:
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
-        params: dict[str, str] | None = {
-            "status": "any",
-            "limit": "250",
+        window = {
             "updated_at_min": since.astimezone(UTC).isoformat(),
             "updated_at_max": until.astimezone(UTC).isoformat(),
         }
+        async for order in self._pages(window):
+            yield _pulled(order)
+
+    async def read(self, order_no: str) -> Pulled | None:
+        if not re.fullmatch(r"\d{1,19}", order_no):
+            return None
+        try:
+            response = await self._get(f"{self._api}/orders/{order_no}.json", None)
+        except ApplicationError as error:
+            if error.details[:1] == ("404",):
+                return None
+            raise
+        return _pulled(_json(response)["order"])
+
+    async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        window = {
+            "created_at_min": since.astimezone(UTC).isoformat(),
+            "created_at_max": until.astimezone(UTC).isoformat(),
+        }
+        async for order in self._pages({**window, "fields": "id"}):
+            yield str(order["id"])
+
+    async def _pages(self, window: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        params: dict[str, str] | None = {"status": "any", "limit": "250", **window}
         url: str | None = f"{self._api}/orders.json"
         while url:
-            response = await http.send("GET", url, params=params, headers=self._token)
+            response = await self._get(url, params)
             for order in _json(response).get("orders", []):
-                body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
-                yield Pulled(receipt=_receipt(POLLED, body), body=body)
+                yield order
             url, params = response.links.get("next", {}).get("url"), None
+
+    async def _get(self, url: str, params: dict[str, str] | None) -> httpx.Response:
+        with self._renewable():
+            return await http.send("GET", url, params=params, headers=self._token)
+
+    @contextmanager
+    def _renewable(self) -> Iterator[None]:
+        """A token that is not known any more has run out, where it can be renewed."""
+        try:
+            yield
+        except ApplicationError as error:
+            if error.details[:1] == ("401",) and self._account.secrets.get("refresh_token"):
+                raise expired("shopify: HTTP 401") from None
+            raise
+
+    async def renew(self) -> Mapping[str, str]:
+        asked = {"grant_type": "refresh_token"}
+        asked |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
+        told = _json(
+            await http.send("POST", f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token", data=asked)
+        )
+        try:
+            ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
+            return {
+                "access_token": str(told["access_token"]),
+                "refresh_token": str(told["refresh_token"]),
+                "expires_at": ends.isoformat(),
+            }
+        except (KeyError, TypeError, ValueError):
+            raise unavailable("shopify: answered with what is no token") from None
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Fulfills what no fulfillment with this waybill covers yet, one for each location that holds some of it."""
@@ -397,12 +505,13 @@ class Shopify:
 
     async def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The ``data`` of an answer. Raises ``ApplicationError``: GraphQL reports faults with status 200."""
-        response = await http.send(
-            "POST",
-            f"{self._api}/graphql.json",
-            content=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={**self._token, "Content-Type": "application/json"},
-        )
+        with self._renewable():
+            response = await http.send(
+                "POST",
+                f"{self._api}/graphql.json",
+                content=json.dumps({"query": query, "variables": variables}).encode(),
+                headers={**self._token, "Content-Type": "application/json"},
+            )
         answer = _json(response)
         if errors := answer.get("errors"):
             code = str((errors[0].get("extensions") or {}).get("code"))
@@ -412,6 +521,15 @@ class Shopify:
                 raise unavailable("shopify: INTERNAL_SERVER_ERROR")
             raise refused(f"shopify: {code}", code)
         return dict(answer.get("data") or {})
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _pulled(order: dict[str, Any]) -> Pulled:
+    body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
+    return Pulled(receipt=_receipt(POLLED, body), body=body)
 
 
 def _told(order: dict[str, Any], waybill_no: str) -> dict[str, int]:

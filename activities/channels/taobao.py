@@ -1,13 +1,16 @@
 """Taobao and Tmall by TOP, the Taobao Open Platform.
 
-Sources: open.taobao.com (signing, docId 101617; taobao.trades.sold.increment.get, taobao.trade.fullinfo.get,
-taobao.logistics.offline.send, taobao.skus.quantity.update, taobao.item.quantity.update), field names as in the
-generated SDKs. TOP sends no webhooks: orders are pulled.
+Sources: open.taobao.com (signing, docId 101617; taobao.trades.sold.increment.get, taobao.trades.sold.get,
+taobao.trade.fullinfo.get, taobao.logistics.offline.send, taobao.skus.quantity.update, taobao.item.quantity.update,
+taobao.top.auth.token.refresh, taobao.top.oaid.decrypt), field names as in the generated SDKs. TOP sends no webhooks:
+orders are pulled; its message service (TMC) is not read. A refund is told by its line's ``refund_status``, its number
+by ``refund_id``, its amount by the line's share of what was paid. Not sourced: the scenes of decrypting; where setting
+``decrypt_scene`` names one, recipients of what is to be sent are decrypted, else what comes masked stays so.
 
 Account: ``base_url`` up to ``/router/rest`` (``https://eco.taobao.com``); secrets ``app_key``, ``app_secret``,
-``session``; settings ``sign_method`` (``md5``, ``hmac``, ``hmac-sha256``), ``platform`` where ``tmall`` is not told by
-the orders, ``carrier_codes`` where TOP's code is not our carrier's name in capitals. Listings: ``num_iid`` of the item,
-and ``sku_id`` where the item has SKUs.
+``session``, ``refresh_token`` where it is to be renewed; settings ``sign_method`` (``md5``, ``hmac``,
+``hmac-sha256``), ``platform`` where ``tmall`` is not told by the orders, ``carrier_codes`` where TOP's code is not our
+carrier's name in capitals, ``decrypt_scene``. Listings: ``num_iid`` of the item, and ``sku_id`` where it has SKUs.
 """
 
 import asyncio
@@ -22,12 +25,12 @@ from hashlib import md5
 from math import ceil
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
 from activities.channels import Offered, Pulled, Refused
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.payloads import (
     CHINA,
     ChinaTime,
@@ -35,6 +38,7 @@ from activities.payloads import (
     Fee,
     Identifier,
     Integer,
+    MaybeChinaTime,
     Part,
     Price,
     Quantity,
@@ -46,7 +50,7 @@ from activities.payloads import (
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
-from models.order import NORMAL, URGENT, ChannelOrder, OrderLine
+from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origin import ChannelKind, IntakePath, Origin
 
 _SLICE = timedelta(days=1)
@@ -75,8 +79,14 @@ _SERVICES = {15, 50}
 _LARGEST_BATCH = 20
 _ITEM = ("isv.item-not-exist", "isv.item-is-")
 """Refused for the item, whichever of its SKUs."""
-
-MaybeTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
+_REFUNDS = {
+    "WAIT_SELLER_AGREE": RefundState.ASKED,
+    "WAIT_BUYER_RETURN_GOODS": RefundState.ASKED,
+    "WAIT_SELLER_CONFIRM_GOODS": RefundState.ASKED,
+    "SUCCESS": RefundState.GRANTED,
+    "CLOSED": RefundState.CLOSED,
+    "SELLER_REFUSE_BUYER": RefundState.CLOSED,
+}
 
 
 class _Order(BaseModel):
@@ -84,6 +94,8 @@ class _Order(BaseModel):
 
     oid: Identifier
     num: Quantity
+    num_iid: Text = ""
+    sku_id: Text = ""
     outer_sku_id: Text = ""
     outer_iid: Text = ""
     title: Text = ""
@@ -93,6 +105,9 @@ class _Order(BaseModel):
     adjust_fee: Fee = Decimal(0)
     status: Text = ""
     refund_status: Text = ""
+    refund_id: Text = ""
+    divide_order_fee: Fee = Decimal(0)
+    """Its share of what was paid for the trade."""
     seller_type: Text = ""
     invoice_no: Text = ""
 
@@ -101,14 +116,34 @@ class _Order(BaseModel):
         return self.status in _CLOSED or self.refund_status == "SUCCESS"
 
     @property
+    def listing(self) -> dict[str, str]:
+        ids = {"num_iid": self.num_iid, "sku_id": self.sku_id}
+        return {name: number for name, number in ids.items() if number}
+
+    @property
     def sku(self) -> str:
-        return self.outer_sku_id or self.outer_iid
+        """The merchant's code, of the SKU or the item; else TOP's own ids."""
+        return (self.outer_sku_id or self.outer_iid or ":".join(self.listing.values()) or str(self.oid))[:64]
+
+    @property
+    def refund(self) -> Refund | None:
+        state = _REFUNDS.get(self.refund_status)
+        if state is None:
+            return None
+        return Refund(
+            refund_no=(self.refund_id or str(self.oid))[:64],
+            state=state,
+            amount=max(self.divide_order_fee, Decimal(0)),
+            line_no=str(self.oid),
+            quantity=self.num,
+        )
 
     @property
     def line(self) -> OrderLine:
         return OrderLine(
             line_no=str(self.oid),
             sku=self.sku,
+            listing=self.listing,
             title=self.title,
             quantity=self.num,
             unit_price=self.price,
@@ -128,8 +163,8 @@ class _Trade(BaseModel):
     post_fee: Fee = Decimal(0)
     created: ChinaTime
     modified: ChinaTime
-    pay_time: MaybeTime = None
-    end_time: MaybeTime = None
+    pay_time: MaybeChinaTime = None
+    end_time: MaybeChinaTime = None
     receiver_name: Part = ""
     receiver_state: Part = ""
     receiver_city: Part = ""
@@ -175,11 +210,36 @@ class _Trade(BaseModel):
         )
 
 
+class _Receiver(BaseModel):
+    name: Part = ""
+    mobile: Part = ""
+    phone: Part = ""
+    address_detail: Part = ""
+
+
+class _Receivers(BaseModel):
+    receiver: list[_Receiver] = []
+
+
 class _Fullinfo(BaseModel):
     class Body(BaseModel):
         trade: _Trade
 
+    class Decrypted(BaseModel):
+        receiver_list: _Receivers = _Receivers()
+
     trade_fullinfo_get_response: Body
+    top_oaid_decrypt_response: Decrypted | None = None
+
+    @property
+    def recipient(self) -> Recipient:
+        masked = self.trade_fullinfo_get_response.trade.recipient
+        plain = self.top_oaid_decrypt_response
+        if plain is None or not plain.receiver_list.receiver:
+            return masked
+        told = plain.receiver_list.receiver[0]
+        clear = {"name": told.name, "phone": told.mobile or told.phone, "street": told.address_detail}
+        return masked.model_copy(update={key: value for key, value in clear.items() if value})
 
 
 def _priority(seller_flag: object, seller_memo: str) -> int:
@@ -213,18 +273,21 @@ class _Top:
         params = {
             "method": method,
             "app_key": self._secrets["app_key"],
-            "session": self._secrets["session"],
             "timestamp": _china(datetime.now(CHINA)),
             "format": "json",
             "v": "2.0",
             "sign_method": self._sign_method,
             **business,
         }
+        if method != "taobao.top.auth.token.refresh":
+            params["session"] = self._secrets["session"]
         params["sign"] = sign(params, self._secrets["app_secret"], self._sign_method)
         response = await http.send("POST", self._url, data=params)
         try:
             answer = json.loads(response.content)
             if "error_response" in answer:
+                if answer["error_response"].get("code") == 27 and self._secrets.get("refresh_token"):
+                    raise expired(f"{method}: 27")
                 raise fault(method, answer["error_response"])
             return answer[f"{method.removeprefix('taobao.').replace('.', '_')}_response"], response.content
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -258,24 +321,21 @@ class Taobao:
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         raise Unauthentic("Taobao sends no webhooks: its orders are pulled")
 
-    def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        """A ``trade_fullinfo_get_response``. ``None`` once the whole trade was shipped: nothing is left to handle."""
-        trade = decode(_Fullinfo, body).trade_fullinfo_get_response.trade
-        path = "trade_fullinfo_get_response.trade"
-        if trade.status in _OVER:
-            return None
-        if trade.status not in _UNPAID | _PAID | _CLOSED:
-            raise Unintelligible(f"{path}.status", "not a trade status we know")
+    def parse(self, body: bytes, topic: str) -> ChannelOrder:
+        """A ``trade_fullinfo_get_response``, and what it came with decrypted."""
+        told = decode(_Fullinfo, body)
+        trade = told.trade_fullinfo_get_response.trade
+        if trade.status not in _UNPAID | _PAID | _CLOSED | _OVER:
+            raise Unintelligible("trade_fullinfo_get_response.trade.status", "not a trade status we know")
+        shipped = trade.status in _OVER
         closed = trade.status in _CLOSED
         cash_on_delivery = trade.type in _COD
-        sold = [(at, order) for at, order in enumerate(trade.orders.order) if closed or not order.void]
+        sold = [order for order in trade.orders.order if closed or shipped or not order.void]
         if not sold:
-            sold, closed = list(enumerate(trade.orders.order)), True
-        for at, order in sold:
-            if not order.sku:
-                raise Unintelligible(f"{path}.orders.order[{at}].outer_sku_id", "the item has no merchant code")
+            sold, closed = trade.orders.order, True
+        gone = sum((order.divide_order_fee for order in trade.orders.order if order not in sold), Decimal(0))
         paid_at = trade.pay_time
-        if trade.status in _PAID and not cash_on_delivery:
+        if trade.status in _PAID | _OVER and not cash_on_delivery:
             paid_at = trade.pay_time or trade.modified
         custom: dict[str, JsonValue] = {"oaid": trade.oaid, "channel_hold": trade.hold}
         with standardising():
@@ -287,11 +347,13 @@ class Taobao:
                 modified_at=trade.modified,
                 paid_at=None if trade.status in _UNPAID else paid_at,
                 cancelled_at=(trade.end_time or trade.modified) if closed else None,
+                shipped=shipped,
                 cash_on_delivery=cash_on_delivery,
-                lines=tuple(order.line for _, order in sold),
+                lines=tuple(order.line for order in sold),
+                refunds=tuple(each for order in trade.orders.order if (each := order.refund) is not None),
                 freight=max(trade.post_fee, Decimal(0)),
-                total=trade.payment,
-                recipient=trade.recipient,
+                total=max(trade.payment - gone, Decimal(0)),
+                recipient=told.recipient,
                 buyer=trade.buyer_open_uid or trade.buyer_nick,
                 buyer_message=trade.buyer_message,
                 seller_memo=trade.seller_memo,
@@ -315,47 +377,77 @@ class Taobao:
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
         """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
         gate = asyncio.Semaphore(_AT_ONCE)
+        async for tids in self._windows("taobao.trades.sold.increment.get", "modified", since, until):
+            for trade in await asyncio.gather(*(self._trade(tid, gate, until) for tid in tids)):
+                if trade is not None:
+                    yield trade
+
+    async def read(self, order_no: str) -> Pulled | None:
+        return await self._trade(order_no, asyncio.Semaphore(1)) if re.fullmatch(r"\d{1,19}", order_no) else None
+
+    async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        async for tids in self._windows("taobao.trades.sold.get", "created", since, until):
+            for tid in tids:
+                yield tid
+
+    async def _windows(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[list[str]]:
+        """Page by page, the last of each day first."""
         while since < until:
             end = min(since + _SLICE, until)
-            first, total = await self._page(since, end, 1)
+            window = {f"start_{by}": _china(since), f"end_{by}": _china(end)}
+            first, total = await self._page(method, window, 1)
             for number in range(max(ceil(total / _PAGE), 1), 0, -1):
-                tids = first if total <= _PAGE else (await self._page(since, end, number))[0]
-                for trade in await asyncio.gather(*(self._trade(tid, until, gate) for tid in tids)):
-                    if trade is not None:
-                        yield trade
+                yield first if total <= _PAGE else (await self._page(method, window, number))[0]
             since = end
 
-    async def _page(self, since: datetime, until: datetime, number: int) -> tuple[Sequence[int], int]:
-        answer, _ = await self._top.call(
-            "taobao.trades.sold.increment.get",
-            fields="tid",
-            start_modified=_china(since),
-            end_modified=_china(until),
-            page_no=str(number),
-            page_size=str(_PAGE),
-        )
+    async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[str], int]:
+        answer, _ = await self._top.call(method, fields="tid", page_no=str(number), page_size=str(_PAGE), **window)
         trades = (answer.get("trades") or {}).get("trade") or []
-        return [trade["tid"] for trade in trades], int(answer.get("total_results") or 0)
+        return [str(trade["tid"]) for trade in trades], int(answer.get("total_results") or 0)
 
-    async def _trade(self, tid: int, until: datetime, gate: asyncio.Semaphore) -> Pulled | None:
+    async def _trade(self, tid: str, gate: asyncio.Semaphore, until: datetime | None = None) -> Pulled | None:
         """One trade as it stands; ``None`` where it is gone, or changed after the window: the next pull brings it."""
         async with gate:
             try:
-                answer, body = await self._top.call("taobao.trade.fullinfo.get", fields=_FIELDS, tid=str(tid))
+                answer, body = await self._top.call("taobao.trade.fullinfo.get", fields=_FIELDS, tid=tid)
             except ApplicationError as error:
                 if error.details[:1] == ("isv.trade-not-exist",):
                     return None
                 raise
         trade = answer["trade"]
         modified = str(trade.get("modified"))
-        if modified >= _china(until):
+        if until is not None and modified >= _china(until):
             return None
+        scene = self._account.settings.get("decrypt_scene")
+        if scene and trade.get("oaid") and trade.get("status") in _PAID:
+            asked = json.dumps([{"oaid": trade["oaid"], "tid": tid, "scene": str(scene)}])
+            _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=asked)
+            body = json.dumps({**json.loads(body), **json.loads(plain)}, ensure_ascii=False).encode()
+        lines = (trade.get("orders") or {}).get("order") or []
+        refunds = ",".join(str(order.get("refund_status")) for order in lines)
+        state = md5(refunds.encode(), usedforsecurity=False).hexdigest()
         receipt = Receipt(
-            fact_key=f"{tid}:{modified}:{trade.get('status')}",
+            fact_key=f"{tid}:{modified}:{trade.get('status')}:{state}",
             topic="taobao.trade.fullinfo.get",
             priority=_priority(trade.get("seller_flag"), str(trade.get("seller_memo"))),
         )
         return Pulled(receipt=receipt, body=body)
+
+    async def renew(self) -> Mapping[str, str]:
+        """By ``taobao.top.auth.token.refresh``; its ``token_result`` is JSON in a text."""
+        answer, _ = await self._top.call(
+            "taobao.top.auth.token.refresh", refresh_token=self._account.secrets.get("refresh_token", "")
+        )
+        try:
+            told = json.loads(answer["token_result"])
+            ends = datetime.now(CHINA) + timedelta(seconds=int(told["expires_in"]))
+            return {
+                "session": str(told["access_token"]),
+                "refresh_token": str(told["refresh_token"]),
+                "expires_at": ends.isoformat(),
+            }
+        except (KeyError, TypeError, ValueError):
+            raise unavailable("taobao: answered with what is no token") from None
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``taobao.logistics.offline.send``; whatever TOP refuses is fine where the trade already shows it."""

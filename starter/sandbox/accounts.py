@@ -36,7 +36,10 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
             opened = {"shop": shop.name, "secrets": given}
             (await client.post(f"/{shop.channel}/_control/shops", json=opened)).raise_for_status()
             url = f"{sandbox_url}/{shop.channel}{twin.PATH.format(shop=shop.name)}"
-            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, shop.settings)
+            settings = {
+                key: value.format(url=url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
+            }
+            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
     for name, (path, known) in CARRIERS.items():
         given = {**known, "push_secret": secrets.token_urlsafe(24)}
         await _keep(connection, Lane.CARRIER, name, "default", f"{sandbox_url}/{path}", given, {})

@@ -117,7 +117,7 @@ async def test_taobao_tells_each_change_as_a_new_fact_once(sandbox: str) -> None
 
 @pytest.mark.parametrize(
     ("secret", "code"),
-    [({"app_secret": "guess"}, "25"), ({"session": "stale"}, "27"), ({"app_key": "0"}, "29")],
+    [({"app_secret": "guess"}, "25"), ({"session": "stale", "refresh_token": ""}, "27"), ({"app_key": "0"}, "29")],
 )
 async def test_taobao_credentials_that_are_wrong_are_refused(sandbox: str, secret: dict[str, str], code: str) -> None:
     world = World(sandbox, "taobao", "tb-wrong")

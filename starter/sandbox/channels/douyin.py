@@ -22,6 +22,7 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "access_token", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 _idempotent: set[str] = set()

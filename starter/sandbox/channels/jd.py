@@ -22,6 +22,7 @@ from starter.sandbox.shops import Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "access_token", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {"oauth_url": "{url}"}
 
 CHINA = timezone(timedelta(hours=8))
 router = APIRouter()

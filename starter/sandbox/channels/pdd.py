@@ -22,6 +22,7 @@ from starter.sandbox.shops import Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "access_token", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {"behind_seconds": "0"}
 
 CHINA = timezone(timedelta(hours=8))
 router = APIRouter()

@@ -11,6 +11,7 @@ from starter.sandbox.shops import Delivery, Sale, Shop, Shops
 SECRETS: tuple[str, ...] = ()
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 

@@ -10,26 +10,57 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
+from starter.sandbox.shops import Delivery, Refund, Sale, Shipped, Shop, Shops
 
-SECRETS: tuple[str, ...] = ("client_secret", "access_token")
+SECRETS: tuple[str, ...] = ("client_id", "client_secret", "access_token", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 
 
-def order(sale: Sale) -> dict[str, Any]:
+_expired: set[str] = set()
+
+
+@router.post("/_control/shops/{name}/expire", status_code=204)
+async def expire(name: str) -> None:
+    """The shop's access token runs out."""
+    _expired.add(shops.shop(name).secrets["access_token"])
+
+
+@router.post("/admin/oauth/access_token")
+async def refresh(request: Request) -> Response:
+    asked = dict(parse_qsl((await request.body()).decode()))
+    known = ("client_id", "client_secret", "refresh_token")
+    shop = next((each for each in shops.all.values() if all(asked.get(n) == each.secrets.get(n) for n in known)), None)
+    if shop is None:
+        return JSONResponse({"error": "invalid_request"}, 400)
+    shop.secrets = {**shop.secrets, "access_token": token_hex(12), "refresh_token": token_hex(12)}
+    tokens = {name: shop.secrets[name] for name in ("access_token", "refresh_token")}
+    return JSONResponse({**tokens, "expires_in": 3600, "refresh_token_expires_in": 7_776_000})
+
+
+def _granted(sale: Sale) -> list[Refund]:
+    return [each for each in sale.refunds.values() if each.state == "granted"]
+
+
+def order(sale: Sale, shop: Shop | None = None) -> dict[str, Any]:
     """A sale as Shopify shows it. Money is text, ids are 64-bit numbers."""
     number = int(sale.order_no)
+    gone = {each.sku: each for each in _granted(sale)}
+    back = sum((each.amount for each in gone.values()), sale.total * 0)
+    sent = shop is not None and bool(shop.shipped(sale.order_no))
+    whole = sent and not any(_left(shop, sale).values()) if shop else False
     person = sale.recipient
     first, _, last = person.get("name", "").partition(" ")
     address = {
@@ -52,7 +83,7 @@ def order(sale: Sale) -> dict[str, Any]:
             "sku": line.sku,
             "title": line.title or line.sku,
             "quantity": line.quantity,
-            "current_quantity": line.quantity,
+            "current_quantity": line.quantity - (gone[line.sku].quantity if line.sku in gone else 0),
             "fulfillable_quantity": line.quantity,
             "price": f"{line.price:.2f}",
             "discount_allocations": [{"amount": f"{line.discount:.2f}"}] if line.discount else [],
@@ -70,13 +101,15 @@ def order(sale: Sale) -> dict[str, Any]:
         "updated_at": _time(sale.modified),
         "cancelled_at": _time(sale.cancelled_at) if sale.cancelled_at else None,
         "cancel_reason": "customer" if sale.cancelled else None,
-        "financial_status": sale.status or ("paid" if sale.paid else "pending"),
-        "fulfillment_status": None,
+        "financial_status": sale.status
+        or ("refunded" if "" in gone else "partially_refunded" if gone else "paid" if sale.paid else "pending"),
+        "fulfillment_status": "fulfilled" if whole else "partial" if sent else None,
         "source_name": "web",
         "landing_site": "/?utm_campaign=autumn",
         "payment_gateway_names": ["Cash on Delivery (COD)"] if sale.cash_on_delivery else ["shopify_payments"],
         "currency": "CNY",
         "total_price": f"{sale.total:.2f}",
+        "current_total_price": f"{sale.total - back:.2f}",
         "subtotal_price": f"{sale.total - sale.freight:.2f}",
         "total_discounts": f"{sum(line.discount for line in sale.lines):.2f}",
         "total_tax": "0.00",
@@ -87,6 +120,19 @@ def order(sale: Sale) -> dict[str, Any]:
         "shipping_address": address,
         "shipping_lines": [{"title": "Standard", "price": f"{sale.freight:.2f}", "discount_allocations": []}],
         "line_items": lines,
+        "refunds": [
+            {
+                "id": int(each.refund_no),
+                "note": each.reason,
+                "refund_line_items": [
+                    {"line_item_id": number + 1 + at, "quantity": each.quantity, "subtotal": f"{each.amount:.2f}"}
+                    for at, line in enumerate(sale.lines)
+                    if line.sku == each.sku
+                ],
+                "transactions": [{"kind": "refund", "amount": f"{each.amount:.2f}"}],
+            }
+            for each in gone.values()
+        ],
     }
 
 
@@ -95,9 +141,9 @@ def _time(moment: datetime) -> str:
 
 
 def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
-    body = json.dumps(order(sale)).replace("/", "\\/").encode()
+    body = json.dumps(order(sale, shop)).replace("/", "\\/").encode()
     if delivery.garbage:
-        body = json.dumps({**order(sale), "line_items": "?"}).encode()
+        body = json.dumps({**order(sale, shop), "line_items": "?"}).encode()
     secret = shop.secrets["client_secret"].encode()
     return {
         "Content-Type": "application/json",
@@ -120,6 +166,8 @@ shops = Shops(router, number=lambda sale, n: str(820_982_911_946_000_000 + n * 1
 
 def _shop(request: Request) -> Shop | None:
     token = request.headers.get("x-shopify-access-token", "")
+    if token in _expired:
+        return None
     return next((each for each in shops.all.values() if each.secrets.get("access_token") == token), None)
 
 
@@ -136,19 +184,29 @@ async def orders(version: str, request: Request) -> Response:
         query = dict(request.query_params)
         if "page_info" in query:
             query |= json.loads(base64.urlsafe_b64decode(query["page_info"]))
-        low, high = (datetime.fromisoformat(query[key]) for key in ("updated_at_min", "updated_at_max"))
-        changed = (sale for sale in shop.sales.values() if low <= sale.modified.replace(microsecond=0) <= high)
+        by, moment = ("updated_at", "modified") if "updated_at_min" in query else ("created_at", "created")
+        window = (f"{by}_min", f"{by}_max")
+        low, high = (datetime.fromisoformat(query[key]) for key in window)
+        changed = (sale for sale in shop.sales.values() if low <= getattr(sale, moment).replace(microsecond=0) <= high)
         found = sorted(changed, key=lambda sale: sale.order_no)
         at, limit = int(query.get("at", 0)), min(int(query.get("limit", 50)), _LARGEST_PAGE)
         headers = {}
         if at + limit < len(found):
-            rest = {key: query[key] for key in ("updated_at_min", "updated_at_max")} | {"at": at + limit}
+            rest = {key: query[key] for key in window} | {"at": at + limit}
             info = base64.urlsafe_b64encode(json.dumps(rest).encode()).decode()
             url = request.url.replace(query=urlencode({"limit": limit, "page_info": info}))
             headers["Link"] = f'<{url}>; rel="next"'
-        return JSONResponse({"orders": [order(sale) for sale in found[at : at + limit]]}, headers=headers)
+        return JSONResponse({"orders": [order(sale, shop) for sale in found[at : at + limit]]}, headers=headers)
 
     return await faults.play("shopify", "orders.json", "", work, _limited)
+
+
+@router.get("/admin/api/{version}/orders/{order_no}.json")
+async def read(version: str, order_no: str, request: Request) -> Response:
+    if (shop := _shop(request)) is None:
+        return JSONResponse({"errors": _UNAUTHORISED}, 401)
+    sale = shop.sales.get(order_no)
+    return JSONResponse({"order": order(sale, shop)}) if sale else JSONResponse({"errors": "Not Found"}, 404)
 
 
 def _limited(seconds: int) -> Response:

@@ -1,12 +1,15 @@
 """Taobao's twin: TOP's gateway with its signatures, envelopes, field lists, paging and fault codes.
 
-Account: ``base_url`` ``{sandbox}/taobao``; secrets ``app_key``, ``app_secret``, ``session``.
+Account: ``base_url`` ``{sandbox}/taobao``; secrets ``app_key``, ``app_secret``, ``session``,
+``refresh_token``.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from hmac import compare_digest, digest
+from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,12 +21,22 @@ from starter.sandbox.shops import Sale, Shipped, Shop, Shops
 
 CHINA = timezone(timedelta(hours=8))
 
-SECRETS: tuple[str, ...] = ("app_key", "app_secret", "session")
+SECRETS: tuple[str, ...] = ("app_key", "app_secret", "session", "refresh_token")
 PATH = ""
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 shops = Shops(router, number=lambda sale, n: str(4_100_000_000_000_000_000 + n * 100))
+
+
+_expired: set[str] = set()
+
+
+@router.post("/_control/shops/{name}/expire", status_code=204)
+async def expire(name: str) -> None:
+    """The shop's session runs out."""
+    _expired.add(shops.shop(name).secrets["session"])
 
 
 class Refusal(Exception):
@@ -59,10 +72,12 @@ def _banned(seconds: int) -> Response:
 
 
 def _authenticated(params: Mapping[str, str]) -> Shop:
-    if "session" not in params:
+    refreshing = params.get("method") == "taobao.top.auth.token.refresh"
+    if not refreshing and "session" not in params:
         raise Refusal(26, "Missing Session")
-    shop = next((each for each in shops.all.values() if each.secrets.get("session") == params["session"]), None)
-    if shop is None:
+    name = "refresh_token" if refreshing else "session"
+    shop = next((each for each in shops.all.values() if each.secrets.get(name) == params.get(name)), None)
+    if shop is None or (not refreshing and params["session"] in _expired):
         raise Refusal(27, "Invalid Session")
     if params.get("app_key") != shop.secrets["app_key"]:
         raise Refusal(29, "Invalid App Key")
@@ -91,7 +106,8 @@ def _time(moment: datetime) -> str:
 def _status(shop: Shop, sale: Sale) -> str:
     if sale.status:
         return sale.status
-    if sale.cancelled:
+    whole = [each for each in sale.refunds.values() if not each.sku and each.state == "granted"]
+    if sale.cancelled or (whole and not shop.shipped(sale.order_no)):
         return "TRADE_CLOSED" if sale.paid else "TRADE_CLOSED_BY_TAOBAO"
     sent = {oid for each in shop.shipped(sale.order_no) for oid in each.lines}
     if len(sent) == len(sale.lines):
@@ -106,6 +122,9 @@ def _oid(sale: Sale, at: int) -> str:
     return sale.order_no if len(sale.lines) == 1 else str(int(sale.order_no) + 1 + at)
 
 
+_REFUNDS = {"asked": "WAIT_SELLER_AGREE", "granted": "SUCCESS", "closed": "CLOSED"}
+
+
 def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
     """A sale as ``taobao.trade.fullinfo.get`` shows it. What is not there is left out, as TOP does."""
     status = _status(shop, sale)
@@ -113,6 +132,8 @@ def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
     orders = []
     for at, line in enumerate(sale.lines):
         oid = _oid(sale, at)
+        refund = next((each for each in sale.refunds.values() if each.sku in ("", line.sku)), None)
+        refund_status = _REFUNDS[refund.state] if refund else "SUCCESS" if status == "TRADE_CLOSED" else "NO_REFUND"
         order = {
             "oid": int(oid),
             "num": line.quantity,
@@ -123,7 +144,9 @@ def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
             "payment": f"{line.price * line.quantity - line.discount:.2f}",
             "discount_fee": f"{line.discount:.2f}",
             "adjust_fee": "0.00",
-            "refund_status": "SUCCESS" if status == "TRADE_CLOSED" else "NO_REFUND",
+            "divide_order_fee": f"{line.price * line.quantity - line.discount:.2f}",
+            "refund_status": refund_status,
+            "refund_id": refund.refund_no if refund else None,
             "status": "WAIT_BUYER_CONFIRM_GOODS" if oid in sent else status,
             "seller_type": "C",
         }
@@ -161,7 +184,15 @@ def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
 
 
 def _increment(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
-    start, end = (params.get(name, "") for name in ("start_modified", "end_modified"))
+    return _window(shop, params, "modified")
+
+
+def _sold(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
+    return _window(shop, params, "created")
+
+
+def _window(shop: Shop, params: Mapping[str, str], by: str) -> dict[str, Any]:
+    start, end = (params.get(name, "") for name in (f"start_{by}", f"end_{by}"))
     try:
         span = datetime.fromisoformat(end) - datetime.fromisoformat(start)
     except ValueError:
@@ -171,8 +202,8 @@ def _increment(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
     size, number = int(params.get("page_size", "40")), int(params.get("page_no", "1"))
     if not 1 <= size <= 100:
         raise Refusal(15, "Remote service error", "isv.invalid-parameter:page_size")
-    changed = (sale for sale in shop.sales.values() if start <= _time(sale.modified) <= end)
-    found = sorted(changed, key=lambda sale: sale.modified, reverse=True)
+    changed = (sale for sale in shop.sales.values() if start <= _time(getattr(sale, by)) <= end)
+    found = sorted(changed, key=lambda sale: str(getattr(sale, by).astimezone(CHINA)), reverse=True)
     page = found[(number - 1) * size : number * size]
     trades = [_fields(trade(shop, sale), params) for sale in page]
     answer: dict[str, Any] = {"trades": {"trade": trades} if trades else {}, "request_id": "sandbox"}
@@ -234,6 +265,33 @@ def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
     return {"shipping": {"is_success": True}}
 
 
+def _refresh(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
+    shop.secrets = {**shop.secrets, "session": token_hex(12), "refresh_token": token_hex(12)}
+    told = {
+        "access_token": shop.secrets["session"],
+        "refresh_token": shop.secrets["refresh_token"],
+        "expires_in": 86400,
+    }
+    return {"token_result": json.dumps(told), "request_id": "sandbox"}
+
+
+def _decrypt(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
+    """The sandbox masks nothing: what it decrypts is what it told."""
+    receivers = []
+    for each in json.loads(params["query_list"]):
+        person = shop.sales[each["tid"]].recipient
+        receivers.append(
+            {
+                "oaid": each["oaid"],
+                "tid": each["tid"],
+                "name": person.get("name"),
+                "mobile": person.get("phone"),
+                "address_detail": person.get("street"),
+            }
+        )
+    return {"receiver_list": {"receiver": receivers}, "request_id": "sandbox"}
+
+
 def _unknown(number: str) -> bool:
     """Items and SKUs that the shop does not sell, as far as the sandbox goes."""
     return number.startswith("404")
@@ -266,6 +324,9 @@ def _set(shop: Shop, params: Mapping[str, str], quantities: Mapping[str, str]) -
 
 
 _METHODS = {
+    "taobao.top.auth.token.refresh": _refresh,
+    "taobao.top.oaid.decrypt": _decrypt,
+    "taobao.trades.sold.get": _sold,
     "taobao.trades.sold.increment.get": _increment,
     "taobao.trade.fullinfo.get": _fullinfo,
     "taobao.logistics.offline.send": _send,

@@ -22,6 +22,7 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 SECRETS: tuple[str, ...] = ("consumer_key", "consumer_secret", "webhook_secret")
 PATH = "/{shop}"
 """Of the account's ``base_url``, below the twin."""
+SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 _meta: dict[tuple[str, str], dict[str, str]] = {}
