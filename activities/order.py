@@ -218,7 +218,7 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "priority": order.priority,
         "holds": [],
         "lines": [line.model_dump(mode="json") for line in order.lines],
-        "origin": order.origin.model_dump(mode="json"),
+        "origin": order.origin.located(order.recipient.region).model_dump(mode="json"),
         "custom": order.custom,
         "currency": order.currency,
         "total": order.total,

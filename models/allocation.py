@@ -15,6 +15,7 @@ from sqlmodel import SQLModel
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
 from models.order import NORMAL, OBJECTIVE, Criterion
+from models.origin import Code, code
 from models.stock import Shortage
 
 Kilograms = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=3)]
@@ -181,9 +182,13 @@ class Condition(Value):
     @field_validator("value")
     @classmethod
     def _of_the_fields_kind(cls, value: Scalars, info: ValidationInfo) -> Scalars:
-        kind = Decimal if info.data.get("field") in NUMBERS else str
+        field = info.data.get("field")
+
+        def read(each: Scalar) -> Scalar:
+            return Decimal(each) if field in NUMBERS else code(str(each)) if field == "campaign" else str(each)
+
         try:
-            return tuple(kind(each) for each in value) if isinstance(value, tuple) else kind(value)
+            return tuple(map(read, value)) if isinstance(value, tuple) else read(value)
         except InvalidOperation:
             raise ValueError("not a number") from None
 
@@ -237,7 +242,7 @@ class Rule(Value):
     name: str
     shops: tuple[str, ...] = ()
     """``channel:shop``; none named, all."""
-    campaigns: tuple[str, ...] = ()
+    campaigns: tuple[Code, ...] = ()
     """None named, any and none."""
     active: bool = True
     condition: tuple[Condition, ...] = ()

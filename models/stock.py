@@ -14,6 +14,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Value
+from models.origin import Code
 from models.vault import Sealed
 
 
@@ -82,7 +83,7 @@ class Audience(Value):
     channels: tuple[str, ...] = ()
     shops: tuple[str, ...] = ()
     """``channel:shop``."""
-    campaigns: tuple[str, ...] = ()
+    campaigns: tuple[Code, ...] = ()
     priority: int | None = None
     """As urgent as this, or more."""
 

@@ -44,6 +44,7 @@ from models.i18n import t
 from models.intake import InboxState, Lane
 from models.money import Money
 from models.order import Alert, ChannelOrder, HoldKind, Policy, RefundState
+from models.origin import IntakePath
 from models.requests import (
     Cancel,
     HoldRequest,
@@ -213,6 +214,8 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
             elif order is None:
                 outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
             else:
+                origin = order.origin.standard(IntakePath(row.path), row.received_at)
+                order = order.model_copy(update={"origin": origin})
                 orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))
     for facts in orders.values():
         facts.sort(key=_age)
@@ -237,7 +240,15 @@ async def _hint(
         except (RPCError, RuntimeError) as error:
             log.info("dispatcher.waits", shop=f"{source}:{shop}", error=str(error))
             return [Outcome(row=row, state=InboxState.PENDING) for row in rows]
-    return [Outcome(row=row, state=InboxState.DONE, reason="to be read") for row in rows]
+    return [
+        Outcome(
+            row=row,
+            state=InboxState.DONE,
+            reason="to be read",
+            order=f"order:{source}:{shop}:{hint.order_nos[0]}" if len(hint.order_nos) == 1 else None,
+        )
+        for row, hint in rows.items()
+    ]
 
 
 def _age(fact: Fact) -> datetime:
@@ -270,7 +281,7 @@ async def _channel(client: Client, limit: asyncio.Semaphore, case: Case) -> list
             except (SQLAlchemyError, OSError):
                 raise
             except Exception as error:
-                outcomes.append(_failed(fact.row, error))
+                outcomes.append(_failed(fact.row, error).model_copy(update={"order": fact.order.order_id}))
                 continue
             if not opens:
                 order_id = fact.order.order_id
@@ -303,7 +314,7 @@ async def _deliver(client: Client, case: Case, fact: Fact) -> str:
     if added:
         await _alert(before.order_id, "lines_added", count=len(added))
     case.latest = newest
-    return reason
+    return reason or ", ".join(name for name, _ in told)
 
 
 async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
@@ -440,22 +451,26 @@ async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> lis
     """A message of a carrier, a warehouse or the stock."""
     async with limit:
         try:
-            reason = await _HANDLERS[Lane(row.lane)](client, row)
+            reason, order = await _HANDLERS[Lane(row.lane)](client, row)
         except EngineDown:
             return [Outcome(row=row.id, state=InboxState.PENDING)]
         except (SQLAlchemyError, OSError):
             raise
         except Exception as error:
             return [_failed(row.id, error)]
-        return [Outcome(row=row.id, state=InboxState.DONE, reason=reason)]
+        return [Outcome(row=row.id, state=InboxState.DONE, reason=reason, order=order)]
 
 
-async def _carrier(client: Client, row: Row[Any]) -> str:
+Handled = tuple[str, str | None]
+"""What is to be noted of a message, and the order it is about, where that is one."""
+
+
+async def _carrier(client: Client, row: Row[Any]) -> Handled:
     """Keeps every scan; a milestone wakes the order."""
     ours = carrier(await account(Lane.CARRIER, row.source, row.account))
     scans = ours.parse_push(row.raw.body, row.raw.headers)
     if not scans:
-        return "no scans"
+        return "no scans", None
     async with transaction() as connection:
         rows = [scan.model_dump() for scan in scans]
         await connection.execute(insert(ScanRow).on_conflict_do_nothing(), rows)
@@ -474,10 +489,11 @@ async def _carrier(client: Client, row: Row[Any]) -> str:
                 place=scan.place,
             )
             reason = await _signal(client, orders[scan.waybill_no], "tracking", milestone) or reason
-    return reason if orders else "no parcel of ours"
+    about = set(orders.values())
+    return reason if orders else "no parcel of ours", about.pop() if len(about) == 1 else None
 
 
-async def _warehouse(client: Client, row: Row[Any]) -> str:
+async def _warehouse(client: Client, row: Row[Any]) -> Handled:
     """Acceptance and picking are noted; shipping and rejection wake the order."""
     event = WarehouseEvent.model_validate_json(row.raw.body)
     async with transaction() as connection:
@@ -491,15 +507,16 @@ async def _warehouse(client: Client, row: Row[Any]) -> str:
                 noted["status"] = FulfillmentStatus.IN_PROGRESS
             still_there = _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS])
             await connection.execute(update(_fulfillments).where(parcel, still_there).values(noted))
-            return ""
-    return await _signal(client, order_id, "warehouse_event", event)
+            return "", order_id
+    return await _signal(client, order_id, "warehouse_event", event), order_id
 
 
-async def _stock(client: Client, row: Row[Any]) -> str:
-    return await _signal(client, row.order_id, "stock_arrived", StockArrived(request_id=row.fact_key, actor="stock"))
+async def _stock(client: Client, row: Row[Any]) -> Handled:
+    arrived = StockArrived(request_id=row.fact_key, actor="stock")
+    return await _signal(client, row.order_id, "stock_arrived", arrived), row.order_id
 
 
-_HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[str]]] = {
+_HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {
     Lane.CARRIER: _carrier,
     Lane.WAREHOUSE: _warehouse,
     Lane.STOCK: _stock,

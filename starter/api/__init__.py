@@ -23,6 +23,7 @@ from starter.api import (
     listings,
     locations,
     orders,
+    origins,
     plan,
     problems,
     reconciliations,
@@ -40,6 +41,7 @@ log = structlog.get_logger()
 _DOORS = (
     webhooks,
     orders,
+    origins,
     plan,
     stock,
     transfers,

@@ -207,7 +207,7 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
             for each in parcels
         ],
         timeline=[
-            Event(at=each.at, what=each.what, text=_tell(each, speak), actor=each.actor, detail=each.detail)
+            Event(at=each.at, what=each.what, text=in_words(each, speak), actor=each.actor, detail=each.detail)
             for each in timeline
         ],
         alerts=[
@@ -223,11 +223,13 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
     )
 
 
-def _tell(entry: Row[Any], speak: str) -> str:
+def in_words(entry: Row[Any], speak: str) -> str:
     """An entry in words; where no reason was given, it ends before it."""
     words = {"reason": "", **entry.detail}
     if "kind" in words:
         words["kind"] = t(f"hold.{words['kind']}", speak)
+    if "path" in words:
+        words["path"] = t(f"path.{words['path']}", speak)
     return t(entry.what, speak, **words).rstrip(" :：,，")
 
 

@@ -20,7 +20,7 @@ from models.allocation import Plan, Rate, Rule
 from models.base import Moment
 from models.i18n import t
 from models.order import NORMAL, OBJECTIVE, ChannelOrder, Criterion, OrderLine, Policy
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origin import ChannelKind, Code, IntakePath, Origin
 from models.settings import settings
 from starter.api.access import Reader, Staff
 from starter.api.problems import SOON, Problem, lang
@@ -134,7 +134,7 @@ class Try(BaseModel):
     city: str = ""
     channel: str = "own"
     shop: str = "web"
-    campaign: str = ""
+    campaign: Code = ""
     carrier: str | None = None
     total: Annotated[Decimal, Field(ge=0)] = Decimal(0)
     priority: Annotated[int, Field(ge=1, le=5)] = NORMAL

@@ -48,7 +48,7 @@ _NUMBERS = (
         "counted",
         "difference",
     }
-    | {"count", "listed", "known", "missing", "pulled", "failed", "gone"}
+    | {"orders", "dropped", "count", "listed", "known", "missing", "pulled", "failed", "gone"}
 )
 
 
@@ -182,6 +182,52 @@ def failed(body: Any, say: Say) -> None:
         for each in body
     ]
     table(("id", "received", "from", "field", "reason", "attempts"), rows, say)
+
+
+def origin(body: Any, say: Say) -> None:
+    """Where an order came from: as written, as told, and message by message."""
+    line((body["order_id"], "bold"))
+    written, told = body["origin"], body["origin"]["told"]
+    grid = Table.grid(padding=(0, 2))
+    for name in ("platform", "shop", "store", "region", "campaign", "source", "medium"):
+        if written[name] or name in told:
+            otherwise = say("cli.origin.told", text=told[name]) if name in told else ""
+            grid.add_row(
+                Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(written[name])), Text(_plain(otherwise))
+            )
+    grid.add_row(
+        Text(say("cli.head.path"), style="dim"), Text(", ".join(say(f"path.{each}") for each in body["paths"]))
+    )
+    _console().print(grid)
+    for each in body["messages"]:
+        path = " ".join(part for part in (say(f"path.{each['path']}"), each["source"], each["topic"]) if part)
+        line(
+            (f"{_when(each['received_at'], seconds=True)}  ", "dim"),
+            f"{each['id']}  {path}  ",
+            (each["state_text"], "cyan"),
+        )
+        for told_of in (each["reason"], *each["led_to"]):
+            if told_of:
+                line(f"    {told_of}")
+    for each in body["corrections"]:
+        changed = ", ".join(f"{name}: {each['before'][name]} → {text}" for name, text in each["after"].items())
+        line((f"{_when(each['at'], seconds=True)}  ", "dim"), changed, (f"  {each['actor']}: {each['reason']}", "dim"))
+
+
+def origins(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            each["origin"],
+            each["orders"],
+            each["dropped"],
+            ", ".join(f"{amount} {currency}" for currency, amount in each["amounts"].items()),
+        )
+        for each in body
+    ]
+    table(("came_from", "orders", "dropped", "amount"), rows, say)
 
 
 def reasons(body: Any, say: Say) -> None:

@@ -12,6 +12,7 @@ from models.fulfillment import WORRIES, FulfillmentStatus, RequestStatus, Tracki
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus, RefundState
+from models.origin import IntakePath
 from models.purchase import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
@@ -45,6 +46,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "demand": Demand,
     "lane": Lane,
     "inbox": InboxState,
+    "path": IntakePath,
 }
 """Every member has its text."""
 

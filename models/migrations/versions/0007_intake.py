@@ -60,6 +60,11 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id')
     )
     op.create_index('origin_corrections_by_request', 'origin_corrections', ['order_id', 'request_id'], unique=True)
+    op.execute(
+        "UPDATE orders SET origin = origin || jsonb_build_object("
+        "'region', region, 'told', jsonb_build_object('region', origin->'region')) "
+        "WHERE origin->>'region' <> region"
+    )
 
 
 def downgrade() -> None:

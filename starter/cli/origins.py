@@ -1,0 +1,47 @@
+"""``hengdan origin`` and ``hengdan origins``: where an order came from, and how many came from where."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+
+from models.i18n import t
+from starter.cli import show
+from starter.cli.door import Door, Json, Lang, Refusal, moment
+from starter.cli.orders import Order, Reason, Words
+
+
+def origin(
+    order: Order,
+    campaign: Words = None,
+    platform: Words = None,
+    region: Words = None,
+    reason: Reason = "",
+    raw: Annotated[bool, typer.Option("--raw", help=t("cli.help.origin.raw"))] = False,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    path = f"{door.order(order)}/origin"
+    told = {"campaign": campaign, "platform": platform, "region": region}
+    wishes: dict[str, JsonValue] = {name: text for name, text in told.items() if text is not None}
+    if wishes and not reason:
+        raise Refusal(door.say("cli.why"))
+    trace = door.post(path, {**wishes, "reason": reason}) if wishes else door.get(path)
+    door.show(trace, show.origin)
+    if raw:
+        for each in trace.json()["messages"]:
+            door.show(door.get(f"/intake/{each['id']}/raw"), lambda body, say: typer.echo(body["body"]))
+
+
+def origins(
+    by: Annotated[str, typer.Option(help=t("cli.help.origins.by"))] = "platform",
+    placed_from: Annotated[datetime | None, typer.Option("--from", help=t("cli.help.from"))] = None,
+    placed_to: Annotated[datetime | None, typer.Option("--to", help=t("cli.help.to"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    found = door.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
+    door.show(found, show.origins)
