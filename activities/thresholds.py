@@ -1,24 +1,21 @@
 """Thresholds: who is called when how little is left, once, until there is enough again."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from pydantic import JsonValue
-from sqlalchemy import Table, delete, func, or_, select, update
+from sqlalchemy import Table, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
-from activities import inventory
+from activities import inventory, projection
 from activities.database import transaction
 from activities.inventory import NotAllowed
 from models.base import Value
-from models.order import AlertRow
 from models.stock import LevelRow, ThresholdRow
 
 _thresholds: Table = ThresholdRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
-_alerts: Table = AlertRow.__table__  # type: ignore[attr-defined]
 
 KIND = "alert.low_stock"
 
@@ -68,32 +65,14 @@ async def watch_thresholds() -> Watched:
         )
         .group_by(*_thresholds.c)
     )
-    now = datetime.now(UTC)
     async with transaction() as connection:
         low = {
             f"low_stock:{row.warehouse}:{row.sku}": _detail(row.sku, row.warehouse, int(row.available), row.below)
             for row in await connection.execute(query)
             if row.available < row.below
         }
-        closed = await connection.execute(
-            update(_alerts)
-            .where(_alerts.c.kind == KIND, _alerts.c.closed_at.is_(None), _alerts.c.key.not_in(low))
-            .values(closed_at=now)
-        )
-        raised = 0
-        if low:
-            entered = insert(_alerts).values(
-                [
-                    {"key": key, "kind": KIND, "order_id": "", "detail": detail, "raised_at": now}
-                    for key, detail in low.items()
-                ]
-            )
-            again = {"detail": entered.excluded.detail, "raised_at": now, "closed_at": None}
-            renewed = entered.on_conflict_do_update(
-                index_elements=["key"], set_=again, where=_alerts.c.closed_at.is_not(None)
-            )
-            raised = len((await connection.execute(renewed.returning(_alerts.c.key))).all())
-    return Watched(raised=raised, closed=closed.rowcount)
+        raised, closed = await projection.keep_alerts(connection, KIND, low)
+    return Watched(raised=raised, closed=closed)
 
 
 def _detail(sku: str, warehouse: str, available: int, below: int) -> dict[str, JsonValue]:
