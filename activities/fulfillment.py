@@ -193,7 +193,7 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         carrier=row.carrier,
         waybill_no=row.waybill_no,
         lines=tuple(
-            ShipmentLine(line_no=line.line_no, sku=line.sku, quantity=ceil(packed[line.line_no]))
+            ShipmentLine(line_no=line.line_no, sku=line.told or line.sku, quantity=ceil(packed[line.line_no]))
             for line in sold
             if packed[line.line_no]
         ),

@@ -21,9 +21,10 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
-from activities import inventory, routing, stock_sync
+from activities import inventory, mapping, routing, stock_sync
 from activities.inventory import MOST
 from activities.sheets import Sheet, normal
+from models import listing
 from models.allocation import Action, Condition
 from models.base import Value
 from models.i18n import LANGUAGES, t
@@ -477,6 +478,7 @@ async def _examine_skus(connection: AsyncConnection, lines: Lines[SkuLine]) -> l
 async def _apply_skus(connection: AsyncConnection, lines: Lines[SkuLine], act: Act) -> None:
     given = _given(lines)
     await _write(connection, _skus, _json(lines), given)
+    await mapping.wake(connection, {each.sku for each in lines.values()}, f"import:{act.request_id}:mapped")
     if "oversell" in given:
         changed = (
             update(_levels)
@@ -670,6 +672,25 @@ async def _apply_listings(connection: AsyncConnection, lines: Lines[ListingLine]
         await stock_sync.keep(connection, channel, shop, listings)
 
 
+class MappingLine(Line):
+    """What a shop calls a SKU or bundle; without ``shop``, every shop of the channel."""
+
+    channel: Annotated[Text, Field(pattern=r"^[a-z0-9_]+$")]
+    shop: Text = ""
+    item: Annotated[Text, Field(min_length=1, max_length=200)]
+    sku: Code
+
+
+async def _examine_mappings(connection: AsyncConnection, lines: Lines[MappingLine]) -> list[Fault]:
+    return await _unknown(
+        connection, _skus.c.sku, "sheet.no_sku", ((row, "sku", each.sku) for row, each in lines.items())
+    )
+
+
+async def _apply_mappings(connection: AsyncConnection, lines: Lines[MappingLine], act: Act) -> None:
+    await mapping.keep(connection, [listing.Mapping(**each.model_dump()) for each in lines.values()], act.actor)
+
+
 def _with_documents(table: Any, line: type[Line], *documents: str) -> Select[Any]:
     """A kind's query, these of its columns as JSON text."""
     return select(
@@ -716,6 +737,13 @@ KINDS: Mapping[str, Kind[Any]] = {
         _with_documents(_listings, ListingLine, "listing"),
         _examine_listings,
         _apply_listings,
+    ),
+    "mappings": Kind(
+        MappingLine,
+        ("channel", "shop", "item"),
+        _query(_tables["mappings"], MappingLine),
+        _examine_mappings,
+        _apply_mappings,
     ),
 }
 """Every kind of sheet by its name. To add one is to add its line, its column texts, and its entry here."""

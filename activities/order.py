@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
-from activities import allocation, cleansing, inventory, projection, review
+from activities import allocation, cleansing, inventory, mapping, projection, review
 from activities.database import transaction
 from activities.group_commit import GroupCommit
 from models.base import Moment, Value
@@ -64,7 +64,10 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
     new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
     for state, _ in new:
         state.order = cleansing.standardise(state.order)
-    unknown = await _enter(connection, [(state.order, at) for state, at in new])
+    named, unknown = await mapping.mapped(connection, [state.order for state, _ in new])
+    for (state, _), order in zip(new, named, strict=True):
+        state.order = order
+    await _enter(connection, [(state.order, at) for state, at in new])
     answers = []
     for state, each in zip(states, decisions, strict=True):
         answer = Admitted(at=each.at, order=state.order)
@@ -131,7 +134,7 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     order = cleansing.standardise(state.order)
     async with transaction() as connection:
         reserved = state.reserved_until is not None and await _reserve_anew(connection, state, at)
-        unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
+        (order,), unknown = await mapping.mapped(connection, [order])
         holds = _doubts(order, unknown, at)
         changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
@@ -234,13 +237,11 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     }
 
 
-async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrder, datetime]]) -> list[str]:
-    """Records new orders; answers those of their SKUs that the catalogue does not have."""
-    if not orders:
-        return []
-    rows = [row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
-    await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
-    return await inventory.unknown_skus(connection, {line.sku for order, _ in orders for line in order.lines})
+async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrder, datetime]]) -> None:
+    """Records new orders."""
+    if orders:
+        rows = [row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
+        await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
 
 
 def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:

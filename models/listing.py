@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -29,6 +30,41 @@ class StockRule(Value):
     def offer(self, available: int) -> int:
         offered = int(max(available, 0) * self.percentage / 100) - self.buffer
         return min(offered, self.most) if offered >= max(self.least, 0) and offered > 0 else 0
+
+
+class Match(StrEnum):
+    """How it was found which SKU an item is."""
+
+    MANUAL = "manual"
+    LISTING = "listing"
+    """The shop's listings say so."""
+    SPELLING = "spelling"
+    """But for case, width, spaces and punctuation it is this SKU, and no other."""
+
+
+class Mapping(Value):
+    """What a shop, or where ``shop`` is empty every shop of a channel, calls a SKU or bundle."""
+
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    shop: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]*$")] = ""
+    item: Annotated[str, Field(min_length=1, max_length=200)]
+    """The seller's code as the channel tells it, or the channel's own ids joined by colons, in the order of their
+    names."""
+    sku: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class MappingRow(SQLModel, table=True):
+    """A ``Mapping``, and how it came to be."""
+
+    __tablename__ = "mappings"
+
+    channel: str = Col(primary_key=True)
+    shop: str = Col(primary_key=True)
+    item: str = Col(primary_key=True)
+    sku: str
+    match: str
+    actor: str = ""
+    at: datetime = Col(sa_type=DateTime(timezone=True))
 
 
 class ListingRow(SQLModel, table=True):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
@@ -69,10 +69,18 @@ class OrderLine(Value):
     sku: Annotated[str, Field(min_length=1, max_length=64)]
     listing: dict[str, str] = {}
     """The channel's own ids of what it sold, named as in its listings."""
+    told: str = ""
+    """What the channel calls it, where the merchant calls it otherwise."""
     title: str = ""
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Annotated[Amount, Field(ge=0)]
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """What a mapping may know it by: the seller's code as told, or the channel's own ids."""
+        ids = ":".join(value for _, value in sorted(self.listing.items()))
+        return (self.told or self.sku, ids) if ids else (self.told or self.sku,)
 
 
 class RefundState(StrEnum):
@@ -229,6 +237,10 @@ class Policy(Value):
     """How long stock is kept for an unpaid order since its last sign of life."""
 
 
+UNMAPPED = text("""holds @> '[{"kind": "unknown_sku"}]'::jsonb""")
+"""Of orders held for items that the catalogue does not know."""
+
+
 class OrderRow(SQLModel, table=True):
     """The order as lists and look-ups see it: written by the workflow's activities alone."""
 
@@ -237,6 +249,7 @@ class OrderRow(SQLModel, table=True):
         Index("orders_by_status", "status", "placed_at"),
         Index("orders_by_shop", "channel", "shop", "placed_at"),
         Index("orders_by_phone", "phone_index"),
+        Index("orders_unmapped", "channel", "shop", postgresql_where=UNMAPPED),
     )
 
     id: str = Col(primary_key=True)

@@ -30,7 +30,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import inbox, projection
+from activities import inbox, mapping, projection
 from activities.accounts import account
 from activities.carriers import carrier
 from activities.channels import Hint, channel
@@ -513,7 +513,8 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
 
 async def _stock(client: Client, row: Row[Any]) -> Handled:
     arrived = StockArrived(request_id=row.fact_key, actor="stock")
-    return await _signal(client, row.order_id, "stock_arrived", arrived), row.order_id
+    name = "mapped" if row.topic == mapping.MAPPED else "stock_arrived"
+    return await _signal(client, row.order_id, name, arrived), row.order_id
 
 
 _HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {

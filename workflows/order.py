@@ -376,14 +376,21 @@ class OrderWorkflow(OrderRequests):
         elif not await self._take_back():
             return no("refused.warehouse")
         state.order = _changed(state.order, request)
+        await self._revise()
+        state.shortages, state.to_plan = [], True
+        return YES
+
+    async def _revise(self) -> None:
+        """Takes in what the order is after cleansing and mapping, and what doubts that leaves."""
+        state = self.state
         revised = await self._step(steps.revise, state, workflow.now())
-        state.order = state.order.model_copy(update={"recipient": revised.order.recipient})
+        named = {line.line_no: line for line in revised.order.lines}
+        lines = tuple(named.get(line.line_no, line) for line in state.order.lines)
+        state.order = state.order.model_copy(update={"recipient": revised.order.recipient, "lines": lines})
         state.reserved_until = workflow.now() if revised.reserved else None
         state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
         for hold in revised.holds:
             state.hold(hold)
-        state.shortages, state.to_plan = [], True
-        return YES
 
     async def _plan_elsewhere(self, request: Replan) -> Answer:
         """Takes back what is meant and has not left; what has left goes on."""
@@ -504,6 +511,14 @@ class OrderWorkflow(OrderRequests):
     def stock_arrived(self, fact: StockArrived) -> None:
         if self.state.shortages:
             self.state.to_plan = True
+
+    @workflow.signal(description="An item that it is held for may be known now")
+    async def mapped(self, fact: StockArrived) -> None:
+        state = self.state
+        async with self._one_act:
+            if any(each.kind is HoldKind.UNKNOWN_SKU for each in state.holds) and not state.status.final:
+                await self._revise()
+                state.tell(fact.request_id, workflow.now(), "mapped", fact.actor)
 
     @workflow.signal(description="A warehouse ships, or rejects, a fulfillment order")
     def warehouse_event(self, fact: WarehouseEvent) -> None:

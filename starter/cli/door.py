@@ -77,8 +77,8 @@ class Door:
     def put(self, path: str, body: Any) -> httpx.Response:
         return self._ask("PUT", path, json=body)
 
-    def delete(self, path: str) -> httpx.Response:
-        return self._ask("DELETE", path)
+    def delete(self, path: str, **params: str) -> httpx.Response:
+        return self._ask("DELETE", path, params=params or None)
 
     def order(self, named: str) -> str:
         """The path of an order, named in full or by the channel's number where no other order has it."""

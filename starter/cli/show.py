@@ -290,3 +290,25 @@ def _when(at: str | None, *, seconds: bool = False) -> str:
 def _person(recipient: Any, *parts: str) -> str:
     parts = parts or ("name", "phone", "province", "city", "district", "street")
     return " ".join(recipient[part] for part in parts if recipient[part]) if recipient else ""
+
+
+def mappings(body: Any, say: Say) -> None:
+    columns(("channel", "shop", "item", "sku", "match", "actor"), body, say)
+
+
+def unmapped(body: Any, say: Say) -> None:
+    if not body:
+        line(say("cli.nothing"))
+        return
+    rows = [
+        (
+            f"{each['channel']}:{each['shop']}",
+            each["item"],
+            each["title"],
+            each["orders"],
+            each["pieces"],
+            ", ".join(f"{like['sku']} {like['title']} ({like['score']:.0f})" for like in each["suggestions"]),
+        )
+        for each in body
+    ]
+    table(("shop", "item", "title", "orders", "pieces", "suggestions"), rows, say)

@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
+from activities import mapping
+from activities.database import transaction
 from models.fulfillment import RequestStatus
+from models.listing import Mapping
 from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
-from models.requests import Cancel, Modify, QuantityChange, Refunding, Release, Remark, WarehouseEventKind
+from models.requests import Cancel, Modify, QuantityChange, Refunding, Release, Remark, StockArrived, WarehouseEventKind
 from models.state import OrderState
 from tests.unit.orders import RECIPIENT, an_order, line
 from tests.workflow.life import Life, Lives, request_id
@@ -129,3 +132,16 @@ async def test_a_remark_without_consequence_is_written_down_and_nothing_else(liv
     await life.event(parcels[0], WarehouseEventKind.SHIPPED, weight_kg="1.2")
     await life.track(parcels[0])
     assert await life.end() is OrderStatus.COMPLETED
+
+
+async def test_an_order_held_for_an_item_goes_on_once_somebody_says_what_it_is(lives: Lives) -> None:
+    life = await lives.start(an_order("67", line(1, "T-SHIRT")))
+    assert [each.kind for each in (await life.until(OrderStatus.ON_HOLD)).holds] == [HoldKind.UNKNOWN_SKU]
+    async with transaction() as connection:
+        await mapping.keep(connection, [Mapping(channel="own", shop="web", item="T-SHIRT", sku="A001")], "li")
+    assert await lives.woken() == [life.order.order_id]
+    await life.handle.signal("mapped", StockArrived(request_id="m1"))
+    (parcel,) = await life.dispatched()
+    assert [each.sku for each in parcel.lines] == ["A001"]
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
