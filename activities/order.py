@@ -15,10 +15,12 @@ from temporalio import activity
 from activities import allocation, cleansing, inventory, projection, review
 from activities.database import transaction
 from activities.group_commit import GroupCommit
+from activities.review import Verdict
+from activities.review.facts import Indexes
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
-from models.order import ChannelOrder, Hold, HoldKind, OrderRow
-from models.state import Admitted, Allocated, OrderState, Snapshot
+from models.order import ChannelOrder, Hold, HoldKind, OrderRow, Policy
+from models.state import Admitted, Allocated, OrderState, Ruled, Snapshot
 from models.vault import keyring
 
 _orders = OrderRow.__table__  # type: ignore[attr-defined]
@@ -31,6 +33,8 @@ class Revised(Value):
     order: ChannelOrder
     holds: tuple[Hold, ...] = ()
     reserved: bool = False
+    ruled: tuple[Ruled, ...] = ()
+    rejected: bool = False
 
 
 class Sighting(Value):
@@ -62,22 +66,21 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
     """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
     states = [each.state.draft() for each in decisions]
     new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
-    for state, _ in new:
-        state.order = cleansing.standardise(state.order)
-    unknown = await _enter(connection, [(state.order, at) for state, at in new])
+    verdicts = await _enter(connection, new)
+    unknown = await inventory.unknown_skus(
+        connection, {line.sku for verdict in verdicts.values() for line in verdict.order.lines}
+    )
     answers = []
     for state, each in zip(states, decisions, strict=True):
         answer = Admitted(at=each.at, order=state.order)
         if each.new:
-            holds = [*_doubts(state.order, unknown, each.at), *review.decide(state.order, state.policy, each.at)]
-            grace_until = each.at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
-            answer = Admitted(at=each.at, order=state.order, holds=tuple(holds), grace_until=grace_until)
+            answer = _admitted(verdicts[each.key], state.policy, each.at, unknown)
             state.admit(answer)
         answers.append(answer)
     ready = [
         index
         for index, (state, each) in enumerate(zip(states, decisions, strict=True))
-        if not each.new or not state.blocked or state.reservable
+        if not each.new or (state.end is None and (not state.blocked or state.reservable))
     ]
     demands = [
         allocation.Demand(
@@ -126,14 +129,26 @@ async def record(snapshot: Snapshot) -> None:
 @activity.defn
 async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
-    order = cleansing.standardise(state.order)
+    before = cleansing.standardise(state.order)
+    sold = tuple(line for line in before.lines if not line.gift)
+    afresh = before.model_copy(update={"lines": sold, "tags": (), "sites": None})
     async with transaction() as connection:
-        reserved = state.reserved_until is not None and await _reserve_anew(connection, state, at)
+        (verdict,) = await review.review(connection, [(afresh, at)])
+        order = _kept(before, verdict.order)
+        reserved = state.reserved_until is not None and await _reserve_anew(
+            connection, state.model_copy(update={"order": order}), at
+        )
         unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
-        holds = _doubts(order, unknown, at)
-        changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
-        await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
-    return Revised(order=order, holds=tuple(holds), reserved=reserved)
+        holds = [*_doubts(order, unknown, at), *verdict.holds]
+        await _rewrite(connection, order, at)
+    return Revised(order=order, holds=tuple(holds), reserved=reserved, ruled=verdict.ruled, rejected=verdict.rejected)
+
+
+def _kept(before: ChannelOrder, now: ChannelOrder) -> ChannelOrder:
+    """A modified order as reviewed anew: a gift no longer earned is lost, none is added; how urgent it is stays."""
+    given = {line.line_no for line in now.lines}
+    lines = tuple(line for line in before.lines if line.line_no in given)
+    return now.model_copy(update={"lines": lines, "priority": before.priority})
 
 
 async def _reserve_anew(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:
@@ -195,11 +210,14 @@ async def sightings(waybill_nos: list[str]) -> list[Sighting]:
         return [Sighting(waybill_no=row.waybill_no, at=row.at) for row in await connection.execute(query)]
 
 
-_MODIFIABLE = frozenset({"lines", "total", "recipient", "phone_index", "region"})
+_MODIFIABLE = frozenset(
+    {"lines", "total", "recipient", "phone_index", "place_index", "region", "carrier", "tags", "sites", "priority"}
+)
 
 
 def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     """A new order as a row of ``orders``."""
+    indexes = Indexes.of(order)
     return {
         "id": order.order_id,
         "channel": order.channel,
@@ -217,6 +235,10 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "carrier": order.carrier,
         "recipient": order.recipient,
         "phone_index": keyring().blind_index(order.recipient.digits),
+        "buyer_index": indexes.buyer,
+        "place_index": indexes.place,
+        "tags": list(order.tags),
+        "sites": order.sites and order.sites.model_dump(mode="json"),
         "region": order.recipient.region,
         "next_step": "next.received",
         "placed_at": order.placed_at,
@@ -226,13 +248,40 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     }
 
 
-async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrder, datetime]]) -> list[str]:
-    """Records new orders; answers those of their SKUs that the catalogue does not have."""
-    if not orders:
-        return []
-    rows = [row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
+async def _enter(connection: AsyncConnection, new: Sequence[tuple[OrderState, datetime]]) -> dict[str, Verdict]:
+    """Cleanses, records and reviews new orders; what the rules come to, by order."""
+    if not new:
+        return {}
+    orders = {state.order.order_id: cleansing.standardise(state.order) for state, _ in new}
+    rows = [row(orders[state.order.order_id], at) for state, at in new]
+    rows.sort(key=lambda each: str(each["id"]))
     await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
-    return await inventory.unknown_skus(connection, {line.sku for order, _ in orders for line in order.lines})
+    reviewed = [(orders[state.order.order_id], at) for state, at in new]
+    verdicts = await review.review(connection, reviewed)
+    for (order, at), verdict in zip(reviewed, verdicts, strict=True):
+        if verdict.order != order:
+            await _rewrite(connection, verdict.order, at)
+    return {verdict.order.order_id: verdict for verdict in verdicts}
+
+
+async def _rewrite(connection: AsyncConnection, order: ChannelOrder, at: datetime) -> None:
+    changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
+    await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
+
+
+def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
+    order = verdict.order
+    limits = [] if verdict.approved or verdict.rejected else review.limits(order, policy, at)
+    holds = [*_doubts(order, unknown, at), *verdict.holds, *limits, *review.told(order, at)]
+    grace = max(policy.grace, verdict.minutes * 60)
+    return Admitted(
+        at=at,
+        order=order,
+        holds=tuple(holds),
+        grace_until=at + timedelta(seconds=grace) if grace else None,
+        ruled=verdict.ruled,
+        rejected=verdict.rejected,
+    )
 
 
 def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:

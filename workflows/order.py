@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from models.requests import (
         YES,
         Answer,
+        Approve,
         Cancel,
         HoldRequest,
         Modify,
@@ -302,7 +303,7 @@ class OrderWorkflow(OrderRequests):
                     answer = await self._carry_out(action, request)
                     state.stay(workflow.now())
                 state.remember(request.request_id, answer)
-                detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
+                detail = request.model_dump(mode="json", include={"reason", "text", "kind", "stage"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
                 refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
                 state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
@@ -328,8 +329,8 @@ class OrderWorkflow(OrderRequests):
                 state.holds = [each for each in state.holds if request.kind not in (None, each.kind)]
             case Note():
                 pass
-            case _ if action is Action.APPROVE:
-                state.holds = [each for each in state.holds if each.kind is not HoldKind.REVIEW]
+            case Approve():
+                return state.approve(request.stage)
             case _ if action is Action.EXPEDITE:
                 state.order = state.order.model_copy(update={"priority": URGENT})
                 for each in state.active:
@@ -347,12 +348,17 @@ class OrderWorkflow(OrderRequests):
             return no("refused.warehouse")
         state.order = _changed(state.order, request)
         revised = await self._step(steps.revise, state, workflow.now())
-        state.order = state.order.model_copy(update={"recipient": revised.order.recipient})
+        anew = {name: getattr(revised.order, name) for name in ("recipient", "lines", "carrier", "tags", "sites")}
+        state.order = state.order.model_copy(update=anew)
         state.reserved_until = workflow.now() if revised.reserved else None
-        state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
+        doubts = {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}
+        state.holds = [each for each in state.holds if each.kind not in doubts and each.rule is None]
+        state.rule(revised.ruled, workflow.now())
         for hold in revised.holds:
             state.hold(hold)
         state.shortages, state.to_plan = [], True
+        if revised.rejected:
+            state.end = End.REJECTED
         return YES
 
     async def _plan_elsewhere(self, request: Replan) -> Answer:
