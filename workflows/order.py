@@ -306,7 +306,7 @@ class OrderWorkflow(OrderRequests):
                 detail = request.model_dump(mode="json", include={"reason", "text", "kind", "stage"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
                 refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
-                state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
+                state.tell(request.request_id, workflow.now(), what, request.actor, **(detail | refusal))
         await workflow.wait_condition(lambda: not self._unwritten)
         return answer
 

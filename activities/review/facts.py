@@ -91,7 +91,7 @@ async def gather(
 ) -> list[dict[str, Any]]:
     """The facts of each order: what must be looked up only where needed, for all of them at once."""
     prices = await _prices(connection, orders) if "prices" in needed else {}
-    found = [_told(order, prices) for order in orders]
+    found = [told(order, prices) for order in orders]
     lookups = {"buyer": _buyers, "risk": _risks, "stock": _stocks}
     for name, look_up in lookups.items():
         if name in needed:
@@ -100,7 +100,7 @@ async def gather(
     return found
 
 
-def _told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict[str, Any]:
+def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict[str, Any]:
     lines = [line for line in order.lines if not line.gift]
     gross = sum((line.unit_price * line.quantity for line in lines), Decimal(0))
     off = sum((line.discount for line in lines), Decimal(0))

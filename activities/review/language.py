@@ -29,6 +29,8 @@ _MACROS = frozenset({"all", "exists", "exists_one", "filter", "map"})
 _FUNCTIONS = frozenset({"size", "contains", "startsWith", "endsWith", "matches", "has", "int", "double"})
 _WORDS = frozenset({"true", "false", "in"})
 _SHOWN_LINES = 10
+_AHEAD = 4
+"""Tokens that are looked at beyond one."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -140,7 +142,8 @@ class _Reader:
     """Reads an expression by its tokens: which facts it names, and what it costs."""
 
     def __init__(self, tokens: list[_Token]) -> None:
-        self.tokens = [*tokens, _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)]
+        end = _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)
+        self.tokens = [*tokens, *[end] * _AHEAD]
         self.found: set[str] = set()
         self.cost = 0
 
@@ -166,8 +169,8 @@ class _Reader:
                         variables[variable].append(over)
                         depth += 1
                         loops.append((depth, variable))
-                case _Token("sign", "." as sign, _):
-                    number, macro = self._method(number, sign, width)
+                case _Token("sign", ".", _):
+                    number, macro = self._method(number, width)
                     if macro:
                         variable, number = self._begin(number, macro)
                         variables[variable].append("")
@@ -228,7 +231,7 @@ class _Reader:
         self.found.add(path)
         return path
 
-    def _method(self, number: int, sign: str, width: int) -> tuple[int, _Token | None]:
+    def _method(self, number: int, width: int) -> tuple[int, _Token | None]:
         """What is asked of a text, a literal list or a result."""
         name, after = self.tokens[number], self.tokens[number + 1]
         if name.kind == "name" and after.text == "(":
@@ -249,7 +252,7 @@ class _Reader:
 
     def _begin(self, number: int, macro: _Token) -> tuple[str, int]:
         """A macro from its parenthesis on: its variable, and the token after its comma."""
-        _, variable, comma = self.tokens[number : number + 3] if number + 3 <= len(self.tokens) else (macro,) * 3
+        _, variable, comma = self.tokens[number : number + 3]
         if variable.kind != "name" or comma.text != "," or variable.text in ROOTS | _WORDS | _FUNCTIONS:
             raise BadExpression(f"{macro.text}(x, …): give what it runs over a name of its own", macro.at)
         return variable.text, number + 3
