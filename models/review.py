@@ -13,8 +13,8 @@ from models.base import Moment, Value
 from models.order import Stage
 
 Word = Annotated[str, Field(pattern=r"^[\w.\- ]{1,32}$")]
-Words = Annotated[str, Field(min_length=1, max_length=200)]
-Code = Annotated[str, Field(min_length=1, max_length=64)]
+Words = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,200}$")]
+Code = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,64}$")]
 
 
 class Approves(Value):
@@ -90,8 +90,8 @@ class ReviewRule(Value):
     """Rules apply in the order of their numbers."""
 
     number: Annotated[int, Field(ge=0, le=1_000_000)]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    shops: tuple[str, ...] = ()
+    name: Words
+    shops: tuple[Code, ...] = ()
     """``channel:shop``; none named, all."""
     active: bool = True
     condition: Annotated[str, Field(min_length=1, max_length=LONGEST, examples=["order.total > 5000"])]

@@ -34,7 +34,8 @@ _AHEAD = 4
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
-    |(?P<string>r?"(?:[^"\\\n]|\\.)*"|r?'(?:[^'\\\n]|\\.)*')
+    |(?P<string>"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|'(?:[^'\\\x00-\x1f]|\\[^\x00-\x1f])*')
+    |(?P<raw>r"[^"\x00-\x1f]*"|r'[^'\x00-\x1f]*')
     |(?P<number>(?:\d+\.\d+|\d+)(?:[eE][+-]?\d+)?)
     |(?P<name>[A-Za-z_]\w*)
     |(?P<sign>&&|\|\||[<>=!]=|[-+*/%<>!?:.,()\[\]])""",
@@ -116,14 +117,17 @@ def compiled(text: str) -> Expression:
     if len(text) > LONGEST:
         raise BadExpression(f"longer than {LONGEST} characters", LONGEST)
     tokens = list(_tokens(text))
-    paths = _Reader(tokens).paths()
+    reader = _Reader(tokens)
+    paths = reader.paths()
     try:
         program = cel.compile(text)
     except Exception as error:
         told = str(error)
         column = re.search(r"<input>:(\d+):(\d+)", told)
         raise BadExpression(_first_line(error), _position(text, column)) from None
-    words = tuple(dict.fromkeys(each.text.lstrip("r")[1:-1] for each in tokens if each.kind == "string"))
+    if hidden := set(program.variables()) - reader.names:
+        raise BadExpression(f"{min(hidden)} cannot be read here")
+    words = tuple(dict.fromkeys(each.text.removeprefix("r")[1:-1] for each in tokens if each.kind in ("string", "raw")))
     return Expression(program=program, paths=frozenset(paths), words=words)
 
 
@@ -145,6 +149,8 @@ class _Reader:
         end = _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)
         self.tokens = [*tokens, *[end] * _AHEAD]
         self.found: set[str] = set()
+        self.names: set[str] = set()
+        """What it calls facts and loop variables."""
         self.cost = 0
 
     def paths(self) -> set[str]:
@@ -229,6 +235,7 @@ class _Reader:
         if not known(path):
             raise BadExpression(f"there is no fact {path}", first.at)
         self.found.add(path)
+        self.names.add(path.partition(".")[0])
         return path
 
     def _method(self, number: int, width: int) -> tuple[int, _Token | None]:
@@ -255,6 +262,7 @@ class _Reader:
         _, variable, comma = self.tokens[number : number + 3]
         if variable.kind != "name" or comma.text != "," or variable.text in ROOTS | _WORDS | _FUNCTIONS:
             raise BadExpression(f"{macro.text}(x, …): give what it runs over a name of its own", macro.at)
+        self.names.add(variable.text)
         return variable.text, number + 3
 
 

@@ -96,10 +96,10 @@ class Suspect(BaseModel):
     """Somebody told in full, or by an order of theirs. Of a buyer's account, the channel is to be told too."""
 
     kind: BlacklistKind
-    value: Annotated[str, Field(max_length=500, examples=["13800138000"])] = ""
-    channel: str = ""
+    value: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,500}$", examples=["13800138000"])] = ""
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
     order_id: str | None = None
-    reason: Annotated[str, Field(max_length=200)] = ""
+    reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,200}$")] = ""
     until: AwareDatetime | None = None
 
 

@@ -3,12 +3,12 @@
 import typer
 
 from models.i18n import t
-from starter.cli import files, intake, orders, plan, replenish, serve, stock, transfers
+from starter.cli import files, intake, orders, plan, replenish, review, serve, stock, transfers
 
 app = typer.Typer(
     name="hengdan", help=t("cli.help"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
-for group in (orders, plan, stock, transfers, replenish, files, intake):
+for group in (orders, plan, review, stock, transfers, replenish, files, intake):
     app.add_typer(group.app)

@@ -1,6 +1,8 @@
 """Conditions of review: what they may say, and that no expression does harm."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -89,6 +91,8 @@ HOSTILE = [
     "'''" + "x" * 100 + "'''.size() > 1",
     "order.total > 1" + " || order.total > 1" * 60,
     "(" * 900 + "true" + ")" * 90,
+    "order.channel == '\x00'",
+    'r"\\" == "" || lines.all(a, lines.all(b, lines.all(c, true))) || r"\\" == ""',
     "'a'.matches('((((a{9}){9}){9}){9}){99}')",
 ]
 
@@ -136,6 +140,28 @@ def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
     except BadExpression as error:
         position = error.position
     assert position is None or 0 <= position <= len(text)
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_guide_are_conditions(example: str) -> None:
+    language.check(example.replace("\\|", "|"))
+
+
+def test_the_rule_of_the_guide_is_a_rule() -> None:
+    assert len(EXAMPLES) > 8
+    rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
+    language.check(rule.condition)
+
+
+def test_the_guide_names_every_fact() -> None:
+    table = GUIDE.partition("| fact |")[2].partition("\n\n")[0]
+    for root, fields in SAMPLES[0].items():
+        for field in fields[0] if root == "lines" else fields:
+            assert re.search(rf"\b{field}\b", table), f"{root}.{field}"
 
 
 def test_every_sample_has_the_facts_that_orders_have() -> None:
