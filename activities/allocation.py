@@ -331,6 +331,7 @@ def facts(order: ChannelOrder) -> Facts:
         priority=order.priority,
         placed_at=order.placed_at,
         promised_by=order.promised_by,
+        sites=order.sites,
     )
 
 

@@ -180,13 +180,13 @@ async def cancel_waybill(fulfillment_id: str) -> None:
 
 @activity.defn
 async def confirm_shipment(fulfillment_id: str) -> None:
-    """Tells the channel what left with which waybill."""
+    """Tells the channel what left with which waybill; of gifts it knows nothing."""
     async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
         if row.told_channel:
             return
         packed = await _packed_units(connection, row)
-    sold = [OrderLine.model_validate(line) for line in row.sold]
+    sold = [line for line in map(OrderLine.model_validate, row.sold) if not line.gift]
     shipment = Shipment(
         channel_order_no=row.channel_order_no,
         reference=fulfillment_id,
@@ -200,8 +200,9 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         whole_order=all(packed[line.line_no] >= line.quantity for line in sold),
         shipped_at=row.shipped_at or datetime.now(UTC),
     )
-    async with shops.at(row.channel, row.shop) as ours:
-        await ours.confirm_shipment(shipment)
+    if shipment.lines:
+        async with shops.at(row.channel, row.shop) as ours:
+            await ours.confirm_shipment(shipment)
     await _write(row, "told_channel", _TOLD, told_channel=True)
 
 

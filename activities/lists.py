@@ -31,6 +31,7 @@ async def orders(
     hold: str | None = None,
     phone_index: str | None = None,
     order_no: str | None = None,
+    tag: str | None = None,
     placed_from: datetime | None = None,
     placed_to: datetime | None = None,
     after: tuple[datetime, str] | None = None,
@@ -50,6 +51,8 @@ async def orders(
             query = query.where(_orders.c[name] == value)
     if hold is not None:
         query = query.where(_orders.c.holds.contains([{"kind": hold}]))
+    if tag is not None:
+        query = query.where(_orders.c.tags.contains([tag]), _orders.c.tags != [])
     if placed_from is not None:
         query = query.where(_orders.c.placed_at >= placed_from)
     if placed_to is not None:

@@ -15,10 +15,13 @@ from temporalio import activity
 from activities import allocation, cleansing, inventory, mapping, projection, review
 from activities.database import transaction
 from activities.group_commit import GroupCommit
+from activities.review import Verdict
+from activities.review.facts import Indexes
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
-from models.order import ChannelOrder, Hold, HoldKind, OrderRow, RefundState
-from models.state import Admitted, Allocated, OrderState, Snapshot
+from models.order import ChannelOrder, Hold, HoldKind, OrderRow, Policy, RefundState
+from models.requests import Remark
+from models.state import Admitted, Allocated, OrderState, Ruled, Snapshot
 from models.vault import keyring
 
 _orders = OrderRow.__table__  # type: ignore[attr-defined]
@@ -31,6 +34,8 @@ class Revised(Value):
     order: ChannelOrder
     holds: tuple[Hold, ...] = ()
     reserved: bool = False
+    ruled: tuple[Ruled, ...] = ()
+    rejected: bool = False
 
 
 class Sighting(Value):
@@ -62,27 +67,18 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
     """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
     states = [each.state.draft() for each in decisions]
     new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
-    for state, _ in new:
-        state.order = cleansing.standardise(state.order)
-    named, unknown = await mapping.mapped(connection, [state.order for state, _ in new])
-    for (state, _), order in zip(new, named, strict=True):
-        state.order = order
-    await _enter(connection, [(state.order, at) for state, at in new])
+    verdicts, unknown = await _enter(connection, new)
     answers = []
     for state, each in zip(states, decisions, strict=True):
         answer = Admitted(at=each.at, order=state.order)
         if each.new:
-            holds = [*_doubts(state.order, unknown, each.at), *review.decide(state.order, state.policy, each.at)]
-            if any(refund.state is RefundState.ASKED for refund in state.order.refunds):
-                holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=each.at))
-            grace_until = each.at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
-            answer = Admitted(at=each.at, order=state.order, holds=tuple(holds), grace_until=grace_until)
+            answer = _admitted(verdicts[each.key], state.policy, each.at, unknown)
             state.admit(answer)
         answers.append(answer)
     ready = [
         index
         for index, (state, each) in enumerate(zip(states, decisions, strict=True))
-        if not each.new or not state.blocked or state.reservable
+        if not each.new or (state.end is None and (not state.blocked or state.reservable))
     ]
     demands = [
         allocation.Demand(
@@ -131,20 +127,42 @@ async def record(snapshot: Snapshot) -> None:
 @activity.defn
 async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
-    order = cleansing.standardise(state.order)
+    before = cleansing.standardise(state.order)
     async with transaction() as connection:
-        reserved = state.reserved_until is not None and await _reserve_anew(connection, state, at)
-        (order,), unknown = await mapping.mapped(connection, [order])
-        holds = _doubts(order, unknown, at)
-        changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
-        await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
-    return Revised(order=order, holds=tuple(holds), reserved=reserved)
+        (before,), unknown = await mapping.mapped(connection, [before])
+        sold = tuple(line for line in before.lines if not line.gift)
+        afresh = before.model_copy(update={"lines": sold, "tags": (), "sites": None})
+        (verdict,) = await review.review(connection, [(afresh, at)])
+        order = _kept(before, verdict.order)
+        reserved = state.reserved_until is not None and await _reserve_anew(
+            connection, state.model_copy(update={"order": order}), at
+        )
+        holds = [*_doubts(order, unknown, at), *verdict.holds]
+        await _rewrite(connection, order, at)
+    return Revised(order=order, holds=tuple(holds), reserved=reserved, ruled=verdict.ruled, rejected=verdict.rejected)
+
+
+def _kept(before: ChannelOrder, now: ChannelOrder) -> ChannelOrder:
+    """A modified order as reviewed anew: a gift no longer earned is lost, none is added; how urgent it is stays."""
+    given = {line.line_no for line in now.lines}
+    lines = tuple(line for line in before.lines if line.line_no in given)
+    return now.model_copy(update={"lines": lines, "priority": before.priority})
 
 
 @activity.defn
-async def reconsider(state: OrderState, at: Moment) -> Revised:
-    """What holds an order now that buyer or seller said something else."""
-    return Revised(order=state.order, holds=tuple(review.remarked(state.order, at)))
+async def reconsider(state: OrderState, remark: Remark, at: Moment) -> Revised:
+    """What holds an order now that buyer or seller said something else, and did not before."""
+    before = state.order
+    order = before.model_copy(update=remark.model_dump(include={"buyer_message", "seller_memo", "priority"}))
+    async with transaction() as connection:
+        (was,) = await review.review(connection, [(before, at)])
+        (verdict,) = await review.review(connection, [(order, at)])
+    rules = {hold.rule for hold in was.holds}
+    reasons = {hold.reason for hold in review.limits(before, state.policy, at)}
+    limits = [] if verdict.approved else review.limits(order, state.policy, at)
+    holds = [hold for hold in verdict.holds if hold.rule not in rules]
+    holds += [hold for hold in limits if hold.reason not in reasons]
+    return Revised(order=order, holds=tuple(holds))
 
 
 async def _reserve_anew(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:
@@ -206,11 +224,14 @@ async def sightings(waybill_nos: list[str]) -> list[Sighting]:
         return [Sighting(waybill_no=row.waybill_no, at=row.at) for row in await connection.execute(query)]
 
 
-_MODIFIABLE = frozenset({"lines", "total", "recipient", "phone_index", "region"})
+_MODIFIABLE = frozenset(
+    {"lines", "total", "recipient", "phone_index", "place_index", "region", "carrier", "tags", "sites", "priority"}
+)
 
 
 def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     """A new order as a row of ``orders``."""
+    indexes = Indexes.of(order)
     return {
         "id": order.order_id,
         "channel": order.channel,
@@ -228,6 +249,10 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "carrier": order.carrier,
         "recipient": order.recipient,
         "phone_index": keyring().blind_index(order.recipient.digits),
+        "buyer_index": indexes.buyer,
+        "place_index": indexes.place,
+        "tags": list(order.tags),
+        "sites": order.sites and order.sites.model_dump(mode="json"),
         "region": order.recipient.region,
         "next_step": "next.received",
         "placed_at": order.placed_at,
@@ -237,11 +262,45 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     }
 
 
-async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrder, datetime]]) -> None:
-    """Records new orders."""
-    if orders:
-        rows = [row(order, at) for order, at in sorted(orders, key=lambda entered: entered[0].order_id)]
-        await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
+async def _enter(
+    connection: AsyncConnection, new: Sequence[tuple[OrderState, datetime]]
+) -> tuple[dict[str, Verdict], set[str]]:
+    """Cleanses, maps, records and reviews new orders: what the rules come to, by order; and SKUs that nobody knows."""
+    if not new:
+        return {}, set()
+    orders, unknown = await mapping.mapped(connection, [cleansing.standardise(state.order) for state, _ in new])
+    reviewed = [(order, at) for order, (_, at) in zip(orders, new, strict=True)]
+    rows = sorted((row(order, at) for order, at in reviewed), key=lambda each: str(each["id"]))
+    await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
+    verdicts = await review.review(connection, reviewed)
+    for (order, at), verdict in zip(reviewed, verdicts, strict=True):
+        if verdict.order != order:
+            await _rewrite(connection, verdict.order, at)
+    if gifts := {line.sku for verdict in verdicts for line in verdict.order.lines if line.gift}:
+        unknown |= set(await inventory.unknown_skus(connection, gifts))
+    return {verdict.order.order_id: verdict for verdict in verdicts}, unknown
+
+
+async def _rewrite(connection: AsyncConnection, order: ChannelOrder, at: datetime) -> None:
+    changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
+    await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
+
+
+def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
+    order = verdict.order
+    limits = [] if verdict.approved or verdict.rejected else review.limits(order, policy, at)
+    holds = [*_doubts(order, unknown, at), *verdict.holds, *limits, *review.told(order, at)]
+    if any(refund.state is RefundState.ASKED for refund in order.refunds):
+        holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=at))
+    grace = max(policy.grace, verdict.minutes * 60)
+    return Admitted(
+        at=at,
+        order=order,
+        holds=tuple(holds),
+        grace_until=at + timedelta(seconds=grace) if grace else None,
+        ruled=verdict.ruled,
+        rejected=verdict.rejected,
+    )
 
 
 def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:

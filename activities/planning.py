@@ -163,6 +163,9 @@ class _Planning:
             return _Refusal("plan.closed", {})
         if rule := self.ruling.excluded.get(site.code):
             return _Refusal("plan.excluded", {"rule": rule})
+        wish = self.problem.order.sites
+        if wish is not None and wish.only and site.code not in wish.locations:
+            return _Refusal("plan.limited", {})
         if not site.delivers_to(self.province):
             return _Refusal("plan.area", {"province": self.province})
         if site.capacity is not None and site.capacity <= 0:

@@ -36,8 +36,8 @@ class Ruling:
 
 
 def judge(rules: Sequence[Rule], order: Facts, wanted: Sequence[FulfillmentLine], items: Mapping[str, Item]) -> Ruling:
-    """Applies the rules in the order of their numbers."""
-    ruling = Ruling()
+    """Applies the rules in the order of their numbers, over what review prefers."""
+    ruling = Ruling(preferred=frozenset(order.sites.locations if order.sites else ()))
     if not rules:
         return ruling
     known = _known(order, wanted, items)

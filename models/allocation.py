@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
-from models.order import NORMAL, OBJECTIVE, Criterion
+from models.order import NORMAL, OBJECTIVE, Criterion, Sites
 from models.origin import Code, code
 from models.stock import Shortage
 
@@ -158,6 +158,8 @@ class Facts(Value):
     priority: int = NORMAL
     placed_at: Moment | None = None
     promised_by: Moment | None = None
+    sites: Sites | None = None
+    """Where review wants it to come from."""
 
 
 Scalar = str | int | Decimal

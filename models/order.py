@@ -75,12 +75,21 @@ class OrderLine(Value):
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Annotated[Amount, Field(ge=0)]
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    gift: bool = False
+    """Given by a rule of review: the channel knows nothing of it."""
 
     @property
     def items(self) -> tuple[str, ...]:
         """What a mapping may know it by: the seller's code as told, or the channel's own ids."""
         ids = ":".join(value for _, value in sorted(self.listing.items()))
         return (self.told or self.sku, ids) if ids else (self.told or self.sku,)
+
+
+class Sites(Value):
+    """Where review wants an order to come from: there alone, or rather from there."""
+
+    locations: tuple[str, ...]
+    only: bool = False
 
 
 class RefundState(StrEnum):
@@ -139,6 +148,9 @@ class ChannelOrder(Value):
     priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
     origin: Origin
     custom: dict[str, JsonValue] = {}
+    tags: tuple[str, ...] = ()
+    """What review calls it."""
+    sites: Sites | None = None
 
     @model_validator(mode="after")
     def _lines_are_distinct(self) -> "ChannelOrder":
@@ -181,6 +193,10 @@ class ChannelOrder(Value):
         return self.paid_at is not None or self.cash_on_delivery
 
 
+Stage = Literal["service", "finance"]
+"""Whose approval a review waits for."""
+
+
 class HoldKind(StrEnum):
     """Why an order does not advance."""
 
@@ -200,6 +216,10 @@ class Hold(Value):
     """A message key of the catalogue, or a person's own words."""
     since: Moment
     by: str = "hengdan"
+    stage: Stage | None = None
+    """Who must approve; ``None``, anybody."""
+    rule: int | None = None
+    """The rule of review that holds it."""
 
 
 Criterion = Literal["on_time", "fewest_parcels", "lowest_cost", "nearest", "balance"]
@@ -248,7 +268,10 @@ class OrderRow(SQLModel, table=True):
     __table_args__ = (
         Index("orders_by_status", "status", "placed_at"),
         Index("orders_by_shop", "channel", "shop", "placed_at"),
-        Index("orders_by_phone", "phone_index"),
+        Index("orders_by_phone", "phone_index", "placed_at"),
+        Index("orders_by_buyer", "buyer_index", "placed_at", postgresql_where="buyer_index <> ''"),
+        Index("orders_by_place", "place_index", "placed_at", postgresql_where="place_index <> ''"),
+        Index("orders_by_tag", "tags", postgresql_using="gin", postgresql_where="tags <> '[]'"),
         Index("orders_unmapped", "channel", "shop", postgresql_where=UNMAPPED),
     )
 
@@ -271,6 +294,11 @@ class OrderRow(SQLModel, table=True):
     carrier: str | None = None
     """Demanded by buyer or channel."""
     phone_index: str = ""
+    buyer_index: str = Col(default="", sa_column_kwargs={"server_default": ""})
+    """Of the buyer's account; empty where the channel does not name it."""
+    place_index: str = Col(default="", sa_column_kwargs={"server_default": ""})
+    tags: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, server_default="[]"))
+    sites: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     region: str = ""
     next_step: str = ""
     """What the order waits for: a message key of the catalogue."""

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
-from models.order import HoldKind, Refund
+from models.order import HoldKind, Refund, Stage
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -60,7 +60,9 @@ class Release(Request):
 
 
 class Approve(Request):
-    pass
+    """Lifts what review holds: of one stage, or all of it."""
+
+    stage: Stage | None = None
 
 
 class Reject(Request):

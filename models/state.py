@@ -1,5 +1,6 @@
 """An order in progress: its state, the status derived from it, and the one table of what is allowed when."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -7,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from models.base import Moment, Record, Value
 from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
-from models.order import Alert, ChannelOrder, Entry, Hold, HoldKind, OrderStatus, Policy
+from models.order import Alert, ChannelOrder, Entry, Hold, HoldKind, OrderStatus, Policy, Stage
 from models.requests import YES, Answer, no
 from models.stock import Shortage
 
@@ -69,6 +70,17 @@ class Allocated(Value):
     """Nothing was planned: a rule wants a person to decide this."""
 
 
+class Ruled(Value):
+    """A rule of review that applied, as it was then; or that could not be answered."""
+
+    number: int
+    name: str
+    decisions: tuple[str, ...] = ()
+    values: dict[str, JsonValue] = {}
+    """The facts it looked at."""
+    failure: str = ""
+
+
 class Admitted(Value):
     """How an order begins: as cleansed, with what holds it, and allocated, or reserved, where nothing does."""
 
@@ -77,6 +89,9 @@ class Admitted(Value):
     holds: tuple[Hold, ...] = ()
     grace_until: Moment | None = None
     allocated: Allocated | None = None
+    ruled: tuple[Ruled, ...] = ()
+    rejected: bool = False
+    """A rule ended it."""
 
 
 class OrderState(Record):
@@ -251,10 +266,20 @@ class OrderState(Record):
             del self.answers[next(iter(self.answers))]
 
     def hold(self, hold: Hold) -> None:
-        """Adds a hold, in place of an earlier one of the same kind and reason."""
-        self.holds = [each for each in self.holds if (each.kind, each.reason) != (hold.kind, hold.reason)] + [hold]
-        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}"
+        """Adds a hold, in place of an earlier one of the same kind, reason and origin."""
+        origin = (hold.kind, hold.reason, hold.stage, hold.rule)
+        self.holds = [each for each in self.holds if (each.kind, each.reason, each.stage, each.rule) != origin] + [hold]
+        by_rule = f":{hold.rule}:{hold.stage}" if hold.rule is not None else ""
+        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}"
         self.tell(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason)
+
+    def approve(self, stage: Stage | None) -> Answer:
+        """Lifts what review holds: of one stage, or all of it; no where that stage holds nothing."""
+        meant = [each for each in self.holds if each.kind is HoldKind.REVIEW and stage in (None, each.stage)]
+        if not meant:
+            return no("refused.stage", stage=stage)
+        self.holds = [each for each in self.holds if each not in meant]
+        return YES
 
     def admit(self, admitted: Admitted) -> None:
         """Takes in how the order begins."""
@@ -262,11 +287,24 @@ class OrderState(Record):
         self.order = admitted.order
         self.grace_until = admitted.grace_until
         self.tell("received", admitted.at, "received", path=self.order.origin.intake)
+        self.rule(admitted.ruled, admitted.at)
         for hold in admitted.holds:
             self.hold(hold)
+        if admitted.rejected:
+            self.end = End.REJECTED
         if admitted.allocated is not None:
             self.to_plan = not self.order.payable
             self.plan(admitted.allocated)
+
+    def rule(self, ruled: Iterable[Ruled], at: datetime) -> None:
+        """Tells which rules of review applied, and on what facts."""
+        for each in ruled:
+            key = f"review:{each.number}:{at.isoformat()}"
+            told = each.model_dump(mode="json", exclude_defaults=True)
+            if each.failure:
+                self.tell(key, at, "review.failed", **told)
+            else:
+                self.tell(key, at, "review.applied", **told)
 
     def plan(self, allocated: Allocated) -> None:
         """Takes in an allocation."""

@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from models.requests import (
         YES,
         Answer,
+        Approve,
         Cancel,
         HoldRequest,
         Modify,
@@ -307,12 +308,12 @@ class OrderWorkflow(OrderRequests):
                     answer = await self._carry_out(action, request)
                     state.stay(workflow.now())
                 state.remember(request.request_id, answer)
-                detail = request.model_dump(mode="json", include={"reason", "text", "kind"}, exclude_none=True)
+                detail = request.model_dump(mode="json", include={"reason", "text", "kind", "stage"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
                 if not answer.accepted and request.actor.startswith("channel:"):
                     await self._contradicted(request)
                 refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
-                state.tell(request.request_id, workflow.now(), what, request.actor, **detail, **refusal)
+                state.tell(request.request_id, workflow.now(), what, request.actor, **(detail | refusal))
         await workflow.wait_condition(lambda: not self._unwritten)
         return answer
 
@@ -335,8 +336,8 @@ class OrderWorkflow(OrderRequests):
                 state.holds = [each for each in state.holds if request.kind not in (None, each.kind)]
             case Note():
                 pass
-            case _ if action is Action.APPROVE:
-                state.holds = [each for each in state.holds if each.kind is not HoldKind.REVIEW]
+            case Approve():
+                return state.approve(request.stage)
             case _ if action is Action.EXPEDITE:
                 state.order = state.order.model_copy(update={"priority": URGENT})
                 for each in state.active:
@@ -384,13 +385,16 @@ class OrderWorkflow(OrderRequests):
         """Takes in what the order is after cleansing and mapping, and what doubts that leaves."""
         state = self.state
         revised = await self._step(steps.revise, state, workflow.now())
-        named = {line.line_no: line for line in revised.order.lines}
-        lines = tuple(named.get(line.line_no, line) for line in state.order.lines)
-        state.order = state.order.model_copy(update={"recipient": revised.order.recipient, "lines": lines})
+        anew = {name: getattr(revised.order, name) for name in ("recipient", "lines", "carrier", "tags", "sites")}
+        state.order = state.order.model_copy(update=anew)
         state.reserved_until = workflow.now() if revised.reserved else None
-        state.holds = [each for each in state.holds if each.kind not in {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}]
+        doubts = {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}
+        state.holds = [each for each in state.holds if each.kind not in doubts and each.rule is None]
+        state.rule(revised.ruled, workflow.now())
         for hold in revised.holds:
             state.hold(hold)
+        if revised.rejected:
+            state.end = End.REJECTED
 
     async def _plan_elsewhere(self, request: Replan) -> Answer:
         """Takes back what is meant and has not left; what has left goes on."""
@@ -465,15 +469,14 @@ class OrderWorkflow(OrderRequests):
         async with self._one_act:
             if state.status.final:
                 return
-            said = fact.model_dump(include={"buyer_message", "seller_memo", "priority"})
-            state.order = state.order.model_copy(update=said)
+            revised = await self._step(steps.reconsider, state, fact, workflow.now())
+            state.order = revised.order
             state.tell(fact.request_id, workflow.now(), "remarked", fact.actor)
             staying = [each for each in state.active if not each.left]
-            if staying or not state.active:
-                for hold in (await self._step(steps.reconsider, state, workflow.now())).holds:
+            if revised.holds and (staying or not state.active):
+                for hold in revised.holds:
                     state.hold(hold)
-                if state.holds:
-                    await self._keep_back(staying)
+                await self._keep_back(staying)
 
     @workflow.signal(description="The buyer wants money back, or was given it")
     async def refund(self, fact: Refunding) -> None:

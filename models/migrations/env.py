@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, pool
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
-from models import access, allocation, intake, listing, order, purchase, stock, transfer  # noqa: F401
+from models import access, allocation, intake, listing, order, purchase, review, stock, transfer  # noqa: F401
 from models import fulfillment as _fulfillment  # noqa: F401
 from models.vault import Sealed
 

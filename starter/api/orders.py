@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -45,6 +46,7 @@ class OrderSummary(BaseModel):
     status: OrderStatus
     status_text: str
     priority: int
+    tags: list[str]
     holds: list[dict[str, JsonValue]]
     currency: str
     total: str
@@ -105,11 +107,14 @@ def _summary(row: Row[Any], speak: str) -> dict[str, Any]:
         "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
         "recipient": row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, speak),
-        "holds": [
-            hold | {"kind_text": t(f"hold.{hold['kind']}", speak), "reason": t(hold["reason"], speak)}
-            for hold in row.holds
-        ],
+        "holds": [hold | {"kind_text": _kind(hold, speak), "reason": t(hold["reason"], speak)} for hold in row.holds],
     }
+
+
+def _kind(hold: Mapping[str, Any], speak: str) -> str:
+    """What holds an order, and whose approval it waits for."""
+    kind, stage = t(f"hold.{hold['kind']}", speak), hold.get("stage")
+    return f"{kind}: {t(f'stage.{stage}', speak)}" if stage else kind
 
 
 @router.get("", summary="Orders, newest first")
@@ -122,6 +127,7 @@ async def list_orders(
     hold: HoldKind | None = None,
     phone: Annotated[str | None, Query(description="The recipient's, found by its blind index.")] = None,
     order_no: Annotated[str | None, Query(description="The channel's own number.")] = None,
+    tag: Annotated[str | None, Query(description="What rules of review call it.")] = None,
     placed_from: AwareDatetime | None = None,
     placed_to: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -137,6 +143,7 @@ async def list_orders(
             hold=hold,
             phone_index=index,
             order_no=order_no,
+            tag=tag,
             placed_from=placed_from,
             placed_to=placed_to,
             after=_after(cursor),
@@ -226,6 +233,11 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
 def in_words(entry: Row[Any], speak: str) -> str:
     """An entry in words; where no reason was given, it ends before it."""
     words = {"reason": "", **entry.detail}
+    for name, value in words.items():
+        if isinstance(value, dict):
+            words[name] = ", ".join(f"{fact} = {json.dumps(each, ensure_ascii=False)}" for fact, each in value.items())
+        elif isinstance(value, list):
+            words[name] = ", ".join(map(str, value))
     if "kind" in words:
         words["kind"] = t(f"hold.{words['kind']}", speak)
     if "path" in words:
@@ -249,7 +261,7 @@ _ACTS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
     Action.MODIFY: (requests.Modify, {"lines": [{"line_no": "1", "quantity": 2}], "reason": "asked by phone"}),
     Action.HOLD: (requests.HoldRequest, {"reason": "the address looks wrong"}),
     Action.RELEASE: (requests.Release, {"kind": "staff"}),
-    Action.APPROVE: (requests.Approve, {}),
+    Action.APPROVE: (requests.Approve, {"stage": "finance"}),
     Action.REJECT: (requests.Reject, {"reason": "fraud"}),
     Action.EXPEDITE: (requests.Expedite, {}),
     Action.REPLAN: (requests.Replan, {"warehouse": "SH", "reason": "the warehouse is flooded"}),

@@ -25,6 +25,7 @@ def list_orders(
     hold: Annotated[str | None, typer.Option(help=t("cli.help.hold_kind"))] = None,
     phone: Annotated[str | None, typer.Option(help=t("cli.help.phone"))] = None,
     order_no: Annotated[str | None, typer.Option(help=t("cli.help.order_no"))] = None,
+    tag: Annotated[str | None, typer.Option(help=t("cli.help.tag"))] = None,
     placed_from: Annotated[datetime | None, typer.Option("--from", help=t("cli.help.from"))] = None,
     placed_to: Annotated[datetime | None, typer.Option("--to", help=t("cli.help.to"))] = None,
     limit: int = 50,
@@ -41,6 +42,7 @@ def list_orders(
         hold=hold,
         phone=phone,
         order_no=order_no,
+        tag=tag,
         placed_from=moment(placed_from),
         placed_to=moment(placed_to),
         limit=limit,
@@ -116,8 +118,13 @@ def release(
 
 
 @app.command(help=t("cli.help.orders.approve"))
-def approve(order: Order, as_json: Json = False, lang: Lang = None) -> None:
-    _ask(Door(lang, as_json), order, "approve")
+def approve(
+    order: Order,
+    stage: Annotated[str | None, typer.Option(help=t("cli.help.stage"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    _ask(Door(lang, as_json), order, "approve", stage=stage)
 
 
 @app.command(help=t("cli.help.orders.reject"))

@@ -15,6 +15,7 @@ from temporalio.client import Client
 from activities import inventory, routing
 from activities.access import create_key
 from activities.database import transaction
+from activities.review import rules
 from models.access import Scope
 from models.intake import Lane
 from models.order import OrderRow
@@ -267,3 +268,48 @@ async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.Asyn
     assert "A001" in await hengdan.refused("plan", "try", "A001=x")
     assert "still there" in await hengdan.ok("plan", "again", "SH", "--reason", "closing", "--close")
     assert "XX" in await hengdan.refused("plan", "again", "XX", "--reason", "closing")
+
+
+async def test_review_is_set_up_tried_and_felt(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+    rules.forget()
+    number = await placed(door, **UNPAID)
+    file = tmp_path / "rule.json"
+    held = {"do": "hold", "stage": "finance", "reason": "is it paid?"}
+    told = {
+        "number": 5,
+        "name": "unpaid",
+        "condition": "!order.paid",
+        "decisions": [held, {"do": "tag", "tags": ["U"]}],
+    }
+    file.write_text(json.dumps(told))
+    assert "order.paid" in await hengdan.ok("review", "check", "!order.paid")
+    assert "no fact order.payed" in await hengdan.refused("review", "check", "!order.payed")
+    tried = await hengdan.ok("review", "try", str(file), "--since", "2020-01-01")
+    assert "Of 1 orders it would have applied to 1: hold 1, tag 1" in tried
+    assert number in tried
+    assert json.loads(await hengdan.ok("review", "try", str(file), "--since", "2020-01-01", "--json"))["applied"] == 1
+    assert "unpaid" in await hengdan.ok("review", "rule", str(file))
+    other = await placed(door, **UNPAID)
+    shown = await hengdan.ok("orders", "show", other)
+    assert "Rule 5 unpaid: hold finance, tag U (order.paid = false)" in shown
+    assert "Review: finance" in shown
+    assert other in await hengdan.ok("orders", "list", "--tag", "U")
+    assert "客服" in await hengdan.refused("orders", "approve", other, "--stage", "service", "--lang", "zh-CN")
+    assert "Awaiting payment" in await hengdan.ok("orders", "approve", other, "--stage", "finance")
+    assert "unpaid" in await hengdan.ok("review", "rules")
+    await hengdan.ok("review", "drop", "5")
+    assert "Nothing" in await hengdan.ok("review", "rules")
+    file.write_text("[]")
+    assert "no rule" in await hengdan.refused("review", "rule", str(file))
+
+
+async def test_somebody_is_blacklisted_and_forgiven(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    number = await placed(door, **UNPAID)
+    entry = json.loads(await hengdan.ok("review", "blacklist", "add", "phone", PHONE, "--reason", "refused", "--json"))
+    await hengdan.ok("review", "blacklist", "add", "address", "--order", number, "--until", "2099-01-01")
+    listed = await hengdan.ok("review", "blacklist", "list")
+    assert "refused" in listed
+    assert PHONE not in listed
+    await hengdan.ok("review", "blacklist", "remove", "phone", entry["id"])
+    assert "refused" not in await hengdan.ok("review", "blacklist", "list")
+    assert "phone" in await hengdan.refused("review", "blacklist", "add", "phone", "12")

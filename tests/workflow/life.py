@@ -169,6 +169,13 @@ class Lives:
         )
         return Life(self, order, handle)
 
+    async def shipped_lines(self, order: ChannelOrder) -> dict[str, int]:
+        """What the shop was told has left, by its line numbers."""
+        async with httpx.AsyncClient() as shop:
+            told = (await shop.get(f"{self._shops}/{order.shop}/shipments")).json()
+        ours = [each["lines"] for each in told if each["order_no"] == order.channel_order_no]
+        return {line_no: quantity for lines in ours for line_no, quantity in lines.items()}
+
     async def balanced(self) -> None:
         """Every level is its ledger, and nothing is held for orders that are over."""
         async with transaction() as connection:

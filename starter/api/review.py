@@ -1,0 +1,122 @@
+"""Review's door: rules in data, tried on past orders before any order feels them, and the blacklist."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime, BaseModel, Field
+
+from activities.database import transaction
+from activities.inventory import NotAllowed
+from activities.review import blacklist, language, rules, trial
+from activities.review.language import BadExpression
+from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
+from starter.api.access import Reader, Staff
+from starter.api.problems import Problem
+
+router = APIRouter(prefix="/review", tags=["review"])
+
+
+@router.get("/rules", summary="The rules of review, in the order in which they apply")
+async def review_rules(visitor: Reader) -> list[ReviewRule]:
+    async with transaction() as connection:
+        return await rules.every_rule(connection)
+
+
+@router.put("/rules/{number}", summary="Set a rule up, or change it")
+async def keep_review_rule(number: int, body: ReviewRule, visitor: Staff) -> ReviewRule:
+    if body.number != number:
+        raise NotAllowed("number", f"is {body.number}, but {number} is asked to change")
+    async with transaction() as connection:
+        await rules.keep_rule(connection, body)
+    return body
+
+
+@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
+async def drop_review_rule(number: int, visitor: Staff) -> None:
+    async with transaction() as connection:
+        if not await rules.drop_rule(connection, number):
+            raise Problem(404, "problem.no_rule", {"number": number})
+
+
+class Condition(BaseModel):
+    condition: Annotated[str, Field(max_length=10 * LONGEST, examples=["order.total > 5000"])]
+
+
+class Checked(BaseModel):
+    """Whether it is a condition; else why not, and after how many characters."""
+
+    ok: bool
+    message: str = ""
+    position: int | None = None
+    facts: list[str] = []
+    """What it looks at."""
+
+
+@router.post("/check", summary="Is this a condition")
+async def check(body: Condition, visitor: Reader) -> Checked:
+    try:
+        return Checked(ok=True, facts=sorted(language.check(body.condition).paths))
+    except BadExpression as error:
+        return Checked(ok=False, message=error.message, position=error.position)
+
+
+class DryRun(BaseModel):
+    """A rule, and the past orders to ask it of, oldest first."""
+
+    rule: ReviewRule
+    since: AwareDatetime
+    until: AwareDatetime | None = None
+    limit: Annotated[int, Field(ge=1, le=trial.MOST)] = trial.MOST
+    cursor: str | None = None
+
+
+@router.post("/dry-run", summary="What would this rule have done; nothing changes")
+async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
+    try:
+        language.check(body.rule.condition)
+    except BadExpression as error:
+        raise NotAllowed("rule.condition", rules.told(error)) from None
+    try:
+        return await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
+    except trial.BadCursor:
+        raise NotAllowed("cursor", "not one of ours") from None
+
+
+@router.get("/blacklist", summary="The blacklist, newest first; nobody in the clear")
+async def listed(
+    visitor: Reader,
+    kind: BlacklistKind | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> list[BlacklistEntry]:
+    async with transaction() as connection:
+        return await blacklist.every_entry(connection, kind, limit)
+
+
+class Suspect(BaseModel):
+    """Somebody told in full, or by an order of theirs. Of a buyer's account, the channel is to be told too."""
+
+    kind: BlacklistKind
+    value: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,500}$", examples=["13800138000"])] = ""
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
+    order_id: str | None = None
+    reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,200}$")] = ""
+    until: AwareDatetime | None = None
+
+
+@router.post("/blacklist", status_code=201, summary="Blacklist a phone, a buyer's account or an address")
+async def blacklist_somebody(body: Suspect, visitor: Staff) -> BlacklistEntry:
+    given: dict[str, Any] = {"reason": body.reason, "until": body.until, "by": visitor.name}
+    async with transaction() as connection:
+        if body.order_id is not None:
+            entry = await blacklist.add_of(connection, body.kind, body.order_id, **given)
+            if entry is None:
+                raise Problem(404, "problem.no_order", {"order": body.order_id})
+            return entry
+        return await blacklist.add(connection, body.kind, body.value, body.channel, **given)
+
+
+@router.delete("/blacklist/{kind}/{entry_id}", status_code=204, summary="Take somebody off the blacklist")
+async def forgive(kind: BlacklistKind, entry_id: str, request: Request, visitor: Staff) -> None:
+    async with transaction() as connection:
+        if not await blacklist.remove(connection, kind, entry_id):
+            raise Problem(404, "problem.no_entry", {"id": entry_id})

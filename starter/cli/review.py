@@ -1,0 +1,168 @@
+"""``hengdan review``: the rules of review, tried on past orders before any order feels them, and the blacklist."""
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from models.i18n import t
+from starter.cli import show
+from starter.cli.door import Door, Json, Lang, Refusal, Say
+
+app = typer.Typer(name="review", help=t("cli.help.review"), no_args_is_help=True)
+blacklist = typer.Typer(name="blacklist", help=t("cli.help.blacklist"), no_args_is_help=True)
+app.add_typer(blacklist)
+
+_PAGE = 500
+_EXAMPLES = 20
+
+File = Annotated[Path, typer.Argument(help=t("cli.help.review.file"), exists=True, dir_okay=False)]
+Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
+Until = Annotated[datetime | None, typer.Option(help=t("cli.help.blacklist.until"))]
+
+
+@app.command(help=t("cli.help.review.rules"))
+def rules(as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    door.show(door.get("/review/rules"), _rules)
+
+
+@app.command(help=t("cli.help.review.rule"))
+def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    told = _read(file, door.say)
+    door.show(door.put(f"/review/rules/{told['number']}", told), lambda body, say: _rules([body], say))
+
+
+@app.command(help=t("cli.help.review.drop"))
+def drop(number: int, lang: Lang = None) -> None:
+    Door(lang, False).delete(f"/review/rules/{number}")
+
+
+@app.command(help=t("cli.help.review.check"))
+def check(
+    condition: Annotated[str, typer.Argument(help=t("cli.help.review.condition"))],
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    answer = door.post("/review/check", {"condition": condition})
+    found = answer.json()
+    if not found["ok"] and not as_json:
+        place = "" if found["position"] is None else f" ({found['position'] + 1})"
+        raise Refusal(f"{found['message']}{place}")
+    door.show(answer, lambda body, say: show.line(say("cli.review.ok", facts=", ".join(body["facts"]))))
+
+
+@app.command("try", help=t("cli.help.review.try"))
+def try_out(
+    file: File,
+    since: Annotated[datetime, typer.Option(help=t("cli.help.review.since"))],
+    until: Annotated[datetime | None, typer.Option(help=t("cli.help.to"))] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    asked: dict[str, Any] = {"rule": _read(file, door.say), "since": since.astimezone().isoformat(), "limit": _PAGE}
+    if until is not None:
+        asked["until"] = until.astimezone().isoformat()
+    whole: dict[str, Any] = {}
+    columns = (TextColumn(asked["rule"]["name"]), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("")
+        while not whole or whole["next"]:
+            page = door.post("/review/dry-run", asked | {"cursor": whole.get("next")}).json()
+            whole = _together(whole, page) if whole else page
+            bar.update(task, total=whole["total"], completed=whole["orders"])
+    if as_json:
+        typer.echo(json.dumps(whole, ensure_ascii=False))
+    else:
+        _tried(whole, door.say)
+
+
+@blacklist.command("list", help=t("cli.help.blacklist.list"))
+def blacklisted(as_json: Json = False, lang: Lang = None) -> None:
+    door = Door(lang, as_json)
+    heads = ("id", "kind", "hint", "reason", "until", "added_by")
+    door.show(door.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
+
+
+@blacklist.command(help=t("cli.help.blacklist.add"))
+def add(
+    kind: Annotated[str, typer.Argument(help=t("cli.help.blacklist.kind"))],
+    value: Annotated[str, typer.Argument(help=t("cli.help.blacklist.value"))] = "",
+    channel: Annotated[str, typer.Option(help=t("cli.help.blacklist.channel"))] = "",
+    order: Annotated[str | None, typer.Option(help=t("cli.help.blacklist.order"))] = None,
+    reason: Reason = "",
+    until: Until = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    told: dict[str, Any] = {"kind": kind, "value": value, "channel": channel, "reason": reason}
+    if order is not None:
+        told["order_id"] = door.get(door.order(order)).json()["id"]
+    if until is not None:
+        told["until"] = until.astimezone().isoformat()
+    answer = door.post("/review/blacklist", told)
+    door.show(answer, lambda body, say: show.columns(("id", "kind", "hint", "reason", "until"), [body], say))
+
+
+@blacklist.command(help=t("cli.help.blacklist.remove"))
+def remove(kind: str, entry_id: str, lang: Lang = None) -> None:
+    Door(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
+
+
+def _read(file: Path, say: Say) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text())
+        return dict(told) | {"number": int(told["number"]), "name": str(told["name"])}
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(say("cli.bad_review_rule", file=file)) from None
+
+
+def _together(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    """The pages so far and one more as one."""
+    added = {name: whole[name] + page[name] for name in ("orders", "applied", "failed")}
+    examples = {name: (whole[name] + page[name])[:_EXAMPLES] for name in ("examples", "failures")}
+    decisions = dict(Counter(whole["decisions"]) + Counter(page["decisions"]))
+    return whole | added | examples | {"decisions": decisions, "next": page["next"]}
+
+
+def _rules(body: Any, say: Say) -> None:
+    rows = [
+        {
+            "number": each["number"],
+            "name": each["name"],
+            "active": say("cli.yes") if each["active"] else say("cli.no"),
+            "scope": ", ".join(each["shops"]),
+            "condition": each["condition"],
+            "action": "; ".join(" ".join(str(value) for value in did.values()) for did in each["decisions"]),
+        }
+        for each in body
+    ]
+    show.columns(("number", "name", "active", "scope", "condition", "action"), rows, say)
+
+
+def _tried(body: Any, say: Say) -> None:
+    did = ", ".join(f"{decision} {count}" for decision, count in sorted(body["decisions"].items())) or "0"
+    show.line((say("cli.review.tried", orders=body["orders"], applied=body["applied"], decisions=did), "bold"))
+    if body["failed"]:
+        show.line((say("cli.review.failed", failed=body["failed"]), "bold red"))
+    if body["of_now"]:
+        show.line(say("cli.review.of_now", facts=", ".join(body["of_now"])))
+    rows = [
+        (each["order_id"], say(f"status.{each['status']}"), each["failure"] or _values(each["values"]))
+        for each in (*body["failures"], *body["examples"])
+    ]
+    if rows:
+        show.table(("order", "status", "facts"), rows, say)
+
+
+def _values(values: dict[str, Any]) -> str:
+    return ", ".join(f"{fact} = {json.dumps(value, ensure_ascii=False)}" for fact, value in values.items())

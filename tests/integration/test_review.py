@@ -1,0 +1,317 @@
+"""Review by rules in data: through the API, onto real orders, against the books."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert
+
+from activities import order as steps
+from activities.database import transaction
+from activities.order import Decision
+from activities.review import rules
+from models.access import Scope
+from models.intake import ChannelOrderRow
+from models.order import HoldKind, OrderStatus, Policy
+from models.state import OrderState
+from starter.catalogue import seed
+from tests.doors import bearer
+from tests.integration.books import admitted, cancelled, now, receive, sql
+from tests.unit.orders import RECIPIENT, an_order, line
+
+SINCE = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+async def stock(door: httpx.AsyncClient) -> None:
+    door.headers.update(await bearer(Scope.STAFF, name="mei"))
+    rules.forget()
+    async with transaction() as connection:
+        await seed(connection)
+    for warehouse in ("SH", "GZ"):
+        for sku in ("A001", "B006"):
+            await receive(warehouse, sku, 10)
+
+
+def rule(condition: str, *decisions: dict[str, Any], number: int = 10, **more: Any) -> dict[str, Any]:
+    held = ({"do": "hold", "reason": "look at it"},)
+    return {"number": number, "name": "ours", "condition": condition, "decisions": decisions or held} | more
+
+
+async def put(door: httpx.AsyncClient, *given: dict[str, Any]) -> None:
+    for each in given:
+        answer = await door.put(f"/review/rules/{each['number']}", json=each)
+        assert answer.status_code == 200, answer.text
+
+
+async def held(number: str, *lines: Any, **changes: Any) -> list[str]:
+    """Why a new order is held."""
+    return [each.reason for each in (await admitted(number, *lines, **changes)).holds]
+
+
+async def view(door: httpx.AsyncClient, state: OrderState) -> Any:
+    return (await door.get(f"/orders/{state.order.order_id}")).json()
+
+
+async def remember(*states: OrderState) -> None:
+    """The channel's own word of them, as the dispatcher keeps it."""
+    async with transaction() as connection:
+        for state in states:
+            told = {"order_id": state.order.order_id, "modified_at": now(), "document": state.order}
+            await connection.execute(insert(ChannelOrderRow).values(told))
+
+
+async def test_a_rule_holds_and_says_which_and_on_what_facts(door: httpx.AsyncClient) -> None:
+    await put(door, rule("order.total > 200 && lines.exists(l, l.quantity >= 5)"))
+    clean = await admitted("1")
+    assert (clean.status, clean.holds) == (OrderStatus.ALLOCATED, [])
+    assert [each["what"] for each in (await view(door, clean))["timeline"]] == [
+        "timeline.received",
+        "timeline.allocated",
+    ]
+    dear = await admitted("2", line(1, "A001", 5, "60"))
+    assert (dear.status, dear.active) == (OrderStatus.IN_REVIEW, [])
+    shown = await view(door, dear)
+    assert [(each["reason"], each["stage"], each["rule"]) for each in shown["holds"]] == [("look at it", "service", 10)]
+    told = next(each for each in shown["timeline"] if each["what"] == "timeline.review.applied")
+    assert told["detail"]["values"] == {"order.total": 300.0, "lines": [{"quantity": 5}]}
+    assert "Rule 10 ours: hold service (" in told["text"]
+
+
+async def test_nothing_personal_is_told_of_a_remark_but_the_words_that_were_looked_for(door: httpx.AsyncClient) -> None:
+    await put(door, rule("['加急', '发票'].exists(w, remarks.buyer_message.contains(w))"))
+    state = await admitted("1", buyer_message="请开发票，我叫王小明 13812345678")
+    values = next(each["detail"] for each in (await view(door, state))["timeline"] if "review" in each["what"])[
+        "values"
+    ]
+    assert values == {"remarks.buyer_message": ["发票"]}
+    assert "王小明" not in str(await sql("SELECT detail FROM timeline"))
+
+
+async def test_approval_stops_later_rules_and_the_shops_own_limits(door: httpx.AsyncClient) -> None:
+    approve = rule("'vip' in order.custom", {"do": "approve"}, {"do": "tag", "tags": ["VIP"]}, number=1)
+    await put(door, approve, rule("order.total > 10"))
+    assert await held("1", line(1, "A001", 1, "9000")) == ["look at it", "hold.review.amount"]
+    state = await admitted("2", line(1, "A001", 1, "9000"), custom={"vip": True})
+    assert (state.holds, state.order.tags) == ([], ("VIP",))
+    assert [each["id"] for each in (await door.get("/orders", params={"tag": "VIP"})).json()["items"]] == [
+        state.order.order_id
+    ]
+
+
+async def test_a_rule_rejects_and_nothing_is_allocated(door: httpx.AsyncClient) -> None:
+    await put(door, rule("order.total > 10", {"do": "reject", "reason": "not to us"}))
+    state = await admitted("1")
+    assert (state.status, state.active) == (OrderStatus.REJECTED, [])
+    assert (await view(door, state))["status"] == "rejected"
+
+
+async def test_a_rule_chooses_priority_carrier_warehouse_and_gift(door: httpx.AsyncClient) -> None:
+    chosen = [
+        {"do": "priority", "priority": 1},
+        {"do": "carrier", "carrier": "yto"},
+        {"do": "warehouse", "locations": ["GZ"]},
+        {"do": "gift", "sku": "B006"},
+    ]
+    await put(door, rule("order.quantity >= 2", *chosen))
+    state = await admitted("1", line(1, "A001", 2))
+    (parcel,) = state.active
+    assert (parcel.warehouse, [(each.line_no, each.sku) for each in parcel.lines]) == (
+        "GZ",
+        [("1", "A001"), ("gift:10", "B006")],
+    )
+    assert (state.order.priority, state.order.carrier, state.order.total) == (1, "yto", Decimal(100))
+    row = (await sql("SELECT priority, carrier, lines, sites FROM orders"))[0]
+    assert (row.priority, row.carrier, len(row.lines), row.sites["locations"]) == (1, "yto", 2, ["GZ"])
+
+
+async def test_where_only_one_warehouse_may_send_it_the_plan_says_so(door: httpx.AsyncClient) -> None:
+    await put(door, rule("order.total > 0", {"do": "warehouse", "locations": ["BJ"], "only": True}))
+    state = await admitted("1")
+    assert (state.active, [each.sku for each in state.shortages]) == ([], ["A001"])
+    plan = (await view(door, state))["plan"]
+    assert {each["warehouse"]: each["reason"] for each in plan["candidates"]}["SH"] == "plan.limited"
+
+
+async def test_a_delay_is_grace(door: httpx.AsyncClient) -> None:
+    await put(door, rule("order.total > 10", {"do": "delay", "minutes": 30}))
+    state = await admitted("1")
+    assert (state.status, state.active) == (OrderStatus.APPROVED, [])
+    assert state.grace_until is not None
+    assert timedelta(minutes=29) < state.grace_until - datetime.now(UTC) <= timedelta(minutes=30)
+    longer = await admitted("2", policy=Policy(grace=3600))
+    assert longer.grace_until is not None
+    assert longer.grace_until - datetime.now(UTC) > timedelta(minutes=59)
+
+
+async def test_a_rule_that_cannot_be_answered_holds_the_order_and_names_itself(door: httpx.AsyncClient) -> None:
+    await put(door, rule("has(order.custom.age) && order.custom.age > 17"))
+    assert await held("1") == []
+    state = await admitted("2", custom={"age": "grown up"})
+    assert [(each.kind, each.reason, each.rule) for each in state.holds] == [
+        (HoldKind.REVIEW, "hold.review.rule_failed", 10)
+    ]
+    assert "could not be answered" in str((await view(door, state))["timeline"])
+
+
+async def test_orders_that_come_together_are_counted_in_the_order_of_their_placing(door: httpx.AsyncClient) -> None:
+    await put(door, rule("buyer.orders_24h >= 3"))
+    orders = [an_order(str(number), buyer="u1", placed_at=now() - timedelta(minutes=number)) for number in range(5)]
+    asked = [Decision(state=OrderState(order=each, policy=Policy(), revision=1), at=now(), new=True) for each in orders]
+    async with transaction() as connection:
+        answers = await steps.decide(connection, asked)
+    assert [bool(answer.holds) for answer in answers] == [True, True, False, False, False]
+
+
+async def test_velocity_counts_what_the_same_buyer_did_before(door: httpx.AsyncClient) -> None:
+    await put(door, rule("buyer.known && buyer.orders_24h >= 2"))
+    assert await held("1", buyer="u1") == []
+    assert await held("2", buyer="u1") == []
+    assert await held("other", buyer="u2") == []
+    assert await held("3", buyer="u1") == ["look at it"]
+    assert await held("past", buyer="u1", placed_at=now() - timedelta(days=2)) == []
+    assert await held("nobody") == []
+
+
+async def test_history_spends_cancels_and_knows_a_first_order(door: httpx.AsyncClient) -> None:
+    first = await admitted("1", line(1, "A001", 2), buyer="u1")
+    await cancelled(await admitted("2", line(1, "A001", 3), buyer="u1"))
+    await put(door, rule("!buyer.first_order && buyer.spent_30d == 100.0 && buyer.cancelled_30d == 1"))
+    assert first.holds == []
+    assert await held("3", buyer="u1") == ["look at it"]
+    assert await held("4", buyer="u9") == []
+
+
+async def test_many_accounts_at_one_phone_or_one_door(door: httpx.AsyncClient) -> None:
+    await put(door, rule("buyer.accounts_at_recipient >= 3"))
+    elsewhere = RECIPIENT.model_copy(update={"phone": "13900000001"})
+    assert await held("1", buyer="u1") == []
+    assert await held("2", buyer="u1") == []
+    assert await held("3", buyer="u2", recipient=elsewhere) == []
+    assert await held("4", buyer="u3", recipient=elsewhere) == ["look at it"]
+    far = elsewhere.model_copy(update={"phone": "13900000002", "street": "长乐路1号"})
+    assert await held("5", buyer="u4", recipient=far) == []
+
+
+async def test_the_blacklist_recognises_somebody_without_knowing_them(door: httpx.AsyncClient) -> None:
+    await put(door, rule("risk.blacklisted"))
+    told = {"kind": "phone", "value": "+86 138 1234 5678", "reason": "refused thrice"}
+    entry = (await door.post("/review/blacklist", json=told)).json()
+    assert (entry["hint"][-4:], entry["added_by"]) == ("5678", "mei")
+    assert "13812345678" not in str(await sql("SELECT * FROM blacklist"))
+    state = await admitted("1", buyer="u1")
+    assert [each.reason for each in state.holds] == ["look at it"]
+    assert (await door.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 204
+    assert (await door.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 404
+    assert await held("2", buyer="u1") == []
+    for kind in ("buyer", "address"):
+        given = {"kind": kind, "order_id": state.order.order_id}
+        entry = (await door.post("/review/blacklist", json=given)).json()
+        assert await held(f"{kind}1", buyer="u1") == ["look at it"]
+        (await door.delete(f"/review/blacklist/{kind}/{entry['id']}")).raise_for_status()
+    late = told | {"until": (now() - timedelta(hours=1)).isoformat()}
+    (await door.post("/review/blacklist", json=late)).raise_for_status()
+    assert await held("3", buyer="u1") == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"kind": "phone", "value": "138****5678"},
+        {"kind": "phone"},
+        {"kind": "buyer", "value": "u1"},
+        {"kind": "face", "value": "x"},
+    ],
+)
+async def test_the_blacklist_refuses_what_names_nobody(door: httpx.AsyncClient, told: dict[str, str]) -> None:
+    assert (await door.post("/review/blacklist", json=told)).status_code == 422
+
+
+async def test_prices_and_stock_are_looked_up(door: httpx.AsyncClient) -> None:
+    await put(
+        door, rule("amounts.below_list > 0.9", number=1), rule("stock.short_skus.exists(s, s == 'A001')", number=2)
+    )
+    assert await held("1", line(1, "A001", 1, "0.01")) == ["look at it"]
+    state = await admitted("2", line(1, "A001", 21, "200"))
+    assert [each.rule for each in state.holds] == [2]
+
+
+async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> None:
+    big = rule("order.quantity >= 5", {"do": "hold", "reason": "many"}, {"do": "gift", "sku": "B006"}, number=1)
+    await put(door, big)
+    state = await admitted("1", line(1, "A001", 5))
+    assert [each.line_no for each in state.order.lines] == ["1", "gift:1"]
+    smaller = state.model_copy(update={"order": state.order.with_quantities({"1": 1})})
+    revised = await steps.revise(smaller, now())
+    assert (revised.holds, [each.line_no for each in revised.order.lines]) == ((), ["1"])
+    again = await steps.revise(state.model_copy(update={"order": revised.order.with_quantities({"1": 9})}), now())
+    assert [each.reason for each in again.holds] == ["many"]
+    assert [each.line_no for each in again.order.lines] == ["1"]
+
+
+async def test_a_dry_run_says_what_a_rule_would_have_done_and_changes_nothing(door: httpx.AsyncClient) -> None:
+    states = [await admitted(str(number), line(1, "A001", 1, f"{number}00"), buyer="u1") for number in range(1, 6)]
+    await remember(*states)
+    before = await sql("SELECT id, status, holds, revision FROM orders ORDER BY id")
+    asked = {"rule": rule("order.total >= 300 && buyer.orders_30d >= 1"), "since": SINCE}
+    ran = (await door.post("/review/dry-run", json=asked)).json()
+    assert (ran["total"], ran["orders"], ran["applied"], ran["decisions"]) == (5, 5, 3, {"hold": 3})
+    assert ran["examples"][0] == {
+        "order_id": states[2].order.order_id,
+        "status": "allocated",
+        "values": {"order.total": 300.0, "buyer.orders_30d": 2},
+        "failure": "",
+    }
+    assert (ran["next"], ran["of_now"]) == (None, [])
+    paged, cursor = 0, None
+    for left in (5, 3, 1):
+        page = (await door.post("/review/dry-run", json=asked | {"limit": 2, "cursor": cursor})).json()
+        assert page["total"] == left
+        paged, cursor = paged + page["applied"], page["next"]
+    assert (paged, cursor) == (3, None)
+    assert await sql("SELECT id, status, holds, revision FROM orders ORDER BY id") == before
+    assert (await door.get("/review/rules")).json() == []
+    other = asked | {"rule": rule("stock.all_available", shops=["taobao:x"])}
+    ran = (await door.post("/review/dry-run", json=other)).json()
+    assert (ran["total"], ran["of_now"]) == (0, ["stock"])
+    assert (await door.post("/review/dry-run", json=asked | {"cursor": "?"})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"condition": "order.totl > 5"}, "condition"),
+        ({"condition": "order.total"}, "condition"),
+        ({"condition": "recipient.phone == '1'"}, "condition"),
+        ({"condition": "lines.all(a, lines.all(b, lines.all(c, true)))"}, "condition"),
+        ({"condition": "x" * 1001}, "condition"),
+        ({"decisions": [{"do": "gift", "sku": "nope"}]}, "decisions"),
+        ({"decisions": [{"do": "warehouse", "locations": ["nope"]}]}, "decisions"),
+        ({"decisions": []}, "decisions"),
+        ({"decisions": [{"do": "tag", "tags": ["a"]}, {"do": "tag", "tags": ["b"]}]}, "decisions"),
+        ({"number": 11}, "number"),
+    ],
+)
+async def test_a_rule_that_is_none_is_refused_by_its_field(
+    door: httpx.AsyncClient, changes: dict[str, Any], field: str
+) -> None:
+    answer = await door.put("/review/rules/10", json=rule("true") | changes)
+    assert (answer.status_code, field in answer.json()["errors"][0]["field"]) == (422, True), answer.text
+
+
+async def test_only_staff_change_rules(door: httpx.AsyncClient) -> None:
+    reader = await bearer(Scope.READ)
+    assert (await door.put("/review/rules/10", json=rule("true"), headers=reader)).status_code == 403
+    assert (await door.post("/review/check", json={"condition": "order.paid"}, headers=reader)).json()["ok"]
+    await put(door, rule("true"))
+    assert (await door.delete("/review/rules/10")).status_code == 204
+    assert (await door.delete("/review/rules/10")).status_code == 404
+
+
+async def test_an_order_is_placed_as_it_is_known(door: httpx.AsyncClient) -> None:
+    """What history is compared by is nothing that could be read."""
+    await admitted("1", buyer="secret-account")
+    assert "secret-account" not in str(await sql("SELECT buyer_index, place_index FROM orders"))
+    assert an_order().recipient.street not in str(await sql("SELECT * FROM orders"))

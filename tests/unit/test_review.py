@@ -1,0 +1,211 @@
+"""Conditions of review: what they may say, and that no expression does harm."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import cel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activities import review
+from activities.review import facts, language
+from activities.review.language import BUDGET, LONGEST_LIST, BadExpression
+from activities.review.samples import SAMPLES
+from models.order import ChannelOrder, Policy
+from models.review import ReviewRule
+from tests.unit.orders import an_order, line
+
+AT = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def known(order: ChannelOrder) -> dict[str, Any]:
+    return dict(SAMPLES[0]) | facts.told(order, {})
+
+
+def applies(condition: str, order: ChannelOrder) -> bool:
+    expression = language.check(condition)
+    return expression.holds(language.context(expression.roots, known(order)))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "order.total > 299",
+        "order.total == 300.0 && order.quantity == 3",
+        "lines.exists(l, l.sku == 'B006' && l.quantity >= 2)",
+        "lines.all(l, l.unit_price >= 50.0)",
+        "lines.filter(l, l.quantity > 1).size() == 1",
+        "lines.exists(a, lines.exists(b, a.sku == b.sku))",
+        "['急', '发票'].exists(w, remarks.buyer_message.contains(w))",
+        "remarks.buyer_message.matches('发票|invoice')",
+        "order.campaign in ['', 'spring']",
+        "has(order.custom.vip) && order.custom.vip == 'gold'",
+        "recipient.province.startsWith('上海') && !(order.placed_hour in [25])",
+        "amounts.discount_rate == 0.0 && amounts.mismatch == 0.0",
+        "double(order.quantity) * 1.5 < order.total ? true : false",
+        "order.shop == 'own:web' && order.kind == 'own_site'",
+    ],
+)
+def test_what_staff_may_ask(condition: str) -> None:
+    order = an_order("1", line(1, "A001", 1, "100"), line(2, "B006", 2, "100"), buyer_message="请开发票")
+    assert applies(condition, order.model_copy(update={"custom": {"vip": "gold"}}))
+
+
+@pytest.mark.parametrize(
+    ("condition", "at", "says"),
+    [
+        ("order.totl > 1", 0, "no fact order.totl"),
+        ("1 < 2 && nobody.total > 1", 9, "no fact nobody.total"),
+        ("recipient.phone == '1'", 0, "no fact recipient.phone"),
+        ("recipient.name == '1'", 0, "no fact"),
+        ("lines.exists(l, l.nothing > 1)", 16, "no fact lines.nothing"),
+        ("order.total > ", 14, "Syntax error"),
+        ("order.total > 5 §", 16, "cannot stand here"),
+        ("order.total > 5 // why", 16, "cannot stand here"),
+        ("timestamp('2026-01-01T00:00:00Z') > timestamp('2026-01-01T00:00:00Z')", 0, "no function timestamp"),
+        ("order.total > 'dear'", None, "do not mix"),
+        ("order.quantity * 1.5 > 3.0", None, "do not mix"),
+        ("order.total", None, "neither true nor false"),
+        ("lines == lines", 0, "lines are asked by"),
+        ("lines.exists(order, true)", 6, "a name of its own"),
+        ("", 0, "Syntax error"),
+    ],
+)
+def test_what_is_no_condition_is_said_with_its_place(condition: str, at: int | None, says: str) -> None:
+    with pytest.raises(BadExpression, match=says) as refused:
+        language.check(condition)
+    assert refused.value.position == at
+
+
+HOSTILE = [
+    "lines.all(a, lines.all(b, lines.all(c, true)))",
+    "lines.all(a, lines.all(b, a.sku in ['x', 'y'] && b.sku.matches('(x+x+)+y')))",
+    "(lines + lines + lines + lines).all(a, lines.all(b, true))",
+    "lines.map(a, lines.map(b, lines)).size() > 1",
+    "lines.map(a, [a.sku, a.sku]).map(x, x + x).map(y, y + y).size() > 1",
+    "[1, 2].all(a, [1, 2].all(b, [1, 2].all(c, [1, 2].all(d, true))))",
+    "'''" + "x" * 100 + "'''.size() > 1",
+    "order.total > 1" + " || order.total > 1" * 60,
+    "(" * 900 + "true" + ")" * 90,
+    "order.channel == '\x00'",
+    'r"\\" == "" || lines.all(a, lines.all(b, lines.all(c, true))) || r"\\" == ""',
+    "'a'.matches('((((a{9}){9}){9}){9}){99}')",
+]
+
+
+@pytest.mark.parametrize("condition", HOSTILE)
+def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
+    begun = monotonic()
+    with pytest.raises(BadExpression):
+        language.check(condition)
+    assert monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "lines.all(a, lines.all(b, a.quantity == b.quantity))",
+        "lines.all(a, !remarks.buyer_message.matches('(.*x){20}y') )",
+        "lines.all(l, !(l.sku in stock.short_skus) || l.sku == 'x' || l.quantity > 0)",
+    ],
+)
+def test_the_dearest_that_is_let_through_takes_no_second(condition: str) -> None:
+    sample = dict(SAMPLES[1])
+    sample["lines"] = [sample["lines"][0] | {"sku": f"S{number}"} for number in range(LONGEST_LIST)]
+    sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
+    sample["remarks"] = {"buyer_message": "x" * 2000, "seller_memo": ""}
+    expression = language.compiled(condition)
+    begun = monotonic()
+    assert expression.holds(language.context(expression.roots, sample))
+    assert monotonic() - begun < 1, BUDGET
+
+
+PIECES = """
+    order.total lines remarks.buyer_message buyer stock.short_skus exists( all( map( filter( has( size( matches( ) ( [ ]
+    . , && || ! ? : == < + - * / % l l. in true 1 1.5 9223372036854775807 'x' "( r'\\' \\ // { } null
+"""
+_pieces = st.sampled_from([*PIECES.split(), "\n"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(max_size=80), st.lists(_pieces, max_size=30).map("".join), st.lists(_pieces).map(" ".join)))
+def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
+    position = None
+    try:
+        language.check(text)
+    except BadExpression as error:
+        position = error.position
+    assert position is None or 0 <= position <= len(text)
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_guide_are_conditions(example: str) -> None:
+    language.check(example.replace("\\|", "|"))
+
+
+def test_the_rule_of_the_guide_is_a_rule() -> None:
+    assert len(EXAMPLES) > 8
+    rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
+    language.check(rule.condition)
+
+
+def test_the_guide_names_every_fact() -> None:
+    table = GUIDE.partition("| fact |")[2].partition("\n\n")[0]
+    for root, fields in SAMPLES[0].items():
+        for field in fields[0] if root == "lines" else fields:
+            assert re.search(rf"\b{field}\b", table), f"{root}.{field}"
+
+
+def test_every_sample_has_the_facts_that_orders_have() -> None:
+    told = facts.told(an_order(), {})
+    for root, fields in told.items():
+        for sample in SAMPLES:
+            there = sample[root]
+            assert (there[0] if root == "lines" else there).keys() == (
+                fields[0] if root == "lines" else fields
+            ).keys(), root
+
+
+def test_facts_name_nobody() -> None:
+    order = an_order(buyer="account-7")
+    told = str(facts.told(order, {}))
+    person = order.recipient
+    assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in told]
+
+
+def test_rules_apply_in_the_order_given_and_only_to_their_shops() -> None:
+    def rule(number: int, *decisions: dict[str, Any], **more: Any) -> ReviewRule:
+        given = {"number": number, "name": "r", "condition": "true", "decisions": decisions}
+        return ReviewRule.model_validate(given | more)
+
+    hold = {"do": "hold", "reason": "no"}
+    order = an_order()
+    other = rule(1, hold, shops=["taobao:x"])
+    asleep = rule(2, hold, active=False)
+    verdict = review.judge([other, asleep, rule(3, {"do": "approve"}), rule(4, hold)], order, known(order), AT)
+    assert (verdict.holds, verdict.approved, [each.number for each in verdict.ruled]) == ((), True, [3, 4])
+    ended = review.judge([rule(1, {"do": "reject", "reason": "no"}), rule(2, hold)], order, known(order), AT)
+    assert (ended.rejected, ended.holds, len(ended.ruled)) == (True, (), 1)
+
+
+def test_without_rules_the_shops_limit_and_the_remarks_still_hold() -> None:
+    reasons = [hold.reason for hold in review.decide(an_order(buyer_message="先别发"), Policy(review_above=1), AT)]
+    assert reasons == ["hold.review.amount", "hold.review.remark"]
+
+
+def test_a_compiled_condition_is_cheap() -> None:
+    expression = language.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
+    context = language.context(expression.roots, known(an_order()))
+    assert isinstance(context, cel.Context)
+    begun = monotonic()
+    for _ in range(1000):
+        expression.holds(context)
+    assert monotonic() - begun < 1
