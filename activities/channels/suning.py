@@ -51,8 +51,9 @@ _UNPAID, _CLOSED, _OVER, _TO_SEND = {"00"}, {"40"}, {"20", "30"}, {"10", "21"}
 _COD = {"货到付款", "07"}
 _SLICE = timedelta(days=1)
 _PAGE = 50
-_FACT_SECONDS = 900
-"""The same words of an order within so long are the same fact."""
+_FACT_SECONDS = 60
+"""The same words of an order within so long are the same fact: less than what polls read twice, so that what changed
+and changed back is told all the same."""
 _NOTHING = "biz.handler.data-get:no-result"
 _PASSING = re.compile(r"limit|frequen|timeout|busy|isp\.", re.IGNORECASE)
 

@@ -24,7 +24,9 @@ _SELLS = cycle(("A003", "A005", "B002", "B005", "C001", "C004", "D002", "D005", 
 _OTHERS = [source for source in SOURCES if source[0] not in ("own", "app", "pos")]
 _WISHES = [source for source in _OTHERS if source[0] not in ("shopify", "woocommerce")]
 """They tell of refunds that are only asked for."""
-_refunding, _withdrawing, _late = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(3))
+_refunding, _withdrawing = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(2))
+_late = cycle([source for source in _WISHES if source[0] != "jd"])
+"""JD tells elsewhere of what is asked for after it left."""
 _moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
 _remarking = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
 
