@@ -8,10 +8,9 @@ its words speak of a time-out or a limit), the code of an order that is not ther
 those below are as merchants' tools list them, a seller's own list has all, and settings ``carrier_codes`` name others.
 
 What coupons took off a line is found by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``: what the
-merchant sells it for. While a buyer asks to cancel or for a refund before it left, the whole order is ``LOCKED``; what is
-asked afterwards is told by JD's after-sales service, which is not read. Recipients are plain
-for merchants' own apps and masked for others: what is masked stays so. An order is one shipment: what leaves in a
-second parcel cannot be told.
+merchant sells it for. While a buyer asks to cancel or for a refund before it left, the whole order is ``LOCKED``; what
+is asked afterwards is told by JD's after-sales service, which is not read. Recipients are plain for merchants' own apps
+and masked for others: what is masked stays so. An order is one shipment: what leaves in a second parcel cannot be told.
 
 Account: ``base_url`` ``https://api.jd.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``refresh_token``;
 settings ``oauth_url`` (``https://open-oauth.jd.com``), ``carrier_codes``. Listings: ``sku_id``.

@@ -1,0 +1,71 @@
+"""Who is handled first: the urgent, and then every shop in its turn."""
+
+import asyncio
+
+from sqlalchemy import select
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner
+
+from activities import inventory
+from activities.database import transaction
+from models.intake import Lane
+from models.order import NORMAL, URGENT, TimelineRow
+from starter import catalogue, dispatcher
+from tests.doors import SECRET, open_account
+from tests.unit.orders import an_order
+from workers.main import worker
+
+BACKLOG = 500
+AT_ONCE = 32
+
+
+async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
+    """Orders (of a shop, with a priority) that the engine has, while nobody works; their ids."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def start(number: int, shop: str, priority: int) -> str:
+        async with gate:
+            order = an_order(f"{shop}{number}", shop=shop, priority=priority)
+            await dispatcher.start_order(client, order)
+            return order.order_id
+
+    return list(await asyncio.gather(*(start(number, *each) for number, each in enumerate(orders))))
+
+
+async def handled(client: Client, count: int) -> list[str]:
+    """The orders in the order in which they were taken in and allocated."""
+    query = select(TimelineRow.order_id).where(TimelineRow.what == "timeline.received").order_by(TimelineRow.number)
+    async with worker(client, runner=UnsandboxedWorkflowRunner(), max_concurrent_workflow_tasks=4):
+        for _ in range(1200):
+            async with transaction() as connection:
+                found = list(await connection.scalars(query))
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.1)
+    raise AssertionError(f"only {len(found)} of {count}")
+
+
+async def prepare() -> None:
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await inventory.receive(connection, "SH", "A001", 10_000, "opening", "test")
+    for shop in ("web", "small"):
+        await open_account(Lane.CHANNEL, "own", shop, secret=SECRET)
+
+
+async def test_an_urgent_order_behind_a_backlog_of_500_is_handled_among_the_first(temporal: Client) -> None:
+    await prepare()
+    await enter(temporal, *[("web", NORMAL)] * BACKLOG)
+    (urgent,) = await enter(temporal, ("small", URGENT))
+    turn = (await handled(temporal, 100)).index(urgent)
+    assert turn < 20, turn
+
+
+async def test_a_flood_of_one_shop_does_not_keep_another_waiting(temporal: Client) -> None:
+    await prepare()
+    await enter(temporal, *[("web", NORMAL)] * 300)
+    small = await enter(temporal, *[("small", NORMAL)] * 20)
+    found = await handled(temporal, 200)
+    turns = sorted(found.index(each) for each in small if each in found)
+    assert len(turns) == len(small), f"{len(turns)} of {len(small)} among the first {len(found)}"
+    assert turns[len(turns) // 2] < 100, turns
