@@ -2,8 +2,8 @@
 
 Sources: amzn/selling-partner-api-models (ordersV0, tokens 2021-03-01, listings items 2021-08-01, notifications:
 ORDER_CHANGE), Login with Amazon. Orders are read by v0, whose successor (orders 2026-01-01) renames every field; the
-recipient needs a restricted data token, which is fetched for each pull. Notifications go to SQS or EventBridge: an
-EventBridge API destination posts them to our door with the header ``x-api-key``; reading SQS, which needs AWS
+recipient needs a restricted data token, which is fetched for each pull. ORDER_CHANGE goes to SQS; an EventBridge pipe
+and an API destination take it from there to our door, with the header ``x-api-key``; reading SQS, which needs AWS
 signatures, is not built. Refunds are told by the Finances API, which is not read: an item cancelled before it left is
 told by its quantity, a buyer's wish to cancel by ``BuyerRequestedCancel``. China's carriers have no codes: they are
 told as ``Other``, by name.

@@ -1,6 +1,7 @@
 """Who is handled first: the urgent, and then every shop in its turn."""
 
 import asyncio
+from itertools import count
 
 from sqlalchemy import select
 from temporalio.client import Client
@@ -17,19 +18,21 @@ from workers.main import worker
 
 BACKLOG = 500
 AT_ONCE = 32
+_numbers = count(1)
+"""The engine is shared: no two tests may have the same order."""
 
 
 async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
     """Orders (of a shop, with a priority) that the engine has, while nobody works; their ids."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def start(number: int, shop: str, priority: int) -> str:
+    async def start(shop: str, priority: int) -> str:
         async with gate:
-            order = an_order(f"{shop}{number}", shop=shop, priority=priority)
+            order = an_order(f"P{next(_numbers)}", shop=shop, priority=priority)
             await dispatcher.start_order(client, order)
             return order.order_id
 
-    return list(await asyncio.gather(*(start(number, *each) for number, each in enumerate(orders))))
+    return list(await asyncio.gather(*(start(*each) for each in orders)))
 
 
 async def handled(client: Client, count: int) -> list[str]:
