@@ -17,7 +17,7 @@ from activities.database import transaction
 from activities.group_commit import GroupCommit
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
-from models.order import ChannelOrder, Hold, HoldKind, OrderRow
+from models.order import ChannelOrder, Hold, HoldKind, OrderRow, Policy
 from models.state import Admitted, Allocated, OrderState, Snapshot
 from models.vault import keyring
 
@@ -69,7 +69,10 @@ async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> 
     for state, each in zip(states, decisions, strict=True):
         answer = Admitted(at=each.at, order=state.order)
         if each.new:
-            holds = [*_doubts(state.order, unknown, each.at), *review.decide(state.order, state.policy, each.at)]
+            holds = [
+                *_doubts(state.order, state.policy, unknown, each.at),
+                *review.decide(state.order, state.policy, each.at),
+            ]
             grace_until = each.at + timedelta(seconds=state.policy.grace) if state.policy.grace else None
             answer = Admitted(at=each.at, order=state.order, holds=tuple(holds), grace_until=grace_until)
             state.admit(answer)
@@ -130,7 +133,7 @@ async def revise(state: OrderState, at: Moment) -> Revised:
     async with transaction() as connection:
         reserved = state.reserved_until is not None and await _reserve_anew(connection, state, at)
         unknown = await inventory.unknown_skus(connection, [line.sku for line in order.lines])
-        holds = _doubts(order, unknown, at)
+        holds = _doubts(order, state.policy, unknown, at)
         changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
         await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
     return Revised(order=order, holds=tuple(holds), reserved=reserved)
@@ -235,8 +238,8 @@ async def _enter(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrde
     return await inventory.unknown_skus(connection, {line.sku for order, _ in orders for line in order.lines})
 
 
-def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
+def _doubts(order: ChannelOrder, policy: Policy, unknown: Collection[str], at: datetime) -> list[Hold]:
     skus = dict.fromkeys(line.sku for line in order.lines)
-    return cleansing.doubts(order, at) + [
+    return cleansing.doubts(order, policy, at) + [
         Hold(kind=HoldKind.UNKNOWN_SKU, reason=f"SKU {sku}", since=at) for sku in skus if sku in unknown
     ]

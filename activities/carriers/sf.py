@@ -158,16 +158,16 @@ def digest(message: str, timestamp: str, check_word: str) -> str:
 
 
 def _contact(kind: int, person: Recipient) -> dict[str, Any]:
-    mobile = len(person.digits) == 11 and person.digits.startswith("1")
+    phone = person.national_phone
     return {
         "contactType": kind,
         "contact": person.name,
-        "mobile" if mobile else "tel": person.digits if mobile else person.phone,
+        "mobile" if len(phone) == 11 and phone.startswith("1") else "tel": phone,
         "country": person.country,
         "province": person.province,
         "city": person.city,
         "county": person.district,
-        "address": person.street,
+        "address": person.full_street,
         "postCode": person.postcode,
     }
 

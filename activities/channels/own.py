@@ -23,7 +23,7 @@ from activities import http, signing
 from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unintelligible, unavailable
 from activities.payloads import balanced, decode, reasonable, standardising
-from models.address import Recipient
+from models.address import UNJUDGED, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -227,7 +227,7 @@ def standard(
             freight=sold.freight,
             discount=sold.discount,
             total=sold.total,
-            recipient=sold.recipient,
+            recipient=sold.recipient.model_copy(update=UNJUDGED),
             buyer=sold.buyer,
             buyer_message=sold.buyer_message,
             carrier=sold.carrier,
