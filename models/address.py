@@ -33,20 +33,15 @@ def remoteness(province: str, other: str) -> int:
     return 0 if len(pair) == 1 else 1 if any(pair.issubset(region) for region in _REGIONS) else 2
 
 
+ADDRESS = ("province", "city", "district", "town", "street")
 _CHINESE = re.compile(r"(?:\+|00)86(\d+)|86(0\d{9,}|1[3-9]\d{9,})")
 """A Chinese number with its country code, punctuation taken out."""
 _OWN_PREFIX = re.compile(r"0|1[3-9]\d{9}|[48]00\d{7}")
 """National numbers dialled as they are: with their 0, mobile, 400 and 800. To others a 0 is put."""
 
 
-ADDRESS = ("province", "city", "district", "town", "street")
-
-UNJUDGED: dict[str, object] = {"division": "", "confidence": None, "doubt": "", "told": ""}
-"""What cleansing found of an address, before it looked."""
-
-
-class Recipient(Value):
-    """A person at a place. Sealed wherever it rests, masked wherever it shows."""
+class Addressee(Value):
+    """A person at a place, as others tell us and as we tell others."""
 
     name: Text = ""
     phone: Text = ""
@@ -58,14 +53,6 @@ class Recipient(Value):
     town: Text = ""
     street: Text = ""
     postcode: Text = ""
-    division: str = ""
-    """Once cleansed the GB/T 2260 code of the district, or as far as known; abroad ISO 3166-2."""
-    confidence: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    """How sure cleansing is of the place; ``None``: not judged yet."""
-    doubt: str = ""
-    """Why it is not surer: a message key of the catalogue."""
-    told: str = ""
-    """The address in the channel's own words, where cleansing changed it."""
 
     @property
     def digits(self) -> str:
@@ -82,7 +69,7 @@ class Recipient(Value):
         """The phone as it is dialled in China: ``13800000000``, ``0755-12345678``, an extension behind a hyphen."""
         number, _, extension = self.phone.partition(";ext=")
         digits = self.model_copy(update={"phone": number}).digits
-        if number.startswith("+86") or re.fullmatch(r"1[3-9]\d{9}", digits):
+        if number.startswith("+86") or re.fullmatch(r"1[3-9]\d{9}", number.replace(" ", "").replace("-", "")):
             number = re.sub(r"^(010|02\d|0\d{3})(?=\d{7,8}$)", r"\1-", digits)
         return f"{number}-{extension}" if extension else number
 
@@ -100,6 +87,23 @@ class Recipient(Value):
     def region(self) -> str:
         """Country, province, city and district: coarse enough to show and to count."""
         return " ".join(part for part in (self.country, self.province, self.city, self.district) if part)
+
+
+UNJUDGED: dict[str, object] = {"division": "", "confidence": None, "doubt": "", "told": ""}
+"""What cleansing found of an address, before it looked."""
+
+
+class Recipient(Addressee):
+    """A person at a place, and what cleansing found of it. Sealed wherever it rests, masked wherever it shows."""
+
+    division: str = ""
+    """Once cleansed the GB/T 2260 code of the district, or as far as known; abroad ISO 3166-2."""
+    confidence: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    """How sure cleansing is of the place; ``None``: not judged yet."""
+    doubt: str = ""
+    """Why it is not surer: a message key of the catalogue."""
+    told: str = ""
+    """The address in the channel's own words, where cleansing changed it."""
 
     def masked(self) -> "Recipient":
         """The same place with name, phone and street unreadable."""

@@ -22,7 +22,7 @@ from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
-from models.address import Recipient
+from models.address import Addressee
 from models.fulfillment import Booking, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
@@ -157,7 +157,7 @@ def digest(message: str, timestamp: str, check_word: str) -> str:
     return base64.b64encode(md5(encoded.encode(), usedforsecurity=False).digest()).decode()
 
 
-def _contact(kind: int, person: Recipient) -> dict[str, Any]:
+def _contact(kind: int, person: Addressee) -> dict[str, Any]:
     phone = person.national_phone
     return {
         "contactType": kind,

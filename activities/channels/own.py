@@ -23,7 +23,7 @@ from activities import http, signing
 from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unintelligible, unavailable
 from activities.payloads import balanced, decode, reasonable, standardising
-from models.address import UNJUDGED, Recipient
+from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -66,7 +66,7 @@ class Sold(_Strict):
     freight: Price = Decimal(0)
     discount: Annotated[Price, Field(description="Of the whole order, beside the lines' own.")] = Decimal(0)
     total: Annotated[Price, Field(description="What the buyer pays.")]
-    recipient: Recipient
+    recipient: Addressee
     buyer: Remark = ""
     buyer_message: Remark = ""
     carrier: Annotated[Name | None, Field(description="Demanded by the buyer, such as `sf`.")] = None
@@ -227,7 +227,7 @@ def standard(
             freight=sold.freight,
             discount=sold.discount,
             total=sold.total,
-            recipient=sold.recipient.model_copy(update=UNJUDGED),
+            recipient=Recipient(**dict(sold.recipient)),
             buyer=sold.buyer,
             buyer_message=sold.buyer_message,
             carrier=sold.carrier,

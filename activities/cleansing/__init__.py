@@ -8,6 +8,7 @@ import re
 from datetime import datetime
 
 from activities.cleansing import china, people, world
+from activities.cleansing.gazetteer import gazetteer
 from models.address import Recipient
 from models.order import ChannelOrder, Hold, HoldKind, Policy
 
@@ -23,6 +24,11 @@ def _tidy(text: str) -> str:
 def standardise(order: ChannelOrder) -> ChannelOrder:
     """The same order with name, phone and address in standard form. What is so already stays as it is."""
     return order.model_copy(update={"recipient": recipient(order.recipient)})
+
+
+def warm() -> None:
+    """Reads what cleansing knows by heart, so that the first order need not wait for it."""
+    gazetteer()
 
 
 def recipient(told: Recipient) -> Recipient:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from activities.cleansing import spelling
-from activities.cleansing.gazetteer import Form, Place, gazetteer
+from activities.cleansing.gazetteer import Form, Name, Place, gazetteer
 from models.address import Recipient
 
 SURE = Decimal(1)
@@ -42,9 +42,9 @@ _LONGEST = 200
 
 _EDGE = "\n"
 """Stands between the fields as told: no name goes across it."""
-_BETWEEN = re.compile(r"(?:[\s,，.。、;；:：/|\\\-—_·>()（）]|中华人民共和国|中国(?=.))*")
+_BETWEEN = re.compile(r"(?:[\s,，.。、;；:：/|\\\-—_·>()（）]|中华人民共和国|(?:新疆)?(?:生产建设)?兵团|中国(?=.))*")
 _FILLER = re.compile(
-    r"(?<=\n)(?:市辖区|市辖县|县|省直辖县级行政区划|自治区直辖县级行政区划|省直辖行政单位|省直辖|直辖县级|其它区?|其他区?|无|不详|-)(?=\n)"
+    r"(?<=\n)(?:(?:北京|天津|上海|重庆)(?:城区|郊区|郊县)|市辖区|市辖县|县|省直辖县级行政区划|自治区直辖县级行政区划|省直辖行政单位|省直辖|直辖县级|其它区?|其他区?|无|不详|-)(?=\n)"
 )
 """What fills a field where there is nothing to tell."""
 _NOT_A_PLACE = re.compile(
@@ -53,15 +53,26 @@ _NOT_A_PLACE = re.compile(
 )
 """What makes the name before it that of a street or building."""
 _ZONE = re.compile(
-    r"[\u4e00-\u9fff]{0,8}?(?:高新技术产业(?:开发|园)?区|高新技术开发区|经济技术开发区|经济开发区|技术开发区|高新(?:产业)?开发区|开发区|高新区|"
+    r"[\u4e00-\u9fff]{0,8}?(?:高新技术产业(?:开发|园)?区|高新技术开发区|经济技术开发区|经济开发区|新?技术开发区|高新(?:产业)?开发区|开发区|高新区|"
     r"经开区|工业园区|产业园区|工业区|新区|新城区?|保税区|度假区|示范区|风景区|管委会|管理区|实验区|西咸新区)"
 )
 """Zones are in no standard: they lie in districts, and are told in their place."""
-_TOWN = re.compile(r"[\u4e00-\u9fff]{1,12}?(?:街道办事处|街道办|街道|街办|镇|乡|苏木)")
 _VAGUE = re.compile(r"附近|周边|周围|旁边|对面|对过|隔壁|一带|左右|那边|这边|边上|不远|某处|路口")
 _EXACT = re.compile(r"\d|[零一二三四五六七八九十百]+[号栋幢楼室]")
+_OFFICE = re.compile(r"(?<=..)(?:街道办事处|街道办|街办)$")
+_LONGEST_TOWN = 16
 _REACH = 24
 """How many characters after what was read a district may still be found."""
+_IN_FIELD = 0.5
+"""What a name counts for more in the field of its level."""
+_AGAIN = 0.5
+"""What it counts to tell once more what is known."""
+_LEVEL = 0.1
+"""What a name counts for less with each level: 吉林 is first of all the province."""
+_LATER = 0.02
+"""What each further part of a divided division counts for less than the largest."""
+_CONTRADICTION, _UP, _SHARED = 5, 3, 2
+"""What it costs to turn to another place, more for each level up, less for each level that both share."""
 _GENERIC = frozenset({"城区", "郊区", "矿区", "东区", "西区", "南区", "北区", "中区", "市区", "新区"})
 """Districts whose name means nothing without their city."""
 
@@ -105,16 +116,25 @@ def _read(person: Recipient) -> Reading:
     *divisions, town, street = person.address
     place = None if town or _begins_anew(street) else _known(*divisions)
     if place:
-        return _finished(place, street, ())
+        return _finished(place, "", street, ())
     told = (*divisions, town, street)
     best = _reading(told)
     if best.confidence < _CONFIDENCE["hold.address.renamed"]:
         others = [(each, "") for each in spelling.simplified(told)]
         others += [(each, "hold.address.romanised") for each in spelling.chinese(told)]
+        if told != (turned := _turned(told)):
+            others.append((turned, ""))
         best = max(best, *(_reading(each, doubt) for each, doubt in others), key=_confidence) if others else best
     if town and not best.town:
         best = best._replace(town=town, detail=best.detail.removeprefix(town).strip())
     return best
+
+
+def _turned(told: tuple[str, ...]) -> tuple[str, ...]:
+    """A text in parts the other way round, as where the street was told first and the province last."""
+    *fields, street = told
+    parts = re.split(r"\s*[,，]\s*", street)
+    return (*fields, " ".join(reversed(parts))) if len(parts) > 2 and not any(fields) else told
 
 
 def _confidence(reading: Reading) -> Decimal:
@@ -174,10 +194,10 @@ def _reading(told: Sequence[str], doubt: str = "") -> Reading:
         doubts.append("hold.address.misspelt")
     elif before:
         doubts.append("hold.address.unread" if re.search(r"[省市区县州A-Za-z]|\d{7}", before) else "hold.address.noise")
-    if at < len(text) - len(street) and not trail.kept and _joined(text[at : len(text) - len(street)]) != fields[-1]:
+    left = _joined(text[at : len(text) - len(street)]).removesuffix(fields[-1])
+    if left and street and not trail.kept and not ((town := _town_at(left, 0, place)) and town[0] == len(left)):
         doubts.append("hold.address.unread")
-    detail = "".join(filter(None, (before, trail.kept, _joined(text[at:]))))
-    return _finished(place, detail, doubts)
+    return _finished(place, before + trail.kept, _joined(text[at:]), doubts)
 
 
 def _level(place: Place | None) -> int:
@@ -278,60 +298,59 @@ def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
 
 def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
     """One name further, as each place that it may mean."""
-    end = at + len(name)
-    whole = text[at - 1] == _EDGE and (end == len(text) or text[end] == _EDGE)
-    level = levels.get(at, 0) if whole else 0
-    named = gazetteer().names[name]
-    street = not whole and _NOT_A_PLACE.match(text, end) is not None
-    here = trail.place
-    agreeing = [each for each in named.values() if here and (here.holds(each.place) or each.place.holds(here))]
-    moved = [
-        place
-        for up in (here.names if here else ())
-        for place in gazetteer().moved.get((up, name), ())
-        if not any(each.place == place for each in agreeing)
-    ]
-    for place in moved:
-        doubt = "hold.address.split" if len(moved) > 1 else "hold.address.renamed"
-        yield _Trail(end, place, trail.score + 3 + len(name), (*trail.doubts, doubt), trail.kept)
-    for each in agreeing or ([] if moved else named.values()):
-        place, form, split = each
-        if (form is Form.SHORT and street) or (form is not Form.SHORT and street and text[end : end + 1] in "路街"):
+    end, here = at + len(name), trail.place
+    whole = text[at - 1] == _EDGE and text[end : end + 1] in ("", _EDGE)
+    level = levels.get(at) if whole else None
+    street = not whole and _NOT_A_PLACE.match(text, end) is not None and _ZONE.match(text, end) is None
+    named = list(gazetteer().names[name].values())
+    agreeing = [each for each in named if here and here.shares_line(each.place)]
+    agreeing += [each for each in _moved(here, name) if not any(each.place == other.place for other in agreeing)]
+    for rank, (place, form, split) in enumerate(agreeing or named):
+        if street and (form is Form.SHORT or text[end] in "路街") and not _divided(text, end, place):
             continue
-        if place.level == 3 and name in _GENERIC and (here is None or here.level < 2):
+        if name in _GENERIC and place.level == 3 and (here is None or here.level < 2):
             continue
-        doubts = trail.doubts
-        score = trail.score + len(name) + form + (0.5 if place.level == level else 0) - place.level / 10
-        if here and each not in agreeing:
-            if not whole and (form is Form.SHORT or (trail.at != at and text[at - 1] not in "\n ,，")):
-                continue
-            if "hold.address.contradiction" in doubts:
-                continue
-            doubts = (*doubts, "hold.address.contradiction")
-            score += 2 * here.shares(place) - 8
-        elif here and place.holds(here):
-            if form is Form.SHORT and not (whole or _apart(text, end, here)):
-                continue
-            yield _Trail(end, here, trail.score, doubts, trail.kept)
+        apart = whole or form is not Form.SHORT or _apart(text, end, here or place)
+        if here and place.holds(here):
+            if apart:
+                yield trail._replace(at=end, score=trail.score + _AGAIN)
             continue
+        doubts = list(trail.doubts)
+        unplaced = here is None and place.level == 3
+        weight = Form.FULL if unplaced and form is Form.OLD else form
+        score = trail.score + len(name) + weight + _IN_FIELD * (place.level == level)
+        score -= place.level * _LEVEL + split * rank * _LATER
+        if here and not agreeing:
+            close = trail.at == at or text[at - 1] in "\n ,，"
+            if "hold.address.contradiction" in doubts or (not whole and (form is Form.SHORT or not close)):
+                continue
+            doubts.append("hold.address.contradiction")
+            score += here.shares(place) * _SHARED - max(here.level - place.level, 0) * _UP - _CONTRADICTION
         if form is Form.OLD:
-            doubts = (*doubts, "hold.address.split" if split else "hold.address.renamed")
-        elif here is None and place.level == 3:
-            doubts = (*doubts, "hold.address.implied")
-        kept = trail.kept
-        if form is Form.SHORT and not whole and not _apart(text, end, place):
-            kept += name
-            if place.level == 3:
-                doubts = (*doubts, "hold.address.landmark")
-        yield _Trail(end, place, score, doubts, kept)
+            doubts.append("hold.address.split" if split else "hold.address.renamed")
+        elif unplaced:
+            doubts.append("hold.address.implied")
+        if not apart and place.level == 3:
+            doubts.append("hold.address.landmark")
+        yield _Trail(end, place, score, tuple(doubts), trail.kept if apart else trail.kept + name)
+
+
+def _moved(here: Place | None, name: str) -> Iterator[Name]:
+    """What had this name and lay here once."""
+    for above in here.names if here else ():
+        places = gazetteer().moved.get((above, name), [])
+        yield from (Name(place, Form.OLD, len(places) > 1) for place in places)
+
+
+def _divided(text: str, at: int, place: Place) -> bool:
+    """Whether a division or town of the place begins there."""
+    within = (each.place for name in gazetteer().at(text, at) for each in gazetteer().names[name].values())
+    return any(place.holds(each) for each in within) or _town_at(text, at, place) is not None
 
 
 def _apart(text: str, end: int, place: Place) -> bool:
     """Whether what was read stands for itself: a gap or a smaller division follows."""
-    if end == len(text) or _skip(text, end) > end:
-        return True
-    within = (each.place for name in gazetteer().at(text, end) for each in gazetteer().names[name].values())
-    return any(place.holds(each) for each in within) or any(True for _ in _towns_at(text, end, place))
+    return end == len(text) or _skip(text, end) > end or _divided(text, end, place)
 
 
 def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trail]:
@@ -341,21 +360,21 @@ def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trai
     if place is None or place.level == 3 or (place.level == 2 and not gazetteer().below[place]):
         return
     at = _skip(text, trail.at)
-    if zone := _ZONE.match(text, at):
-        kept = trail.kept + zone[0]
-        after = _Trail(zone.end(), place, trail.score + 0.1, (*trail.doubts, "hold.address.zone"), kept)
-        for on in _trails(text, after, levels):
-            yield on if on.place != place else on._replace(score=trail.score + 0.2)
-        return
-    stop = min(len(text), at + _REACH)
-    if place.level == 2:
-        for town, towns in _towns_at(text, at, place):
-            if len(towns) == 1:
-                yield _Trail(at, towns[0], trail.score + len(town), (*trail.doubts, "hold.address.town"), trail.kept)
-                return
     for end, found, doubt in _misspelt(text, at, gazetteer().below[place], levels):
         after = _Trail(end, found, trail.score + end - at, (*trail.doubts, doubt), trail.kept)
-        yield from _trails(text, after, levels)
+        for on in _trails(text, after, levels):
+            yield from _further(text, on, levels)
+    if zone := _ZONE.match(text, at):
+        doubts = (*trail.doubts, "hold.address.zone")
+        behind = _Trail(zone.end(), place, trail.score + 0.1, doubts, trail.kept + zone[0])
+        for on in _trails(text, behind, levels):
+            yield on if on.place != place else on._replace(score=trail.score + 0.2)
+        yield from _by_its_town(text, behind)
+        return
+    if by_town := list(_by_its_town(text, trail)):
+        yield from by_town
+        return
+    stop = min(len(text), at + _REACH)
     for begin in range(at + 1, stop):
         for name in gazetteer().at(text, begin):
             for each in gazetteer().names[name].values():
@@ -365,23 +384,39 @@ def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trai
                     yield _Trail(trail.at, each.place, trail.score + len(name), doubts, trail.kept)
 
 
+def _by_its_town(text: str, trail: _Trail) -> Iterator[_Trail]:
+    """The one district of the city that has the town which follows."""
+    place = trail.place
+    town = _town_at(text, _skip(text, trail.at), place) if place and place.level == 2 else None
+    if town and len(town[2]) == 1:
+        yield trail._replace(
+            place=town[2][0], score=trail.score + len(town[1]), doubts=(*trail.doubts, "hold.address.town")
+        )
+
+
 def _misspelt(text: str, at: int, places: Sequence[Place], levels: dict[int, int]) -> Iterator[tuple[int, Place, str]]:
     """Those whose names are nearly what stands there: where it ends, which, and what to doubt."""
-    chunk = re.compile(r"[\u4e00-\u9fff]{1,9}?[省市区县旗州盟]").match(text, at)
     field = text.find(_EDGE, at)
-    words = text[at:field] if at in levels and 1 < field - at < 12 else chunk[0] if chunk else ""
-    if words in gazetteer().names:
-        return
-    for found, same_sound in spelling.nearest(words, places):
-        yield at + len(words), found, "hold.address.misspelt" if same_sound else "hold.address.similar"
+    if at in levels and 1 < field - at < 12:
+        ends = [field]
+    else:
+        ends = [each.end() for each in re.compile(r"[省市区县旗州盟]").finditer(text, at + 1, at + 10)]
+    for end in ends:
+        if text[at:end] in gazetteer().names:
+            return
+        for found, same_sound in spelling.nearest(text[at:end], places):
+            yield end, found, "hold.address.misspelt" if same_sound else "hold.address.similar"
+            return
 
 
-def _towns_at(text: str, at: int, place: Place) -> Iterator[tuple[str, tuple[Place, ...]]]:
+def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, ...]] | None:
+    """The longest town of the place that begins there: how far it goes, its name, and the districts that have it."""
     towns = gazetteer().towns(place)
-    if told := _TOWN.match(text, at):
-        for name in dict.fromkeys((told[0], re.sub(r"(街道办事处|街道办|街办)$", "街道", told[0]))):
-            if name in towns:
-                yield name, towns[name]
+    for end in range(min(len(text), at + _LONGEST_TOWN), at + 1, -1):
+        name = _OFFICE.sub("街道", text[at:end])
+        if name in towns:
+            return end, name, towns[name]
+    return None
 
 
 def _by_town(text: str, trail: _Trail) -> float:
@@ -389,7 +424,7 @@ def _by_town(text: str, trail: _Trail) -> float:
     place = trail.place
     if place is None or place.level < 3:
         return 0.0
-    return 0.3 if any(True for _ in _towns_at(text, _skip(text, trail.at), place)) else 0.0
+    return 0.3 if _town_at(text, _skip(text, trail.at), place) else 0.0
 
 
 def _joined(text: str) -> str:
@@ -402,16 +437,17 @@ def _joined(text: str) -> str:
     return joined
 
 
-def _finished(place: Place, detail: str, doubts: Iterable[str]) -> Reading:
-    """With the town taken from the detail, and what is doubtful of it."""
+def _finished(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
+    """With the town taken from the rest, and what is doubtful of it."""
     found, town = [each for each in doubts if each], ""
-    for name, towns in _towns_at(detail, 0, place):
-        if len(towns) == 1:
-            town, detail = name, _TOWN.sub("", detail, count=1).strip()
-            break
+    if told := _town_at(rest, 0, place):
+        town, rest = told[1], rest[told[0] :].strip()
+    detail = before + rest
     placed = {"hold.address.zone", "hold.address.ambiguous"} & set(found)
-    if place.level < 3 and gazetteer().below[place] and not placed:
-        found.append("hold.address.no_district" if place.level == 2 else "hold.address.unknown")
+    if place.level == 1 and "hold.address.ambiguous" not in found:
+        found.append("hold.address.unknown")
+    elif place.level == 2 and gazetteer().below[place] and not placed:
+        found.append("hold.address.no_district")
     if _VAGUE.search(detail) and not _EXACT.search(detail):
         found.append("hold.address.vague")
     return Reading(place, town, detail, min(found, key=_CONFIDENCE.__getitem__, default=""))

@@ -57,7 +57,7 @@ _ALIASES = {
     "710000": "台",
     "810000": "港 香港岛 九龙 新界",
     "820000": "澳 澳门半岛",
-    "150724": "鄂温克",
+    "150724": "鄂温克 鄂温克旗",
     "152500": "锡盟",
     "152900": "阿盟",
     "320100": "金陵",
@@ -69,7 +69,7 @@ _ALIASES = {
     "522300": "黔西南",
     "522600": "黔东南",
     "522700": "黔南",
-    "622926": "东乡",
+    "622926": "东乡 东乡县",
     "652700": "博州",
     "652800": "巴州",
     "653000": "克州",
@@ -111,7 +111,7 @@ class Place(NamedTuple):
         )
 
     def shares_line(self, other: "Place") -> bool:
-        """Whether one lies in the other."""
+        """Whether one lies in the other, or is it."""
         return self.holds(other) or other.holds(self)
 
     def shares(self, other: "Place") -> int:

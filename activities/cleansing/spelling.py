@@ -142,7 +142,8 @@ def nearest(words: str, places: Sequence[Place]) -> list[tuple[Place, bool]]:
         for name, place in names.items()
         if len(name) > 2 and Levenshtein.distance(words, name, score_cutoff=1) == 1 and words[-1] == name[-1]
     }
-    return [(close.pop(), False)] if len(close) == 1 else []
+    likely = {place for place in close if place.name[0] == words[0]} or close
+    return [(likely.pop(), False)] if len(likely) == 1 else []
 
 
 def _shorts(place: Place) -> Iterator[str]:
@@ -192,7 +193,7 @@ def _lettered() -> dict[str, tuple[Place, ...]]:
 
 def _mentions(text: str) -> Iterator[_Mention]:
     """Every division that the words may tell, the longest first at each place, none twice."""
-    words = [(word[0], word.start(), word.end()) for word in _WORD.finditer(text)]
+    words = [part for word in _WORD.finditer(text) for part in _parted(word[0], word.start(), word.end())]
     at = 0
     while at < len(words):
         word, start, end = words[at]
@@ -202,7 +203,7 @@ def _mentions(text: str) -> Iterator[_Mention]:
             continue
         for count in (4, 3, 2, 1):
             run = words[at : at + count]
-            if len(run) < count or not all(each[0].isalpha() and each[0].isascii() for each in run):
+            if len(run) < count or not all(re.match(r"[A-Za-z]", each[0]) for each in run):
                 continue
             if places := _told(run, words[at + count : at + count + 1]):
                 suffix = _suffix(words, at + count)
@@ -214,6 +215,19 @@ def _mentions(text: str) -> Iterator[_Mention]:
             if word.lower() in _NOISE:
                 yield _Mention(start, end, (), 0)
             at += 1
+
+
+def _parted(word: str, start: int, end: int) -> list[tuple[str, int, int]]:
+    """A long word as the names it is made of, where it is made of names alone: ``guangdongshengshenzhenshi``."""
+    parts: list[tuple[str, int, int]] = []
+    at = 0
+    while word.isascii() and len(word) > 9 and at < len(word):
+        length = next((n for n in range(len(word) - at, 3, -1) if word[at : at + n].lower() in _romanised()), 0)
+        if not length:
+            break
+        parts.append((word[at : at + length], start + at, start + at + length))
+        at += length
+    return parts if at == len(word) else [(word, start, end)]
 
 
 def _told(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) -> tuple[Place, ...]:
@@ -228,9 +242,10 @@ def _told(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) ->
 def _suffix(words: list[tuple[str, int, int]], at: int) -> tuple[int, tuple[int, ...]]:
     """Where the suffix behind a name ends, 0 without one, and its levels."""
     for count in (2, 1):
-        joined = "".join(each[0] for each in words[at : at + count]).lower()
+        behind = words[at : at + count]
+        joined = "".join(each[0] for each in behind).lower()
         if joined in _SUFFIXES:
-            return words[at + count - 1][2], _SUFFIXES[joined]
+            return behind[-1][2], _SUFFIXES[joined]
     return 0, (1, 2, 3)
 
 

@@ -45,16 +45,20 @@ def cleansed(person: Recipient) -> dict[str, object]:
         unknown = "country_code" in error.errors
         doubt = "hold.address.wrong.country" if unknown else doubt
         return {"confidence": _DOUBTFUL if doubt else Decimal(1), "doubt": doubt}
-    area = found["country_area"] or person.province
-    division = _subdivision(person.country, area) or _subdivision(person.country, person.province)
-    return {"confidence": Decimal(1), "postcode": found["postal_code"] or person.postcode, "division": division}
+    return {
+        "confidence": Decimal(1),
+        "postcode": found["postal_code"] or person.postcode,
+        "division": _subdivision(person.country, found["country_area"] or person.province),
+    }
 
 
 @lru_cache(4096)
 def _subdivision(country: str, area: str) -> str:
-    """The ISO 3166-2 code of an area told by its code or name, empty where it has none."""
+    """The ISO 3166-2 code of an area told by its code or any of its names, empty where it has none."""
+    choices = get_validation_rules({"country_code": country}).country_area_choices if area else ()
+    names = {area.casefold(), *(name.casefold() for key, name in choices if key == area)}
     for each in _subdivisions().get(country, ()):
-        if area and area.casefold() in (each.code.casefold(), each.code[3:].casefold(), each.name.casefold()):
+        if names & {each.code.casefold(), each.code[3:].casefold(), each.name.casefold()}:
             return str(each.code)
     return ""
 
