@@ -137,7 +137,7 @@ async def revise(state: OrderState, at: Moment) -> Revised:
         reserved = state.reserved_until is not None and await _reserve_anew(
             connection, state.model_copy(update={"order": order}), at
         )
-        holds = [*_doubts(order, unknown, at), *verdict.holds]
+        holds = [*_doubts(order, state.policy, unknown, at), *verdict.holds]
         await _rewrite(connection, order, at)
     return Revised(order=order, holds=tuple(holds), reserved=reserved, ruled=verdict.ruled, rejected=verdict.rejected)
 
@@ -289,7 +289,7 @@ async def _rewrite(connection: AsyncConnection, order: ChannelOrder, at: datetim
 def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
     order = verdict.order
     limits = [] if verdict.approved or verdict.rejected else review.limits(order, policy, at)
-    holds = [*_doubts(order, unknown, at), *verdict.holds, *limits, *review.told(order, at)]
+    holds = [*_doubts(order, policy, unknown, at), *verdict.holds, *limits, *review.told(order, at)]
     if any(refund.state is RefundState.ASKED for refund in order.refunds):
         holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=at))
     grace = max(policy.grace, verdict.minutes * 60)
@@ -303,8 +303,8 @@ def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collectio
     )
 
 
-def _doubts(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
+def _doubts(order: ChannelOrder, policy: Policy, unknown: Collection[str], at: datetime) -> list[Hold]:
     skus = dict.fromkeys(line.sku for line in order.lines)
-    return cleansing.doubts(order, at) + [
+    return cleansing.doubts(order, policy, at) + [
         Hold(kind=HoldKind.UNKNOWN_SKU, reason=f"SKU {sku}", since=at) for sku in skus if sku in unknown
     ]

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from activities import http, signing
 from activities.errors import refused, unavailable
-from models.address import Recipient
+from models.address import Addressee
 from models.base import Moment, Value
 from models.fulfillment import FulfillmentLine, Recall, RequestStatus
 from models.intake import Account
@@ -36,7 +36,7 @@ class Submission(Value):
     waybill_no: str
     label: dict[str, str]
     lines: tuple[FulfillmentLine, ...]
-    recipient: Recipient
+    recipient: Addressee
     priority: int
     promised_by: Moment | None = None
     queue: str | None = None

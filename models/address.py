@@ -1,8 +1,10 @@
 """Who receives a parcel, and where: the personal part of an order."""
 
 import re
+from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated
+from unicodedata import normalize
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -31,22 +33,55 @@ def remoteness(province: str, other: str) -> int:
     return 0 if len(pair) == 1 else 1 if any(pair.issubset(region) for region in _REGIONS) else 2
 
 
-class Recipient(Value):
-    """A person at a place. Sealed wherever it rests, masked wherever it shows."""
+ADDRESS = ("province", "city", "district", "town", "street")
+_CHINESE = re.compile(r"(?:\+|00)86(\d+)|86(0\d{9,}|1[3-9]\d{9,})")
+"""A Chinese number with its country code, punctuation taken out."""
+_OWN_PREFIX = re.compile(r"0|1[3-9]\d{9}|[48]00\d{7}")
+"""National numbers dialled as they are: with their 0, mobile, 400 and 800. To others a 0 is put."""
+
+
+class Addressee(Value):
+    """A person at a place, as others tell us and as we tell others."""
 
     name: Text = ""
     phone: Text = ""
+    """Once cleansed E.164, an extension behind it as in RFC 3966: ``+8613800000000;ext=1234``."""
     country: Country = "CN"
     province: Text = ""
     city: Text = ""
     district: Text = ""
+    town: Text = ""
     street: Text = ""
     postcode: Text = ""
 
     @property
     def digits(self) -> str:
-        """The phone for look-ups: digits only, without the Chinese country code."""
-        return re.sub(r"^(0086|86)(?=1\d{10}$)", "", re.sub(r"\D", "", self.phone))
+        """The phone for look-ups, the same for every spelling: digits only, without the Chinese country code."""
+        number = re.sub(r"[^\d+]", "", normalize("NFKC", self.phone))
+        chinese = _CHINESE.fullmatch(number)
+        if chinese is None:
+            return number.replace("+", "")
+        national = chinese[1] or chinese[2]
+        return national if _OWN_PREFIX.match(national) else f"0{national}"
+
+    @property
+    def national_phone(self) -> str:
+        """The phone as it is dialled in China: ``13800000000``, ``0755-12345678``, an extension behind a hyphen."""
+        number, _, extension = self.phone.partition(";ext=")
+        digits = self.model_copy(update={"phone": number}).digits
+        if number.startswith("+86") or re.fullmatch(r"1[3-9]\d{9}", number.replace(" ", "").replace("-", "")):
+            number = re.sub(r"^(010|02\d|0\d{3})(?=\d{7,8}$)", r"\1-", digits)
+        return f"{number}-{extension}" if extension else number
+
+    @property
+    def full_street(self) -> str:
+        """Town and street, for those who have no field for towns."""
+        return self.town + self.street
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """What tells the place, from the largest part to the smallest."""
+        return tuple(getattr(self, part) for part in ADDRESS)
 
     @property
     def region(self) -> str:
@@ -58,13 +93,32 @@ class Recipient(Value):
         """Masked by the channel, as it does once an order is over."""
         return "*" in self.name + self.phone + self.street
 
+
+UNJUDGED: dict[str, object] = {"division": "", "confidence": None, "doubt": "", "told": ""}
+"""What cleansing found of an address, before it looked."""
+
+
+class Recipient(Addressee):
+    """A person at a place, and what cleansing found of it. Sealed wherever it rests, masked wherever it shows."""
+
+    division: str = ""
+    """Once cleansed the GB/T 2260 code of the district, or as far as known; abroad ISO 3166-2."""
+    confidence: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    """How sure cleansing is of the place; ``None``: not judged yet."""
+    doubt: str = ""
+    """Why it is not surer: a message key of the catalogue."""
+    told: str = ""
+    """The address in the channel's own words, where cleansing changed it."""
+
     def masked(self) -> "Recipient":
         """The same place with name, phone and street unreadable."""
+        phone = self.national_phone
         return self.model_copy(
             update={
                 "name": self.name[:1] + "*" * (len(self.name) > 1) * 2,
-                "phone": f"{self.phone[:3]}****{self.phone[-4:]}" if len(self.phone) >= 11 else "****",
+                "phone": f"{phone[:3]}****{phone[-4:]}" if len(phone) >= 11 else "****",
                 "street": "****" if self.street else "",
+                "told": "****" if self.told else "",
             }
         )
 
@@ -80,8 +134,12 @@ class RecipientChange(Value):
     province: Text | None = None
     city: Text | None = None
     district: Text | None = None
+    town: Text | None = None
     street: Text | None = None
     postcode: Text | None = None
 
     def applied_to(self, recipient: Recipient) -> Recipient:
-        return recipient.model_copy(update=self.model_dump(exclude_none=True))
+        """The recipient as it now is; an address that changes is to be judged anew."""
+        new = self.model_dump(exclude_none=True)
+        judged = UNJUDGED if new.keys() & {"country", "postcode", *ADDRESS} else {}
+        return recipient.model_copy(update=new | judged)

@@ -243,6 +243,8 @@ class Policy(Value):
     delivery: int = 7 * 24 * 3600
     review_above: Amount = Decimal(5000)
     """A total above this is held for review."""
+    address_confidence: Annotated[Decimal, Field(ge=0, le=1)] = Decimal("0.8")
+    """An address of which cleansing is less sure than this is held."""
     ship_in_part: bool = False
     """Ship what is there and back-order the rest; what is sold in presale leaves on its own."""
     objective: tuple[Criterion, ...] = OBJECTIVE

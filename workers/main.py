@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities import (
+    cleansing,
     database,
     fulfillment,
     http,
@@ -103,6 +104,7 @@ async def run() -> None:
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    cleansing.warm()
     memory.settle()
     try:
         await schedule_house(client)

@@ -22,7 +22,7 @@ from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
-from models.address import Recipient
+from models.address import Addressee
 from models.fulfillment import Booking, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
@@ -157,17 +157,17 @@ def digest(message: str, timestamp: str, check_word: str) -> str:
     return base64.b64encode(md5(encoded.encode(), usedforsecurity=False).digest()).decode()
 
 
-def _contact(kind: int, person: Recipient) -> dict[str, Any]:
-    mobile = len(person.digits) == 11 and person.digits.startswith("1")
+def _contact(kind: int, person: Addressee) -> dict[str, Any]:
+    phone = person.national_phone
     return {
         "contactType": kind,
         "contact": person.name,
-        "mobile" if mobile else "tel": person.digits if mobile else person.phone,
+        "mobile" if len(phone) == 11 and phone.startswith("1") else "tel": phone,
         "country": person.country,
         "province": person.province,
         "city": person.city,
         "county": person.district,
-        "address": person.street,
+        "address": person.full_street,
         "postCode": person.postcode,
     }
 

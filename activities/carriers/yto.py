@@ -115,8 +115,8 @@ class YTO:
                 f"{role}ProvinceName": person.province,
                 f"{role}CityName": person.city,
                 f"{role}CountyName": person.district,
-                f"{role}Address": person.street,
-                f"{role}Mobile": person.phone,
+                f"{role}Address": person.full_street,
+                f"{role}Mobile": person.national_phone,
             }
         param["goods"] = [{"name": line.sku, "quantity": line.quantity} for line in booking.goods[:_GOODS]]
         param["weight"] = float(booking.weight_kg)

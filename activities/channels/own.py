@@ -23,7 +23,7 @@ from activities import http, signing
 from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unintelligible, unavailable
 from activities.payloads import balanced, decode, reasonable, standardising
-from models.address import Recipient
+from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -77,7 +77,7 @@ class Sold(_Strict):
     freight: Price = Decimal(0)
     discount: Annotated[Price, Field(description="Of the whole order, beside the lines' own.")] = Decimal(0)
     total: Annotated[Price, Field(description="What the buyer pays.")]
-    recipient: Recipient
+    recipient: Addressee
     buyer: Remark = ""
     buyer_message: Remark = ""
     seller_memo: Remark = ""
@@ -244,7 +244,7 @@ def standard(
             freight=sold.freight,
             discount=sold.discount,
             total=sold.total,
-            recipient=sold.recipient,
+            recipient=Recipient(**dict(sold.recipient)),
             buyer=sold.buyer,
             buyer_message=sold.buyer_message,
             seller_memo=sold.seller_memo,

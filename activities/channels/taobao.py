@@ -198,14 +198,14 @@ class _Trade(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        town = "" if self.receiver_address.startswith(self.receiver_town) else self.receiver_town
         return Recipient(
             name=self.receiver_name,
             phone=self.receiver_mobile or self.receiver_phone,
             province=self.receiver_state,
             city=self.receiver_city or self.receiver_district,
             district=self.receiver_district if self.receiver_city else "",
-            street=town + self.receiver_address,
+            town=self.receiver_town,
+            street=self.receiver_address,
             postcode=self.receiver_zip,
         )
 

@@ -70,6 +70,7 @@ def modify(
     province: Words = None,
     city: Words = None,
     district: Words = None,
+    town: Words = None,
     street: Words = None,
     postcode: Words = None,
     line: Annotated[list[str] | None, typer.Option(metavar="LINE_NO=QTY", help=t("cli.help.line"))] = None,
@@ -84,6 +85,7 @@ def modify(
         "province": province,
         "city": city,
         "district": district,
+        "town": town,
         "street": street,
         "postcode": postcode,
     }

@@ -288,7 +288,7 @@ def _when(at: str | None, *, seconds: bool = False) -> str:
 
 
 def _person(recipient: Any, *parts: str) -> str:
-    parts = parts or ("name", "phone", "province", "city", "district", "street")
+    parts = parts or ("name", "phone", "province", "city", "district", "town", "street")
     return " ".join(recipient[part] for part in parts if recipient[part]) if recipient else ""
 
 

@@ -71,6 +71,14 @@ def test_unsigned_altered_and_stale_messages_are_refused(given: dict[str, str]) 
         SITE.receive(given, b"{}")
 
 
+def test_how_sure_an_address_is_is_not_the_sites_to_say() -> None:
+    told = own_order()
+    told["recipient"] |= {"confidence": "1", "division": "310115", "doubt": "none", "told": "nothing"}
+    order = SITE.parse(encoded(told), "order")
+    assert order is not None
+    assert (order.recipient.confidence, order.recipient.division, order.recipient.told) == (None, "", "")
+
+
 def test_an_order_of_the_site() -> None:
     order = SITE.parse(encoded(own_order()), "order")
     assert order is not None

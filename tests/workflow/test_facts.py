@@ -7,6 +7,7 @@ from typing import Any
 
 from activities import mapping
 from activities.database import transaction
+from models.address import RecipientChange
 from models.fulfillment import RequestStatus
 from models.listing import Mapping
 from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
@@ -145,3 +146,14 @@ async def test_an_order_held_for_an_item_goes_on_once_somebody_says_what_it_is(l
     assert [each.sku for each in parcel.lines] == ["A001"]
     assert await life.deliver() is OrderStatus.COMPLETED
     await lives.balanced()
+
+
+async def test_a_masked_recipient_is_waited_for_only_once_it_is_paid(lives: Lives) -> None:
+    masked = RECIPIENT.masked()
+    paid = await lives.start(an_order("68", recipient=masked))
+    assert [each.reason for each in (await paid.until(OrderStatus.ON_HOLD)).holds] == ["hold.address.masked"]
+    told = Modify(request_id=request_id(), actor=CHANNEL, recipient=RecipientChange.model_validate(RECIPIENT))
+    assert (await paid.ask("modify", told)).accepted
+    assert await paid.deliver() is OrderStatus.COMPLETED
+    unpaid = await lives.start(an_order("69", recipient=masked, paid_at=None))
+    assert (await unpaid.until(OrderStatus.AWAITING_PAYMENT)).holds == []

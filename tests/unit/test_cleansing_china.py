@@ -1,0 +1,163 @@
+"""Addresses in China: split, completed, corrected, and doubted where they should be."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activities import cleansing
+from models.address import ADDRESS, Recipient, RecipientChange
+
+
+def told(text: str, **more: str) -> Recipient:
+    """A recipient from free text, or from fields with | between them."""
+    fields = text.split("|")
+    parts = dict(zip(("province", "city", "district", "street"), fields, strict=False)) if fields[1:] else {}
+    return Recipient(name="王小明", phone="13812345678", **(parts or {"street": text}), **more)
+
+
+def place(text: str) -> str:
+    person = cleansing.recipient(told(text))
+    return "|".join((person.province, person.city, person.district, person.division))
+
+
+SHENZHEN = "广东省|深圳市|南山区|440305"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "广东省|深圳市|南山区|科技园路1号",
+        "广东|深圳|南山|科技园路1号",
+        "广东省深圳市南山区科技园路1号",
+        "广东深圳南山区科技园路1号",
+        "深圳市南山区科技园路1号",
+        "中国广东省深圳市南山区科技园路1号",
+        "|||广东省 深圳市 南山区 科技园路1号",
+        "广东省|深圳市|南山区|广东省深圳市南山区科技园路1号",
+        "廣東省深圳市南山區科技園路1號",
+        "GD Shenzhen Nanshan",
+        "Guangdong Sheng|深圳市|南山区|科技园路1号",
+        "Room 501, No. 8 Keji Road, Nanshan District, Shenzhen, Guangdong, China",
+    ],
+)
+def test_one_place_in_many_words(text: str) -> None:
+    assert place(text) == SHENZHEN
+
+
+@pytest.mark.parametrize("text", ["广东|深圳|南山区|科技园路1号", "广东省深圳市南山区科技园路1号"])
+def test_what_is_only_short_or_whole_is_not_doubted(text: str) -> None:
+    person = cleansing.recipient(told(text))
+    assert (person.confidence, person.doubt) == (Decimal(1), "")
+
+
+def test_the_channels_words_stay_where_they_were_changed() -> None:
+    person = cleansing.recipient(told("广东|深圳|南山区|科技园路1号"))
+    assert person.told == "广东 深圳 南山区 科技园路1号"
+    assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号")).told == ""
+
+
+def test_what_contradicts_itself_asks_for_a_look() -> None:
+    person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
+    assert person.address == ("上海市", "上海市", "浦东新区", "", "世纪大道100号")
+    assert person.confidence == Decimal("0.5")
+    assert person.doubt == "hold.address.contradiction"
+
+
+def test_the_smaller_division_is_believed() -> None:
+    assert place("江苏省|上海市||世纪大道100号") == "上海市|上海市||310000"
+    assert place("广东省|深圳市|南山区|上海市1号") == SHENZHEN
+
+
+def test_of_two_places_with_one_name_neither_is_taken() -> None:
+    person = cleansing.recipient(told("江苏省鼓楼区中山路1号"))
+    assert person.address == ("江苏省", "", "", "", "鼓楼区中山路1号")
+    assert person.doubt == "hold.address.ambiguous"
+
+
+def test_a_town_stands_by_itself() -> None:
+    assert cleansing.recipient(told("广东省东莞市虎门镇虎门大道1号")).town == "虎门镇"
+    assert cleansing.recipient(told("北京市朝阳区望京街道办事处阜通东大街6号")).address[2:] == (
+        "朝阳区",
+        "望京街道",
+        "阜通东大街6号",
+    )
+    assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
+
+
+def test_an_unknown_town_is_kept_as_told() -> None:
+    person = cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
+    assert (person.town, person.street) == ("没有街道", "科技园路1号")
+
+
+def test_a_name_and_phone_in_the_street_are_taken_out() -> None:
+    person = cleansing.recipient(told("王小明 13812345678 广东省深圳市南山区科技园路1号"))
+    assert person.address == ("广东省", "深圳市", "南山区", "", "科技园路1号")
+
+
+def test_another_persons_phone_in_the_street_stays_and_is_doubted() -> None:
+    person = cleansing.recipient(told("李四 13900000000 广东省深圳市南山区科技园路1号"))
+    assert "李四 13900000000" in person.street
+    assert person.confidence is not None
+    assert person.confidence < Decimal("0.8")
+
+
+def test_missing_name_and_phone_are_found_in_the_street() -> None:
+    person = cleansing.recipient(Recipient(street="收货人：张三，电话：13800000000，地址：广东省深圳市南山区科技园1号"))
+    assert (person.name, person.digits, person.street) == ("张三", "13800000000", "科技园1号")
+
+
+def test_a_change_of_the_address_is_judged_anew() -> None:
+    person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
+    corrected = RecipientChange(street="世纪大道101号").applied_to(person)
+    assert corrected.confidence is None
+    assert cleansing.recipient(corrected).confidence == Decimal(1)
+    assert RecipientChange(phone="13900000000").applied_to(person).confidence == Decimal("0.5")
+
+
+NAMES = [
+    "广东省",
+    "广东",
+    "深圳市",
+    "南山区",
+    "南山",
+    "上海市",
+    "朝阳区",
+    "朝阳",
+    "鼓楼区",
+    "虎门镇",
+    "东莞",
+    "城区",
+    "吉林",
+]
+OTHERS = [
+    "市辖区",
+    "高新区",
+    "新区",
+    "附近",
+    "路",
+    "1号",
+    "區",
+    "：",
+    ",",
+    " ",
+    "13800000000",
+    "张三",
+    "Nanshan",
+    "Qu",
+    "GD",
+]
+words = st.sampled_from([*NAMES, *OTHERS]) | st.text(max_size=3)
+messy = st.lists(words, max_size=9).map("".join).map(lambda text: text[:200])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.tuples(messy, messy, messy, messy, messy))
+def test_whatever_is_told_is_cleansed_once_and_nothing_is_lost(parts: tuple[str, ...]) -> None:
+    person = Recipient(name="王小明", phone="13812345678", **dict(zip(ADDRESS, parts, strict=True)))
+    found = cleansing.recipient(person)
+    assert Recipient.model_validate(found.model_dump()) == found
+    assert cleansing.recipient(found) == found
+    if found.address != person.address:
+        assert found.told == " ".join(filter(None, person.address))

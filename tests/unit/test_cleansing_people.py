@@ -1,0 +1,93 @@
+"""Phones as E.164 and found by any spelling; names without what is no name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activities.cleansing import people
+from models.address import Recipient
+
+MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+8675512345678"
+
+
+@pytest.mark.parametrize(
+    ("told", "standard", "national"),
+    [
+        ("13800000000", MOBILE, "13800000000"),
+        ("138 0000 0000", MOBILE, "13800000000"),
+        ("+86 138-0000-0000", MOBILE, "13800000000"),
+        ("8613800000000", MOBILE, "13800000000"),
+        ("008613800000000", MOBILE, "13800000000"),
+        ("tel:+8613800000000", MOBILE, "13800000000"),
+        ("13800000000-1234", VIRTUAL, "13800000000-1234"),
+        ("13800000000转1234", VIRTUAL, "13800000000-1234"),
+        ("13800000000,1234", VIRTUAL, "13800000000-1234"),
+        ("13800000000 ext. 1234", VIRTUAL, "13800000000-1234"),
+        ("0755-12345678", FIXED, "0755-12345678"),
+        ("(0755)12345678", FIXED, "0755-12345678"),
+        ("+86 0755 12345678", FIXED, "0755-12345678"),
+        ("021 62345678 转801", "+862162345678;ext=801", "021-62345678-801"),
+        ("400-650-1234", "+864006501234", "4006501234"),
+        ("800 810 1234", "+868008101234", "8008101234"),
+        ("+1 (415) 555-2671", "+14155552671", "+14155552671"),
+        ("+852 2345 6789", "+85223456789", "+85223456789"),
+    ],
+)
+def test_a_phone_is_e164_and_found_however_it_is_spelt(told: str, standard: str, national: str) -> None:
+    person = Recipient(phone=people.phone(told, "CN"))
+    assert person.phone == standard
+    assert people.phone(standard, "CN") == standard
+    assert person.national_phone == national
+    assert Recipient(phone=told).digits == Recipient(phone=national).digits == person.digits
+
+
+@pytest.mark.parametrize("told", ["", "123", "1380000000", "no phone", "12345678901234567890"])
+def test_what_is_no_phone_stays_as_told_and_is_not_reachable(told: str) -> None:
+    person = Recipient(phone=people.phone(told, "CN"))
+    assert person.phone == told
+    assert not people.reachable(person)
+
+
+def test_a_phone_that_the_platform_masks_is_left_to_it() -> None:
+    masked = Recipient(phone=people.phone("138****0000", "CN"))
+    assert (masked.phone, people.reachable(masked)) == ("138****0000", True)
+
+
+def test_abroad_a_phone_is_read_by_its_country() -> None:
+    assert people.phone("(415) 555-2671 x12", "US") == "+14155552671;ext=12"
+    assert people.phone("020 7946 0018", "GB") == "+442079460018"
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("张三（勿电联）", "张三"),
+        ("【老客户】李四", "李四"),
+        ("王五 收", "王五"),
+        ("王小五收", "王小五"),
+        ("收件人：赵六", "赵六"),
+        ("🌸小花🌸", "小花"),
+        ("欧阳 娜 娜", "欧阳娜娜"),
+        ("John Smith", "John Smith"),
+        ("张启", "张启"),
+        ("收", "收"),
+        ("💐", "💐"),
+        ("（勿电联）", "（勿电联）"),
+    ],
+)
+def test_a_name_loses_what_is_none_of_it(told: str, name: str) -> None:
+    assert people.name(told) == name
+
+
+@given(st.text(max_size=30))
+def test_any_name_is_trimmed_once_and_never_emptied(told: str) -> None:
+    name = people.name(told)
+    assert people.name(name) == name
+    assert bool(name) == bool(told)
+
+
+@given(st.text("0123456789+-()转, *#x;=exta", max_size=24), st.sampled_from(["CN", "US", "DE"]))
+def test_any_phone_is_read_once(told: str, country: str) -> None:
+    phone = people.phone(told, country)
+    assert people.phone(phone, country) == phone
+    assert Recipient(phone=phone).national_phone or not phone.strip()

@@ -1,0 +1,76 @@
+"""Addresses abroad: by the rules of their country."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from activities import cleansing
+from models.address import Recipient
+from models.order import HoldKind, Policy
+from tests.unit.orders import an_order
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+AMERICAN = {
+    "name": "Ann Lee",
+    "phone": "+1 415 555 2671",
+    "country": "US",
+    "province": "California",
+    "city": "Mountain View",
+    "street": "1600 Amphitheatre Pkwy",
+    "postcode": "94043",
+}
+
+
+def reasons(policy: Policy | None = None, **person: str) -> list[str]:
+    order = cleansing.standardise(an_order(recipient=Recipient(**person)))
+    holds = cleansing.doubts(order, policy or Policy(), NOW)
+    assert all(hold.kind is HoldKind.ADDRESS for hold in holds)
+    return [hold.reason for hold in holds]
+
+
+def test_a_good_address_abroad_is_as_told_with_its_subdivision() -> None:
+    person = cleansing.recipient(Recipient(**AMERICAN))
+    assert (person.province, person.city, person.street) == ("California", "Mountain View", "1600 Amphitheatre Pkwy")
+    assert (person.division, person.confidence) == ("US-CA", Decimal(1))
+    assert reasons(**AMERICAN) == []
+
+
+@pytest.mark.parametrize("field", ["name", "phone", "province", "city", "street", "postcode"])
+def test_what_the_country_asks_for_and_is_missing_is_named(field: str) -> None:
+    assert reasons(**AMERICAN | {field: ""}) == [f"hold.address.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"postcode": "9404"}, "hold.address.wrong.postcode"),
+        ({"postcode": "10001"}, "hold.address.wrong.postcode"),
+        ({"province": "Guangdong"}, "hold.address.wrong.province"),
+        ({"country": "XX"}, "hold.address.wrong.country"),
+    ],
+)
+def test_what_does_not_fit_the_country_is_named(changed: dict[str, str], reason: str) -> None:
+    assert reasons(**AMERICAN | changed) == [reason]
+
+
+def test_a_postcode_is_written_as_the_country_does() -> None:
+    person = Recipient(country="CA", province="Ontario", city="Toronto", street="1 Front St", postcode="m5v 3l9")
+    assert cleansing.recipient(person).postcode == "M5V 3L9"
+
+
+def test_the_city_stays_where_the_metadata_knows_none() -> None:
+    person = Recipient(country="JP", province="東京都", city="千代田区", street="丸の内1-1", postcode="100-0001")
+    found = cleansing.recipient(person)
+    assert (found.city, found.street, found.division) == ("千代田区", "丸の内1-1", "JP-13")
+
+
+def test_singapore_needs_no_city() -> None:
+    assert reasons(name="Tan", phone="+65 6123 4567", country="SG", street="1 Orchard Rd", postcode="238801") == []
+
+
+def test_a_shop_says_how_sure_is_sure_enough() -> None:
+    vague = {"name": "王小明", "phone": "13812345678", "province": "广东", "city": "深圳", "district": "南山"}
+    vague["street"] = "科技园附近"
+    assert reasons(**vague) == ["hold.address.vague"]
+    assert reasons(Policy(address_confidence=Decimal("0.5")), **vague) == []
