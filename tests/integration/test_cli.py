@@ -135,8 +135,8 @@ async def test_what_is_not_named_of_a_recipient_stays(hengdan: Commands, door: h
             return await connection.scalar(select(OrderRow.recipient).where(OrderRow.channel_order_no == number))  # type: ignore[arg-type, call-overload]
 
     before = await recipient()
-    await hengdan.ok("orders", "modify", number, "--phone", "13900139000", "--city", "苏州市")
-    assert await recipient() == before.model_copy(update={"phone": "13900139000", "city": "苏州市"})
+    await hengdan.ok("orders", "modify", number, "--phone", "13900139000", "--street", "世纪大道2号")
+    assert await recipient() == before.model_copy(update={"phone": "+8613900139000", "street": "世纪大道2号"})
 
 
 async def test_bad_input_is_told_by_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:

@@ -74,4 +74,3 @@ def test_a_shop_says_how_sure_is_sure_enough() -> None:
     vague["street"] = "科技园附近"
     assert reasons(**vague) == ["hold.address.vague"]
     assert reasons(Policy(address_confidence=Decimal("0.5")), **vague) == []
-

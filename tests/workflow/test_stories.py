@@ -117,7 +117,9 @@ async def test_review_that_nobody_does_calls_for_a_person_once(lives: Lives) -> 
 async def test_an_address_is_modified_in_the_grace_window_and_the_parcel_goes_there(lives: Lives) -> None:
     life = await lives.start(an_order("8"), Policy(grace=600))
     await life.until(OrderStatus.APPROVED)
-    moved = RECIPIENT.model_copy(update={"province": "广东省", "city": "广州市", "street": "天河路1号"})
+    moved = RECIPIENT.model_copy(
+        update={"province": "广东省", "city": "广州市", "district": "天河区", "street": "天河路1号"}
+    )
     assert (await life.ask("modify", Modify(request_id=request_id(), recipient=moved))).accepted
     await lives.skip(seconds=601)
     parcels = await life.dispatched()
