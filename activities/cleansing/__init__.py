@@ -7,7 +7,7 @@ changed address with the recipient. Below the shop's threshold a person looks at
 import re
 from datetime import datetime
 
-from activities.cleansing import china, people, world
+from activities.cleansing import china, people, spelling, world
 from activities.cleansing.gazetteer import gazetteer
 from models.address import Recipient
 from models.order import ChannelOrder, Hold, HoldKind, Policy
@@ -29,6 +29,7 @@ def standardise(order: ChannelOrder) -> ChannelOrder:
 def warm() -> None:
     """Reads what cleansing knows by heart, so that the first order need not wait for it."""
     gazetteer()
+    spelling.romanised()
 
 
 def recipient(told: Recipient) -> Recipient:

@@ -104,8 +104,10 @@ class _Trail(NamedTuple):
 def cleansed(person: Recipient) -> dict[str, object]:
     """What becomes of the address of someone in China: the fields to change."""
     place, town, detail, doubt = _read(person)
+    if len(detail) > _LONGEST:
+        doubt = "hold.address.unread"
     if place is None or len(detail) > _LONGEST:
-        return {"confidence": _CONFIDENCE[doubt or "hold.address.unknown"], "doubt": doubt or "hold.address.unknown"}
+        return {"confidence": _CONFIDENCE[doubt], "doubt": doubt}
     found = (place.province, place.city, place.district, town, detail)
     names = dict(zip(("province", "city", "district", "town", "street"), found, strict=True))
     return {**names, "division": place.code, "confidence": _CONFIDENCE[doubt], "doubt": doubt}
@@ -189,7 +191,7 @@ def _reading(told: Sequence[str], doubt: str = "") -> Reading:
     if place is None:
         return Reading(None, "", _joined(text), "hold.address.ambiguous")
     before = _joined(text[:begin])
-    if before and spelling.nearest(before, [each for each in (place, *_above(place)) if each]):
+    if before and spelling.nearest(before, [place, *_above(place)]):
         before = ""
         doubts.append("hold.address.misspelt")
     elif before:

@@ -171,7 +171,7 @@ def _opencc() -> OpenCC:
 
 
 @lru_cache(1)
-def _romanised() -> dict[str, tuple[Place, ...]]:
+def romanised() -> dict[str, tuple[Place, ...]]:
     """Places by pinyin or English name, in small letters without gaps."""
     found: dict[str, dict[Place, None]] = defaultdict(dict)
     for name, meant in gazetteer().names.items():
@@ -222,7 +222,7 @@ def _parted(word: str, start: int, end: int) -> list[tuple[str, int, int]]:
     parts: list[tuple[str, int, int]] = []
     at = 0
     while word.isascii() and len(word) > 9 and at < len(word):
-        length = next((n for n in range(len(word) - at, 3, -1) if word[at : at + n].lower() in _romanised()), 0)
+        length = next((n for n in range(len(word) - at, 3, -1) if word[at : at + n].lower() in romanised()), 0)
         if not length:
             break
         parts.append((word[at : at + length], start + at, start + at + length))
@@ -236,7 +236,7 @@ def _told(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) ->
     joined = "".join(re.sub(r"['’]", "", each[0]) for each in run)
     if len(run) == 1 and joined in _lettered():
         return _lettered()[joined]
-    return _romanised().get(joined.lower(), ()) if len(joined) > 2 or joined == "SZ" else ()
+    return romanised().get(joined.lower(), ()) if len(joined) > 2 or joined == "SZ" else ()
 
 
 def _suffix(words: list[tuple[str, int, int]], at: int) -> tuple[int, tuple[int, ...]]:

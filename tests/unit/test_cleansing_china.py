@@ -86,6 +86,12 @@ def test_a_town_stands_by_itself() -> None:
     assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
 
 
+def test_what_would_not_fit_the_street_stays_where_it_was() -> None:
+    person = cleansing.recipient(told(f"广东|深圳|某某|{'长' * 199}"))
+    assert person.address == ("广东", "深圳", "某某", "", "长" * 199)
+    assert person.doubt == "hold.address.unread"
+
+
 def test_an_unknown_town_is_kept_as_told() -> None:
     person = cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
     assert (person.town, person.street) == ("没有街道", "科技园路1号")
