@@ -145,9 +145,9 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
             "province": person.province,
             "city": person.city,
             "district": person.district,
-            "town": getattr(person, "town", ""),
-            "division": getattr(person, "division", ""),
-            "confidence": float(getattr(person, "confidence", 1.0)),
+            "town": person.town,
+            "division": person.division,
+            "confidence": 1.0 if person.confidence is None else float(person.confidence),
         },
         "remarks": {
             "buyer_message": order.buyer_message.lower()[:_WORDS],

@@ -157,3 +157,5 @@ async def test_a_masked_recipient_is_waited_for_only_once_it_is_paid(lives: Live
     assert await paid.deliver() is OrderStatus.COMPLETED
     unpaid = await lives.start(an_order("69", recipient=masked, paid_at=None))
     assert (await unpaid.until(OrderStatus.AWAITING_PAYMENT)).holds == []
+    await unpaid.handle.signal("cancel", Cancel(request_id="gone", actor=CHANNEL))
+    assert await unpaid.end() is OrderStatus.CANCELLED
