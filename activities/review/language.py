@@ -301,4 +301,4 @@ def _position(text: str, found: re.Match[str] | None) -> int | None:
     if found is None:
         return None
     lines = text.splitlines(keepends=True)[: int(found[1]) - 1]
-    return min(sum(map(len, lines)) + int(found[2]) - 1, len(text))
+    return min(max(sum(map(len, lines)) + int(found[2]) - 1, 0), len(text))

@@ -8,7 +8,7 @@ from typing import Any
 
 import cel
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from activities import review
@@ -131,6 +131,7 @@ PIECES = """
 _pieces = st.sampled_from([*PIECES.split(), "\n"])
 
 
+@example("has(has(has(")
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(_pieces, max_size=30).map("".join), st.lists(_pieces).map(" ".join)))
 def test_any_text_is_a_condition_or_is_refused(text: str) -> None:

@@ -70,10 +70,8 @@ async def test_a_refund_after_shipping_calls_for_a_person_and_the_parcel_goes_on
     await refund(life, RefundState.GRANTED)
     await life.track(parcels[0])
     assert await life.end() is OrderStatus.COMPLETED
-    assert await life.timeline() == [
-        "received", "allocated", "booked", "released", "shipped", "told_channel", "refund.asked", "refund.granted",
-        "tracking.delivered", "completed",
-    ]  # fmt: skip
+    told = [each for each in await life.timeline() if each.startswith(("refund", "tracking", "completed"))]
+    assert told == ["refund.asked", "refund.granted", "tracking.delivered", "completed"]
 
 
 async def test_what_is_refunded_of_an_order_half_sent_stays_here_and_the_rest_is_delivered(lives: Lives) -> None:
