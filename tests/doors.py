@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 from sqlalchemy import insert, select
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from activities import signing
 from activities.access import create_key
@@ -105,7 +106,11 @@ async def until(look: Callable[[], Awaitable[Found]], seconds: float = 15) -> Fo
 
 
 async def runs(client: Client, order_id: str) -> str:
-    """The status of a workflow by id."""
-    status = (await client.get_workflow_handle(order_id).describe()).status
-    assert status is not None
-    return status.name
+    """The status of a workflow by id; its message is marked just before it is started."""
+
+    async def described() -> WorkflowExecutionStatus | None:
+        with suppress(RPCError):
+            return (await client.get_workflow_handle(order_id).describe()).status
+        return None
+
+    return (await until(described)).name
