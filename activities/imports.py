@@ -463,6 +463,7 @@ class SkuLine(Line):
 
 async def _examine_skus(connection: AsyncConnection, lines: Lines[SkuLine]) -> list[Fault]:
     """A SKU whose stock is promised beyond what is there cannot cease to be oversold."""
+    await mapping.known_soon(connection)
     if "oversell" not in _given(lines):
         return []
     wanted = {each.sku: (row, each.oversell) for row, each in lines.items()}
@@ -668,8 +669,11 @@ async def _apply_listings(connection: AsyncConnection, lines: Lines[ListingLine]
     shops: dict[tuple[str, str], dict[str, dict[str, str]]] = defaultdict(dict)
     for each in lines.values():
         shops[each.channel, each.shop][each.sku] = each.listing
+    await mapping.known_soon(connection)
     for (channel, shop), listings in sorted(shops.items()):
         await stock_sync.keep(connection, channel, shop, listings)
+        cause = f"import:{act.request_id}:{channel}:{shop}"
+        await mapping.wake(connection, {listing.joined(each) for each in listings.values()}, cause, channel, shop)
 
 
 class MappingLine(Line):

@@ -127,9 +127,8 @@ async def record(snapshot: Snapshot) -> None:
 @activity.defn
 async def revise(state: OrderState, at: Moment) -> Revised:
     """Cleanses a modified order, and finds what holds it now."""
-    before = cleansing.standardise(state.order)
     async with transaction() as connection:
-        (before,), unknown = await mapping.mapped(connection, [before])
+        before, unknown = await _mapped(connection, state, cleansing.standardise(state.order))
         sold = tuple(line for line in before.lines if not line.gift)
         afresh = before.model_copy(update={"lines": sold, "tags": (), "sites": None})
         (verdict,) = await review.review(connection, [(afresh, at)])
@@ -140,6 +139,34 @@ async def revise(state: OrderState, at: Moment) -> Revised:
         holds = [*_doubts(order, state.policy, unknown, at), *verdict.holds]
         await _rewrite(connection, order, at)
     return Revised(order=order, holds=tuple(holds), reserved=reserved, ruled=verdict.ruled, rejected=verdict.rejected)
+
+
+async def _mapped(connection: AsyncConnection, state: OrderState, order: ChannelOrder) -> tuple[ChannelOrder, set[str]]:
+    """The order under our own SKUs, and names that nobody knows. What is on its way stays what it is."""
+    (named,), unknown = await mapping.mapped(connection, [order])
+    lines = tuple(
+        told if any(each.carries(told.line_no) for each in state.active) else line
+        for told, line in zip(order.lines, named.lines, strict=True)
+    )
+    return named.model_copy(update={"lines": lines}), unknown
+
+
+@activity.defn
+async def recognise(state: OrderState, at: Moment) -> Revised:
+    """An order of which more may be known now: under our own SKUs, with what the rules make of these, and with what
+    holds it that did not before. What a person has approved stays so."""
+    async with transaction() as connection:
+        order, unknown = await _mapped(connection, state, state.order)
+        (was,) = await review.review(connection, [(state.order, at)])
+        (verdict,) = await review.review(connection, [(order, at)])
+        order = verdict.order.model_copy(update={"priority": min(order.priority, verdict.order.priority)})
+        gifts = {line.sku for line in order.lines if line.gift}
+        unknown |= set(await inventory.unknown_skus(connection, gifts))
+        await _rewrite(connection, order, at)
+    before = {each.number for each in was.ruled}
+    holds = [*_unknown(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in before)]
+    ruled = tuple(each for each in verdict.ruled if each.number not in before)
+    return Revised(order=order, holds=tuple(holds), ruled=ruled, rejected=verdict.rejected)
 
 
 def _kept(before: ChannelOrder, now: ChannelOrder) -> ChannelOrder:
@@ -304,7 +331,13 @@ def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collectio
 
 
 def _doubts(order: ChannelOrder, policy: Policy, unknown: Collection[str], at: datetime) -> list[Hold]:
-    skus = dict.fromkeys(line.sku for line in order.lines)
-    return cleansing.doubts(order, policy, at) + [
-        Hold(kind=HoldKind.UNKNOWN_SKU, reason=f"SKU {sku}", since=at) for sku in skus if sku in unknown
+    return cleansing.doubts(order, policy, at) + _unknown(order, unknown, at)
+
+
+def _unknown(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
+    shop = f"{order.channel}:{order.shop}"
+    return [
+        Hold(kind=HoldKind.UNKNOWN_SKU, reason="hold.unknown_sku.item", params={"item": sku, "shop": shop}, since=at)
+        for sku in dict.fromkeys(line.sku for line in order.lines)
+        if sku in unknown
     ]

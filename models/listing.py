@@ -1,5 +1,6 @@
 """What shops offer of our stock: their listings, and the rule by which they are told how many they may sell."""
 
+from collections.abc import Mapping as Ids
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -32,6 +33,11 @@ class StockRule(Value):
         return min(offered, self.most) if offered >= max(self.least, 0) and offered > 0 else 0
 
 
+def joined(ids: Ids[str, str]) -> str:
+    """A channel's own ids as one item."""
+    return ":".join(value for _, value in sorted(ids.items()))
+
+
 class Match(StrEnum):
     """How it was found which SKU an item is."""
 
@@ -39,7 +45,7 @@ class Match(StrEnum):
     LISTING = "listing"
     """The shop's listings say so."""
     SPELLING = "spelling"
-    """But for case, width, spaces and punctuation it is this SKU, and no other."""
+    """But for case, width, spaces and dashes it is this SKU, and no other."""
 
 
 class Mapping(Value):

@@ -14,6 +14,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Value
+from models.listing import joined
 from models.money import Amount, Currency
 from models.origin import Origin
 from models.stock import Buyer
@@ -80,9 +81,9 @@ class OrderLine(Value):
 
     @property
     def items(self) -> tuple[str, ...]:
-        """What a mapping may know it by: the seller's code as told, or the channel's own ids."""
-        ids = ":".join(value for _, value in sorted(self.listing.items()))
-        return (self.told or self.sku, ids) if ids else (self.told or self.sku,)
+        """What a mapping may know it by: the seller's code as told, and the channel's own ids where it told them."""
+        code, ids = self.told or self.sku, joined(self.listing)
+        return (code, ids) if ids else (code,)
 
 
 class Sites(Value):
@@ -214,12 +215,17 @@ class Hold(Value):
     kind: HoldKind
     reason: str
     """A message key of the catalogue, or a person's own words."""
+    params: dict[str, JsonValue] = {}
     since: Moment
     by: str = "hengdan"
     stage: Stage | None = None
     """Who must approve; ``None``, anybody."""
     rule: int | None = None
     """The rule of review that holds it."""
+
+    def same(self, other: "Hold") -> bool:
+        """Whether it says what another said, whenever that was."""
+        return self.model_copy(update={"since": other.since, "by": other.by}) == other
 
 
 Criterion = Literal["on_time", "fewest_parcels", "lowest_cost", "nearest", "balance"]

@@ -1,6 +1,6 @@
 """An order in progress: its state, the status derived from it, and the one table of what is allowed when."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -266,12 +266,21 @@ class OrderState(Record):
             del self.answers[next(iter(self.answers))]
 
     def hold(self, hold: Hold) -> None:
-        """Adds a hold, in place of an earlier one of the same kind, reason and origin."""
-        origin = (hold.kind, hold.reason, hold.stage, hold.rule)
-        self.holds = [each for each in self.holds if (each.kind, each.reason, each.stage, each.rule) != origin] + [hold]
+        """Adds a hold, in place of an earlier one that says the same."""
+        self.holds = [each for each in self.holds if not each.same(hold)] + [hold]
         by_rule = f":{hold.rule}:{hold.stage}" if hold.rule is not None else ""
-        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}"
-        self.tell(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason)
+        about = "".join(f":{value}" for value in hold.params.values())
+        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}{about}"
+        self.tell(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason, **hold.params)
+
+    def doubt(self, doubts: Iterable[Hold], anew: Callable[[Hold], bool]) -> None:
+        """Takes in holds in place of all those that are found ``anew``; one that stands keeps its time."""
+        found = list(doubts)
+        stands = [each for each in self.holds if any(each.same(hold) for hold in found)]
+        self.holds = [each for each in self.holds if each in stands or not anew(each)]
+        for hold in found:
+            if not any(each.same(hold) for each in stands):
+                self.hold(hold)
 
     def approve(self, stage: Stage | None) -> Answer:
         """Lifts what review holds: of one stage, or all of it; no where that stage holds nothing."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, Numeric
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, Identity, Index, Numeric, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
@@ -201,10 +201,15 @@ class Reservation(Value):
         )
 
 
+SPELT = r"upper(regexp_replace(normalize({}, NFKC), '[\s_\-\u2010-\u2015\u2212]+', '', 'g'))"
+"""A code less case, width, spaces and dashes."""
+
+
 class SkuRow(SQLModel, table=True):
     """What is sold. A bundle holds no stock: its components do."""
 
     __tablename__ = "skus"
+    __table_args__ = (Index("skus_by_spelling", text(SPELT.format("sku"))),)
 
     sku: str = Col(primary_key=True)
     title: str

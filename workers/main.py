@@ -59,6 +59,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     order.allocate,
     order.record,
     order.revise,
+    order.recognise,
     order.reconsider,
     order.ship,
     order.restock,

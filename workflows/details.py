@@ -9,7 +9,7 @@ def details(state: OrderState) -> str:
     lines = [f"**{t(f'status.{state.status}')}** · {t(state.next_step)}"]
     if (deadline := state.deadline) is not None:
         lines.append(t("details.deadline", when=f"{deadline:%Y-%m-%d %H:%M} UTC"))
-    lines += [f"- {t(f'hold.{hold.kind}')}: {t(hold.reason)} ({hold.by})" for hold in state.holds]
+    lines += [f"- {t(f'hold.{hold.kind}')}: {t(hold.reason, **hold.params)} ({hold.by})" for hold in state.holds]
     lines += [f"- {t('details.short', sku=each.sku, quantity=each.quantity)}" for each in state.shortages]
     if state.fulfillments:
         heads = ("fulfillment", "warehouse", "status", "carrier", "waybill", "tracking")

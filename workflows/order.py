@@ -389,10 +389,8 @@ class OrderWorkflow(OrderRequests):
         state.order = state.order.model_copy(update=anew)
         state.reserved_until = workflow.now() if revised.reserved else None
         doubts = {HoldKind.ADDRESS, HoldKind.UNKNOWN_SKU}
-        state.holds = [each for each in state.holds if each.kind not in doubts and each.rule is None]
         state.rule(revised.ruled, workflow.now())
-        for hold in revised.holds:
-            state.hold(hold)
+        state.doubt(revised.holds, lambda each: each.kind in doubts or each.rule is not None)
         if revised.rejected:
             state.end = End.REJECTED
 
@@ -519,9 +517,17 @@ class OrderWorkflow(OrderRequests):
     async def mapped(self, fact: StockArrived) -> None:
         state = self.state
         async with self._one_act:
-            if any(each.kind is HoldKind.UNKNOWN_SKU for each in state.holds) and not state.status.final:
-                await self._revise()
+            unknown = [each for each in state.holds if each.kind is HoldKind.UNKNOWN_SKU]
+            if not unknown or state.status.final:
+                return
+            known = await self._step(steps.recognise, state, workflow.now())
+            state.order = known.order
+            state.rule(known.ruled, workflow.now())
+            state.doubt(known.holds, lambda each: each.kind is HoldKind.UNKNOWN_SKU)
+            if not all(each in state.holds for each in unknown):
                 state.tell(fact.request_id, workflow.now(), "mapped", fact.actor)
+            if known.rejected:
+                state.end = End.REJECTED
 
     @workflow.signal(description="A warehouse ships, or rejects, a fulfillment order")
     def warehouse_event(self, fact: WarehouseEvent) -> None:

@@ -2,16 +2,18 @@
 
 from datetime import datetime
 from typing import Annotated
+from uuid import uuid4
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 from temporalio.service import RPCError
 
-from activities import channels, inventory, stock_sync
+from activities import channels, inventory, mapping, stock_sync
 from activities.database import transaction
 from activities.inventory import NotAllowed
 from models.intake import Lane
-from models.listing import StockRule
+from models.listing import StockRule, joined
+from starter import dispatcher
 from starter.api.access import Reader, Staff
 from starter.api.problems import SOON, Problem
 from starter.api.webhooks import known
@@ -52,7 +54,10 @@ async def keep(
     async with transaction() as connection:
         if unknown := await inventory.unknown_skus(connection, body):
             raise NotAllowed("sku", f"{unknown[0]} is not in the catalogue")
+        await mapping.known_soon(connection)
         await stock_sync.keep(connection, channel, shop, body)
+        await mapping.wake(connection, {joined(each) for each in body.values()}, f"listed:{uuid4()}", channel, shop)
+    dispatcher.wake()
     return {"listings": len(body)}
 
 

@@ -107,7 +107,10 @@ def _summary(row: Row[Any], speak: str) -> dict[str, Any]:
         "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
         "recipient": row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, speak),
-        "holds": [hold | {"kind_text": _kind(hold, speak), "reason": t(hold["reason"], speak)} for hold in row.holds],
+        "holds": [
+            hold | {"kind_text": _kind(hold, speak), "reason": t(hold["reason"], speak, **hold.get("params", {}))}
+            for hold in row.holds
+        ],
     }
 
 
