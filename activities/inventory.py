@@ -601,16 +601,25 @@ async def unreserve(connection: AsyncConnection, order_id: str, revision: int) -
         await wake(connection, {each.sku for each in kept}, f"{order_id}:{revision}:unreserved")
 
 
+_PRIORITY = func.coalesce(_orders.c.priority, _waits.c.priority).label("priority")
+
+
 async def wake(connection: AsyncConnection, skus: Collection[str], cause: str) -> None:
-    """Wakes the orders that wait for these SKUs and can now be filled, first come first served within a priority.
+    """Wakes the orders that wait for these SKUs and can now be filled, first come first served within a priority, as
+    that is by now.
 
     The waiting rows are locked before the levels are read, so that of two arrivals at once the later sees both.
     """
     anyhow = _waits.c.instead.op("?|")(cast(list(skus), ARRAY(String)))
     waiting = select(_waits.c.order_id).where(_waits.c.sku.in_(skus) | anyhow)
-    query = select(_waits).where(_waits.c.order_id.in_(waiting)).order_by(_waits.c.order_id, _waits.c.sku)
-    queue: dict[str, list[Row[Any]]] = defaultdict(list)
-    for row in await connection.execute(query.with_for_update()):
+    query = (
+        select(*(each for each in _waits.c if each.name != "priority"), _PRIORITY)
+        .outerjoin_from(_waits, _orders, _orders.c.id == _waits.c.order_id)
+        .where(_waits.c.order_id.in_(waiting))
+        .order_by(_waits.c.order_id, _waits.c.sku)
+    )
+    queue: dict[str, list[Any]] = defaultdict(list)
+    for row in await connection.execute(query.with_for_update(of=_waits)):
         queue[row.order_id].append(row)
     if not queue:
         return

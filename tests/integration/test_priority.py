@@ -10,9 +10,10 @@ from temporalio.worker import UnsandboxedWorkflowRunner
 from activities import inventory
 from activities.database import transaction
 from models.intake import Lane
-from models.order import NORMAL, URGENT, TimelineRow
+from models.order import NORMAL, URGENT, OrderRow, TimelineRow
+from models.requests import Approve, Expedite
 from starter import catalogue, dispatcher
-from tests.doors import SECRET, open_account
+from tests.doors import SECRET, open_account, until
 from tests.unit.orders import an_order
 from workers.main import worker
 
@@ -72,3 +73,27 @@ async def test_a_flood_of_one_shop_does_not_keep_another_waiting(temporal: Clien
     turns = sorted(found.index(each) for each in small if each in found)
     assert len(turns) == len(small), f"{len(turns)} of {len(small)} among the first {len(found)}"
     assert turns[len(turns) // 2] < 100, turns
+
+
+async def test_what_is_done_for_an_order_is_as_urgent_as_it_has_become(temporal: Client) -> None:
+    """The shop's turn is the workflow's own: an activity that names no fairness key has its workflow's."""
+    await prepare()
+    order = an_order(f"P{next(_numbers)}", buyer_message="先别发货")
+    async with worker(temporal):
+        await dispatcher.start_order(temporal, order)
+        handle = temporal.get_workflow_handle(order.order_id)
+
+        async def held() -> bool:
+            async with transaction() as connection:
+                return bool(await connection.scalar(select(OrderRow.holds).where(OrderRow.id == order.order_id)))  # type: ignore[arg-type]
+
+        async def queued() -> int | None:
+            async for event in handle.fetch_history_events():
+                if event.HasField("activity_task_scheduled_event_attributes"):
+                    return event.activity_task_scheduled_event_attributes.priority.priority_key
+            return None
+
+        await until(held)
+        await handle.execute_update("expedite", Expedite(request_id="now"))
+        await handle.execute_update("approve", Approve(request_id="yes"))
+        assert await until(queued) == URGENT

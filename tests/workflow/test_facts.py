@@ -6,15 +6,28 @@ from decimal import Decimal
 from typing import Any
 
 from activities import mapping
+from activities import order as steps
 from activities.database import transaction
 from models.address import RecipientChange
 from models.fulfillment import RequestStatus
 from models.listing import Mapping
 from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
-from models.requests import Cancel, Modify, QuantityChange, Refunding, Release, Remark, StockArrived, WarehouseEventKind
+from models.requests import (
+    Approve,
+    Cancel,
+    Expedite,
+    Modify,
+    QuantityChange,
+    Refunding,
+    Release,
+    Remark,
+    StockArrived,
+    WarehouseEventKind,
+)
 from models.state import OrderState
 from tests.unit.orders import RECIPIENT, an_order, line
 from tests.workflow.life import Life, Lives, request_id
+from tests.workflow.test_review import rule
 
 CHANNEL = "channel:own"
 
@@ -144,6 +157,93 @@ async def test_an_order_held_for_an_item_goes_on_once_somebody_says_what_it_is(l
     assert [each.sku for each in parcel.lines] == ["A001"]
     assert await life.deliver() is OrderStatus.COMPLETED
     await lives.balanced()
+
+
+async def say(item: str, sku: str) -> None:
+    async with transaction() as connection:
+        await mapping.keep(connection, [Mapping(channel="own", item=item, sku=sku)], "li")
+
+
+async def test_an_item_that_is_a_bundle_leaves_in_its_parts(lives: Lives) -> None:
+    for part in ("B001", "B002"):
+        await lives.receive("SH", part, 10)
+    life = await lives.start(an_order("70", line(1, "TEA-FOR-2", 2)))
+    await life.until(OrderStatus.ON_HOLD)
+    await say("TEA-FOR-2", "K001")
+    await life.handle.signal("mapped", StockArrived(request_id="m1"))
+    (parcel,) = await life.dispatched()
+    assert sorted((each.sku, each.quantity) for each in parcel.lines) == [("B001", 4), ("B002", 2)]
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_each_item_nobody_knows_is_a_hold_of_its_own(lives: Lives) -> None:
+    life = await lives.start(an_order("71", line(1, "WHITE"), line(2, "BLACK")))
+    held = (await life.until(OrderStatus.ON_HOLD)).holds
+    assert [each.params["item"] for each in held] == ["WHITE", "BLACK"]
+    await life.handle.signal("mapped", StockArrived(request_id="m0"))
+    await lives.skip(minutes=1)
+    assert (await life.state()).holds == held
+    await say("WHITE", "A001")
+    await life.handle.signal("mapped", StockArrived(request_id="m1"))
+    await heard("mapped", life.timeline)
+    assert (await life.state()).holds == held[1:]
+    await say("BLACK", "A002")
+    await life.handle.signal("mapped", StockArrived(request_id="m2"))
+    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await life.timeline()).count("held") == 2
+
+
+async def test_what_was_approved_stays_so_and_what_is_known_now_is_reviewed(lives: Lives) -> None:
+    await rule(1, "order.total > 10", {"do": "hold", "stage": "service", "reason": "call the buyer"})
+    await rule(2, "lines.exists(each, each.sku == 'A001')", {"do": "gift", "sku": "A003", "quantity": 1})
+    life = await lives.start(an_order("72", line(1, "T-SHIRT")))
+    await life.until(OrderStatus.IN_REVIEW)
+    assert (await life.ask("approve", Approve(request_id="ok"))).accepted
+    await life.until(OrderStatus.ON_HOLD)
+    await say("T-SHIRT", "A001")
+    await life.handle.signal("mapped", StockArrived(request_id="m1"))
+    (parcel,) = await life.dispatched()
+    assert sorted(each.sku for each in parcel.lines) == ["A001", "A003"]
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_a_mapping_put_right_counts_from_the_next_change_on(lives: Lives) -> None:
+    await say("T-SHIRT", "A001")
+    life = await lives.start(an_order("73", line(1, "T-SHIRT", 3)))
+    await life.dispatched()
+    await say("T-SHIRT", "A002")
+    change = Modify(request_id="less", actor=CHANNEL, lines=(QuantityChange(line_no="1", quantity=2),))
+    assert (await life.ask("modify", change)).accepted
+    (parcel,) = await life.dispatched()
+    assert [(each.sku, each.quantity) for each in parcel.lines] == [("A002", 2)]
+    assert await life.deliver() is OrderStatus.COMPLETED
+    await lives.balanced()
+
+
+async def test_what_has_left_stays_what_it_is_whatever_it_is_called_now(lives: Lives) -> None:
+    await say("T-SHIRT", "A001")
+    life = await lives.start(an_order("74", line(1, "T-SHIRT"), line(2, "A002", 12)))
+    parcels = await life.dispatched()
+    first = next(each for each in parcels if each.carries("1"))
+    await life.ship(first)
+    await life.until(OrderStatus.PARTIALLY_SHIPPED)
+    await say("T-SHIRT", "A003")
+    state = await life.state()
+    revised = await steps.revise(state, await lives.now())
+    assert [each.sku for each in revised.order.lines] == ["A001", "A002"]
+    assert await life.deliver() is OrderStatus.COMPLETED
+
+
+async def test_of_two_that_wait_the_one_made_urgent_is_served_first(lives: Lives) -> None:
+    calm = await lives.start(an_order("75", line(1, "A004")))
+    await calm.until(OrderStatus.AWAITING_STOCK)
+    urgent = await lives.start(an_order("76", line(1, "A004")))
+    await urgent.until(OrderStatus.AWAITING_STOCK)
+    assert (await urgent.ask("expedite", Expedite(request_id="now"))).accepted
+    assert await lives.receive("SH", "A004", 1) == [urgent.order.order_id]
+    for life in (calm, urgent):
+        assert (await life.ask("cancel", Cancel(request_id="gone"))).accepted
+        await life.end()
 
 
 async def test_a_masked_recipient_is_waited_for_only_once_it_is_paid(lives: Lives) -> None:
