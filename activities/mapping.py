@@ -40,7 +40,7 @@ MAPPED = "mapped"
 """The topic of messages to orders whose items may be known now."""
 MOST = 500
 """Unmapped items told at once."""
-_SUGGESTED = 50
+_SUGGESTED = 20
 """Of these so many, the most wanted, are compared with the catalogue."""
 _SUGGESTIONS = 3
 _LIKELY = 60.0

@@ -60,7 +60,7 @@ async def prepare() -> None:
 async def test_an_urgent_order_behind_a_backlog_of_500_is_handled_among_the_first(temporal: Client) -> None:
     await prepare()
     await enter(temporal, *[("web", NORMAL)] * BACKLOG)
-    (urgent,) = await enter(temporal, ("small", URGENT))
+    (urgent,) = await enter(temporal, ("web", URGENT))
     turn = (await handled(temporal, 100)).index(urgent)
     assert turn < 20, turn
 
