@@ -107,6 +107,28 @@ async def test_a_number_that_several_orders_have_is_no_name(hengdan: Commands, d
         assert "nosuch" in await hengdan.refused("orders", "cancel", unknown)
 
 
+async def test_what_shops_call_our_skus(hengdan: Commands, door: httpx.AsyncClient) -> None:
+    sold = [{"line_no": "a", "sku": "白T恤-L", "title": "白色纯棉T恤", "quantity": 2, "unit_price": "50"}]
+    number = await placed(door, lines=sold)
+    assert "own:web sells 白T恤-L" in await hengdan.ok("orders", "show", number)
+    listed = await hengdan.ok("map", "unmapped", "--channel", "own")
+    for told in ("own:web", "白T恤-L", "A001 白色纯棉T恤"):
+        assert told in listed
+    (first,) = json.loads(await hengdan.ok("map", "unmapped", "--json"))
+    assert (first["orders"], first["pieces"], first["suggestions"][0]["sku"]) == (1, 2, "A001")
+    assert "NONE" in await hengdan.refused("map", "set", "own", "白T恤-L", "NONE")
+    assert "A001" in await hengdan.ok("map", "set", "own", "白T恤-L", "A001", "--shop", "web")
+
+    async def going() -> bool:
+        return "timeline.allocated" in await hengdan.ok("orders", "show", number, "--json")
+
+    await until(going)
+    assert "mei" in await hengdan.ok("map", "list", "--channel", "own", "--shop", "web")
+    assert "白T恤-L" not in await hengdan.ok("map", "unmapped")
+    await hengdan.ok("map", "drop", "own", "白T恤-L", "--shop", "web")
+    assert "白T恤-L" in await hengdan.refused("map", "drop", "own", "白T恤-L", "--shop", "web")
+
+
 async def test_an_order_is_acted_upon(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **DEAR)
     assert "Note" in await hengdan.ok("orders", "note", number, "call first")
