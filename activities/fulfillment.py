@@ -39,6 +39,7 @@ from models.fulfillment import (
     Booking,
     FulfillmentLine,
     FulfillmentRow,
+    Label,
     Recall,
     RequestStatus,
     Shipment,
@@ -117,8 +118,8 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
                 cash_on_delivery=cash,
             )
         )
-    await _write(row, "booked", _BOOKED, carrier=waybill.carrier, waybill_no=waybill.waybill_no, label=waybill.label)
-    return waybill.model_copy(update={"label": {}})
+    await _write(row, "booked", _BOOKED, **waybill.model_dump(include={"carrier", "waybill_no", "label"}))
+    return waybill.model_copy(update={"label": Label()})
 
 
 @activity.defn
@@ -137,7 +138,7 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
             order_no=row.channel_order_no,
             carrier=row.carrier,
             waybill_no=row.waybill_no,
-            label=row.label or {},
+            label=Label.model_validate(row.label or {}),
             lines=_lines(row),
             recipient=row.recipient.masked(),
             priority=row.priority,
@@ -175,7 +176,7 @@ async def cancel_waybill(fulfillment_id: str) -> None:
         row = await _read(connection, fulfillment_id)
     ours = await _carrier_account(row)
     if ours is not None:
-        await carrier(ours).cancel(carrier_reference(fulfillment_id))
+        await carrier(ours).cancel(carrier_reference(fulfillment_id), row.waybill_no or "")
 
 
 @activity.defn
@@ -190,7 +191,7 @@ async def confirm_shipment(fulfillment_id: str) -> None:
     shipment = Shipment(
         channel_order_no=row.channel_order_no,
         reference=fulfillment_id,
-        carrier=row.carrier,
+        carrier=(row.label or {}).get("courier") or row.carrier,
         waybill_no=row.waybill_no,
         lines=tuple(
             ShipmentLine(line_no=line.line_no, sku=line.told or line.sku, quantity=ceil(packed[line.line_no]))

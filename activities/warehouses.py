@@ -23,7 +23,7 @@ from activities import http, signing
 from activities.errors import refused, unavailable
 from models.address import Addressee
 from models.base import Moment, Value
-from models.fulfillment import FulfillmentLine, Recall, RequestStatus
+from models.fulfillment import FulfillmentLine, Label, Recall, RequestStatus
 from models.intake import Account
 
 
@@ -34,7 +34,7 @@ class Submission(Value):
     order_no: str
     carrier: str
     waybill_no: str
-    label: dict[str, str]
+    label: Label
     lines: tuple[FulfillmentLine, ...]
     recipient: Addressee
     priority: int

@@ -15,6 +15,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Record, Value
+from models.money import Money
 
 
 class FulfillmentStatus(StrEnum):
@@ -75,6 +76,28 @@ WORRIES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURNED}
 
 ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
 """After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
+
+
+class ProblemKind(StrEnum):
+    """What goes wrong with a fulfillment order on its way to the customer."""
+
+    NOT_ACCEPTED = "not_accepted"
+    """Its warehouse said nothing of it in time."""
+    BOOKING_FAILED = "booking_failed"
+    """No carrier takes it."""
+    NOT_PICKED_UP = "not_picked_up"
+    NO_MOVEMENT = "no_movement"
+    """Its carrier says nothing of it, since it took it."""
+    STUCK = "stuck"
+    """It lies at one place, or turns in a circle."""
+    LATE = "late"
+    """Its promise is broken, or will be."""
+    DELIVERY_FAILED = "delivery_failed"
+    REFUSED = "refused"
+    RETURNED = "returned"
+    LOST = "lost"
+    DAMAGED = "damaged"
+    WRONG_ADDRESS = "wrong_address"
 
 
 class FulfillmentLine(Value):
@@ -190,13 +213,31 @@ def carrier_reference(fulfillment_id: str) -> str:
     return f"{legible}-{short_id}-{sha256(fulfillment_id.encode()).hexdigest()[:10]}".lstrip("-")
 
 
+class Label(Value):
+    """What a carrier wants on the label beside the addresses; what it did not tell is empty."""
+
+    route: str = ""
+    """The large code of the way, such as a Chinese label's three parts (三段码, 大头笔)."""
+    hub: str = ""
+    """The bag or hub it is gathered into (集包地)."""
+    origin: str = ""
+    destination: str = ""
+    product: str = ""
+    qr: str = ""
+    """The content of the carrier's own two-dimensional code."""
+    url: str = ""
+    """The finished label, where the carrier draws it."""
+    courier: str = ""
+    """Who carries it, where that is another than who booked it; named as carriers are here."""
+
+
 class Waybill(Value):
     """A carrier's number for a parcel, as booked under our reference."""
 
     carrier: str
     waybill_no: str
     reference: str
-    label: dict[str, str] = {}
+    label: Label = Label()
 
 
 class Booking(Value):
@@ -208,6 +249,16 @@ class Booking(Value):
     goods: tuple[FulfillmentLine, ...]
     weight_kg: Decimal
     cash_on_delivery: Decimal | None = None
+
+
+class Offer(Value):
+    """What a carrier itself asks for a parcel."""
+
+    product: str
+    """The carrier's own name of the service."""
+    price: Money
+    days: Annotated[int, Field(ge=0)] | None = None
+    """From pick-up to delivery, where it says so."""
 
 
 class Recall(Value):
@@ -228,6 +279,8 @@ class Scan(Value):
     at: Moment
     place: str = ""
     text: str = ""
+    problem: ProblemKind | None = None
+    """What went wrong, where its status does not say so by itself."""
 
 
 class ShipmentLine(Value):
@@ -287,3 +340,4 @@ class ScanRow(SQLModel, table=True):
     at: datetime = Col(sa_type=DateTime(timezone=True))
     place: str = ""
     text: str = ""
+    problem: str | None = None

@@ -1,17 +1,18 @@
 """Carriers: one module a system, each the whole adapter for it.
 
-A module named as its carrier offers ``adapter(account) -> Carrier``; nothing else needs to know of it.
+A module named as its carrier offers ``adapter(account)``, a ``Carrier``, an ``Aggregator`` or both; nothing else needs
+to know of it.
 """
 
 import hmac
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
-from activities.errors import Unauthentic
+from activities.errors import Unauthentic, refused
 from models.base import Value
-from models.fulfillment import Booking, Scan, Waybill
+from models.fulfillment import Booking, Offer, Scan, Waybill
 from models.intake import Account, Receipt
 
 
@@ -23,20 +24,13 @@ class PushAnswer(Value):
     body: bytes
 
 
-class Carrier(Protocol):
-    async def book(self, booking: Booking) -> Waybill:
-        """Books under ``booking.reference``; a repeat answers with the first waybill. Raises ``ApplicationError``."""
-        ...
+class Tracker(Protocol):
+    """What tells where parcels are."""
 
-    async def find(self, reference: str) -> Waybill | None:
-        """What was booked under our reference, if anything."""
+    async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
+        """What is known now, in whatever order; nothing known is no error. ``phone``: the last four digits of the
+        recipient's, which some ask for."""
         ...
-
-    async def cancel(self, reference: str) -> None:
-        """Cancels what was booked under our reference; nothing booked, or already cancelled, is no error."""
-        ...
-
-    async def track(self, waybill_no: str) -> Sequence[Scan]: ...
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         """Verifies a push and names its fact. Raises ``errors.Unauthentic``."""
@@ -48,6 +42,47 @@ class Carrier(Protocol):
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         """The scans of a push, in whatever order. Raises ``errors.Unintelligible``."""
+        ...
+
+
+@runtime_checkable
+class Carrier(Tracker, Protocol):
+    """Books parcels. Whatever reaches out raises ``ApplicationError`` as ``activities.errors`` says."""
+
+    async def quote(self, booking: Booking) -> Sequence[Offer]:
+        """What it asks for such a parcel; nothing where it makes no offers, or does not serve the address."""
+        ...
+
+    async def book(self, booking: Booking) -> Waybill:
+        """Books under ``booking.reference``; a repeat answers with the first waybill."""
+        ...
+
+    async def find(self, reference: str) -> Waybill | None:
+        """What was booked under our reference, if anything."""
+        ...
+
+    async def cancel(self, reference: str, waybill_no: str = "") -> None:
+        """Cancels what was booked under our reference; nothing booked, or already cancelled, is no error.
+
+        ``waybill_no`` as booked, empty where no answer ever reached us.
+        """
+        ...
+
+    async def intercept(self, reference: str, waybill_no: str) -> None:
+        """Stops a parcel on its way and has it sent back; asking again is no error. Refused where it cannot be."""
+        ...
+
+
+@runtime_checkable
+class Aggregator(Tracker, Protocol):
+    """Follows the parcels of any carrier. Carriers are named as their modules here."""
+
+    async def subscribe(self, waybill_no: str, carrier: str, phone: str, push_url: str) -> None:
+        """Has each scan pushed to us; asking again is no error. Refused for a carrier that it does not know."""
+        ...
+
+    async def recognise(self, number: str) -> Sequence[str]:
+        """Whose waybill a number may be, the likeliest first; one without a module here under its own code."""
         ...
 
 
@@ -67,6 +102,14 @@ def authenticate(account: Account, secret: str) -> None:
         raise Unauthentic("secret: does not match")
 
 
+def tracker(account: Account) -> Tracker:
+    """The adapter of an account. Raises ``ModuleNotFoundError`` where there is none."""
+    return cast(Tracker, import_module(f"activities.carriers.{account.source}").adapter(account))
+
+
 def carrier(account: Account) -> Carrier:
-    """The adapter of an account's carrier. Raises ``ModuleNotFoundError`` where there is none."""
-    return cast(Carrier, import_module(f"activities.carriers.{account.source}").adapter(account))
+    """The adapter of an account that books. Raises ``ApplicationError`` where it only follows parcels."""
+    found = tracker(account)
+    if not isinstance(found, Carrier):
+        raise refused("carrier.does_not_book", "does_not_book")
+    return found

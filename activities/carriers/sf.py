@@ -1,7 +1,9 @@
 """SF Express (顺丰) through its open platform 丰桥: signed forms out, unsigned route pushes in.
 
 Sources: open.sf-express.com (EXP_RECE_CREATE_ORDER, EXP_RECE_SEARCH_ORDER_RESP, EXP_RECE_UPDATE_ORDER,
-EXP_RECE_SEARCH_ROUTES, RoutePushService, result codes), operation codes as its sandbox sends them.
+EXP_RECE_SEARCH_ROUTES, RoutePushService, result codes), operation codes as its sandbox sends them. The fields of
+EXP_RECE_QUERY_DELIVERTM (prices and times) and EXP_RECE_WANTED_INTERCEPT (returning a parcel on its way) are from
+general knowledge of these documents: no public text of them was at hand.
 
 Account: ``base_url`` ``https://bspgw.sf-express.com``; secrets ``partner_id``, ``check_word``, ``push_secret`` (the end
 of the push URL: SF signs no push); settings ``monthly_card``, ``express_type`` (SF's product, by default 1).
@@ -10,6 +12,8 @@ of the push URL: SF signs no push); settings ``monthly_card``, ``express_type`` 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import md5, sha256
 from time import time
 from typing import Annotated, Any
@@ -23,8 +27,10 @@ from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
 from models.address import Addressee
-from models.fulfillment import Booking, Scan, TrackingStatus, Waybill
+from models.base import CHINA
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+from models.money import Money
 
 _TRANSIENT = {"A1005", "A1009", "A1099", "S0003"}
 """Throttled, out of reach, out of order."""
@@ -32,6 +38,8 @@ _DUPLICATE = "8016"
 _CANCELLED = "8037"
 _UNKNOWN = {"6150", "8013", "8018", "8024"}
 _NOT_SERVED = 3
+_RETURN = "2"
+_BY_SENDER = "1"
 _MOTHER = 1
 
 _STATUS = {
@@ -75,7 +83,7 @@ class _LabelData(BaseModel):
     proCode: Text = ""
 
 
-class _Label(BaseModel):
+class _RouteLabel(BaseModel):
     routeLabelData: _LabelData = _LabelData()
 
 
@@ -84,17 +92,32 @@ class _Order(BaseModel):
     originCode: Text = ""
     destCode: Text = ""
     waybillNoInfoList: Annotated[list[_Number], BeforeValidator(lambda value: value or [])] = []
-    routeLabelInfo: Annotated[list[_Label], BeforeValidator(lambda value: value or [])] = []
+    routeLabelInfo: Annotated[list[_RouteLabel], BeforeValidator(lambda value: value or [])] = []
 
     @property
     def waybill_no(self) -> str:
         return next((each.waybillNo for each in self.waybillNoInfoList if each.waybillType == _MOTHER), "")
 
     @property
-    def label(self) -> dict[str, str]:
-        data = self.routeLabelInfo[0].routeLabelData.model_dump() if self.routeLabelInfo else {}
-        told = {"originCode": self.originCode, "destCode": self.destCode, **data}
-        return {key: value for key, value in told.items() if value}
+    def label(self) -> Label:
+        data = self.routeLabelInfo[0].routeLabelData if self.routeLabelInfo else _LabelData()
+        return Label(
+            route=data.destRouteLabel,
+            origin=self.originCode,
+            destination=self.destCode,
+            product=data.proCode,
+            qr=data.twoDimensionCode,
+        )
+
+
+class _Fee(BaseModel):
+    businessType: Code
+    fee: Decimal | None = None
+    deliverTime: Text = ""
+
+
+class _Fees(BaseModel):
+    deliverTmDto: Annotated[list[_Fee], BeforeValidator(lambda value: value or [])] = []
 
 
 class _Route(BaseModel):
@@ -176,6 +199,31 @@ class SF:
     def __init__(self, account: Account) -> None:
         self._account = account
 
+    async def quote(self, booking: Booking) -> Sequence[Offer]:
+        now = datetime.now(UTC).astimezone(CHINA)
+        ends = {
+            side: {"province": person.province, "city": person.city, "district": person.district}
+            for side, person in (("srcAddress", booking.sender), ("destAddress", booking.recipient))
+        }
+        outcome = await self._ask(
+            "EXP_RECE_QUERY_DELIVERTM",
+            {
+                "businessType": str(self._express_type),
+                "weight": float(booking.weight_kg),
+                "consignedTime": now.strftime("%Y-%m-%d %H:%M:%S"),
+                "searchPrice": "1",
+                **ends,
+            },
+        )
+        if not outcome.success:
+            return ()
+        fees = _understood(_Fees, outcome.msgData).deliverTmDto
+        return [
+            Offer(product=each.businessType, price=Money(amount=each.fee), days=_days(now, each.deliverTime))
+            for each in fees
+            if each.fee is not None
+        ]
+
     async def book(self, booking: Booking) -> Waybill:
         message: dict[str, Any] = {
             "language": "zh-CN",
@@ -184,7 +232,7 @@ class SF:
             "contactInfoList": [_contact(1, booking.sender), _contact(2, booking.recipient)],
             "monthlyCard": self._monthly_card,
             "payMethod": 1,
-            "expressTypeId": self._account.settings.get("express_type", 1),
+            "expressTypeId": self._express_type,
             "parcelQty": 1,
             "totalWeight": float(booking.weight_kg),
             "isReturnRoutelabel": 1,
@@ -206,14 +254,26 @@ class SF:
         outcome = await self._ask("EXP_RECE_SEARCH_ORDER_RESP", message)
         return None if outcome.errorCode in _UNKNOWN else self._waybill(reference, outcome)
 
-    async def cancel(self, reference: str) -> None:
+    async def cancel(self, reference: str, waybill_no: str = "") -> None:
         outcome = await self._ask("EXP_RECE_UPDATE_ORDER", {"orderId": reference, "dealType": 2})
         if outcome.errorCode not in {_CANCELLED, *_UNKNOWN}:
             _accepted(outcome)
 
-    async def track(self, waybill_no: str) -> Sequence[Scan]:
+    async def intercept(self, reference: str, waybill_no: str) -> None:
+        message = {
+            "waybillNo": waybill_no,
+            "serviceCode": _RETURN,
+            "role": _BY_SENDER,
+            "payMode": "1",
+            "monthlyCardNo": self._monthly_card,
+        }
+        _accepted(await self._ask("EXP_RECE_WANTED_INTERCEPT", message))
+
+    async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         """What SF knows now: nothing where there is none yet, or the parcel is not ours. Its routes carry no id."""
         message = {"language": "zh-CN", "trackingType": "1", "trackingNumber": [waybill_no], "methodType": "1"}
+        if phone:
+            message["checkPhoneNo"] = phone
         outcome = await self._ask("EXP_RECE_SEARCH_ROUTES", message)
         tracked = _understood(_Tracked, _accepted(outcome))
         return [
@@ -238,6 +298,10 @@ class SF:
         """JSON, or a form whose ``content`` is XML, as chosen with SF."""
         push = decode(_Push, body) if _is_json(body) else _from_form(body)
         return [route.scan(route.mailno, route.id) for route in push.Body.WaybillRoute]
+
+    @property
+    def _express_type(self) -> int:
+        return int(self._account.settings.get("express_type", 1))
 
     @property
     def _monthly_card(self) -> str:
@@ -290,6 +354,15 @@ def _understood(model: type[Model], data: dict[str, Any]) -> Model:
         return model.model_validate(data)
     except ValidationError:
         raise unavailable("sf: the answer is not in the format") from None
+
+
+def _days(now: datetime, window: str) -> int | None:
+    """From now to the end of a window such as ``2026-08-09 09:00:00,2026-08-09 18:00:00``, China time."""
+    try:
+        end = datetime.fromisoformat(window.rpartition(",")[2])
+    except ValueError:
+        return None
+    return max(0, (end.date() - now.date()).days)
 
 
 def _is_json(body: bytes) -> bool:

@@ -4,6 +4,7 @@ Sources: open.yto.net.cn (privacy_create_adapter, korder_cancel_adapter, track_q
 the signature, status words), checked against public integrations. The push (物流轨迹推送) is documented to customers
 only: what is read here is the ``UpdateInfo`` form that public receivers of it handle: fields ``logistics_interface``
 (XML), ``data_digest`` = base64(md5(XML + secret)) and ``clientId``, answered by a ``Response`` that names the order.
+The fields of wanted_report_adapter (stopping a parcel) are from general knowledge: no public text of it was at hand.
 
 Account: ``base_url`` ``https://openapi.yto.net.cn:11443/open``; secrets ``client_id``, ``secret``, ``push_secret`` (the
 end of the push URL); where YTO gave an interface credentials of its own, ``track_query_adapter.client_id`` and
@@ -27,13 +28,14 @@ from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Text, decode_xml, unintelligible
-from models.fulfillment import Booking, Scan, TrackingStatus, Waybill
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 _VERSION = "v1"
 _GOODS = 20
 """More lines than this YTO does not take; they are a description only."""
 _CASH_ON_DELIVERY = 1
+_STOPPED = {"0", "200"}
 _EMPTY = "1001"
 """A success that means: nothing known of this number."""
 
@@ -106,6 +108,9 @@ class YTO:
     def __init__(self, account: Account) -> None:
         self._account = account
 
+    async def quote(self, booking: Booking) -> Sequence[Offer]:
+        return ()
+
     async def book(self, booking: Booking) -> Waybill:
         """YTO answers a ``logisticsNo`` it knows with the first waybill."""
         param: dict[str, Any] = {"logisticsNo": booking.reference}
@@ -126,20 +131,25 @@ class YTO:
         booked = await self._ask("privacy_create_adapter", param)
         if not booked.mailNo:
             raise _refusal(booked)
-        label = {"shortAddress": booked.shortAddress} if booked.shortAddress else {}
+        label = Label(route=booked.shortAddress)
         return Waybill(carrier=self._account.source, waybill_no=booked.mailNo, reference=booking.reference, label=label)
 
     async def find(self, reference: str) -> Waybill | None:
         """Nothing: YTO offers no look-up by our reference, and booking again finds what is booked."""
         return None
 
-    async def cancel(self, reference: str) -> None:
+    async def cancel(self, reference: str, waybill_no: str = "") -> None:
         answer = await self._ask("korder_cancel_adapter", {"logisticsNo": reference, "cancelDesc": "订单取消"})
         done = any(words in answer.reason for words in ("不存在", "已取消"))
         if answer.logisticsNo != reference and not done:
             raise _refusal(answer)
 
-    async def track(self, waybill_no: str) -> Sequence[Scan]:
+    async def intercept(self, reference: str, waybill_no: str) -> None:
+        answer = await self._ask("wanted_report_adapter", {"waybillNo": waybill_no, "wantedDesc": "订单取消,请退回"})
+        if answer.code not in _STOPPED:
+            raise _refusal(answer)
+
+    async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         content = await self._call("track_query_adapter", {"NUMBER": waybill_no})
         if not content.lstrip().startswith(b"["):
             answer = _read(content)

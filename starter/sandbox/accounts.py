@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import httpx
@@ -12,11 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models.base import Value
 from models.intake import AccountRow, Lane, Secrets
 from starter import catalogue
-from starter.sandbox import warehouse
-from starter.sandbox.carriers import sf, yto
+from starter.sandbox import carriers, warehouse
 
-CARRIERS: dict[str, tuple[str, Mapping[str, str]]] = {"sf": ("sf", sf.SECRETS), "yto": ("yto/open", yto.SECRETS)}
-"""Where each carrier's twin listens below the sandbox, and how one authenticates there."""
+CARRIERS = tuple(found.name for found in iter_modules(carriers.__path__))
 
 
 class Shop(Value):
@@ -40,9 +39,11 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
                 key: value.format(url=url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
             }
             await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
-    for name, (path, known) in CARRIERS.items():
-        given = {**known, "push_secret": secrets.token_urlsafe(24)}
-        await _keep(connection, Lane.CARRIER, name, "default", f"{sandbox_url}/{path}", given, {})
+    for name in CARRIERS:
+        twin = import_module(f"{carriers.__name__}.{name}")
+        given = {**twin.SECRETS, "push_secret": secrets.token_urlsafe(24)}
+        url = f"{sandbox_url}/{name}{twin.PATH}"
+        await _keep(connection, Lane.CARRIER, name, "default", url, given, dict(twin.SETTINGS))
     for code in (each.code for each in (*catalogue.WAREHOUSES, catalogue.SUPPLIER)):
         url = f"{sandbox_url}/warehouse/{code}"
         await _keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})

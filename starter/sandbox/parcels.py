@@ -39,9 +39,11 @@ class Booking(BaseModel):
     calls: int = 1
     """How often it was asked for."""
     cancelled: bool = False
+    intercepted: bool = False
     weight_kg: float = 0
     cash: str = ""
     """What is collected on delivery."""
+    arrived: bool = False
     routes: list[Route] = []
 
 
@@ -84,8 +86,8 @@ class Journey(Way):
 
 
 class Parcels:
-    """The bookings of one twin. ``journeys`` are the steps of each kind of way; ``size`` is how many routes one push
-    holds."""
+    """The bookings of one twin. ``journeys`` are the steps of each kind of way: ``delivered``, ``refused``, ``failed``,
+    ``silent``, ``intercepted`` and what else a carrier knows. ``size`` is how many routes one push holds."""
 
     def __init__(
         self,
@@ -127,6 +129,14 @@ class Parcels:
     def routes(self, waybill_no: str) -> list[Route]:
         booking = self._by_waybill.get(waybill_no)
         return booking.routes if booking else []
+
+    def intercept(self, waybill_no: str) -> bool:
+        """Whether a parcel could still be stopped; what is on its way then takes the way back."""
+        booking = self._by_waybill.get(waybill_no)
+        if booking is None or booking.cancelled or not booking.routes or booking.arrived:
+            return False
+        booking.intercepted = True
+        return True
 
     def collect(self, client: httpx.AsyncClient, waybill_no: str) -> None:
         """A warehouse handed the parcel over: off it goes, as planned."""
@@ -186,8 +196,13 @@ class Parcels:
             random.shuffle(routes)
             self._outbox.put(client, self._config.push_url, routes)
             return
-        for route in routes:
+        while routes:
             await asyncio.sleep(way.delay)
+            if booking.intercepted and way.kind != "intercepted":
+                await self._travel(client, booking, way.model_copy(update={"kind": "intercepted"}))
+                return
+            route = routes.pop(0)
             route.at = datetime.now(UTC)
             booking.routes.append(route)
             self._outbox.put(client, self._config.push_url, [route] * way.copies)
+        booking.arrived = True

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import fulfillment, http, inventory, order
 from activities.database import transaction
-from models.fulfillment import FulfillmentRow, RequestStatus, carrier_reference
+from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
 from models.intake import AccountRow, InboxRow, InboxState, Lane, Raw, Secrets
 from models.order import ChannelOrder, Policy
 from models.state import OrderState
@@ -125,8 +125,8 @@ async def test_a_booking_is_kept_with_its_label_and_made_once(outside: Outside) 
     waybill = await run(fulfillment.book_waybill, parcel)
     kept = await row(parcel)
     assert (kept.carrier, kept.waybill_no) == ("sf", waybill.waybill_no)
-    assert kept.label["destRouteLabel"]
-    assert not waybill.label
+    assert kept.label["route"]
+    assert waybill.label == Label()
     assert await run(fulfillment.book_waybill, parcel) == waybill
     (booking,) = outside.bookings(parcel)
     assert booking["calls"] == 1
@@ -261,6 +261,7 @@ async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
 ) -> None:
     (parcel,) = await outside.order(("A001", 1))
     await run(fulfillment.book_waybill, parcel)
+    outside.tell("/warehouse/_control/hold", match=parcel)
     outside.tell("/_faults", system="warehouse", operation="submit", match=parcel, fault="timeout_after", seconds=1)
     assert (await refusal(run(fulfillment.release_to_warehouse, parcel))).type == "Unavailable"
     assert (await row(parcel)).request_status == RequestStatus.UNSUBMITTED

@@ -16,7 +16,7 @@ from activities import http
 from activities.carriers import carrier, masked
 from activities.carriers.sf import digest
 from activities.errors import Unauthentic, Unintelligible
-from models.fulfillment import Booking, FulfillmentLine, TrackingStatus, carrier_reference
+from models.fulfillment import Booking, FulfillmentLine, Label, TrackingStatus, carrier_reference
 from models.intake import Account, Lane
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
@@ -92,7 +92,7 @@ async def test_an_answer_nested_as_text_or_parsed_reads_the_same(gateway: str, n
     said(nested(outcome))
     waybill = await carrier(account(gateway)).book(a_booking())
     assert waybill.waybill_no == "SF1"
-    assert waybill.label == {"destRouteLabel": "571WB"}
+    assert waybill.label == Label(route="571WB")
 
 
 async def test_the_mother_number_is_the_waybill(gateway: str) -> None:

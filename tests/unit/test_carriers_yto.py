@@ -16,7 +16,7 @@ from activities import http
 from activities.carriers import carrier
 from activities.carriers.yto import sign
 from activities.errors import Unauthentic, Unintelligible
-from models.fulfillment import FulfillmentLine, TrackingStatus
+from models.fulfillment import FulfillmentLine, Label, TrackingStatus
 from models.intake import Account, Lane
 from tests.serving import served
 from tests.unit.test_carriers_sf import a_booking, refusal
@@ -61,7 +61,7 @@ def test_the_signature_is_that_of_the_published_example() -> None:
 async def test_a_booking_is_signed_for_its_interface(gateway: str) -> None:
     said({"logisticsNo": "W1-F1-abc", "mailNo": "YT2819000000001", "shortAddress": "800-061-00-005"})
     waybill = await carrier(account(gateway)).book(a_booking())
-    assert (waybill.waybill_no, waybill.label) == ("YT2819000000001", {"shortAddress": "800-061-00-005"})
+    assert (waybill.waybill_no, waybill.label) == ("YT2819000000001", Label(route="800-061-00-005"))
     path, request = HEARD[-1]
     assert path == "privacy_create_adapter/v1/av7bfQ/K21000119"
     assert request["sign"] == sign(request["param"], "privacy_create_adapter", "v1", "u2Z1F7Fh")

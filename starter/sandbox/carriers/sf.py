@@ -6,9 +6,10 @@ Account: ``base_url`` ``{sandbox}/sf``; secrets ``SECRETS`` and a ``push_secret`
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from hashlib import md5
 from hmac import compare_digest
+from math import ceil
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 
@@ -20,6 +21,11 @@ from starter.sandbox import faults
 from starter.sandbox.parcels import Booking, Parcels, Route
 
 SECRETS = {"partner_id": "HDSANDBOX", "check_word": "fjcg5PGKaNpPSHFAZ4QsCOkV71R3zVci"}
+PATH = ""
+"""Where its interfaces are, below the twin."""
+SETTINGS: dict[str, str] = {}
+BOOK = "EXP_RECE_CREATE_ORDER"
+"""The operation that books, as faults name it."""
 CHINA = timezone(timedelta(hours=8))
 
 _TO_THE_DOOR = (
@@ -39,6 +45,10 @@ JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
     ),
     "failed": (*_TO_THE_DOOR, {"code": "70", "text": "派件不成功,无法联系收方客户", "place": "杭州市"}),
     "silent": (),
+    "intercepted": (
+        {"code": "99", "text": "应客户要求,快件正在退回中", "place": "上海市"},
+        {"code": "80", "text": "快件已退回寄件方并签收", "place": "青浦区"},
+    ),
 }
 
 
@@ -200,7 +210,24 @@ def _track(message: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _intercept(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message.get("serviceCode") != "2" or not parcels.intercept(message.get("waybillNo", "")):
+        raise Refusal("8252", "当前状态不能拦截")
+    return {"waybillNo": message["waybillNo"]}
+
+
+def _prices(message: Mapping[str, Any]) -> dict[str, Any]:
+    if not (message["srcAddress"].get("province") and message["destAddress"].get("province")):
+        raise Refusal("S0002", "地址不能为空")
+    day = datetime.fromisoformat(message["consignedTime"]).date() + timedelta(days=2)
+    fee = 20 + max(0, ceil(message["weight"]) - 1) * 8
+    window = f"{day} 09:00:00,{day} 18:00:00"
+    return {"deliverTmDto": [{"businessType": message["businessType"], "fee": fee, "deliverTime": window}]}
+
+
 _SERVICES = {
+    "EXP_RECE_QUERY_DELIVERTM": _prices,
+    "EXP_RECE_WANTED_INTERCEPT": _intercept,
     "EXP_RECE_CREATE_ORDER": _create,
     "EXP_RECE_SEARCH_ORDER_RESP": _search,
     "EXP_RECE_UPDATE_ORDER": _update,

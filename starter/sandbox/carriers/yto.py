@@ -21,6 +21,9 @@ from starter.sandbox import faults
 from starter.sandbox.parcels import Parcels, Route
 
 SECRETS = {"client_id": "K21000119", "secret": "u2Z1F7Fh"}
+PATH = "/open"
+SETTINGS: dict[str, str] = {}
+BOOK = "privacy_create_adapter"
 CHINA = timezone(timedelta(hours=8))
 
 _TO_THE_DOOR = (
@@ -39,6 +42,10 @@ JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
     ),
     "failed": (*_TO_THE_DOOR, {"code": "FAILED", "text": "无法联系收方客户", "place": "绍兴市"}),
     "silent": (),
+    "intercepted": (
+        {"code": "TMS_RETURN", "text": "快件正在退回", "place": "绍兴市"},
+        {"code": "SIGNED", "text": "快件已退回寄件方", "place": "北京市", "signer": "退件"},
+    ),
 }
 
 
@@ -149,7 +156,14 @@ def _track(param: Mapping[str, Any]) -> Any:
     ]
 
 
+def _intercept(param: Mapping[str, Any]) -> dict[str, Any]:
+    if not (param.get("wantedDesc") and parcels.intercept(param.get("waybillNo", ""))):
+        raise Refusal(200010014, "不能拦截")
+    return {"code": "200", "reason": "success"}
+
+
 _ADAPTERS = {
+    "wanted_report_adapter": _intercept,
     "privacy_create_adapter": _create,
     "korder_cancel_adapter": _cancel,
     "track_query_adapter": _track,
