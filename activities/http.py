@@ -1,6 +1,7 @@
 """The one HTTP client of the activities."""
 
 import re
+from collections.abc import Container
 
 import httpx
 
@@ -38,8 +39,9 @@ async def send(
     data: dict[str, str] | None = None,
     params: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
+    telling: Container[int] = (),
 ) -> httpx.Response:
-    """A request, answered with a status below 400.
+    """A request, answered with a status below 400, or one of ``telling``, whose bodies say what is wrong.
 
     Raises ``unavailable`` on a lost connection, a time-out, 408, 425, 429 (after its Retry-After) and 5xx, and
     ``refused`` on any other 4xx. Messages carry the status only: bodies may be personal.
@@ -48,6 +50,8 @@ async def send(
         response = await client().request(method, url, content=content, data=data, params=params, headers=headers)
     except httpx.HTTPError as error:
         raise unavailable(f"{method} {httpx.URL(url).host}: {type(error).__name__}") from None
+    if response.status_code in telling:
+        return response
     if response.status_code in {408, 425, 429} or response.status_code >= 500:
         raise unavailable(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after", "")))
     if response.status_code >= 400:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Annotated, Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
@@ -115,6 +115,11 @@ def standardising() -> Iterator[None]:
         yield
     except ValidationError as error:
         raise unintelligible(error) from None
+
+
+def apiece(amount: Decimal, quantity: int) -> Decimal:
+    """What one of so many costs; what does not divide is rounded up, for the line's discount to make good for it."""
+    return (amount / quantity).quantize(Decimal("0.0001"), ROUND_UP)
 
 
 def balanced(order: ChannelOrder, tax: Decimal = Decimal(0)) -> ChannelOrder:

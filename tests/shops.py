@@ -36,7 +36,8 @@ class World:
         secrets = {name: value.format(shop=shop) for name, value in known.items()}
         base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
         told = {
-            key: value.format(url=base_url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
+            key: value.format(url=base_url, shop=shop) if isinstance(value, str) else value
+            for key, value in twin.SETTINGS.items()
         }
         settings = told | settings
         self.account = Account(
@@ -53,7 +54,7 @@ class World:
     def ok(self, method: str, path: str, body: Any = None) -> Any:
         response = BUYER.request(method, self.control + path, json=body)
         assert response.is_success, response.text
-        return response.json()
+        return response.json() if response.content else None
 
     def sell(self, *lines: tuple[str, int], **more: Any) -> str:
         sold = [{"sku": sku, "quantity": quantity, "price": "20.00"} for sku, quantity in lines or [("A001", 1)]]

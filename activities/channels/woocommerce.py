@@ -1,15 +1,24 @@
-"""WooCommerce: webhooks signed over their raw bytes, REST v3 for the rest.
+"""WooCommerce: signed webhooks, and its REST API for what they missed, for refunds, shipments and stock.
 
-Sources: the REST API documentation (woocommerce/woocommerce-rest-api-docs: orders, notes, refunds, products/batch,
-webhooks), states of China as in WooCommerce's own list. A refund's line names what it refunds by the meta
-``_refunded_item_id``; a webhook tells of refunds without their lines, so such an order is read. Core knows no tracking
-numbers: each parcel is kept in the order's meta as ``_hengdan_parcel_{waybill}`` and told to the buyer by a note; when
-all has left, the order is completed. Not sourced: the first ``webhook_id=NN``, sent unsigned as a webhook is activated.
+Sources: woocommerce-rest-api-docs (v3: orders, refunds, notes, products and variations in batches, webhooks, errors);
+``_refunded_item_id``, the batches' errors and the list of Chinese states as in WooCommerce's own source. The ping
+without a signature that it sends as a webhook is saved, and ``_wc_shipment_tracking_items``, are not in those
+documents: as handled in many public integrations.
 
-``total`` is after coupons, with tax. Account: ``base_url`` of the site; secrets ``consumer_key``, ``consumer_secret``,
-``webhook_secret``. Listings: ``product_id``, and ``variation_id`` where the product has variations.
+Account: ``base_url`` of the site, over HTTPS, for keys go by HTTP Basic (OAuth 1.0a, which plain HTTP would need, is
+not built); secrets ``consumer_key``, ``consumer_secret``, ``webhook_secret``, ``webhook_secret_old`` while it is
+rotated; settings ``statuses`` from a plugin's order status to one of WooCommerce's own, ``carrier_codes`` where the
+buyer is to read another name, ``lang`` of the notes that buyers read. Listings: ``product_id``, and ``variation_id``
+where the product has variations.
+
+``total`` is what the buyer pays, taxes included; WooCommerce's discounts are all the merchant's. It knows refunds only
+as granted. A webhook names a refund without its lines, so such an order is read. WooCommerce knows no parcels: each is
+kept in the order's meta data and told the buyer by a note, and the order completed as its last piece left. What is put
+into the trash is told by webhook alone, for lists leave it out. After five failed deliveries it disables a webhook:
+orders are to be pulled too.
 """
 
+import asyncio
 import base64
 import hmac
 import json
@@ -17,25 +26,28 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from hashlib import sha256
+from html import unescape
 from typing import Annotated, Any
 
 import httpx
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator, model_validator
 from temporalio.exceptions import ApplicationError
 
 from activities import http
 from activities.channels import Hint, Offered, Pulled, Refused
-from activities.errors import Unauthentic, Unintelligible, unavailable
+from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import (
     Code,
     Fee,
     Identifier,
+    Integer,
     Part,
     Price,
     Quantity,
     Text,
+    apiece,
     balanced,
     decode,
     reasonable,
@@ -43,172 +55,263 @@ from activities.payloads import (
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
+from models.i18n import t
 from models.intake import Account, Receipt
-from models.order import ChannelOrder, OrderLine, Refund, RefundState
+from models.order import ChannelOrder, OrderLine, RefundState
+from models.order import Refund as Refunded
 from models.origin import ChannelKind, IntakePath, Origin
 
 READ = "orders"
-"""The topic of an order that was read, its refunds whole."""
-_TOPICS = {"order.created", "order.updated", "order.restored", READ}
-_UNPAID = {"pending", "on-hold", "failed"}
-_PAID = {"processing", "completed"}
-_CLOSED = {"cancelled", "refunded", "trash"}
-_DRAFTS = {"checkout-draft", "auto-draft"}
+"""The topic of an order that was pulled or read: ``{"order", "refunds"}``."""
+_PING = "ping"
+_DELETED = "order.deleted"
+_TOPICS = {"order.created", "order.updated", "order.restored"}
+
+_DRAFTS = {"checkout-draft", "auto-draft", "draft"}
+_UNPAID = {"pending", "failed"}
+"""A payment that failed may be tried again."""
+_VOID = {"cancelled", "trash"}
+_KNOWN = _UNPAID | _VOID | {"on-hold", "processing", "completed", "refunded"}
+_OVER = _VOID | {"refunded"}
+_NO_ORDER = "woocommerce_rest_shop_order_invalid_id"
 _PAGE = 100
-_STATES = (
-    "云南", "北京", "天津", "河北", "山西", "内蒙古", "辽宁", "吉林", "黑龙江", "上海", "江苏",
-    "浙江", "安徽", "福建", "江西", "山东", "河南", "湖北", "湖南", "广东", "广西", "海南",
-    "重庆", "四川", "贵州", "陕西", "甘肃", "青海", "宁夏", "澳门", "西藏", "新疆",
-)  # fmt: skip
-"""WooCommerce's CN1 to CN32."""
+_AT_ONCE = 4
 _PARCEL = "_hengdan_parcel_"
-_UNIT = Decimal("0.0001")
+"""With a waybill number, the key of a parcel's quantities by line."""
+_TRACKING = "_wc_shipment_tracking_items"
+"""What plugins that show waybills read."""
+_NAMES = {
+    "sf": "SF Express",
+    "yto": "YTO Express",
+    "sto": "STO Express",
+    "zto": "ZTO Express",
+    "yunda": "Yunda Express",
+    "jd": "JD Logistics",
+    "ems": "EMS",
+}
+_STATES = (
+    "云南 北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 "
+    "河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 陕西 甘肃 青海 宁夏 澳门 西藏 新疆"
+)
+_PROVINCES = dict(enumerate(_STATES.split(), 1))
+"""Of China, by the numbers of their codes: ``CN1``, ``CN2``, ..."""
 
-
-def _utc(moment: datetime) -> datetime:
-    return reasonable(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-GmtTime = Annotated[datetime, AfterValidator(_utc)]
-MaybeTime = Annotated[GmtTime | None, BeforeValidator(lambda value: value or None)]
-Negative = Annotated[Fee, AfterValidator(abs)]
+Gmt = Annotated[
+    datetime,
+    AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=UTC))),
+]
+"""A time told without its zone, which is GMT."""
+MaybeGmt = Annotated[Gmt | None, BeforeValidator(lambda value: value or None)]
 
 
 class _Meta(BaseModel):
     key: Text = ""
-    value: JsonValue = None
+    value: Any = None
+
+
+Metas = Annotated[list[_Meta], BeforeValidator(lambda value: value if isinstance(value, list) else [])]
 
 
 class _Line(BaseModel):
     id: Identifier
     name: Text = ""
-    product_id: int = 0
-    variation_id: int = 0
+    product_id: Integer = 0
+    variation_id: Integer = 0
+    sku: Text = ""
     quantity: Quantity
     subtotal: Price
+    """Of the whole quantity, before discounts and without tax."""
     total: Price
-    sku: Text = ""
 
     @property
     def listing(self) -> dict[str, str]:
         ids = {"product_id": self.product_id, "variation_id": self.variation_id}
         return {name: str(number) for name, number in ids.items() if number}
 
-    def line(self, quantity: int) -> OrderLine:
-        """Unit price before coupons; what they take off, and what rounding adds, is the discount."""
-        unit = (max(self.subtotal, self.total) / self.quantity).quantize(_UNIT, ROUND_CEILING)
-        due = (self.total * quantity / self.quantity).quantize(_UNIT, ROUND_CEILING)
+    def line(self, quantity: int, worth: Decimal) -> OrderLine:
+        """So many of it at what they are worth; at more than their price where the refund of the others was short."""
+        unit = max(apiece(self.subtotal, self.quantity), apiece(worth, quantity))
         return OrderLine(
             line_no=str(self.id),
-            sku=self.sku or ":".join(self.listing.values()) or str(self.id),
+            sku=(self.sku or f"{self.product_id}:{self.variation_id}")[:64],
             listing=self.listing,
-            title=self.name,
+            title=unescape(self.name),
             quantity=quantity,
             unit_price=unit,
-            discount=unit * quantity - due,
+            discount=unit * quantity - worth,
         )
 
 
-class _RefundedLine(BaseModel):
-    quantity: Annotated[int, AfterValidator(abs)] = 0
-    total: Negative = Decimal(0)
-    meta_data: list[_Meta] = []
-
-    @property
-    def of(self) -> str | None:
-        return next((str(each.value) for each in self.meta_data if each.key == "_refunded_item_id"), None)
-
-
-class _Refund(BaseModel):
-    id: Identifier
-    reason: Text = ""
-    total: Negative = Decimal(0)
-    amount: Negative = Decimal(0)
-    line_items: list[_RefundedLine] | None = None
-
-    @property
-    def facts(self) -> list[Refund]:
-        """One for each line it names; else one of money alone."""
-        told = {"state": RefundState.GRANTED, "reason": self.reason}
-        lines = [each for each in self.line_items or [] if each.of]
-        if not lines:
-            return [Refund(refund_no=str(self.id), amount=self.amount or self.total, **told)]
-        return [
-            Refund(refund_no=f"{self.id}:{each.of}", line_no=each.of, quantity=each.quantity, amount=each.total, **told)
-            for each in lines
-        ]
-
-
 class _Freight(BaseModel):
+    method_id: Text = ""
+    method_title: Text = ""
+
+
+class _Charge(BaseModel):
     total: Fee = Decimal(0)
 
 
 class _Address(BaseModel):
     first_name: Part = ""
     last_name: Part = ""
-    company: Part = ""
     address_1: Part = ""
     address_2: Part = ""
     city: Part = ""
     state: Part = ""
     postcode: Part = ""
-    country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = ""
+    country: Annotated[Text, Field(pattern=r"^([A-Z]{2})?$")] = ""
     phone: Part = ""
+
+    @property
+    def street(self) -> str:
+        return f"{self.address_1} {self.address_2}".strip()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Address":
+        if len(self.street) > 200:
+            raise ValueError("address_1 and address_2 together exceed 200 characters")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The family name comes first where it is written in characters."""
+        whole = f"{self.first_name} {self.last_name}".strip()
+        return (whole if whole.isascii() else f"{self.last_name}{self.first_name}")[:200]
+
+    @property
+    def province(self) -> str:
+        found = re.fullmatch(r"CN(\d{1,2})", self.state)
+        return _PROVINCES.get(int(found[1]), self.state) if found else self.state
+
+
+class _Mention(BaseModel):
+    """A refund as its order names it."""
+
+    id: Identifier
 
 
 class _Order(BaseModel):
     id: Identifier
     number: Text = ""
     status: Code
+    created_via: Text = ""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    date_created_gmt: GmtTime
-    date_modified_gmt: GmtTime
-    date_paid_gmt: MaybeTime = None
-    shipping_total: Fee = Decimal(0)
+    date_created_gmt: Gmt
+    date_modified_gmt: Gmt
+    date_paid_gmt: MaybeGmt = None
+    date_completed_gmt: MaybeGmt = None
     total: Price
     total_tax: Fee = Decimal(0)
-    customer_id: Text = ""
+    shipping_total: Fee = Decimal(0)
+    customer_id: Integer = 0
     customer_note: Text = ""
     payment_method: Text = ""
     billing: _Address = _Address()
     shipping: _Address = _Address()
-    line_items: Annotated[list[_Line], Field(min_length=1, max_length=200)]
-    fee_lines: list[_Freight] = []
-    refunds: list[_Refund] = []
-    meta_data: list[_Meta] = []
+    line_items: Annotated[list[_Line], Field(max_length=200)]
+    fee_lines: list[_Charge] = []
+    shipping_lines: list[_Freight] = []
+    refunds: list[_Mention] = []
+    meta_data: Metas = []
+
+    @field_validator("billing", "shipping", mode="before")
+    @classmethod
+    def _address(cls, value: Any) -> Any:
+        return value or {}
+
+    @field_validator("fee_lines", "shipping_lines", "refunds", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return value or []
 
     @property
     def recipient(self) -> Recipient:
-        """Where it is shipped; where nothing is said of that, where it is billed."""
-        to = self.shipping if self.shipping.address_1 or self.shipping.city else self.billing
-        chinese = to.country in ("", "CN")
-        code = re.fullmatch(r"CN([1-9]|[12][0-9]|3[0-2])", to.state) if chinese else None
-        name = f"{to.last_name}{to.first_name}" if chinese else f"{to.first_name} {to.last_name}".strip()
+        """Who it is sent to, or else who pays; nobody where neither has a country."""
+        address = self.shipping if self.shipping.country and self.shipping.street else self.billing
+        if not address.country:
+            return Recipient()
         return Recipient(
-            name=(name or to.company)[:200],
-            phone=to.phone or self.billing.phone,
-            country=to.country or "CN",
-            province=_STATES[int(code[1]) - 1] if code else to.state,
-            city=to.city,
-            street=f"{to.address_1} {to.address_2}".strip()[:200],
-            postcode=to.postcode,
+            name=address.name,
+            phone=address.phone or self.billing.phone,
+            country=address.country,
+            province=address.province,
+            city=address.city,
+            street=address.street,
+            postcode=address.postcode,
         )
 
-    def meta(self, key: str) -> str:
-        return next((str(each.value) for each in self.meta_data if each.key == key and each.value), "")
+    @property
+    def pickup(self) -> bool:
+        return any(line.method_id in {"local_pickup", "pickup_location"} for line in self.shipping_lines)
+
+    def told(self, key: str) -> str:
+        return next((meta.value for meta in self.meta_data if meta.key == key and isinstance(meta.value, str)), "")
 
 
-class _Glance(BaseModel):
+class _Returned(BaseModel):
+    """A line of a refund: quantity and amounts are negative."""
+
     id: Identifier
+    quantity: Annotated[int, Field(ge=-100_000, le=0)] = 0
+    total: Fee = Decimal(0)
+    total_tax: Fee = Decimal(0)
+    meta_data: Metas = []
+
+    @property
+    def line_no(self) -> str:
+        return next((str(meta.value) for meta in self.meta_data if meta.key == "_refunded_item_id"), "")
+
+    @property
+    def amount(self) -> Decimal:
+        return max(-(self.total + self.total_tax), Decimal(0))
+
+
+class _Refund(BaseModel):
+    id: Identifier
+    amount: Price
+    reason: Text = ""
+    line_items: Annotated[list[_Returned], BeforeValidator(lambda value: value or [])] = []
+
+    @property
+    def rest(self) -> Decimal:
+        """What of it is for no line: shipping, fees, goodwill."""
+        return max(self.amount - sum((line.amount for line in self.line_items), Decimal(0)), Decimal(0))
+
+    @property
+    def facts(self) -> list[Refunded]:
+        granted = RefundState.GRANTED
+        facts = [
+            Refunded(
+                refund_no=f"{self.id}:{line.line_no}"[:64],
+                state=granted,
+                amount=line.amount,
+                line_no=line.line_no or None,
+                quantity=-line.quantity,
+                reason=self.reason,
+            )
+            for line in self.line_items
+        ]
+        if self.rest or not facts:
+            facts.append(Refunded(refund_no=str(self.id), state=granted, amount=self.rest, reason=self.reason))
+        return facts
+
+
+class _Read(BaseModel):
+    order: _Order
+    refunds: Annotated[list[_Refund], Field(max_length=200)] = []
+
+
+class _Deleted(BaseModel):
+    id: Identifier
+
+
+def _receipt(topic: str, body: bytes) -> Receipt:
+    """A fact is a topic and what was signed: WooCommerce signs no header."""
+    return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic)
 
 
 def sign(secret: str, body: bytes) -> str:
     return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
-
-
-def _receipt(topic: str, body: bytes) -> Receipt:
-    """A fact is a topic and what was signed: no header is."""
-    return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic)
 
 
 class WooCommerce:
@@ -219,38 +322,46 @@ class WooCommerce:
         self._api = f"{account.base_url.rstrip('/')}/wp-json/wc/v3"
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        if re.fullmatch(rb"webhook_id=\d{1,20}", body):
-            return Receipt(fact_key=body.decode(), topic="ping")
-        secret, given = self._account.secrets.get("webhook_secret", ""), headers.get("x-wc-webhook-signature", "")
-        if not (secret and body and hmac.compare_digest(sign(secret, body).encode(), given.encode())):
+        given = headers.get("x-wc-webhook-signature", "")
+        if not given and re.fullmatch(rb"webhook_id=[0-9]+", body.strip()):
+            return Receipt(fact_key=_PING, topic=_PING)
+        secrets = [self._account.secrets.get(name) for name in ("webhook_secret", "webhook_secret_old")]
+        authentic = [hmac.compare_digest(sign(secret, body).encode(), given.encode()) for secret in secrets if secret]
+        if not (body and any(authentic)):
             raise Unauthentic("x-wc-webhook-signature: does not match")
         return _receipt(headers.get("x-wc-webhook-topic", ""), body)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
-        if topic == "order.deleted":
-            return Hint(order_nos=(str(decode(_Glance, body).id),))
+        if topic == READ:
+            told = decode(_Read, body)
+            return self._order(told.order, told.refunds, IntakePath.POLL)
+        if topic == _DELETED:
+            return Hint(order_nos=(str(decode(_Deleted, body).id),))
         if topic not in _TOPICS:
             return None
-        told = decode(_Order, body)
-        if told.status in _DRAFTS:
+        order = decode(_Order, body)
+        if order.refunds:
+            return Hint(order_nos=(str(order.id),))
+        return self._order(order, [], IntakePath.WEBHOOK)
+
+    def _order(self, told: _Order, refunds: Sequence[_Refund], intake: IntakePath) -> ChannelOrder | None:
+        status = str(self._account.settings.get("statuses", {}).get(told.status, told.status))
+        if status in _DRAFTS or not told.line_items:
             return None
-        if told.status not in _UNPAID | _PAID | _CLOSED:
-            raise Unintelligible("status", "not an order status we know")
-        if any(each.line_items is None for each in told.refunds):
-            return Hint(order_nos=(str(told.id),))
-        refunds = [fact for each in told.refunds for fact in each.facts]
-        shipped = told.status == "completed"
-        left = self._left(told, refunds) if not shipped else {line.id: line.quantity for line in told.line_items}
-        closed = told.status in _CLOSED or not any(left.values())
-        kept = [line for line in told.line_items if closed or left[line.id]]
-        cash_on_delivery = told.payment_method == "cod"
-        paid = told.status in _PAID and not (cash_on_delivery and told.date_paid_gmt is None)
-        fees = sum((fee.total for fee in told.fee_lines), Decimal(0))
-        granted = Decimal(0) if shipped or closed else sum((each.amount for each in refunds), Decimal(0))
-        custom: dict[str, JsonValue] = {
-            "order_number": told.number if told.number != str(told.id) else "",
-            "cancel_reason": told.status if closed else "",
-        }
+        if status not in _KNOWN:
+            raise Unintelligible("status", "not an order status we know; settings may say which it stands for")
+        shipped = status == "completed" or (status == "refunded" and told.date_completed_gmt is not None)
+        counted = () if shipped else refunds
+        left, worth, tax = _left(told, counted)
+        cancelled = status in _VOID or (not shipped and (status == "refunded" or not any(left.values())))
+        if cancelled:
+            left, worth, tax = _left(told, ())
+            counted = ()
+        fees = [fee.total for fee in told.fee_lines]
+        cash = told.payment_method == "cod"
+        paid_at = told.date_paid_gmt
+        if status in {"processing", "completed", "refunded"} and not cash:
+            paid_at = paid_at or told.date_modified_gmt
         with standardising():
             order = ChannelOrder(
                 channel=self._account.source,
@@ -258,165 +369,249 @@ class WooCommerce:
                 channel_order_no=str(told.id),
                 placed_at=told.date_created_gmt,
                 modified_at=told.date_modified_gmt,
-                paid_at=(told.date_paid_gmt or told.date_modified_gmt) if paid else None,
-                cancelled_at=told.date_modified_gmt if closed else None,
+                paid_at=None if status in _UNPAID else paid_at,
+                cancelled_at=told.date_modified_gmt if cancelled else None,
                 shipped=shipped,
-                cash_on_delivery=cash_on_delivery,
+                cash_on_delivery=cash,
                 currency=told.currency,
-                lines=tuple(line.line(line.quantity if closed else left[line.id]) for line in kept),
-                refunds=tuple(refunds),
-                freight=max(told.shipping_total + max(fees, Decimal(0)), Decimal(0)),
-                discount=max(-fees, Decimal(0)),
-                total=max(told.total - granted, Decimal(0)),
+                lines=tuple(
+                    line.line(left[str(line.id)], worth[str(line.id)]) for line in told.line_items if left[str(line.id)]
+                ),
+                refunds=tuple(fact for refund in refunds for fact in refund.facts),
+                freight=max(told.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0)),
+                discount=sum((refund.rest for refund in counted), Decimal(0)) - sum(fee for fee in fees if fee < 0),
+                total=max(told.total - sum((refund.amount for refund in counted), Decimal(0)), Decimal(0)),
                 recipient=told.recipient,
-                buyer=told.customer_id.strip("0"),
+                buyer=str(told.customer_id) if told.customer_id else "",
                 buyer_message=told.customer_note,
-                origin=self._origin(told, topic),
-                custom={key: value for key, value in custom.items() if value},
+                origin=self._origin(told, intake),
+                custom=_custom(told, status, cancelled),
             )
-        return balanced(order, told.total_tax)
+        return balanced(order, tax)
 
-    @staticmethod
-    def _left(told: _Order, refunds: Sequence[Refund]) -> dict[int, int]:
-        """What is still wanted of each line."""
-        back: dict[str | None, int] = defaultdict(int)
-        for each in refunds:
-            back[each.line_no] += each.quantity
-        return {line.id: max(line.quantity - back[str(line.id)], 0) for line in told.line_items}
-
-    def _origin(self, told: _Order, topic: str) -> Origin:
+    def _origin(self, told: _Order, intake: IntakePath) -> Origin:
+        to = told.recipient
         return Origin(
-            kind=ChannelKind.OWN_SITE,
+            kind=ChannelKind.STORE if "pos" in told.created_via else ChannelKind.OWN_SITE,
             platform="woocommerce",
             shop=self._account.account,
-            region=told.recipient.region,
-            campaign=told.meta("_wc_order_attribution_utm_campaign"),
-            intake=IntakePath.POLL if topic == READ else IntakePath.WEBHOOK,
+            region=f"{to.country} {to.province} {to.city}".strip() if to.street else "",
+            campaign=told.told("_wc_order_attribution_utm_campaign"),
+            intake=intake,
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
-        """Pages from the last to the first: what changes meanwhile leaves the window, and the rest moves forward."""
+        """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
+        gate = asyncio.Semaphore(_AT_ONCE)
         window = {"modified_after": _gmt(since), "modified_before": _gmt(until), "dates_are_gmt": "true"}
-        async for order in self._pages("orders", status="any", orderby="id", order="asc", **window):
-            yield await self._whole(order)
+        async for page in self._pages(window):
+            for pulled in await asyncio.gather(*(self._whole(order, gate) for order in page)):
+                yield pulled
 
     async def read(self, order_no: str) -> Pulled | None:
-        if not re.fullmatch(r"\d{1,19}", order_no):
+        if not re.fullmatch(r"[0-9]+", order_no) or (order := await self._get(order_no)) is None:
             return None
-        try:
-            response = await self._call("GET", f"orders/{order_no}")
-        except ApplicationError as error:
-            if _absent(error):
-                return None
-            raise
-        return await self._whole(_json(response))
+        return await self._whole(order, asyncio.Semaphore(1))
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        window = {"after": _gmt(since), "before": _gmt(until), "dates_are_gmt": "true"}
-        async for order in self._pages("orders", status="any", orderby="id", order="asc", _fields="id", **window):
-            yield str(order["id"])
+        window = {"after": _gmt(since), "before": _gmt(until), "dates_are_gmt": "true", "_fields": "id,status"}
+        async for page in self._pages(window):
+            for order in page:
+                if order.get("status") not in _DRAFTS:
+                    yield str(order["id"])
 
-    async def _whole(self, order: Any) -> Pulled:
-        """An order with its refunds as their own resource tells of them."""
+    async def _pages(self, window: dict[str, str]) -> AsyncIterator[list[dict[str, Any]]]:
+        params = {**window, "per_page": str(_PAGE), "orderby": "id", "order": "asc"}
+        first = await self._send("GET", "/orders", params={**params, "page": "1"})
+        pages = _count(first.headers.get("x-wp-totalpages", ""))
+        for number in range(pages, 1, -1):
+            yield _list(await self._send("GET", "/orders", params={**params, "page": str(number)}))
+        yield _list(await self._send("GET", "/orders", params={**params, "page": "1"}) if pages > 1 else first)
+
+    async def _get(self, order_no: str) -> dict[str, Any] | None:
+        try:
+            return _object(await self._send("GET", f"/orders/{order_no}"))
+        except ApplicationError as error:
+            if error.details[:1] == (_NO_ORDER,):
+                return None
+            raise
+
+    async def _whole(self, order: dict[str, Any], gate: asyncio.Semaphore) -> Pulled:
+        """The order with its refunds; without, it names them but not their lines."""
+        refunds: list[dict[str, Any]] = []
         if order.get("refunds"):
-            refunds = await self._call("GET", f"orders/{order['id']}/refunds", params={"per_page": str(_PAGE)})
-            order = {**order, "refunds": _json(refunds)}
-        body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=_receipt(READ, body), body=body)
-
-    async def _pages(self, path: str, **params: str) -> AsyncIterator[Any]:
-        params["per_page"] = str(_PAGE)
-        first = await self._call("GET", path, params=params)
-        last = int(first.headers.get("x-wp-totalpages") or 1)
-        for number in range(last, 0, -1):
-            page = first if last == 1 else await self._call("GET", path, params={**params, "page": str(number)})
-            for order in _json(page):
-                yield order
+            async with gate:
+                refunds = _list(await self._send("GET", f"/orders/{order['id']}/refunds", params={"per_page": "100"}))
+        names = ":".join(str(order.get(name)) for name in ("id", "date_modified_gmt", "status"))
+        body = json.dumps({"order": order, "refunds": refunds}, ensure_ascii=False, separators=(",", ":")).encode()
+        return Pulled(receipt=Receipt(fact_key=f"{names}:{len(refunds)}", topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Keeps the parcel in the order's meta, tells the buyer by a note, and completes what has left whole."""
-        path = f"orders/{shipment.channel_order_no}"
-        quantities: dict[str, int] = defaultdict(int)
-        for line in shipment.lines:
-            quantities[line.line_no] += line.quantity
-        parcel = {"carrier": shipment.carrier, "lines": quantities}
-        meta = [{"key": f"{_PARCEL}{shipment.waybill_no}", "value": json.dumps(parcel, sort_keys=True)}]
-        notes = _json(await self._call("GET", f"{path}/notes"))
+        """The parcel into the order's meta data, once; a note to the buyer, once; and once all pieces have left, the
+        order is completed."""
+        path = f"/orders/{shipment.channel_order_no}"
+        if (order := await self._get(shipment.channel_order_no)) is None:
+            raise refused("woocommerce: no such order", "not_found")
+        if order.get("status") in _OVER:
+            raise refused(f"woocommerce: the order is {order['status']}", str(order["status"]))
+        names = _NAMES | dict(self._account.settings.get("carrier_codes", {}))
+        carrier = str(names.get(shipment.carrier, shipment.carrier.upper()))
+        if f"{_PARCEL}{shipment.waybill_no}" not in _parcels(order):
+            meta = _told(order, shipment, carrier)
+            order = _object(await self._send("PUT", path, told={"meta_data": meta}))
+        if order.get("status") != "completed" and await self._complete(order):
+            await self._send("PUT", path, told={"status": "completed"})
+        notes = _list(await self._send("GET", f"{path}/notes", params={"type": "customer"}))
         if not any(shipment.waybill_no in str(note.get("note")) for note in notes):
-            said = {"note": f"{shipment.carrier.upper()} {shipment.waybill_no}", "customer_note": True}
-            await self._call("POST", f"{path}/notes", said)
-        order = _json(await self._call("PUT", path, {"meta_data": meta}))
-        if order.get("status") == "processing" and await self._all_left(order):
-            await self._call("PUT", path, {"status": "completed"})
+            lang = str(self._account.settings.get("lang", "")) or None
+            note = t("note.shipped", lang, carrier=carrier, waybill=shipment.waybill_no)
+            await self._send("POST", f"{path}/notes", told={"note": note, "customer_note": True})
 
-    async def _all_left(self, order: Mapping[str, Any]) -> bool:
-        """The parcels in its meta carry all that is still wanted."""
-        sent: dict[str, int] = defaultdict(int)
-        for each in order.get("meta_data", []):
-            if str(each.get("key")).startswith(_PARCEL):
-                for line_no, quantity in json.loads(each["value"])["lines"].items():
-                    sent[line_no] += quantity
-        wanted = self.parse((await self._whole(order)).body, READ)
-        return isinstance(wanted, ChannelOrder) and all(sent[line.line_no] >= line.quantity for line in wanted.lines)
+    async def _complete(self, order: dict[str, Any]) -> bool:
+        """The parcels hold all of it that was not refunded."""
+        body = (await self._whole(order, asyncio.Semaphore(1))).body
+        told = decode(_Read, body)
+        left, _, _ = _left(told.order, told.refunds)
+        for lines in _parcels(order).values():
+            for line_no, quantity in lines.items():
+                left[line_no] = left.get(line_no, 0) - quantity
+        return not any(quantity > 0 for quantity in left.values())
 
     async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
-        """By ``products/batch`` and ``products/{id}/variations/batch``, up to 100 a call."""
+        """By batches of up to 100 products, and of as many variations of one product; both begin to manage stock."""
         refusals: list[Refused] = []
-        batches: dict[str, dict[int, Offered]] = defaultdict(dict)
+        batches: dict[str, list[tuple[Offered, str]]] = defaultdict(list)
         for each in offered:
-            product, variation = each.listing.get("product_id", ""), each.listing.get("variation_id", "")
-            if not re.fullmatch(r"\d{1,18}", product) or not re.fullmatch(r"\d{0,18}", variation):
-                refusals.append(Refused(sku=each.sku, reason="product_id and variation_id must be numbers"))
-            elif variation:
-                batches[f"products/{product}/variations/batch"][int(variation)] = each
+            product, variation = each.listing.get("product_id", ""), each.listing.get("variation_id")
+            if all(re.fullmatch(r"[0-9]+", part) for part in (product, variation or "0")):
+                path = f"/products/{product}/variations/batch" if variation else "/products/batch"
+                batches[path].append((each, variation or product))
             else:
-                batches["products/batch"][int(product)] = each
+                refusals.append(Refused(sku=each.sku, reason="product_id and variation_id must be numbers"))
         for path, batch in batches.items():
-            items = list(batch.items())
-            for at in range(0, len(items), _PAGE):
-                refusals += await self._set_stock(path, dict(items[at : at + _PAGE]))
+            for at in range(0, len(batch), _PAGE):
+                refusals += await self._set_stock(path, batch[at : at + _PAGE])
         return refusals
 
-    async def _set_stock(self, path: str, batch: Mapping[int, Offered]) -> list[Refused]:
-        wanted = [{"id": key, "manage_stock": True, "stock_quantity": each.quantity} for key, each in batch.items()]
-        try:
-            told = _json(await self._call("POST", path, {"update": wanted}))["update"]
-        except ApplicationError as error:
-            if not _absent(error):
-                raise
-            return [Refused(sku=each.sku, reason="no such product") for each in batch.values()]
-        except (KeyError, TypeError):
-            raise unavailable("woocommerce: the answer is not in the format") from None
+    async def _set_stock(self, path: str, batch: Sequence[tuple[Offered, str]]) -> list[Refused]:
+        levels = [{"id": int(number), "manage_stock": True, "stock_quantity": each.quantity} for each, number in batch]
+        answer = _object(await self._send("POST", path, told={"update": levels}))
+        wrong = {str(told.get("id")): told["error"] for told in answer.get("update") or [] if told.get("error")}
+        if any(_status(error) >= 500 for error in wrong.values()):
+            raise unavailable("woocommerce: could not set all quantities")
         return [
-            Refused(sku=batch[item["id"]].sku, reason=str(item["error"].get("code")))
-            for item in told
-            if item.get("error") and item.get("id") in batch
+            Refused(sku=each.sku, reason=str(wrong[number].get("code"))) for each, number in batch if number in wrong
         ]
 
-    async def _call(
-        self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        told: dict[str, Any] | None = None,
     ) -> httpx.Response:
-        key, secret = (self._account.secrets[name] for name in ("consumer_key", "consumer_secret"))
-        headers = {"Authorization": f"Basic {base64.b64encode(f'{key}:{secret}'.encode()).decode()}"}
-        content = None if body is None else json.dumps(body).encode()
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        return await http.send(method, f"{self._api}/{path}", content=content, headers=headers, params=params)
+        """Raises ``refused`` with WooCommerce's own code."""
+        keys = f"{self._account.secrets['consumer_key']}:{self._account.secrets['consumer_secret']}"
+        response = await http.send(
+            method,
+            f"{self._api}{path}",
+            params=params,
+            content=None if told is None else json.dumps(told).encode(),
+            headers={
+                "Authorization": f"Basic {base64.b64encode(keys.encode()).decode()}",
+                "Content-Type": "application/json",
+            },
+            telling={400, 401, 403, 404},
+        )
+        if response.status_code >= 400:
+            code = str(_object(response).get("code"))
+            raise refused(f"woocommerce: {response.status_code} {code}", code)
+        return response
+
+
+def _left(told: _Order, refunds: Sequence[_Refund]) -> tuple[dict[str, int], dict[str, Decimal], Decimal]:
+    """What refunds leave of each line, what that is worth, and the tax on all."""
+    left = {str(line.id): line.quantity for line in told.line_items}
+    worth = {str(line.id): line.total for line in told.line_items}
+    tax = told.total_tax
+    for line in (line for refund in refunds for line in refund.line_items if line.line_no in left):
+        left[line.line_no] = max(left[line.line_no] + line.quantity, 0)
+        worth[line.line_no] = max(worth[line.line_no] + line.total, Decimal(0))
+        tax += line.total_tax
+    return left, worth, tax
+
+
+def _custom(told: _Order, status: str, cancelled: bool) -> dict[str, JsonValue]:
+    hold = "on-hold" if status == "on-hold" else "local_pickup" if told.pickup else ""
+    custom: dict[str, JsonValue] = {
+        "channel_hold": "" if cancelled else hold,
+        "cancel_reason": status if cancelled else "",
+        "order_number": told.number if told.number != str(told.id) else "",
+        "status": told.status if told.status != status else "",
+        "shipping_method": " ".join(line.method_title for line in told.shipping_lines),
+        "created_via": told.created_via,
+    }
+    return {key: value for key, value in custom.items() if value}
+
+
+def _parcels(order: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Quantities by line of each parcel that we told of, by its key."""
+    return {
+        str(meta["key"]): meta["value"]
+        for meta in order.get("meta_data") or []
+        if str(meta.get("key")).startswith(_PARCEL) and isinstance(meta.get("value"), dict)
+    }
+
+
+def _told(order: Mapping[str, Any], shipment: Shipment, carrier: str) -> list[dict[str, Any]]:
+    """The meta data that hold a parcel: ours, and what plugins show."""
+    quantities: dict[str, int] = {}
+    for line in shipment.lines:
+        quantities[line.line_no] = max(quantities.get(line.line_no, 0), line.quantity)
+    known = [meta["value"] for meta in order.get("meta_data") or [] if meta.get("key") == _TRACKING]
+    item = {
+        "tracking_provider": "",
+        "custom_tracking_provider": carrier,
+        "custom_tracking_link": "",
+        "tracking_number": shipment.waybill_no,
+        "date_shipped": str(int(shipment.shipped_at.timestamp())),
+        "tracking_id": sha256(shipment.reference.encode()).hexdigest()[:32],
+    }
+    items = [*(known[0] if known and isinstance(known[0], list) else []), item]
+    return [{"key": f"{_PARCEL}{shipment.waybill_no}", "value": quantities}, {"key": _TRACKING, "value": items}]
 
 
 def _gmt(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def _count(told: str) -> int:
+    return int(told) if re.fullmatch(r"[0-9]{1,6}", told) else 0
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    data = error.get("data")
+    return int(data.get("status") or 0) if isinstance(data, dict) else 0
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    if not isinstance(answer := _json(response), dict):
+        raise unavailable("woocommerce: answered with what is no JSON object")
+    return answer
+
+
+def _list(response: httpx.Response) -> list[dict[str, Any]]:
+    if not isinstance(answer := _json(response), list):
+        raise unavailable("woocommerce: answered with what is no JSON list")
+    return answer
+
+
 def _json(response: httpx.Response) -> Any:
     try:
-        return response.json()
+        return json.loads(response.content)
     except ValueError:
-        raise unavailable("woocommerce: answered with what is no JSON") from None
-
-
-def _absent(error: ApplicationError) -> bool:
-    return error.details[:1] == ("404",)
+        return None
 
 
 def adapter(account: Account) -> WooCommerce:

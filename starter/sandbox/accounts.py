@@ -36,7 +36,8 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
             (await client.post(f"/{shop.channel}/_control/shops", json=opened)).raise_for_status()
             url = f"{sandbox_url}/{shop.channel}{twin.PATH.format(shop=shop.name)}"
             settings = {
-                key: value.format(url=url) if isinstance(value, str) else value for key, value in twin.SETTINGS.items()
+                key: value.format(url=url, shop=shop.name) if isinstance(value, str) else value
+                for key, value in twin.SETTINGS.items()
             }
             await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
     for name in CARRIERS:

@@ -65,7 +65,7 @@ async def cursor() -> datetime | None:
     return found
 
 
-@pytest.mark.parametrize("source", ["taobao", "shopify"])
+@pytest.mark.parametrize("source", ["taobao", "shopify", "amazon"])
 async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) -> None:
     world = await known(World(sandbox, source, f"{source}-inbox"))
     ordinary, urgent = world.sell(("A001", 2)), world.sell(urgent=True)

@@ -206,3 +206,219 @@ def pos_order() -> dict[str, Any]:
     for field in ("event_id", "order_no", "updated_at", "paid_at"):
         del order[field]
     return order | {"store": "SH-01", "terminal": "T2", "receipt_no": "000317"}
+
+
+def amazon_order() -> dict[str, Any]:
+    """Two lines of an unshipped order in the United States: prices without tax."""
+
+    def usd(amount: str) -> dict[str, str]:
+        return {"CurrencyCode": "USD", "Amount": amount}
+
+    return {
+        "order": {
+            "AmazonOrderId": "902-1845936-5435065",
+            "PurchaseDate": "2026-11-20T09:00:00Z",
+            "LastUpdateDate": "2026-11-20T09:31:07Z",
+            "OrderStatus": "Unshipped",
+            "FulfillmentChannel": "MFN",
+            "SalesChannel": "Amazon.com",
+            "ShipServiceLevel": "Std US D2D Dom",
+            "OrderTotal": usd("46.60"),
+            "NumberOfItemsShipped": 0,
+            "NumberOfItemsUnshipped": 4,
+            "PaymentMethod": "Other",
+            "PaymentMethodDetails": ["Standard"],
+            "IsReplacementOrder": False,
+            "MarketplaceId": "ATVPDKIKX0DER",
+            "ShipmentServiceLevelCategory": "Standard",
+            "OrderType": "StandardOrder",
+            "EarliestShipDate": "2026-11-20T10:00:00Z",
+            "LatestShipDate": "2026-11-23T07:59:59Z",
+            "EarliestDeliveryDate": "2026-11-25T08:00:00Z",
+            "LatestDeliveryDate": "2026-11-28T07:59:59Z",
+            "IsBusinessOrder": False,
+            "IsPrime": True,
+            "IsPremiumOrder": False,
+            "IsISPU": False,
+            "HasRegulatedItems": False,
+            "ShippingAddress": {
+                "Name": "Pat Doe",
+                "AddressLine1": "1 Cross St.",
+                "AddressLine2": "Apt 5",
+                "City": "Canton",
+                "StateOrRegion": "MI",
+                "PostalCode": "48817",
+                "CountryCode": "US",
+                "Phone": "+1 480-386-0930 ext. 73824",
+                "AddressType": "Residential",
+            },
+            "BuyerInfo": {"BuyerEmail": "abc123@marketplace.amazon.com", "PurchaseOrderNumber": ""},
+            "AutomatedShippingSettings": {"HasAutomatedShippingSettings": False},
+        },
+        "items": [
+            {
+                "ASIN": "B00551Q3CS",
+                "OrderItemId": "05015851154158",
+                "SellerSKU": "A001",
+                "Title": "Tee",
+                "QuantityOrdered": 3,
+                "QuantityShipped": 0,
+                "ProductInfo": {"NumberOfItems": "1"},
+                "ItemPrice": usd("20.00"),
+                "ItemTax": usd("1.20"),
+                "ShippingPrice": usd("5.00"),
+                "ShippingTax": usd("0.00"),
+                "ShippingDiscount": usd("1.00"),
+                "PromotionDiscount": usd("2.00"),
+                "PromotionIds": ["FREESHIP"],
+                "IsGift": "true",
+                "BuyerInfo": {"GiftMessageText": "For you!", "GiftWrapPrice": usd("3.00"), "GiftWrapLevel": "Classic"},
+            },
+            {
+                "ASIN": "B00551Q3CT",
+                "OrderItemId": "05015851154159",
+                "Title": "Bag",
+                "QuantityOrdered": 1,
+                "QuantityShipped": 0,
+                "ItemPrice": usd("19.00"),
+                "ItemTax": usd("1.40"),
+                "BuyerRequestedCancel": {"IsBuyerRequestedCancel": "false", "BuyerCancelReason": ""},
+            },
+        ],
+        "refunds": [],
+    }
+
+
+def amazon_notification() -> dict[str, Any]:
+    return {
+        "NotificationVersion": "1.0",
+        "NotificationType": "ORDER_CHANGE",
+        "PayloadVersion": "1.0",
+        "EventTime": "2026-11-20T09:31:53.109Z",
+        "Payload": {
+            "OrderChangeNotification": {
+                "NotificationLevel": "OrderLevel",
+                "SellerId": "A3TH9S8BH6GOGM",
+                "AmazonOrderId": "903-8868176-2219830",
+                "OrderChangeType": "BuyerRequestedChange",
+                "OrderChangeTrigger": {
+                    "TimeOfOrderChange": "2026-11-20T09:31:04.284Z",
+                    "ChangeReason": "Buyer Requested Cancel",
+                },
+                "Summary": {
+                    "MarketplaceId": "ATVPDKIKX0DER",
+                    "OrderStatus": "Unshipped",
+                    "FulfillmentType": "MFN",
+                    "OrderType": "StandardOrder",
+                    "NumberOfItemsUnshipped": 10,
+                    "OrderItems": [{"OrderItemId": "OIID34853450", "SellerSKU": "SellerSKUID1", "Quantity": 10}],
+                },
+            }
+        },
+        "NotificationMetadata": {
+            "ApplicationId": "app-id-d0e9e693",
+            "SubscriptionId": "subscription-id-d0e9e693",
+            "PublishTime": "2026-11-20T09:31:54.284Z",
+            "NotificationId": "d0e9e693-c3ad-4373-979f-ed4ec98dd746",
+        },
+    }
+
+
+def woocommerce_order() -> dict[str, Any]:
+    """As in the published example, with discounts, a fee and tax on top."""
+    address = {
+        "first_name": "John",
+        "last_name": "Doe",
+        "company": "",
+        "address_1": "969 Market",
+        "address_2": "Floor 2",
+        "city": "San Francisco",
+        "state": "CA",
+        "postcode": "94103",
+        "country": "US",
+        "phone": "",
+    }
+    return {
+        "id": 727,
+        "parent_id": 0,
+        "number": "W-1727",
+        "created_via": "checkout",
+        "status": "processing",
+        "currency": "USD",
+        "date_created": "2026-11-20T16:28:02",
+        "date_created_gmt": "2026-11-20T19:28:02",
+        "date_modified_gmt": "2026-11-20T19:30:08",
+        "discount_total": "3.00",
+        "shipping_total": "10.00",
+        "shipping_tax": "0.00",
+        "cart_tax": "1.35",
+        "total": "27.35",
+        "total_tax": "1.35",
+        "prices_include_tax": False,
+        "customer_id": 26,
+        "customer_note": "Ring twice",
+        "billing": address | {"email": "john.doe@example.com", "phone": "(555) 555-5555", "company": "ACME"},
+        "shipping": address,
+        "payment_method": "stripe",
+        "date_paid_gmt": "2026-11-20T19:29:00",
+        "date_completed_gmt": None,
+        "meta_data": [
+            {"id": 1, "key": "_wc_order_attribution_utm_campaign", "value": "autumn"},
+            {"id": 2, "key": "_other", "value": {"a": [1]}},
+        ],
+        "line_items": [
+            {
+                "id": 315,
+                "name": "Woo Single #1",
+                "product_id": 93,
+                "variation_id": 0,
+                "quantity": 3,
+                "subtotal": "10.00",
+                "subtotal_tax": "0.45",
+                "total": "7.00",
+                "total_tax": "0.45",
+                "meta_data": [],
+                "sku": "",
+                "price": 2.333333,
+            },
+            {
+                "id": 316,
+                "name": "Ship Your Idea &ndash; Color: Black",
+                "product_id": 22,
+                "variation_id": 23,
+                "quantity": 1,
+                "subtotal": "12.00",
+                "total": "12.00",
+                "total_tax": "0.90",
+                "meta_data": [{"id": 2095, "key": "pa_color", "value": "black"}],
+                "sku": "Bar3",
+                "price": 12,
+            },
+        ],
+        "shipping_lines": [{"id": 317, "method_title": "Flat Rate", "method_id": "flat_rate", "total": "10.00"}],
+        "fee_lines": [{"id": 318, "name": "Gift card", "total": "-4.00"}, {"id": 319, "name": "Wrap", "total": "1.00"}],
+        "coupon_lines": [{"id": 320, "code": "ten", "discount": "3.00"}],
+        "refunds": [],
+    }
+
+
+def woocommerce_read() -> dict[str, Any]:
+    """As it is read: one of three refunded with its tax, and a part of the shipping."""
+    order = woocommerce_order() | {"refunds": [{"id": 726, "reason": "", "total": "-5.00"}]}
+    line = {
+        "id": 330,
+        "name": "Woo Single #1",
+        "quantity": -1,
+        "total": "-2.33",
+        "total_tax": "-0.15",
+        "meta_data": [{"id": 9, "key": "_refunded_item_id", "value": "315"}],
+    }
+    refund = {
+        "id": 726,
+        "date_created_gmt": "2026-11-20T20:07:11",
+        "amount": "5.00",
+        "reason": "Too many",
+        "refunded_payment": False,
+        "line_items": [line],
+    }
+    return {"order": order, "refunds": [refund]}

@@ -15,7 +15,9 @@ from starter.sandbox.app import create_app
 from tests.serving import served
 from tests.shops import World
 
-SOURCES = ["own", "taobao", "shopify"]
+SOURCES = ["own", "taobao", "shopify", "amazon", "woocommerce"]
+CALL_EACH = {"amazon"}
+"""Channels that are told of one SKU a call."""
 _numbers = count()
 
 
@@ -44,6 +46,8 @@ def offer(world: World, number: int, quantity: int, *, known: bool = True, item:
         "own": {},
         "taobao": {"num_iid": str(item), "sku_id": f"{mark}{number}"},
         "shopify": {"inventory_item_id": f"gid://shopify/InventoryItem/{mark}{number}", "location_id": "1"},
+        "amazon": {"seller_sku": f"{mark}{number}"},
+        "woocommerce": {"product_id": str(item), "variation_id": f"{mark}{number}"},
     }[source]
     sku = str(number) if known or source != "own" else f"?{number}"
     return Offered(sku=sku, listing=listing, quantity=quantity)
@@ -72,7 +76,7 @@ async def test_quantities_are_set_and_not_added(world: World) -> None:
     for quantity in (5, 5, 3, 0):
         assert await push(world, offer(world, 1, quantity), offer(world, 2, 9)) == []
         assert stock(world) == {"1": quantity, "2": 9}
-    assert calls(world) == 4
+    assert calls(world) == (8 if world.account.source in CALL_EACH else 4)
 
 
 async def test_what_is_refused_is_named_and_the_rest_is_set(world: World) -> None:
@@ -122,7 +126,7 @@ async def test_a_wrong_signature_refuses_the_shop_and_no_sku(sandbox: str) -> No
     assert (await failure(world, offer(world, 1, 5), offer(world, 2, 5))).details[0] == "25"
 
 
-@pytest.mark.parametrize(("source", "largest"), [("taobao", 20), ("shopify", 250)])
+@pytest.mark.parametrize(("source", "largest"), [("taobao", 20), ("shopify", 250), ("woocommerce", 100)])
 async def test_batches_are_as_large_as_the_channel_takes(sandbox: str, source: str, largest: int) -> None:
     world = World(sandbox, source, f"{source}-stock-batches")
     numbers = range(1000, 1000 + largest * 2 + 1)
@@ -154,6 +158,8 @@ async def test_taobao_refuses_an_item_in_one_call(sandbox: str) -> None:
         ("taobao", {"num_iid": "7", "sku_id": "1:9;2"}),
         ("shopify", {"inventory_item_id": "1"}),
         ("shopify", {"inventory_item_id": "gid://shopify/Product/1", "location_id": "1"}),
+        ("woocommerce", {}),
+        ("woocommerce", {"product_id": "7", "variation_id": "8/9"}),
     ],
 )
 async def test_ids_that_cannot_be_are_refused_and_the_rest_is_set(
@@ -177,6 +183,15 @@ def test_taobao_is_busy_or_says_no(sub_code: str, sub_msg: str, final: bool) -> 
     for code in (15, 50):
         error = {"code": code, "sub_code": sub_code, "sub_msg": sub_msg}
         assert fault("taobao.skus.quantity.update", error).non_retryable is final
+
+
+async def test_woocommerce_takes_variations_by_their_product_and_products_without(sandbox: str) -> None:
+    world = World(sandbox, "woocommerce", "stock-products")
+    whole = [Offered(sku=f"W{number}", listing={"product_id": number}, quantity=3) for number in ("81", "82", "4041")]
+    refusals = await push(world, offer(world, 1, 1, item=7), offer(world, 2, 2, item=8), *whole)
+    assert [(each.sku, each.reason) for each in refusals] == [("W4041", "woocommerce_rest_product_invalid_id")]
+    assert stock(world) == {"1": 1, "2": 2, "81": 3, "82": 3}
+    assert calls(world) == 3
 
 
 async def test_a_shop_counter_takes_no_stock(sandbox: str) -> None:

@@ -1,14 +1,12 @@
 """Signatures held against those that others published, or computed from their published recipes."""
 
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from activities.channels import amazon, channel, douyin, jd, pdd, suning, woocommerce
+from activities.channels import douyin, jd, pdd, suning, woocommerce
 from activities.errors import EXPIRED
-from models.intake import Account, Lane
 
 
 @pytest.mark.parametrize(
@@ -108,19 +106,3 @@ def test_faults_say_whether_trying_again_helps(error: Any, kind: str, wait: floa
     assert error.type == kind
     assert error.non_retryable is (kind == "Refused")
     assert error.next_retry_delay == (None if wait is None else timedelta(seconds=wait))
-
-
-def test_amazon_reads_a_notification_as_sent_and_as_wrapped() -> None:
-    told = {
-        "NotificationType": "ORDER_CHANGE",
-        "Payload": {"OrderChangeNotification": {"AmazonOrderId": "902-1106328-1059050"}},
-        "NotificationMetadata": {"NotificationId": "n-1"},
-    }
-    shop = Account(lane=Lane.CHANNEL, source="amazon", account="a", secrets={"notification_key": "k"})
-    adapter = channel(shop)
-    for body in (told, {"detail-type": "ORDER_CHANGE", "detail": told}):
-        receipt = adapter.receive({"x-api-key": "k"}, json.dumps(body).encode())
-        assert receipt.fact_key == "n-1"
-        hint = adapter.parse(json.dumps(body).encode(), receipt.topic)
-        assert hint == amazon.Hint(order_nos=("902-1106328-1059050",))
-    assert adapter.parse(json.dumps({**told, "NotificationType": "REPORT_READY"}).encode(), "ORDER_CHANGE") is None

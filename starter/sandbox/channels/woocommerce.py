@@ -1,4 +1,4 @@
-"""WooCommerce's twin: REST v3 with Basic authentication, and webhooks signed as WooCommerce signs.
+"""WooCommerce's twin: signed webhooks, REST pages, refunds, notes, meta data, stock in batches.
 
 Account: ``base_url`` ``{sandbox}/woocommerce/{shop}``; secrets ``consumer_key``, ``consumer_secret``,
 ``webhook_secret``.
@@ -7,11 +7,13 @@ Account: ``base_url`` ``{sandbox}/woocommerce/{shop}``; secrets ``consumer_key``
 import base64
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from hmac import compare_digest
+from itertools import count
 from math import ceil
 from typing import Any
-from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -25,55 +27,48 @@ PATH = "/{shop}"
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
-_meta: dict[tuple[str, str], dict[str, str]] = {}
-_notes: dict[tuple[str, str], list[dict[str, Any]]] = {}
-_completed: set[tuple[str, str]] = set()
+_LARGEST_PAGE = 100
+_PARCEL = "_hengdan_parcel_"
+_numbers = count(1)
+_notes: dict[str, list[dict[str, Any]]] = {}
+_meta: dict[str, dict[str, Any]] = {}
+"""Notes and meta data of orders, by ``{shop}/{order}``."""
 
 
-def _gmt(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+class Refusal(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = JSONResponse({"code": code, "message": message, "data": {"status": status}}, status)
 
 
-def _status(shop: Shop, sale: Sale) -> str:
-    granted = [each for each in sale.refunds.values() if each.state == "granted"]
-    if sale.status:
-        return sale.status
+def _status(sale: Sale) -> str:
     if sale.cancelled:
         return "cancelled"
-    if any(not each.sku for each in granted):
+    if sale.status:
+        return sale.status
+    if _refunded(sale) >= sale.total > 0:
         return "refunded"
-    if (shop.name, sale.order_no) in _completed:
-        return "completed"
     return "processing" if sale.paid or sale.cash_on_delivery else "pending"
 
 
-def _refunds(sale: Sale) -> list[dict[str, Any]]:
-    """Core knows only what was given back."""
-    number = int(sale.order_no)
-    found = []
-    for at, each in enumerate(sale.refunds.values()):
-        if each.state != "granted":
-            continue
-        lines = [
-            {
-                "quantity": -each.quantity,
-                "total": f"-{each.amount:.2f}",
-                "meta_data": [{"key": "_refunded_item_id", "value": str(number * 100 + line)}],
-            }
-            for line, sold in enumerate(sale.lines)
-            if sold.sku == each.sku
-        ]
-        found.append({"id": number * 1000 + at, "reason": each.reason, "amount": str(each.amount), "line_items": lines})
-    return found
+def _refunded(sale: Sale) -> Decimal:
+    return sum((each.amount for each in sale.refunds.values() if each.state == "granted"), Decimal(0))
+
+
+def _line_id(sale: Sale, at: int) -> int:
+    return int(sale.order_no) * 100 + at
 
 
 def order(shop: Shop, sale: Sale) -> dict[str, Any]:
-    number, person = int(sale.order_no), sale.recipient
+    """A sale as WooCommerce shows it: money is text, a line's price a number, times are without their zone."""
+    number = int(sale.order_no)
+    person = sale.recipient
     address = {
         "first_name": person.get("name", ""),
         "last_name": "",
-        "address_1": person.get("district", ""),
-        "address_2": person.get("street", ""),
+        "company": "",
+        "address_1": person.get("street", ""),
+        "address_2": person.get("district", ""),
         "city": person.get("city", ""),
         "state": person.get("province", ""),
         "postcode": person.get("postcode", ""),
@@ -82,190 +77,257 @@ def order(shop: Shop, sale: Sale) -> dict[str, Any]:
     }
     lines = [
         {
-            "id": number * 100 + at,
+            "id": _line_id(sale, at),
             "name": line.title or line.sku,
             "product_id": 9000 + at,
             "variation_id": 0,
             "quantity": line.quantity,
             "subtotal": f"{line.price * line.quantity:.2f}",
             "total": f"{line.price * line.quantity - line.discount:.2f}",
+            "total_tax": "0.00",
             "sku": line.sku,
+            "price": float(line.price),
+            "meta_data": [],
         }
         for at, line in enumerate(sale.lines)
-        if line.quantity
     ]
-    meta = _meta.get((shop.name, sale.order_no), {})
+    granted = [each for each in sale.refunds.values() if each.state == "granted"]
+    meta = _meta.get(f"{shop.name}/{sale.order_no}", {})
     return {
         "id": number,
         "number": sale.order_no,
-        "status": _status(shop, sale),
+        "status": _status(sale),
+        "created_via": "checkout",
         "currency": "CNY",
-        "date_created_gmt": _gmt(sale.created),
-        "date_modified_gmt": _gmt(sale.modified),
-        "date_paid_gmt": _gmt(sale.paid_at) if sale.paid_at else None,
+        "date_created": _time(sale.created),
+        "date_created_gmt": _time(sale.created),
+        "date_modified_gmt": _time(sale.modified),
+        "date_paid_gmt": _time(sale.paid_at) if sale.paid_at else None,
+        "date_completed_gmt": _time(sale.modified) if sale.status == "completed" else None,
+        "discount_total": f"{sum(line.discount for line in sale.lines):.2f}",
         "shipping_total": f"{sale.freight:.2f}",
         "total": f"{sale.total:.2f}",
         "total_tax": "0.00",
+        "prices_include_tax": False,
         "customer_id": 0,
         "customer_note": sale.buyer_message,
-        "payment_method": "cod" if sale.cash_on_delivery else "alipay",
-        "billing": address,
+        "billing": {**address, "email": "buyer@example.com"},
         "shipping": address,
+        "payment_method": "cod" if sale.cash_on_delivery else "bacs",
         "line_items": lines,
+        "shipping_lines": [{"id": number * 100 + 99, "method_title": "Flat Rate", "method_id": "flat_rate"}],
         "fee_lines": [],
-        "refunds": [{"id": each["id"], "reason": "", "total": f"-{each['amount']}"} for each in _refunds(sale)],
-        "meta_data": [{"id": at, "key": key, "value": value} for at, (key, value) in enumerate(meta.items())],
+        "coupon_lines": [],
+        "refunds": [
+            {"id": _refund_id(sale, at), "reason": each.reason, "total": f"-{each.amount:.2f}"}
+            for at, each in enumerate(granted)
+        ],
+        "meta_data": [{"id": at, "key": key, "value": value} for at, (key, value) in enumerate(meta.items(), 1)],
+        **sale.custom,
     }
 
 
+def _refund_id(sale: Sale, at: int) -> int:
+    return int(sale.order_no) * 1000 + at
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
-    told = order(shop, sale)
+    if delivery.topic == "ping":
+        return {"Content-Type": "application/x-www-form-urlencoded"}, b"webhook_id=42"
+    topic = delivery.topic or ("order.created" if sale.modified == sale.created else "order.updated")
+    told: dict[str, Any] = {"id": int(sale.order_no)} if topic == "order.deleted" else order(shop, sale)
     if delivery.garbage:
         told["line_items"] = "?"
-    body = json.dumps(told, ensure_ascii=False).encode()
-    signature = hmac.digest(shop.secrets["webhook_secret"].encode(), body, "sha256")
+    body = json.dumps(told).encode()
+    signature = base64.b64encode(hmac.digest(shop.secrets["webhook_secret"].encode(), body, "sha256")).decode()
+    resource, _, event = topic.partition(".")
     return {
         "Content-Type": "application/json",
-        "X-WC-Webhook-Source": f"https://{shop.name}.example/",
-        "X-WC-Webhook-Topic": delivery.topic or ("order.created" if sale.modified == sale.created else "order.updated"),
-        "X-WC-Webhook-Resource": "order",
-        "X-WC-Webhook-Signature": base64.b64encode(signature).decode(),
-        "X-WC-Webhook-Delivery-ID": str(uuid4()),
+        "X-WC-Webhook-Source": "https://shop.example.com/",
+        "X-WC-Webhook-Topic": topic,
+        "X-WC-Webhook-Resource": resource,
+        "X-WC-Webhook-Event": event,
+        "X-WC-Webhook-Signature": signature,
+        "X-WC-Webhook-ID": "42",
+        "X-WC-Webhook-Delivery-ID": str(next(_numbers)),
     }, body
 
 
-shops = Shops(router, number=lambda sale, n: str(7000 + n), webhook=_webhook)
-_API = "/{name}/wp-json/wc/v3"
+shops = Shops(router, number=lambda sale, n: str(700 + n), webhook=_webhook)
 
 
-def _refusal(code: str, status: int) -> JSONResponse:
-    return JSONResponse({"code": f"woocommerce_rest_{code}", "message": code, "data": {"status": status}}, status)
+async def _play(name: str, request: Request, operation: str, text: str, work: Callable[[Shop], Response]) -> Response:
+    body = await request.body()
+
+    async def answer() -> Response:
+        try:
+            return work(_known(name, request))
+        except Refusal as refusal:
+            return refusal.answer
+
+    return await faults.play("woocommerce", operation, f"{name} {text} {body.decode()}", answer)
 
 
-def _shop(name: str, request: Request) -> Shop | None:
+def _known(name: str, request: Request) -> Shop:
     shop = shops.shop(name)
-    expected = f"{shop.secrets['consumer_key']}:{shop.secrets['consumer_secret']}"
-    given = request.headers.get("authorization", "").removeprefix("Basic ")
-    return shop if hmac.compare_digest(base64.b64encode(expected.encode()).decode(), given) else None
+    keys = f"{shop.secrets['consumer_key']}:{shop.secrets['consumer_secret']}"
+    expected = f"Basic {base64.b64encode(keys.encode()).decode()}"
+    if not compare_digest(expected, request.headers.get("authorization", "")):
+        raise Refusal(401, "woocommerce_rest_cannot_view", "Sorry, you cannot list resources.")
+    return shop
 
 
-@router.get(_API + "/orders")
+def _sale(shop: Shop, order_no: str) -> Sale:
+    if order_no not in shop.sales:
+        raise Refusal(404, "woocommerce_rest_shop_order_invalid_id", "Invalid ID.")
+    return shop.sales[order_no]
+
+
+@router.get("/{name}/wp-json/wc/v3/orders")
 async def orders(name: str, request: Request) -> Response:
-    shop = _shop(name, request)
-    if shop is None:
-        return _refusal("cannot_view", 401)
-    query = request.query_params
+    query = dict(request.query_params)
 
-    def within(sale: Sale) -> bool:
-        changed, created = _gmt(sale.modified), _gmt(sale.created)
-        return (
-            query.get("modified_after", "") < changed < query.get("modified_before", "9")
-            and query.get("after", "") < created < query.get("before", "9")
-        )  # fmt: skip
-
-    async def work() -> Response:
-        found = sorted((sale for sale in shop.sales.values() if within(sale)), key=lambda sale: int(sale.order_no))
-        size, page = int(query.get("per_page", "10")), int(query.get("page", "1"))
+    def work(shop: Shop) -> Response:
+        field = "modified" if "modified_after" in query else "created"
+        prefix = "modified_" if field == "modified" else ""
+        found = [
+            sale
+            for sale in shop.sales.values()
+            if query[f"{prefix}after"] < _time(getattr(sale, field)) < query[f"{prefix}before"]
+            and _status(sale) != "trash"
+        ]
+        found.sort(key=lambda sale: int(sale.order_no))
+        size, number = int(query.get("per_page", 10)), int(query.get("page", 1))
+        if not 1 <= size <= 100:
+            raise Refusal(400, "rest_invalid_param", "Invalid parameter(s): per_page")
+        size = min(size, _LARGEST_PAGE)
         headers = {"X-WP-Total": str(len(found)), "X-WP-TotalPages": str(ceil(len(found) / size))}
-        shown = [order(shop, sale) for sale in found[(page - 1) * size : page * size]]
-        return JSONResponse(shown, headers=headers)
+        page = [order(shop, sale) for sale in found[(number - 1) * size : number * size]]
+        if wanted := query.get("_fields"):
+            page = [{key: told[key] for key in wanted.split(",")} for told in page]
+        return JSONResponse(page, headers=headers)
 
-    return await faults.play("woocommerce", "orders", name, work)
-
-
-@router.get(_API + "/orders/{order_no}")
-async def read(name: str, order_no: str, request: Request) -> Response:
-    shop = _shop(name, request)
-    if shop is None:
-        return _refusal("cannot_view", 401)
-
-    async def work() -> Response:
-        sale = shop.sales.get(order_no)
-        return JSONResponse(order(shop, sale)) if sale else _refusal("shop_order_invalid_id", 404)
-
-    return await faults.play("woocommerce", "read", order_no, work)
+    return await _play(name, request, "orders", "", work)
 
 
-@router.get(_API + "/orders/{order_no}/refunds")
-async def refunds(name: str, order_no: str, request: Request) -> Response:
-    shop = _shop(name, request)
-    if shop is None or order_no not in shop.sales:
-        return _refusal("shop_order_invalid_id", 404)
-    return JSONResponse(_refunds(shop.sales[order_no]))
+@router.get("/{name}/wp-json/wc/v3/orders/{order_no}")
+async def get_order(name: str, order_no: str, request: Request) -> Response:
+    return await _play(name, request, "order", order_no, lambda shop: JSONResponse(order(shop, _sale(shop, order_no))))
 
 
-@router.get(_API + "/orders/{order_no}/notes")
-async def notes(name: str, order_no: str, request: Request) -> Response:
-    shop = _shop(name, request)
-    if shop is None or order_no not in shop.sales:
-        return _refusal("shop_order_invalid_id", 404)
-    return JSONResponse(_notes.get((name, order_no), []))
+@router.put("/{name}/wp-json/wc/v3/orders/{order_no}")
+async def update_order(name: str, order_no: str, request: Request) -> Response:
+    """Meta data of the same key are replaced."""
+    told = json.loads(await request.body())
 
-
-@router.post(_API + "/orders/{order_no}/notes")
-async def note(name: str, order_no: str, request: Request) -> Response:
-    shop, told = _shop(name, request), await request.json()
-    if shop is None or order_no not in shop.sales:
-        return _refusal("shop_order_invalid_id", 404)
-    kept = _notes.setdefault((name, order_no), [])
-    kept.append({"id": len(kept) + 1, **told})
-    return JSONResponse(kept[-1], 201)
-
-
-@router.put(_API + "/orders/{order_no}")
-async def change(name: str, order_no: str, request: Request) -> Response:
-    """Takes what our adapter keeps in the order's meta, and the status."""
-    shop, told = _shop(name, request), await request.json()
-    if shop is None or order_no not in shop.sales:
-        return _refusal("shop_order_invalid_id", 404)
-
-    async def work() -> Response:
-        sale = shop.sales[order_no]
-        for each in told.get("meta_data", []):
-            _meta.setdefault((name, order_no), {})[each["key"]] = each["value"]
-            parcel, waybill_no = json.loads(each["value"]), each["key"].rpartition("_")[2]
-            if all(known.waybill_no != waybill_no for known in shop.shipped(order_no)):
-                shop.shipments.append(
-                    Shipped(order_no=order_no, carrier=parcel["carrier"], waybill_no=waybill_no, lines=parcel["lines"])
+    def work(shop: Shop) -> Response:
+        sale = _sale(shop, order_no)
+        kept = _meta.setdefault(f"{shop.name}/{order_no}", {})
+        parcels = {meta["key"]: meta["value"] for meta in told.get("meta_data", []) if _PARCEL in meta["key"]}
+        kept |= {meta["key"]: meta["value"] for meta in told.get("meta_data", [])}
+        for key, lines in parcels.items():
+            waybill_no = key.removeprefix(_PARCEL)
+            tracked = kept["_wc_shipment_tracking_items"]
+            carrier = next(each for each in tracked if each["tracking_number"] == waybill_no)
+            shop.shipments.append(
+                Shipped(
+                    order_no=order_no, carrier=carrier["custom_tracking_provider"], waybill_no=waybill_no, lines=lines
                 )
-        if told.get("status") == "completed":
-            _completed.add((name, order_no))
+            )
+        sale.status = told.get("status", sale.status)
         sale.modified = datetime.now(UTC)
         return JSONResponse(order(shop, sale))
 
-    return await faults.play("woocommerce", "change", order_no, work)
+    return await _play(name, request, "update", order_no, work)
 
 
-@router.post(_API + "/products/batch")
-async def products(name: str, request: Request) -> Response:
-    return await _stock(name, "", request)
-
-
-@router.post(_API + "/products/{product}/variations/batch")
-async def variations(name: str, product: str, request: Request) -> Response:
-    return await _stock(name, f"{product}/", request)
-
-
-async def _stock(name: str, product: str, request: Request) -> Response:
-    """Takes quantities; a product from 900000 on does not exist."""
-    shop, told = _shop(name, request), await request.json()
-    if shop is None:
-        return _refusal("cannot_edit", 401)
-
-    async def work() -> Response:
-        shop.pushes += 1
-        answer: list[dict[str, Any]] = []
-        for each in told["update"]:
-            if each["id"] >= 900_000:
-                fault = {
-                    "code": "woocommerce_rest_product_invalid_id",
-                    "message": "Invalid ID.",
-                    "data": {"status": 400},
+@router.get("/{name}/wp-json/wc/v3/orders/{order_no}/refunds")
+async def refunds(name: str, order_no: str, request: Request) -> Response:
+    def work(shop: Shop) -> Response:
+        sale = _sale(shop, order_no)
+        granted = [each for each in sale.refunds.values() if each.state == "granted"]
+        told = []
+        for number, refund in enumerate(granted):
+            lines = [
+                {
+                    "id": _refund_id(sale, number) * 100 + at,
+                    "name": line.sku,
+                    "quantity": -refund.quantity,
+                    "total": f"-{refund.amount:.2f}",
+                    "total_tax": "0.00",
+                    "meta_data": [{"id": 1, "key": "_refunded_item_id", "value": str(_line_id(sale, at))}],
                 }
-                answer.append({"id": each["id"], "error": fault})
-            else:
-                shop.stock[f"{product}{each['id']}"] = each["stock_quantity"]
-                answer.append(each)
-        return JSONResponse({"update": answer})
+                for at, line in enumerate(sale.lines)
+                if line.sku == refund.sku
+            ]
+            told.append(
+                {
+                    "id": _refund_id(sale, number),
+                    "date_created_gmt": _time(sale.modified),
+                    "amount": f"{refund.amount:.2f}",
+                    "reason": refund.reason,
+                    "refunded_payment": False,
+                    "line_items": lines,
+                }
+            )
+        return JSONResponse(told)
 
-    return await faults.play("woocommerce", "stock", f"{name} {told}", work)
+    return await _play(name, request, "refunds", order_no, work)
+
+
+@router.get("/{name}/wp-json/wc/v3/orders/{order_no}/notes")
+async def notes(name: str, order_no: str, request: Request) -> Response:
+    def work(shop: Shop) -> Response:
+        _sale(shop, order_no)
+        return JSONResponse(_notes.get(f"{name}/{order_no}", []))
+
+    return await _play(name, request, "notes", order_no, work)
+
+
+@router.post("/{name}/wp-json/wc/v3/orders/{order_no}/notes")
+async def create_note(name: str, order_no: str, request: Request) -> Response:
+    told = json.loads(await request.body())
+
+    def work(shop: Shop) -> Response:
+        _sale(shop, order_no)
+        note = {"id": next(_numbers), "author": "system", **told}
+        _notes.setdefault(f"{name}/{order_no}", []).append(note)
+        return JSONResponse(note, 201)
+
+    return await _play(name, request, "note", order_no, work)
+
+
+@router.post("/{name}/wp-json/wc/v3/products/batch")
+async def products(name: str, request: Request) -> Response:
+    return await _stock(name, request, "woocommerce_rest_product_invalid_id")
+
+
+@router.post("/{name}/wp-json/wc/v3/products/{product}/variations/batch")
+async def variations(name: str, product: str, request: Request) -> Response:
+    return await _stock(name, request, "woocommerce_rest_product_variation_invalid_id", product)
+
+
+async def _stock(name: str, request: Request, code: str, product: str = "") -> Response:
+    """Sets each on its own. Products and variations whose number begins with 404 are unknown."""
+    told = json.loads(await request.body())
+
+    def work(shop: Shop) -> Response:
+        shop.pushes += 1
+        if len(told["update"]) > _LARGEST_PAGE:
+            said = "Unable to accept more than 100 items for this request."
+            raise Refusal(413, "woocommerce_rest_request_entity_too_large", said)
+        answers: list[dict[str, Any]] = []
+        for each in told["update"]:
+            if str(each["id"]).startswith("404") or product.startswith("404"):
+                error = {"code": code, "message": "Invalid ID.", "data": {"status": 400}}
+                answers.append({"id": each["id"], "error": error})
+            else:
+                shop.stock[str(each["id"])] = each["stock_quantity"] if each.get("manage_stock") else 0
+                answers.append({"id": each["id"], "stock_quantity": shop.stock[str(each["id"])]})
+        return JSONResponse({"update": answers})
+
+    return await _play(name, request, "stock", "", work)

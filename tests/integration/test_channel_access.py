@@ -1,0 +1,81 @@
+"""Access to a channel runs out and is renewed, once for everybody, as the vendor's sandbox has it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+from temporalio.exceptions import ApplicationError
+
+from activities import accounts, http, shops
+from activities.channels import Pulled, reader
+from activities.database import transaction
+from models.intake import AccountRow, Secrets
+from models.order import AlertRow
+from starter.sandbox.app import create_app
+from tests.serving import served
+from tests.shops import World
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+async def known(world: World, **secrets: str) -> World:
+    """The shop, with its account in the database."""
+    await http.close()
+    accounts.forget()
+    told = world.account
+    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    async with transaction() as connection:
+        values = {**row, "secrets": Secrets(values=told.secrets | secrets), "settings": told.settings}
+        await connection.execute(insert(AccountRow).values(values))
+    return world
+
+
+async def kept() -> dict[str, str]:
+    async with transaction() as connection:
+        found: Secrets = (await connection.execute(select(AccountRow.secrets))).scalar_one()
+    return found.values
+
+
+async def read(world: World, number: str) -> Pulled | None:
+    async with shops.at(world.account.source, world.account.account) as ours:
+        return await reader(ours).read(number)
+
+
+async def test_access_that_ran_out_is_renewed_for_the_next_try(sandbox: str) -> None:
+    world = await known(World(sandbox, "amazon", "access"))
+    number = world.sell()
+    before = await kept()
+    world.ok("POST", "/access/expire")
+    with pytest.raises(ApplicationError) as caught:
+        await read(world, number)
+    assert (caught.value.type, caught.value.non_retryable) == ("Expired", False)
+    assert await read(world, number) is not None
+    after = await kept()
+    assert after["access_token"] != before["access_token"]
+    assert datetime.fromisoformat(after["expires_at"]) > datetime.now(UTC)
+
+
+async def test_access_is_renewed_before_it_runs_out(sandbox: str) -> None:
+    world = await known(World(sandbox, "amazon", "soon"), expires_at=datetime.now(UTC).isoformat())
+    number = world.sell()
+    assert await read(world, number) is not None
+    assert (await kept())["access_token"] != world.account.secrets["access_token"]
+
+
+async def test_a_withdrawn_authorisation_calls_a_person(sandbox: str) -> None:
+    world = await known(World(sandbox, "amazon", "withdrawn"), refresh_token="revoked")
+    world.ok("POST", "/withdrawn/expire")
+    with pytest.raises(ApplicationError) as caught:
+        await read(world, "902-0000000-0000001")
+    assert (caught.value.type, caught.value.non_retryable) == ("Refused", True)
+    async with transaction() as connection:
+        alerts: list[Any] = list((await connection.execute(select(AlertRow))).all())
+    assert [(alert.kind, alert.detail["reason"]) for alert in alerts] == [("alert.authorise", "amazon: invalid_grant")]
