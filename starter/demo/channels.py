@@ -24,8 +24,10 @@ _SELLS = cycle(("A003", "A005", "B002", "B005", "C001", "C004", "D002", "D005", 
 _OTHERS = [source for source in SOURCES if source[0] not in ("own", "app", "pos")]
 _WISHES = [source for source in _OTHERS if source[0] not in ("shopify", "woocommerce")]
 """They tell of refunds that are only asked for."""
+_GRANTED_ONLY = {"amazon", "woocommerce"}
+"""Once an order left they tell of refunds that are granted alone."""
 _refunding, _withdrawing = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(2))
-_late = cycle([source for source in _WISHES if source[0] != "jd"])
+_late = cycle([source for source in _OTHERS if source[0] not in ("shopify", "jd")])
 """JD tells elsewhere of what is asked for after it left."""
 _moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
 _remarking = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
@@ -62,7 +64,7 @@ async def refunded_too_late(world: World) -> OrderStatus:
     await world.journey(sale, kind="silent")
     await world.deliver(sale)
     await world.until(sale, OrderStatus.SHIPPED)
-    await world.refund(sale, "asked")
+    await world.refund(sale, "granted" if sale.channel in _GRANTED_ONLY else "asked")
     await world.alerted(sale, "refund_after_shipping")
     await world.travel(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
