@@ -293,7 +293,7 @@ async def _cash_on_delivery(connection: AsyncConnection, row: Row[Any]) -> Decim
     """What the carrier collects for this parcel: its share, by value, of what the buyer pays for the order."""
     packed = await _packed_units(connection, row)
     sold = [OrderLine.model_validate(line) for line in row.sold]
-    values = {line.line_no: line.unit_price * line.quantity - line.discount for line in sold}
+    values = {line.line_no: line.net for line in sold}
     if not any(values.values()):
         values = {line.line_no: Decimal(line.quantity) for line in sold}
     share = sum((Fraction(values[line.line_no]) * packed[line.line_no] / line.quantity for line in sold), Fraction(0))

@@ -122,9 +122,8 @@ def apiece(amount: Decimal, quantity: int) -> Decimal:
     return (amount / quantity).quantize(Decimal("0.0001"), ROUND_UP)
 
 
-def balanced(order: ChannelOrder, tax: Decimal = Decimal(0)) -> ChannelOrder:
+def balanced(order: ChannelOrder) -> ChannelOrder:
     """The order as told; where its parts add up to another total, ``custom.total_mismatch`` says by how much more."""
-    goods = sum((line.unit_price * line.quantity - line.discount for line in order.lines), Decimal(0))
-    if not (gap := goods + order.freight - order.discount + tax - order.total):
+    if not order.mismatch:
         return order
-    return order.model_copy(update={"custom": {**order.custom, "total_mismatch": str(gap)}})
+    return order.model_copy(update={"custom": {**order.custom, "total_mismatch": str(order.mismatch)}})

@@ -80,6 +80,10 @@ class OrderLine(Value):
     """Given by a rule of review: the channel knows nothing of it."""
 
     @property
+    def net(self) -> Decimal:
+        return self.unit_price * self.quantity - self.discount
+
+    @property
     def items(self) -> tuple[str, ...]:
         """What a mapping may know it by: the seller's code as told, and the channel's own ids where it told them."""
         code, ids = self.told or self.sku, joined(self.listing)
@@ -136,8 +140,10 @@ class ChannelOrder(Value):
     refunds: Annotated[tuple[Refund, ...], Field(max_length=200)] = ()
     freight: Annotated[Amount, Field(ge=0)] = Decimal(0)
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    tax: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    """Charged on top of the prices; tax that prices contain is not told apart."""
     total: Annotated[Amount, Field(ge=0)]
-    """What the buyer pays: lines less their discounts, plus freight, less the order's discount."""
+    """What the buyer pays: lines less their discounts, plus freight and tax, less the order's discount."""
     recipient: Recipient
     buyer: str = ""
     """The channel's id of the buyer's account."""
@@ -165,7 +171,8 @@ class ChannelOrder(Value):
         return f"order:{self.channel}:{self.shop}:{self.channel_order_no}"
 
     def with_quantities(self, quantities: Mapping[str, int]) -> "ChannelOrder":
-        """The order with new quantities by line number, 0 dropping the line; line discounts shrink in proportion.
+        """The order with new quantities by line number, 0 dropping the line; line discounts shrink in proportion, and
+        so does the tax, with what the lines come to.
 
         Raises ``ValueError`` naming a line that is not there, or where nothing would be left.
         """
@@ -181,7 +188,20 @@ class ChannelOrder(Value):
             raise ValueError(f"lines: no line {sorted(unknown)[0]}")
         if not lines:
             raise ValueError("lines: at least one must remain; cancel the order instead")
-        return self.model_copy(update={"lines": tuple(lines), "total": max(total, Decimal(0))})
+        was, left = self.goods, sum((line.net for line in lines), Decimal(0))
+        tax = (self.tax * left / was).quantize(CENT, ROUND_HALF_EVEN) if was else self.tax
+        total += tax - self.tax
+        return self.model_copy(update={"lines": tuple(lines), "tax": tax, "total": max(total, Decimal(0))})
+
+    @property
+    def goods(self) -> Decimal:
+        """What its lines come to."""
+        return sum((line.net for line in self.lines), Decimal(0))
+
+    @property
+    def mismatch(self) -> Decimal:
+        """By how much more its parts add up to than its total."""
+        return self.goods + self.freight + self.tax - self.discount - self.total
 
     @property
     def as_buyer(self) -> Buyer:

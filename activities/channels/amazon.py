@@ -398,7 +398,7 @@ class Amazon:
         freight = sum((item.freight for item in wanted), Decimal(0))
         with standardising():
             lines = tuple(item.line for item in wanted)
-            parts = sum((line.unit_price * line.quantity - line.discount for line in lines), Decimal(0)) + freight
+            parts = sum((line.net for line in lines), Decimal(0)) + freight
             order = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -422,9 +422,9 @@ class Amazon:
                 origin=self._origin(head),
                 custom=_custom(told, cancelled),
             )
-        tax = sum((item.tax for item in wanted), Decimal(0))
-        added = balanced(order, tax)
-        return balanced(order) if "total_mismatch" in added.custom else added
+        tax = max(sum((item.tax for item in wanted), Decimal(0)), Decimal(0))
+        added = order.model_copy(update={"tax": tax})
+        return balanced(order if added.mismatch else added)
 
     def _currency(self, told: _Read) -> str:
         named = [told.order.OrderTotal, *(item.ItemPrice for item in told.items)]

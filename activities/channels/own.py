@@ -76,6 +76,7 @@ class Sold(_Strict):
     lines: Annotated[tuple[OwnLine, ...], Field(min_length=1, max_length=200)]
     freight: Price = Decimal(0)
     discount: Annotated[Price, Field(description="Of the whole order, beside the lines' own.")] = Decimal(0)
+    tax: Annotated[Price, Field(description="On top of the prices; leave out what prices contain.")] = Decimal(0)
     total: Annotated[Price, Field(description="What the buyer pays.")]
     recipient: Addressee
     buyer: Remark = ""
@@ -243,6 +244,7 @@ def standard(
             ),
             freight=sold.freight,
             discount=sold.discount,
+            tax=sold.tax,
             total=sold.total,
             recipient=Recipient(**dict(sold.recipient)),
             buyer=sold.buyer,

@@ -212,6 +212,7 @@ class _Order(BaseModel):
     current_total_price: Price | None = None
     total_discounts: Fee = Decimal(0)
     total_tax: Fee = Decimal(0)
+    current_total_tax: Fee | None = None
     taxes_included: bool | None = False
     phone: Text = ""
     customer: _Customer | None = None
@@ -304,6 +305,9 @@ class Shopify:
         if cancelled_at or shipped:
             left = [(item, item.quantity) for item in lines]
         paid = told.financial_status in _PAID
+        total, tax = told.total_price, told.total_tax
+        if told.current_total_price is not None and not shipped:
+            total, tax = told.current_total_price, tax if told.current_total_tax is None else told.current_total_tax
         freight = sum((line.price - line.discount for line in told.shipping_lines), Decimal(0))
         allotted = sum((item.discount for item in told.line_items), Decimal(0))
         allotted += sum((line.discount for line in told.shipping_lines), Decimal(0))
@@ -329,7 +333,8 @@ class Shopify:
                 refunds=tuple(fact for refund in told.refunds for fact in refund.facts)[:200],
                 freight=max(freight, Decimal(0)),
                 discount=max(told.total_discounts - allotted, Decimal(0)),
-                total=told.total_price if shipped or told.current_total_price is None else told.current_total_price,
+                tax=Decimal(0) if told.taxes_included else max(tax, Decimal(0)),
+                total=total,
                 recipient=told.recipient,
                 buyer=told.customer.id if told.customer else "",
                 buyer_message=told.note,
@@ -337,7 +342,7 @@ class Shopify:
                 origin=self._origin(told, topic),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(order, Decimal(0) if told.taxes_included else told.total_tax)
+        return balanced(order)
 
     def _origin(self, told: _Order, topic: str) -> Origin:
         address = told.shipping_address

@@ -380,6 +380,7 @@ class WooCommerce:
                 refunds=tuple(fact for refund in refunds for fact in refund.facts),
                 freight=max(told.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0)),
                 discount=sum((refund.rest for refund in counted), Decimal(0)) - sum(fee for fee in fees if fee < 0),
+                tax=max(tax, Decimal(0)),
                 total=max(told.total - sum((refund.amount for refund in counted), Decimal(0)), Decimal(0)),
                 recipient=told.recipient,
                 buyer=str(told.customer_id) if told.customer_id else "",
@@ -387,7 +388,7 @@ class WooCommerce:
                 origin=self._origin(told, intake),
                 custom=_custom(told, status, cancelled),
             )
-        return balanced(order, tax)
+        return balanced(order)
 
     def _origin(self, told: _Order, intake: IntakePath) -> Origin:
         to = told.recipient

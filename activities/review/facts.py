@@ -105,8 +105,7 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
     gross = sum((line.unit_price * line.quantity for line in lines), Decimal(0))
     off = sum((line.discount for line in lines), Decimal(0))
     listed = {sku: price for (sku, currency), price in prices.items() if currency == order.currency}
-    nets = [(line, line.unit_price * line.quantity - line.discount) for line in lines]
-    below = [1 - net / (line.quantity * listed[line.sku]) for line, net in nets if listed.get(line.sku, Decimal(0)) > 0]
+    below = [1 - line.net / (line.quantity * listed[line.sku]) for line in lines if listed.get(line.sku, 0) > 0]
     person = order.recipient
     return {
         "order": {
@@ -118,6 +117,7 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
             "total": float(order.total),
             "freight": float(order.freight),
             "discount": float(order.discount),
+            "tax": float(order.tax),
             "currency": order.currency,
             "quantity": sum(line.quantity for line in lines),
             "line_count": len(lines),
@@ -136,9 +136,9 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
                 "unit_price": float(line.unit_price),
                 "discount": float(line.discount),
                 "list_price": float(listed.get(line.sku, 0)),
-                "net": float(net),
+                "net": float(line.net),
             }
-            for line, net in nets
+            for line in lines
         ],
         "recipient": {
             "country": person.country,
@@ -154,7 +154,7 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
             "seller_memo": order.seller_memo.lower()[:_WORDS],
         },
         "amounts": {
-            "mismatch": float(order.total - (gross - off + order.freight - order.discount)),
+            "mismatch": float(-order.mismatch),
             "discount_rate": float((off + order.discount) / gross) if gross else 0.0,
             "below_list": float(max(below, default=Decimal(0))),
         },

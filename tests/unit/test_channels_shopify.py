@@ -89,6 +89,7 @@ def test_an_order_abroad() -> None:
         ("866550311766439021", "B007", 1, Decimal("3.00")),
     ]
     assert (order.total, order.currency, order.freight, order.discount) == (Decimal("99.50"), "USD", 10, 0)
+    assert order.tax == Decimal("4.50")
     assert order.recipient == Recipient(
         name="Pat Doe",
         phone="+12025550101",

@@ -42,6 +42,18 @@ def test_a_total_follows_its_quantities_to_the_cent(lines: list[tuple[int, Decim
     assert {each.line_no: each.quantity for each in changed.lines} == {n: q for n, q in new.items() if q}
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 500, places=2), st.integers(0, 9)), min_size=1, max_size=6))
+def test_tax_follows_the_goods_and_all_still_adds_up(lines: list[tuple[int, Decimal, int]]) -> None:
+    sold = [line(n, f"A{n:03}", q, str(p)) for n, (q, p, _) in enumerate(lines)]
+    goods = sum((q * p for q, p, _ in lines), Decimal(0))
+    tax = (goods / 10).quantize(Decimal("0.01"))
+    order = an_order("1", *sold, total=goods + tax, tax=tax)
+    assert order.mismatch == 0
+    changed = order.with_quantities({"0": lines[0][0]} | {str(n): q for n, (_, _, q) in enumerate(lines) if n})
+    assert changed.mismatch == 0
+    assert abs(changed.tax - changed.goods / 10) <= Decimal("0.02") * len(lines)
+
+
 def test_a_line_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="no line 7"):
         an_order().with_quantities({"7": 1})
