@@ -152,20 +152,21 @@ async def _mapped(connection: AsyncConnection, state: OrderState, order: Channel
 
 
 @activity.defn
-async def recognise(state: OrderState, at: Moment) -> Revised:
-    """An order of which more may be known now: under our own SKUs, with what the rules make of these, and with what
+async def recognise(state: OrderState, at: Moment, just_paid: bool = False) -> Revised:
+    """An order of which more is known now: under our own SKUs, or paid, with what the rules make of that, and with what
     holds it that did not before. What a person has approved stays so."""
+    before = state.order.model_copy(update={"paid_at": None}) if just_paid else state.order
     async with transaction() as connection:
         order, unknown = await _mapped(connection, state, state.order)
-        (was,) = await review.review(connection, [(state.order, at)])
+        (was,) = await review.review(connection, [(before, at)])
         (verdict,) = await review.review(connection, [(order, at)])
         order = verdict.order.model_copy(update={"priority": min(order.priority, verdict.order.priority)})
         gifts = {line.sku for line in order.lines if line.gift}
         unknown |= set(await inventory.unknown_skus(connection, gifts))
         await _rewrite(connection, order, at)
-    before = {each.number for each in was.ruled}
-    holds = [*_unknown(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in before)]
-    ruled = tuple(each for each in verdict.ruled if each.number not in before)
+    known = {each.number for each in was.ruled}
+    holds = [*_unknown(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in known)]
+    ruled = tuple(each for each in verdict.ruled if each.number not in known)
     return Revised(order=order, holds=tuple(holds), ruled=ruled, rejected=verdict.rejected)
 
 

@@ -455,10 +455,18 @@ class OrderWorkflow(OrderRequests):
     # What systems tell
 
     @workflow.signal(description="The channel says it is paid")
-    def payment(self, fact: Payment) -> None:
-        if self.state.order.paid_at is None:
-            self.state.order = self.state.order.model_copy(update={"paid_at": fact.paid_at})
-            self.state.tell("paid", workflow.now(), "paid", fact.actor)
+    async def payment(self, fact: Payment) -> None:
+        """The rules see it once more, before anything of it is allocated."""
+        state = self.state
+        if state.order.paid_at is not None:
+            return
+        waited = state.admitted and not state.order.payable
+        state.order = state.order.model_copy(update={"paid_at": fact.paid_at})
+        state.tell("paid", workflow.now(), "paid", fact.actor)
+        if waited and workflow.patched("review-paid"):
+            async with self._one_act:
+                if not state.status.final:
+                    await self._recognise(just_paid=True)
 
     @workflow.signal(description="Buyer or seller changed what they say of it")
     async def remark(self, fact: Remark) -> None:
@@ -520,14 +528,19 @@ class OrderWorkflow(OrderRequests):
             unknown = [each for each in state.holds if each.kind is HoldKind.UNKNOWN_SKU]
             if not unknown or state.status.final:
                 return
-            known = await self._step(steps.recognise, state, workflow.now())
-            state.order = known.order
-            state.rule(known.ruled, workflow.now())
-            state.doubt(known.holds, lambda each: each.kind is HoldKind.UNKNOWN_SKU)
+            await self._recognise()
             if not all(each in state.holds for each in unknown):
                 state.tell(fact.request_id, workflow.now(), "mapped", fact.actor)
-            if known.rejected:
-                state.end = End.REJECTED
+
+    async def _recognise(self, *, just_paid: bool = False) -> None:
+        """Takes in what is known of it now: its SKUs, its payment, and what rules make of that."""
+        state = self.state
+        known = await self._step(steps.recognise, state, workflow.now(), just_paid)
+        state.order = known.order
+        state.rule(known.ruled, workflow.now())
+        state.doubt(known.holds, lambda each: each.kind is HoldKind.UNKNOWN_SKU)
+        if known.rejected:
+            state.end = End.REJECTED
 
     @workflow.signal(description="A warehouse ships, or rejects, a fulfillment order")
     def warehouse_event(self, fact: WarehouseEvent) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from activities.database import transaction
 from activities.review import rules
 from models.order import HoldKind, OrderStatus
-from models.requests import Approve, HoldRequest, Modify, QuantityChange, Release
+from models.requests import Approve, HoldRequest, Modify, Payment, QuantityChange, Release
 from models.review import ReviewRule
 from tests.unit.orders import an_order, line
 from tests.workflow.life import Lives, request_id
@@ -105,4 +105,23 @@ async def test_a_change_is_reviewed_again(lives: Lives) -> None:
     await life.dispatched()
     await want(9)
     assert await life.end() is OrderStatus.REJECTED
+    await lives.balanced()
+
+
+async def test_rules_about_paid_orders_see_it_as_it_is_paid(lives: Lives) -> None:
+    await rule(1, "order.paid && order.total > 10", {"do": "hold", "stage": "finance", "reason": "check the payment"})
+    await rule(2, "order.paid", {"do": "gift", "sku": "A003"})
+    await rule(3, "!order.paid", {"do": "tag", "tags": ["unpaid"]})
+    order = an_order("1", paid_at=None)
+    life = await lives.start(order)
+    await life.until(OrderStatus.AWAITING_PAYMENT)
+    for _ in range(2):
+        await life.handle.signal("payment", Payment(request_id=request_id(), paid_at=order.placed_at))
+    state = await life.until(OrderStatus.IN_REVIEW)
+    assert [(hold.stage, hold.rule) for hold in state.holds] == [("finance", 1)]
+    assert (await life.ask("approve", approval())).accepted
+    (parcel,) = await life.dispatched()
+    assert {each.sku: each.quantity for each in parcel.lines} == {"A001": 1, "A003": 1}
+    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await life.timeline()).count("paid") == 1
     await lives.balanced()
