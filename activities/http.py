@@ -1,7 +1,9 @@
 """The one HTTP client of the activities."""
 
+import json
 import re
 from collections.abc import Container
+from typing import Any
 
 import httpx
 
@@ -57,3 +59,14 @@ async def send(
     if response.status_code >= 400:
         raise refused(f"HTTP {response.status_code}", str(response.status_code))
     return response
+
+
+def document(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that an answer is. Raises ``unavailable`` where it is none."""
+    try:
+        answer = json.loads(response.content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise unavailable(f"{response.request.url.host}: answered with what is no JSON object")
+    return answer

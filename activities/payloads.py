@@ -86,6 +86,13 @@ ChinaTime = Annotated[
     AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
 ]
 """A time told without a zone, as Chinese systems do: GMT+8."""
+
+
+def china(moment: datetime) -> str:
+    """A time as Chinese systems are told: ``2026-11-11 00:00:00``, GMT+8."""
+    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
+
+
 MaybeChinaTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
 Seconds = Annotated[datetime, BeforeValidator(_seconds)]
 """A time told as seconds since 1970."""

@@ -3,14 +3,14 @@
 A module named as its channel offers ``adapter(account) -> Channel``; nothing else needs to know of it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from typing import Annotated, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field, JsonValue
 
-from activities.errors import refused
+from activities.errors import refused, unavailable
 from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -102,6 +102,16 @@ class Renewing(Protocol):
         ...
 
 
+def granted(told: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:
+    """The secrets that an OAuth answer gives, the access token under a ``name``. Raises ``unavailable``."""
+    try:
+        ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
+        fresh = {name: str(told["access_token"]), "expires_at": ends.isoformat()}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise unavailable("answered with what is no token") from None
+    return fresh | ({"refresh_token": str(told["refresh_token"])} if told.get("refresh_token") else {})
+
+
 @runtime_checkable
 class Answering(Protocol):
     """A channel that believes only its own words."""
@@ -120,6 +130,19 @@ class StockTaker(Protocol):
         Repeating it is harmless. Raises ``ApplicationError``: then any part may have been set.
         """
         ...
+
+
+async def by_halves(batch: Sequence[Offered], attempt: Callable[[Sequence[Offered]], Awaitable[str]]) -> list[Refused]:
+    """What of a batch is refused for good, where a channel refuses it as a whole and does not say for which SKU.
+
+    ``attempt`` sets quantities in one call, and answers why that was refused; empty where it was not.
+    """
+    if not (reason := await attempt(batch)):
+        return []
+    if len(batch) == 1:
+        return [Refused(sku=batch[0].sku, reason=reason)]
+    half = len(batch) // 2
+    return [*await by_halves(batch[:half], attempt), *await by_halves(batch[half:], attempt)]
 
 
 def channel(account: Account) -> Channel:

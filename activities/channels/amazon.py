@@ -42,7 +42,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused
+from activities.channels import Hint, Offered, Pulled, Refused, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.payloads import Code, Fee, Integer, Part, Text, apiece, balanced, decode, reasonable, standardising
 from models.address import Recipient
@@ -615,15 +615,10 @@ class Amazon:
         }
         url = str(self._account.settings.get("token_url", _TOKEN_URL))
         response = await http.send("POST", url, data=told, telling={400, 401})
-        answer = _json(response)
+        answer = http.document(response)
         if response.status_code >= 400:
             raise refused(f"amazon: {answer.get('error')}", str(answer.get("error")))
-        try:
-            ends = datetime.now(UTC) + timedelta(seconds=int(answer["expires_in"]))
-            kept = {"access_token": str(answer["access_token"]), "expires_at": ends.isoformat()}
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise unavailable("amazon: answered with what is no token") from None
-        return kept | ({"refresh_token": str(answer["refresh_token"])} if answer.get("refresh_token") else {})
+        return granted(answer)
 
     @property
     def _access(self) -> str:
@@ -679,7 +674,7 @@ class Amazon:
             raise unavailable("amazon: QuotaExceeded", _wait(response))
         if response.status_code == 204:
             return {}
-        answer = _json(response)
+        answer = http.document(response)
         if response.status_code < 400:
             return answer
         errors = answer.get("errors") or [{}]
@@ -730,16 +725,6 @@ def _payload(answer: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(payload := answer.get("payload"), dict):
         raise unavailable("amazon: answered without a payload")
     return payload
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    try:
-        answer = json.loads(response.content)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise unavailable("amazon: answered with what is no JSON object")
-    return answer
 
 
 def adapter(account: Account) -> Amazon:

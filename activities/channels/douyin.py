@@ -19,16 +19,17 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from hashlib import md5, sha256
-from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused
+from activities.channels import Hint, Offered, Pulled, Refused, by_halves, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.paging import backwards, pages, slices
 from activities.payloads import (
     Code,
     Fen,
@@ -343,17 +344,16 @@ class Douyin:
             yield str(order["order_id"])
 
     async def _search(self, by: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        while since < until:
-            end = min(since + _SLICE, until)
-            window = {f"{by}_start": int(since.timestamp()), f"{by}_end": int(end.timestamp()) - 1}
-            asked = {**window, "size": _PAGE, "order_by": by, "order_asc": True}
-            first = await self._call("order.searchList", {**asked, "page": 0})
-            last = max(ceil(int(first.get("total") or 0) / _PAGE) - 1, 0)
-            for page in range(last, -1, -1):
-                found = first if last == 0 else await self._call("order.searchList", {**asked, "page": page})
-                for order in found.get("shop_order_list") or []:
+        for start, end in slices(since, until, _SLICE):
+            window = {f"{by}_start": int(start.timestamp()), f"{by}_end": int(end.timestamp()) - 1}
+            async for orders in backwards(partial(self._page, {**window, "order_by": by})):
+                for order in orders:
                     yield order
-            since = end
+
+    async def _page(self, asked: Mapping[str, Any], number: int) -> tuple[list[dict[str, Any]], int]:
+        told = {**asked, "size": _PAGE, "order_asc": True, "page": number - 1}
+        found = await self._call("order.searchList", told)
+        return found.get("shop_order_list") or [], pages(found.get("total"), _PAGE)
 
     async def _whole(self, order: dict[str, Any]) -> Pulled:
         """An order with its recipient decrypted where it is to be sent."""
@@ -409,34 +409,24 @@ class Douyin:
                 refusals.append(Refused(sku=each.sku, reason="product_id and sku_id must be numbers"))
         for product_id, batch in batches.items():
             for at in range(0, len(batch), _LARGEST_BATCH):
-                refusals += await self._set_stock(product_id, batch[at : at + _LARGEST_BATCH])
+                refusals += await by_halves(batch[at : at + _LARGEST_BATCH], partial(self._set_stock, product_id))
         return refusals
 
-    async def _set_stock(self, product_id: str, batch: Sequence[Offered]) -> list[Refused]:
+    async def _set_stock(self, product_id: str, batch: Sequence[Offered]) -> str:
+        """One call; why it was refused for good."""
         wanted = [{"sku_id": int(each.listing["sku_id"]), "sku_type": 0, "stock_num": each.quantity} for each in batch]
         asked = {"product_id": int(product_id), "incremental": False, "sku_sync_list": wanted}
         try:
             await self._call("sku.syncStockBatch", asked)
         except ApplicationError as error:
-            if not error.non_retryable or not str(error.details[0]).startswith("isv.business-failed"):
-                raise
-            if len(batch) == 1:
-                return [Refused(sku=batch[0].sku, reason=str(error.details[0]))]
-            half = len(batch) // 2
-            return [
-                refusal for part in (batch[:half], batch[half:]) for refusal in await self._set_stock(product_id, part)
-            ]
-        return []
+            if error.non_retryable and str(error.details[0]).startswith("isv.business-failed"):
+                return str(error.details[0])
+            raise
+        return ""
 
     async def renew(self) -> Mapping[str, str]:
         asked = {"grant_type": "refresh_token", "refresh_token": self._secrets.get("refresh_token", "")}
-        data = await self._call("token.refresh", asked, token=False)
-        ends = datetime.now(UTC) + timedelta(seconds=int(data.get("expires_in") or 0))
-        return {
-            "access_token": str(data["access_token"]),
-            "refresh_token": str(data["refresh_token"]),
-            "expires_at": ends.isoformat(),
-        }
+        return granted(await self._call("token.refresh", asked, token=False))
 
     async def _call(self, method: str, params: Mapping[str, Any], *, token: bool = True) -> dict[str, Any]:
         """The ``data`` of the answer. Raises ``ApplicationError``: faults come with status 200."""

@@ -20,18 +20,19 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from hashlib import md5
-from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused
+from activities.channels import Offered, Pulled, Refused, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.paging import backwards, pages, slices
 from activities.payloads import (
     CHINA,
     ChinaTime,
@@ -43,6 +44,7 @@ from activities.payloads import (
     Quantity,
     Text,
     balanced,
+    china,
     decode,
     standardising,
 )
@@ -260,27 +262,24 @@ class Jd:
 
     async def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
         """``by``: "1" when it was placed, "0" when it last changed."""
-        while since < until:
-            end = min(since + _SLICE, until)
+        for start, end in slices(since, until, _SLICE):
             asked = {
-                "start_date": _china(since),
-                "end_date": _china(end - timedelta(seconds=1)),
+                "start_date": china(start),
+                "end_date": china(end - timedelta(seconds=1)),
                 "order_state": _STATES,
                 "optional_fields": fields,
                 "page_size": str(_PAGE),
                 "sortType": "1",
                 "dateType": by,
             }
-            method = "jingdong.pop.order.search"
-            first = _inner(await self._call(method, {**asked, "page": "1"}), "searchorderinfo_result")
-            last = max(ceil(int(first.get("orderTotal") or 0) / _PAGE), 1)
-            for page in range(last, 0, -1):
-                found = first
-                if last > 1:
-                    found = _inner(await self._call(method, {**asked, "page": str(page)}), "searchorderinfo_result")
-                for order in found.get("orderInfoList") or []:
+            async for orders in backwards(partial(self._page, asked)):
+                for order in orders:
                     yield order
-            since = end
+
+    async def _page(self, asked: Mapping[str, str], number: int) -> tuple[list[dict[str, Any]], int]:
+        told = await self._call("jingdong.pop.order.search", {**asked, "page": str(number)})
+        found = _inner(told, "searchorderinfo_result")
+        return found.get("orderInfoList") or [], pages(found.get("orderTotal"), _PAGE)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``jingdong.pop.order.shipment``; where JD refuses, it is fine if the order already shows this waybill, or, as
@@ -330,18 +329,10 @@ class Jd:
             "refresh_token": self._secrets.get("refresh_token", ""),
         }
         response = await http.send("POST", f"{url}/oauth2/refresh_token", data=asked)
-        try:
-            told = json.loads(response.content)
-            if "access_token" not in told:
-                raise refused(f"jd: {told.get('code')}: authorise anew", str(told.get("code")))
-            ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise unavailable("jd: answered with what is no token") from None
-        return {
-            "access_token": str(told["access_token"]),
-            "refresh_token": str(told["refresh_token"]),
-            "expires_at": ends.isoformat(),
-        }
+        told = http.document(response)
+        if "access_token" not in told:
+            raise refused(f"jd: {told.get('code')}: authorise anew", str(told.get("code")))
+        return granted(told)
 
     async def _call(self, method: str, business: Mapping[str, str]) -> dict[str, Any]:
         """What the answer envelops. Raises ``ApplicationError``: faults come with status 200."""
@@ -349,7 +340,7 @@ class Jd:
             "method": method,
             "access_token": self._secrets["access_token"],
             "app_key": self._secrets["app_key"],
-            "timestamp": _china(datetime.now(CHINA)),
+            "timestamp": china(datetime.now(CHINA)),
             "v": "2.0",
             "360buy_param_json": json.dumps(business, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
         }
@@ -383,10 +374,6 @@ def _pulled(order: dict[str, Any]) -> Pulled:
     fact = ":".join(str(order.get(name)) for name in ("orderId", "modified", "orderState"))
     body = json.dumps({"orderInfo": order}, ensure_ascii=False, separators=(",", ":")).encode()
     return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
-
-
-def _china(moment: datetime) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def adapter(account: Account) -> Jd:

@@ -23,15 +23,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import md5
-from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused
+from activities.channels import Offered, Pulled, Refused, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.paging import backwards, pages, slices
 from activities.payloads import (
     CHINA,
     ChinaTime,
@@ -246,15 +246,12 @@ class Pinduoduo:
         """Half an hour at a time, pages from the last to the first: what changes meanwhile leaves the window."""
         behind = timedelta(seconds=float(self._account.settings.get("behind_seconds", _BEHIND)))
         until = min(until, datetime.now(UTC) - behind)
-        while since < until:
-            end = min(since + _SLICE, until)
-            window = {"start_updated_at": _seconds(since), "end_updated_at": _seconds(end)}
-            asked = {**window, "is_lucky_flag": "0", "order_status": "5", "refund_status": "5", "page_size": str(_PAGE)}
-            async for order in self._pages("pdd.order.number.list.increment.get", "order_sn_list", asked):
+        for start, end in slices(since, until, _SLICE):
+            window = {"start_updated_at": _seconds(start), "end_updated_at": _seconds(end)}
+            async for order in self._listed("pdd.order.number.list.increment.get", "order_sn_list", window):
                 pulled = await self.read(str(order["order_sn"]))
                 if pulled is not None:
                     yield pulled
-            since = end
 
     async def read(self, order_no: str) -> Pulled | None:
         try:
@@ -267,20 +264,20 @@ class Pinduoduo:
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         """By when they were confirmed: paid, and their group complete. A day at a time."""
-        while since < until:
-            end = min(since + _DAY, until)
-            window = {"start_confirm_at": _seconds(since), "end_confirm_at": _seconds(end)}
-            asked = {**window, "order_status": "5", "refund_status": "5", "page_size": str(_PAGE)}
-            async for order in self._pages("pdd.order.list.get", "order_list", asked):
+        for start, end in slices(since, until, _DAY):
+            window = {"start_confirm_at": _seconds(start), "end_confirm_at": _seconds(end)}
+            async for order in self._listed("pdd.order.list.get", "order_list", window):
                 yield str(order["order_sn"])
-            since = end
 
-    async def _pages(self, method: str, name: str, asked: Mapping[str, str]) -> AsyncIterator[Mapping[str, Any]]:
-        first = await self._call(method, {**asked, "page": "1"})
-        last = max(ceil(int(first.get("total_count") or 0) / _PAGE), 1)
-        for page in range(last, 0, -1):
-            found = first if last == 1 else await self._call(method, {**asked, "page": str(page)})
-            for order in found.get(name) or []:
+    async def _listed(self, method: str, name: str, window: Mapping[str, str]) -> AsyncIterator[Mapping[str, Any]]:
+        asked = {**window, "is_lucky_flag": "0", "order_status": "5", "refund_status": "5", "page_size": str(_PAGE)}
+
+        async def page(number: int) -> tuple[list[Mapping[str, Any]], int]:
+            found = await self._call(method, {**asked, "page": str(number)})
+            return found.get(name) or [], pages(found.get("total_count"), _PAGE)
+
+        async for orders in backwards(page):
+            for order in orders:
                 yield order
 
     async def _whole(self, order: dict[str, Any]) -> Pulled:
@@ -338,13 +335,7 @@ class Pinduoduo:
 
     async def renew(self) -> Mapping[str, str]:
         given = {"refresh_token": self._secrets.get("refresh_token", "")}
-        answer = await self._call("pdd.pop.auth.token.refresh", given, token=False)
-        ends = datetime.now(UTC) + timedelta(seconds=int(answer.get("expires_in") or 0))
-        return {
-            "access_token": str(answer["access_token"]),
-            "refresh_token": str(answer["refresh_token"]),
-            "expires_at": ends.isoformat(),
-        }
+        return granted(await self._call("pdd.pop.auth.token.refresh", given, token=False))
 
     async def _call(self, method: str, business: Mapping[str, str], *, token: bool = True) -> dict[str, Any]:
         """What the answer envelops. Raises ``ApplicationError``: faults come with status 200."""

@@ -21,7 +21,7 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused
+from activities.channels import Hint, Offered, Pulled, Refused, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.payloads import (
     Code,
@@ -372,7 +372,7 @@ class Shopify:
             if error.details[:1] == ("404",):
                 return None
             raise
-        return _pulled(_json(response)["order"])
+        return _pulled(http.document(response)["order"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         window = {
@@ -387,7 +387,7 @@ class Shopify:
         url: str | None = f"{self._api}/orders.json"
         while url:
             response = await self._get(url, params)
-            for order in _json(response).get("orders", []):
+            for order in http.document(response).get("orders", []):
                 yield order
             url, params = response.links.get("next", {}).get("url"), None
 
@@ -408,18 +408,8 @@ class Shopify:
     async def renew(self) -> Mapping[str, str]:
         asked = {"grant_type": "refresh_token"}
         asked |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
-        told = _json(
-            await http.send("POST", f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token", data=asked)
-        )
-        try:
-            ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
-            return {
-                "access_token": str(told["access_token"]),
-                "refresh_token": str(told["refresh_token"]),
-                "expires_at": ends.isoformat(),
-            }
-        except (KeyError, TypeError, ValueError):
-            raise unavailable("shopify: answered with what is no token") from None
+        url = f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token"
+        return granted(http.document(await http.send("POST", url, data=asked)))
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Fulfills what no fulfillment with this waybill covers yet, one for each location that holds some of it."""
@@ -517,7 +507,7 @@ class Shopify:
                 content=json.dumps({"query": query, "variables": variables}).encode(),
                 headers={**self._token, "Content-Type": "application/json"},
             )
-        answer = _json(response)
+        answer = http.document(response)
         if errors := answer.get("errors"):
             code = str((errors[0].get("extensions") or {}).get("code"))
             if code == "THROTTLED":
@@ -580,16 +570,6 @@ def _campaign(landing_site: str) -> str:
         return parse_qs(urlsplit(landing_site).query).get("utm_campaign", [""])[0]
     except ValueError:
         return ""
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    try:
-        answer = json.loads(response.content)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise unavailable("shopify: answered with what is no JSON object")
-    return answer
 
 
 def adapter(account: Account) -> Shopify:

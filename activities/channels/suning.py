@@ -18,6 +18,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from hashlib import md5, sha256
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from temporalio.exceptions import ApplicationError
 from activities import http
 from activities.channels import Offered, Pulled, Refused
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.paging import backwards, slices
 from activities.payloads import (
     CHINA,
     ChinaTime,
@@ -36,6 +38,7 @@ from activities.payloads import (
     Price,
     Text,
     balanced,
+    china,
     decode,
     standardising,
 )
@@ -221,18 +224,15 @@ class Suning:
             yield str(order["orderCode"])
 
     async def _pages(self, method: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        while since < until:
-            end = min(since + _SLICE, until)
-            asked = {"startTime": _china(since), "endTime": _china(end - timedelta(seconds=1)), "pageSize": str(_PAGE)}
-            first = await self._call(method, "orderQuery", {**asked, "pageNo": "1"})
-            last = int((first.get("sn_head") or {}).get("pageTotal") or 1)
-            for number in range(last, 0, -1):
-                page = first
-                if last > 1:
-                    page = await self._call(method, "orderQuery", {**asked, "pageNo": str(number)})
-                for order in page.get("orderQuery") or []:
+        for start, end in slices(since, until, _SLICE):
+            window = {"startTime": china(start), "endTime": china(end - timedelta(seconds=1))}
+            async for orders in backwards(partial(self._page, method, window)):
+                for order in orders:
                     yield order
-            since = end
+
+    async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[dict[str, Any]], int]:
+        found = await self._call(method, "orderQuery", {**window, "pageSize": str(_PAGE), "pageNo": str(number)})
+        return found.get("orderQuery") or [], int((found.get("sn_head") or {}).get("pageTotal") or 1)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``suning.custom.orderdelivery.add`` for its lines; refused, it is fine where they already show a waybill."""
@@ -243,7 +243,7 @@ class Suning:
             "orderCode": shipment.channel_order_no,
             "expressCompanyCode": str(codes.get(shipment.carrier, shipment.carrier.upper())),
             "expressNo": shipment.waybill_no,
-            "deliveryTime": _china(shipment.shipped_at),
+            "deliveryTime": china(shipment.shipped_at),
             "sendDetail": {"productCode": [products.get(line_no, "") for line_no in lines]},
             "orderLineNumbers": {"orderLineNumber": lines},
         }
@@ -284,7 +284,7 @@ class Suning:
     async def _call(self, method: str, node: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """``sn_body`` with its ``sn_head``; nothing found is an empty one. Raises ``ApplicationError``."""
         body = json.dumps({"sn_request": {"sn_body": {node: asked}}}, ensure_ascii=False).encode()
-        key, version, timestamp = self._secrets["app_key"], "v1.2", _china(datetime.now(CHINA))
+        key, version, timestamp = self._secrets["app_key"], "v1.2", china(datetime.now(CHINA))
         headers = {
             "Content-Type": "application/json",
             "AppMethod": method,
@@ -318,10 +318,6 @@ def _pulled(order: dict[str, Any]) -> Pulled:
     fact = f"{order.get('orderCode')}:{digest}:{int(now.timestamp()) // _FACT_SECONDS}"
     body = json.dumps({"order": order, "asked_at": now.isoformat()}, ensure_ascii=False).encode()
     return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
-
-
-def _china(moment: datetime) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def adapter(account: Account) -> Suning:

@@ -21,16 +21,17 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from hashlib import md5
-from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused
+from activities.channels import Offered, Pulled, Refused, by_halves, granted
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.paging import backwards, pages, slices
 from activities.payloads import (
     CHINA,
     ChinaTime,
@@ -44,6 +45,7 @@ from activities.payloads import (
     Quantity,
     Text,
     balanced,
+    china,
     decode,
     standardising,
 )
@@ -256,10 +258,6 @@ def sign(params: Mapping[str, str], secret: str, method: str = "md5") -> str:
     return hmac.digest(key, text, "sha256" if method == "hmac-sha256" else "md5").hex().upper()
 
 
-def _china(moment: datetime) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
-
-
 class _Top:
     """Calls to TOP, and what its answers mean."""
 
@@ -273,7 +271,7 @@ class _Top:
         params = {
             "method": method,
             "app_key": self._secrets["app_key"],
-            "timestamp": _china(datetime.now(CHINA)),
+            "timestamp": china(datetime.now(CHINA)),
             "format": "json",
             "v": "2.0",
             "sign_method": self._sign_method,
@@ -390,20 +388,17 @@ class Taobao:
             for tid in tids:
                 yield tid
 
-    async def _windows(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[list[str]]:
+    async def _windows(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[Sequence[str]]:
         """Page by page, the last of each day first."""
-        while since < until:
-            end = min(since + _SLICE, until)
-            window = {f"start_{by}": _china(since), f"end_{by}": _china(end)}
-            first, total = await self._page(method, window, 1)
-            for number in range(max(ceil(total / _PAGE), 1), 0, -1):
-                yield first if total <= _PAGE else (await self._page(method, window, number))[0]
-            since = end
+        for start, end in slices(since, until, _SLICE):
+            window = {f"start_{by}": china(start), f"end_{by}": china(end)}
+            async for tids in backwards(partial(self._page, method, window)):
+                yield tids
 
     async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[str], int]:
         answer, _ = await self._top.call(method, fields="tid", page_no=str(number), page_size=str(_PAGE), **window)
         trades = (answer.get("trades") or {}).get("trade") or []
-        return [str(trade["tid"]) for trade in trades], int(answer.get("total_results") or 0)
+        return [str(trade["tid"]) for trade in trades], pages(answer.get("total_results"), _PAGE)
 
     async def _trade(self, tid: str, gate: asyncio.Semaphore, until: datetime | None = None) -> Pulled | None:
         """One trade as it stands; ``None`` where it is gone, or changed after the window: the next pull brings it."""
@@ -416,7 +411,7 @@ class Taobao:
                 raise
         trade = answer["trade"]
         modified = str(trade.get("modified"))
-        if until is not None and modified >= _china(until):
+        if until is not None and modified >= china(until):
             return None
         scene = self._account.settings.get("decrypt_scene")
         if scene and trade.get("oaid") and trade.get("status") in _PAID:
@@ -440,14 +435,9 @@ class Taobao:
         )
         try:
             told = json.loads(answer["token_result"])
-            ends = datetime.now(CHINA) + timedelta(seconds=int(told["expires_in"]))
-            return {
-                "session": str(told["access_token"]),
-                "refresh_token": str(told["refresh_token"]),
-                "expires_at": ends.isoformat(),
-            }
         except (KeyError, TypeError, ValueError):
-            raise unavailable("taobao: answered with what is no token") from None
+            told = {}
+        return granted(told, "session")
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``taobao.logistics.offline.send``; whatever TOP refuses is fine where the trade already shows it."""
@@ -497,7 +487,21 @@ class Taobao:
         return refusals
 
     async def _set_stock(self, num_iid: str, batch: Sequence[Offered]) -> list[Refused]:
-        """One call. TOP refuses it as a whole and does not say for which SKU: halves of it are tried to find out."""
+        """TOP refuses a call as a whole; where the item itself is why, all of it is refused."""
+        whole = ""
+
+        async def attempt(part: Sequence[Offered]) -> str:
+            nonlocal whole
+            if not whole:
+                reason = await self._try_stock(num_iid, part)
+                whole = reason if reason.startswith(_ITEM) else ""
+                return reason
+            return whole
+
+        return await by_halves(batch, attempt)
+
+    async def _try_stock(self, num_iid: str, batch: Sequence[Offered]) -> str:
+        """One call; why it was refused for good."""
         if "sku_id" in batch[0].listing:
             method = "taobao.skus.quantity.update"
             told = {"skuid_quantities": ";".join(f"{each.listing['sku_id']}:{each.quantity}" for each in batch)}
@@ -507,16 +511,10 @@ class Taobao:
         try:
             await self._top.call(method, num_iid=num_iid, type="1", **told)
         except ApplicationError as error:
-            code = str(error.details[0]) if error.non_retryable else ""
-            if not code.startswith("isv."):
-                raise
-            if len(batch) == 1 or code.startswith(_ITEM):
-                return [Refused(sku=each.sku, reason=code) for each in batch]
-            half = len(batch) // 2
-            return [
-                refusal for part in (batch[:half], batch[half:]) for refusal in await self._set_stock(num_iid, part)
-            ]
-        return []
+            if error.non_retryable and str(error.details[0]).startswith("isv."):
+                return str(error.details[0])
+            raise
+        return ""
 
 
 def adapter(account: Account) -> Taobao:
