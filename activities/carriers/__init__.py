@@ -7,12 +7,14 @@ to know of it.
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
 from importlib import import_module
 from typing import Protocol, cast, runtime_checkable
 
 from activities.errors import Unauthentic, refused
 from models.base import Value
-from models.fulfillment import Booking, Offer, Scan, Waybill
+from models.fulfillment import Booking, Offer, ProblemKind, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 
@@ -87,12 +89,34 @@ class Aggregator(Tracker, Protocol):
 
 
 _PHONE = re.compile(r"(?<![A-Za-z\d])\+?\d[\d-]{6,}\d")
-_PERSON = re.compile(r"((?:签收|收件|取件|派件|派送|揽收)[人员]\s*[:：]\s*)[^\s,，。;；()（）\[\]【】]+")
+_PERSON = re.compile(
+    r"((?:(?:签收|收件|取件|派件|派送|揽收)[人员]|快递员|业务员)\s*[:：]\s*)[^\s,，。;；()（）\[\]【】]+"
+)
 
 
 def masked(text: str) -> str:
     """A carrier's words without the phones and names that carriers like to put there."""
     return _PERSON.sub(r"\1***", _PHONE.sub("****", text))
+
+
+_LOST = re.compile("丢失|遗失")
+_WRONG_ADDRESS = re.compile("地址(?:不详|不清|不全|错误|有误)")
+
+
+def trouble(text: str) -> tuple[TrackingStatus, ProblemKind | None]:
+    """What a carrier's words make of a parcel whose code says no more than that something is wrong."""
+    if "拒收" in text or "拒签" in text:
+        return TrackingStatus.REFUSED, None
+    if _LOST.search(text):
+        return TrackingStatus.LOST, None
+    if "破损" in text:
+        return TrackingStatus.DAMAGED, None
+    return TrackingStatus.DELIVERY_FAILED, ProblemKind.WRONG_ADDRESS if _WRONG_ADDRESS.search(text) else None
+
+
+def content_id(at: datetime, text: str) -> str:
+    """An id for a scan that its carrier gives none: when, and a digest of its masked words."""
+    return f"{at.isoformat()}:{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def authenticate(account: Account, secret: str) -> None:

@@ -18,6 +18,23 @@ from starter.sandbox.shops import Strict
 
 _route_ids = count(158_918_741_444_476)
 
+_NUMBERS = {
+    "SF": "sf",
+    "YT": "yto",
+    "JD": "jdl",
+    "DPK": "debang",
+    "77": "sto",
+    "7": "zto",
+    "4": "yunda",
+    "1": "ems",
+}
+"""How the numbers of a carrier begin, the likelier first."""
+
+
+def carriers_of(waybill_no: str) -> list[str]:
+    """Whose a number may be, the likeliest first."""
+    return [carrier for prefix, carrier in _NUMBERS.items() if waybill_no.startswith(prefix)]
+
 
 class Route(BaseModel):
     """One scan, in plain terms; ``code`` is the carrier's own."""
@@ -44,6 +61,10 @@ class Booking(BaseModel):
     cash: str = ""
     """What is collected on delivery."""
     arrived: bool = False
+    followed: int = 0
+    """How often somebody subscribed to it."""
+    push_url: str = ""
+    """Where its scans go, if not where all of the twin's go."""
     routes: list[Route] = []
 
 
@@ -126,6 +147,20 @@ class Parcels:
         self.bookings[reference] = self._by_waybill[waybill_no] = booking
         return booking, True
 
+    def follow(self, waybill_no: str, push_url: str = "") -> bool:
+        """Has a parcel's scans told, whoever booked it; whether that is new."""
+        booking = self._by_waybill.get(waybill_no)
+        if booking is None:
+            booking = Booking(reference=waybill_no, waybill_no=waybill_no, calls=0)
+            self.bookings[waybill_no] = self._by_waybill[waybill_no] = booking
+        booking.followed += 1
+        booking.push_url = push_url or booking.push_url
+        return booking.followed == 1
+
+    def followed(self, waybill_no: str) -> bool:
+        booking = self._by_waybill.get(waybill_no)
+        return booking is not None and booking.followed > 0
+
     def routes(self, waybill_no: str) -> list[Route]:
         booking = self._by_waybill.get(waybill_no)
         return booking.routes if booking else []
@@ -187,6 +222,7 @@ class Parcels:
         routes = [
             Route(waybill_no=booking.waybill_no, reference=booking.reference, **step) for step in self._journey(way)
         ]
+        url = booking.push_url or self._config.push_url
         if way.shuffle:
             first = datetime.now(UTC) - timedelta(seconds=len(routes))
             for seconds, route in enumerate(routes):
@@ -194,7 +230,7 @@ class Parcels:
             booking.routes.extend(routes)
             routes *= way.copies
             random.shuffle(routes)
-            self._outbox.put(client, self._config.push_url, routes)
+            self._outbox.put(client, url, routes)
             return
         while routes:
             await asyncio.sleep(way.delay)
@@ -204,5 +240,5 @@ class Parcels:
             route = routes.pop(0)
             route.at = datetime.now(UTC)
             booking.routes.append(route)
-            self._outbox.put(client, self._config.push_url, [route] * way.copies)
+            self._outbox.put(client, url, [route] * way.copies)
         booking.arrived = True

@@ -72,7 +72,7 @@ def prefixes() -> set[str]:
         if isinstance(node, ast.JoinedStr)
         and isinstance(node.values[0], ast.Constant)
         and isinstance(node.values[0].value, str)
-        and re.fullmatch(r"([a-z_]+\.)+", node.values[0].value)
+        and re.fullmatch(r"([a-z_\d]+\.)+", node.values[0].value)
     }
 
 
