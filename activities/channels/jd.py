@@ -6,11 +6,14 @@ jingdong.stock.write.updateSkuStock), open-oauth.jd.com/oauth2/refresh_token. Th
 ``…_responce``; any spelling is read. Not sourced: the gateway's codes for its limits (an unknown code is final, unless
 its words speak of a time-out or a limit), the code of an order that is not there, carriers' numbers beyond SF and EMS:
 those below are as merchants' tools list them, a seller's own list has all, and settings ``carrier_codes`` name others.
+jingdong.asc.serviceAndRefund.view (doc 15040) as public SDKs and readers of it have it: status 13 is refunded, 14 is
+failed, every other is still open; whether ``refoundAmount`` is in yuan is not told, and read so.
 
 What coupons took off a line is found by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``: what the
 merchant sells it for. While a buyer asks to cancel or for a refund before it left, the whole order is ``LOCKED``; what
-is asked afterwards is told by JD's after-sales service, which is not read. Recipients are plain for merchants' own apps
-and masked for others: what is masked stays so. An order is one shipment: what leaves in a second parcel cannot be told.
+is asked afterwards is read from JD's after-sales service, without whose permission ``custom.refunds_untold`` says so.
+Recipients are plain for merchants' own apps and masked for others: what is masked stays so. An order is one shipment:
+what leaves in a second parcel cannot be told.
 
 Account: ``base_url`` ``https://api.jd.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``refresh_token``;
 settings ``oauth_url`` (``https://open-oauth.jd.com``), ``carrier_codes``. Listings: ``sku_id``.
@@ -23,7 +26,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from hashlib import md5
+from hashlib import md5, sha256
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
@@ -73,6 +76,12 @@ _VIRTUAL = {"WAIT_SEND_CODE"}
 _NOT_SENT = {"75"}
 """Order types that nobody ships: local services."""
 _SLICE = timedelta(days=30)
+_SERVICES = "jingdong.asc.serviceAndRefund.view"
+_SERVICES_PAGE = 50
+_WEEK = timedelta(days=7)
+_SETTLING = timedelta(days=3)
+"""How long after its approval the end of a refund is looked for."""
+_SETTLED = {"13": RefundState.GRANTED, "14": RefundState.CLOSED}
 _PAGE = 100
 _EXPIRED = {"19"}
 _PASSING = re.compile(r"限流|频|超时|稍后|繁忙|timeout|limit|busy", re.IGNORECASE)
@@ -168,8 +177,31 @@ class _Order(BaseModel):
         return max(sum(others, Decimal(0)), Decimal(0))
 
 
+class _Bill(BaseModel):
+    serviceId: Text = ""
+    orderId: Text = ""
+
+
+class _Service(BaseModel):
+    afsRefundId: Text = ""
+    status: Text = ""
+    refoundAmount: Fee = Decimal(0)
+    sameOrderServiceBill: _Bill = _Bill()
+
+    @property
+    def refund(self) -> Refund:
+        bill = self.sameOrderServiceBill
+        return Refund(
+            refund_no=(bill.serviceId or self.afsRefundId or bill.orderId)[:64],
+            state=_SETTLED.get(self.status, RefundState.ASKED),
+            amount=max(self.refoundAmount, Decimal(0)),
+        )
+
+
 class _Detail(BaseModel):
     orderInfo: _Order
+    services: Annotated[list[_Service] | None, Field(max_length=200)] = []
+    """``None``: we may not see them."""
 
 
 def sign(params: Mapping[str, str], secret: str) -> str:
@@ -196,7 +228,8 @@ class Jd:
         raise Unauthentic("JD sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        order = decode(_Detail, body.replace(b'"0001-01-01 00:00:00"', b'""')).orderInfo
+        detail = decode(_Detail, body.replace(b'"0001-01-01 00:00:00"', b'""'))
+        order = detail.orderInfo
         if order.orderType in _NOT_SENT or order.orderState in _VIRTUAL:
             return None
         if order.orderState not in _UNPAID | _CLOSED | _TO_SEND | _HELD | _OVER:
@@ -210,6 +243,7 @@ class Jd:
             "channel_hold": order.orderState if held and not asked else "",
             "cancel_reason": order.orderStateRemark if closed else "",
             "encrypted": order.recipient.unreadable,
+            "refunds_untold": detail.services is None,
         }
         with standardising():
             standard = ChannelOrder(
@@ -223,7 +257,7 @@ class Jd:
                 shipped=order.orderState in _OVER,
                 cash_on_delivery=cash_on_delivery,
                 lines=tuple(order.lines),
-                refunds=(wanted,) if asked else (),
+                refunds=(wanted,) if asked else tuple(each.refund for each in detail.services or ()),
                 freight=max(order.freightPrice, Decimal(0)),
                 discount=order.discount,
                 total=order.orderSellerPrice,
@@ -243,9 +277,16 @@ class Jd:
         return balanced(standard)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
-        """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
+        """Pages from the last to the first, for rows leave the window, and move forward, while it is read; then orders
+        of which a refund was asked for or decided."""
+        told = set()
         async for order in self._search("0", since, until, _FIELDS):
-            yield _pulled(order)
+            told.add(str(order.get("orderId")))
+            yield await self._whole(order)
+        async for order_no in self._disputed(since, until):
+            if order_no not in told and (pulled := await self.read(order_no)) is not None:
+                told.add(order_no)
+                yield pulled
 
     async def read(self, order_no: str) -> Pulled | None:
         try:
@@ -254,11 +295,48 @@ class Jd:
             if error.non_retryable and error.details[:1] == (_NO_ORDER,):
                 return None
             raise
-        return _pulled(_inner(told, "orderDetailInfo")["orderInfo"])
+        return await self._whole(_inner(told, "orderDetailInfo")["orderInfo"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         async for order in self._search("1", since, until, "orderId"):
             yield str(order["orderId"])
+
+    async def _disputed(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        windows = [("apply", since), ("approve", since - _SETTLING)]
+        for name, first in windows:
+            for start, end in slices(first, until, _WEEK):
+                for each in (
+                    await self._services({f"{name}TimeBegin": china(start), f"{name}TimeEnd": china(end)}) or ()
+                ):
+                    if order_no := str((each.get("sameOrderServiceBill") or {}).get("orderId") or ""):
+                        yield order_no
+
+    async def _services(self, asked: Mapping[str, str]) -> list[dict[str, Any]] | None:
+        """What the after-sales service has of them; ``None`` where we may not see it."""
+
+        async def page(number: int) -> tuple[list[dict[str, Any]], int]:
+            paged = {"pageNumber": str(number), "pageSize": str(_SERVICES_PAGE)}
+            found = _inner(await self._call(_SERVICES, {**asked, **paged}), "pageResult")
+            return found.get("data") or [], pages(found.get("totalCount"), _SERVICES_PAGE)
+
+        try:
+            return [each async for part in backwards(page) for each in part]
+        except ApplicationError as error:
+            if error.non_retryable:
+                return None
+            raise
+
+    async def _whole(self, order: dict[str, Any]) -> Pulled:
+        """An order, with what is asked for since it left."""
+        services: list[dict[str, Any]] | None = []
+        if order.get("orderState") in _OVER:
+            services = await self._services({"orderId": str(order.get("orderId"))})
+        fact = ":".join(str(order.get(name)) for name in ("orderId", "modified", "orderState"))
+        if services:
+            fact += ":" + sha256(json.dumps(services, sort_keys=True).encode()).hexdigest()[:16]
+        told = {"orderInfo": order, "services": services}
+        body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+        return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
 
     async def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
         """``by``: "1" when it was placed, "0" when it last changed."""
@@ -368,12 +446,6 @@ def _inner(told: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise unavailable(f"jd: the answer has no {name}")
     return found
-
-
-def _pulled(order: dict[str, Any]) -> Pulled:
-    fact = ":".join(str(order.get(name)) for name in ("orderId", "modified", "orderState"))
-    body = json.dumps({"orderInfo": order}, ensure_ascii=False, separators=(",", ":")).encode()
-    return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
 
 
 def adapter(account: Account) -> Jd:

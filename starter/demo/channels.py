@@ -27,8 +27,7 @@ _WISHES = [source for source in _OTHERS if source[0] not in ("shopify", "woocomm
 _GRANTED_ONLY = {"amazon", "woocommerce"}
 """Once an order left they tell of refunds that are granted alone."""
 _refunding, _withdrawing = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(2))
-_late = cycle([source for source in _OTHERS if source[0] not in ("shopify", "jd")])
-"""JD tells elsewhere of what is asked for after it left."""
+_late = cycle([source for source in _OTHERS if source[0] != "shopify"])
 _moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
 _remarking = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
 

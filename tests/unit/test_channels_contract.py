@@ -1,5 +1,6 @@
 """What holds for every channel, each against its twin over real HTTP."""
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Iterator
@@ -241,6 +242,19 @@ async def test_a_refund_asked_for_is_told_where_the_channel_knows_of_it(sandbox:
     world.refund(number, "9003", state="closed", amount="20.00")
     states = [each.state for each in (await told(world, number, door)).refunds]
     assert RefundState.ASKED not in states
+
+
+@pytest.mark.parametrize("channel", ["taobao", "jd", "pdd", "douyin", "suning", "amazon", "woocommerce"])
+async def test_a_refund_after_it_left_is_told_and_pulled(sandbox: str, door: str, channel: str) -> None:
+    world = a_shop(sandbox, channel)
+    order = await told(world, world.sell(("A001", 1), created=NOW - DAY), door)
+    await world.adapter.confirm_shipment(shipment(order, "SF3000000000001"))
+    world.refund(order.channel_order_no, "9004", state="granted", amount="20.00")
+    later = await told(world, order.channel_order_no, door)
+    assert later.cancelled_at is None
+    assert [each.state for each in later.refunds] == [RefundState.GRANTED]
+    await asyncio.sleep(1.1 if channel == "pdd" else 0)  # which lists nothing of the present second
+    assert len(await world.pulled(NOW - timedelta(minutes=5), datetime.now(UTC) + timedelta(seconds=2))) == 1
 
 
 @pytest.mark.parametrize("channel", EVERY)

@@ -154,10 +154,37 @@ async def _stock(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
     return {"code": "0"}
 
 
+_APPROVED = {"asked": "2", "granted": "13", "closed": "14"}
+
+
+async def _services(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
+    """What was asked for since an order left; asked for, and decided, as the order last changed."""
+    by = next((name for name in ("apply", "approve") if f"{name}TimeBegin" in asked), "")
+    found = []
+    for sale in shop.sales.values():
+        if not shop.shipped(sale.order_no) or asked.get("orderId", sale.order_no) != sale.order_no:
+            continue
+        if by and not asked[f"{by}TimeBegin"] <= _time(sale.modified) <= asked[f"{by}TimeEnd"]:
+            continue
+        found += [
+            {
+                "afsRefundId": each.refund_no,
+                "status": _APPROVED[each.state],
+                "refoundAmount": f"{each.amount:.2f}",
+                "sameOrderServiceBill": {"serviceId": each.refund_no, "orderId": sale.order_no},
+            }
+            for each in sale.refunds.values()
+        ]
+    page, size = int(asked["pageNumber"]), int(asked["pageSize"])
+    shown = found[(page - 1) * size : page * size]
+    return {"pageResult": {"success": True, "totalCount": len(found), "data": shown}}
+
+
 _METHODS: dict[str, Callable[[Shop, dict[str, str]], Awaitable[dict[str, Any]]]] = {
     "jingdong.pop.order.search": _search,
     "jingdong.pop.order.get": _get,
     "jingdong.pop.order.shipment": _ship,
+    "jingdong.asc.serviceAndRefund.view": _services,
     "jingdong.stock.write.updateSkuStock": _stock,
 }
 
