@@ -302,12 +302,10 @@ class Jd:
             yield str(order["orderId"])
 
     async def _disputed(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        windows = [("apply", since), ("approve", since - _SETTLING)]
-        for name, first in windows:
+        for name, first in (("apply", since), ("approve", since - _SETTLING)):
             for start, end in slices(first, until, _WEEK):
-                for each in (
-                    await self._services({f"{name}TimeBegin": china(start), f"{name}TimeEnd": china(end)}) or ()
-                ):
+                window = {f"{name}TimeBegin": china(start), f"{name}TimeEnd": china(end)}
+                for each in await self._services(window) or ():
                     if order_no := str((each.get("sameOrderServiceBill") or {}).get("orderId") or ""):
                         yield order_no
 
