@@ -26,15 +26,18 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
-from activities import projection, shops, warehouses
+from activities import projection, selection, shops, warehouses
 from activities.accounts import account, carrier_account
 from activities.carriers import carrier
 from activities.database import at_once
 from activities.errors import refused
+from models.carriage import Choice, Parcel, Weights
 from models.fulfillment import (
     Booking,
     FulfillmentLine,
@@ -48,7 +51,7 @@ from models.fulfillment import (
     carrier_reference,
 )
 from models.intake import Account, Lane
-from models.order import CENT, Entry, OrderLine, OrderRow
+from models.order import CENT, URGENT, Entry, OrderLine, OrderRow
 from models.stock import BundleRow, SkuRow, WarehouseRow
 
 WAREHOUSE_SYSTEM = "wms"
@@ -78,6 +81,7 @@ _everything: Select[Any] = (
         _orders.c.promised_by,
         _orders.c.recipient,
         _orders.c.carrier.label("demanded"),
+        _warehouses.c.province.label("origin"),
         _warehouses.c.sender,
         _warehouses.c.carrier.label("usual"),
         _weight.label("weight"),
@@ -90,36 +94,94 @@ _everything: Select[Any] = (
 
 @activity.defn
 async def book_waybill(fulfillment_id: str) -> Waybill:
-    """Books with the carrier that is demanded, where we have an account with it, or with the warehouse's own.
+    """Books with the best carrier for it, and where that refuses for good, with the next.
 
-    The waybill is returned without its label, which is kept in the database.
+    Once one was asked, it alone is asked again until it says yes or no: whatever became of an answer that was lost, it
+    is booked once. The waybill is returned without its label, which is kept in the database.
     """
     async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
-        cash = None if row.paid_at else await _cash_on_delivery(connection, row)
+        cash = None if row.paid_at else await _worth(connection, row)
     reference = carrier_reference(fulfillment_id)
     if row.waybill_no:
         return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference)
-    ours = await _carrier_account(row)
-    if ours is None:
-        raise refused("carrier.no_account", "no_account")
     if row.sender is None or row.recipient is None:
         raise refused("carrier.no_address", "no_address")
+    booking = Booking(
+        reference=reference,
+        sender=row.sender,
+        recipient=row.recipient,
+        goods=_lines(row),
+        weight_kg=row.weight,
+        cash_on_delivery=cash,
+    )
+    choice, asked = await _choice(row, booking)
+    failure: ApplicationError | None = None
+    while (source := choice.carrier) is not None:
+        try:
+            waybill = await _booked(source, booking, asked_before=asked or activity.info().attempt > 1)
+        except ApplicationError as error:
+            if not error.non_retryable:
+                raise
+            failure = failure or error
+            choice = choice.without(source, str(error.details[0]) if error.details else "")
+            await _keep_choice(row, choice)
+        else:
+            await _write(row, "booked", _BOOKED, **waybill.model_dump(include={"carrier", "waybill_no", "label"}))
+            return waybill.model_copy(update={"label": Label()})
+    raise failure or refused("carrier.none", "no_carrier")
+
+
+async def _choice(row: Row[Any], booking: Booking) -> tuple[Choice, bool]:
+    """The carriers to be asked, and whether the first of them was asked before.
+
+    A choice between several is kept before anybody is asked. One that nobody is left of is made anew.
+    """
+    kept = Choice.model_validate(row.choice) if row.choice else None
+    if kept is not None and kept.carrier is not None:
+        return kept, True
+    parcel = Parcel(origin=row.origin, destination=booking.recipient.province, demanded=row.demanded, usual=row.usual)
+    async with at_once() as connection:
+        terms = await selection.possible(connection, parcel)
+        if not terms:
+            raise refused("carrier.no_account", "no_account")
+        if kept is None and (only := selection.alone(terms)) is not None:
+            return only, False
+        parcel = await _weighed(connection, parcel, row, booking)
+        choice = await selection.choice(connection, parcel, terms, row.warehouse, booking, Weights())
+    await _keep_choice(row, choice)
+    return choice, False
+
+
+async def _weighed(connection: AsyncConnection, parcel: Parcel, row: Row[Any], booking: Booking) -> Parcel:
+    goods = {line.sku: line.quantity for line in booking.goods}
+    query = select(_skus.c.sku, _skus.c.volume_cm3, _skus.c.needs).where(_skus.c.sku.in_(goods))
+    items = list(await connection.execute(query))
+    facts = {
+        "weight_kg": booking.weight_kg,
+        "volume_cm3": sum(goods[each.sku] * each.volume_cm3 for each in items),
+        "needs": frozenset(need for each in items for need in each.needs),
+        "value": await _worth(connection, row),
+        "cash_on_delivery": booking.cash_on_delivery is not None,
+        "urgent": row.priority == URGENT,
+        "promised_by": row.promised_by,
+    }
+    return parcel.model_copy(update=facts)
+
+
+async def _booked(source: str, booking: Booking, *, asked_before: bool) -> Waybill:
+    ours = await carrier_account(source)
+    if ours is None:
+        raise refused("carrier.no_account", "no_account")
     system = carrier(ours)
-    waybill = await system.find(reference) if activity.info().attempt > 1 else None
-    if waybill is None:
-        waybill = await system.book(
-            Booking(
-                reference=reference,
-                sender=row.sender,
-                recipient=row.recipient,
-                goods=_lines(row),
-                weight_kg=row.weight,
-                cash_on_delivery=cash,
-            )
-        )
-    await _write(row, "booked", _BOOKED, **waybill.model_dump(include={"carrier", "waybill_no", "label"}))
-    return waybill.model_copy(update={"label": Label()})
+    waybill = await system.find(booking.reference) if asked_before else None
+    return waybill or await system.book(booking)
+
+
+async def _keep_choice(row: Row[Any], choice: Choice) -> None:
+    async with at_once() as connection:
+        kept = update(_fulfillments).where(_fulfillments.c.id == row.id)
+        await connection.execute(kept.values(choice=choice.model_dump(mode="json")))
 
 
 @activity.defn
@@ -258,8 +320,9 @@ async def _write(row: Row[Any], what: str, statement: Select[Any], **values: Any
 
 async def _carrier_account(row: Row[Any]) -> Account | None:
     """The account it was or is to be booked with."""
-    if row.carrier:
-        return await carrier_account(row.carrier)
+    kept = Choice.model_validate(row.choice).carrier if row.choice else None
+    if booked := row.carrier or kept:
+        return await carrier_account(str(booked))
     demanded = await carrier_account(row.demanded) if row.demanded else None
     return demanded or await carrier_account(row.usual)
 
@@ -289,8 +352,8 @@ async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str,
     return packed
 
 
-async def _cash_on_delivery(connection: AsyncConnection, row: Row[Any]) -> Decimal:
-    """What the carrier collects for this parcel: its share, by value, of what the buyer pays for the order."""
+async def _worth(connection: AsyncConnection, row: Row[Any]) -> Decimal:
+    """This parcel's share, by value, of what the buyer pays for the order: what is collected, where it was not paid."""
     packed = await _packed_units(connection, row)
     sold = [OrderLine.model_validate(line) for line in row.sold]
     values = {line.line_no: line.net for line in sold}

@@ -321,6 +321,14 @@ class FulfillmentRow(SQLModel, table=True):
     tracking: str | None = None
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
     told_channel: bool = False
+    choice: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
+    """Which carrier was chosen, and why."""
+    scanned_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When its carrier last saw it."""
+    scan_status: str | None = None
+    """What its carrier then made of it."""
+    eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When it should be there, by how its carrier did on the lane."""
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     queue: str | None = None
     opened_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

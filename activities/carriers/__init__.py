@@ -135,5 +135,5 @@ def carrier(account: Account) -> Carrier:
     """The adapter of an account that books. Raises ``ApplicationError`` where it only follows parcels."""
     found = tracker(account)
     if not isinstance(found, Carrier):
-        raise refused("this carrier books nothing", "does_not_book")
+        raise refused("carrier.does_not_book", "does_not_book")
     return found

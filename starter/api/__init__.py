@@ -16,6 +16,7 @@ from models.settings import settings
 from starter import dispatcher
 from starter.api import (
     alerts,
+    carriers,
     codec,
     files,
     health,
@@ -54,6 +55,7 @@ _DOORS = (
     mappings,
     files,
     warehouses,
+    carriers,
     intake,
     reconciliations,
     alerts,

@@ -26,6 +26,7 @@ from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
 from starter import dispatcher
+from starter.api import carriers
 from starter.api.access import Reader, Staff
 from starter.api.problems import SOON, Problem, lang
 from workers.client import ask_workflow
@@ -78,6 +79,9 @@ class Parcel(BaseModel):
     weight_kg: str | None
     shipped_at: datetime | None
     told_channel: bool
+    eta: datetime | None
+    choice: list[dict[str, JsonValue]]
+    """The carriers looked at, the best first, and what was made of each."""
     scans: list[dict[str, JsonValue]]
 
 
@@ -198,8 +202,9 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
                 **{
                     name: each._mapping[name]
                     for name in Parcel.model_fields
-                    if name in each._mapping and name != "weight_kg"
+                    if name in each._mapping and name not in ("weight_kg", "choice")
                 },
+                choice=carriers.in_words(each.choice, speak),
                 status_text=t(f"fulfillment.{each.status}", speak),
                 weight_kg=str(each.weight_kg) if each.weight_kg else None,
                 scans=[

@@ -12,8 +12,11 @@ from sqlalchemy import insert, select, update
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import fulfillment, http, inventory, order
+from activities import accounts as accounts_of_ours
+from activities import fulfillment, http, inventory, order, routing, selection
 from activities.database import transaction
+from models.allocation import Rate
+from models.carriage import CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
 from models.intake import AccountRow, InboxRow, InboxState, Lane, Raw, Secrets
 from models.order import ChannelOrder, Policy
@@ -327,3 +330,70 @@ async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
 )
 async def test_what_is_not_there_is_refused(outside: Outside, step: Callable[[str], Awaitable[Any]]) -> None:
     assert (await refusal(run(step, "order:own:web:none:F1"))).type == "Refused"
+
+
+# Which carrier
+
+
+async def rates(*tables: tuple[str, str]) -> None:
+    async with transaction() as connection:
+        for name, price in tables:
+            await routing.replace_rates(connection, name, [Rate(carrier=name, first_price=Decimal(price), days=2)])
+    selection.forget()
+
+
+async def test_the_better_carrier_books_and_every_other_is_told_of(outside: Outside) -> None:
+    await rates(("sf", "20"), ("yto", "8"))
+    (parcel,) = await outside.order(("A001", 1))
+    waybill = await run(fulfillment.book_waybill, parcel)
+    assert waybill.carrier == "yto"
+    kept = Choice.model_validate((await row(parcel)).choice)
+    assert [(each.carrier, each.reason) for each in kept.options] == [("yto", "choice.scored"), ("sf", "choice.scored")]
+    assert (len(outside.bookings(parcel, "yto")), outside.bookings(parcel, "sf")) == (1, [])
+
+
+async def test_where_the_best_refuses_the_next_one_books(outside: Outside) -> None:
+    await rates(("sf", "20"), ("yto", "8"))
+    async with transaction() as connection:
+        await connection.execute(
+            update(AccountRow)
+            .where(AccountRow.source == "yto")  # type: ignore[arg-type]
+            .values(secrets=Secrets(values={**yto.SECRETS, "secret": "withdrawn"}))
+        )
+    accounts_of_ours.forget()
+    (parcel,) = await outside.order(("A001", 1))
+    assert (await run(fulfillment.book_waybill, parcel)).carrier == "sf"
+    kept = Choice.model_validate((await row(parcel)).choice)
+    assert [(each.carrier, each.reason, each.open) for each in kept.options] == [
+        ("yto", "choice.refused", False),
+        ("sf", "choice.scored", True),
+    ]
+    assert (outside.bookings(parcel, "yto"), len(outside.bookings(parcel, "sf"))) == ([], 1)
+    await run(fulfillment.cancel_waybill, parcel)
+    assert outside.bookings(parcel, "sf")[0]["cancelled"]
+
+
+async def test_an_answer_that_was_lost_keeps_the_carrier_whatever_prices_say_now(
+    outside: Outside, impatient: None
+) -> None:
+    await rates(("sf", "5"), ("yto", "8"))
+    (parcel,) = await outside.order(("A001", 1))
+    reference = carrier_reference(parcel)
+    outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
+    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    await rates(("sf", "50"), ("yto", "8"))
+    for attempt in (2, 1):
+        assert (await run(fulfillment.book_waybill, parcel, attempt)).carrier == "sf"
+    assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
+
+
+async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside: Outside) -> None:
+    for name in ("sf", "yto"):
+        async with transaction() as connection:
+            await selection.keep_terms(connection, CarrierTerms(carrier=name, active=False))
+    (parcel,) = await outside.order(("A001", 1))
+    error = await refusal(run(fulfillment.book_waybill, parcel))
+    assert (error.non_retryable, error.message) == (True, "carrier.none")
+    async with transaction() as connection:
+        await selection.keep_terms(connection, CarrierTerms(carrier="yto", max_kg=Decimal(100)))
+    assert (await run(fulfillment.book_waybill, parcel)).carrier == "yto"

@@ -1,0 +1,200 @@
+"""Choosing a carrier for a parcel: what staff and rate tables say, what carriers ask, and how they did."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Row, Table, and_, case, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import routing
+from activities.accounts import carrier_account
+from activities.carriers import Carrier, carrier, tracker
+from activities.database import transaction
+from models.allocation import offers
+from models.base import CHINA
+from models.carriage import (
+    Candidate,
+    CarrierRow,
+    CarrierTerms,
+    Choice,
+    LaneRow,
+    Option,
+    Parcel,
+    Service,
+    Weights,
+    choose,
+)
+from models.fulfillment import Booking, FulfillmentRow, TrackingStatus
+from models.intake import AccountRow, Lane
+from models.order import OrderRow
+from models.stock import WarehouseRow
+
+_carriers: Table = CarrierRow.__table__  # type: ignore[attr-defined]
+_lanes: Table = LaneRow.__table__  # type: ignore[attr-defined]
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
+_fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+
+FRESH_SECONDS = 5.0
+MEASURED = timedelta(days=90)
+_known: dict[str, tuple[float, dict[str, CarrierTerms], tuple[str, ...]]] = {}
+
+
+def forget() -> None:
+    """What this process has read is read anew."""
+    _known.clear()
+
+
+async def every_terms(connection: AsyncConnection) -> dict[str, CarrierTerms]:
+    rows = await connection.execute(select(_carriers).order_by(_carriers.c.carrier))
+    return {row.carrier: CarrierTerms.model_validate(row.terms) for row in rows}
+
+
+async def keep_terms(connection: AsyncConnection, terms: CarrierTerms) -> None:
+    row = insert(_carriers).values(carrier=terms.carrier, terms=terms.model_dump(mode="json"))
+    await connection.execute(row.on_conflict_do_update(index_elements=["carrier"], set_={"terms": row.excluded.terms}))
+    forget()
+
+
+async def every_lane(connection: AsyncConnection) -> Sequence[Row[Any]]:
+    return (await connection.execute(select(_lanes).order_by(*_lanes.primary_key.columns))).all()
+
+
+async def possible(connection: AsyncConnection, parcel: Parcel) -> dict[str, CarrierTerms]:
+    """The carriers that may be considered: the one demanded, or else the usual one, those with terms, and those whose
+    table has the lane; each with an account of ours."""
+    terms, held = await _standing(connection)
+    if parcel.demanded in held:
+        named = {parcel.demanded}
+    else:
+        rates = (await routing.routing(connection)).rates_to(parcel.destination)
+        lane = {each.carrier for each in rates if each.serves(parcel.origin, parcel.destination)}
+        named = {parcel.usual, *terms, *lane} & set(held)
+    return {each: terms.get(each) or CarrierTerms(carrier=each) for each in sorted(named) if each}
+
+
+def alone(terms: Mapping[str, CarrierTerms]) -> Choice | None:
+    """The only carrier there is, where it takes everything: nothing need be weighed."""
+    if len(terms) > 1 or any(each != CarrierTerms(carrier=name) for name, each in terms.items()):
+        return None
+    options = tuple(Option(carrier=name, reason="choice.only") for name in terms)
+    return Choice(options=options, at=datetime.now(UTC))
+
+
+async def choice(
+    connection: AsyncConnection,
+    parcel: Parcel,
+    terms: Mapping[str, CarrierTerms],
+    warehouse: str,
+    booking: Booking,
+    weights: Weights,
+) -> Choice:
+    now = datetime.now(UTC)
+    rates = (await routing.routing(connection)).rates_to(parcel.destination)
+    best = {each.carrier: each for each in offers(rates, parcel.origin, parcel.destination)}
+    services = await _services(connection, parcel)
+    full = [name for name, each in terms.items() if each.capacity is not None]
+    booked = await _booked_today(connection, warehouse, now) if full else {}
+    prices = await asyncio.gather(*(_asked(name, booking) for name, each in terms.items() if each.quotes))
+    asked = dict(zip((name for name, each in terms.items() if each.quotes), prices, strict=True))
+    candidates = [
+        Candidate(
+            terms=each,
+            rate=best.get(name),
+            price=asked.get(name),
+            service=services.get(name, Service()),
+            booked=booked.get(name, 0),
+        )
+        for name, each in terms.items()
+    ]
+    demanded = parcel.demanded if parcel.demanded in terms else None
+    return choose(parcel.model_copy(update={"demanded": demanded}), candidates, weights, now)
+
+
+async def _standing(connection: AsyncConnection) -> tuple[dict[str, CarrierTerms], tuple[str, ...]]:
+    """Terms, and the carriers that book for us, as of a few seconds ago at most."""
+    database = str(connection.engine.url)
+    known = _known.get(database)
+    if known is None or monotonic() - known[0] > FRESH_SECONDS:
+        query = select(_accounts.c.source).where(_accounts.c.lane == Lane.CARRIER).distinct()
+        sources = sorted(await connection.scalars(query))
+        ours = [(source, await carrier_account(source)) for source in sources]
+        held = tuple(source for source, found in ours if found and isinstance(tracker(found), Carrier))
+        known = _known[database] = (monotonic(), await every_terms(connection), held)
+    return known[1], known[2]
+
+
+async def _services(connection: AsyncConnection, parcel: Parcel) -> dict[str, Service]:
+    lane = and_(_lanes.c.origin == parcel.origin[:2], _lanes.c.destination == parcel.destination[:2])
+    rows = await connection.execute(select(_lanes).where(lane))
+    return {row.carrier: Service.model_validate(row._mapping) for row in rows}
+
+
+async def _booked_today(connection: AsyncConnection, warehouse: str, now: datetime) -> dict[str, int]:
+    morning = now.astimezone(CHINA).replace(hour=0, minute=0, second=0, microsecond=0)
+    query = (
+        select(_fulfillments.c.carrier, func.count())
+        .where(
+            _fulfillments.c.warehouse == warehouse,
+            _fulfillments.c.opened_at >= morning,
+            _fulfillments.c.waybill_no.is_not(None),
+            _fulfillments.c.status != "cancelled",
+        )
+        .group_by(_fulfillments.c.carrier)
+    )
+    return {name: count for name, count in await connection.execute(query)}
+
+
+async def _asked(name: str, booking: Booking) -> object:
+    """The lowest price that a carrier itself asks; ``None`` where it says none."""
+    account = await carrier_account(name)
+    if account is None:
+        return None
+    try:
+        offered = await carrier(account).quote(booking)
+    except ApplicationError:
+        return None
+    return min((each.price.amount for each in offered), default=None)
+
+
+@activity.defn
+async def measure_service() -> int:
+    """Measures anew how carriers did on each lane, from parcels that left in the last ninety days and arrived, or never
+    will; the number of lanes. A parcel is late where it came after its promise."""
+    now = datetime.now(UTC)
+    lost = _fulfillments.c.tracking.in_([TrackingStatus.LOST, TrackingStatus.DAMAGED])
+    arrived = _fulfillments.c.tracking == TrackingStatus.DELIVERED
+    seconds = func.extract("epoch", _fulfillments.c.scanned_at - _fulfillments.c.shipped_at)
+    took = case((arrived, seconds / 86400))
+    late = and_(arrived, _fulfillments.c.scanned_at > _orders.c.promised_by)
+    province = func.left(_orders.c.region, 2)
+    query = (
+        select(
+            _fulfillments.c.carrier,
+            func.left(_warehouses.c.province, 2).label("origin"),
+            province.label("destination"),
+            func.count().label("parcels"),
+            func.count().filter(late).label("late"),
+            func.count().filter(lost).label("lost"),
+            func.percentile_cont(0.9).within_group(took).label("days"),
+        )
+        .join(_orders, _orders.c.id == _fulfillments.c.order_id)
+        .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
+        .where(_fulfillments.c.shipped_at > now - MEASURED, lost | arrived, _orders.c.region != "")
+        .group_by(_fulfillments.c.carrier, func.left(_warehouses.c.province, 2), province)
+    )
+    async with transaction() as connection:
+        rows: Sequence[dict[str, object]] = [
+            {**row._mapping, "measured_at": now} for row in await connection.execute(query)
+        ]
+        await connection.execute(delete(_lanes))
+        if rows:
+            await connection.execute(insert(_lanes), rows)
+    return len(rows)
