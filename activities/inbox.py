@@ -37,9 +37,19 @@ _ACCEPT = insert(_inbox).on_conflict_do_nothing().returning(_inbox.c.id)
 
 
 async def accept(
-    connection: AsyncConnection, lane: Lane, source: str, account: str, receipt: Receipt, raw: Raw, actor: str = ""
+    connection: AsyncConnection,
+    lane: Lane,
+    source: str,
+    account: str,
+    receipt: Receipt,
+    raw: Raw,
+    actor: str = "",
+    order_id: str | None = None,
 ) -> bool:
-    """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged."""
+    """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged.
+
+    ``order_id`` where it is known whom it is for.
+    """
     row = {
         "lane": lane,
         "source": source,
@@ -49,6 +59,7 @@ async def accept(
         "priority": receipt.priority,
         "raw": raw,
         "actor": actor,
+        "order_id": order_id,
         "received_at": datetime.now(UTC),
     }
     entered = await connection.execute(_ACCEPT, row)

@@ -78,7 +78,7 @@ ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingSta
 """After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
 
 
-class ProblemKind(StrEnum):
+class ExceptionKind(StrEnum):
     """What goes wrong with a fulfillment order on its way to the customer."""
 
     NOT_ACCEPTED = "not_accepted"
@@ -89,7 +89,7 @@ class ProblemKind(StrEnum):
     NO_MOVEMENT = "no_movement"
     """Its carrier says nothing of it, since it took it."""
     STUCK = "stuck"
-    """It lies at one place, or turns in a circle."""
+    """It lies at one place."""
     LATE = "late"
     """Its promise is broken, or will be."""
     DELIVERY_FAILED = "delivery_failed"
@@ -279,7 +279,7 @@ class Scan(Value):
     at: Moment
     place: str = ""
     text: str = ""
-    problem: ProblemKind | None = None
+    exception: ExceptionKind | None = None
     """What went wrong, where its status does not say so by itself."""
 
 
@@ -307,6 +307,7 @@ class FulfillmentRow(SQLModel, table=True):
         Index("fulfillments_by_order", "order_id"),
         Index("fulfillments_by_waybill", "waybill_no"),
         Index("fulfillments_by_warehouse", "warehouse", "opened_at"),
+        Index("fulfillments_under_way", "status", postgresql_where="status NOT IN ('delivered', 'cancelled')"),
     )
 
     id: str = Col(primary_key=True)
@@ -327,6 +328,12 @@ class FulfillmentRow(SQLModel, table=True):
     """When its carrier last saw it."""
     scan_status: str | None = None
     """What its carrier then made of it."""
+    scan_exception: str | None = None
+    scan_place: str | None = None
+    scan_place_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """Since when it has been seen there."""
+    asked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When its carrier was last asked after it."""
     eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """When it should be there, by how its carrier did on the lane."""
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
@@ -348,4 +355,4 @@ class ScanRow(SQLModel, table=True):
     at: datetime = Col(sa_type=DateTime(timezone=True))
     place: str = ""
     text: str = ""
-    problem: str | None = None
+    exception: str | None = None

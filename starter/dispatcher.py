@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 from pydantic import JsonValue, ValidationError
 from sqlalchemy import Row, Table, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import (
@@ -30,16 +29,16 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import inbox, mapping, projection
+from activities import exceptions, inbox, mapping, projection, tracking
 from activities.accounts import account
-from activities.carriers import carrier
+from activities.carriers import tracker
 from activities.channels import Hint, channel
 from activities.database import engine, transaction
 from activities.errors import Unintelligible
 from activities.inbox import Outcome
 from activities.payloads import unintelligible
 from models.base import Value
-from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, ScanRow
+from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, Scan
 from models.i18n import t
 from models.intake import InboxState, Lane
 from models.money import Money
@@ -54,6 +53,7 @@ from models.requests import (
     Refunding,
     Release,
     Remark,
+    Replan,
     Request,
     StockArrived,
     Tracking,
@@ -467,16 +467,15 @@ Handled = tuple[str, str | None]
 
 async def _carrier(client: Client, row: Row[Any]) -> Handled:
     """Keeps every scan; a milestone wakes the order."""
-    ours = carrier(await account(Lane.CARRIER, row.source, row.account))
-    scans = ours.parse_push(row.raw.body, row.raw.headers)
+    if row.topic == tracking.PULLED:
+        scans: Sequence[Scan] = tracking.SCANS.validate_json(row.raw.body)
+    else:
+        ours = tracker(await account(Lane.CARRIER, row.source, row.account))
+        scans = ours.parse_push(row.raw.body, row.raw.headers)
     if not scans:
         return "no scans", None
     async with transaction() as connection:
-        rows = [scan.model_dump() for scan in scans]
-        await connection.execute(insert(ScanRow).on_conflict_do_nothing(), rows)
-        ours_among = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})
-        query = select(_fulfillments.c.waybill_no, _fulfillments.c.order_id).where(ours_among)
-        orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
+        orders = await tracking.keep(connection, scans)
     reason = ""
     for scan in sorted(scans, key=lambda scan: scan.at):
         if scan.status in MILESTONES and scan.waybill_no in orders:
@@ -512,6 +511,8 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
 
 
 async def _stock(client: Client, row: Row[Any]) -> Handled:
+    if row.topic == exceptions.REPLAN:
+        return await _signal(client, row.order_id, "replan", Replan.model_validate_json(row.raw.body)), row.order_id
     arrived = StockArrived(request_id=row.fact_key, actor="stock")
     name = "mapped" if row.topic == mapping.MAPPED else "stock_arrived"
     return await _signal(client, row.order_id, name, arrived), row.order_id

@@ -13,6 +13,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from activities import (
     cleansing,
     database,
+    exceptions,
     fulfillment,
     http,
     order,
@@ -20,8 +21,10 @@ from activities import (
     reconciliation,
     replanning,
     replenishment,
+    selection,
     stock_sync,
     thresholds,
+    tracking,
     transfers,
 )
 from models.settings import settings
@@ -32,6 +35,7 @@ from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.channel_read import ChannelReadWorkflow
 from workflows.order import OrderWorkflow
+from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
@@ -46,9 +50,11 @@ WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
     ChannelPollWorkflow,
     ChannelReadWorkflow,
+    ParcelsWorkflow,
     ReconciliationWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
+    ServiceWorkflow,
     StockSyncWorkflow,
     ThresholdsWorkflow,
     TransferWorkflow,
@@ -80,6 +86,10 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     transfers.keep,
     stock_sync.watch_stock,
     thresholds.watch_thresholds,
+    tracking.ask_after_silent,
+    exceptions.watch_exceptions,
+    exceptions.intercept_parcel,
+    selection.measure_service,
 )
 
 

@@ -28,6 +28,7 @@ from models.base import CHINA
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
@@ -40,6 +41,9 @@ SYNCED = timedelta(minutes=1)
 
 
 THRESHOLD_SECONDS = 60
+PARCELS_SECONDS = 60
+SERVICE_HOUR = 1
+"""In China: when it is measured how carriers did."""
 REPLENISHMENT_HOUR = 2
 """In China: when what is to be bought is looked at."""
 RECONCILIATION_HOUR = 4
@@ -50,6 +54,10 @@ async def schedule_house(client: Client) -> None:
     """What the house does by itself. Repeating it is harmless."""
     every = timedelta(seconds=THRESHOLD_SECONDS)
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
+    parcels = timedelta(seconds=PARCELS_SECONDS)
+    await _schedule(client, "parcels", ParcelsWorkflow.run, [], parcels, ScheduleOverlapPolicy.SKIP)
+    service = _nightly(SERVICE_HOUR)
+    await _schedule(client, "service", ServiceWorkflow.run, [], service, ScheduleOverlapPolicy.SKIP)
     nightly = _nightly(REPLENISHMENT_HOUR)
     await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
 

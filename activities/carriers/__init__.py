@@ -14,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from activities.errors import Unauthentic, refused
 from models.base import Value
-from models.fulfillment import Booking, Offer, ProblemKind, Scan, TrackingStatus, Waybill
+from models.fulfillment import Booking, ExceptionKind, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 
@@ -103,7 +103,7 @@ _LOST = re.compile("丢失|遗失")
 _WRONG_ADDRESS = re.compile("地址(?:不详|不清|不全|错误|有误)")
 
 
-def trouble(text: str) -> tuple[TrackingStatus, ProblemKind | None]:
+def trouble(text: str) -> tuple[TrackingStatus, ExceptionKind | None]:
     """What a carrier's words make of a parcel whose code says no more than that something is wrong."""
     if "拒收" in text or "拒签" in text:
         return TrackingStatus.REFUSED, None
@@ -111,7 +111,7 @@ def trouble(text: str) -> tuple[TrackingStatus, ProblemKind | None]:
         return TrackingStatus.LOST, None
     if "破损" in text:
         return TrackingStatus.DAMAGED, None
-    return TrackingStatus.DELIVERY_FAILED, ProblemKind.WRONG_ADDRESS if _WRONG_ADDRESS.search(text) else None
+    return TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS if _WRONG_ADDRESS.search(text) else None
 
 
 def content_id(at: datetime, text: str) -> str:

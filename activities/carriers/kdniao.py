@@ -33,7 +33,7 @@ from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
-from models.fulfillment import Booking, Label, Offer, ProblemKind, Scan, TrackingStatus, Waybill
+from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 CARRIERS = {"sf": "SF", "yto": "YTO", "sto": "STO", "zto": "ZTO", "yunda": "YD", "jdl": "JD", "ems": "EMS"}
@@ -63,12 +63,12 @@ _STATUS = {
     **dict.fromkeys(("6", "601", "602", "604"), TrackingStatus.HELD_IN_CUSTOMS),
 }
 _PROBLEMS = {
-    "401": ProblemKind.NOT_PICKED_UP,
-    "402": ProblemKind.LATE,
-    "403": ProblemKind.NO_MOVEMENT,
-    "412": ProblemKind.STUCK,
-    "417": ProblemKind.LATE,
-    "420": ProblemKind.WRONG_ADDRESS,
+    "401": ExceptionKind.NOT_PICKED_UP,
+    "402": ExceptionKind.LATE,
+    "403": ExceptionKind.NO_MOVEMENT,
+    "412": ExceptionKind.STUCK,
+    "417": ExceptionKind.LATE,
+    "420": ExceptionKind.WRONG_ADDRESS,
 }
 
 
@@ -127,7 +127,7 @@ class _Step(BaseModel):
             at=self.AcceptTime,
             place=self.Location,
             text=text,
-            problem=problem,
+            exception=problem,
         )
 
 

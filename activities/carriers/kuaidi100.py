@@ -27,7 +27,7 @@ from activities import http
 from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import ChinaTime, Code, Model, Text, decode
-from models.fulfillment import ProblemKind, Scan, TrackingStatus
+from models.fulfillment import ExceptionKind, Scan, TrackingStatus
 from models.intake import Account, Receipt
 
 CARRIERS = {
@@ -60,10 +60,10 @@ _STATUS = {
     **dict.fromkeys(("8", "10", "11", "13"), TrackingStatus.HELD_IN_CUSTOMS),
 }
 _PROBLEMS = {
-    "201": ProblemKind.LATE,
-    "202": ProblemKind.NO_MOVEMENT,
-    "205": ProblemKind.STUCK,
-    "208": ProblemKind.STUCK,
+    "201": ExceptionKind.LATE,
+    "202": ExceptionKind.NO_MOVEMENT,
+    "205": ExceptionKind.STUCK,
+    "208": ExceptionKind.STUCK,
 }
 _NAMES = {
     "在途": "0",
@@ -103,7 +103,7 @@ class _Step(BaseModel):
             at=self.at,
             place=self.areaName,
             text=text,
-            problem=problem,
+            exception=problem,
         )
 
 

@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 from activities import inbox
 from activities.access import visitor
 from activities.accounts import account
-from activities.carriers import carrier
+from activities.carriers import tracker
 from activities.channels import Answering, channel
 from activities.database import at_once
 from activities.errors import Unauthentic
@@ -87,7 +87,7 @@ async def _till(request: Request) -> str:
 @router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels", openapi_extra=RAW)
 async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
     """Known by the secret in its path, and its signature where the carrier signs; answered as the carrier expects."""
-    adapter = carrier(await known(Lane.CARRIER, source, name))
+    adapter = tracker(await known(Lane.CARRIER, source, name))
     headers = {key: value for key, value in request.headers.items() if key == "content-type"}
     try:
         receipt = adapter.receive(request.headers, raw, secret)

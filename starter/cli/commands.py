@@ -3,7 +3,20 @@
 import typer
 
 from models.i18n import t
-from starter.cli import files, intake, mappings, orders, origins, plan, replenish, review, serve, stock, transfers
+from starter.cli import (
+    exceptions,
+    files,
+    intake,
+    mappings,
+    orders,
+    origins,
+    plan,
+    replenish,
+    review,
+    serve,
+    stock,
+    transfers,
+)
 
 app = typer.Typer(
     name="hengdan", help=t("cli.help"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -12,5 +25,5 @@ for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
-for group in (orders, plan, review, stock, transfers, replenish, files, intake, mappings):
+for group in (orders, exceptions, plan, review, stock, transfers, replenish, files, intake, mappings):
     app.add_typer(group.app)

@@ -62,7 +62,7 @@ def orders(page: Any, say: Say) -> None:
             " · ".join([each["status_text"], *(hold["kind_text"] for hold in each["holds"])]),
             f"{each['total']} {each['currency']}",
             _person(each["recipient"], "name", "province", "city"),
-            _when(each["placed_at"]),
+            when(each["placed_at"]),
             each["next_step"],
         )
         for each in page["items"]
@@ -75,11 +75,11 @@ def orders(page: Any, say: Say) -> None:
 def order(body: Any, say: Say) -> None:
     """The order, its lines, its parcels, and what happened to it from top to bottom."""
     line((body["id"], "bold"), "  ", (body["status_text"], "bold cyan"))
-    deadline = f"  ({say('cli.until', when=_when(body['deadline']))})" if body["deadline"] else ""
+    deadline = f"  ({say('cli.until', when=when(body['deadline']))})" if body["deadline"] else ""
     facts = {
-        "placed": _when(body["placed_at"]),
-        "paid": _when(body["paid_at"]),
-        "promised": _when(body["promised_by"]),
+        "placed": when(body["placed_at"]),
+        "paid": when(body["paid_at"]),
+        "promised": when(body["promised_by"]),
         "total": f"{body['total']} {body['currency']}",
         "recipient": _person(body["recipient"]),
         "holds": "; ".join(f"{hold['kind_text']}: {hold['reason']} ({hold['by']})" for hold in body["holds"]),
@@ -107,7 +107,7 @@ def _parcel(parcel: Any, say: Say) -> None:
     line((parts[0], "bold"), "  ", "  ".join(part for part in parts[1:] if part))
     for scan in parcel["scans"]:
         told = " ".join(part for part in (scan["status_text"], scan["place"], scan["text"]) if part)
-        line((f"    {_when(scan['at'])}  ", "dim"), told)
+        line((f"    {when(scan['at'])}  ", "dim"), told)
 
 
 def _timeline(body: Any, say: Say) -> None:
@@ -117,7 +117,7 @@ def _timeline(body: Any, say: Say) -> None:
     for number, (at, sign, text, actor, style) in enumerate(sorted(happened, key=lambda each: _moment(each[0]))):
         if number:
             line(("│", "dim"))
-        line((f"{sign} ", style), (f"{_when(at, seconds=True)}  ", "dim"), text, (f"  {actor}", "dim"))
+        line((f"{sign} ", style), (f"{when(at, seconds=True)}  ", "dim"), text, (f"  {actor}", "dim"))
 
 
 def columns(heads: Sequence[str], body: Any, say: Say) -> None:
@@ -173,7 +173,7 @@ def failed(body: Any, say: Say) -> None:
     rows = [
         (
             each["id"],
-            _when(each["received_at"]),
+            when(each["received_at"]),
             f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
             each["field"],
             each["reason"],
@@ -202,7 +202,7 @@ def origin(body: Any, say: Say) -> None:
     for each in body["messages"]:
         path = " ".join(part for part in (say(f"path.{each['path']}"), each["source"], each["topic"]) if part)
         line(
-            (f"{_when(each['received_at'], seconds=True)}  ", "dim"),
+            (f"{when(each['received_at'], seconds=True)}  ", "dim"),
             f"{each['id']}  {path}  ",
             (each["state_text"], "cyan"),
         )
@@ -211,7 +211,7 @@ def origin(body: Any, say: Say) -> None:
                 line(f"    {told_of}")
     for each in body["corrections"]:
         changed = ", ".join(f"{name}: {each['before'][name]} → {text}" for name, text in each["after"].items())
-        line((f"{_when(each['at'], seconds=True)}  ", "dim"), changed, (f"  {each['actor']}: {each['reason']}", "dim"))
+        line((f"{when(each['at'], seconds=True)}  ", "dim"), changed, (f"  {each['actor']}: {each['reason']}", "dim"))
 
 
 def origins(body: Any, say: Say) -> None:
@@ -240,7 +240,7 @@ def reasons(body: Any, say: Say) -> None:
             f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
             each["field"],
             each["reason"],
-            _when(each["oldest"]),
+            when(each["oldest"]),
         )
         for each in body
     ]
@@ -253,7 +253,7 @@ def reconciliations(body: Any, say: Say) -> None:
         return
     counts = ("listed", "known", "missing", "pulled", "failed", "gone")
     rows = [
-        (each["id"], f"{_when(each['since'])} – {_when(each['until'])}", *(each[name] for name in counts))
+        (each["id"], f"{when(each['since'])} – {when(each['until'])}", *(each[name] for name in counts))
         for each in body
     ]
     table(("report", "window", *counts), rows, say)
@@ -282,7 +282,7 @@ def _moment(at: str) -> datetime:
     return datetime.fromisoformat(at).astimezone()
 
 
-def _when(at: str | None, *, seconds: bool = False) -> str:
+def when(at: str | None, *, seconds: bool = False) -> str:
     """A time as the clock on the wall shows it."""
     return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''}}" if at else ""
 

@@ -16,7 +16,7 @@ from activities import http
 from activities.carriers import carrier
 from activities.carriers.kdniao import Kdniao, adapter, sign
 from activities.errors import Unauthentic, Unintelligible
-from models.fulfillment import Label, ProblemKind, TrackingStatus, carrier_reference
+from models.fulfillment import ExceptionKind, Label, TrackingStatus, carrier_reference
 from models.intake import Account, Lane
 from tests.serving import served
 from tests.unit.test_carriers_sf import a_booking, refusal
@@ -231,22 +231,22 @@ def parcel(**step: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "status", "problem"),
+    ("code", "words", "status", "exception"),
     [
         ("10", "", TrackingStatus.LABEL_CREATED, None),
-        ("401", "", TrackingStatus.LABEL_CREATED, ProblemKind.NOT_PICKED_UP),
+        ("401", "", TrackingStatus.LABEL_CREATED, ExceptionKind.NOT_PICKED_UP),
         ("1", "", TrackingStatus.PICKED_UP, None),
         ("204", "", TrackingStatus.IN_TRANSIT, None),
-        ("403", "", TrackingStatus.IN_TRANSIT, ProblemKind.NO_MOVEMENT),
+        ("403", "", TrackingStatus.IN_TRANSIT, ExceptionKind.NO_MOVEMENT),
         ("201", "", TrackingStatus.AT_DESTINATION, None),
         ("202", "", TrackingStatus.OUT_FOR_DELIVERY, None),
         ("211", "", TrackingStatus.READY_FOR_PICKUP, None),
-        ("412", "", TrackingStatus.READY_FOR_PICKUP, ProblemKind.STUCK),
+        ("412", "", TrackingStatus.READY_FOR_PICKUP, ExceptionKind.STUCK),
         ("301", "", TrackingStatus.DELIVERED, None),
         ("3", "退回件已签收", TrackingStatus.RETURNED, None),
         ("404", "", TrackingStatus.REFUSED, None),
         ("405", "", TrackingStatus.DELIVERY_FAILED, None),
-        ("420", "", TrackingStatus.DELIVERY_FAILED, ProblemKind.WRONG_ADDRESS),
+        ("420", "", TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS),
         ("4", "快件遗失", TrackingStatus.LOST, None),
         ("414", "", TrackingStatus.DAMAGED, None),
         ("413", "", TrackingStatus.RETURNING, None),
@@ -256,10 +256,10 @@ def parcel(**step: Any) -> dict[str, Any]:
     ],
 )
 def test_codes_become_our_statuses_and_unknown_ones_stay(
-    code: str, words: str, status: TrackingStatus | None, problem: ProblemKind | None
+    code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
 ) -> None:
     (scan,) = ours().parse_push(push(parcel(Action=code, AcceptStation=words)), {})
-    assert (scan.waybill_no, scan.code, scan.status, scan.problem) == ("YT1", code, status, problem)
+    assert (scan.waybill_no, scan.code, scan.status, scan.exception) == ("YT1", code, status, exception)
 
 
 def test_what_is_told_of_a_parcel_is_told_of_its_newest_step() -> None:

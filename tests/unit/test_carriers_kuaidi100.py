@@ -15,7 +15,7 @@ from activities import http
 from activities.carriers import Aggregator, carrier, tracker
 from activities.carriers.kuaidi100 import sign
 from activities.errors import Unauthentic, Unintelligible
-from models.fulfillment import ProblemKind, TrackingStatus
+from models.fulfillment import ExceptionKind, TrackingStatus
 from models.intake import Account, Lane
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100 as twin
@@ -162,7 +162,7 @@ def test_a_captured_step_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "status", "problem"),
+    ("code", "words", "status", "exception"),
     [
         ("101", "", TrackingStatus.LABEL_CREATED, None),
         ("103", "", TrackingStatus.PICKED_UP, None),
@@ -170,12 +170,12 @@ def test_a_captured_step_is_read() -> None:
         ("1001", "", TrackingStatus.AT_DESTINATION, None),
         ("5", "", TrackingStatus.OUT_FOR_DELIVERY, None),
         ("501", "", TrackingStatus.READY_FOR_PICKUP, None),
-        ("205", "", TrackingStatus.READY_FOR_PICKUP, ProblemKind.STUCK),
+        ("205", "", TrackingStatus.READY_FOR_PICKUP, ExceptionKind.STUCK),
         ("304", "", TrackingStatus.DELIVERED, None),
         ("3", "退回件已签收", TrackingStatus.RETURNED, None),
-        ("201", "", TrackingStatus.IN_TRANSIT, ProblemKind.LATE),
-        ("202", "", TrackingStatus.IN_TRANSIT, ProblemKind.NO_MOVEMENT),
-        ("204", "收件人地址不详", TrackingStatus.DELIVERY_FAILED, ProblemKind.WRONG_ADDRESS),
+        ("201", "", TrackingStatus.IN_TRANSIT, ExceptionKind.LATE),
+        ("202", "", TrackingStatus.IN_TRANSIT, ExceptionKind.NO_MOVEMENT),
+        ("204", "收件人地址不详", TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS),
         ("2", "快件丢失", TrackingStatus.LOST, None),
         ("2", "外包装破损", TrackingStatus.DAMAGED, None),
         ("2", "收件人拒收", TrackingStatus.REFUSED, None),
@@ -190,10 +190,10 @@ def test_a_captured_step_is_read() -> None:
     ],
 )
 def test_codes_become_our_statuses_and_unknown_ones_stay(
-    code: str, words: str, status: TrackingStatus | None, problem: ProblemKind | None
+    code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
 ) -> None:
     (scan,) = ours().parse_push(push({**STEP, "statusCode": code, "status": "?", "context": words}), {})
-    assert (scan.code, scan.status, scan.problem) == (code, status, problem)
+    assert (scan.code, scan.status, scan.exception) == (code, status, exception)
 
 
 def test_a_step_judged_anew_is_the_same_scan() -> None:

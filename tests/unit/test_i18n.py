@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.fulfillment import WORRIES, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.fulfillment import WORRIES, ExceptionKind, FulfillmentStatus, RequestStatus, TrackingStatus
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus, RefundState
@@ -32,6 +32,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "tracking": TrackingStatus,
     "timeline.tracking": TrackingStatus,
     "hold": HoldKind,
+    "exception": ExceptionKind,
     "timeline.refund": RefundState,
     "action": Action,
     "timeline": Action,

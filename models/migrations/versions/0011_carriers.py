@@ -14,11 +14,43 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column('scans', sa.Column('problem', sa.String()))
+    op.add_column('scans', sa.Column('exception', sa.String()))
     op.add_column('fulfillments', sa.Column('choice', postgresql.JSONB(astext_type=sa.Text())))
     op.add_column('fulfillments', sa.Column('scanned_at', sa.DateTime(timezone=True)))
     op.add_column('fulfillments', sa.Column('scan_status', sa.String()))
+    op.add_column('fulfillments', sa.Column('scan_exception', sa.String()))
+    op.add_column('fulfillments', sa.Column('scan_place', sa.String()))
+    op.add_column('fulfillments', sa.Column('scan_place_at', sa.DateTime(timezone=True)))
+    op.add_column('fulfillments', sa.Column('asked_at', sa.DateTime(timezone=True)))
     op.add_column('fulfillments', sa.Column('eta', sa.DateTime(timezone=True)))
+    op.create_table('exceptions',
+        sa.Column('fulfillment_id', sa.String(), nullable=False),
+        sa.Column('kind', sa.String(), nullable=False),
+        sa.Column('order_id', sa.String(), nullable=False),
+        sa.Column('shop', sa.String(), nullable=False),
+        sa.Column('warehouse', sa.String(), nullable=False),
+        sa.Column('carrier', sa.String()),
+        sa.Column('waybill_no', sa.String()),
+        sa.Column('severity', sa.String(), nullable=False),
+        sa.Column('owner', sa.String(), nullable=False),
+        sa.Column('cause_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('opened_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('due_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('escalated_at', sa.DateTime(timezone=True)),
+        sa.Column('remedy', sa.String()),
+        sa.Column('remedied_at', sa.DateTime(timezone=True)),
+        sa.Column('closed_at', sa.DateTime(timezone=True)),
+        sa.Column('closed_by', sa.String()),
+        sa.Column('note', sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint('fulfillment_id', 'kind')
+    )
+    op.create_index('exceptions_open', 'exceptions', ['kind', 'due_at'], unique=False, postgresql_where=sa.text('closed_at IS NULL'))
+    op.create_index('fulfillments_under_way', 'fulfillments', ['status'], unique=False, postgresql_where=sa.text("status NOT IN ('delivered', 'cancelled')"))
+    op.create_table('exception_policies',
+        sa.Column('kind', sa.String(), nullable=False),
+        sa.Column('policy', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint('kind')
+    )
     op.create_table('carriers',
         sa.Column('carrier', sa.String(), nullable=False),
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -39,7 +71,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table('lanes')
+    op.drop_table('exception_policies')
+    op.drop_index('fulfillments_under_way', table_name='fulfillments')
+    op.drop_table('exceptions')
     op.drop_table('carriers')
-    for column in ('eta', 'scan_status', 'scanned_at', 'choice'):
+    for column in ('eta', 'asked_at', 'scan_place_at', 'scan_place', 'scan_exception', 'scan_status', 'scanned_at', 'choice'):
         op.drop_column('fulfillments', column)
-    op.drop_column('scans', 'problem')
+    op.drop_column('scans', 'exception')

@@ -1,0 +1,230 @@
+"""What goes wrong with parcels is seen, told once, escalated, done about, and closes as its cause goes."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert, select, update
+
+from activities import exceptions, tracking
+from activities.database import transaction
+from models.access import Scope
+from models.exception import ExceptionPolicy, Remedy
+from models.fulfillment import ExceptionKind, FulfillmentRow, Scan, TrackingStatus
+from models.intake import InboxRow
+from models.order import Hold, HoldKind, OrderRow
+from starter import catalogue
+from tests.doors import bearer
+from tests.unit.orders import an_order
+
+pytestmark = pytest.mark.usefixtures("database")
+NOW = datetime.now(UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+async def a_parcel(number: str = "1", **facts: Any) -> str:
+    """An order with one fulfillment order of the warehouse SH; its id."""
+    sold = an_order(number)
+    order = {
+        "id": sold.order_id,
+        "channel": "own",
+        "shop": "web",
+        "channel_order_no": number,
+        "status": "shipped",
+        "lines": [],
+        "origin": {},
+        "custom": {},
+        "currency": "CNY",
+        "total": sold.total,
+        "placed_at": NOW,
+        "updated_at": NOW,
+        "region": "浙江省 杭州市",
+        "holds": facts.pop("holds", []),
+        "promised_by": facts.pop("promised_by", None),
+    }
+    parcel = {
+        "id": f"{sold.order_id}:F1",
+        "order_id": sold.order_id,
+        "warehouse": "SH",
+        "status": "shipped",
+        "request_status": "accepted",
+        "lines": [],
+        "carrier": "sf",
+        "waybill_no": f"SF{number}",
+        "opened_at": NOW - 10 * DAY,
+        "shipped_at": NOW - HOUR,
+        "updated_at": NOW,
+    }
+    async with transaction() as connection:
+        await catalogue.seed(connection)
+        await connection.execute(insert(OrderRow).values(order))
+        await connection.execute(insert(FulfillmentRow).values(parcel | facts))
+    return str(parcel["id"])
+
+
+def scan(number: str, status: TrackingStatus | None, at: datetime, **more: Any) -> Scan:
+    return Scan(waybill_no=f"SF{number}", scan_id=f"{status}:{at.isoformat()}", status=status, code="1", at=at, **more)
+
+
+async def scanned(*scans: Scan) -> None:
+    async with transaction() as connection:
+        await tracking.keep(connection, scans)
+
+
+async def row(parcel: str) -> Any:
+    async with transaction() as connection:
+        return (await connection.execute(select(FulfillmentRow).where(FulfillmentRow.id == parcel))).one()
+
+
+async def kinds(**equal: Any) -> list[str]:
+    await exceptions.watch_exceptions()
+    return sorted(each.kind for each in await listed(**equal))
+
+
+async def listed(**equal: Any) -> Sequence[Any]:
+    async with transaction() as connection:
+        return await exceptions.listed(connection, **equal)
+
+
+BOOKING = Hold(kind=HoldKind.BOOKING, reason="carrier.none", since=NOW).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        ("not_accepted", {"status": "open", "request_status": "submitted", "opened_at": NOW - 3 * HOUR}),
+        ("booking_failed", {"status": "open", "waybill_no": None, "carrier": None, "holds": [BOOKING]}),
+        ("not_picked_up", {"shipped_at": NOW - 25 * HOUR}),
+        ("no_movement", {"scanned_at": NOW - 3 * DAY, "scan_status": "in_transit"}),
+        ("stuck", {"scanned_at": NOW - HOUR, "scan_place_at": NOW - 2 * DAY, "scan_status": "at_destination"}),
+        ("late", {"promised_by": NOW - HOUR}),
+        ("late", {"promised_by": NOW + DAY, "eta": NOW + 2 * DAY, "scanned_at": NOW}),
+        ("delivery_failed", {"scanned_at": NOW, "scan_status": "delivery_failed"}),
+        ("refused", {"scanned_at": NOW, "scan_status": "refused"}),
+        ("returned", {"status": "closed", "scanned_at": NOW, "scan_status": "returned"}),
+        ("lost", {"status": "closed", "scanned_at": NOW, "scan_status": "lost"}),
+        ("damaged", {"scanned_at": NOW, "scan_status": "damaged"}),
+        ("wrong_address", {"scanned_at": NOW, "scan_status": "in_transit", "scan_exception": "wrong_address"}),
+    ],
+)
+async def test_each_kind_is_seen_once_with_its_owner_and_deadline(kind: str, facts: dict[str, Any]) -> None:
+    await a_parcel(**facts)
+    assert await kinds() == [kind]
+    (first,) = await listed()
+    assert (first.shop, first.warehouse, first.remedied_at is None) == (
+        "own:web",
+        "SH",
+        kind not in ("lost", "damaged"),
+    )
+    assert first.due_at > first.opened_at
+    assert (await exceptions.watch_exceptions()).opened == 0
+    (again,) = await listed()
+    assert (again.opened_at, again.due_at) == (first.opened_at, first.due_at)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"scanned_at": NOW - HOUR, "scan_status": "in_transit", "scan_place_at": NOW - HOUR},
+        {"status": "delivered", "scanned_at": NOW - 9 * DAY, "scan_status": "delivered", "promised_by": NOW - DAY},
+        {"status": "open", "request_status": "submitted", "opened_at": NOW - HOUR},
+        {"status": "cancelled", "promised_by": NOW - DAY},
+        {"promised_by": NOW + DAY, "eta": NOW, "scanned_at": NOW, "scan_status": "out_for_delivery"},
+    ],
+)
+async def test_what_goes_as_it_should_is_no_exception(facts: dict[str, Any]) -> None:
+    await a_parcel(**facts)
+    assert await kinds() == []
+
+
+async def test_it_closes_by_itself_and_opens_again() -> None:
+    parcel = await a_parcel(shipped_at=NOW - 30 * HOUR)
+    assert await kinds() == ["not_picked_up"]
+    await scanned(scan("1", TrackingStatus.IN_TRANSIT, NOW - 3 * DAY, place="上海"))
+    assert await kinds() == ["no_movement"]
+    await scanned(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW, place="杭州"))
+    assert await kinds() == []
+    assert [(each.kind, each.closed_by) for each in await listed(closed=True, fulfillment_id=parcel)] == [
+        ("not_picked_up", "hengdan"),
+        ("no_movement", "hengdan"),
+    ]
+    async with transaction() as connection:
+        silent = {"scanned_at": NOW - 3 * DAY, "scan_status": "in_transit"}
+        await connection.execute(update(FulfillmentRow).values(silent))
+    assert await kinds() == ["no_movement"]
+
+
+async def test_what_a_person_closed_stays_closed_until_something_new_happens() -> None:
+    await a_parcel(scanned_at=NOW - HOUR, scan_status="delivery_failed")
+    assert await kinds() == ["delivery_failed"]
+    (open_,) = await listed()
+    async with transaction() as connection:
+        await exceptions.close(connection, open_, "mei", "called the buyer")
+    assert await kinds() == []
+    await scanned(scan("1", TrackingStatus.DELIVERY_FAILED, datetime.now(UTC)))
+    assert await kinds() == ["delivery_failed"]
+
+
+async def test_what_is_not_settled_in_time_escalates_once() -> None:
+    await a_parcel(shipped_at=NOW - 30 * HOUR)
+    await exceptions.watch_exceptions()
+    async with transaction() as connection:
+        (open_,) = await exceptions.listed(connection)
+        past = exceptions._exceptions
+        await connection.execute(update(past).values(due_at=NOW - HOUR))
+    assert (await exceptions.watch_exceptions()).escalated == 1
+    assert (await exceptions.watch_exceptions()).escalated == 0
+    (now,) = await listed()
+    assert (open_.owner, now.owner, now.escalated_at is not None) == ("logistics", "management", True)
+
+
+async def test_policy_books_elsewhere_by_itself() -> None:
+    parcel = await a_parcel(status="open", request_status="submitted", opened_at=NOW - HOUR)
+    policy = ExceptionPolicy(kind=ExceptionKind.NOT_ACCEPTED, after=600, automatic=Remedy.REBOOK)
+    async with transaction() as connection:
+        await exceptions.keep_policy(connection, policy)
+    assert await kinds() == ["not_accepted"]
+    await exceptions.watch_exceptions()
+    async with transaction() as connection:
+        (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
+    assert (wish.order_id, parcel.encode() in wish.raw.body) == (parcel.rpartition(":")[0], True)
+
+
+async def test_scans_in_any_order_settle_on_the_newest() -> None:
+    parcel = await a_parcel()
+    at = [NOW - timedelta(minutes=minutes) for minutes in (50, 40, 30, 20)]
+    told = [
+        scan("1", TrackingStatus.PICKED_UP, at[0], place="上海"),
+        scan("1", TrackingStatus.IN_TRANSIT, at[1], place="上海"),
+        scan("1", TrackingStatus.DELIVERED, at[2], place="杭州"),
+        scan("1", None, at[3], place="杭州"),
+    ]
+    for each in (told[3], told[1], told[2], told[0], *told):
+        await scanned(each)
+    late = await row(parcel)
+    assert (late.scanned_at, late.scan_place) == (at[3], "杭州")
+    await scanned(*reversed(told))
+    assert (await row(parcel)).scan_status == "delivered"
+
+
+async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
+    parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="refused")
+    await exceptions.watch_exceptions()
+    staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
+    (seen,) = (await door.get("/exceptions?kind=refused&warehouse=SH", headers=reader)).json()
+    assert (seen["text"], seen["suggested"]) == ("Refused", ["tell_buyer", "refund"])
+    (count,) = (await door.get("/exceptions/summary", headers=reader)).json()
+    assert (count["kind"], count["open"], count["overdue"]) == ("refused", 1, 0)
+    path = f"/exceptions/{parcel}/refused"
+    assert (await door.post(f"{path}/close", json={"note": "ok"}, headers=reader)).status_code == 403
+    told = (await door.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
+    assert told["remedy"] == "tell_buyer"
+    assert (await door.post(f"{path}/owner", json={"owner": "mei"}, headers=staff)).json()["owner"] == "mei"
+    assert (await door.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
+    assert (await door.get("/exceptions", headers=reader)).json() == []
+    assert (await door.post(f"/exceptions/{parcel}/lost/close", json={"note": "x"}, headers=staff)).status_code == 404
+    wrong = {"kind": "lost", "automatic": "refund"}
+    answer = await door.put("/exceptions/policies/lost", json=wrong, headers=staff)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "automatic")

@@ -1,0 +1,42 @@
+"""ParcelsWorkflow: one look at what goes wrong with parcels, started every minute by its schedule; and the nightly
+measuring of how carriers did."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.exceptions import Watched, intercept_parcel, watch_exceptions
+    from activities.selection import measure_service
+    from activities.tracking import ask_after_silent
+
+
+@workflow.defn
+class ParcelsWorkflow:
+    @workflow.run
+    async def run(self) -> Watched:
+        """Asks after those that are silent, then looks what is wrong, and stops what policy wants stopped."""
+        await workflow.execute_activity(
+            ask_after_silent, start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=timedelta(minutes=1)
+        )
+        watched = await workflow.execute_local_activity(watch_exceptions, start_to_close_timeout=timedelta(seconds=50))
+        for fulfillment_id in watched.intercept:
+            try:
+                await workflow.execute_activity(
+                    intercept_parcel,
+                    fulfillment_id,
+                    start_to_close_timeout=timedelta(seconds=60),
+                    retry_policy=RetryPolicy(maximum_attempts=5),
+                )
+            except ActivityError as error:
+                workflow.logger.warning("not stopped: %s: %s", fulfillment_id, error.cause)
+        return watched
+
+
+@workflow.defn
+class ServiceWorkflow:
+    @workflow.run
+    async def run(self) -> int:
+        return await workflow.execute_activity(measure_service, start_to_close_timeout=timedelta(minutes=10))
