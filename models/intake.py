@@ -23,6 +23,8 @@ class Lane(StrEnum):
     CARRIER = "carrier"
     WAREHOUSE = "warehouse"
     STOCK = "stock"
+    MEDIA = "media"
+    """By which people are notified; it says nothing itself."""
 
 
 class InboxState(StrEnum):

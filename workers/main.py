@@ -16,6 +16,7 @@ from activities import (
     exceptions,
     fulfillment,
     http,
+    notifications,
     order,
     polling,
     reconciliation,
@@ -34,6 +35,7 @@ from workers.schedules import schedule_house, schedule_shops
 from workers.signals import OnlyWhole
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.channel_read import ChannelReadWorkflow
+from workflows.notifications import NotificationsWorkflow
 from workflows.order import OrderWorkflow
 from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
@@ -50,6 +52,7 @@ WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
     ChannelPollWorkflow,
     ChannelReadWorkflow,
+    NotificationsWorkflow,
     ParcelsWorkflow,
     ReconciliationWorkflow,
     ReplanWorkflow,
@@ -90,6 +93,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     exceptions.watch_exceptions,
     exceptions.intercept_parcel,
     selection.measure_service,
+    notifications.notify,
 )
 
 

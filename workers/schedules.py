@@ -28,6 +28,7 @@ from models.base import CHINA
 from models.intake import AccountRow, Lane
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.notifications import NotificationsWorkflow
 from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
@@ -42,6 +43,7 @@ SYNCED = timedelta(minutes=1)
 
 THRESHOLD_SECONDS = 60
 PARCELS_SECONDS = 60
+NOTIFICATIONS_SECONDS = 30
 SERVICE_HOUR = 1
 """In China: when it is measured how carriers did."""
 REPLENISHMENT_HOUR = 2
@@ -56,6 +58,8 @@ async def schedule_house(client: Client) -> None:
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
     parcels = timedelta(seconds=PARCELS_SECONDS)
     await _schedule(client, "parcels", ParcelsWorkflow.run, [], parcels, ScheduleOverlapPolicy.SKIP)
+    turns = timedelta(seconds=NOTIFICATIONS_SECONDS)
+    await _schedule(client, "notifications", NotificationsWorkflow.run, [], turns, ScheduleOverlapPolicy.SKIP)
     service = _nightly(SERVICE_HOUR)
     await _schedule(client, "service", ServiceWorkflow.run, [], service, ScheduleOverlapPolicy.SKIP)
     nightly = _nightly(REPLENISHMENT_HOUR)

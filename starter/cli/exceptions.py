@@ -5,8 +5,6 @@ from urllib.parse import quote
 
 import typer
 
-from models.exception import Remedy
-from models.fulfillment import ExceptionKind
 from models.i18n import t
 from starter.cli import show
 from starter.cli.door import Door, Json, Lang, Say
@@ -14,12 +12,12 @@ from starter.cli.door import Door, Json, Lang, Say
 app = typer.Typer(name="exceptions", help=t("cli.help.exceptions"), no_args_is_help=True)
 
 Parcel = Annotated[str, typer.Argument(metavar="FULFILLMENT", help=t("cli.help.exceptions.parcel"))]
-Kind = Annotated[ExceptionKind, typer.Argument(help=t("cli.help.exceptions.kind"))]
+Kind = Annotated[str, typer.Argument(help=t("cli.help.exceptions.kind"))]
 
 
 @app.command("list", help=t("cli.help.exceptions.list"))
 def list_exceptions(
-    kind: Annotated[ExceptionKind | None, typer.Option(help=t("cli.help.exceptions.kind"))] = None,
+    kind: Annotated[str | None, typer.Option(help=t("cli.help.exceptions.kind"))] = None,
     owner: Annotated[str | None, typer.Option()] = None,
     warehouse: Annotated[str | None, typer.Option()] = None,
     carrier: Annotated[str | None, typer.Option()] = None,
@@ -39,9 +37,9 @@ def count(as_json: Json = False, lang: Lang = None) -> None:
 
 
 @app.command(help=t("cli.help.exceptions.remedy"))
-def remedy(parcel: Parcel, kind: Kind, what: Remedy, as_json: Json = False, lang: Lang = None) -> None:
+def remedy(parcel: Parcel, kind: Kind, what: str, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind.value}/remedy", {"remedy": what.value})
+    told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind}/remedy", {"remedy": what})
     door.show(told, lambda body, say: _exceptions([body], say))
 
 
@@ -54,7 +52,7 @@ def close(
     lang: Lang = None,
 ) -> None:
     door = Door(lang, as_json)
-    told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind.value}/close", {"note": note})
+    told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind}/close", {"note": note})
     door.show(told, lambda body, say: _exceptions([body], say))
 
 

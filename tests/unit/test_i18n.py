@@ -51,8 +51,8 @@ FAMILIES: dict[str, type[StrEnum]] = {
 }
 """Every member has its text."""
 
-NOT_TEXTS = {"codec.decode", "inbox.raw"}
-"""What looks like a key: an event of the log, the context of a seal."""
+NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalated"}
+"""What looks like a key: an event of the log, the context of a seal, events that are told."""
 
 OVERDUE = (OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK)
 

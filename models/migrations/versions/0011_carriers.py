@@ -51,6 +51,39 @@ def upgrade() -> None:
         sa.Column('policy', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint('kind')
     )
+    op.create_table('templates',
+        sa.Column('event', sa.String(), nullable=False),
+        sa.Column('medium', sa.String(), nullable=False),
+        sa.Column('shop', sa.String(), nullable=False),
+        sa.Column('lang', sa.String(), nullable=False),
+        sa.Column('subject', sa.String(), nullable=False),
+        sa.Column('body', sa.String(), nullable=False),
+        sa.Column('active', sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint('event', 'medium', 'shop', 'lang')
+    )
+    op.create_table('notifications',
+        sa.Column('id', sa.String(), nullable=False),
+        sa.Column('event', sa.String(), nullable=False),
+        sa.Column('medium', sa.String(), nullable=False),
+        sa.Column('account', sa.String(), nullable=False),
+        sa.Column('order_id', sa.String(), nullable=False),
+        sa.Column('message', sa.LargeBinary(), nullable=False),
+        sa.Column('state', sa.String(), nullable=False),
+        sa.Column('outcome', sa.String(), nullable=False),
+        sa.Column('attempts', sa.Integer(), nullable=False),
+        sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('next_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('done_at', sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint('id')
+    )
+    op.create_index('notifications_waiting', 'notifications', ['next_at'], unique=False, postgresql_where=sa.text("state IN ('waiting', 'sending')"))
+    op.create_index('notifications_by_order', 'notifications', ['order_id'], unique=False)
+    op.create_table('opt_outs',
+        sa.Column('address_index', sa.String(), nullable=False),
+        sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('actor', sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint('address_index')
+    )
     op.create_table('carriers',
         sa.Column('carrier', sa.String(), nullable=False),
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -72,6 +105,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table('lanes')
     op.drop_table('exception_policies')
+    for table in ('opt_outs', 'notifications', 'templates'):
+        op.drop_table(table)
     op.drop_index('fulfillments_under_way', table_name='fulfillments')
     op.drop_table('exceptions')
     op.drop_table('carriers')

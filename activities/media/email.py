@@ -1,0 +1,48 @@
+"""E-mail over SMTP (RFC 5321), by aiosmtplib.
+
+Account: ``base_url`` ``smtp://host:port``, ``smtp+tls://`` (TLS from the start) or ``smtp+starttls://``; secrets
+``username`` and ``password`` where the server asks for them; settings ``sender``, and ``to`` where it tells staff.
+"""
+
+from email.message import EmailMessage
+from email.utils import formatdate
+from urllib.parse import urlsplit
+
+import aiosmtplib
+
+from activities.errors import refused, unavailable
+from models.intake import Account
+from models.notification import Message
+
+
+async def send(account: Account, message: Message) -> None:
+    server = urlsplit(account.base_url)
+    mail = EmailMessage()
+    mail["From"] = str(account.settings.get("sender", ""))
+    mail["To"] = message.to
+    mail["Subject"] = message.subject
+    mail["Date"] = formatdate()
+    mail["Message-ID"] = f"<{message.id.replace(':', '.').replace('@', '.')}@hengdan>"
+    mail.set_content(message.body)
+    try:
+        await aiosmtplib.send(
+            mail,
+            hostname=server.hostname,
+            port=server.port or 25,
+            use_tls=server.scheme == "smtp+tls",
+            start_tls=server.scheme == "smtp+starttls",
+            username=account.secrets.get("username"),
+            password=account.secrets.get("password"),
+            timeout=20,
+        )
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        codes = [each.code for each in error.recipients]
+        if all(code >= 500 for code in codes):
+            raise refused(f"email: {codes[0]}", str(codes[0])) from None
+        raise unavailable(f"email: {codes[0]}") from None
+    except aiosmtplib.SMTPResponseException as error:
+        if error.code >= 500:
+            raise refused(f"email: {error.code}", str(error.code)) from None
+        raise unavailable(f"email: {error.code}") from None
+    except (aiosmtplib.SMTPException, OSError) as error:
+        raise unavailable(f"email: {type(error).__name__}") from None

@@ -1,0 +1,89 @@
+"""The door of notifications: the words, the log, and who wants none."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from activities import notifications
+from activities.database import transaction
+from models.notification import Medium, NotificationState, Template
+from starter.api.access import Reader, Staff
+from starter.api.problems import Problem
+
+router = APIRouter(prefix="/notifications", tags=["notifications"])
+
+
+class Notified(BaseModel):
+    id: str
+    event: str
+    medium: Medium
+    account: str
+    order_id: str
+    state: NotificationState
+    outcome: str
+    attempts: int
+    created_at: datetime
+    next_at: datetime
+    done_at: datetime | None
+
+
+class Address(BaseModel):
+    """A phone or an e-mail address; only a blind index of it is kept."""
+
+    address: Annotated[str, Field(min_length=3, max_length=200)]
+
+
+@router.get("", summary="What was told, newest first")
+async def log(
+    visitor: Reader,
+    order_id: str | None = None,
+    state: NotificationState | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[Notified]:
+    async with transaction() as connection:
+        rows = await notifications.listed(connection, order_id=order_id, state=state, limit=limit)
+    return [Notified(**row._mapping) for row in rows]
+
+
+@router.get("/templates", summary="The words for each event")
+async def templates(visitor: Reader) -> list[Template]:
+    async with transaction() as connection:
+        return await notifications.every_template(connection)
+
+
+@router.put("/templates", summary="Set the words for an event, medium, shop and language")
+async def keep_template(body: Template, visitor: Staff) -> Template:
+    async with transaction() as connection:
+        await notifications.keep_template(connection, body)
+    return body
+
+
+@router.delete("/templates", status_code=204, summary="Drop them")
+async def drop_template(
+    event: str, medium: Medium, visitor: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
+) -> None:
+    async with transaction() as connection:
+        if not await notifications.drop_template(connection, event, medium, shop, lang):
+            raise Problem(404, "problem.no_template", {"event": event})
+
+
+@router.post("/opt-outs", status_code=204, summary="This phone or address is told nothing any more")
+async def opt_out(body: Address, visitor: Staff) -> None:
+    async with transaction() as connection:
+        await notifications.opt_out(connection, body.address, visitor.name)
+
+
+@router.post("/opt-outs/remove", status_code=204, summary="It is told again")
+async def opt_in(body: Address, visitor: Staff) -> None:
+    async with transaction() as connection:
+        await notifications.opt_in(connection, body.address)
+
+
+@router.post("/{notification_id}/replay", status_code=202, summary="Send it again")
+async def replay(notification_id: str, visitor: Staff) -> dict[str, str]:
+    async with transaction() as connection:
+        if not await notifications.replay(connection, notification_id):
+            raise Problem(404, "problem.no_notification", {"notification": notification_id})
+    return {"id": notification_id}

@@ -1,0 +1,18 @@
+"""NotificationsWorkflow: one turn of telling people, started by its schedule."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from activities.notifications import Told, notify
+
+
+@workflow.defn
+class NotificationsWorkflow:
+    @workflow.run
+    async def run(self) -> Told:
+        return await workflow.execute_activity(
+            notify, start_to_close_timeout=timedelta(minutes=10), retry_policy=RetryPolicy(maximum_attempts=1)
+        )
