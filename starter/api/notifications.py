@@ -81,9 +81,13 @@ async def opt_in(body: Address, visitor: Staff) -> None:
         await notifications.opt_in(connection, body.address)
 
 
-@router.post("/{notification_id}/replay", status_code=202, summary="Send it again")
-async def replay(notification_id: str, visitor: Staff) -> dict[str, str]:
+class Again(BaseModel):
+    id: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+@router.post("/replay", status_code=202, summary="Send one again")
+async def replay(body: Again, visitor: Staff) -> Again:
     async with transaction() as connection:
-        if not await notifications.replay(connection, notification_id):
-            raise Problem(404, "problem.no_notification", {"notification": notification_id})
-    return {"id": notification_id}
+        if not await notifications.replay(connection, body.id):
+            raise Problem(404, "problem.no_notification", {"notification": body.id})
+    return body

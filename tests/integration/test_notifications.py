@@ -255,4 +255,4 @@ async def test_words_are_kept_by_staff_and_name_only_facts(door: httpx.AsyncClie
     assert (await door.delete(path, headers=staff)).status_code == 204
     assert (await door.delete(path, headers=staff)).status_code == 404
     assert (await door.get("/notifications", headers=staff)).json() == []
-    assert (await door.post("/notifications/none/replay", headers=staff)).status_code == 404
+    assert (await door.post("/notifications/replay", json={"id": "none"}, headers=staff)).status_code == 404
