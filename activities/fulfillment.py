@@ -101,7 +101,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
     """
     async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
-        cash = None if row.paid_at else await _worth(connection, row)
+        cash = None if row.paid_at else await worth(connection, row)
     reference = carrier_reference(fulfillment_id)
     if row.waybill_no:
         return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference)
@@ -161,7 +161,7 @@ async def _weighed(connection: AsyncConnection, parcel: Parcel, row: Row[Any], b
         "weight_kg": booking.weight_kg,
         "volume_cm3": sum(goods[each.sku] * each.volume_cm3 for each in items),
         "needs": frozenset(need for each in items for need in each.needs),
-        "value": await _worth(connection, row),
+        "value": await worth(connection, row),
         "cash_on_delivery": booking.cash_on_delivery is not None,
         "urgent": row.priority == URGENT,
         "promised_by": row.promised_by,
@@ -352,7 +352,7 @@ async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str,
     return packed
 
 
-async def _worth(connection: AsyncConnection, row: Row[Any]) -> Decimal:
+async def worth(connection: AsyncConnection, row: Row[Any]) -> Decimal:
     """This parcel's share, by value, of what the buyer pays for the order: what is collected, where it was not paid."""
     packed = await _packed_units(connection, row)
     sold = [OrderLine.model_validate(line) for line in row.sold]

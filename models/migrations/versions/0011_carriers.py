@@ -84,6 +84,15 @@ def upgrade() -> None:
         sa.Column('actor', sa.String(), nullable=False),
         sa.PrimaryKeyConstraint('address_index')
     )
+    op.create_table('prints',
+        sa.Column('id', sa.Integer(), nullable=False),
+        sa.Column('fulfillment_id', sa.String(), nullable=False),
+        sa.Column('kind', sa.String(), nullable=False),
+        sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('actor', sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint('id')
+    )
+    op.create_index('prints_of', 'prints', ['fulfillment_id', 'kind'], unique=False)
     op.create_table('carriers',
         sa.Column('carrier', sa.String(), nullable=False),
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -105,7 +114,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table('lanes')
     op.drop_table('exception_policies')
-    for table in ('opt_outs', 'notifications', 'templates'):
+    for table in ('prints', 'opt_outs', 'notifications', 'templates'):
         op.drop_table(table)
     op.drop_index('fulfillments_under_way', table_name='fulfillments')
     op.drop_table('exceptions')
