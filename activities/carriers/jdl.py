@@ -1,89 +1,131 @@
-"""JD Logistics (京东物流): its open platform's signed JSON, and unsigned pushes.
+"""JD Logistics (京东物流) through its open platform LOP, solution ECAP: signed JSON out, traces pushed in.
 
-Sources: the platform's demo code and sandbox pushes as public documents quote them (md5-salt signature, query
-parameters, the push's fields and ``category`` numbers). From general knowledge only: the bodies of
-/ecap/v1/orders/create, cancel, details, intercept, trace/query and precheck beyond their names, and their codes; that
-an order of a known ``orderId`` is answered with the first waybill. Pushes carry no signature.
+Sources: the platform's demonstration code of the signature (md5-salt) and public integrations that keep its texts:
+/ecap/v1/orders/create, cancel (one address for both cancelling and intercepting), status/get, trace/query, the fields
+of a trace, and categories as its sandbox pushes them. Not public, and so unverified: the field ``status`` of status/get
+and its look-up by ``customerOrderId`` (sourced for cancel only); the shape of a refusal by the gateway (read as JD's
+other platform says it); the codes of refusals (words are read in their place); the answer that a push wants; the words
+that tell a failed delivery, a return, a loss. From general knowledge: 代收货款 as product ``ed-a-0009``.
 
-Account: ``base_url`` ``https://api.jdl.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``customer_code``,
-``push_secret`` (the end of the push URL); setting ``product`` (``ed-m-0001``, 京东标快).
+A merchant's number is unique: JDL refuses it the second time, so whatever it refuses is looked for first.
+
+Account: ``base_url`` ``https://api.jdl.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``push_secret``
+(the end of the push URL); settings ``customer_code``, ``product`` (by default ``ed-m-0001``, 特惠送).
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from hashlib import md5, sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
+from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unintelligible, refused, unavailable
-from activities.payloads import CHINA, ChinaTime, Code, Model, Text, china, decode
+from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode
 from models.address import Addressee
-from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
+from models.base import CHINA
+from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
-from models.money import Money
+
+_B2C = 1
+_MONTHLY = 3
+_ELSEWHERE = "0030001"
+"""The goods were sold on another platform than JD's."""
+_CASH_ON_DELIVERY = "ed-a-0009"
+_PICKED_UP, _CANCELLED = 420, 690
+_CANCELLATION, _INTERCEPTION = 0, 1
+_PASSING = re.compile(r"限流|频繁|超时|稍后|繁忙|系统异常")
+_UNKNOWN = re.compile(r"不存在|未查询到|查询不到|暂无")
+_AGAIN = re.compile(r"已取消|已拦截|重复")
 
 _STATUS = {
-    "390": TrackingStatus.LABEL_CREATED,
-    "420": TrackingStatus.PICKED_UP,
-    "430": TrackingStatus.IN_TRANSIT,
-    "440": TrackingStatus.OUT_FOR_DELIVERY,
-    "450": TrackingStatus.READY_FOR_PICKUP,
-    "510": TrackingStatus.DELIVERED,
-    "530": TrackingStatus.REFUSED,
-    "540": TrackingStatus.RETURNING,
-    "550": TrackingStatus.RETURNED,
+    390: TrackingStatus.LABEL_CREATED,
+    _PICKED_UP: TrackingStatus.PICKED_UP,
+    430: TrackingStatus.IN_TRANSIT,
+    440: TrackingStatus.OUT_FOR_DELIVERY,
+    510: TrackingStatus.DELIVERED,
+    530: TrackingStatus.REFUSED,
 }
-_PROBLEM = "520"
-_FINE, _UNKNOWN, _CANCELLED = "0", "1404", "1405"
-_BUSY = {"-1", "1429", "5000"}
+_FAILED = re.compile(r"再投|未妥投|配送失败|投递失败")
+_BACK = re.compile(r"退回|退货|逆向")
+_PROBLEMS = (
+    (re.compile(r"丢失|遗失"), ExceptionKind.LOST),
+    (re.compile(r"破损|损坏"), ExceptionKind.DAMAGED),
+    (re.compile(r"地址(错误|有误|不详|不清)"), ExceptionKind.WRONG_ADDRESS),
+)
+
+
+class _Fault(BaseModel):
+    code: Text = ""
 
 
 class _Answer(BaseModel):
     code: Text = ""
+    success: bool = False
     msg: Text = ""
-    data: Any = None
+    subMsg: Text = ""
+    data: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = {}
+    error_response: _Fault | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.msg} {self.subMsg}"
 
 
-class _Booked(BaseModel):
+class _Order(BaseModel):
     waybillCode: Text = ""
-    destinationSortCenterName: Text = ""
-    destinationCrossCode: Text = ""
-    road: Text = ""
+    status: Integer = 0
+
+    @property
+    def cancelled(self) -> bool:
+        return self.status == _CANCELLED
 
 
-class _Checked(BaseModel):
-    totalFreightStandard: Decimal | None = None
-    promiseDay: int | None = None
+class _Cancelled(BaseModel):
+    resultType: int = -1
 
 
 class _Trace(BaseModel):
     operationTime: ChinaTime
+    category: Integer = 0
+    categoryName: Text = ""
+    state: Text = ""
     operationTitle: Text = ""
     operationRemark: Text = ""
-    category: Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))] = ""
     operateSite: Text = ""
-    routeCity: Text = ""
+
+    @property
+    def words(self) -> str:
+        return self.operationRemark or self.operationTitle or self.categoryName
+
+    @property
+    def status(self) -> TrackingStatus | None:
+        status = _STATUS.get(self.category)
+        words = self.operationTitle + self.operationRemark
+        if status in {TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY} and _BACK.search(words):
+            return TrackingStatus.RETURNING
+        if status is TrackingStatus.OUT_FOR_DELIVERY and _FAILED.search(words):
+            return TrackingStatus.DELIVERY_FAILED
+        if status is TrackingStatus.DELIVERED and _BACK.search(words):
+            return TrackingStatus.RETURNED
+        return status
 
     def scan(self, waybill_no: str) -> Scan:
-        words = " ".join(part for part in (self.operationTitle, self.operationRemark) if part)
-        status, exception = _STATUS.get(self.category), None
-        if self.category == _PROBLEM:
-            status, exception = trouble(words)
-        text = masked(words)
+        words = self.operationTitle + self.operationRemark
         return Scan(
             waybill_no=waybill_no,
-            scan_id=content_id(self.operationTime, f"{self.category}{text}"),
-            status=status,
-            code=self.category,
+            scan_id=f"{self.category}:{self.state}:{self.operationTime.isoformat()}",
+            status=self.status,
+            code=f"{self.category}:{self.state}".rstrip(":"),
             at=self.operationTime,
-            place=self.routeCity or self.operateSite,
-            text=text,
-            exception=exception,
+            place=self.operateSite,
+            text=masked(self.words),
+            exception=next((kind for said, kind in _PROBLEMS if said.search(words)), None),
         )
 
 
@@ -91,19 +133,21 @@ class _Push(_Trace):
     waybillCode: Code
 
 
-_Traces = TypeAdapter(list[_Trace])
+class _Tracked(BaseModel):
+    traceDetails: Annotated[list[_Trace], BeforeValidator(lambda value: value or [])] = []
 
 
-def sign(secret: str, token: str, key: str, path: str, body: str, timestamp: str) -> str:
-    """``md5-salt``: capital hexadecimal digits of the MD5 of all, each after its name, between the secret."""
-    told = f"{secret}access_token{token}app_key{key}method{path}param_json{body}timestamp{timestamp}v2.0{secret}"
-    return md5(told.encode(), usedforsecurity=False).hexdigest().upper()
+def sign(secret: str, access_token: str, app_key: str, path: str, body: str, timestamp: str) -> str:
+    """LOP's md5-salt: named parts in this order between the secret twice, in small hex."""
+    told = f"access_token{access_token}app_key{app_key}method{path}param_json{body}timestamp{timestamp}v2.0"
+    return md5(f"{secret}{told}{secret}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _contact(person: Addressee) -> dict[str, str]:
+    phone = person.national_phone
     return {
         "name": person.name,
-        "mobile": person.national_phone,
+        "mobile" if len(phone) == 11 and phone.startswith("1") else "phone": phone,
         "fullAddress": f"{person.province}{person.city}{person.district}{person.full_street}",
     }
 
@@ -113,60 +157,67 @@ class JDL:
         self._account = account
 
     async def quote(self, booking: Booking) -> Sequence[Offer]:
-        answer = await self._ask("/ecap/v1/orders/precheck", self._order(booking))
-        if answer.code != _FINE:
-            return ()
-        checked = _read(_Checked, answer.data)
-        if checked.totalFreightStandard is None:
-            return ()
-        price = Money(amount=checked.totalFreightStandard)
-        return [Offer(product=self._product, price=price, days=checked.promiseDay)]
+        return ()
 
     async def book(self, booking: Booking) -> Waybill:
-        answer = await self._ask("/ecap/v1/orders/create", self._order(booking))
-        if answer.code != _FINE:
-            raise _refusal(answer)
-        waybill = self._waybill(booking.reference, answer.data)
-        if waybill is None:
-            raise unavailable("jdl: taken, but without a number yet")
-        return waybill
+        product: dict[str, Any] = {"productCode": self._product}
+        if booking.cash_on_delivery:
+            collect = {"shouldPayMoney": str(booking.cash_on_delivery)}
+            product["addedProducts"] = [{"productCode": _CASH_ON_DELIVERY, "productAttrs": collect}]
+        weight = max(round(float(booking.weight_kg), 2), 0.01)
+        cargo = {
+            "name": ",".join(f"{line.sku}*{line.quantity}" for line in booking.goods)[:200],
+            "quantity": 1,
+            "weight": weight,
+            "volume": round(weight * 1000, 2),
+        }
+        message = {
+            "orderId": booking.reference,
+            "senderContact": _contact(booking.sender),
+            "receiverContact": _contact(booking.recipient),
+            "productsReq": product,
+            "settleType": _MONTHLY,
+            "cargoes": [cargo],
+            "commonChannelInfo": {"channelCode": _ELSEWHERE},
+        }
+        try:
+            order = _read(_Order, await self._ask("create", message))
+        except ApplicationError as error:
+            found = await self.find(booking.reference) if error.non_retryable else None
+            if found is None:
+                raise
+            return found
+        if not order.waybillCode:
+            raise unavailable("jdl: a person there still decides whether the address is served", 60)
+        return self._waybill(booking.reference, order)
 
     async def find(self, reference: str) -> Waybill | None:
-        answer = await self._ask("/ecap/v1/orders/details/query", self._of(reference))
-        if answer.code not in (_FINE, _UNKNOWN):
-            raise _refusal(answer)
-        return self._waybill(reference, answer.data) if answer.code == _FINE else None
+        order = await self._status(reference)
+        return None if order is None or order.cancelled else self._waybill(reference, order)
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        asked = {**self._of(reference), "waybillCode": waybill_no, "cancelReason": "订单取消", "cancelReasonCode": "1"}
-        answer = await self._ask("/ecap/v1/orders/cancel", asked)
-        if answer.code not in (_FINE, _UNKNOWN, _CANCELLED):
-            raise _refusal(answer)
+        """Refused once it was picked up: JDL would not cancel then, but send it back."""
+        if waybill_no and await self._left(waybill_no):
+            raise refused("carrier.jdl.picked_up", "picked_up")
+        order = await self._status(reference)
+        if order is None or not order.cancelled:
+            await self._take_back({"customerOrderId": reference}, _CANCELLATION)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        asked = {**self._of(reference), "waybillCode": waybill_no, "interceptReason": "订单取消,请退回"}
-        answer = await self._ask("/ecap/v1/orders/intercept", asked)
-        if answer.code != _FINE:
-            raise _refusal(answer)
+        """Refused before it was picked up: JDL would not send it back then, but cancel."""
+        if not await self._left(waybill_no):
+            raise refused("carrier.jdl.not_picked_up", "not_picked_up")
+        await self._take_back({"waybillCode": waybill_no}, _INTERCEPTION)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        answer = await self._ask("/ecap/v1/orders/trace/query", {**self._of(""), "waybillCode": waybill_no})
-        if answer.code == _UNKNOWN:
-            return ()
-        if answer.code != _FINE:
-            raise _refusal(answer)
-        try:
-            traces = _Traces.validate_python((answer.data or {}).get("traceDetails") or [])
-        except (ValidationError, AttributeError):
-            raise unavailable("jdl: the answer is not in the format") from None
-        return [trace.scan(waybill_no) for trace in traces]
+        return [trace.scan(waybill_no) for trace in await self._traces(waybill_no)]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
         return Receipt(fact_key=sha256(body).hexdigest(), topic="trace")
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
-        return PushAnswer(body=b'{"code":0,"message":"success","success":true}')
+        return PushAnswer(body='{"code":0,"success":true,"msg":"成功"}'.encode())
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, body)
@@ -176,71 +227,80 @@ class JDL:
     def _product(self) -> str:
         return str(self._account.settings.get("product", "ed-m-0001"))
 
-    def _of(self, reference: str) -> dict[str, Any]:
-        told = {"orderOrigin": 1, "customerCode": self._account.secrets.get("customer_code", "")}
-        return told | ({"orderId": reference} if reference else {})
-
-    def _order(self, booking: Booking) -> dict[str, Any]:
-        order: dict[str, Any] = {
-            **self._of(booking.reference),
-            "senderContact": _contact(booking.sender),
-            "receiverContact": _contact(booking.recipient),
-            "productsReq": {"productCode": self._product},
-            "settleType": 3,
-            "cargoes": [{"name": ", ".join(line.sku for line in booking.goods)[:50], "quantity": 1}],
-        }
-        order["cargoes"][0] |= {"weight": float(booking.weight_kg), "volume": 1}
-        if booking.cash_on_delivery:
-            cash = {"productCode": "ed-a-0009", "productAttrs": {"shouldPayMoney": str(booking.cash_on_delivery)}}
-            order["productsReq"]["addedProducts"] = [cash]
-        return order
-
-    def _waybill(self, reference: str, data: Any) -> Waybill | None:
-        booked = _read(_Booked, data)
-        if not booked.waybillCode:
-            return None
-        label = Label(
-            route=" ".join(part for part in (booked.destinationCrossCode, booked.road) if part),
-            hub=booked.destinationSortCenterName,
-            product=self._product,
+    def _waybill(self, reference: str, order: _Order) -> Waybill:
+        return Waybill(
+            carrier=self._account.source,
+            waybill_no=order.waybillCode,
+            reference=reference,
+            label=Label(product=self._product),
         )
-        return Waybill(carrier=self._account.source, waybill_no=booked.waybillCode, reference=reference, label=label)
 
-    async def _ask(self, path: str, asked: Mapping[str, Any]) -> _Answer:
+    async def _status(self, reference: str) -> _Order | None:
+        """How an order stands; ``None``: JDL has none to show under our reference."""
+        answer = await self._ask("status/get", {"customerOrderId": reference})
+        order = _read(_Order, answer) if answer.success else _Order()
+        return order if order.waybillCode else None
+
+    async def _left(self, waybill_no: str) -> bool:
+        return any(_PICKED_UP <= trace.category < _CANCELLED for trace in await self._traces(waybill_no))
+
+    async def _traces(self, waybill_no: str) -> list[_Trace]:
+        answer = await self._ask("trace/query", {"waybillCode": waybill_no})
+        if not answer.success and _UNKNOWN.search(answer.words):
+            return []
+        return _read(_Tracked, answer).traceDetails
+
+    async def _take_back(self, which: dict[str, str], expected: int) -> None:
+        why = {"cancelReason": "用户取消", "cancelReasonCode": "1", "cancelType": _B2C}
+        answer = await self._ask("cancel", {**which, **why})
+        if not answer.success and (_UNKNOWN.search(answer.words) or _AGAIN.search(answer.words)):
+            return
+        result = _read(_Cancelled, answer).resultType
+        if result != expected:
+            raise refused(f"carrier.jdl.resultType_{result}", str(result))
+
+    async def _ask(self, interface: str, message: dict[str, Any]) -> _Answer:
+        """One call; its outcome, good or bad. Raises ``ApplicationError`` where the platform itself says no."""
+        path = f"/ecap/v1/orders/{interface}"
         secrets = self._account.secrets
-        body = json.dumps([asked], ensure_ascii=False, separators=(",", ":"))
-        timestamp = china(datetime.now(UTC).astimezone(CHINA))
-        params = {
-            "LOP-DN": "ECAP",
-            "access_token": secrets["access_token"],
-            "app_key": secrets["app_key"],
-            "timestamp": timestamp,
-            "v": "2.0",
-            "sign": sign(secrets["app_secret"], secrets["access_token"], secrets["app_key"], path, body, timestamp),
-            "algorithm": "md5-salt",
-        }
-        url = f"{self._account.base_url.rstrip('/')}{path}"
-        headers = {"Content-Type": "application/json;charset=utf-8", "lop-tz": "8"}
-        response = await http.send("POST", url, content=body.encode(), params=params, headers=headers)
+        told = {"orderOrigin": _B2C, "customerCode": str(self._account.settings.get("customer_code", "")), **message}
+        body = json.dumps([told], ensure_ascii=False, separators=(",", ":"))
+        timestamp = datetime.now(UTC).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
+        app_key, access_token = secrets["app_key"], secrets["access_token"]
+        response = await http.send(
+            "POST",
+            f"{self._account.base_url.rstrip('/')}{path}",
+            content=body.encode(),
+            params={
+                "LOP-DN": "ECAP",
+                "app_key": app_key,
+                "access_token": access_token,
+                "timestamp": timestamp,
+                "v": "2.0",
+                "sign": sign(secrets["app_secret"], access_token, app_key, path, body, timestamp),
+                "algorithm": "md5-salt",
+            },
+            headers={"Content-Type": "application/json;charset=utf-8", "lop-tz": "8"},
+        )
         try:
             answer = decode(_Answer, response.content)
         except Unintelligible:
             raise unavailable("jdl: the answer is not in the format") from None
-        if answer.code in _BUSY:
+        if answer.error_response is not None:
+            raise refused(f"carrier.jdl.{answer.error_response.code}", answer.error_response.code)
+        if not answer.success and _PASSING.search(answer.words):
             raise unavailable(f"jdl: {answer.code}")
         return answer
 
 
-def _read(model: type[Model], data: Any) -> Model:
+def _read(model: type[Model], answer: _Answer) -> Model:
+    """What it holds. JDL's words may repeat what was sent: its code alone is told."""
+    if not answer.success:
+        raise refused(f"carrier.jdl.{answer.code or 'refused'}", answer.code)
     try:
-        return model.model_validate(data or {})
+        return model.model_validate(answer.data)
     except ValidationError:
         raise unavailable("jdl: the answer is not in the format") from None
-
-
-def _refusal(answer: _Answer) -> Exception:
-    """JDL's words may repeat what was sent: its code alone is told."""
-    return refused(f"carrier.jdl.{answer.code or 'refused'}", answer.code)
 
 
 def adapter(account: Account) -> JDL:

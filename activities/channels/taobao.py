@@ -258,7 +258,7 @@ def sign(params: Mapping[str, str], secret: str, method: str = "md5") -> str:
     return hmac.digest(key, text, "sha256" if method == "hmac-sha256" else "md5").hex().upper()
 
 
-class _Top:
+class Top:
     """Calls to TOP, and what its answers mean."""
 
     def __init__(self, account: Account) -> None:
@@ -314,7 +314,7 @@ class Taobao:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._top = _Top(account)
+        self._top = Top(account)
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         raise Unauthentic("Taobao sends no webhooks: its orders are pulled")

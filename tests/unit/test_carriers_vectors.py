@@ -3,13 +3,12 @@ their codes and words mean."""
 
 import contextlib
 import json
-from hashlib import md5
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from activities.carriers import easypost, jdl, sto, tracker, yunda, zto
+from activities.carriers import easypost, sto, tracker, yunda, zto
 from activities.errors import Unauthentic, Unintelligible
 from models.fulfillment import ExceptionKind, Scan, TrackingStatus
 from models.intake import Account, Lane
@@ -27,9 +26,6 @@ def test_digests() -> None:
     assert zto.digest('{"billCode":"73100196611386"}', "test") == "oRIy+t+w4F04fdLZ4h9Pmw=="
     assert sto.digest("{}", "test") == "AaXi3Mi6H+jX60o7h//pNw=="
     assert yunda.sign('{"mailno":"1"}', "test") == "6d9404f550a5375b9f4708777f93267d"
-    text = "saccess_tokentapp_keykmethod/pparam_json[]timestamp2026-11-11 00:00:00v2.0s"
-    expected = md5(text.encode(), usedforsecurity=False).hexdigest().upper()
-    assert jdl.sign("s", "t", "k", "/p", "[]", "2026-11-11 00:00:00") == expected
 
 
 def test_easypost_normalises_its_secret() -> None:
@@ -61,8 +57,6 @@ def step(source: str, code: str, words: str) -> dict[str, Any]:
             return {"billCode": "1", "action": code, "actionTime": at, "desc": words}
         case "yunda":
             return {"mailno": "1", "steps": [{"time": at, "action": code, "description": words}]}
-        case "jdl":
-            return {"waybillCode": "1", "operationTime": at, "category": code, "operationRemark": words}
     detail = {"status": code, "message": words, "datetime": "2026-11-11T10:00:00Z"}
     result = {"tracking_code": "1", "tracking_details": [detail]}
     return {"id": "evt_1", "description": "tracker.updated", "result": result}
@@ -92,9 +86,6 @@ def read(source: str, told: dict[str, Any]) -> Scan:
         ("yunda", "CLEARANCE_START", "", S.HELD_IN_CUSTOMS, None),
         ("yunda", "SIGNED", "快件已退回", S.RETURNED, None),
         ("yunda", "?", "", None, None),
-        ("jdl", "510", "", S.DELIVERED, None),
-        ("jdl", "520", "快件丢失", S.LOST, None),
-        ("jdl", "999", "", None, None),
         ("easypost", "delivered", "", S.DELIVERED, None),
         ("easypost", "unknown", "", None, None),
     ],
@@ -117,7 +108,7 @@ def test_a_push_that_was_changed_is_not_believed(source: str) -> None:
         ours.receive(headers, body, "wrong")
 
 
-@pytest.mark.parametrize("source", ["sto", "zto", "yunda", "jdl", "easypost"])
+@pytest.mark.parametrize("source", ["sto", "zto", "yunda", "easypost"])
 def test_what_is_no_push_is_refused_by_the_field(source: str) -> None:
     for told in (b"", b"{}", b"[]", b"\xff", urlencode({"content": "{}", "data": "{}"}).encode()):
         with contextlib.suppress(Unintelligible):

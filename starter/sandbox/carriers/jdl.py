@@ -1,4 +1,4 @@
-"""JD Logistics' twin: signed JSON, one element a call, and unsigned pushes of one trace each.
+"""JD Logistics's twin: ECAP's interfaces behind LOP's signature, and pushes of one trace each.
 
 Account: ``base_url`` ``{sandbox}/jdl``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
 """
@@ -17,154 +17,147 @@ from starlette.responses import JSONResponse, Response
 from starter.sandbox import faults
 from starter.sandbox.parcels import Booking, Parcels, Route
 
-SECRETS = {"app_key": "hd-jdl", "app_secret": "jdl-S3cret", "access_token": "token-1", "customer_code": "010K1"}
+SECRETS = {"app_key": "9af8c2d1e0", "app_secret": "b64de1f0a2c4", "access_token": "c7d1f5a98e"}
 PATH = ""
-SETTINGS: dict[str, Any] = {}
-BOOK = "/ecap/v1/orders/create"
+SETTINGS = {"customer_code": "010K00001"}
+BOOK = "create"
 CHINA = timezone(timedelta(hours=8))
 
 _TO_THE_DOOR = (
-    {"code": "420", "text": "快递员已揽收", "place": "上海市"},
-    {"code": "430", "text": "快件离开【上海分拣中心】", "place": "上海市"},
-    {"code": "430", "text": "快件到达【杭州分拣中心】", "place": "杭州市"},
-    {"code": "440", "text": "快递员:李四 电话:13700000000 正在派送", "place": "杭州市"},
+    {"code": "420", "text": "您的快件已由【上海青浦营业部】揽收完成", "place": "上海市"},
+    {"code": "430", "text": "您的快件在【上海分拣中心】分拣完成", "place": "上海市"},
+    {"code": "430", "text": "您的快件已到达【杭州营业部】", "place": "杭州市"},
+    {"code": "440", "text": "您的快件正在派送中,派件人:李四,电话:13700000000", "place": "杭州市"},
 )
-_BACK = {"code": "550", "text": "退货已完成", "place": "上海市"}
+_BACK = (
+    {"code": "430", "text": "您的快件正在退回寄件方", "place": "杭州市"},
+    {"code": "510", "text": "您的快件已退回寄件方并签收", "place": "上海市"},
+)
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "510", "text": "已签收", "place": "杭州市"}),
-    "refused": (
-        *_TO_THE_DOOR,
-        {"code": "530", "text": "客户拒收", "place": "杭州市"},
-        {"code": "540", "text": "退货中", "place": "杭州市"},
-        _BACK,
-    ),
-    "failed": (*_TO_THE_DOOR, {"code": "520", "text": "联系不上客户,再投", "place": "杭州市"}),
-    "wrong_address": (*_TO_THE_DOOR, {"code": "520", "text": "地址不详", "place": "杭州市"}),
-    "lost": (*_TO_THE_DOOR[:3], {"code": "520", "text": "快件丢失", "place": "杭州市"}),
-    "damaged": (*_TO_THE_DOOR[:3], {"code": "520", "text": "包装破损", "place": "杭州市"}),
+    "delivered": (*_TO_THE_DOOR, {"code": "510", "text": "您的快件已签收,感谢使用京东物流", "place": "杭州市"}),
+    "refused": (*_TO_THE_DOOR, {"code": "530", "text": "收件人拒收", "place": "杭州市"}, *_BACK),
+    "failed": (*_TO_THE_DOOR, {"code": "440", "text": "无法联系收件人,快件再投", "place": "杭州市"}),
     "silent": (),
-    "intercepted": ({"code": "540", "text": "拦截成功,退货中", "place": "杭州市"}, _BACK),
+    "intercepted": _BACK,
+    "lost": (*_TO_THE_DOOR[:2], {"code": "430", "text": "您的快件疑似丢失,正在查找", "place": "上海市"}),
+    "damaged": (*_TO_THE_DOOR[:2], {"code": "430", "text": "您的快件外包装破损", "place": "上海市"}),
+    "wrong_address": (*_TO_THE_DOOR, {"code": "440", "text": "地址不详,快件再投", "place": "杭州市"}),
 }
 
 
 def _trace(route: Route) -> dict[str, Any]:
     return {
         "waybillCode": route.waybill_no,
+        "orderId": route.reference,
         "operationTime": route.at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
         "operationTitle": "",
         "operationRemark": route.text,
         "category": int(route.code),
-        "routeCity": route.place,
+        "state": route.id,
+        "operateSite": route.place,
     }
 
 
 def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
-    (route,) = routes
-    body = {**_trace(route), "orderId": route.reference}
-    return {"Content-Type": "application/json"}, json.dumps(body, ensure_ascii=False).encode()
+    body = json.dumps(_trace(routes[0]), ensure_ascii=False).encode()
+    return {"Content-Type": "application/json;charset=UTF-8"}, body
 
 
 def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and answer.json().get("code") == 0
+    return answer.is_success and answer.json().get("success") is True
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"JDVA{10_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"JDVA{5_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
 )
 
 
 class Refusal(Exception):
-    """A code, and what it says."""
+    pass
 
 
-@router.post("/ecap/v1/orders/{verb:path}")
-async def interface(verb: str, request: Request) -> Response:
-    path, body, query = f"/ecap/v1/orders/{verb}", (await request.body()).decode(), request.query_params
+@router.post("/ecap/v1/orders/{interface:path}")
+async def orders(interface: str, request: Request) -> Response:
+    body = (await request.body()).decode()
+    query = dict(request.query_params)
 
     async def work() -> Response:
         try:
-            secret, token, key = (SECRETS[name] for name in ("app_secret", "access_token", "app_key"))
-            text = f"{secret}access_token{token}app_key{key}method{path}param_json{body}"
-            text += f"timestamp{query.get('timestamp')}v2.0{secret}"
-            expected = md5(text.encode(), usedforsecurity=False).hexdigest().upper()
-            if not compare_digest(expected, query.get("sign", "")):
-                raise Refusal("1403", "签名错误")
-            if verb not in _VERBS:
-                raise Refusal("1400", "接口不存在")
-            data = _VERBS[verb](json.loads(body)[0])
+            _authenticate(request.url.path.removeprefix("/jdl"), query, body)
         except Refusal as refusal:
-            code, said = refusal.args
-            return JSONResponse({"code": int(code), "msg": said, "data": None})
-        return JSONResponse({"code": 0, "msg": "success", "data": data})
+            return JSONResponse({"error_response": {"code": refusal.args[0], "zh_desc": refusal.args[1]}})
+        told: dict[str, Any] = {"code": 0, "success": True, "msg": "成功", "mills": 12}
+        try:
+            (message,) = json.loads(body)
+            if message.get("orderOrigin") != 1 or message.get("customerCode") != SETTINGS["customer_code"]:
+                raise Refusal(10001, "客户编码不能为空")
+            told["data"] = _INTERFACES[interface](message)
+        except Refusal as refusal:
+            told |= {"code": refusal.args[0], "success": False, "msg": refusal.args[1], "data": None}
+        return JSONResponse(told)
 
-    return await faults.play("jdl", path, body, work)
+    return await faults.play("jdl", interface, body, work)
 
 
-def _checked(told: Mapping[str, Any]) -> None:
+def _authenticate(path: str, query: Mapping[str, str], body: str) -> None:
+    if query.get("app_key") != SECRETS["app_key"] or query.get("access_token") != SECRETS["access_token"]:
+        raise Refusal("19", "无效access_token")
+    parts = {**query, "method": path, "param_json": body}
+    names = ("access_token", "app_key", "method", "param_json", "timestamp", "v")
+    text = "".join(name + parts.get(name, "") for name in names)
+    secret = SECRETS["app_secret"]
+    expected = md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest()
+    if query.get("algorithm") != "md5-salt" or not compare_digest(expected, query.get("sign", "").lower()):
+        raise Refusal("12", "无效签名")
+
+
+def _create(message: Mapping[str, Any]) -> dict[str, Any]:
     for role in ("senderContact", "receiverContact"):
-        person = told[role]
-        if not (person["name"] and person["mobile"] and any(map(str.isdigit, person["fullAddress"]))):
-            raise Refusal("1410", "联系人信息不全")
+        contact = message.get(role, {})
+        if not (contact.get("name") and (contact.get("mobile") or contact.get("phone"))):
+            raise Refusal(10002, f"{role}不能为空")
+        if not any(letter.isdigit() for letter in contact.get("fullAddress", "")):
+            raise Refusal(10003, f"{role}.fullAddress无法解析")
+    (cargo,) = message["cargoes"]
+    if not (cargo["weight"] > 0 and cargo["volume"] > 0):
+        raise Refusal(10004, "重量体积必须大于0")
+    added = message["productsReq"].get("addedProducts", [])
+    cash = next((each["productAttrs"]["shouldPayMoney"] for each in added if each["productCode"] == "ed-a-0009"), "")
+    booking, new = parcels.book(message["orderId"], cargo["weight"], cash)
+    if not new:
+        raise Refusal(10005, "商家订单号已使用")
+    return {"orderCode": f"ECO{booking.waybill_no[4:]}", "waybillCode": booking.waybill_no, "needRetry": False}
 
 
-def _precheck(told: Mapping[str, Any]) -> dict[str, Any]:
-    _checked(told)
-    return {"totalFreightStandard": 14 + 4 * int(told["cargoes"][0]["weight"]), "promiseDay": 2}
-
-
-def _create(told: Mapping[str, Any]) -> dict[str, Any]:
-    _checked(told)
-    added = told["productsReq"].get("addedProducts", [])
-    cash = next((each["productAttrs"]["shouldPayMoney"] for each in added), "")
-    booking, _ = parcels.book(told["orderId"], told["cargoes"][0]["weight"], cash)
-    return _order(booking)
-
-
-def _order(booking: Booking) -> dict[str, Any]:
-    return {
-        "orderId": booking.reference,
-        "waybillCode": booking.waybill_no,
-        "destinationSortCenterName": "杭州分拣中心",
-        "destinationCrossCode": "12-A",
-        "road": "06",
-    }
-
-
-def _known(told: Mapping[str, Any]) -> Booking:
-    booking = parcels.bookings.get(told["orderId"])
+def _known(message: Mapping[str, Any]) -> Booking:
+    booking = parcels.bookings.get(message.get("customerOrderId", ""))
     if booking is None:
-        raise Refusal("1404", "订单不存在")
+        raise Refusal(10006, "订单不存在")
     return booking
 
 
-def _find(told: Mapping[str, Any]) -> dict[str, Any]:
-    return _order(_known(told))
+def _status(message: Mapping[str, Any]) -> dict[str, Any]:
+    booking = _known(message)
+    category = 690 if booking.cancelled else int(booking.routes[-1].code) if booking.routes else 390
+    return {"orderCode": f"ECO{booking.waybill_no[4:]}", "waybillCode": booking.waybill_no, "status": category}
 
 
-def _cancel(told: Mapping[str, Any]) -> None:
-    booking = _known(told)
-    if booking.cancelled:
-        raise Refusal("1405", "订单已取消")
+def _cancel(message: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {each.waybill_no: each.reference for each in parcels.bookings.values()}
+    booking = _known({"customerOrderId": numbers.get(message.get("waybillCode", "")), **message})
+    if not (message.get("cancelReason") and message.get("cancelType") == 1):
+        raise Refusal(10007, "取消原因不能为空")
     if booking.routes:
-        raise Refusal("1406", "快件已揽收")
-    booking.cancelled = True
+        result = 1 if parcels.intercept(booking.waybill_no) else 3
+    else:
+        result = 2 if booking.cancelled else 0
+        booking.cancelled = True
+    return {"waybillCode": booking.waybill_no, "resultType": result}
 
 
-def _intercept(told: Mapping[str, Any]) -> None:
-    if not parcels.intercept(told["waybillCode"]):
-        raise Refusal("1407", "当前状态不可拦截")
+def _traced(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {"traceDetails": [_trace(route) for route in parcels.routes(message.get("waybillCode", ""))]}
 
 
-def _track(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {"traceDetails": [_trace(route) for route in parcels.routes(told["waybillCode"])]}
-
-
-_VERBS = {
-    "precheck": _precheck,
-    "create": _create,
-    "details/query": _find,
-    "cancel": _cancel,
-    "intercept": _intercept,
-    "trace/query": _track,
-}
+_INTERFACES = {"create": _create, "status/get": _status, "cancel": _cancel, "trace/query": _traced}
