@@ -20,7 +20,7 @@ class OnlyWhole(Interceptor):
 
 class _OnlyWhole(WorkflowInboundInterceptor):
     async def handle_signal(self, input: HandleSignalInput) -> None:
-        if [isinstance(value, BaseModel) for value in input.args] == [True]:
+        if [isinstance(value, BaseModel | list) for value in input.args] == [True]:
             await super().handle_signal(input)
         else:
             workflow.logger.warning("signal %s dropped: it needs one JSON object", input.signal)

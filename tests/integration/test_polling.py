@@ -27,6 +27,7 @@ from tests.serving import served
 from tests.shops import DAY, NOW, World
 from workers.client import data_converter
 from workers.embedded import Temporal
+from workers.main import worker
 from workers.schedules import schedule_shops
 from workflows.channel_poll import ChannelPollWorkflow
 
@@ -217,3 +218,21 @@ async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sa
     async with transaction() as connection:
         await connection.execute(update(AccountRow).values(cursor=moved))
     assert (await pull(world)).since == moved - OVERLAP
+
+
+@pytest.mark.parametrize("source", ["amazon", "douyin"])
+async def test_a_message_that_only_names_an_order_has_it_read(
+    sandbox: str, door: httpx.AsyncClient, temporal: Client, source: str
+) -> None:
+    """By the worker as it serves, without any pull."""
+    name = f"{source}-hinted"
+    world = await known(World(sandbox, source, name), poll_seconds=False)
+    number = world.sell(("A001", 1))
+    hook = f"{door.base_url}/channels/{source}/{name}/webhook".replace("//channels", "/channels")
+
+    async def taken_in() -> bool:
+        return len([row for row in await inbox() if row.state in (InboxState.STARTED, InboxState.DONE)]) == 2
+
+    async with worker(temporal):
+        await asyncio.to_thread(world.deliver, number, hook)
+        await until(taken_in)
