@@ -52,15 +52,16 @@ async def keep(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, 
 
 def _settle(waybill_nos: Collection[str]) -> Update:
     """Each parcel as all its scans have it, in whatever order they came: where its end was seen, that is how it stands;
-    a scan without a status moves it and says nothing new of it."""
+    of one second, the furthest counts; a scan without a status moves it and says nothing new of it."""
     said, ended = _scans.c.status.is_not(None), _scans.c.status.in_(ENDS)
+    further = case({status.value: rank for rank, status in enumerate(TrackingStatus)}, value=_scans.c.status)
     there = _scans.c.place != ""
     seen = (
         select(
             _scans.c.waybill_no,
             func.max(_scans.c.at).label("at"),
-            _ordered(_scans.c.status, said, ended.desc(), _scans.c.at.desc()).label("statuses"),
-            _ordered(_scans.c.exception, said, ended.desc(), _scans.c.at.desc()).label("exceptions"),
+            _ordered(_scans.c.status, said, ended.desc(), _scans.c.at.desc(), further.desc()).label("statuses"),
+            _ordered(_scans.c.exception, said, ended.desc(), _scans.c.at.desc(), further.desc()).label("exceptions"),
             _ordered(_scans.c.place, there, _scans.c.at.desc()).label("places"),
         )
         .where(_scans.c.waybill_no.in_(waybill_nos))

@@ -278,7 +278,7 @@ def _conclude(
         fault = next((fault for end, fault in ends if fault or end is not expected), "")
         stories.append({"story": name, "expected": expected, "orders": len(ends), "as_told": good, "fault": fault})
         mark = "[green]✓[/]" if good == len(ends) else "[red]✗[/]"
-        table.add_row(t(f"demo.story.{name}"), t(f"status.{expected}"), str(len(ends)), f"{good} {mark}", fault)
+        table.add_row(_title(name), t(f"status.{expected}"), str(len(ends)), f"{good} {mark}", fault)
     console.print(table)
     channels = _by_channel(console, world)
     proof = Table(title=t("demo.checks"))
@@ -303,3 +303,13 @@ def _conclude(
         "api": stack.api_url,
         "temporal_ui": stack.ui_url,
     }
+
+
+def _title(name: str) -> str:
+    """Of a story; those of a carrier or an exception are named by it."""
+    kind, _, about = name.partition("_")
+    if kind == "by":
+        return t("demo.story.by", carrier=about.upper())
+    if kind == "wrong":
+        return t("demo.story.wrong", kind=t(f"exception.{about}"))
+    return t(f"demo.story.{name}")

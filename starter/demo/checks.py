@@ -10,6 +10,7 @@ from temporalio.client import Client
 from models.base import Value
 from models.order import OrderStatus
 from starter.demo.world import World
+from starter.sandbox.accounts import BOOKING
 
 
 class Check(Value):
@@ -44,7 +45,7 @@ async def _one_workflow_an_order(world: World, temporal: Client) -> Check:
 async def _one_booking_a_parcel(world: World) -> Check:
     """What the carriers count as booked is what we count as parcels: as many, with the same numbers."""
     booked: Counter[str] = Counter()
-    for carrier in ("sf", "yto"):
+    for carrier in BOOKING:
         booked.update(
             each["waybill_no"] for each in await world.twin(f"/{carrier}/_control/bookings") if not each["cancelled"]
         )

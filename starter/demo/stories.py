@@ -7,6 +7,7 @@ from itertools import cycle
 
 from models.base import CHINA
 from models.order import OrderStatus
+from starter.demo.carriers import STORIES as CARRIER_STORIES
 from starter.demo.channels import MAIN_SHOPS, SOURCES, WEB
 from starter.demo.channels import STORIES as CHANNEL_STORIES
 from starter.demo.world import Untold, World, demand
@@ -299,5 +300,6 @@ STORIES: dict[str, tuple[Story, OrderStatus]] = {
     "late": (late, OrderStatus.COMPLETED),
     "refused_by_buyer": (refused_by_buyer, OrderStatus.COMPLETED),
     **CHANNEL_STORIES,
+    **CARRIER_STORIES,
 }
 """Every story with the status it demands; ``clean`` fills up the rest."""

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 
 from models.order import OrderStatus
+from starter.sandbox.accounts import BOOKING
+from workers.client import connect
 
 PROVINCES = (
     ("上海市", "上海市", "浦东新区"),
@@ -144,9 +146,9 @@ class World:
 
     # Carriers and warehouses
 
-    async def journey(self, sale: Sale, **way: Any) -> None:
-        """How the order's parcels will travel."""
-        for carrier in ("sf", "yto"):
+    async def journey(self, sale: Sale, *carriers: str, **way: Any) -> None:
+        """How the order's parcels will travel, with these carriers or any."""
+        for carrier in carriers or BOOKING:
             await self._twin("POST", f"/{carrier}/_control/plans", {"match": _reference(sale), **way})
 
     async def travel(self, sale: Sale, kind: str = "delivered") -> None:
@@ -263,6 +265,18 @@ class World:
                 return
             await asyncio.sleep(1)
         raise Untold(f"no alert {kind} for {sale.order_id}")
+
+    async def wrong(self, sale: Sale, kind: str, *, closed: bool = False, seconds: float = 60) -> None:
+        """Waits until an exception of this kind is there, or is closed; looks are taken at once."""
+        look = (await connect()).get_schedule_handle("parcels")
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+        while datetime.now(UTC) < deadline:
+            await look.trigger()
+            await asyncio.sleep(1)
+            found = await self.get("/exceptions", order_id=sale.order_id, kind=kind, closed="true")
+            if any(each["closed_at"] or not closed for each in found):
+                return
+        raise Untold(f"no exception {kind} of {sale.order_id} is {'closed' if closed else 'there'}")
 
     async def wait(self, condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
         deadline = asyncio.get_running_loop().time() + seconds

@@ -10,12 +10,17 @@ import httpx
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.carriers import Carrier, tracker
 from models.base import Value
-from models.intake import AccountRow, Lane, Secrets
+from models.intake import Account, AccountRow, Lane, Secrets
 from starter import catalogue
 from starter.sandbox import carriers, warehouse
 
 CARRIERS = tuple(found.name for found in iter_modules(carriers.__path__))
+BOOKING = tuple(
+    name for name in CARRIERS if isinstance(tracker(Account(lane=Lane.CARRIER, source=name, account="")), Carrier)
+)
+"""The carriers that book, and do not only follow parcels."""
 
 
 class Shop(Value):

@@ -209,6 +209,14 @@ async def test_scans_in_any_order_settle_on_the_newest() -> None:
     assert (await row(parcel)).scan_status == "delivered"
 
 
+async def test_of_scans_of_one_second_the_furthest_counts() -> None:
+    parcel = await a_parcel()
+    steps = (TrackingStatus.DELIVERY_FAILED, TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY)
+    for status in steps:
+        await scanned(scan("1", status, NOW, place="杭州"))
+    assert (await row(parcel)).scan_status == "delivery_failed"
+
+
 async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
     parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="refused")
     await exceptions.watch_exceptions()

@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from activities import http
-from activities.carriers import Carrier, carrier, tracker
+from activities.carriers import Carrier, carrier
 from models.fulfillment import Label, Scan, TrackingStatus
 from models.intake import Account, Lane
-from starter.sandbox.accounts import CARRIERS
+from starter.sandbox.accounts import BOOKING
 from starter.sandbox.app import create_app
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
@@ -57,9 +57,6 @@ class World:
     def booked(self, reference: str) -> list[dict[str, Any]]:
         bookings = HANDS.get(f"{self.url}/{self.name}/_control/bookings").json()
         return [each for each in bookings if each["reference"] == reference]
-
-
-BOOKING = [name for name in CARRIERS if isinstance(tracker(World("", name).account), Carrier)]
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ def sold(sale: Sale) -> dict[str, Any]:
         "buyer_message": sale.buyer_message,
         "seller_memo": sale.seller_memo,
         "urgent": sale.urgent,
+        "carrier": sale.custom.get("carrier"),
         "custom": sale.custom,
         "refunds": [
             {
