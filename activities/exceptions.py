@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Row,
+    Select,
     Table,
     Update,
     and_,
@@ -148,13 +149,11 @@ async def watch_exceptions() -> Watched:
         closed = (await connection.execute(_close_what_is_gone(found, now))).rowcount
         opened = await _open(connection, found)
         escalated = (await connection.execute(_escalate(known, now))).rowcount
-        intercept = []
         for row in opened:
             remedy = known[ExceptionKind(row.kind)].automatic
-            if remedy is Remedy.INTERCEPT:
-                intercept.append(row.fulfillment_id)
-            elif remedy is not None:
+            if remedy not in (None, Remedy.INTERCEPT):
                 await remedied(connection, row, remedy, BY_ITSELF)
+        intercept = await connection.scalars(_to_stop(known, now))
     return Watched(opened=len(opened), closed=closed, escalated=escalated, intercept=tuple(intercept))
 
 
@@ -184,6 +183,17 @@ def _escalate(known: Mapping[ExceptionKind, ExceptionPolicy], now: datetime) -> 
     above = case({kind.value: each.escalates_to for kind, each in known.items()}, value=_exceptions.c.kind)
     overdue = and_(_exceptions.c.closed_at.is_(None), _exceptions.c.escalated_at.is_(None), _exceptions.c.due_at < now)
     return update(_exceptions).where(overdue).values(escalated_at=now, owner=above)
+
+
+def _to_stop(known: Mapping[ExceptionKind, ExceptionPolicy], now: datetime) -> Select[str]:
+    """Those that policy wants stopped and nobody has stopped yet, for an hour: then a person is due."""
+    kinds = [kind for kind, policy in known.items() if policy.automatic is Remedy.INTERCEPT]
+    return (
+        select(_exceptions.c.fulfillment_id)
+        .where(_exceptions.c.kind.in_(kinds), _exceptions.c.closed_at.is_(None), _exceptions.c.remedy.is_(None))
+        .where(_exceptions.c.opened_at > now - timedelta(hours=1))
+        .distinct()
+    )
 
 
 def _here(fulfillment_id: str, kind: str) -> ColumnElement[bool]:
@@ -267,7 +277,7 @@ async def summary(connection: AsyncConnection) -> Sequence[Row[Any]]:
 
 
 @activity.defn
-async def intercept_parcel(fulfillment_id: str) -> None:
+async def intercept_parcel(fulfillment_id: str, actor: str = BY_ITSELF) -> None:
     """Asks its carrier to stop it and send it back, and notes so. Raises ``ApplicationError``."""
     async with transaction() as connection:
         row = (await connection.execute(select(_f).where(_f.c.id == fulfillment_id))).one_or_none()
@@ -280,4 +290,4 @@ async def intercept_parcel(fulfillment_id: str) -> None:
     async with transaction() as connection:
         wrong = (_exceptions.c.fulfillment_id == fulfillment_id) & _exceptions.c.closed_at.is_(None)
         for each in (await connection.execute(select(_exceptions).where(wrong))).all():
-            await remedied(connection, each, Remedy.INTERCEPT, BY_ITSELF)
+            await remedied(connection, each, Remedy.INTERCEPT, actor)

@@ -94,10 +94,10 @@ _everything: Select[Any] = (
 
 @activity.defn
 async def book_waybill(fulfillment_id: str) -> Waybill:
-    """Books with the best carrier for it, and where that refuses for good, with the next.
+    """Books with the best carrier for it, and where that refuses at once and for good, with the next.
 
-    Once one was asked, it alone is asked again until it says yes or no: whatever became of an answer that was lost, it
-    is booked once. The waybill is returned without its label, which is kept in the database.
+    Once an answer was lost, that carrier alone is asked again: it may have booked, so that even where it then refuses,
+    no other is asked, but a person. The waybill is returned without its label, which is kept in the database.
     """
     async with at_once() as connection:
         row = await _read(connection, fulfillment_id)
@@ -116,12 +116,16 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
         cash_on_delivery=cash,
     )
     choice, asked = await _choice(row, booking)
+    asked = asked or activity.info().attempt > 1
     failure: ApplicationError | None = None
     while (source := choice.carrier) is not None:
         try:
-            waybill = await _booked(source, booking, asked_before=asked or activity.info().attempt > 1)
+            waybill = await _booked(source, booking, asked_before=asked)
         except ApplicationError as error:
             if not error.non_retryable:
+                await _keep_choice(row, choice)
+                raise
+            if asked:
                 raise
             failure = failure or error
             choice = choice.without(source, str(error.details[0]) if error.details else "")
@@ -145,10 +149,12 @@ async def _choice(row: Row[Any], booking: Booking) -> tuple[Choice, bool]:
         terms = await selection.possible(connection, parcel)
         if not terms:
             raise refused("carrier.no_account", "no_account")
-        if kept is None and (only := selection.alone(terms)) is not None:
-            return only, False
+    if kept is None and (only := selection.alone(parcel, terms)) is not None:
+        return only, False
+    prices = await selection.prices(terms, booking)
+    async with at_once() as connection:
         parcel = await _weighed(connection, parcel, row, booking)
-        choice = await selection.choice(connection, parcel, terms, row.warehouse, booking, Weights())
+        choice = await selection.choice(connection, parcel, terms, prices, row.warehouse, Weights())
     await _keep_choice(row, choice)
     return choice, False
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Row, Table, Update, and_, case, delete, select, tuple_, update
+from pydantic import JsonValue, ValidationError
+from sqlalchemy import ColumnElement, Row, Table, Update, and_, case, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -23,6 +23,7 @@ from models.base import Value
 from models.exception import ExceptionRow
 from models.intake import AccountRow, Lane
 from models.notification import (
+    LookRow,
     Medium,
     Message,
     NotificationRow,
@@ -38,6 +39,7 @@ from models.vault import keyring
 
 _templates: Table = TemplateRow.__table__  # type: ignore[attr-defined]
 _notifications: Table = NotificationRow.__table__  # type: ignore[attr-defined]
+_looks: Table = LookRow.__table__  # type: ignore[attr-defined]
 _opt_outs: Table = OptOutRow.__table__  # type: ignore[attr-defined]
 _timeline: Table = TimelineRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
@@ -45,7 +47,9 @@ _exceptions: Table = ExceptionRow.__table__  # type: ignore[attr-defined]
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
 LOOKED_BACK = timedelta(minutes=30)
-"""How far each look goes back: whatever was written late is still seen, and nothing is told twice."""
+"""How far a look at exceptions goes back; nothing is told twice."""
+LINES_BACK = 1000
+"""How many lines of timelines each look reads again, for those whose transaction ended late."""
 AT_ONCE = 50
 GATE = 8
 LOST = timedelta(minutes=10)
@@ -109,10 +113,12 @@ async def listed(
 
 
 async def replay(connection: AsyncConnection, notification_id: str) -> bool:
-    """Sends it again, as a person wants; whether there is such a one."""
+    """Sends it again, as a person wants; whether there is one that is over."""
     fresh = {"state": NotificationState.WAITING, "attempts": 0, "next_at": datetime.now(UTC), "done_at": None}
     done = await connection.execute(
-        update(_notifications).where(_notifications.c.id == notification_id).values(**fresh, outcome="")
+        update(_notifications)
+        .where(_notifications.c.id == notification_id, _notifications.c.done_at.is_not(None))
+        .values(**fresh, outcome="")
     )
     return bool(done.rowcount)
 
@@ -132,12 +138,13 @@ async def notify() -> Told:
 async def _make(connection: AsyncConnection) -> int:
     templates = [each for each in await every_template(connection) if each.active]
     events = {each.event for each in templates}
+    since_line = await _next_lines(connection)
     if not events:
         return 0
     accounts = (await connection.execute(select(_accounts).where(_accounts.c.lane == Lane.MEDIA))).all()
     since = datetime.now(UTC) - LOOKED_BACK
     rows: list[dict[str, Any]] = []
-    for happened in (*await _lines(connection, events, since), *await _wrongs(connection, events, since)):
+    for happened in (*await _lines(connection, events, since_line), *await _wrongs(connection, events, since)):
         for ours in accounts:
             template = _words(templates, happened, ours.source, ours.settings.get("lang", settings().lang))
             if template is not None and happened.shop in ours.settings.get("shops", [happened.shop]):
@@ -158,12 +165,26 @@ class _Happened(Value):
     facts: dict[str, JsonValue]
 
 
-async def _lines(connection: AsyncConnection, events: Collection[str], since: datetime) -> list[_Happened]:
+async def _next_lines(connection: AsyncConnection) -> int:
+    """The number of the line from which on to look; the next look goes on from where the timelines now end.
+
+    A line is told however old what it tells of is: a carrier's scan may come hours late. What was written before
+    anybody looked is not told.
+    """
+    newest = select(func.coalesce(func.max(_timeline.c.number), 0)).scalar_subquery()
+    last = (await connection.execute(select(_looks.c.line).where(_looks.c.id == 1))).scalar_one_or_none()
+    moved = insert(_looks).values(id=1, line=newest)
+    ended = moved.on_conflict_do_update(index_elements=["id"], set_={"line": moved.excluded.line})
+    now: int = (await connection.execute(ended.returning(_looks.c.line))).scalar_one()
+    return now if last is None else last - LINES_BACK
+
+
+async def _lines(connection: AsyncConnection, events: Collection[str], since: int) -> list[_Happened]:
     """Lines of timelines that are told."""
     query = (
         select(_timeline.c.key, _timeline.c.what, _timeline.c.detail, _orders)
         .join(_orders, _orders.c.id == _timeline.c.order_id)
-        .where(_timeline.c.what.in_([f"timeline.{event}" for event in events]), _timeline.c.at > since)
+        .where(_timeline.c.what.in_([f"timeline.{event}" for event in events]), _timeline.c.number > since)
     )
     rows = (await connection.execute(query)).all()
     return [_happened(row, row.what.removeprefix("timeline."), f"{row.id}:{row.key}", dict(row.detail)) for row in rows]
@@ -211,7 +232,6 @@ def _row(happened: _Happened, template: Template, ours: Row[Any]) -> dict[str, A
     to = str(ours.settings.get("to") or happened.to.get(template.medium, ""))
     number = f"{happened.key}:{template.medium}:{ours.account}"
     now = datetime.now(UTC)
-    quiet = ours.settings.get("quiet")
     message = Message(id=number, event=happened.event, to=to, subject=subject, body=body, facts=happened.facts)
     known = bool(to) or template.medium not in PERSONAL
     return {
@@ -225,9 +245,19 @@ def _row(happened: _Happened, template: Template, ours: Row[Any]) -> dict[str, A
         "outcome": "" if known else "nobody",
         "attempts": 0,
         "created_at": now,
-        "next_at": Quiet.model_validate(quiet).ends(now) if quiet else now,
+        "next_at": _due(ours.settings, now),
         "done_at": None if known else now,
     }
+
+
+def _due(chosen: Mapping[str, Any], now: datetime) -> datetime:
+    """Now, or when quiet hours end; a day later where these cannot be read: nobody is woken by a slip."""
+    if not (quiet := chosen.get("quiet")):
+        return now
+    try:
+        return Quiet.model_validate(quiet).ends(now)
+    except ValidationError:
+        return now + timedelta(days=1)
 
 
 # Sending them
@@ -290,6 +320,8 @@ async def _send(row: Row[Any], silent: Collection[str], gate: asyncio.Semaphore)
                     state = NotificationState.WAITING
                     told = error.next_retry_delay or timedelta(0)
                     next_at = datetime.now(UTC) + max(told, timedelta(seconds=WAITS[row.attempts - 1]))
+            except Exception as error:  # whatever is wrong with one account or message keeps no other waiting
+                state, outcome = NotificationState.FAILED, type(error).__name__
     done_at = None if state is NotificationState.WAITING else datetime.now(UTC)
     done = {"state": state, "outcome": outcome[:200], "next_at": next_at, "done_at": done_at}
     async with transaction() as connection:

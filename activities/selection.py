@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Row, Table, and_, case, delete, func, select
+from sqlalchemy import ColumnElement, Row, Table, and_, case, delete, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -31,7 +32,7 @@ from models.carriage import (
     choose,
 )
 from models.fulfillment import Booking, FulfillmentRow, TrackingStatus
-from models.intake import AccountRow, Lane
+from models.intake import Account, AccountRow, Lane
 from models.order import OrderRow
 from models.stock import WarehouseRow
 
@@ -80,9 +81,11 @@ async def possible(connection: AsyncConnection, parcel: Parcel) -> dict[str, Car
     return {each: terms.get(each) or CarrierTerms(carrier=each) for each in sorted(named) if each}
 
 
-def alone(terms: Mapping[str, CarrierTerms]) -> Choice | None:
-    """The only carrier there is, where it takes everything: nothing need be weighed."""
+def alone(parcel: Parcel, terms: Mapping[str, CarrierTerms]) -> Choice | None:
+    """The only carrier there is, demanded or usual, where it takes everything: nothing need be weighed, nor kept."""
     if len(terms) > 1 or any(each != CarrierTerms(carrier=name) for name, each in terms.items()):
+        return None
+    if not terms.keys() & {parcel.demanded, parcel.usual}:
         return None
     options = tuple(Option(carrier=name, reason="choice.only") for name in terms)
     return Choice(options=options, at=datetime.now(UTC))
@@ -92,23 +95,22 @@ async def choice(
     connection: AsyncConnection,
     parcel: Parcel,
     terms: Mapping[str, CarrierTerms],
+    prices: Mapping[str, Decimal],
     warehouse: str,
-    booking: Booking,
     weights: Weights,
 ) -> Choice:
+    """Weighs them; ``prices`` are the carriers' own."""
     now = datetime.now(UTC)
     rates = (await routing.routing(connection)).rates_to(parcel.destination)
     best = {each.carrier: each for each in offers(rates, parcel.origin, parcel.destination)}
     services = await _services(connection, parcel)
     full = [name for name, each in terms.items() if each.capacity is not None]
     booked = await _booked_today(connection, warehouse, now) if full else {}
-    prices = await asyncio.gather(*(_asked(name, booking) for name, each in terms.items() if each.quotes))
-    asked = dict(zip((name for name, each in terms.items() if each.quotes), prices, strict=True))
     candidates = [
         Candidate(
             terms=each,
             rate=best.get(name),
-            price=asked.get(name),
+            price=prices.get(name),
             service=services.get(name, Service()),
             booked=booked.get(name, 0),
         )
@@ -125,10 +127,17 @@ async def _standing(connection: AsyncConnection) -> tuple[dict[str, CarrierTerms
     if known is None or monotonic() - known[0] > FRESH_SECONDS:
         query = select(_accounts.c.source).where(_accounts.c.lane == Lane.CARRIER).distinct()
         sources = sorted(await connection.scalars(query))
-        ours = [(source, await carrier_account(source)) for source in sources]
-        held = tuple(source for source, found in ours if found and isinstance(tracker(found), Carrier))
+        held = tuple(source for source in sources if _books(source))
         known = _known[database] = (monotonic(), await every_terms(connection), held)
     return known[1], known[2]
+
+
+def _books(source: str) -> bool:
+    """``False`` also where no adapter of such a carrier is here."""
+    try:
+        return isinstance(tracker(Account(lane=Lane.CARRIER, source=source, account="")), Carrier)
+    except ModuleNotFoundError:
+        return False
 
 
 async def _services(connection: AsyncConnection, parcel: Parcel) -> dict[str, Service]:
@@ -152,7 +161,14 @@ async def _booked_today(connection: AsyncConnection, warehouse: str, now: dateti
     return {name: count for name, count in await connection.execute(query)}
 
 
-async def _asked(name: str, booking: Booking) -> object:
+async def prices(terms: Mapping[str, CarrierTerms], booking: Booking) -> dict[str, Decimal]:
+    """What those carriers ask that are to be asked, as far as they say."""
+    asked = [name for name, each in terms.items() if each.quotes]
+    told = await asyncio.gather(*(_asked(name, booking) for name in asked))
+    return {name: price for name, price in zip(asked, told, strict=True) if price is not None}
+
+
+async def _asked(name: str, booking: Booking) -> Decimal | None:
     """The lowest price that a carrier itself asks; ``None`` where it says none."""
     account = await carrier_account(name)
     if account is None:
@@ -174,12 +190,13 @@ async def measure_service() -> int:
     seconds = func.extract("epoch", _fulfillments.c.scanned_at - _fulfillments.c.shipped_at)
     took = case((arrived, seconds / 86400))
     late = and_(arrived, _fulfillments.c.scanned_at > _orders.c.promised_by)
-    province = func.left(_orders.c.region, 2)
+    two: ColumnElement[int] = literal_column("2")  # for PostgreSQL to see that it groups by what it shows
+    origin, destination = func.left(_warehouses.c.province, two), func.left(_orders.c.region, two)
     query = (
         select(
             _fulfillments.c.carrier,
-            func.left(_warehouses.c.province, 2).label("origin"),
-            province.label("destination"),
+            origin.label("origin"),
+            destination.label("destination"),
             func.count().label("parcels"),
             func.count().filter(late).label("late"),
             func.count().filter(lost).label("lost"),
@@ -188,7 +205,7 @@ async def measure_service() -> int:
         .join(_orders, _orders.c.id == _fulfillments.c.order_id)
         .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
         .where(_fulfillments.c.shipped_at > now - MEASURED, lost | arrived, _orders.c.region != "")
-        .group_by(_fulfillments.c.carrier, func.left(_warehouses.c.province, 2), province)
+        .group_by(_fulfillments.c.carrier, origin, destination)
     )
     async with transaction() as connection:
         rows: Sequence[dict[str, object]] = [

@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, String, Table, Update, case, func, or_, se
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities import inbox
 from activities.accounts import carrier_account
@@ -159,8 +158,8 @@ async def _ask(row: Any, gate: asyncio.Semaphore) -> None:
     async with gate:
         try:
             scans = await tracker(account).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
-        except ApplicationError as error:
-            activity.logger.warning("not asked after: %s", error.message)
+        except Exception as error:  # whatever is wrong with one account keeps no other parcel waiting
+            activity.logger.warning("not asked after: %s: %s", account.source, type(error).__name__)
             return
         activity.heartbeat()
     if not scans:

@@ -141,8 +141,8 @@ def choose(parcel: Parcel, candidates: list[Candidate], weights: Weights, now: d
     options = [_option(parcel, each, weights, now) for each in candidates]
 
     def rank(option: Option) -> tuple[object, ...]:
-        priced = option.score is None
-        return (not option.open, priced, option.score or Decimal(0), option.carrier != parcel.usual, option.carrier)
+        unpriced = option.score is None
+        return (not option.open, unpriced, option.score or Decimal(0), option.carrier != parcel.usual, option.carrier)
 
     return Choice(options=tuple(sorted(options, key=rank)), at=now)
 

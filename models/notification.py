@@ -1,12 +1,12 @@
 """What people are told, by which medium, in which words, and what became of it."""
 
 import re
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
-from sqlalchemy import Column, DateTime, Index
+from sqlalchemy import BigInteger, Column, DateTime, Index
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
@@ -119,7 +119,7 @@ class Quiet(Value):
         if self.since <= self.until:
             return end if self.since <= now < self.until else at
         if now >= self.since:
-            return end.fromtimestamp(end.timestamp() + 86400, CHINA)
+            return end + timedelta(days=1)
         return end if now < self.until else at
 
 
@@ -158,6 +158,15 @@ class NotificationRow(SQLModel, table=True):
     created_at: datetime = Col(sa_type=DateTime(timezone=True))
     next_at: datetime = Col(sa_type=DateTime(timezone=True))
     done_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+
+
+class LookRow(SQLModel, table=True):
+    """How far timelines were looked through: one row."""
+
+    __tablename__ = "notification_looks"
+
+    id: int = Col(primary_key=True)
+    line: int = Col(sa_column=Column(BigInteger, nullable=False))
 
 
 class OptOutRow(SQLModel, table=True):

@@ -369,6 +369,7 @@ class TimelineRow(SQLModel, table=True):
     """What happened to an order, by whom, when."""
 
     __tablename__ = "timeline"
+    __table_args__ = (Index("timeline_by_number", "number"),)
 
     order_id: str = Col(primary_key=True)
     key: str = Col(primary_key=True)

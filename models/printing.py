@@ -46,7 +46,6 @@ class Sheet(Value):
     """By SKU."""
     weight_kg: Decimal
     cash_on_delivery: Decimal | None = None
-    note: str = ""
     printed: int = 0
     """How often it was printed before."""
 

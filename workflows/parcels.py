@@ -17,10 +17,7 @@ with workflow.unsafe.imports_passed_through():
 class ParcelsWorkflow:
     @workflow.run
     async def run(self) -> Watched:
-        """Asks after those that are silent, then looks what is wrong, and stops what policy wants stopped."""
-        await workflow.execute_activity(
-            ask_after_silent, start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=timedelta(minutes=1)
-        )
+        """Looks what is wrong, stops what policy wants stopped, then asks after those that are silent."""
         watched = await workflow.execute_local_activity(watch_exceptions, start_to_close_timeout=timedelta(seconds=50))
         for fulfillment_id in watched.intercept:
             try:
@@ -32,6 +29,9 @@ class ParcelsWorkflow:
                 )
             except ActivityError as error:
                 workflow.logger.warning("not stopped: %s: %s", fulfillment_id, error.cause)
+        await workflow.execute_activity(
+            ask_after_silent, start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=timedelta(minutes=1)
+        )
         return watched
 
 

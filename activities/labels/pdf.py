@@ -96,8 +96,6 @@ class _Page:
         self._rule()
         pieces = sum(line.quantity for line in sheet.lines)
         self._line(t("label.pieces", self.lang, count=pieces), 10)
-        if sheet.note:
-            self._wrapped(sheet.note, 9, 4)
 
     def _head(self, sheet: Sheet) -> None:
         size = 15.0

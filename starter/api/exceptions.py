@@ -129,7 +129,7 @@ async def remedy(
         row = await _one(connection, fulfillment_id, kind)
     if body.remedy is Remedy.INTERCEPT:
         try:
-            await exceptions.intercept_parcel(fulfillment_id)
+            await exceptions.intercept_parcel(fulfillment_id, visitor.name)
         except ApplicationError as error:
             code = str(error.details[0]) if error.details else error.type or ""
             raise Problem(409, "problem.not_intercepted", {"code": code}) from None

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, update
 
-from activities import exceptions, tracking
+from activities import exceptions, selection, tracking
 from activities.database import transaction
 from models.access import Scope
 from models.exception import ExceptionPolicy, Remedy
@@ -190,6 +190,37 @@ async def test_policy_books_elsewhere_by_itself() -> None:
     async with transaction() as connection:
         (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
     assert (wish.order_id, parcel.encode() in wish.raw.body) == (parcel.rpartition(":")[0], True)
+
+
+async def test_what_policy_wants_stopped_is_named_until_it_was() -> None:
+    parcel = await a_parcel(scanned_at=NOW, scan_status="in_transit", scan_exception="wrong_address")
+    policy = ExceptionPolicy(kind=ExceptionKind.WRONG_ADDRESS, automatic=Remedy.INTERCEPT)
+    async with transaction() as connection:
+        await exceptions.keep_policy(connection, policy)
+    for _ in range(2):
+        assert (await exceptions.watch_exceptions()).intercept == (parcel,)
+    async with transaction() as connection:
+        (open_,) = await exceptions.listed(connection)
+        await exceptions.remedied(connection, open_, Remedy.INTERCEPT, "mei")
+    assert (await exceptions.watch_exceptions()).intercept == ()
+
+
+async def test_how_carriers_did_is_measured_lane_by_lane_and_promises_an_arrival() -> None:
+    there = {"status": "delivered", "scan_status": "delivered", "tracking": "delivered"}
+    for number in range(1, 5):
+        shipped = NOW - timedelta(days=10)
+        late = {"promised_by": shipped + DAY} if number == 4 else {}
+        await a_parcel(str(number), shipped_at=shipped, scanned_at=shipped + 2 * DAY, **there, **late)
+    await a_parcel("5", status="closed", shipped_at=NOW - 9 * DAY, scanned_at=NOW - DAY, tracking="lost")
+    await a_parcel("6")
+    assert await selection.measure_service() == 1
+    async with transaction() as connection:
+        (lane,) = await selection.every_lane(connection)
+    assert (lane.carrier, lane.origin, lane.destination) == ("sf", "上海", "浙江")
+    assert (lane.parcels, lane.late, lane.lost, lane.days) == (5, 1, 1, 2)
+    await scanned(scan("6", TrackingStatus.IN_TRANSIT, NOW))
+    on_its_way = await row("order:own:web:6:F1")
+    assert on_its_way.eta == on_its_way.shipped_at + 2 * DAY
 
 
 async def test_scans_in_any_order_settle_on_the_newest() -> None:

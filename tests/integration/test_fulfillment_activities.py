@@ -387,6 +387,25 @@ async def test_an_answer_that_was_lost_keeps_the_carrier_whatever_prices_say_now
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
 
+async def test_who_may_have_booked_is_not_left_for_another_where_it_then_refuses(
+    outside: Outside, impatient: None
+) -> None:
+    await rates(("sf", "5"), ("yto", "8"))
+    (parcel,) = await outside.order(("A001", 1))
+    reference = carrier_reference(parcel)
+    outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
+    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    async with transaction() as connection:
+        wrong = Secrets(values={**sf.SECRETS, "check_word": "withdrawn"})
+        await connection.execute(
+            update(AccountRow).where(AccountRow.source == "sf").values(secrets=wrong)  # type: ignore[arg-type]
+        )
+    accounts_of_ours.forget()
+    error = await refusal(run(fulfillment.book_waybill, parcel, 2))
+    assert (error.type, error.non_retryable) == ("Refused", True)
+    assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
+
+
 async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside: Outside) -> None:
     for name in ("sf", "yto"):
         async with transaction() as connection:

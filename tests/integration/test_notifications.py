@@ -71,6 +71,7 @@ async def ours(medium: str, url: str, secrets: dict[str, str] | None = None, **s
         row = {"lane": Lane.MEDIA, "source": medium, "account": "main", "base_url": url}
         kept = {"secrets": Secrets(values=secrets or {}), "settings": {"lang": "en", **settings}}
         await connection.execute(insert(AccountRow).values(row | kept))
+    await notifications.notify()
 
 
 async def words(event: str, medium: str, body: str, **more: Any) -> None:
@@ -233,6 +234,42 @@ async def test_a_message_lost_under_way_is_told_again_only_where_that_is_harmles
     await notifications.notify()
     assert [path for path, _, _ in HEARD] == ["hook"]
     assert sorted(await log()) == [("sent", ""), ("unknown", "lost")]
+
+
+async def test_what_is_told_late_of_long_ago_is_told_still(outside: str) -> None:
+    await happened("shipped", "0")
+    await ours("wecom", f"{outside}/wecom", {"key": "k"})
+    await words("shipped", "wecom", "{order_no}")
+    order_id = await happened("shipped", "1")
+    async with transaction() as connection:
+        long_ago = update(TimelineRow).where(TimelineRow.order_id == order_id)  # type: ignore[arg-type]
+        await connection.execute(long_ago.values(at=NOW - timedelta(days=3)))
+    for _ in range(2):
+        await notifications.notify()
+    assert "1" in [json.loads(body)["markdown"]["content"] for _, _, body in HEARD]
+    assert len({body for _, _, body in HEARD}) == len(HEARD)
+
+
+async def test_one_account_that_is_wrong_keeps_no_other_waiting(outside: str) -> None:
+    await ours("wecom", f"{outside}/wecom", {}, quiet="never")
+    await ours("dingtalk", f"{outside}/ding", {})
+    await ours("feishu", f"{outside}/feishu", {})
+    for medium in ("wecom", "dingtalk", "feishu"):
+        await words("shipped", medium, "x")
+    await happened("shipped")
+    await notifications.notify()
+    assert [path for path, _, _ in HEARD] == ["feishu"]
+    assert sorted(await log()) == [("failed", "KeyError"), ("sent", ""), ("waiting", "")]
+
+
+async def test_what_is_under_way_is_not_sent_once_more(outside: str) -> None:
+    await ours("webhook", f"{outside}/hook", {"secret": SECRET})
+    await words("shipped", "webhook", "x")
+    await happened("shipped")
+    async with transaction() as connection:
+        await notifications._make(connection)
+        (waiting,) = await connection.scalars(select(NotificationRow.id))
+        assert not await notifications.replay(connection, waiting)
 
 
 def test_nobody_is_woken() -> None:

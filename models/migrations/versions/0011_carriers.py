@@ -78,6 +78,12 @@ def upgrade() -> None:
     )
     op.create_index('notifications_waiting', 'notifications', ['next_at'], unique=False, postgresql_where=sa.text("state IN ('waiting', 'sending')"))
     op.create_index('notifications_by_order', 'notifications', ['order_id'], unique=False)
+    op.create_table('notification_looks',
+        sa.Column('id', sa.Integer(), nullable=False),
+        sa.Column('line', sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint('id')
+    )
+    op.create_index('timeline_by_number', 'timeline', ['number'], unique=False)
     op.create_table('opt_outs',
         sa.Column('address_index', sa.String(), nullable=False),
         sa.Column('at', sa.DateTime(timezone=True), nullable=False),
@@ -114,7 +120,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table('lanes')
     op.drop_table('exception_policies')
-    for table in ('prints', 'opt_outs', 'notifications', 'templates'):
+    op.drop_index('timeline_by_number', table_name='timeline')
+    for table in ('notification_looks', 'prints', 'opt_outs', 'notifications', 'templates'):
         op.drop_table(table)
     op.drop_index('fulfillments_under_way', table_name='fulfillments')
     op.drop_table('exceptions')
