@@ -39,10 +39,15 @@ _GATE = 8
 
 
 async def keep(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, str]:
-    """Keeps every scan once, and with each of our parcels what is newest of it; the orders by waybill number."""
-    await connection.execute(insert(ScanRow).on_conflict_do_nothing(), [scan.model_dump() for scan in scans])
+    """Keeps every scan once, and with each of our parcels what is newest of it; the orders by waybill number.
+
+    A parcel is locked before its scans are looked at: of two that come at once, the later sees both.
+    """
+    rows = sorted((scan.model_dump() for scan in scans), key=lambda row: (row["waybill_no"], row["scan_id"]))
+    await connection.execute(insert(_scans).on_conflict_do_nothing(), rows)
     ours = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})
     query = select(_fulfillments.c.waybill_no, _fulfillments.c.order_id).where(ours)
+    query = query.order_by(_fulfillments.c.id).with_for_update()
     orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
     if orders:
         await connection.execute(_settle(orders))

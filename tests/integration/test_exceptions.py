@@ -1,5 +1,6 @@
 """What goes wrong with parcels is seen, told once, escalated, done about, and closes as its cause goes."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -238,6 +239,20 @@ async def test_scans_in_any_order_settle_on_the_newest() -> None:
     assert (late.scanned_at, late.scan_place) == (at[3], "杭州")
     await scanned(*reversed(told))
     assert (await row(parcel)).scan_status == "delivered"
+
+
+async def test_scans_told_at_the_same_moment_settle_on_the_newest() -> None:
+    statuses = (
+        TrackingStatus.PICKED_UP,
+        TrackingStatus.IN_TRANSIT,
+        TrackingStatus.OUT_FOR_DELIVERY,
+        TrackingStatus.REFUSED,
+    )
+    for number in range(10):
+        parcel = await a_parcel(str(number))
+        told = [scan(str(number), status, NOW + minute * HOUR / 60) for minute, status in enumerate(statuses)]
+        await asyncio.gather(*(scanned(each) for each in reversed(told)))
+        assert (await row(parcel)).scan_status == "refused"
 
 
 async def test_of_scans_of_one_second_the_furthest_counts() -> None:
