@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.review import facts, language, rules
-from activities.review.language import BadExpression
+from activities import language
+from activities.language import BadExpression
+from activities.review import facts, rules
+from activities.review.samples import ORDERS
 from models.base import Value
 from models.order import ChannelOrder, Hold, HoldKind, OrderLine, Policy, Sites
 from models.review import (
@@ -87,7 +89,7 @@ def judge(book: Sequence[ReviewRule], order: ChannelOrder, known: dict[str, Any]
         if not rule.concerns(_shop(order)):
             continue
         try:
-            expression = language.compiled(rule.condition)
+            expression = ORDERS.compiled(rule.condition)
             if expression.holds(language.context(expression.roots, known)):
                 values = expression.values(known)
                 verdict = _apply(verdict, rule, values, at)

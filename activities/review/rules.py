@@ -9,10 +9,11 @@ from sqlalchemy import Table, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import inventory
+from activities import inventory, language
 from activities.inventory import NotAllowed
-from activities.review import facts, language
-from activities.review.language import BadExpression
+from activities.language import BadExpression
+from activities.review import facts
+from activities.review.samples import ORDERS
 from models.review import Gives, Places, ReviewRule, ReviewRuleRow
 from models.stock import WarehouseRow
 
@@ -35,7 +36,7 @@ class Rulebook:
         paths: set[str] = set()
         for rule in self.rules:
             try:
-                paths |= language.compiled(rule.condition).paths
+                paths |= ORDERS.compiled(rule.condition).paths
             except BadExpression:
                 continue
         return facts.needs(paths)
@@ -68,9 +69,9 @@ async def every_rule(connection: AsyncConnection) -> list[ReviewRule]:
 async def keep_rule(connection: AsyncConnection, rule: ReviewRule) -> None:
     """Sets a rule up, or changes the one of its number. Raises ``NotAllowed``."""
     try:
-        language.check(rule.condition)
+        ORDERS.check(rule.condition)
     except BadExpression as error:
-        raise NotAllowed("condition", told(error)) from None
+        raise NotAllowed("condition", language.told(error)) from None
     for each in rule.decisions:
         if isinstance(each, Gives) and await inventory.unknown_skus(connection, [each.sku]):
             raise NotAllowed("decisions", f"{each.sku} is not in the catalogue")
@@ -88,8 +89,3 @@ async def drop_rule(connection: AsyncConnection, number: int) -> bool:
     """Whether there was one."""
     forget()
     return bool((await connection.execute(delete(_rules).where(_rules.c.number == number))).rowcount)
-
-
-def told(error: BadExpression) -> str:
-    """What is wrong, with its place counted from 1."""
-    return error.message if error.position is None else f"{error.message} (character {error.position + 1})"

@@ -6,6 +6,8 @@ Amounts and rates are fractional numbers, counts are whole ones; texts are never
 from collections.abc import Mapping
 from typing import Any
 
+from activities.language import Vocabulary
+
 _ORDINARY: Mapping[str, Any] = {
     "order": {
         "channel": "taobao",
@@ -121,4 +123,5 @@ _STRIKING: Mapping[str, Any] = {
     "stock": {"all_available": False, "short_skus": ["B006"]},
 }
 
-SAMPLES = (_ORDINARY, _STRIKING)
+ORDERS = Vocabulary((_ORDINARY, _STRIKING))
+"""What conditions of review may name."""

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities import cleansing, review
 from activities.database import transaction
-from activities.review import facts, language
+from activities.review import facts
+from activities.review.samples import ORDERS
 from models.base import Value
 from models.intake import ChannelOrderRow
 from models.order import ChannelOrder, OrderRow
@@ -67,7 +68,7 @@ class Trial(Value):
 async def run(rule: ReviewRule, since: datetime, until: datetime | None, limit: int, cursor: str | None) -> Trial:
     """Asks a rule, active or not, of one page of orders. Raises ``BadCursor``."""
     rule = rule.model_copy(update={"active": True})
-    needed = facts.needs(language.compiled(rule.condition).paths)
+    needed = facts.needs(ORDERS.compiled(rule.condition).paths)
     applied: Counter[str] = Counter()
     examples: list[Example] = []
     failures: list[Example] = []

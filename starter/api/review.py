@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
+from activities import language
 from activities.database import transaction
 from activities.inventory import NotAllowed
-from activities.review import blacklist, language, rules, trial
-from activities.review.language import BadExpression
+from activities.language import BadExpression
+from activities.review import blacklist, rules, trial
+from activities.review.samples import ORDERS
 from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
 from starter.api.access import Reader, Staff
 from starter.api.problems import Problem
@@ -55,7 +57,7 @@ class Checked(BaseModel):
 @router.post("/check", summary="Is this a condition")
 async def check(body: Condition, visitor: Reader) -> Checked:
     try:
-        return Checked(ok=True, facts=sorted(language.check(body.condition).paths))
+        return Checked(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
     except BadExpression as error:
         return Checked(ok=False, message=error.message, position=error.position)
 
@@ -73,9 +75,9 @@ class DryRun(BaseModel):
 @router.post("/dry-run", summary="What would this rule have done; nothing changes")
 async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
     try:
-        language.check(body.rule.condition)
+        ORDERS.check(body.rule.condition)
     except BadExpression as error:
-        raise NotAllowed("rule.condition", rules.told(error)) from None
+        raise NotAllowed("rule.condition", language.told(error)) from None
     try:
         return await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
     except trial.BadCursor:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from activities import review
-from activities.review import facts, language
-from activities.review.language import BUDGET, LONGEST_LIST, BadExpression
-from activities.review.samples import SAMPLES
+from activities import language, review
+from activities.language import BUDGET, LONGEST_LIST, BadExpression
+from activities.review import facts
+from activities.review.samples import ORDERS
 from models.order import ChannelOrder, Policy
 from models.review import ReviewRule
 from tests.unit.orders import an_order, line
@@ -23,11 +23,11 @@ AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def known(order: ChannelOrder) -> dict[str, Any]:
-    return dict(SAMPLES[0]) | facts.told(order, {})
+    return dict(ORDERS.samples[0]) | facts.told(order, {})
 
 
 def applies(condition: str, order: ChannelOrder) -> bool:
-    expression = language.check(condition)
+    expression = ORDERS.check(condition)
     return expression.holds(language.context(expression.roots, known(order)))
 
 
@@ -77,7 +77,7 @@ def test_what_staff_may_ask(condition: str) -> None:
 )
 def test_what_is_no_condition_is_said_with_its_place(condition: str, at: int | None, says: str) -> None:
     with pytest.raises(BadExpression, match=says) as refused:
-        language.check(condition)
+        ORDERS.check(condition)
     assert refused.value.position == at
 
 
@@ -101,7 +101,7 @@ HOSTILE = [
 def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
     begun = monotonic()
     with pytest.raises(BadExpression):
-        language.check(condition)
+        ORDERS.check(condition)
     assert monotonic() - begun < 0.5
 
 
@@ -114,11 +114,11 @@ def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
     ],
 )
 def test_the_dearest_that_is_let_through_takes_no_second(condition: str) -> None:
-    sample = dict(SAMPLES[1])
+    sample = dict(ORDERS.samples[1])
     sample["lines"] = [sample["lines"][0] | {"sku": f"S{number}"} for number in range(LONGEST_LIST)]
     sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
     sample["remarks"] = {"buyer_message": "x" * 2000, "seller_memo": ""}
-    expression = language.compiled(condition)
+    expression = ORDERS.compiled(condition)
     begun = monotonic()
     assert expression.holds(language.context(expression.roots, sample))
     assert monotonic() - begun < 1, BUDGET
@@ -137,7 +137,7 @@ _pieces = st.sampled_from([*PIECES.split(), "\n"])
 def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
     position = None
     try:
-        language.check(text)
+        ORDERS.check(text)
     except BadExpression as error:
         position = error.position
     assert position is None or 0 <= position <= len(text)
@@ -149,18 +149,18 @@ EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples"
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_guide_are_conditions(example: str) -> None:
-    language.check(example.replace("\\|", "|"))
+    ORDERS.check(example.replace("\\|", "|"))
 
 
 def test_the_rule_of_the_guide_is_a_rule() -> None:
     assert len(EXAMPLES) > 8
     rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
-    language.check(rule.condition)
+    ORDERS.check(rule.condition)
 
 
 def test_the_guide_names_every_fact() -> None:
     table = GUIDE.partition("| fact |")[2].partition("\n\n")[0]
-    for root, fields in SAMPLES[0].items():
+    for root, fields in ORDERS.samples[0].items():
         for field in fields[0] if root == "lines" else fields:
             assert re.search(rf"\b{field}\b", table), f"{root}.{field}"
 
@@ -168,7 +168,7 @@ def test_the_guide_names_every_fact() -> None:
 def test_every_sample_has_the_facts_that_orders_have() -> None:
     told = facts.told(an_order(), {})
     for root, fields in told.items():
-        for sample in SAMPLES:
+        for sample in ORDERS.samples:
             there = sample[root]
             assert (there[0] if root == "lines" else there).keys() == (
                 fields[0] if root == "lines" else fields
@@ -203,7 +203,7 @@ def test_without_rules_the_shops_limit_and_the_remarks_still_hold() -> None:
 
 
 def test_a_compiled_condition_is_cheap() -> None:
-    expression = language.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
+    expression = ORDERS.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
     context = language.context(expression.roots, known(an_order()))
     assert isinstance(context, cel.Context)
     begun = monotonic()

@@ -1,13 +1,13 @@
-"""The conditions of rules: expressions in CEL over the facts of an order, weighed before they are believed.
+"""The conditions of rules: expressions in CEL over the facts of an order or a parcel, weighed before they are believed.
 
 CEL (https://github.com/google/cel-spec) always ends, but may take its time: lists within lists cost their product. So
 an expression is read once by its tokens: it may name only what facts there are and only functions listed here, and
-what it would cost over the longest lists is bounded. Then it is tried on orders that might be.
+what it would cost over the longest lists is bounded. Then it is tried on what might be.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import cel
 from pydantic import JsonValue
 
-from activities.review.samples import SAMPLES
 from models.review import LONGEST, Values
 
 Facts = Mapping[str, Any]
-"""Of one order: root → field → value; ``lines`` is a list of such."""
+"""Of one order or parcel: root → field → value; ``lines`` is a list of such."""
 
 LONGEST_LIST = 200
 BUDGET = 250_000
@@ -52,6 +51,38 @@ class BadExpression(ValueError):
         self.position = position
 
 
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What conditions may name: the facts of things that might be, the first with every fact."""
+
+    samples: Sequence[Facts]
+
+    @property
+    def roots(self) -> frozenset[str]:
+        return frozenset(self.samples[0])
+
+    def knows(self, path: str) -> bool:
+        """Whether there is such a fact. Of ``order.custom`` anything may be asked, where ``has`` says it is there."""
+        root, _, field = path.partition(".")
+        if path.startswith("order.custom."):
+            return root in self.samples[0] and path.count(".") == 2
+        facts = self.samples[0].get(root)
+        if path == "lines":
+            return facts is not None
+        return field in (facts[0] if isinstance(facts, list) else facts or ())
+
+    def check(self, text: str) -> "Expression":
+        """The expression, tried on all that might be. Raises ``BadExpression``."""
+        expression = self.compiled(text)
+        for sample in self.samples:
+            expression.holds(context(expression.roots, sample))
+        return expression
+
+    def compiled(self, text: str) -> "Expression":
+        """The expression, read and weighed. Raises ``BadExpression``."""
+        return _compiled(self, text)
+
+
 class _Token(NamedTuple):
     kind: str
     text: str
@@ -60,7 +91,7 @@ class _Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Expression:
-    """A condition that may be asked of any order."""
+    """A condition that may be asked of all that has these facts."""
 
     program: cel.Program
     paths: frozenset[str]
@@ -99,25 +130,16 @@ class Expression:
         return told
 
 
-def check(text: str) -> Expression:
-    """The expression, tried on orders that might be. Raises ``BadExpression``."""
-    expression = compiled(text)
-    for sample in SAMPLES:
-        expression.holds(context(expression.roots, sample))
-    return expression
-
-
 def context(roots: frozenset[str], facts: Facts) -> cel.Context:
     return cel.Context(variables={root: facts[root] for root in roots})
 
 
 @lru_cache(2048)
-def compiled(text: str) -> Expression:
-    """The expression, read and weighed. Raises ``BadExpression``."""
+def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
     if len(text) > LONGEST:
         raise BadExpression(f"longer than {LONGEST} characters", LONGEST)
     tokens = list(_tokens(text))
-    reader = _Reader(tokens)
+    reader = _Reader(tokens, vocabulary)
     paths = reader.paths()
     try:
         program = cel.compile(text)
@@ -145,9 +167,10 @@ def _tokens(text: str) -> Iterator[_Token]:
 class _Reader:
     """Reads an expression by its tokens: which facts it names, and what it costs."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], vocabulary: Vocabulary) -> None:
         end = _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)
         self.tokens = [*tokens, *[end] * _AHEAD]
+        self.vocabulary = vocabulary
         self.found: set[str] = set()
         self.names: set[str] = set()
         """What it calls facts and loop variables."""
@@ -232,7 +255,7 @@ class _Reader:
             return ""
         if path == "lines" and self.tokens[number].text not in _MACROS:
             raise BadExpression("lines are asked by exists, exists_one, all, filter or map", first.at)
-        if not known(path):
+        if not self.vocabulary.knows(path):
             raise BadExpression(f"there is no fact {path}", first.at)
         self.found.add(path)
         self.names.add(path.partition(".")[0])
@@ -260,24 +283,10 @@ class _Reader:
     def _begin(self, number: int, macro: _Token) -> tuple[str, int]:
         """A macro from its parenthesis on: its variable, and the token after its comma."""
         _, variable, comma = self.tokens[number : number + 3]
-        if variable.kind != "name" or comma.text != "," or variable.text in ROOTS | _WORDS | _FUNCTIONS:
+        if variable.kind != "name" or comma.text != "," or variable.text in self.vocabulary.roots | _WORDS | _FUNCTIONS:
             raise BadExpression(f"{macro.text}(x, …): give what it runs over a name of its own", macro.at)
         self.names.add(variable.text)
         return variable.text, number + 3
-
-
-ROOTS = frozenset(SAMPLES[0])
-
-
-def known(path: str) -> bool:
-    """Whether there is such a fact. Of ``order.custom`` anything may be asked, where ``has`` says it is there."""
-    root, _, field = path.partition(".")
-    if path.startswith("order.custom."):
-        return path.count(".") == 2
-    facts = SAMPLES[0].get(root)
-    if path == "lines":
-        return True
-    return field in (facts[0] if isinstance(facts, list) else facts or ())
 
 
 def _at(facts: Facts, path: str) -> JsonValue:
@@ -302,3 +311,8 @@ def _position(text: str, found: re.Match[str] | None) -> int | None:
         return None
     lines = text.splitlines(keepends=True)[: int(found[1]) - 1]
     return min(max(sum(map(len, lines)) + int(found[2]) - 1, 0), len(text))
+
+
+def told(error: BadExpression) -> str:
+    """What is wrong, with its place counted from 1."""
+    return error.message if error.position is None else f"{error.message} (character {error.position + 1})"
