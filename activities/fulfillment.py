@@ -37,7 +37,7 @@ from activities.accounts import account, carrier_account
 from activities.carriers import carrier
 from activities.database import at_once
 from activities.errors import refused
-from models.carriage import Choice, Parcel, Weights
+from models.carriage import Choice, Parcel
 from models.fulfillment import (
     Booking,
     FulfillmentLine,
@@ -80,6 +80,7 @@ _everything: Select[Any] = (
         _orders.c.paid_at,
         _orders.c.promised_by,
         _orders.c.recipient,
+        _orders.c.tags,
         _orders.c.carrier.label("demanded"),
         _warehouses.c.province.label("origin"),
         _warehouses.c.sender,
@@ -100,7 +101,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
     no other is asked, but a person. The waybill is returned without its label, which is kept in the database.
     """
     async with at_once() as connection:
-        row = await _read(connection, fulfillment_id)
+        row = await read(connection, fulfillment_id)
         cash = None if row.paid_at else await worth(connection, row)
     reference = carrier_reference(fulfillment_id)
     if row.waybill_no:
@@ -144,35 +145,55 @@ async def _choice(row: Row[Any], booking: Booking) -> tuple[Choice, bool]:
     kept = Choice.model_validate(row.choice) if row.choice else None
     if kept is not None and kept.carrier is not None:
         return kept, True
-    parcel = Parcel(origin=row.origin, destination=booking.recipient.province, demanded=row.demanded, usual=row.usual)
+    parcel = _parcel(row)
     async with at_once() as connection:
         terms = await selection.possible(connection, parcel)
         if not terms:
             raise refused("carrier.no_account", "no_account")
-    if kept is None and (only := selection.alone(parcel, terms)) is not None:
+        only = await selection.alone(connection, parcel, terms)
+    if kept is None and only is not None:
         return only, False
     prices = await selection.prices(terms, booking)
     async with at_once() as connection:
-        parcel = await _weighed(connection, parcel, row, booking)
-        choice = await selection.choice(connection, parcel, terms, prices, row.warehouse, Weights())
+        choice = await selection.choice(connection, await weighed(connection, row), terms, prices)
     await _keep_choice(row, choice)
     return choice, False
 
 
-async def _weighed(connection: AsyncConnection, parcel: Parcel, row: Row[Any], booking: Booking) -> Parcel:
-    goods = {line.sku: line.quantity for line in booking.goods}
+def _parcel(row: Row[Any]) -> Parcel:
+    """What is known of it without looking at its goods."""
+    return Parcel(
+        channel=row.channel,
+        shop=row.shop,
+        warehouse=row.warehouse,
+        origin=row.origin,
+        destination=row.recipient.province,
+        city=row.recipient.city,
+        demanded=row.demanded,
+        usual=row.usual,
+    )
+
+
+async def weighed(connection: AsyncConnection, row: Row[Any]) -> Parcel:
+    """All that a choice of its carrier looks at, of a row as ``read`` answers it."""
+    goods: dict[str, int] = defaultdict(int)
+    for line in _lines(row):
+        goods[line.sku] += line.quantity
     query = select(_skus.c.sku, _skus.c.volume_cm3, _skus.c.needs).where(_skus.c.sku.in_(goods))
     items = list(await connection.execute(query))
     facts = {
-        "weight_kg": booking.weight_kg,
+        "skus": tuple(sorted(goods)),
+        "quantity": sum(goods.values()),
+        "tags": tuple(row.tags),
+        "weight_kg": row.weight,
         "volume_cm3": sum(goods[each.sku] * each.volume_cm3 for each in items),
         "needs": frozenset(need for each in items for need in each.needs),
         "value": await worth(connection, row),
-        "cash_on_delivery": booking.cash_on_delivery is not None,
+        "cash_on_delivery": not row.paid_at,
         "urgent": row.priority == URGENT,
         "promised_by": row.promised_by,
     }
-    return parcel.model_copy(update=facts)
+    return _parcel(row).model_copy(update=facts)
 
 
 async def _booked(source: str, booking: Booking, *, asked_before: bool) -> Waybill:
@@ -194,7 +215,7 @@ async def _keep_choice(row: Row[Any], choice: Choice) -> None:
 async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
     """Hands it over to its warehouse; what it told of its order is then at rest. Answers where the request stands."""
     async with at_once() as connection:
-        row = await _read(connection, fulfillment_id)
+        row = await read(connection, fulfillment_id)
     if row.request_status != RequestStatus.UNSUBMITTED:
         return RequestStatus(row.request_status)
     if row.recipient is None:
@@ -225,7 +246,7 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
     Whatever was booked may have been submitted, even where no answer came: only what was not is given back unasked.
     """
     async with at_once() as connection:
-        row = await _read(connection, fulfillment_id)
+        row = await read(connection, fulfillment_id)
     if not row.waybill_no:
         return Recall(accepted=True)
     ours = await account(Lane.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse)
@@ -241,7 +262,7 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
 async def cancel_waybill(fulfillment_id: str) -> None:
     """Cancels its booking, also one whose answer never reached us. The number is kept for the record."""
     async with at_once() as connection:
-        row = await _read(connection, fulfillment_id)
+        row = await read(connection, fulfillment_id)
     ours = await _carrier_account(row)
     if ours is not None:
         await carrier(ours).cancel(carrier_reference(fulfillment_id), row.waybill_no or "")
@@ -251,7 +272,7 @@ async def cancel_waybill(fulfillment_id: str) -> None:
 async def confirm_shipment(fulfillment_id: str) -> None:
     """Tells the channel what left with which waybill; of gifts it knows nothing."""
     async with at_once() as connection:
-        row = await _read(connection, fulfillment_id)
+        row = await read(connection, fulfillment_id)
         if row.told_channel:
             return
         packed = await _packed_units(connection, row)
@@ -275,7 +296,8 @@ async def confirm_shipment(fulfillment_id: str) -> None:
     await _write(row, "told_channel", _TOLD, told_channel=True)
 
 
-async def _read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
+async def read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
+    """A fulfillment order with its order and its warehouse. Raises ``ApplicationError``."""
     asked = {"fulfillment_id": fulfillment_id}
     row: Row[Any] | None = (await connection.execute(_everything, asked)).one_or_none()
     if row is None:

@@ -2,9 +2,9 @@
 
 from datetime import datetime, time
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 from sqlalchemy import Column, DateTime, Numeric, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
@@ -13,6 +13,11 @@ from sqlmodel import SQLModel
 from models.allocation import Kilograms, Price, Rate
 from models.base import CHINA, Moment, Value
 from models.money import Amount
+from models.order import CENT
+from models.review import LONGEST, Code, Words
+from models.state import Ruled
+
+Codes = Annotated[tuple[Code, ...], Field(min_length=1, max_length=50)]
 
 
 class CarrierTerms(Value):
@@ -54,6 +59,73 @@ class Weights(Value):
     """All parcels lost or damaged, likewise."""
 
 
+class Excludes(Value):
+    """These carriers do not take it."""
+
+    do: Literal["exclude"] = "exclude"
+    carriers: Codes
+
+
+class Restricts(Value):
+    """No others take it."""
+
+    do: Literal["only"] = "only"
+    carriers: Codes
+
+
+class Favours(Value):
+    """These are weighed as so much cheaper, or, below nothing, dearer."""
+
+    do: Literal["favour"] = "favour"
+    carriers: Codes
+    by: Annotated[Decimal, Field(ge=-10_000, le=10_000, max_digits=12, decimal_places=4)]
+
+
+class Weighs(Value):
+    """Faults count so, in place of what the shop says."""
+
+    do: Literal["weigh"] = "weigh"
+    weights: Weights
+
+
+CarriageDecision = Annotated[Excludes | Restricts | Favours | Weighs, Field(discriminator="do")]
+
+
+class CarriageRule(Value):
+    """A merchant's say in who carries a parcel. Rules apply in the order of their numbers."""
+
+    number: Annotated[int, Field(ge=0, le=1_000_000)]
+    name: Words
+    shops: tuple[Code, ...] = ()
+    """``channel:shop``; none named, all."""
+    active: bool = True
+    condition: Annotated[str, Field(min_length=1, max_length=LONGEST, examples=["parcel.weight_kg > 20.0"])]
+    """An expression in CEL over the facts of docs/carriers.md: true where the rule applies."""
+    decisions: Annotated[tuple[CarriageDecision, ...], Field(min_length=1, max_length=4)]
+
+    @field_validator("decisions")
+    @classmethod
+    def _each_at_most_once(cls, decisions: tuple[CarriageDecision, ...]) -> tuple[CarriageDecision, ...]:
+        if len({each.do for each in decisions}) < len(decisions):
+            raise ValueError("each decision at most once")
+        return decisions
+
+    def concerns(self, shop: str) -> bool:
+        return self.active and (not self.shops or shop in self.shops)
+
+
+class Say(Value):
+    """What the merchant has to say about one parcel."""
+
+    weights: Weights = Weights()
+    excluded: dict[str, str] = {}
+    """Carrier → the rule that excludes it."""
+    favours: dict[str, Decimal] = {}
+    """Carrier → by how much it is favoured."""
+    ruled: tuple[Ruled, ...] = ()
+    """The rules that applied, or failed."""
+
+
 class Service(Value):
     """How a carrier did on a lane, from our own tracking."""
 
@@ -72,6 +144,9 @@ class Service(Value):
 class Parcel(Value):
     """What a choice looks at of a parcel."""
 
+    channel: str = ""
+    shop: str = ""
+    warehouse: str = ""
     origin: str
     """Province."""
     destination: str
@@ -79,6 +154,10 @@ class Parcel(Value):
     """The only carrier that buyer or channel accept."""
     usual: str = ""
     """The carrier that picks up at its warehouse."""
+    city: str = ""
+    skus: tuple[str, ...] = ()
+    quantity: int = 0
+    tags: tuple[str, ...] = ()
     weight_kg: Decimal = Decimal(0)
     volume_cm3: int = 0
     needs: frozenset[str] = frozenset()
@@ -120,6 +199,8 @@ class Choice(Value):
 
     options: tuple[Option, ...]
     at: Moment
+    ruled: tuple[Ruled, ...] = ()
+    """The merchant's rules that applied, or failed."""
 
     @property
     def carrier(self) -> str | None:
@@ -133,23 +214,23 @@ class Choice(Value):
         return self.model_copy(update={"options": tuple(options)})
 
 
-def choose(parcel: Parcel, candidates: list[Candidate], weights: Weights, now: datetime) -> Choice:
+def choose(parcel: Parcel, candidates: list[Candidate], say: Say, now: datetime) -> Choice:
     """Ranks carriers by what they cost with their faults; those that cannot take it come last, with the reason.
 
     One without a price is taken only where nobody has one; the usual carrier first among equals.
     """
-    options = [_option(parcel, each, weights, now) for each in candidates]
+    options = [_option(parcel, each, say, now) for each in candidates]
 
     def rank(option: Option) -> tuple[object, ...]:
         unpriced = option.score is None
         return (not option.open, unpriced, option.score or Decimal(0), option.carrier != parcel.usual, option.carrier)
 
-    return Choice(options=tuple(sorted(options, key=rank)), at=now)
+    return Choice(options=tuple(sorted(options, key=rank)), at=now, ruled=say.ruled)
 
 
-def _option(parcel: Parcel, candidate: Candidate, weights: Weights, now: datetime) -> Option:
-    terms = candidate.terms
-    if refusal := _refusal(parcel, candidate):
+def _option(parcel: Parcel, candidate: Candidate, say: Say, now: datetime) -> Option:
+    terms, weights = candidate.terms, say.weights
+    if refusal := _refusal(parcel, candidate, say):
         return Option(carrier=terms.carrier, reason=refusal[0], params=refusal[1], open=False)
     price = candidate.price
     if price is None and candidate.rate is not None:
@@ -158,22 +239,28 @@ def _option(parcel: Parcel, candidate: Candidate, weights: Weights, now: datetim
     if price is None:
         return Option(carrier=terms.carrier, days=days, reason="choice.unpriced")
     service, faults = candidate.service, Decimal(0)
-    late = days is not None and parcel.promised_by is not None and days > _days_left(parcel.promised_by, now)
+    late = days is not None and parcel.promised_by is not None and days > days_left(parcel.promised_by, now)
     faults += weights.late if late else 0
     faults += (weights.urgent_day if parcel.urgent else weights.day) * (days or 0)
     faults += weights.unreliable * service.share(service.late) + weights.lost * service.share(service.lost)
-    score = (price + faults).quantize(Decimal("0.01"))
-    params: dict[str, JsonValue] = {"price": str(price), "faults": str((score - price).quantize(Decimal("0.01")))}
+    favour = say.favours.get(terms.carrier, Decimal(0))
+    score = (price + faults - favour).quantize(CENT)
+    params: dict[str, JsonValue] = {"price": str(price), "faults": str(faults.quantize(CENT))}
     reason = "choice.late" if late else "choice.scored"
+    if favour:
+        reason = "choice.favoured_late" if late else "choice.favoured"
+        params["favour"] = str(favour)
     return Option(carrier=terms.carrier, price=price, days=days, score=score, reason=reason, params=params)
 
 
-def _refusal(parcel: Parcel, candidate: Candidate) -> tuple[str, dict[str, JsonValue]] | None:
+def _refusal(parcel: Parcel, candidate: Candidate, say: Say) -> tuple[str, dict[str, JsonValue]] | None:
     terms = candidate.terms
     if parcel.demanded not in (None, terms.carrier):
         return "choice.not_demanded", {"carrier": parcel.demanded}
     if not terms.active:
         return "choice.closed", {}
+    if rule := say.excluded.get(terms.carrier):
+        return "choice.excluded", {"rule": rule}
     if terms.areas and not any(parcel.destination[:2] == each[:2] for each in terms.areas):
         return "choice.area", {"province": parcel.destination}
     if unable := parcel.needs - (parcel.needs if terms.abilities is None else terms.abilities):
@@ -203,7 +290,8 @@ def _days(candidate: Candidate, now: datetime) -> int | None:
     return days + (cutoff is not None and now.astimezone(CHINA).time() > cutoff)
 
 
-def _days_left(promised: datetime, now: datetime) -> int:
+def days_left(promised: datetime, now: datetime) -> int:
+    """Days from today to the promised day, in China."""
     return (promised.astimezone(CHINA).date() - now.astimezone(CHINA).date()).days
 
 
@@ -229,3 +317,21 @@ class LaneRow(SQLModel, table=True):
     lost: int
     days: Decimal | None = Col(default=None, sa_column=Column(Numeric(6, 2)))
     measured_at: datetime = Col(sa_type=DateTime(timezone=True))
+
+
+class WeightsRow(SQLModel, table=True):
+    """``Weights`` of a shop; those of ``""`` hold of every shop without its own."""
+
+    __tablename__ = "carriage_weights"
+
+    shop: str = Col(primary_key=True)
+    weights: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
+
+
+class CarriageRuleRow(SQLModel, table=True):
+    """A ``CarriageRule``."""
+
+    __tablename__ = "carriage_rules"
+
+    number: int = Col(primary_key=True)
+    rule: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))

@@ -1,16 +1,19 @@
-"""The carriers' door: what each takes, and how it did on each lane."""
+"""The carriers' door: what each takes, how it did on each lane, and what staff have to say in who carries what."""
 
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
-from activities import selection
+from activities import language, selection
 from activities.database import transaction
 from activities.inventory import NotAllowed
-from models.carriage import CarrierTerms
+from activities.language import BadExpression
+from activities.selection import rules, trial
+from models.carriage import CarriageRule, CarrierTerms, Weights
 from models.i18n import t
 from starter.api.access import Reader, Staff
+from starter.api.problems import Problem
 
 router = APIRouter(prefix="/carriers", tags=["carriers"])
 
@@ -32,6 +35,61 @@ class Lane(BaseModel):
 async def terms(visitor: Reader) -> list[CarrierTerms]:
     async with transaction() as connection:
         return list((await selection.every_terms(connection)).values())
+
+
+@router.get("/weights", summary="What carriers' faults count, by shop")
+async def weights(visitor: Reader) -> dict[str, Weights]:
+    """By ``channel:shop``; those of the empty name hold of every shop that is not named."""
+    async with transaction() as connection:
+        return await rules.every_weights(connection)
+
+
+@router.put("/weights", summary="Say what carriers' faults count, in place of all that was said")
+async def keep_weights(body: dict[str, Weights], visitor: Staff) -> dict[str, Weights]:
+    async with transaction() as connection:
+        await rules.keep_weights(connection, body)
+        selection.forget()
+        return await rules.every_weights(connection)
+
+
+@router.get("/rules", summary="The rules of who carries what, in the order in which they apply")
+async def carriage_rules(visitor: Reader) -> list[CarriageRule]:
+    async with transaction() as connection:
+        return await rules.every_rule(connection)
+
+
+@router.put("/rules/{number}", summary="Set a rule up, or change it")
+async def keep_carriage_rule(number: int, body: CarriageRule, visitor: Staff) -> CarriageRule:
+    if body.number != number:
+        raise NotAllowed("number", f"is {body.number}, but {number} is asked to change")
+    async with transaction() as connection:
+        await rules.keep_rule(connection, body)
+    selection.forget()
+    return body
+
+
+@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
+async def drop_carriage_rule(number: int, visitor: Staff) -> None:
+    async with transaction() as connection:
+        if not await rules.drop_rule(connection, number):
+            raise Problem(404, "problem.no_rule", {"number": number})
+    selection.forget()
+
+
+class DryRun(BaseModel):
+    """A rule, and since when parcels are asked."""
+
+    rule: CarriageRule
+    since: AwareDatetime
+
+
+@router.post("/dry-run", summary="Who would have carried past parcels by this rule; nothing changes")
+async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
+    try:
+        rules.PARCELS.check(body.rule.condition)
+    except BadExpression as error:
+        raise NotAllowed("rule.condition", language.told(error)) from None
+    return await trial.run(body.rule, body.since)
 
 
 @router.put("/{carrier}", summary="Set a carrier's terms up, or change them")

@@ -82,6 +82,8 @@ class Parcel(BaseModel):
     eta: datetime | None
     choice: list[dict[str, JsonValue]]
     """The carriers looked at, the best first, and what was made of each."""
+    choice_rules: list[dict[str, JsonValue]]
+    """The merchant's rules that had a say, with the facts they looked at."""
     scans: list[dict[str, JsonValue]]
 
 
@@ -205,6 +207,7 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
                     if name in each._mapping and name not in ("weight_kg", "choice")
                 },
                 choice=carriers.in_words(each.choice, speak),
+                choice_rules=(each.choice or {}).get("ruled", []),
                 status_text=t(f"fulfillment.{each.status}", speak),
                 weight_kg=str(each.weight_kg) if each.weight_kg else None,
                 scans=[

@@ -4,6 +4,7 @@ import typer
 
 from models.i18n import t
 from starter.cli import (
+    carriers,
     exceptions,
     files,
     intake,
@@ -27,5 +28,5 @@ for name in ("up", "demo", "worker", "api", "migrate"):
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
 app.command("print", help=t("cli.help.print"))(printing.print_sheets)
-for group in (orders, exceptions, plan, review, stock, transfers, replenish, files, intake, mappings):
+for group in (orders, exceptions, carriers, plan, review, stock, transfers, replenish, files, intake, mappings):
     app.add_typer(group.app)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from time import sleep
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -100,6 +101,14 @@ class Door:
                 raise Refusal(self.say("cli.bad_goods", told=each))
             goods[sku] = int(quantity)
         return goods
+
+    def rule(self, file: Path) -> dict[str, Any]:
+        """A rule with number and name, as JSON from a file."""
+        try:
+            told = json.loads(file.read_text())
+            return dict(told) | {"number": int(told["number"]), "name": str(told["name"])}
+        except (ValueError, KeyError, TypeError):
+            raise Refusal(self.say("cli.bad_review_rule", file=file)) from None
 
     def show(self, answer: httpx.Response, render: Callable[[Any, Say], None]) -> None:
         """Prints an answer: exactly as it came for machines, rendered for people."""

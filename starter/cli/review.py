@@ -29,14 +29,14 @@ Until = Annotated[datetime | None, typer.Option(help=t("cli.help.blacklist.until
 @app.command(help=t("cli.help.review.rules"))
 def rules(as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    door.show(door.get("/review/rules"), _rules)
+    door.show(door.get("/review/rules"), show.rules)
 
 
 @app.command(help=t("cli.help.review.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
     door = Door(lang, as_json)
-    told = _read(file, door.say)
-    door.show(door.put(f"/review/rules/{told['number']}", told), lambda body, say: _rules([body], say))
+    told = door.rule(file)
+    door.show(door.put(f"/review/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.review.drop"))
@@ -68,7 +68,7 @@ def try_out(
     lang: Lang = None,
 ) -> None:
     door = Door(lang, as_json)
-    asked: dict[str, Any] = {"rule": _read(file, door.say), "since": since.astimezone().isoformat(), "limit": _PAGE}
+    asked: dict[str, Any] = {"rule": door.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
     if until is not None:
         asked["until"] = until.astimezone().isoformat()
     whole: dict[str, Any] = {}
@@ -118,35 +118,12 @@ def remove(kind: str, entry_id: str, lang: Lang = None) -> None:
     Door(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
 
 
-def _read(file: Path, say: Say) -> dict[str, Any]:
-    try:
-        told = json.loads(file.read_text())
-        return dict(told) | {"number": int(told["number"]), "name": str(told["name"])}
-    except (ValueError, KeyError, TypeError):
-        raise Refusal(say("cli.bad_review_rule", file=file)) from None
-
-
 def _together(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
     """The pages so far and one more as one."""
     added = {name: whole[name] + page[name] for name in ("orders", "applied", "failed")}
     examples = {name: (whole[name] + page[name])[:_EXAMPLES] for name in ("examples", "failures")}
     decisions = dict(Counter(whole["decisions"]) + Counter(page["decisions"]))
     return whole | added | examples | {"decisions": decisions, "next": page["next"]}
-
-
-def _rules(body: Any, say: Say) -> None:
-    rows = [
-        {
-            "number": each["number"],
-            "name": each["name"],
-            "active": say("cli.yes") if each["active"] else say("cli.no"),
-            "scope": ", ".join(each["shops"]),
-            "condition": each["condition"],
-            "action": "; ".join(" ".join(str(value) for value in did.values()) for did in each["decisions"]),
-        }
-        for each in body
-    ]
-    show.columns(("number", "name", "active", "scope", "condition", "action"), rows, say)
 
 
 def _tried(body: Any, say: Say) -> None:

@@ -105,6 +105,9 @@ def _parcel(parcel: Any, say: Say) -> None:
     goods = ", ".join(f"{each['sku']} × {each['quantity']}" for each in parcel["lines"])
     parts = (parcel["id"].rpartition(":")[2], parcel["warehouse"], goods, status, carried)
     line((parts[0], "bold"), "  ", "  ".join(part for part in parts[1:] if part))
+    for option in parcel["choice"]:
+        mark = "→" if option["carrier"] == parcel["carrier"] else "·"
+        line((f"    {mark} {option['carrier']}  {option['text']}", "dim"))
     for scan in parcel["scans"]:
         told = " ".join(part for part in (scan["status_text"], scan["place"], scan["text"]) if part)
         line((f"    {when(scan['at'])}  ", "dim"), told)
@@ -312,3 +315,18 @@ def unmapped(body: Any, say: Say) -> None:
         for each in body
     ]
     table(("shop", "item", "title", "orders", "pieces", "suggestions"), rows, say)
+
+
+def rules(body: Any, say: Say) -> None:
+    rows = [
+        {
+            "number": each["number"],
+            "name": each["name"],
+            "active": say("cli.yes") if each["active"] else say("cli.no"),
+            "scope": ", ".join(each["shops"]),
+            "condition": each["condition"],
+            "action": "; ".join(" ".join(str(value) for value in did.values()) for did in each["decisions"]),
+        }
+        for each in body
+    ]
+    columns(("number", "name", "active", "scope", "condition", "action"), rows, say)

@@ -325,6 +325,26 @@ async def test_review_is_set_up_tried_and_felt(hengdan: Commands, door: httpx.As
     assert "no rule" in await hengdan.refused("review", "rule", str(file))
 
 
+async def test_who_carries_what_is_ruled_and_weighed(
+    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "rule.json"
+    rule = {"number": 7, "name": "heavy", "condition": "parcel.weight_kg > 20.0"}
+    file.write_text(json.dumps(rule | {"decisions": [{"do": "only", "carriers": ["jdl"]}]}))
+    assert "0 of 0 parcels" in await hengdan.ok("carriers", "try", str(file), "--since", "2020-01-01")
+    assert "jdl" in await hengdan.ok("carriers", "rule", str(file))
+    assert "heavy" in await hengdan.ok("carriers", "rules")
+    await hengdan.ok("carriers", "drop", "7")
+    assert "no rule 7" in await hengdan.refused("carriers", "drop", "7")
+    file.write_text(json.dumps({"own:web": {"late": "77"}}))
+    assert "77" in await hengdan.ok("carriers", "weights", str(file))
+    assert "own:web" in await hengdan.ok("carriers", "weights")
+    file.write_text("{")
+    assert "rule.json" in await hengdan.refused("carriers", "weights", str(file))
+    for shown in ("list", "lanes"):
+        await hengdan.ok("carriers", shown)
+
+
 async def test_somebody_is_blacklisted_and_forgiven(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     entry = json.loads(await hengdan.ok("review", "blacklist", "add", "phone", PHONE, "--reason", "refused", "--json"))

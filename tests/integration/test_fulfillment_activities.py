@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -15,8 +15,9 @@ from temporalio.testing import ActivityEnvironment
 from activities import accounts as accounts_of_ours
 from activities import fulfillment, http, inventory, order, routing, selection
 from activities.database import transaction
+from activities.selection import rules, trial
 from models.allocation import Rate
-from models.carriage import CarrierTerms, Choice
+from models.carriage import CarriageRule, CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
 from models.intake import AccountRow, InboxRow, InboxState, Lane, Raw, Secrets
 from models.order import ChannelOrder, Policy
@@ -416,3 +417,36 @@ async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside:
     async with transaction() as connection:
         await selection.keep_terms(connection, CarrierTerms(carrier="yto", max_kg=Decimal(100)))
     assert (await run(fulfillment.book_waybill, parcel)).carrier == "yto"
+
+
+async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> None:
+    await rates(("sf", "20"), ("yto", "8"))
+    dear = CarriageRule.model_validate(
+        {
+            "number": 10,
+            "name": "with sf alone",
+            "condition": "parcel.warehouse == 'SH' && 'A001' in parcel.skus",
+            "decisions": [{"do": "only", "carriers": ["sf"]}],
+        }
+    )
+    before, after = await outside.order(("A001", 1)), await outside.order(("A001", 1))
+    assert (await run(fulfillment.book_waybill, before[0])).carrier == "yto"
+    tried = await trial.run(dear, datetime.now(UTC) - timedelta(hours=1))
+    assert (tried.parcels, tried.applied, tried.moved) == (2, 2, {"yto sf": 2})
+    assert (tried.freight_before, tried.freight_after) == (16, 40)
+    async with transaction() as connection:
+        await rules.keep_rule(connection, dear)
+    selection.forget()
+    assert (await run(fulfillment.book_waybill, after[0])).carrier == "sf"
+    kept = Choice.model_validate((await row(after[0])).choice)
+    assert [each.reason for each in kept.options] == ["choice.scored", "choice.excluded"]
+    assert [each.name for each in kept.ruled] == ["with sf alone"]
+
+
+async def test_even_the_only_carrier_is_weighed_where_a_rule_has_a_say(outside: Outside) -> None:
+    out = {"number": 1, "name": "no", "condition": "true", "decisions": [{"do": "exclude", "carriers": ["sf", "yto"]}]}
+    async with transaction() as connection:
+        await rules.keep_rule(connection, CarriageRule.model_validate(out))
+    selection.forget()
+    (parcel,) = await outside.order(("A001", 1))
+    assert (await refusal(run(fulfillment.book_waybill, parcel))).message == "carrier.none"

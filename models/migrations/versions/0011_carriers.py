@@ -104,6 +104,16 @@ def upgrade() -> None:
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint('carrier')
     )
+    op.create_table('carriage_weights',
+        sa.Column('shop', sa.String(), nullable=False),
+        sa.Column('weights', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint('shop')
+    )
+    op.create_table('carriage_rules',
+        sa.Column('number', sa.Integer(), nullable=False),
+        sa.Column('rule', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint('number')
+    )
     op.create_table('lanes',
         sa.Column('carrier', sa.String(), nullable=False),
         sa.Column('origin', sa.String(), nullable=False),
@@ -119,6 +129,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table('lanes')
+    op.drop_table('carriage_rules')
+    op.drop_table('carriage_weights')
     op.drop_table('exception_policies')
     op.drop_index('timeline_by_number', table_name='timeline')
     for table in ('notification_looks', 'prints', 'opt_outs', 'notifications', 'templates'):

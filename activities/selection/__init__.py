@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from time import monotonic
@@ -17,10 +18,12 @@ from activities import routing
 from activities.accounts import carrier_account
 from activities.carriers import Carrier, carrier, tracker
 from activities.database import transaction
+from activities.selection import rules
 from models.allocation import offers
 from models.base import CHINA
 from models.carriage import (
     Candidate,
+    CarriageRule,
     CarrierRow,
     CarrierTerms,
     Choice,
@@ -45,7 +48,27 @@ _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
 FRESH_SECONDS = 5.0
 MEASURED = timedelta(days=90)
-_known: dict[str, tuple[float, dict[str, CarrierTerms], tuple[str, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What holds of all parcels."""
+
+    terms: Mapping[str, CarrierTerms]
+    held: Sequence[str]
+    """The carriers that book for us."""
+    rules: Sequence[CarriageRule]
+    weights: Mapping[str, Weights]
+    """By ``channel:shop``; those of ``""`` hold of all others."""
+
+    def rules_of(self, parcel: Parcel) -> list[CarriageRule]:
+        return [rule for rule in self.rules if rule.concerns(f"{parcel.channel}:{parcel.shop}")]
+
+    def weights_of(self, parcel: Parcel) -> Weights:
+        return self.weights.get(f"{parcel.channel}:{parcel.shop}", self.weights[""])
+
+
+_known: dict[str, tuple[float, Standing]] = {}
 
 
 def forget() -> None:
@@ -68,24 +91,49 @@ async def every_lane(connection: AsyncConnection) -> Sequence[Row[Any]]:
     return (await connection.execute(select(_lanes).order_by(*_lanes.primary_key.columns))).all()
 
 
+async def standing(connection: AsyncConnection) -> Standing:
+    """As of a few seconds ago at most."""
+    database = str(connection.engine.url)
+    known = _known.get(database)
+    if known is None or monotonic() - known[0] > FRESH_SECONDS:
+        query = select(_accounts.c.source).where(_accounts.c.lane == Lane.CARRIER).distinct()
+        found = Standing(
+            terms=await every_terms(connection),
+            held=[source for source in sorted(await connection.scalars(query)) if _books(source)],
+            rules=await rules.every_rule(connection),
+            weights=await rules.every_weights(connection),
+        )
+        known = _known[database] = (monotonic(), found)
+    return known[1]
+
+
+def _books(source: str) -> bool:
+    """``False`` also where no adapter of such a carrier is here."""
+    try:
+        return isinstance(tracker(Account(lane=Lane.CARRIER, source=source, account="")), Carrier)
+    except ModuleNotFoundError:
+        return False
+
+
 async def possible(connection: AsyncConnection, parcel: Parcel) -> dict[str, CarrierTerms]:
     """The carriers that may be considered: the one demanded, or else the usual one, those with terms, and those whose
     table has the lane; each with an account of ours."""
-    terms, held = await _standing(connection)
-    if parcel.demanded in held:
+    now = await standing(connection)
+    if parcel.demanded is not None and parcel.demanded in now.held:
         named = {parcel.demanded}
     else:
         rates = (await routing.routing(connection)).rates_to(parcel.destination)
         lane = {each.carrier for each in rates if each.serves(parcel.origin, parcel.destination)}
-        named = {parcel.usual, *terms, *lane} & set(held)
-    return {each: terms.get(each) or CarrierTerms(carrier=each) for each in sorted(named) if each}
+        named = {parcel.usual, *now.terms, *lane} & set(now.held)
+    return {each: now.terms.get(each) or CarrierTerms(carrier=each) for each in sorted(named) if each}
 
 
-def alone(parcel: Parcel, terms: Mapping[str, CarrierTerms]) -> Choice | None:
-    """The only carrier there is, demanded or usual, where it takes everything: nothing need be weighed, nor kept."""
+async def alone(connection: AsyncConnection, parcel: Parcel, terms: Mapping[str, CarrierTerms]) -> Choice | None:
+    """The only carrier there is, demanded or usual, where it takes everything and no rule has a say: nothing need be
+    weighed, nor kept."""
     if len(terms) > 1 or any(each != CarrierTerms(carrier=name) for name, each in terms.items()):
         return None
-    if not terms.keys() & {parcel.demanded, parcel.usual}:
+    if not terms.keys() & {parcel.demanded, parcel.usual} or (await standing(connection)).rules_of(parcel):
         return None
     options = tuple(Option(carrier=name, reason="choice.only") for name in terms)
     return Choice(options=options, at=datetime.now(UTC))
@@ -96,16 +144,16 @@ async def choice(
     parcel: Parcel,
     terms: Mapping[str, CarrierTerms],
     prices: Mapping[str, Decimal],
-    warehouse: str,
-    weights: Weights,
+    rules_of_it: Sequence[CarriageRule] | None = None,
 ) -> Choice:
-    """Weighs them; ``prices`` are the carriers' own."""
+    """Weighs them; ``prices`` are the carriers' own. Other rules than those in force are only tried."""
     now = datetime.now(UTC)
+    holding = await standing(connection)
     rates = (await routing.routing(connection)).rates_to(parcel.destination)
     best = {each.carrier: each for each in offers(rates, parcel.origin, parcel.destination)}
     services = await _services(connection, parcel)
     full = [name for name, each in terms.items() if each.capacity is not None]
-    booked = await _booked_today(connection, warehouse, now) if full else {}
+    booked = await _booked_today(connection, parcel.warehouse, now) if full else {}
     candidates = [
         Candidate(
             terms=each,
@@ -117,27 +165,9 @@ async def choice(
         for name, each in terms.items()
     ]
     demanded = parcel.demanded if parcel.demanded in terms else None
-    return choose(parcel.model_copy(update={"demanded": demanded}), candidates, weights, now)
-
-
-async def _standing(connection: AsyncConnection) -> tuple[dict[str, CarrierTerms], tuple[str, ...]]:
-    """Terms, and the carriers that book for us, as of a few seconds ago at most."""
-    database = str(connection.engine.url)
-    known = _known.get(database)
-    if known is None or monotonic() - known[0] > FRESH_SECONDS:
-        query = select(_accounts.c.source).where(_accounts.c.lane == Lane.CARRIER).distinct()
-        sources = sorted(await connection.scalars(query))
-        held = tuple(source for source in sources if _books(source))
-        known = _known[database] = (monotonic(), await every_terms(connection), held)
-    return known[1], known[2]
-
-
-def _books(source: str) -> bool:
-    """``False`` also where no adapter of such a carrier is here."""
-    try:
-        return isinstance(tracker(Account(lane=Lane.CARRIER, source=source, account="")), Carrier)
-    except ModuleNotFoundError:
-        return False
+    book = holding.rules_of(parcel) if rules_of_it is None else rules_of_it
+    say = rules.judge(book, parcel, terms, holding.weights_of(parcel), now)
+    return choose(parcel.model_copy(update={"demanded": demanded}), candidates, say, now)
 
 
 async def _services(connection: AsyncConnection, parcel: Parcel) -> dict[str, Service]:
