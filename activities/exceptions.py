@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import (
     ColumnElement,
     Row,
@@ -27,12 +28,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import Subquery
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
-from activities import inbox, projection
+from activities import inbox, projection, settlements
 from activities.accounts import carrier_account
 from activities.carriers import carrier
 from activities.database import transaction
 from activities.errors import refused
+from activities.reissue import reissue
 from models.base import Value
 from models.exception import POLICIES, ExceptionPolicy, ExceptionPolicyRow, ExceptionRow, Remedy
 from models.fulfillment import (
@@ -46,6 +49,7 @@ from models.fulfillment import (
 from models.intake import Lane, Raw, Receipt
 from models.order import Entry, HoldKind, OrderRow
 from models.requests import Replan
+from models.settlement import SettlementKind
 
 _exceptions: Table = ExceptionRow.__table__  # type: ignore[attr-defined]
 _policies: Table = ExceptionPolicyRow.__table__  # type: ignore[attr-defined]
@@ -151,8 +155,13 @@ async def watch_exceptions() -> Watched:
         escalated = (await connection.execute(_escalate(known, now))).rowcount
         for row in opened:
             remedy = known[ExceptionKind(row.kind)].automatic
-            if remedy not in (None, Remedy.INTERCEPT):
+            if remedy in (None, Remedy.INTERCEPT):
+                continue
+            try:
                 await remedied(connection, row, remedy, BY_ITSELF)
+            except ApplicationError as error:
+                activity.logger.warning("not remedied: %s %s: %s", row.fulfillment_id, row.kind, error.message)
+        await settlements.close_granted(connection)
         intercept = await connection.scalars(_to_stop(known, now))
     return Watched(opened=len(opened), closed=closed, escalated=escalated, intercept=tuple(intercept))
 
@@ -205,20 +214,41 @@ async def one(connection: AsyncConnection, fulfillment_id: str, kind: ExceptionK
 
 
 async def remedied(connection: AsyncConnection, row: Row[Any], remedy: Remedy, actor: str) -> None:
-    """Notes what was done about an exception; a parcel that is to be booked elsewhere is asked back."""
+    """Does what can be done about an exception, once however often it is asked, and notes it. Raises
+    ``ApplicationError``.
+
+    A parcel that is to be booked elsewhere is asked back; one that is sent once more becomes an order of its own; what
+    carrier or buyer are to be paid is written down; that the buyer is to be told stands on the timeline, which is told.
+    Every other remedy is a person's, and noted as done.
+    """
     now = datetime.now(UTC)
-    if remedy is Remedy.REBOOK:
-        key = f"rebook:{row.fulfillment_id}:{row.kind}"
-        wish = Replan(request_id=key, actor=actor, fulfillment_id=row.fulfillment_id)
-        raw = Raw.model_construct(body=wish.model_dump_json().encode())
-        receipt = Receipt(fact_key=key, topic=REPLAN)
-        await inbox.accept(connection, Lane.STOCK, "exceptions", row.warehouse, receipt, raw, order_id=row.order_id)
+    told: dict[str, JsonValue] = {"fulfillment": row.fulfillment_id.rpartition(":")[2], "kind": row.kind}
+    match remedy:
+        case Remedy.REBOOK:
+            await _ask_back(connection, row, actor)
+        case Remedy.REISSUE:
+            told["order"] = await reissue(connection, row.fulfillment_id, actor)
+        case Remedy.CLAIM | Remedy.REFUND:
+            due = SettlementKind(remedy.value)
+            amount = await settlements.open_once(connection, due, row.fulfillment_id, row.kind, actor)
+            told["amount"] = str(amount)
+        case _:
+            pass
     done = {"remedy": remedy, "remedied_at": now}
     await connection.execute(update(_exceptions).where(_here(row.fulfillment_id, row.kind)).values(done))
-    told = {"fulfillment": row.fulfillment_id.rpartition(":")[2], "kind": row.kind, "remedy": remedy.value}
-    key = f"remedy:{row.fulfillment_id}:{row.kind}:{remedy}"
-    entry = Entry(key=key, at=now, what="timeline.remedy", actor=actor, detail=told)
+    key = f"remedy:{row.fulfillment_id}:{row.kind}:{remedy}:{row.opened_at.isoformat()}"
+    told |= {"remedy": remedy.value, "carrier": row.carrier, "waybill_no": row.waybill_no}
+    what = "timeline.tell_buyer" if remedy is Remedy.TELL_BUYER else "timeline.remedy"
+    entry = Entry(key=key, at=now, what=what, actor=actor, detail=told)
     await connection.execute(projection.ENTER, {"entries": projection.entries(row.order_id, [entry])})
+
+
+async def _ask_back(connection: AsyncConnection, row: Row[Any], actor: str) -> None:
+    key = f"rebook:{row.fulfillment_id}:{row.kind}"
+    wish = Replan(request_id=key, actor=actor, fulfillment_id=row.fulfillment_id)
+    raw = Raw.model_construct(body=wish.model_dump_json().encode())
+    receipt = Receipt(fact_key=key, topic=REPLAN)
+    await inbox.accept(connection, Lane.STOCK, "exceptions", row.warehouse, receipt, raw, order_id=row.order_id)
 
 
 async def close(connection: AsyncConnection, row: Row[Any], actor: str, note: str) -> None:

@@ -76,6 +76,7 @@ _everything: Select[Any] = (
         _orders.c.channel_order_no,
         _orders.c.priority,
         _orders.c.lines.label("sold"),
+        _orders.c.currency,
         _orders.c.total,
         _orders.c.paid_at,
         _orders.c.promised_by,

@@ -32,13 +32,15 @@ class Remedy(StrEnum):
     CLAIM = "claim"
     """The carrier is to pay for it."""
     REISSUE = "reissue"
+    """What was in it is sent once more."""
     REFUND = "refund"
+    """The buyer is to have his money back."""
     CALL_CARRIER = "call_carrier"
     CALL_WAREHOUSE = "call_warehouse"
     CORRECT_ADDRESS = "correct_address"
 
 
-AUTOMATIC = frozenset({Remedy.REBOOK, Remedy.INTERCEPT, Remedy.TELL_BUYER, Remedy.CLAIM})
+AUTOMATIC = frozenset({Remedy.REBOOK, Remedy.INTERCEPT, Remedy.TELL_BUYER, Remedy.CLAIM, Remedy.REISSUE, Remedy.REFUND})
 """What Hengdan can do by itself."""
 HOUR = 3600
 DAY = 24 * HOUR

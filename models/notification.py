@@ -47,6 +47,7 @@ EVENTS = (
     "payment_expired",
     "cancel",
     "refund.granted",
+    "tell_buyer",
     "exception.opened",
     "exception.escalated",
 )

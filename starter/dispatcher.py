@@ -37,6 +37,7 @@ from activities.database import engine, transaction
 from activities.errors import Unintelligible
 from activities.inbox import Outcome
 from activities.payloads import unintelligible
+from activities.reissue import REISSUE
 from models.base import Value
 from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, Scan
 from models.i18n import t
@@ -511,8 +512,15 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
 
 
 async def _stock(client: Client, row: Row[Any]) -> Handled:
+    """A parcel is to be planned elsewhere, or sent once more; stock has come, or is known now."""
     if row.topic == exceptions.REPLAN:
         return await _signal(client, row.order_id, "replan", Replan.model_validate_json(row.raw.body)), row.order_id
+    if row.topic == REISSUE:
+        order = ChannelOrder.model_validate_json(row.raw.body)
+        async with transaction() as connection:
+            await inbox.keep_documents(connection, [order])
+        await start_order(client, order)
+        return "", order.order_id
     arrived = StockArrived(request_id=row.fact_key, actor="stock")
     name = "mapped" if row.topic == mapping.MAPPED else "stock_arrived"
     return await _signal(client, row.order_id, name, arrived), row.order_id

@@ -124,7 +124,8 @@ async def keep_policy(kind: ExceptionKind, body: ExceptionPolicy, visitor: Staff
 async def remedy(
     fulfillment_id: str, kind: ExceptionKind, body: Wish, request: Request, visitor: Staff
 ) -> ExceptionView:
-    """A parcel is booked elsewhere, or stopped on its way, at once; every other remedy is noted as done."""
+    """Re-booking, interception, a reissue, a claim, a refund due and a word to the buyer are set going at once, each
+    once; every other remedy is noted as done."""
     async with transaction() as connection:
         row = await _one(connection, fulfillment_id, kind)
     if body.remedy is Remedy.INTERCEPT:
@@ -134,8 +135,11 @@ async def remedy(
             code = str(error.details[0]) if error.details else error.type or ""
             raise Problem(409, "problem.not_intercepted", {"code": code}) from None
     else:
-        async with transaction() as connection:
-            await exceptions.remedied(connection, row, body.remedy, visitor.name)
+        try:
+            async with transaction() as connection:
+                await exceptions.remedied(connection, row, body.remedy, visitor.name)
+        except ApplicationError as error:
+            raise NotAllowed("remedy", error.message) from None
     return await _told(fulfillment_id, kind, request)
 
 

@@ -16,6 +16,7 @@ from starter.cli import (
     replenish,
     review,
     serve,
+    settlements,
     stock,
     transfers,
 )
@@ -28,5 +29,19 @@ for name in ("up", "demo", "worker", "api", "migrate"):
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
 app.command("print", help=t("cli.help.print"))(printing.print_sheets)
-for group in (orders, exceptions, carriers, plan, review, stock, transfers, replenish, files, intake, mappings):
+_GROUPS = (
+    orders,
+    exceptions,
+    settlements,
+    carriers,
+    plan,
+    review,
+    stock,
+    transfers,
+    replenish,
+    files,
+    intake,
+    mappings,
+)
+for group in _GROUPS:
     app.add_typer(group.app)

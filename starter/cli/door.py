@@ -78,6 +78,9 @@ class Door:
     def put(self, path: str, body: Any) -> httpx.Response:
         return self._ask("PUT", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, JsonValue]) -> httpx.Response:
+        return self._ask("PATCH", path, json=body)
+
     def delete(self, path: str, **params: str) -> httpx.Response:
         return self._ask("DELETE", path, params=params or None)
 

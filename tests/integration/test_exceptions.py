@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import insert, select, update
 
-from activities import exceptions, selection, tracking
+from activities import exceptions, projection, selection, settlements, tracking
 from activities.database import transaction
 from models.access import Scope
 from models.exception import ExceptionPolicy, Remedy
 from models.fulfillment import ExceptionKind, FulfillmentRow, Scan, TrackingStatus
 from models.intake import InboxRow
-from models.order import Hold, HoldKind, OrderRow
+from models.order import ChannelOrder, Entry, Hold, HoldKind, OrderRow
 from starter import catalogue
 from tests.doors import bearer
 from tests.unit.orders import an_order
@@ -34,9 +35,11 @@ async def a_parcel(number: str = "1", **facts: Any) -> str:
         "shop": "web",
         "channel_order_no": number,
         "status": "shipped",
-        "lines": [],
-        "origin": {},
+        "lines": [each.model_dump(mode="json") for each in sold.lines],
+        "origin": sold.origin.model_dump(mode="json"),
         "custom": {},
+        "recipient": sold.recipient,
+        "paid_at": NOW,
         "currency": "CNY",
         "total": sold.total,
         "placed_at": NOW,
@@ -51,7 +54,7 @@ async def a_parcel(number: str = "1", **facts: Any) -> str:
         "warehouse": "SH",
         "status": "shipped",
         "request_status": "accepted",
-        "lines": [],
+        "lines": [{"line_no": each.line_no, "sku": each.sku, "quantity": each.quantity} for each in sold.lines],
         "carrier": "sf",
         "waybill_no": f"SF{number}",
         "opened_at": NOW - 10 * DAY,
@@ -206,6 +209,67 @@ async def test_what_policy_wants_stopped_is_named_until_it_was() -> None:
     assert (await exceptions.watch_exceptions()).intercept == ()
 
 
+async def remedied(remedy: Remedy) -> None:
+    async with transaction() as connection:
+        (open_,) = await exceptions.listed(connection)
+        await exceptions.remedied(connection, open_, remedy, "mei")
+
+
+async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door: httpx.AsyncClient) -> None:
+    parcel = await a_parcel(status="closed", scanned_at=NOW, scan_status="lost")
+    await exceptions.watch_exceptions()
+    staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
+    (claim,) = (await door.get("/settlements?kind=claim", headers=reader)).json()
+    total = an_order("1").total
+    assert (claim["fulfillment_id"], claim["reason"], claim["state"]) == (parcel, "lost", "open")
+    assert (Decimal(claim["amount"]), claim["carrier"], claim["waybill_no"]) == (total, "sf", "SF1")
+    for _ in range(2):
+        await remedied(Remedy.REFUND)
+    assert [each["kind"] for each in (await door.get("/settlements", headers=reader)).json()] == ["claim", "refund"]
+    path = f"/settlements/{parcel}/claim"
+    said = {"state": "paid", "paid": "30", "reference": "SFC-1"}
+    assert (await door.patch(path, json=said, headers=reader)).status_code == 403
+    settled = (await door.patch(path, json=said, headers=staff)).json()
+    assert (settled["state"], settled["reference"], Decimal(settled["amount"])) == ("paid", "SFC-1", total)
+    assert (await door.patch(f"/settlements/{parcel}x/claim", json=said, headers=staff)).status_code == 404
+    granted = Entry(key="g", at=datetime.now(UTC), what="timeline.refund.granted", detail={"amount": "12.50"})
+    async with transaction() as connection:
+        lines = {"entries": projection.entries(parcel.rpartition(":")[0], [granted])}
+        await connection.execute(projection.ENTER, lines)
+    await exceptions.watch_exceptions()
+    assert (await door.get("/settlements", headers=reader)).json() == []
+    (refund,) = (await door.get("/settlements?kind=refund&settled=true", headers=reader)).json()
+    assert (refund["state"], Decimal(refund["paid"])) == ("paid", Decimal("12.5"))
+
+
+async def test_nothing_is_due_to_who_has_not_paid() -> None:
+    parcel = await a_parcel(scanned_at=NOW, scan_status="refused")
+    async with transaction() as connection:
+        await connection.execute(update(OrderRow).values(paid_at=None))
+    await exceptions.watch_exceptions()
+    await remedied(Remedy.REFUND)
+    async with transaction() as connection:
+        assert await settlements.listed(connection, fulfillment_id=parcel) == []
+
+
+async def test_what_was_lost_is_sent_once_more_by_itself_free_of_charge() -> None:
+    parcel = await a_parcel("77", scanned_at=NOW, scan_status="damaged")
+    policy = ExceptionPolicy(kind=ExceptionKind.DAMAGED, automatic=Remedy.REISSUE)
+    async with transaction() as connection:
+        await exceptions.keep_policy(connection, policy)
+    await exceptions.watch_exceptions()
+    await remedied(Remedy.REISSUE)
+    async with transaction() as connection:
+        (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "reissue"))).all()
+    again = ChannelOrder.model_validate_json(wish.raw.body)
+    sold = an_order("77")
+    assert (again.order_id, again.total, again.origin.intake) == (wish.order_id, 0, "reissue")
+    assert [(each.sku, each.quantity, each.gift) for each in again.lines] == [
+        (each.sku, each.quantity, True) for each in sold.lines
+    ]
+    assert (again.recipient, again.custom["reissue_of"]) == (sold.recipient, parcel.rpartition(":")[0])
+
+
 async def test_how_carriers_did_is_measured_lane_by_lane_and_promises_an_arrival() -> None:
     there = {"status": "delivered", "scan_status": "delivered", "tracking": "delivered"}
     for number in range(1, 5):
@@ -279,6 +343,6 @@ async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
     assert (await door.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
     assert (await door.get("/exceptions", headers=reader)).json() == []
     assert (await door.post(f"/exceptions/{parcel}/lost/close", json={"note": "x"}, headers=staff)).status_code == 404
-    wrong = {"kind": "lost", "automatic": "refund"}
+    wrong = {"kind": "lost", "automatic": "call_carrier"}
     answer = await door.put("/exceptions/policies/lost", json=wrong, headers=staff)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "automatic")

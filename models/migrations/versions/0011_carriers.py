@@ -104,6 +104,26 @@ def upgrade() -> None:
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint('carrier')
     )
+    op.create_table('settlements',
+        sa.Column('fulfillment_id', sa.String(), nullable=False),
+        sa.Column('kind', sa.String(), nullable=False),
+        sa.Column('order_id', sa.String(), nullable=False),
+        sa.Column('carrier', sa.String()),
+        sa.Column('waybill_no', sa.String()),
+        sa.Column('reason', sa.String(), nullable=False),
+        sa.Column('currency', sa.String(), nullable=False),
+        sa.Column('amount', sa.Numeric(precision=18, scale=4), nullable=False),
+        sa.Column('paid', sa.Numeric(precision=18, scale=4)),
+        sa.Column('reference', sa.String(), nullable=False),
+        sa.Column('state', sa.String(), nullable=False),
+        sa.Column('note', sa.String(), nullable=False),
+        sa.Column('actor', sa.String(), nullable=False),
+        sa.Column('opened_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('updated_at', sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint('fulfillment_id', 'kind')
+    )
+    op.create_index('settlements_open', 'settlements', ['kind', 'opened_at'], unique=False, postgresql_where=sa.text("state IN ('open', 'asked')"))
+    op.create_index('settlements_by_order', 'settlements', ['order_id'], unique=False)
     op.create_table('carriage_weights',
         sa.Column('shop', sa.String(), nullable=False),
         sa.Column('weights', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -130,6 +150,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table('lanes')
     op.drop_table('carriage_rules')
+    op.drop_table('settlements')
     op.drop_table('carriage_weights')
     op.drop_table('exception_policies')
     op.drop_index('timeline_by_number', table_name='timeline')

@@ -1,0 +1,52 @@
+"""``hengdan settlements``: claims on carriers and refunds to buyers, and what became of them."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+from pydantic import JsonValue
+
+from models.i18n import t
+from starter.cli import show
+from starter.cli.door import Door, Json, Lang, Say
+
+app = typer.Typer(name="settlements", help=t("cli.help.settlements"), no_args_is_help=True)
+
+Kind = Literal["claim", "refund"]
+State = Literal["open", "asked", "paid", "refused"]
+
+
+@app.command("list", help=t("cli.help.settlements.list"))
+def list_settlements(
+    kind: Annotated[Kind | None, typer.Option()] = None,
+    carrier: Annotated[str | None, typer.Option()] = None,
+    settled: Annotated[bool, typer.Option("--settled", help=t("cli.help.settlements.settled"))] = False,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    asked = {"kind": kind, "carrier": carrier, "settled": settled or None}
+    door.show(door.get("/settlements", **asked), _shown)
+
+
+@app.command("set", help=t("cli.help.settlements.set"))
+def settle(
+    parcel: Annotated[str, typer.Argument(metavar="FULFILLMENT", help=t("cli.help.exceptions.parcel"))],
+    kind: Kind,
+    state: Annotated[State | None, typer.Option()] = None,
+    paid: Annotated[str | None, typer.Option(help=t("cli.help.settlements.paid"))] = None,
+    reference: Annotated[str | None, typer.Option(help=t("cli.help.settlements.reference"))] = None,
+    note: Annotated[str | None, typer.Option()] = None,
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    door = Door(lang, as_json)
+    said: dict[str, JsonValue] = {"state": state, "paid": paid, "reference": reference, "note": note}
+    path = f"/settlements/{quote(parcel, safe='')}/{kind}"
+    answer = door.patch(path, {name: value for name, value in said.items() if value is not None})
+    door.show(answer, lambda body, say: _shown([body], say))
+
+
+def _shown(body: Any, say: Say) -> None:
+    heads = ("fulfillment_id", "kind", "state", "carrier", "waybill_no", "currency", "amount", "paid", "reference")
+    show.columns(heads, body, say)
