@@ -19,7 +19,7 @@ from rich.table import Table
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import accounts, inventory, locations, stock_sync
+from activities import accounts, exceptions, inventory, locations, selection, stock_sync
 from activities.access import create_key
 from activities.database import dispose, transaction
 from models.access import Scope
@@ -30,6 +30,7 @@ from models.order import OrderStatus
 from models.settings import settings
 from models.stock import Audience, LocationKind, SkuRow
 from starter import catalogue
+from starter.demo.carriers import PATIENCE, TERMS
 from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
 from starter.demo.stories import (
@@ -179,6 +180,9 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await stock_sync.keep(connection, "own", WEB, {WATCHED: {}})
         await _fence(connection)
         await _open_store(connection)
+        await selection.keep_terms(connection, TERMS)
+        for policy in PATIENCE:
+            await exceptions.keep_policy(connection, policy)
         await inventory.feed(connection, catalogue.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo")
         presale = update(SkuRow).where(SkuRow.sku == PRESALE)  # type: ignore[arg-type]
         await connection.execute(presale.values(presale_on=datetime.now(CHINA).date() + timedelta(days=30)))
@@ -270,7 +274,7 @@ def _conclude(
     table = Table(title=t("demo.stories"))
     for head in ("demo.story", "demo.expected", "demo.orders", "demo.as_told", "demo.fault"):
         table.add_column(t(head))
-    stories = []
+    stories: list[dict[str, Any]] = []
     for name in dict.fromkeys(telling.names):
         expected = STORIES[name][1] if name in STORIES else OrderStatus.COMPLETED
         ends = [(end, fault) for told, end, fault in telling.ends if told == name]
@@ -290,6 +294,9 @@ def _conclude(
     console.print(proof)
     passed = all(each["orders"] == each["as_told"] for each in stories) and all(check.passed for check in checks)
     orders = len(telling.names)
+    for each in stories:
+        if each["as_told"] < each["orders"]:
+            console.print(f"✗ {_title(each['story'])}: {each['fault']}", soft_wrap=True)
     console.print(t("demo.passed" if passed else "demo.not_passed", orders=orders, seconds=f"{elapsed:.0f}"))
     console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
     return {

@@ -3,11 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+from temporalio.service import RPCError
 
 from models.order import OrderStatus
 from starter.sandbox.accounts import BOOKING
@@ -61,6 +64,8 @@ class Sale:
     shop: str
     order_no: str
     person: dict[str, str]
+    told: bool = True
+    """Its channel knows of it."""
 
     @property
     def order_id(self) -> str:
@@ -157,15 +162,33 @@ class World:
             path = f"/{parcel['carrier']}/_control/journey"
             await self._twin("POST", path, {"waybill_no": parcel["waybill_no"], "kind": kind})
 
+    async def scanned(self, sale: Sale, *scans: tuple[str, str, float], **more: str) -> None:
+        """The order's parcel is scanned, so many hours ago: the carrier's code, and where; ``more`` of the last."""
+        (parcel,) = (await self.order(sale))["fulfillments"]
+        now = datetime.now(UTC)
+        routes: list[dict[str, str]] = [
+            {
+                "waybill_no": parcel["waybill_no"],
+                "code": code,
+                "place": place,
+                "text": f"{code} {place}",
+                "at": (now - timedelta(hours=hours)).isoformat(),
+            }
+            for code, place, hours in scans
+        ]
+        routes[-1] |= more
+        await self._twin("POST", f"/{parcel['carrier']}/_control/route", {"routes": routes})
+
     async def fault(self, sale: Sale, fault: str, **more: Any) -> None:
         """What goes wrong when either carrier is asked to book this order."""
         for system, operation in (("sf", "EXP_RECE_CREATE_ORDER"), ("yto", "privacy_create_adapter")):
             told = {"system": system, "operation": operation, "match": _reference(sale), "fault": fault, **more}
             await self._twin("POST", "/_faults", told)
 
-    async def keep_in_warehouse(self, sale: Sale, fulfillment: str) -> None:
-        """The warehouse does not ship this fulfillment order until it is told to."""
-        await self._twin("POST", "/warehouse/_control/hold", {"match": f"{sale.order_id}:{fulfillment}"})
+    async def keep_in_warehouse(self, sale: Sale, fulfillment: str, *, unseen: bool = False) -> None:
+        """The warehouse does not ship this fulfillment order until told to; ``unseen``, it does not even accept it."""
+        told = {"match": f"{sale.order_id}:{fulfillment}", "unseen": unseen}
+        await self._twin("POST", "/warehouse/_control/hold", told)
 
     async def submitted(self, sale: Sale) -> None:
         """Waits until a warehouse has the order."""
@@ -210,6 +233,16 @@ class World:
         """Status and body of what staff ask of an order."""
         answer = await self.client.post(f"{self.api}/orders/{sale.order_id}/{verb}", json=body, headers=self._staff)
         return answer.status_code, answer.json()
+
+    async def remedy(self, sale: Sale, kind: str, remedy: str) -> None:
+        """What is wrong with the order's first parcel is done about."""
+        await self.post(f"/exceptions/{quote(sale.order_id + ':F1', safe='')}/{kind}/remedy", {"remedy": remedy})
+
+    async def reissued(self, sale: Sale) -> OrderStatus:
+        """What was in the order's first parcel is sent once more, and arrives."""
+        again = Sale(sale.channel, sale.shop, f"{sale.order_no}-F1R", sale.person, told=False)
+        self.sales.append(again)
+        return await self.until(again, OrderStatus.COMPLETED)
 
     async def receive(self, warehouse: str, sku: str, quantity: int) -> None:
         await self.post("/stock/receive", {"warehouse": warehouse, "sku": sku, "quantity": quantity})
@@ -271,7 +304,8 @@ class World:
         look = (await connect()).get_schedule_handle("parcels")
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
         while datetime.now(UTC) < deadline:
-            await look.trigger()
+            with suppress(RPCError):  # the worker sets it up as it begins
+                await look.trigger()
             await asyncio.sleep(1)
             found = await self.get("/exceptions", order_id=sale.order_id, kind=kind, closed="true")
             if any(each["closed_at"] or not closed for each in found):

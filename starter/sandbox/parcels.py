@@ -94,9 +94,9 @@ class Plan(Way):
 
 
 class Push(Strict):
-    """Routes to be pushed now, as they are."""
+    """Routes to be pushed now, as they are: to this address, or where all go."""
 
-    url: str
+    url: str = ""
     routes: list[Route]
     copies: int = 1
     shuffle: bool = False
@@ -202,7 +202,7 @@ class Parcels:
         routes = push.routes * push.copies
         if push.shuffle:
             random.shuffle(routes)
-        answers = await self._outbox.post(request.app.state.http, push.url, routes)
+        answers = await self._outbox.post(request.app.state.http, push.url or self._config.push_url, routes)
         return [(answer.status_code, answer.text) for answer in answers]
 
     async def travel(self, journey: Journey, request: Request) -> dict[str, str]:

@@ -42,9 +42,10 @@ class Config(Strict):
 
 
 class Hold(Strict):
-    """Fulfillment orders whose id contains ``match`` are not shipped until told."""
+    """Fulfillment orders whose id contains ``match`` are not shipped until told; ``unseen``, not even accepted."""
 
     match: str
+    unseen: bool = False
 
 
 class Ship(Strict):
@@ -147,8 +148,9 @@ async def submit(warehouse: str, request: Request) -> Response:
         )
         _jobs[job.fulfillment_id] = job
         if _config is not None and _config.auto:
-            held = any(each.match in job.fulfillment_id for each in _holds)
-            spawn(_work_off(request.app.state.http, job, held))
+            holds = [each for each in _holds if each.match in job.fulfillment_id]
+            if not any(each.unseen for each in holds):
+                spawn(_work_off(request.app.state.http, job, bool(holds)))
         return JSONResponse({"status": "submitted"})
 
     return await faults.play("warehouse", "submit", told["fulfillment_id"], work)

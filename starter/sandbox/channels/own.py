@@ -50,6 +50,7 @@ def sold(sale: Sale) -> dict[str, Any]:
         "seller_memo": sale.seller_memo,
         "urgent": sale.urgent,
         "carrier": sale.custom.get("carrier"),
+        "promised_by": sale.custom.get("promised_by"),
         "custom": sale.custom,
         "refunds": [
             {
