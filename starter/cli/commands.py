@@ -26,6 +26,6 @@ for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
-app.command("print", help=t("cli.help.print"))(printing.print_sheets)
+app.command("print", help=t("cli.help.print"))(printing.print_)
 for group in (orders, exceptions, plan, review, stock, transfers, replenish, files, intake, mappings):
     app.add_typer(group.app)
