@@ -174,7 +174,8 @@ async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
 
 
 def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
-    label = Label.model_validate(row.label or {})
+    told = Label.model_validate(row.label or {})
+    label = told.model_copy(update={"route": told.route or told.destination or row.recipient.city})
     carrier = label.courier or row.carrier
     said = row._mapping.get("document")
     return Slip(

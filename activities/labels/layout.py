@@ -17,6 +17,8 @@ POINT = 25.4 / 72
 LEADING = 1.25
 _ASCENT = 0.9
 MARGIN = 3.0
+LEAST_BOLD = 8
+"""Points: the outline of bold type would fill smaller signs."""
 QUIET = 10
 """Narrow bars of white that a scanner wants on either side of a barcode."""
 
@@ -117,7 +119,7 @@ class _Pen:
         for number, line in enumerate(told):
             left = x + (room[0] - width(line, size)) * {"left": 0, "middle": 0.5, "right": 1}[align]
             baseline = top + step * number + (size * (LEADING - 1) / 2 + size * _ASCENT) * POINT
-            self.marks.append(Text(left, baseline, line, size, bold, white))
+            self.marks.append(Text(left, baseline, line, size, bold and size >= LEAST_BOLD, white))
 
     def badge(self, x: float, y: float, room: tuple[float, float], text: str) -> None:
         """White on black."""
@@ -168,7 +170,11 @@ def label(slip: Slip, size: PrintSize, lang: str) -> Page:
 def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float) -> None:
     room = across - 2 * MARGIN
     told = slip.label
+    hub = t("print.hub", lang, hub=told.hub) if told.hub else ""
+    way = " → ".join(part for part in (told.origin, told.destination) if part)
     heights = {"head": 10, "route": 14, "bars": 21, "way": 8, "to": 23, "from": 12, "foot": 25}
+    if not hub + way:
+        del heights["way"]
     scale = (down - 1) / sum(heights.values())
     row: dict[str, tuple[float, float]] = {}
     y = 1.0
@@ -190,17 +196,16 @@ def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float)
     y, height = row["bars"]
     pen.bars(MARGIN, y + 1, (room, height - 1.5), slip.waybill_no)
 
-    y, height = row["way"]
-    hub = t("print.hub", lang, hub=told.hub) if told.hub else ""
-    way = " → ".join(part for part in (told.origin, told.destination) if part)
-    pen.text(MARGIN, y, (room * 0.6, height), hub, 13, lines=1, bold=True)
-    pen.text(MARGIN + room * 0.6, y, (room * 0.4, height), way, 10, lines=1, align="right")
+    if "way" in row:
+        y, height = row["way"]
+        pen.text(MARGIN, y, (room * 0.6, height), hub, 13, lines=1, bold=True)
+        pen.text(MARGIN + room * 0.6, y, (room * 0.4, height), way, 10, lines=1, align="right")
 
     _person(pen, row["to"], room, slip.recipient, t("print.to", lang), 14)
     _person(pen, row["from"], room, slip.sender, t("print.from", lang), 9)
 
     y, height = row["foot"]
-    side = min(height - 2, 24.0)
+    side = min(height - 3, 22.0)
     left, cash = room - side - 2, 0.0
     pen.marks.append(Square(MARGIN + left + 2, y + (height - side) / 2, side, told.qr or slip.waybill_no))
     if slip.cash is not None:

@@ -214,6 +214,12 @@ async def test_two_hundred_are_one_file_in_the_order_asked_for(
     assert await look("SELECT part FROM documents") == [(0,)]
 
 
+async def test_where_no_route_is_told_the_city_is(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+    parcel = await packed("1009", carrier="jdl", label=Label(courier="ems"))
+    told = (await printed(door, printer, fulfillments=[parcel])).text()
+    assert told.startswith("EMS上海市SF13")
+
+
 async def test_what_is_asked_for_together_is_what_is_ready(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     ready = await packed("1010")
     await packed("1011", carrier="yto")
@@ -367,6 +373,11 @@ async def test_the_command_line_saves_a_file(
         told = await commands.ok("print", "--warehouse", "SH", "--format", "zpl", "-o", str(target), "--json")
         assert '"done":2' in told
         assert target.read_bytes().startswith(b"^XA")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"order:own:web:1071:F1\n\n1070\n")))
+        assert "2 printed" in await commands.ok("print", "-o", str(target), "--lang", "en")
+        assert Printed(target.read_bytes()).codes()[0][1] == "SF1330200001071"
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+        assert "say which" in await commands.refused("print", "-o", str(target))
         assert "nothing to print" in await commands.refused("print", "--warehouse", "MOON")
         assert "size" in await commands.refused("print", "--warehouse", "SH", "--size", "a4")
         assert "none" in await commands.refused("print", "1070", "-o", str(tmp_path / "none" / "sheets.pdf"))

@@ -123,6 +123,17 @@ def test_a_person_reads_all_of_it(size: PrintSize) -> None:
     assert text.count("SF1330203456789") == 2
 
 
+@pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
+def test_what_a_carrier_told_nothing_of_takes_no_room(size: PrintSize) -> None:
+    """YTO tells a route alone: its label has no empty field, and more room for the rest."""
+    (with_hub, *_), (without, *_) = (
+        [mark for mark in layout.label(a_slip(label=label), size, "zh-CN").marks if isinstance(mark, layout.Bars)]
+        for label in (Label(route="300-012", hub="杭州集散"), Label(route="300-012"))
+    )
+    assert without.height > with_hub.height
+    assert printed(a_slip(label=Label(route="300-012")), size=size).text().count("王**138****5678") == 2
+
+
 def test_a_first_print_without_cash_says_nothing_of_either() -> None:
     text = printed(a_slip()).text()
     assert "补打" not in text
@@ -131,7 +142,8 @@ def test_a_first_print_without_cash_says_nothing_of_either() -> None:
 
 def test_rare_characters_are_printed_and_what_no_font_has_is_a_box() -> None:
     place = "䶮路㙦村\u200d\ufe0f 9号🎂"
-    text = printed(a_slip(recipient=Person(name="王*", phone="138****5678", place=place))).text()
+    text = printed(a_slip(recipient=Person(name="𠮷*", phone="138****5678", place=place))).text()
+    assert "□*138****5678" in text
     assert "䶮路㙦村9号□" in text
     assert legible("𬭚𫖯") == "𬭚𫖯"
 
