@@ -62,13 +62,13 @@ _warehouses = WarehouseRow.__table__  # type: ignore[attr-defined]
 _skus = SkuRow.__table__  # type: ignore[attr-defined]
 
 _goods = func.jsonb_to_recordset(_fulfillments.c.lines).table_valued(column("sku", String), column("quantity", Integer))
-_packed = _goods.render_derived(name="goods", with_types=True)
+PACKED = _goods.render_derived(name="goods", with_types=True)
 _weight = (
-    select(func.sum(_skus.c.weight_kg * _packed.c.quantity))
-    .select_from(_packed.join(_skus, _skus.c.sku == _packed.c.sku))
+    select(func.sum(_skus.c.weight_kg * PACKED.c.quantity))
+    .select_from(PACKED.join(_skus, _skus.c.sku == PACKED.c.sku))
     .scalar_subquery()
 )
-_everything: Select[Any] = (
+EVERYTHING: Select[Any] = (
     select(
         _fulfillments,
         _orders.c.channel,
@@ -90,8 +90,9 @@ _everything: Select[Any] = (
     )
     .join(_orders, _orders.c.id == _fulfillments.c.order_id)
     .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
-    .where(_fulfillments.c.id == bindparam("fulfillment_id"))
 )
+"""A fulfillment order with its order and its warehouse."""
+_one = EVERYTHING.where(_fulfillments.c.id == bindparam("fulfillment_id"))
 
 
 @activity.defn
@@ -113,7 +114,7 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
         reference=reference,
         sender=row.sender,
         recipient=row.recipient,
-        goods=_lines(row),
+        goods=packed_lines(row),
         weight_kg=row.weight,
         cash_on_delivery=cash,
     )
@@ -178,7 +179,7 @@ def _parcel(row: Row[Any]) -> Parcel:
 async def weighed(connection: AsyncConnection, row: Row[Any]) -> Parcel:
     """All that a choice of its carrier looks at, of a row as ``read`` answers it."""
     goods: dict[str, int] = defaultdict(int)
-    for line in _lines(row):
+    for line in packed_lines(row):
         goods[line.sku] += line.quantity
     query = select(_skus.c.sku, _skus.c.volume_cm3, _skus.c.needs).where(_skus.c.sku.in_(goods))
     items = list(await connection.execute(query))
@@ -229,7 +230,7 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
             carrier=row.carrier,
             waybill_no=row.waybill_no,
             label=Label.model_validate(row.label or {}),
-            lines=_lines(row),
+            lines=packed_lines(row),
             recipient=row.recipient.masked(),
             priority=row.priority,
             promised_by=row.promised_by,
@@ -300,7 +301,7 @@ async def confirm_shipment(fulfillment_id: str) -> None:
 async def read(connection: AsyncConnection, fulfillment_id: str) -> Row[Any]:
     """A fulfillment order with its order and its warehouse. Raises ``ApplicationError``."""
     asked = {"fulfillment_id": fulfillment_id}
-    row: Row[Any] | None = (await connection.execute(_everything, asked)).one_or_none()
+    row: Row[Any] | None = (await connection.execute(_one, asked)).one_or_none()
     if row is None:
         raise refused(f"no fulfillment order {fulfillment_id}", "not_found")
     return row
@@ -356,7 +357,7 @@ async def _carrier_account(row: Row[Any]) -> Account | None:
     return demanded or await carrier_account(row.usual)
 
 
-def _lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
+def packed_lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
     """What is to be packed; whose share of the stock it comes from is nothing to the warehouse."""
     packed: dict[FulfillmentLine, int] = defaultdict(int)
     for each in row.lines:
@@ -368,7 +369,7 @@ def _lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
 async def _packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str, Fraction]:
     """How many units of each sold line it carries; of a bundle, each component is an equal part."""
     sold = {line["line_no"]: line["sku"] for line in row.sold}
-    lines = _lines(row)
+    lines = packed_lines(row)
     components: dict[str, dict[str, int]] = defaultdict(dict)
     if bundles := {sold[line.line_no] for line in lines if line.asked != sold[line.line_no]}:
         query = select(BundleRow).where(BundleRow.bundle.in_(bundles))  # type: ignore[attr-defined]

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """How many orders the dispatcher lets into the engine before they come to rest: the pace of intake."""
     transfer_units: int = 0
     """Transfers of up to so many units need nobody's approval."""
+    printer_font: str | None = None
+    """The file on label printers that has Chinese, such as ``E:SIMSUN.TTF``, for ZPL."""
     log_format: Literal["console", "json"] = "console"
 
 

@@ -16,6 +16,7 @@ from activities import (
     exceptions,
     fulfillment,
     http,
+    labels,
     notifications,
     order,
     polling,
@@ -38,6 +39,7 @@ from workflows.channel_read import ChannelReadWorkflow
 from workflows.notifications import NotificationsWorkflow
 from workflows.order import OrderWorkflow
 from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
+from workflows.printing import PrintWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replan import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
@@ -54,6 +56,7 @@ WORKFLOWS: Sequence[type] = (
     ChannelReadWorkflow,
     NotificationsWorkflow,
     ParcelsWorkflow,
+    PrintWorkflow,
     ReconciliationWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
@@ -80,6 +83,9 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     fulfillment.recall_from_warehouse,
     fulfillment.cancel_waybill,
     fulfillment.confirm_shipment,
+    labels.draw_part,
+    labels.bind_parts,
+    labels.throw_old_away,
     polling.pull_orders,
     polling.read_orders,
     reconciliation.reconcile,

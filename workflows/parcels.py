@@ -1,5 +1,5 @@
-"""ParcelsWorkflow: one look at what goes wrong with parcels, started every minute by its schedule; and the nightly
-measuring of how carriers did."""
+"""ParcelsWorkflow: one look at what goes wrong with parcels, started every minute by its schedule; and what is done
+about them at night."""
 
 from datetime import timedelta
 
@@ -9,6 +9,7 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.exceptions import Watched, intercept_parcel, watch_exceptions
+    from activities.labels import throw_old_away
     from activities.selection import measure_service
     from activities.tracking import ask_after_silent
 
@@ -39,4 +40,6 @@ class ParcelsWorkflow:
 class ServiceWorkflow:
     @workflow.run
     async def run(self) -> int:
+        """Measures how carriers did, and throws away what was printed and can be had no more."""
+        await workflow.execute_activity(throw_old_away, start_to_close_timeout=timedelta(minutes=10))
         return await workflow.execute_activity(measure_service, start_to_close_timeout=timedelta(minutes=10))

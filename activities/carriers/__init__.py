@@ -119,6 +119,14 @@ def content_id(at: datetime, text: str) -> str:
     return f"{at.isoformat()}:{sha256(text.encode()).hexdigest()[:12]}"
 
 
+def known_as(name: str) -> str:
+    """A carrier as people know it: the ``NAME`` of its module; of one without, its code in capitals."""
+    try:
+        return str(getattr(import_module(f"activities.carriers.{name}"), "NAME", name.upper()))
+    except ModuleNotFoundError:
+        return name.upper()
+
+
 def authenticate(account: Account, secret: str) -> None:
     """Checks the secret at the end of a push's URL, in constant time. Raises ``Unauthentic``."""
     expected = account.secrets.get("push_secret", "")

@@ -32,6 +32,7 @@ from models.base import CHINA
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+NAME = "京东物流"
 _B2C = 1
 _MONTHLY = 3
 _ELSEWHERE = "0030001"

@@ -32,6 +32,7 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 from models.money import Money
 
+NAME = "顺丰速运"
 _TRANSIENT = {"A1005", "A1009", "A1099", "S0003"}
 """Throttled, out of reach, out of order."""
 _DUPLICATE = "8016"

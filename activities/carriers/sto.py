@@ -29,6 +29,7 @@ from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+NAME = "申通快递"
 _STATUS = {
     "收件": TrackingStatus.PICKED_UP,
     **dict.fromkeys(("发件", "到件", "转邮", "转同行"), TrackingStatus.IN_TRANSIT),

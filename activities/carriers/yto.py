@@ -31,6 +31,7 @@ from activities.payloads import ChinaTime, Code, Text, decode_xml, unintelligibl
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+NAME = "圆通速递"
 _VERSION = "v1"
 _GOODS = 20
 """More lines than this YTO does not take; they are a description only."""

@@ -27,6 +27,7 @@ from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+NAME = "韵达速递"
 _STATUS = {
     "ACCEPT": TrackingStatus.LABEL_CREATED,
     "GOT": TrackingStatus.PICKED_UP,

@@ -29,6 +29,7 @@ from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+NAME = "中通快递"
 _STATUS = {
     **dict.fromkeys(("GOT", "收件"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("DEPARTURE", "ARRIVAL", "发件", "到件", "转单"), TrackingStatus.IN_TRANSIT),

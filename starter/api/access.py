@@ -13,15 +13,15 @@ from starter.api.problems import Problem
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key made by `hengdan up` or an operator.")
 
 
-def scope(needed: Scope) -> Callable[..., Awaitable[Visitor]]:
-    """A dependency: the visitor, if the key is known and has the scope."""
+def scope(*needed: Scope) -> Callable[..., Awaitable[Visitor]]:
+    """A dependency: the visitor, if the key is known and has one of the scopes."""
 
     async def check(given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Visitor:
         found = await visitor(given.credentials) if given else None
         if found is None:
             raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-        if not found.may(needed):
-            raise Problem(403, "problem.forbidden.detail", {"scope": needed.value})
+        if not any(found.may(each) for each in needed):
+            raise Problem(403, "problem.forbidden.detail", {"scope": ", ".join(needed)})
         return found
 
     return check
@@ -30,3 +30,4 @@ def scope(needed: Scope) -> Callable[..., Awaitable[Visitor]]:
 Staff = Annotated[Visitor, Depends(scope(Scope.STAFF))]
 Reader = Annotated[Visitor, Depends(scope(Scope.READ))]
 Storekeeper = Annotated[Visitor, Depends(scope(Scope.WAREHOUSE))]
+Printer = Annotated[Visitor, Depends(scope(Scope.STAFF, Scope.WAREHOUSE))]

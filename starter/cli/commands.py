@@ -28,7 +28,7 @@ for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
-app.command("print", help=t("cli.help.print"))(printing.print_sheets)
+app.command("print", help=t("cli.help.print"))(printing.print_)
 _GROUPS = (
     orders,
     exceptions,

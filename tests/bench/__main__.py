@@ -25,15 +25,15 @@ from starter import catalogue
 from starter.demo.world import people
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
-from tests.bench import addresses, allocation, planning
+from tests.bench import addresses, allocation, labels, planning
 from tests.bench.doors import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_seconds, spent
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
-PARTS = ("addresses", "allocation", "life", "intake", "planning")
-ALONE = {"addresses", "planning"}
+PARTS = ("addresses", "allocation", "labels", "life", "intake", "planning")
+ALONE = {"addresses", "labels", "planning"}
 """Parts that need no processes of ours."""
 SHOP = "bench"
 AT_ONCE = 48
@@ -206,6 +206,8 @@ def show(told: dict[str, Any]) -> None:
         console.print(_allocations(told["allocation"]))
     if "planning" in told:
         console.print(_plans(told["planning"]))
+    if "labels" in told:
+        console.print(_labels(told["labels"]))
     if "life" in told:
         console.print(_lives(told["life"], told["bare_life"], told["life_ratio"]))
     if "doors" in told:
@@ -239,6 +241,16 @@ def _plans(found: list[dict[str, Any]]) -> Table:
     table = Table("objective", title="Plans against a mixed-integer program")
     for column in [each for each in found[0] if each != "objective"]:
         table.add_column(column.replace("_", " "), justify="right")
+    for row in found:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def _labels(found: list[dict[str, Any]]) -> Table:
+    title = f"{labels.PAGES} labels of {labels.SIZE} mm"
+    table = Table("printed as", title=title, caption="ratio: of pages per second to bare reportlab's")
+    for column in ("pages/s", "ratio", "kB/page"):
+        table.add_column(column, justify="right")
     for row in found:
         table.add_row(*map(str, row.values()))
     return table
@@ -301,6 +313,8 @@ def main() -> None:
         told = _on_a_stack(chosen.orders, chosen.messages, parts)
     if "addresses" in parts:
         told["addresses"] = addresses.report()
+    if "labels" in parts:
+        told["labels"] = labels.report()
     if "planning" in parts:
         told["planning"] = planning.report(chosen.cases)
     show(told)

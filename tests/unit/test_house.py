@@ -13,7 +13,7 @@ from typer.main import get_command
 from starter.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("README.md", "docs/operations.md", "docs/review.md", "docs/stock.md")
+GUIDES = ("README.md", "docs/labels.md", "docs/operations.md", "docs/review.md", "docs/stock.md")
 
 tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git what is tracked")
 

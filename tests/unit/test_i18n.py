@@ -13,6 +13,7 @@ from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, Lane
 from models.order import HoldKind, OrderStatus, RefundState
 from models.origin import IntakePath
+from models.printing import PrintKind
 from models.purchase import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
@@ -48,6 +49,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "lane": Lane,
     "inbox": InboxState,
     "path": IntakePath,
+    "kind": PrintKind,
 }
 """Every member has its text."""
 

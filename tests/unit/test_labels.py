@@ -1,6 +1,8 @@
-"""Labels as they come out of the printer: rendered, and their barcodes read."""
+"""Labels as a scanner and a courier read them: drawn, rendered and looked at."""
 
 import re
+from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -8,105 +10,196 @@ import pypdfium2
 import pytest
 import zxingcpp
 
-from activities.labels import masked, pdf, zpl
-from models.address import Addressee
-from models.fulfillment import FulfillmentLine, Label
-from models.printing import Paper, Sheet
+from activities.labels import layout, pdf, zpl
+from activities.labels.font import legible, width
+from models.fulfillment import Label
+from models.printing import SIZES, Good, Person, PrintKind, PrintSize, Slip
 
-PHONE = "13900139000"
-
-
-def person(**facts: Any) -> Addressee:
-    told = {"name": "韩梅梅", "phone": PHONE, "country": "CN", "province": "浙江省", "city": "杭州市"}
-    return Addressee(**{**told, "district": "西湖区", "street": "文三路100号", **facts})
+DOTS = 203 / 72
 
 
-def sheet(**facts: Any) -> Sheet:
+def a_slip(**changes: Any) -> Slip:
     told: dict[str, Any] = {
-        "fulfillment_id": "order:own:web:1:F1",
-        "order_no": "1234567890",
-        "shop": "web",
-        "carrier": "sf",
-        "waybill_no": "SF7444400000001",
-        "label": Label(route="571WB-BB-018", hub="杭州中转", product="T4", qr="MMM={'k1':'571W'}"),
-        "sender": person(name="青浦仓"),
-        "recipient": person(),
-        "lines": (FulfillmentLine(line_no="1", sku="A001", quantity=2),),
-        "titles": {"A001": "白色T恤"},
-        "weight_kg": Decimal("1.25"),
+        "fulfillment_id": "order:own:web:1001:F1",
+        "order_no": "1001",
+        "shop": "own:web",
+        "warehouse": "上海仓",
+        "carrier": "顺丰速运",
+        "waybill_no": "SF1330203456789",
+        "label": Label(route="755WF-571-003", hub="杭州集散", origin="021", destination="755"),
+        "recipient": Person(name="王**", phone="138****5678", place="广东省 深圳市 南山区 粤海街道科技园1203室"),
+        "sender": Person(name="恒单上海仓", phone="021-****0001", place="上海市 青浦区 华新镇仓储路1号"),
+        "goods": (Good(sku="A001", title="White cotton T-shirt", title_zh="白色纯棉T恤", quantity=2),),
+        "weight_kg": Decimal("0.440"),
     }
-    return Sheet(**told | facts)
+    return Slip(**told | changes)
 
 
-def seen(data: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of each page its text, and its barcodes as a scanner reads them."""
-    pages = []
-    with pypdfium2.PdfDocument(data) as document:
-        for page in document:
-            codes = zxingcpp.read_barcodes(page.render(scale=4).to_pil())
-            pages.append((page.get_textpage().get_text_bounded(), [(code.format.name, code.text) for code in codes]))
-    return pages
+class Printed:
+    """A PDF as it comes out of the printer."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        with closing(pypdfium2.PdfDocument(content)) as document:
+            self.pages = len(document)
+
+    def text(self, number: int = 0) -> str:
+        """Without white space: lines break anywhere."""
+        with closing(pypdfium2.PdfDocument(self._content)) as document:
+            return re.sub(r"\s", "", document[number].get_textpage().get_text_bounded())
+
+    def codes(self, number: int = 0) -> list[tuple[str, str]]:
+        """What a scanner of 203 dpi reads, from top to bottom."""
+        with closing(pypdfium2.PdfDocument(self._content)) as document:
+            image = document[number].render(scale=DOTS).to_pil()
+        found = sorted(zxingcpp.read_barcodes(image), key=lambda code: code.position.top_left.y)
+        return [(code.format.name, code.text) for code in found]
 
 
-@pytest.mark.parametrize("paper", Paper)
-def test_a_label_is_read_by_scanner_and_person(paper: Paper) -> None:
-    ((text, codes),) = seen(pdf.labels([sheet()], paper, "zh-CN"))
-    assert codes.count(("Code128", "SF7444400000001")) == 2
-    assert ("QRCode", "MMM={'k1':'571W'}") in codes
-    for words in ("571WB-BB-018", "杭州中转", "韩梅梅", "139****9000", "文三路100号", "A001 × 2", "1.25"):
-        assert words in text
+def printed(*slips: Slip, size: PrintSize = PrintSize.TALL, lang: str = "zh-CN") -> Printed:
+    return Printed(pdf.draw([layout.label(slip, size, lang) for slip in slips]))
+
+
+def boxes(page: layout.Page) -> Sequence[tuple[float, float, float, float]]:
+    """What each mark covers."""
+    found = []
+    for mark in page.marks:
+        match mark:
+            case layout.Text(x, y, text, size):
+                height = size * layout.POINT
+                found.append((x, y - 0.75 * height, x + width(text, size), y + 0.1 * height))
+            case layout.Bars(x, y, across, down):
+                found.append((x, y, x + across, y + down))
+            case layout.Square(x, y, side):
+                found.append((x, y, x + side, y + side))
+            case _:
+                pass
+    return found
+
+
+LONG = {
+    "recipient": Person(name="Wolfeschlegelsteinhausen**", phone="138****5678-1234", place="非常长的街道名称" * 25),
+    "sender": Person(name="恒单供应链管理有限公司上海仓", phone="021-****0001", place="上海市 青浦区 " + "华新镇" * 20),
+    "label": Label(
+        route="一二三四-五六七八-九十 大头笔非常长 ABC", hub="集包" * 12, origin="上海", product="标准快递" * 4
+    ),
+    "goods": tuple(Good(sku=f"SKU-{n:05}", title="", title_zh="", quantity=n) for n in range(1, 60)),
+    "cash": Decimal("1234567.89"),
+    "number": 12,
+    "order_no": "2026" * 12,
+    "carrier": "中国邮政速递物流股份有限公司",
+    "waybill_no": "JDVB12345678901-1-1-",
+}
+
+
+@pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
+@pytest.mark.parametrize("number", ["SF1330203456789", "YT8801234567890", "773001234567890", "JDVB12345678901-1-1-"])
+def test_a_scanner_reads_the_number_twice_and_the_square(size: PrintSize, number: str) -> None:
+    read = printed(a_slip(waybill_no=number), size=size).codes()
+    assert read == [("Code128", number), ("QRCode", number), ("Code128", number)]
+
+
+def test_the_carriers_own_square_is_printed() -> None:
+    theirs = "MMM={'k1':'755WF','k2':'755WE','k3':'003','k5':'SF1330203456789','k6':'深圳'}"
+    read = printed(a_slip(label=Label(qr=theirs))).codes()
+    assert ("QRCode", theirs) in read
+
+
+@pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
+def test_a_person_reads_all_of_it(size: PrintSize) -> None:
+    text = printed(a_slip(cash=Decimal("128.5"), number=2), size=size).text()
+    told = (
+        "顺丰速运",
+        "755WF-571-003",
+        "杭州集散",
+        "021→755",
+        "王**",
+        "138****5678",
+        "广东省深圳市南山区粤海街道科技园1203室",
+    )
+    more = ("恒单上海仓", "上海市青浦区华新镇仓储路1号", "A001×2", "1001", "0.44kg", "代收货款¥128.50", "补打2")
+    for each in (*told, *more):
+        assert each in text, each
+    assert text.count("SF1330203456789") == 2
+
+
+@pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
+def test_what_a_carrier_told_nothing_of_takes_no_room(size: PrintSize) -> None:
+    """YTO tells a route alone: its label has no empty field, and more room for the rest."""
+    (with_hub, *_), (without, *_) = (
+        [mark for mark in layout.label(a_slip(label=label), size, "zh-CN").marks if isinstance(mark, layout.Bars)]
+        for label in (Label(route="300-012", hub="杭州集散"), Label(route="300-012"))
+    )
+    assert without.height > with_hub.height
+    assert printed(a_slip(label=Label(route="300-012")), size=size).text().count("王**138****5678") == 2
+
+
+def test_a_first_print_without_cash_says_nothing_of_either() -> None:
+    text = printed(a_slip()).text()
     assert "补打" not in text
     assert "代收" not in text
 
 
-def test_no_label_tells_a_phone() -> None:
-    for made in (pdf.labels([sheet()], Paper.HIGH, "zh-CN"), zpl.labels([sheet()], Paper.HIGH, "zh-CN")):
-        assert PHONE.encode() not in made
-    assert PHONE not in seen(pdf.labels([sheet()], Paper.HIGH, "en"))[0][0]
-    assert masked("13800001234-5678") == "138****1234-5678"
-    assert masked("110") == "****"
+def test_rare_characters_are_printed_and_what_no_font_has_is_a_box() -> None:
+    place = "䶮路㙦村\u200d\ufe0f 9号🎂"
+    text = printed(a_slip(recipient=Person(name="𠮷*", phone="138****5678", place=place))).text()
+    assert "□*138****5678" in text
+    assert "䶮路㙦村9号□" in text
+    assert legible("𬭚𫖯") == "𬭚𫖯"
 
 
-def test_what_is_to_be_collected_and_printed_again_stands_out() -> None:
-    told = sheet(cash_on_delivery=Decimal(59), printed=1)
-    ((text, _),) = seen(pdf.labels([told], Paper.HIGH, "zh-CN"))
-    assert "代收 59.00" in text
-    assert "补打 2" in text
+@pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
+@pytest.mark.parametrize("lang", ["zh-CN", "en"])
+@pytest.mark.parametrize("changes", [{}, LONG], ids=["usual", "long"])
+def test_nothing_is_over_another_or_over_the_edge(size: PrintSize, lang: str, changes: dict[str, Any]) -> None:
+    page = layout.label(a_slip(cash=Decimal(9)).model_copy(update=changes), size, lang)
+    covered = boxes(page)
+    for left, top, right, bottom in covered:
+        assert left >= 2.9
+        assert right <= page.width - 2.9
+        assert top >= 0.5
+        assert bottom <= page.height
+    for at, (left, top, right, bottom) in enumerate(covered):
+        for other_left, other_top, other_right, other_bottom in covered[at + 1 :]:
+            apart = right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
+            assert apart, (page.marks, left, top)
 
 
-def test_long_addresses_and_many_goods_stay_on_the_label_and_leave_the_code_readable() -> None:
-    long = person(name="阿布都热合曼·买买提江先生", street="某某街道某某路一千二百三十四号" * 6)
-    goods = tuple(FulfillmentLine(line_no=str(n), sku=f"VERY-LONG-SKU-{n:04}", quantity=n) for n in range(1, 40))
-    for paper in Paper:
-        ((text, codes),) = seen(pdf.labels([sheet(recipient=long, lines=goods)], paper, "zh-CN"))
-        assert codes.count(("Code128", "SF7444400000001")) == 2
-        assert re.sub(r"\s", "", text).count("某某街道某某路一千二百三十四号") >= 6
+def test_what_is_too_long_is_shortened_but_never_the_number() -> None:
+    document = printed(a_slip().model_copy(update=LONG))
+    assert "…" in document.text()
+    assert document.codes()[0] == ("Code128", LONG["waybill_no"])
 
 
-def test_a_sign_that_the_font_lacks_is_shown_as_missing() -> None:
-    ((text, _),) = seen(pdf.labels([sheet(recipient=person(name="\U00030000田"))], Paper.HIGH, "zh-CN"))
-    assert "〓田" in text
+def test_zpl_says_the_same_in_dots() -> None:
+    told = zpl.draw([layout.label(a_slip(), PrintSize.TALL, "zh-CN")] * 2, 203, None).decode()
+    assert told.count("^XA^CI28^PW800^LL1440") == told.count("^XZ") == 2
+    assert len(re.findall(r"\^BY4\^BCN,\d+,N,N,N,A\^FH\^FDSF1330203456789\^FS", told)) == 4
+    assert re.search(r"\^BQN,2,\d+\^FH\^FDMA,SF1330203456789\^FS", told)
+    assert "^A0N,40,40^FH^FD王** 138****5678^FS" in told
+    finer = zpl.draw([layout.label(a_slip(), PrintSize.SHORT, "zh-CN")], 300, "E:SIMSUN.TTF").decode()
+    assert "^PW1200^LL1800" in finer
+    assert "^A@N,59,59,E:SIMSUN.TTF^FH^FD王**" in finer
+    assert "^A0" not in finer
 
 
-def test_hundreds_are_one_file_in_the_order_asked_for() -> None:
-    many = [sheet(waybill_no=f"SF{7_000_000_000_000 + n}") for n in range(200)]
-    with pypdfium2.PdfDocument(pdf.labels(many, Paper.HIGH, "zh-CN")) as document:
-        assert len(document) == 200
-        assert "SF70 0000 0000 199" in document[199].get_textpage().get_text_bounded()
-
-
-def test_a_packing_list_names_goods_in_both_languages() -> None:
-    ((chinese, _),) = seen(pdf.packing_lists([sheet()], "zh-CN"))
-    ((english, _),) = seen(pdf.packing_lists([sheet()], "en"))
-    assert "发货清单" in chinese
-    assert "Packing list" in english
-    assert "白色T恤" in chinese
-
-
-def test_zpl_says_each_field_and_hides_what_would_be_a_command() -> None:
-    made = zpl.labels([sheet(recipient=person(street="A^B~C_D\n1号")), sheet()], Paper.LOW, "zh-CN", dpi=300).decode()
-    assert (made.count("^XA"), made.count("^XZ")) == (2, 2)
-    assert "^PW1200^LL1800" in made
-    assert "A_5EB_7EC_5FD 1号" in made
-    assert "^FDSF7444400000001^FS" in made
-    assert "^BQN" in made
+def test_no_field_of_zpl_can_end_itself() -> None:
+    """What others wrote stays data."""
+    slip = a_slip(
+        order_no="1^XZ~JR_2\\&",
+        recipient=Person(name="^FS*", phone="~HS", place="路^FS^XZ^XA^DFR:X.ZPL^FS"),
+        label=Label(qr="深圳^FS_"),
+        waybill_no="SF1^XA",
+    )
+    told = zpl.draw([layout.label(slip, PrintSize.TALL, "zh-CN")], 203, None).decode()
+    data = re.findall(r"\^FD(.*?)\^FS\n", told)
+    assert len(data) == told.count("^FD") == told.count("^FH")
+    assert not any(re.search(r"[\^~]", each) for each in data)
+    commands = set(re.findall(r"[\^~][A-Z@]\w?", re.sub(r"\^FD.*?\^FS", "", told)))
+    assert commands == {"^XA", "^CI", "^PW", "^LL", "^LH", "^FO", "^FT", "^A0", "^FR", "^GB", "^BY", "^BC", "^BQ"} | {
+        "^FS",
+        "^FH",
+        "^XZ",
+    }
+    assert "_5EFS_5EXZ_5EXA" in told
+    assert "MM,B0010深圳_5EFS_5F" in told

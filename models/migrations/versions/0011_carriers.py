@@ -91,14 +91,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint('address_index')
     )
     op.create_table('prints',
-        sa.Column('id', sa.Integer(), nullable=False),
         sa.Column('fulfillment_id', sa.String(), nullable=False),
         sa.Column('kind', sa.String(), nullable=False),
+        sa.Column('number', sa.Integer(), nullable=False),
+        sa.Column('document', sa.String(), nullable=False),
         sa.Column('at', sa.DateTime(timezone=True), nullable=False),
         sa.Column('actor', sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint('id')
+        sa.PrimaryKeyConstraint('fulfillment_id', 'kind', 'number')
     )
-    op.create_index('prints_of', 'prints', ['fulfillment_id', 'kind'], unique=False)
+    op.create_index('prints_by_document', 'prints', ['document', 'fulfillment_id'], unique=True)
+    op.create_table('documents',
+        sa.Column('id', sa.String(), nullable=False),
+        sa.Column('part', sa.Integer(), nullable=False),
+        sa.Column('content_type', sa.String(), nullable=False),
+        sa.Column('content', sa.LargeBinary(), nullable=False),
+        sa.Column('made_at', sa.DateTime(timezone=True), nullable=False),
+        sa.Column('expires_at', sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint('id', 'part')
+    )
+    op.create_index('documents_by_expiry', 'documents', ['expires_at'], unique=False)
     op.create_table('carriers',
         sa.Column('carrier', sa.String(), nullable=False),
         sa.Column('terms', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -154,7 +165,7 @@ def downgrade() -> None:
     op.drop_table('carriage_weights')
     op.drop_table('exception_policies')
     op.drop_index('timeline_by_number', table_name='timeline')
-    for table in ('notification_looks', 'prints', 'opt_outs', 'notifications', 'templates'):
+    for table in ('notification_looks', 'documents', 'prints', 'opt_outs', 'notifications', 'templates'):
         op.drop_table(table)
     op.drop_index('fulfillments_under_way', table_name='fulfillments')
     op.drop_table('exceptions')
