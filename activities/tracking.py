@@ -43,6 +43,8 @@ async def keep(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, 
 
     A parcel is locked before its scans are looked at: of two that come at once, the later sees both.
     """
+    if not scans:
+        return {}
     rows = sorted((scan.model_dump() for scan in scans), key=lambda row: (row["waybill_no"], row["scan_id"]))
     await connection.execute(insert(_scans).on_conflict_do_nothing(), rows)
     ours = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})

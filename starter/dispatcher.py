@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from pydantic import JsonValue, ValidationError
 from sqlalchemy import Row, Table, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import (
     Priority,
@@ -175,7 +175,9 @@ async def take(client: Client) -> int:
     if not cases and not others and not hints:
         return len(outcomes)
     limit = asyncio.Semaphore(_AT_ONCE)
-    work = [_channel(client, limit, case) for case in cases] + [_other(client, limit, row) for row in others]
+    pushes = [row for row in others if row.lane == Lane.CARRIER]
+    work = [_channel(client, limit, case) for case in cases] + [_carriers(client, limit, pushes)]
+    work += [_other(client, limit, row) for row in others if row.lane != Lane.CARRIER]
     work += [_hint(client, limit, *shop, rows) for shop, rows in hints.items()]
     done = [outcome for each in await asyncio.gather(*work) for outcome in each]
     async with transaction() as connection:
@@ -449,7 +451,7 @@ def ended(error: Exception) -> bool:
 
 
 async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> list[Outcome]:
-    """A message of a carrier, a warehouse or the stock."""
+    """A message of a warehouse or the stock."""
     async with limit:
         try:
             reason, order = await _HANDLERS[Lane(row.lane)](client, row)
@@ -466,31 +468,61 @@ Handled = tuple[str, str | None]
 """What is to be noted of a message, and the order it is about, where that is one."""
 
 
-async def _carrier(client: Client, row: Row[Any]) -> Handled:
-    """Keeps every scan; a milestone wakes the order."""
+async def _carriers(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row[Any]]) -> list[Outcome]:
+    """What carriers told: every scan is kept, all in one transaction; a milestone wakes its order."""
+    outcomes: list[Outcome] = []
+    told: dict[int, Sequence[Scan]] = {}
+    for row in rows:
+        try:
+            told[row.id] = await _scans(row)
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:
+            outcomes.append(_failed(row.id, error))
+    try:
+        async with transaction() as connection:
+            orders = await tracking.keep(connection, [scan for scans in told.values() for scan in scans])
+    except DataError as error:
+        if len(told) == 1:
+            return [*outcomes, *(_failed(row, error) for row in told)]
+        alone = [await _carriers(client, limit, [row]) for row in rows if row.id in told]
+        return outcomes + [outcome for each in alone for outcome in each]
+    sources = {row.id: row.source for row in rows}
+    work = (_milestones(client, limit, row, sources[row], scans, orders) for row, scans in told.items())
+    return outcomes + list(await asyncio.gather(*work))
+
+
+async def _scans(row: Row[Any]) -> Sequence[Scan]:
     if row.topic == tracking.PULLED:
-        scans: Sequence[Scan] = tracking.SCANS.validate_json(row.raw.body)
-    else:
-        ours = tracker(await account(Lane.CARRIER, row.source, row.account))
-        scans = ours.parse_push(row.raw.body, row.raw.headers)
-    if not scans:
-        return "no scans", None
-    async with transaction() as connection:
-        orders = await tracking.keep(connection, scans)
+        return tracking.SCANS.validate_json(row.raw.body)
+    ours = tracker(await account(Lane.CARRIER, row.source, row.account))
+    return ours.parse_push(row.raw.body, row.raw.headers)
+
+
+async def _milestones(
+    client: Client, limit: asyncio.Semaphore, row: int, source: str, scans: Sequence[Scan], orders: Mapping[str, str]
+) -> Outcome:
+    """``orders``: by waybill number."""
     reason = ""
+    about = {orders[scan.waybill_no] for scan in scans if scan.waybill_no in orders}
     for scan in sorted(scans, key=lambda scan: scan.at):
         if scan.status in MILESTONES and scan.waybill_no in orders:
             milestone = Tracking(
                 request_id=f"{scan.waybill_no}:{scan.scan_id}",
-                actor=f"carrier:{row.source}",
+                actor=f"carrier:{source}",
                 waybill_no=scan.waybill_no,
                 status=scan.status,
                 at=scan.at,
                 place=scan.place,
             )
-            reason = await _signal(client, orders[scan.waybill_no], "tracking", milestone) or reason
-    about = set(orders.values())
-    return reason if orders else "no parcel of ours", about.pop() if len(about) == 1 else None
+            try:
+                async with limit:
+                    reason = await _signal(client, orders[scan.waybill_no], "tracking", milestone) or reason
+            except EngineDown:
+                return Outcome(row=row, state=InboxState.PENDING)
+    if not about:
+        reason = "no parcel of ours" if scans else "no scans"
+    return Outcome(row=row, state=InboxState.DONE, reason=reason, order=about.pop() if len(about) == 1 else None)
 
 
 async def _warehouse(client: Client, row: Row[Any]) -> Handled:
@@ -527,7 +559,6 @@ async def _stock(client: Client, row: Row[Any]) -> Handled:
 
 
 _HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {
-    Lane.CARRIER: _carrier,
     Lane.WAREHOUSE: _warehouse,
     Lane.STOCK: _stock,
 }

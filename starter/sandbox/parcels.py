@@ -122,6 +122,7 @@ class Parcels:
     ) -> None:
         self.bookings: dict[str, Booking] = {}
         self._by_waybill: dict[str, Booking] = {}
+        self.render = render
         self._number = number
         self._counter = count(1)
         self._journeys = journeys

@@ -25,14 +25,14 @@ from starter import catalogue
 from starter.demo.world import people
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
-from tests.bench import addresses, allocation, labels, planning
+from tests.bench import addresses, allocation, labels, planning, pushes
 from tests.bench.doors import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_seconds, spent
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
-PARTS = ("addresses", "allocation", "labels", "life", "intake", "planning")
+PARTS = ("addresses", "allocation", "labels", "life", "intake", "pushes", "planning")
 ALONE = {"addresses", "labels", "planning"}
 """Parts that need no processes of ours."""
 SHOP = "bench"
@@ -195,6 +195,8 @@ async def measure(
             told |= {"life": life, "bare_life": bares, "life_ratio": round(life["per_second"] / floor, 3)}
         if "intake" in parts:
             told["doors"] = await bench.doors(messages)
+        if "pushes" in parts:
+            told["pushes"] = await pushes.compare(stack.api_url, bare, messages)
         await dispose()
     return told
 
@@ -212,6 +214,8 @@ def show(told: dict[str, Any]) -> None:
         console.print(_lives(told["life"], told["bare_life"], told["life_ratio"]))
     if "doors" in told:
         console.print(_doors(told["doors"]))
+    if "pushes" in told:
+        console.print(_pushes(told["pushes"]))
 
 
 def _addresses(found: dict[str, Any]) -> Table:
@@ -283,6 +287,17 @@ def _doors(doors: dict[str, Any]) -> Table:
     for backlog, both in doors.items():
         for door, seen in both.items():
             table.add_row(backlog, door, *(str(seen[column]) for column in columns))
+    return table
+
+
+def _pushes(found: dict[str, Any]) -> Table:
+    table = Table("connections", title="Scans pushed by carriers", caption=f"settled: {found['settled_per_second']}/s")
+    for door in pushes.DOORS:
+        for what in ("/s", "p99 ms"):
+            table.add_column(f"{door} {what}", justify="right")
+    for row in found["doors"]:
+        numbers = [str(row[door][what]) for door in pushes.DOORS for what in ("per_second", "p99_ms")]
+        table.add_row(str(row["connections"]), *numbers)
     return table
 
 

@@ -1,0 +1,125 @@
+"""Carriers' pushes accepted per second beside a bare endpoint that commits one row, and how fast scans settle."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from activities import accounts
+from activities.database import transaction
+from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus
+from models.intake import InboxRow, InboxState, Lane
+from models.order import OrderRow
+from starter.sandbox.parcels import Route
+from tests.bench.doors import Message, load
+from tests.unit.orders import an_order
+
+CARRIERS = {"sf": "30", "yto": "DEPARTURE"}
+"""Each with its code of a parcel that moves."""
+DOORS = (*CARRIERS, "bare")
+AT_ONCE = (1, 8, 64)
+PARCELS = 500
+"""Of each carrier; every push is about one of them."""
+
+
+async def compare(api_url: str, bare_url: str, messages: int) -> dict[str, Any]:
+    """By number of connections and door: rate and milliseconds; and scans a second from the door to their parcel."""
+    for carrier in CARRIERS:
+        await _parcels(carrier)
+    urls = {}
+    for carrier in CARRIERS:
+        secret = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+        urls[carrier] = f"{api_url}/carriers/{carrier}/default/push/{secret}"
+    rows: list[dict[str, Any]] = []
+    sent = 0
+    settled_seconds = 0.0
+    for connections in AT_ONCE:
+        count = messages // 4 if connections == 1 else messages
+        row: dict[str, Any] = {"connections": connections}
+        for carrier, url in urls.items():
+            ready = [_push(carrier, sent + number) for number in range(count)]
+            sent += count
+            begun = time.perf_counter()
+            row[carrier] = await load(url, count, ready.__getitem__, connections)
+            await _settled()
+            settled_seconds += time.perf_counter() - begun
+        row["bare"] = await load(f"{bare_url}/", count, lambda number: _push("sf", number), connections)
+        rows.append(row)
+    return {"doors": rows, "settled_per_second": round(sent / settled_seconds)}
+
+
+def _waybill(carrier: str, number: int) -> str:
+    return f"{carrier.upper()}{1_000_000_000 + number % PARCELS}"
+
+
+def _push(carrier: str, number: int) -> Message:
+    """One scan, like no other."""
+    route = Route(
+        waybill_no=_waybill(carrier, number),
+        code=CARRIERS[carrier],
+        text="快件在【杭州转运中心】完成分拣，准备发往下一站",
+        place=f"杭州市{number}",
+        at=datetime.now(UTC) - timedelta(seconds=number % 86_400),
+    )
+    headers, body = import_module(f"starter.sandbox.carriers.{carrier}").parcels.render([route])
+    return body, headers
+
+
+async def _settled() -> None:
+    """Waits until no push waits any more."""
+    query = select(func.count()).where(
+        InboxRow.lane == Lane.CARRIER,  # type: ignore[arg-type]
+        InboxRow.state == InboxState.PENDING,  # type: ignore[arg-type]
+    )
+    while True:
+        async with transaction() as connection:
+            if not await connection.scalar(query):
+                return
+        await asyncio.sleep(0.05)
+
+
+async def _parcels(carrier: str) -> None:
+    """Parcels that have left."""
+    now = datetime.now(UTC)
+    orders, parcels = [], []
+    for number in range(PARCELS):
+        sold = an_order(f"{carrier}{number}", shop="pushes")
+        orders.append(
+            {
+                "id": sold.order_id,
+                "channel": sold.channel,
+                "shop": sold.shop,
+                "channel_order_no": sold.channel_order_no,
+                "status": "shipped",
+                "lines": [],
+                "holds": [],
+                "origin": {},
+                "custom": {},
+                "currency": sold.currency,
+                "total": sold.total,
+                "region": "浙江省 杭州市",
+                "placed_at": now,
+                "updated_at": now,
+            }
+        )
+        parcels.append(
+            {
+                "id": f"{sold.order_id}:F1",
+                "order_id": sold.order_id,
+                "warehouse": "SH",
+                "status": FulfillmentStatus.SHIPPED,
+                "request_status": RequestStatus.ACCEPTED,
+                "lines": [],
+                "carrier": carrier,
+                "waybill_no": _waybill(carrier, number),
+                "opened_at": now,
+                "shipped_at": now,
+                "updated_at": now,
+            }
+        )
+    async with transaction() as connection:
+        await connection.execute(insert(OrderRow), orders)
+        await connection.execute(insert(FulfillmentRow), parcels)
