@@ -482,7 +482,7 @@ async def _carriers(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row
     try:
         async with transaction() as connection:
             orders = await tracking.keep(connection, [scan for scans in told.values() for scan in scans])
-    except DataError as error:
+    except (DataError, ValueError) as error:
         if len(told) == 1:
             return [*outcomes, *(_failed(row, error) for row in told)]
         alone = [await _carriers(client, limit, [row]) for row in rows if row.id in told]

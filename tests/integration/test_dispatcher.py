@@ -17,13 +17,16 @@ from temporalio.service import RPCError
 
 from activities import inbox, projection
 from activities.database import transaction
-from models.fulfillment import FulfillmentRow, ScanRow
+from activities.reissue import reissue
+from activities.tracking import PULLED, SCANS
+from models.fulfillment import FulfillmentRow, Scan, ScanRow
 from models.intake import InboxRow, InboxState, Lane, Raw, Receipt
 from models.order import NORMAL, SEARCH_ATTRIBUTES, URGENT, AlertRow, OrderRow
 from models.settings import settings
 from starter import dispatcher
 from starter.dispatcher import EngineDown, take
 from tests.doors import PHONE, SECRET, open_account, rows, runs, sale, until
+from tests.unit.orders import RECIPIENT
 from workers.client import HASTY, connect, data_converter
 from workers.embedded import Postgres, start_temporal
 
@@ -459,6 +462,34 @@ async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Clien
     told = await signals(temporal, order_id)
     assert {(name, request["status"]) for name, request in told} == {("tracking", "delivered")}
     assert {row.reason for row in await rows(lane=Lane.CARRIER, state=DONE)} == {"", "no parcel of ours"}
+
+
+async def test_a_scan_that_cannot_be_kept_keeps_no_other_back(temporal: Client) -> None:
+    for number in ("SF1", "SF\0", "SF2"):
+        scan = Scan(waybill_no=number, scan_id="1", status=None, code="30", at=datetime.now(UTC))
+        raw = Raw.model_construct(body=SCANS.dump_json([scan]))
+        async with transaction() as connection:
+            receipt = Receipt(fact_key=number.strip("\0"), topic=PULLED)
+            await inbox.accept(connection, Lane.CARRIER, "sf", "default", receipt, raw)
+    await take(temporal)
+    async with transaction() as connection:
+        assert sorted(await connection.scalars(select(ScanRow.waybill_no))) == ["SF1", "SF2"]
+    assert len(await rows(lane=Lane.CARRIER, state=FAILED)) == 1
+
+
+async def test_what_is_to_be_sent_once_more_begins_once_as_an_order_of_its_own(temporal: Client) -> None:
+    order_id = await keep(sale())
+    await take(temporal)
+    await parcel(order_id)
+    goods = [{"line_no": "1", "sku": "A001", "quantity": 2}]
+    origin = {"kind": "own_site", "platform": "own", "shop": "web", "intake": "webhook"}
+    async with transaction() as connection:
+        await connection.execute(update(FulfillmentRow).values(lines=goods))
+        await connection.execute(update(OrderRow).values(recipient=RECIPIENT, origin=origin))
+        again = {await reissue(connection, f"{order_id}:1", "mei") for _ in range(2)}
+    await take(temporal)
+    assert again == {f"{order_id}-1R"}
+    assert await known(temporal, f"{order_id}-1R")
 
 
 async def test_a_warehouse_wakes_the_order_only_to_ship_or_to_reject(temporal: Client) -> None:
