@@ -1,39 +1,59 @@
-"""EasyPost: any carrier of the world, by its API v2.
+"""EasyPost: the carriers of the world behind one API; JSON out, signed webhooks in.
 
-Sources: EasyPost/easypost-python and its recorded answers, docs.easypost.com (shipments, rates, buy, refund, trackers,
-events, webhook signatures). EasyPost knows no idempotency key: a shipment carries our ``reference``, and before one is
-made or bought, the latest are looked through for it; one that was bought is never bought again. Two tries at the very
-same moment could still make two shipments, of which one is bought, for the second finds the first. A parcel on its way
-cannot be stopped. Not sourced: how its trackers say that a parcel is back; read so where a scan of ``return_to_sender``
-speaks of delivery.
+Sources: docs.easypost.com (objects, references), EasyPost's own client libraries and the answers recorded in their
+tests (shipments, rates, refunds, trackers, events, errors, ``X-Hmac-Signature``), published types for error codes. From
+general knowledge: the values of ``status_detail``, and option ``cod_amount``. Not supported: parcels across a border,
+for a booking tells nothing that customs ask; stopping a parcel on its way, for EasyPost offers nothing of the kind.
 
-Account: ``base_url`` ``https://api.easypost.com/v2``; secrets ``api_key``, ``webhook_secret``, ``push_secret`` (the end
-of the push URL); settings ``carriers`` (those of EasyPost that may be chosen; none named, all), ``service``.
+Exactly once: buying takes no key of ours, but a shipment is bought once at most. So the shipment is created under our
+reference and looked up by it before anything is created or bought again: one that is bought is the answer; one that is
+not is bought, provided that it still says what the booking says. What remains: references need not be unique there, so
+that a booking changed while the purchase of its first shipment is under way may be bought twice.
+
+Account: ``base_url`` ``https://api.easypost.com``; secrets ``api_key``, ``webhook_secret``, ``push_secret`` (the end of
+the push URL); settings ``product``, a carrier and its service such as ``USPS Priority``, by default the cheapest.
 """
 
+import base64
 import hmac
 import json
-from base64 import b64encode
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
+from hashlib import sha256
 from typing import Annotated, Any
 from unicodedata import normalize
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ValidationError
+from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.carriers import PushAnswer, authenticate, content_id, masked
+from activities.carriers import PushAnswer, authenticate, masked
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import Code, Fee, Model, Text, decode
+from activities.payloads import Code, Model, Text, decode
 from models.address import Addressee
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 from models.money import Money
 
-_OUNCES = Decimal("35.2739619")
-_LOOKED_BACK = 100
-"""Shipments a page holds."""
+_OUNCES = Decimal("35.27396195")
+"""In a kilogram."""
+_TOLD = frozenset({400, 402, 403, 404, 409, 412, 422})
+"""Statuses whose body names what is wrong."""
+_NOT_FOUND = "NOT_FOUND"
+_BOUGHT_BEFORE = "SHIPMENT.POSTAGE.EXISTS"
+_PASSING = {
+    "SHIPMENT.PURCHASE.IN_PROGRESS",
+    "SHIPMENT.POSTAGE.NO_RESPONSE",
+    "SHIPMENT.POSTAGE.TIMED_OUT",
+    "REFUND.NO_RESPONSE",
+    "ADDRESS.VERIFY.UPSTREAM_UNAVAILABLE",
+}
+_REFUNDED = {"submitted", "refunded"}
+_STILL_HERE = {"", "unknown", "pre_transit"}
+_COURIERS = {"UPSDAP": "ups", "FedExDefault": "fedex", "DHLExpress": "dhl", "DhlExpress": "dhl"}
+"""Carriers that are not named as here in capitals."""
+
 _STATUS = {
     "pre_transit": TrackingStatus.LABEL_CREATED,
     "in_transit": TrackingStatus.IN_TRANSIT,
@@ -42,68 +62,133 @@ _STATUS = {
     "delivered": TrackingStatus.DELIVERED,
     "return_to_sender": TrackingStatus.RETURNING,
     "failure": TrackingStatus.DELIVERY_FAILED,
-    "error": TrackingStatus.DELIVERY_FAILED,
 }
-_DETAILS: dict[str, tuple[TrackingStatus, ExceptionKind | None]] = {
-    "refused": (TrackingStatus.REFUSED, None),
-    "damaged": (TrackingStatus.DAMAGED, None),
-    "lost": (TrackingStatus.LOST, None),
-    "address_correction": (TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS),
-    "received_at_origin_facility": (TrackingStatus.PICKED_UP, None),
-    "arrived_at_destination": (TrackingStatus.AT_DESTINATION, None),
-    "received_at_destination_facility": (TrackingStatus.AT_DESTINATION, None),
-    "arrived_at_pickup_location": (TrackingStatus.READY_FOR_PICKUP, None),
+_DETAIL = {
+    "received_at_origin_facility": TrackingStatus.PICKED_UP,
+    **dict.fromkeys(("arrived_at_destination", "received_at_destination_facility"), TrackingStatus.AT_DESTINATION),
+    "delivery_exception": TrackingStatus.DELIVERY_FAILED,
+    "refused": TrackingStatus.REFUSED,
+    "return": TrackingStatus.RETURNING,
+    "lost": TrackingStatus.LOST,
+    "damaged": TrackingStatus.DAMAGED,
 }
-_REFUNDED = {"submitted", "refunded"}
+"""What a detail says better than the status it comes with."""
+_PICKED_UP = re.compile(r"picked up", re.IGNORECASE)
+_BACK = re.compile(r"(original|return\w* to) sender", re.IGNORECASE)
 
 
 class _Rate(BaseModel):
-    id: Code
+    id: Text = ""
     carrier: Text = ""
     service: Text = ""
-    rate: Fee = Decimal(0)
-    currency: Text = "USD"
+    rate: Decimal
+    currency: str = "USD"
     delivery_days: int | None = None
+
+    @property
+    def product(self) -> str:
+        return f"{self.carrier} {self.service}"
+
+
+class _Rates(BaseModel):
+    rates: Annotated[list[_Rate], BeforeValidator(lambda value: value or [])] = []
+
+
+class _Address(BaseModel):
+    name: Text = ""
+    street1: Text = ""
+    street2: Text = ""
+    city: Text = ""
+    state: Text = ""
+    zip: Text = ""
+    country: Text = ""
+    phone: Text = ""
+
+    @property
+    def essence(self) -> tuple[str, ...]:
+        """What EasyPost gives back as it was told, but for the punctuation of phones."""
+        told = self.model_dump()
+        return (*(value for name, value in told.items() if name != "phone"), re.sub(r"\D", "", self.phone))
+
+
+class _Parcel(BaseModel):
+    weight: Decimal = Decimal(0)
 
 
 class _PostageLabel(BaseModel):
     label_url: Text = ""
 
 
-class _Shipment(BaseModel):
+class _State(BaseModel):
+    status: Text = ""
+
+
+class _Shipment(_Rates):
     id: Code
     reference: Text = ""
+    created_at: Text = ""
     tracking_code: Text = ""
     refund_status: Text = ""
-    rates: Annotated[list[_Rate], BeforeValidator(lambda value: value or [])] = []
-    selected_rate: _Rate | None = None
+    to_address: _Address = _Address()
+    parcel: _Parcel = _Parcel()
     postage_label: _PostageLabel | None = None
+    selected_rate: _Rate | None = None
+    tracker: _State | None = None
+
+    @property
+    def booked(self) -> bool:
+        return bool(self.tracking_code) and self.refund_status not in _REFUNDED
 
 
-class _Shipments(BaseModel):
+class _Page(BaseModel):
     shipments: list[_Shipment] = []
+    has_more: bool = False
 
 
-class _Location(BaseModel):
+class _Where(BaseModel):
     city: Text = ""
+    state: Text = ""
     country: Text = ""
 
 
 class _Detail(BaseModel):
+    datetime: AwareDatetime
     status: Text = ""
     status_detail: Text = ""
     message: Text = ""
-    datetime: AwareDatetime
-    tracking_location: Annotated[_Location, BeforeValidator(lambda value: value or {})] = _Location()
+    tracking_location: _Where | None = None
+
+    @property
+    def tracking(self) -> TrackingStatus | None:
+        status = _STATUS.get(self.status)
+        if status is TrackingStatus.DELIVERED:
+            return TrackingStatus.RETURNED if _BACK.search(self.message) else status
+        if status is TrackingStatus.IN_TRANSIT and _PICKED_UP.search(self.message):
+            return TrackingStatus.PICKED_UP
+        return _DETAIL.get(self.status_detail, status)
+
+    def scan(self, waybill_no: str) -> Scan:
+        where = self.tracking_location or _Where()
+        code = f"{self.status}:{self.status_detail}".rstrip(":")
+        return Scan(
+            waybill_no=waybill_no,
+            scan_id=f"{code}:{self.datetime.isoformat()}",
+            status=self.tracking,
+            code=code,
+            at=self.datetime,
+            place=", ".join(part for part in (where.city, where.state, where.country) if part),
+            text=masked(self.message),
+            exception=ExceptionKind.WRONG_ADDRESS if self.status_detail == "address_correction" else None,
+        )
 
 
 class _Tracker(BaseModel):
     tracking_code: Code
-    tracking_details: Annotated[list[_Detail], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
+    tracking_details: Annotated[list[_Detail], BeforeValidator(lambda value: value or [])] = []
 
     @property
     def scans(self) -> list[Scan]:
-        return [_scan(self.tracking_code, each) for each in self.tracking_details]
+        return [detail.scan(self.tracking_code) for detail in self.tracking_details]
 
 
 class _Trackers(BaseModel):
@@ -113,95 +198,83 @@ class _Trackers(BaseModel):
 class _Event(BaseModel):
     id: Code
     description: Text = ""
-    result: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = {}
 
 
-def _scan(waybill_no: str, detail: _Detail) -> Scan:
-    status, exception = _DETAILS.get(detail.status_detail, (_STATUS.get(detail.status), None))
-    if status is TrackingStatus.RETURNING and "delivered" in detail.message.lower():
-        status = TrackingStatus.RETURNED
-    text = masked(detail.message)
-    at: datetime = detail.datetime
-    return Scan(
-        waybill_no=waybill_no,
-        scan_id=content_id(at, f"{detail.status}{detail.status_detail}{text}"),
-        status=status,
-        code=detail.status_detail or detail.status,
-        at=at,
-        place=detail.tracking_location.city,
-        text=text,
-        exception=exception,
-    )
+class _TrackerEvent(_Event):
+    result: _Tracker
+
+
+class _Error(BaseModel):
+    code: Text = ""
+
+
+class _Refusal(BaseModel):
+    error: _Error = _Error()
 
 
 def signature(secret: str, body: bytes) -> str:
-    """``X-Hmac-Signature``."""
-    key = normalize("NFKD", secret).encode()
-    return f"hmac-sha256-hex={hmac.digest(key, body, 'sha256').hex()}"
+    """``X-Hmac-Signature``: the secret is decomposed (NFKD) first."""
+    return "hmac-sha256-hex=" + hmac.digest(normalize("NFKD", secret).encode(), body, "sha256").hex()
 
 
-def _address(person: Addressee) -> dict[str, str]:
-    return {
-        "name": person.name,
-        "phone": person.national_phone,
-        "street1": person.full_street,
-        "city": person.city,
-        "state": person.province,
-        "zip": person.postcode,
-        "country": person.country,
-    }
+def _address(person: Addressee) -> _Address:
+    return _Address(
+        name=person.name,
+        street1=person.street,
+        street2=" ".join(part for part in (person.town, person.district) if part),
+        city=person.city,
+        state=person.province,
+        zip=person.postcode,
+        country=person.country,
+        phone=person.phone,
+    )
+
+
+def _ounces(booking: Booking) -> Decimal:
+    return max((booking.weight_kg * _OUNCES).quantize(Decimal("0.1"), ROUND_UP), Decimal("0.1"))
 
 
 class EasyPost:
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._carriers = set(account.settings.get("carriers", ()))
-        self._service = account.settings.get("service")
 
     async def quote(self, booking: Booking) -> Sequence[Offer]:
-        """Asks by a shipment that is not bought; booking finds and buys it."""
-        shipment = await self._shipment(booking)
+        shipment = await self._create(booking, "")
         return [
-            Offer(
-                product=f"{rate.carrier} {rate.service}".strip(),
-                price=Money(amount=rate.rate, currency=rate.currency),
-                days=rate.delivery_days,
-            )
-            for rate in self._rates(shipment)
+            Offer(product=rate.product, price=Money(amount=rate.rate, currency=rate.currency), days=rate.delivery_days)
+            for rate in shipment.rates
         ]
 
     async def book(self, booking: Booking) -> Waybill:
-        shipment = await self._shipment(booking)
-        if not shipment.tracking_code:
-            rates = self._rates(shipment)
-            if not rates:
-                raise refused("carrier.easypost.no_rates", "no_rates")
-            cheapest = min(rates, key=lambda rate: (rate.rate, rate.id))
-            told = await self._call("POST", f"/shipments/{shipment.id}/buy", {"rate": {"id": cheapest.id}})
-            shipment = _read(_Shipment, told)
-        return self._waybill(booking.reference, shipment)
+        booked, begun = await self._look_up(booking.reference)
+        if booked is None:
+            booked = await self._buy(begun, booking)
+        return self._waybill(booking.reference, booked)
 
     async def find(self, reference: str) -> Waybill | None:
-        shipment = await self._known(reference)
-        return self._waybill(reference, shipment) if shipment is not None and shipment.tracking_code else None
+        booked, _ = await self._look_up(reference)
+        return None if booked is None else self._waybill(reference, booked)
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        shipment = await self._known(reference)
-        if shipment is None or not shipment.tracking_code or shipment.refund_status in _REFUNDED:
+        """By a refund, which carriers decide on later: so it is refused here once the parcel is on its way."""
+        booked, _ = await self._look_up(reference)
+        if booked is None:
             return
-        told = _read(_Shipment, await self._call("POST", f"/shipments/{shipment.id}/refund", {}))
-        if told.refund_status not in _REFUNDED:
-            raise refused("carrier.easypost.not_refunded", told.refund_status)
+        if booked.tracker is not None and booked.tracker.status not in _STILL_HERE:
+            raise refused("carrier.easypost.on_its_way", booked.tracker.status)
+        asked = await self._ask(_Shipment, "POST", f"shipments/{booked.id}/refund", {})
+        if asked.refund_status not in _REFUNDED:
+            raise refused("carrier.easypost.not_refunded", asked.refund_status)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        """Refused always: EasyPost cannot."""
         raise refused("carrier.cannot_intercept", "cannot_intercept")
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        told = _read(_Trackers, await self._call("GET", "/trackers", params={"tracking_code": waybill_no}))
-        return [scan for each in told.trackers[:1] for scan in each.scans]
+        found = await self._ask(_Trackers, "GET", "trackers", params={"tracking_code": waybill_no})
+        return [scan for tracker in found.trackers if tracker.tracking_code == waybill_no for scan in tracker.scans]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
+        """An event that is sent again has another body: its id tells it."""
         authenticate(self._account, secret)
         expected = signature(self._account.secrets["webhook_secret"], body)
         if not hmac.compare_digest(expected.encode(), headers.get("x-hmac-signature", "").encode()):
@@ -209,86 +282,126 @@ class EasyPost:
         try:
             event = decode(_Event, body)
         except Unintelligible:
-            return Receipt(fact_key=expected.rpartition("=")[2], topic="event")
+            return Receipt(fact_key=sha256(body).hexdigest())
         return Receipt(fact_key=event.id, topic=event.description)
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
-        return PushAnswer(body=b'{"received":true}')
+        return PushAnswer(body=b"{}")
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        event = decode(_Event, body)
-        if not event.description.startswith("tracker."):
+        """All that the tracker knows; nothing where the event is of something else."""
+        if not decode(_Event, body).description.startswith("tracker."):
             return ()
-        return decode(_Tracker, json.dumps(event.result).encode()).scans
-
-    def _rates(self, shipment: _Shipment) -> list[_Rate]:
-        return [
-            rate
-            for rate in shipment.rates
-            if (not self._carriers or rate.carrier in self._carriers) and self._service in (None, rate.service)
-        ]
-
-    async def _shipment(self, booking: Booking) -> _Shipment:
-        """The one of this reference, or a new one."""
-        known = await self._known(booking.reference)
-        if known is not None:
-            return known
-        if booking.cash_on_delivery:
-            raise refused("carrier.easypost.no_cash", "no_cash")
-        asked = {
-            "reference": booking.reference,
-            "from_address": _address(booking.sender),
-            "to_address": _address(booking.recipient),
-            "parcel": {"weight": float(round(booking.weight_kg * _OUNCES, 1))},
-        }
-        return _read(_Shipment, await self._call("POST", "/shipments", {"shipment": asked}))
-
-    async def _known(self, reference: str) -> _Shipment | None:
-        """Of several of one reference, the one that was bought."""
-        params = {"page_size": str(_LOOKED_BACK), "purchased": "false", "reference": reference}
-        told = _read(_Shipments, await self._call("GET", "/shipments", params=params))
-        found = [each for each in told.shipments if each.reference == reference]
-        return max(found, key=lambda each: bool(each.tracking_code), default=None)
+        return decode(_TrackerEvent, body).result.scans
 
     def _waybill(self, reference: str, shipment: _Shipment) -> Waybill:
         rate, label = shipment.selected_rate, shipment.postage_label
+        carrier = rate.carrier if rate else ""
         return Waybill(
             carrier=self._account.source,
             waybill_no=shipment.tracking_code,
             reference=reference,
             label=Label(
-                url=label.label_url if label else "",
                 product=rate.service if rate else "",
-                courier=rate.carrier.lower() if rate else "",
+                url=label.label_url if label else "",
+                courier=_COURIERS.get(carrier, carrier.lower()),
             ),
         )
 
-    async def _call(
-        self, method: str, path: str, asked: Any = None, params: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        """Raises ``refused`` with EasyPost's code, ``unavailable`` where it is busy or down."""
-        key = b64encode(f"{self._account.secrets['api_key']}:".encode()).decode()
+    async def _look_up(self, reference: str) -> tuple[_Shipment | None, _Shipment | None]:
+        """What is booked under our reference, and what was begun under it and not bought."""
+        try:
+            found = await self._ask(_Shipment, "GET", f"shipments/{reference}")
+        except ApplicationError as error:
+            if error.details[:1] != (_NOT_FOUND,):
+                raise
+            return None, None
+        if found.booked:
+            return found, None
+        window = {"purchased": "true", "start_datetime": found.created_at, "page_size": "100"}
+        page = _Page(has_more=True)
+        while page.has_more:
+            before = {"before_id": page.shipments[-1].id} if page.shipments else {}
+            page = await self._ask(_Page, "GET", "shipments", params=window | before)
+            for each in page.shipments:
+                if each.reference == reference and each.booked:
+                    return each, None
+            if not page.shipments:
+                break
+        return None, None if found.tracking_code else found
+
+    async def _buy(self, begun: _Shipment | None, booking: Booking) -> _Shipment:
+        if begun is not None and self._same(begun, booking):
+            shipment = begun
+            rates = (await self._ask(_Rates, "POST", f"shipments/{begun.id}/rerate", {})).rates
+        else:
+            shipment = await self._create(booking, booking.reference)
+            rates = shipment.rates
+        product = self._account.settings.get("product")
+        fitting = [rate for rate in rates if product in (None, "", rate.product)]
+        if not fitting:
+            raise refused("carrier.easypost.no_rates", "no_rates")
+        bought = {"rate": {"id": min(fitting, key=lambda rate: rate.rate).id}}
+        try:
+            return await self._ask(_Shipment, "POST", f"shipments/{shipment.id}/buy", bought)
+        except ApplicationError as error:
+            if error.details[:1] != (_BOUGHT_BEFORE,):
+                raise
+            return await self._ask(_Shipment, "GET", f"shipments/{shipment.id}")
+
+    def _same(self, shipment: _Shipment, booking: Booking) -> bool:
+        """A shipment that was begun says what the booking says: neither address nor weight has changed since."""
+        return shipment.to_address.essence == _address(booking.recipient).essence and shipment.parcel.weight == _ounces(
+            booking
+        )
+
+    async def _create(self, booking: Booking, reference: str) -> _Shipment:
+        message: dict[str, Any] = {
+            "to_address": _address(booking.recipient).model_dump(),
+            "from_address": _address(booking.sender).model_dump(),
+            "parcel": {"weight": float(_ounces(booking))},
+        }
+        if reference:
+            message["reference"] = reference
+        if booking.cash_on_delivery:
+            message["options"] = {"cod_amount": str(booking.cash_on_delivery)}
+        return await self._ask(_Shipment, "POST", "shipments", {"shipment": message})
+
+    async def _ask(
+        self,
+        model: type[Model],
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+    ) -> Model:
+        """One call. Raises ``ApplicationError`` with EasyPost's own code; its words may repeat what was sent."""
+        key = base64.b64encode(f"{self._account.secrets['api_key']}:".encode()).decode()
         response = await http.send(
             method,
-            f"{self._account.base_url.rstrip('/')}{path}",
-            content=None if asked is None else json.dumps(asked).encode(),
+            f"{self._account.base_url.rstrip('/')}/v2/{path}",
+            content=None if body is None else json.dumps(body).encode(),
             params=params,
             headers={"Authorization": f"Basic {key}", "Content-Type": "application/json"},
-            telling={400, 401, 402, 403, 404, 422},
+            telling=_TOLD,
         )
-        told = http.document(response)
         if response.status_code >= 400:
-            error = told.get("error")
-            code = str(error.get("code")) if isinstance(error, dict) else str(response.status_code)
-            raise refused(f"carrier.easypost.{code}", code)
-        return told
+            raise _refusal(response.status_code, response.content)
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError:
+            raise unavailable("easypost: the answer is not in the format") from None
 
 
-def _read(model: type[Model], told: dict[str, Any]) -> Model:
+def _refusal(status: int, content: bytes) -> ApplicationError:
     try:
-        return model.model_validate(told)
+        code = _Refusal.model_validate_json(content).error.code
     except ValidationError:
-        raise unavailable("easypost: the answer is not in the format") from None
+        code = ""
+    if code in _PASSING:
+        return unavailable(f"easypost: {code}")
+    code = _NOT_FOUND if status == 404 else code or str(status)
+    return refused(f"carrier.easypost.{code}", code)
 
 
 def adapter(account: Account) -> EasyPost:

@@ -1,12 +1,14 @@
-"""EasyPost's twin: shipments with rates, bought and refunded, trackers, and signed events with the whole trace.
+"""EasyPost's twin: shipments that are rated, bought and refunded, trackers, and signed webhooks.
 
-Account: ``base_url`` ``{sandbox}/easypost/v2``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
+Account: ``base_url`` ``{sandbox}/easypost``; secrets ``SECRETS`` and a ``push_secret`` of one's own. An event tells the
+newest detail alone, where EasyPost repeats all before it.
 """
 
-import hmac
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from hmac import compare_digest, digest
 from itertools import count
 from typing import Any
 from unicodedata import normalize
@@ -19,71 +21,89 @@ from starlette.responses import JSONResponse, Response
 from starter.sandbox import faults
 from starter.sandbox.parcels import Parcels, Route
 
-SECRETS = {"api_key": "EZTK-sandbox", "webhook_secret": "sécret"}
-PATH = "/v2"
-SETTINGS: dict[str, Any] = {}
-BOOK = "shipments"
-"""Where a shipment is made, looked for, and bought."""
+SECRETS = {"api_key": "EZTKsandbox", "webhook_secret": "sécret"}
+PATH = ""
+SETTINGS: dict[str, str] = {}
+BOOK = "buy"
+PRICES = {"GroundAdvantage": "6.07", "Priority": "7.42", "Express": "34.15"}
+DAYS = {"GroundAdvantage": 3, "Priority": 3, "Express": 1}
 
 _TO_THE_DOOR = (
+    {"code": "in_transit:received_at_origin_facility", "text": "Accepted at USPS Origin Facility", "place": "HOUSTON"},
+    {"code": "in_transit:departed_facility", "text": "Departed USPS Facility", "place": "HOUSTON"},
+    {"code": "in_transit:received_at_destination_facility", "text": "Arrived at Post Office", "place": "CHARLESTON"},
     {
-        "code": "in_transit",
-        "text": "Accepted by the carrier",
-        "place": "SHANGHAI",
-        "reason": "received_at_origin_facility",
+        "code": "out_for_delivery:out_for_delivery",
+        "text": "Out for Delivery, call 137-0000-0000",
+        "place": "CHARLESTON",
     },
-    {"code": "in_transit", "text": "Departed", "place": "SHANGHAI", "reason": "departed_facility"},
-    {"code": "out_for_delivery", "text": "Out for delivery", "place": "CANTON", "reason": "out_for_delivery"},
+)
+_BACK = (
+    {"code": "return_to_sender:return", "text": "Return to Sender Processed", "place": "CHARLESTON"},
+    {"code": "delivered:arrived_at_destination", "text": "Delivered to Original Sender", "place": "HOUSTON"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "delivered", "text": "Delivered", "place": "CANTON"}),
-    "refused": (
+    "delivered": (
         *_TO_THE_DOOR,
-        {"code": "failure", "text": "Refused", "place": "CANTON", "reason": "refused"},
-        {"code": "return_to_sender", "text": "Returning", "place": "CANTON", "reason": "return"},
-        {"code": "return_to_sender", "text": "Delivered to sender", "place": "SHANGHAI"},
+        {"code": "delivered:arrived_at_destination", "text": "Delivered, In/At Mailbox", "place": "CHARLESTON"},
     ),
-    "failed": (*_TO_THE_DOOR, {"code": "failure", "text": "Nobody there", "place": "CANTON", "reason": "no_access"}),
+    "refused": (*_TO_THE_DOOR, {"code": "failure:refused", "text": "Refused", "place": "CHARLESTON"}, *_BACK),
+    "failed": (
+        *_TO_THE_DOOR,
+        {"code": "failure:delivery_exception", "text": "Notice Left, No Access", "place": "CHARLESTON"},
+    ),
+    "silent": (),
+    "lost": (*_TO_THE_DOOR[:2], {"code": "failure:lost", "text": "Package Lost", "place": "HOUSTON"}),
+    "damaged": (*_TO_THE_DOOR[:2], {"code": "failure:damaged", "text": "Package Damaged", "place": "HOUSTON"}),
     "wrong_address": (
         *_TO_THE_DOOR,
-        {"code": "failure", "text": "Bad address", "place": "CANTON", "reason": "address_correction"},
+        {"code": "failure:address_correction", "text": "Insufficient Address", "place": "CHARLESTON"},
     ),
-    "lost": (*_TO_THE_DOOR[:2], {"code": "failure", "text": "Lost", "place": "CANTON", "reason": "lost"}),
-    "damaged": (*_TO_THE_DOOR[:2], {"code": "failure", "text": "Damaged", "place": "CANTON", "reason": "damaged"}),
-    "silent": (),
-    "intercepted": (),
 }
+
 _shipments: dict[str, dict[str, Any]] = {}
-_numbers = count(1)
+_ids = count(1)
 
 
-def _tracker(number: str, routes: Sequence[Route]) -> dict[str, Any]:
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _tracker(waybill_no: str, routes: Sequence[Route]) -> dict[str, Any]:
     details = [
         {
             "object": "TrackingDetail",
-            "status": route.code,
-            "status_detail": route.reason,
             "message": route.text,
-            "datetime": route.at.isoformat(),
-            "tracking_location": {"city": route.place, "country": "US"},
+            "status": route.code.partition(":")[0],
+            "status_detail": route.code.partition(":")[2],
+            "datetime": _time(route.at),
+            "tracking_location": {"object": "TrackingLocation", "city": route.place, "state": "TX", "zip": None},
         }
         for route in routes
     ]
-    return {"object": "Tracker", "tracking_code": number, "tracking_details": details}
+    status = routes[-1].code.partition(":")[0] if routes else "pre_transit"
+    return {
+        "id": f"trk_{waybill_no}",
+        "object": "Tracker",
+        "tracking_code": waybill_no,
+        "status": status,
+        "carrier": "USPS",
+        "tracking_details": details,
+    }
 
 
 def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
-    number = routes[0].waybill_no
     event = {
-        "object": "Event",
-        "id": f"evt_{uuid4().hex}",
         "description": "tracker.updated",
         "mode": "test",
-        "result": _tracker(number, routes),
+        "id": f"evt_{uuid4().hex}",
+        "status": "pending",
+        "object": "Event",
+        "result": _tracker(routes[0].waybill_no, routes),
     }
     body = json.dumps(event).encode()
     key = normalize("NFKD", SECRETS["webhook_secret"]).encode()
-    signed = f"hmac-sha256-hex={hmac.digest(key, body, 'sha256').hex()}"
+    signed = f"hmac-sha256-hex={digest(key, body, 'sha256').hex()}"
     return {"Content-Type": "application/json", "X-Hmac-Signature": signed}, body
 
 
@@ -93,87 +113,161 @@ def _taken(answer: httpx.Response) -> bool:
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"EZ{1_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"94{9_405_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
 )
 
 
 class Refusal(Exception):
-    """A status and a code."""
+    """Status, code and words."""
 
 
-@router.api_route("/v2/{path:path}", methods=["GET", "POST"])
-async def call(path: str, request: Request) -> Response:
-    body, query = (await request.body()).decode(), dict(request.query_params)
+def _known(request: Request) -> None:
+    expected = b"Basic " + b64encode(f"{SECRETS['api_key']}:".encode())
+    if not compare_digest(expected, request.headers.get("authorization", "").encode()):
+        raise Refusal(401, "UNAUTHORIZED", "The API key is not valid")
 
+
+async def _play(request: Request, operation: str, text: str, act: Callable[[], dict[str, Any]]) -> Response:
     async def work() -> Response:
         try:
-            key = b64encode(f"{SECRETS['api_key']}:".encode()).decode()
-            if request.headers.get("authorization") != f"Basic {key}":
-                raise Refusal(401, "APIKEY.INACTIVE")
-            return JSONResponse(_answer(request.method, path.split("/"), json.loads(body or "{}"), query))
+            _known(request)
+            return JSONResponse(act(), 201 if operation == "create" else 200)
         except Refusal as refusal:
-            status, code = refusal.args
-            return JSONResponse({"error": {"code": code, "message": code, "errors": []}}, status)
+            status, code, words = refusal.args
+            return JSONResponse({"error": {"code": code, "message": words, "errors": []}}, status)
 
-    name = path.split("/")[0]
-    text = body + query.get("reference", "")
-    return await faults.play("easypost", name, text, work)
+    return await faults.play("easypost", operation, text, work)
 
 
-def _answer(method: str, path: list[str], told: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
-    match method, path:
-        case "GET", ["shipments"]:
-            found = [each for each in _shipments.values() if each["reference"] == query.get("reference")]
-            for each in found:
-                if each["tracking_code"]:
-                    parcels.bookings[each["reference"]].calls += 1
-            return {"shipments": found, "has_more": False}
-        case "POST", ["shipments"]:
-            return _create(told["shipment"])
-        case "POST", ["shipments", number, "buy"]:
-            return _buy(_shipments[number], told["rate"]["id"])
-        case "POST", ["shipments", number, "refund"]:
-            return _refund(_shipments[number])
-        case "GET", ["trackers"]:
-            number = query["tracking_code"]
-            return {"trackers": [_tracker(number, parcels.routes(number))] if parcels.routes(number) else []}
-    raise Refusal(404, "NOT_FOUND")
-
-
-def _create(told: dict[str, Any]) -> dict[str, Any]:
-    for role in ("from_address", "to_address"):
-        if not (told[role].get("street1") and told[role].get("country")):
-            raise Refusal(422, "SHIPMENT.INVALID_PARAMS")
-    number = f"shp_{next(_numbers)}"
-    rates = [
-        {"id": f"rate_{number}_{service}", "carrier": "USPS", "service": service, "rate": price, "currency": "USD"}
-        for service, price in (("Priority", "7.58"), ("Express", "31.40"))
+def _rates(shipment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"rate_{next(_ids)}",
+            "object": "Rate",
+            "carrier": "USPS",
+            "service": service,
+            "rate": price,
+            "currency": "USD",
+            "delivery_days": DAYS[service],
+            "shipment_id": shipment["id"],
+        }
+        for service, price in PRICES.items()
     ]
-    _shipments[number] = {
-        "id": number,
-        "reference": told["reference"],
-        "weight": told["parcel"]["weight"],
-        "tracking_code": None,
-        "refund_status": None,
-        "rates": rates,
-    }
-    return _shipments[number]
 
 
-def _buy(shipment: dict[str, Any], rate: str) -> dict[str, Any]:
-    if shipment["tracking_code"]:
-        raise Refusal(422, "SHIPMENT.POSTAGE.EXISTS")
-    booking, _ = parcels.book(shipment["reference"], shipment["weight"], "")
-    shipment["tracking_code"] = booking.waybill_no
-    shipment["selected_rate"] = next(each for each in shipment["rates"] if each["id"] == rate)
-    shipment["postage_label"] = {"label_url": f"https://easypost-files.example/{booking.waybill_no}.png"}
-    return shipment
+def _shipment(name: str) -> dict[str, Any]:
+    """By id, or the last one under a reference."""
+    found = _shipments.get(name)
+    if found is None:
+        found = next((each for each in reversed(_shipments.values()) if each["reference"] == name), None)
+        if found is not None and found["tracking_code"]:
+            parcels.book(name, 0, "")
+    if found is None:
+        raise Refusal(404, "NOT_FOUND", "The requested resource could not be found.")
+    return found
 
 
-def _refund(shipment: dict[str, Any]) -> dict[str, Any]:
-    booking = parcels.bookings[shipment["reference"]]
-    if booking.routes:
-        shipment["refund_status"] = "rejected"
-    else:
-        booking.cancelled, shipment["refund_status"] = True, "submitted"
-    return shipment
+def _shown(shipment: dict[str, Any]) -> dict[str, Any]:
+    number = shipment["tracking_code"]
+    return {**shipment, "tracker": _tracker(number, parcels.routes(number)) if number else None}
+
+
+@router.post("/v2/shipments")
+async def create(request: Request) -> Response:
+    body = await request.body()
+
+    def act() -> dict[str, Any]:
+        asked = json.loads(body)["shipment"]
+        for side in ("to_address", "from_address"):
+            if not (asked[side].get("street1") and asked[side].get("name")):
+                raise Refusal(422, "ADDRESS.PARAMETERS.INVALID", "street1 is required")
+        if not asked["parcel"]["weight"] > 0:
+            raise Refusal(422, "PARCEL.PARAMETERS.INVALID", "weight is required")
+        shipment: dict[str, Any] = {
+            "id": f"shp_{uuid4().hex}",
+            "object": "Shipment",
+            "created_at": _time(datetime.now(UTC)),
+            "reference": asked.get("reference"),
+            "to_address": asked["to_address"],
+            "parcel": asked["parcel"],
+            "options": asked.get("options", {}),
+            "tracking_code": None,
+            "refund_status": None,
+            "postage_label": None,
+            "selected_rate": None,
+        }
+        shipment["rates"] = _rates(shipment)
+        _shipments[shipment["id"]] = shipment
+        return shipment
+
+    return await _play(request, "create", body.decode(), act)
+
+
+@router.get("/v2/shipments")
+async def listed(request: Request, start_datetime: str = "", page_size: int = 20, before_id: str = "") -> Response:
+    def act() -> dict[str, Any]:
+        newest = [each for each in reversed(_shipments.values()) if each["tracking_code"]]
+        ids = [each["id"] for each in newest]
+        rest = newest[ids.index(before_id) + 1 :] if before_id else newest
+        since = [each for each in rest if each["created_at"] >= start_datetime]
+        return {"shipments": [_shown(each) for each in since[:page_size]], "has_more": len(since) > page_size}
+
+    return await _play(request, "list", "", act)
+
+
+@router.get("/v2/shipments/{name}")
+async def retrieve(name: str, request: Request) -> Response:
+    return await _play(request, "retrieve", name, lambda: _shown(_shipment(name)))
+
+
+@router.post("/v2/shipments/{name}/rerate")
+async def rerate(name: str, request: Request) -> Response:
+    def act() -> dict[str, Any]:
+        shipment = _shipment(name)
+        shipment["rates"] = _rates(shipment)
+        return {"rates": shipment["rates"]}
+
+    return await _play(request, "rerate", name, act)
+
+
+@router.post("/v2/shipments/{name}/buy")
+async def buy(name: str, request: Request) -> Response:
+    asked = await request.json()
+    begun = _shipments.get(name, {})
+
+    def act() -> dict[str, Any]:
+        shipment = _shipment(name)
+        if shipment["tracking_code"]:
+            raise Refusal(422, "SHIPMENT.POSTAGE.EXISTS", "Postage already exists for this shipment.")
+        rate = next((each for each in shipment["rates"] if each["id"] == asked["rate"]["id"]), None)
+        if rate is None:
+            raise Refusal(422, "SHIPMENT.MISSING_RATE", "The rate does not belong to this shipment.")
+        cash = shipment["options"].get("cod_amount", "")
+        booking, _ = parcels.book(shipment["reference"] or name, shipment["parcel"]["weight"] / 35.274, cash)
+        label = {"object": "PostageLabel", "label_url": f"https://labels.example/{booking.waybill_no}.png"}
+        shipment |= {"tracking_code": booking.waybill_no, "selected_rate": rate, "postage_label": label}
+        return _shown(shipment)
+
+    return await _play(request, "buy", str(begun.get("reference")), act)
+
+
+@router.post("/v2/shipments/{name}/refund")
+async def refund(name: str, request: Request) -> Response:
+    def act() -> dict[str, Any]:
+        shipment = _shipment(name)
+        if not shipment["tracking_code"] or parcels.routes(shipment["tracking_code"]):
+            raise Refusal(422, "SHIPMENT.REFUND.UNAVAILABLE", "Refund request could not be processed.")
+        parcels.bookings[shipment["reference"] or name].cancelled = True
+        shipment["refund_status"] = "submitted"
+        return _shown(shipment)
+
+    return await _play(request, "refund", name, act)
+
+
+@router.get("/v2/trackers")
+async def trackers(request: Request, tracking_code: str = "") -> Response:
+    def act() -> dict[str, Any]:
+        numbers = [each["tracking_code"] for each in _shipments.values() if each["tracking_code"] == tracking_code]
+        return {"trackers": [_tracker(each, parcels.routes(each)) for each in numbers[:1]], "has_more": False}
+
+    return await _play(request, "trackers", tracking_code, act)
