@@ -531,9 +531,11 @@ async def open_level(connection: AsyncConnection, warehouse: str, sku: str, *, f
     if known.bundle is not None:
         raise NotAllowed("sku", f"{sku} is a bundle: its components hold the stock")
     if known.level is None:
-        await lock_skus(connection, [sku])
-        opened = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell and not fenced)
-        await connection.execute(opened.on_conflict_do_nothing())
+        async with connection.begin_nested() as attempt:
+            await lock_skus(connection, [sku])
+            opened = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell and not fenced)
+            if (await connection.execute(opened.on_conflict_do_nothing())).rowcount == 0:
+                await attempt.rollback()  # another was first: who has locked its level may be waiting for the SKU
 
 
 async def lock_skus(connection: AsyncConnection, skus: Collection[str]) -> None:
