@@ -7,22 +7,24 @@ from hashlib import sha256
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, String, Table, Update, case, func, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, String, Table, Update, and_, case, func, or_, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities import inbox
-from activities.accounts import carrier_account
-from activities.carriers import tracker
+from activities.accounts import account, carrier_account
+from activities.carriers import Aggregator, tracker
 from activities.database import transaction
 from models.base import CHINA
 from models.carriage import LaneRow
 from models.fulfillment import ENDS, FulfillmentRow, FulfillmentStatus, Scan, ScanRow, TrackingStatus
-from models.intake import Lane, Raw, Receipt
+from models.intake import Account, AccountRow, Lane, Raw, Receipt
 from models.order import OrderRow
 from models.stock import WarehouseRow
 
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _lanes: Table = LaneRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
@@ -36,6 +38,8 @@ SILENT = timedelta(hours=6)
 """A parcel on its way that nothing was heard of for so long is asked after."""
 ASKED_AT_ONCE = 200
 _GATE = 8
+ENDED = timedelta(days=3)
+"""Aggregators give up on a parcel that nothing was heard of for so long."""
 
 
 async def keep(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, str]:
@@ -159,14 +163,14 @@ async def ask_after_silent() -> int:
 
 
 async def _ask(row: Any, gate: asyncio.Semaphore) -> None:
-    account = await carrier_account(row.carrier)
-    if account is None:
+    ours = await carrier_account(row.carrier)
+    if ours is None:
         return
     async with gate:
         try:
-            scans = await tracker(account).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
+            scans = await tracker(ours).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
         except Exception as error:  # whatever is wrong with one account keeps no other parcel waiting
-            activity.logger.warning("not asked after: %s: %s", account.source, type(error).__name__)
+            activity.logger.warning("not asked after: %s: %s", ours.source, type(error).__name__)
             return
         activity.heartbeat()
     if not scans:
@@ -175,4 +179,65 @@ async def _ask(row: Any, gate: asyncio.Semaphore) -> None:
     raw = Raw.model_construct(body=body)
     receipt = Receipt(fact_key=f"{row.waybill_no}:{sha256(body).hexdigest()[:32]}", topic=PULLED)
     async with transaction() as connection:
-        await inbox.accept(connection, Lane.CARRIER, account.source, account.account, receipt, raw)
+        await inbox.accept(connection, Lane.CARRIER, ours.source, ours.account, receipt, raw)
+
+
+@activity.defn
+async def follow_parcels() -> int:
+    """Has aggregators follow the parcels of the carriers that their accounts ``follow``; how many were asked for.
+
+    Settings of such an account: ``follow``, carriers by their names here, and ``push_url``, where our door is from
+    outside, such as ``https://oms.example.com``. A subscription that nothing was heard by for days may have ended, and
+    is asked for anew.
+    """
+    async with transaction() as connection:
+        query = select(_accounts.c.source, _accounts.c.account).where(
+            _accounts.c.lane == Lane.CARRIER, _accounts.c.settings.has_key("follow")
+        )
+        following = (await connection.execute(query)).all()
+    asked = 0
+    for each in following:
+        ours = await account(Lane.CARRIER, each.source, each.account)
+        aggregator = tracker(ours)
+        if isinstance(aggregator, Aggregator):
+            asked += await _follow(ours, aggregator)
+    return asked
+
+
+async def _follow(ours: Account, aggregator: Aggregator) -> int:
+    now = datetime.now(UTC)
+    courier = func.coalesce(func.nullif(_fulfillments.c.label["courier"].astext, ""), _fulfillments.c.carrier)
+    silent = func.coalesce(_fulfillments.c.scanned_at, _fulfillments.c.shipped_at) < now - ENDED
+    query = (
+        select(_fulfillments.c.id, _fulfillments.c.waybill_no, courier.label("courier"), _orders.c.recipient)
+        .join(_orders, _orders.c.id == _fulfillments.c.order_id)
+        .where(
+            _fulfillments.c.status == FulfillmentStatus.SHIPPED,
+            _fulfillments.c.waybill_no.is_not(None),
+            courier.in_(ours.settings["follow"]),
+            or_(_fulfillments.c.followed_at.is_(None), and_(_fulfillments.c.followed_at < now - ENDED, silent)),
+        )
+        .order_by(_fulfillments.c.shipped_at)
+        .limit(ASKED_AT_ONCE)
+    )
+    async with transaction() as connection:
+        rows = (await connection.execute(query)).all()
+    url = f"{ours.settings['push_url'].rstrip('/')}/carriers/{ours.source}/{ours.account}/push/"
+    gate = asyncio.Semaphore(_GATE)
+
+    async def ask(row: Any) -> str | None:
+        phone = row.recipient.digits if row.recipient and "*" not in row.recipient.phone else ""
+        async with gate:
+            try:
+                await aggregator.subscribe(row.waybill_no, row.courier, phone, url + ours.secrets["push_secret"])
+            except ApplicationError as error:
+                activity.logger.warning("not followed: %s: %s", ours.source, error.message)
+                return row.id if error.non_retryable else None
+            activity.heartbeat()
+            return str(row.id)
+
+    done = [each for each in await asyncio.gather(*map(ask, rows)) if each is not None]
+    async with transaction() as connection:
+        followed = update(_fulfillments).where(_fulfillments.c.id.in_(done))
+        await connection.execute(followed.values(followed_at=now))
+    return len(done)

@@ -334,6 +334,8 @@ class FulfillmentRow(SQLModel, table=True):
     """Since when it has been seen there."""
     asked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """When its carrier was last asked after it."""
+    followed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When an aggregator was last asked to follow it."""
     eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """When it should be there, by how its carrier did on the lane."""
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

@@ -96,6 +96,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     stock_sync.watch_stock,
     thresholds.watch_thresholds,
     tracking.ask_after_silent,
+    tracking.follow_parcels,
     exceptions.watch_exceptions,
     exceptions.intercept_parcel,
     selection.measure_service,

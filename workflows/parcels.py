@@ -11,14 +11,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.exceptions import Watched, intercept_parcel, watch_exceptions
     from activities.labels import throw_old_away
     from activities.selection import measure_service
-    from activities.tracking import ask_after_silent
+    from activities.tracking import ask_after_silent, follow_parcels
 
 
 @workflow.defn
 class ParcelsWorkflow:
     @workflow.run
     async def run(self) -> Watched:
-        """Looks what is wrong, stops what policy wants stopped, then asks after those that are silent."""
+        """Looks what is wrong, stops what policy wants stopped, has parcels followed, and asks after the silent."""
         watched = await workflow.execute_local_activity(watch_exceptions, start_to_close_timeout=timedelta(seconds=50))
         for fulfillment_id in watched.intercept:
             try:
@@ -30,9 +30,10 @@ class ParcelsWorkflow:
                 )
             except ActivityError as error:
                 workflow.logger.warning("not stopped: %s: %s", fulfillment_id, error.cause)
-        await workflow.execute_activity(
-            ask_after_silent, start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=timedelta(minutes=1)
-        )
+        for ask in (follow_parcels, ask_after_silent):
+            await workflow.execute_activity(
+                ask, start_to_close_timeout=timedelta(minutes=10), heartbeat_timeout=timedelta(minutes=1)
+            )
         return watched
 
 

@@ -22,6 +22,7 @@ def upgrade() -> None:
     op.add_column('fulfillments', sa.Column('scan_place', sa.String()))
     op.add_column('fulfillments', sa.Column('scan_place_at', sa.DateTime(timezone=True)))
     op.add_column('fulfillments', sa.Column('asked_at', sa.DateTime(timezone=True)))
+    op.add_column('fulfillments', sa.Column('followed_at', sa.DateTime(timezone=True)))
     op.add_column('fulfillments', sa.Column('eta', sa.DateTime(timezone=True)))
     op.create_table('exceptions',
         sa.Column('fulfillment_id', sa.String(), nullable=False),
@@ -170,6 +171,6 @@ def downgrade() -> None:
     op.drop_index('fulfillments_under_way', table_name='fulfillments')
     op.drop_table('exceptions')
     op.drop_table('carriers')
-    for column in ('eta', 'asked_at', 'scan_place_at', 'scan_place', 'scan_exception', 'scan_status', 'scanned_at', 'choice'):
+    for column in ('eta', 'followed_at', 'asked_at', 'scan_place_at', 'scan_place', 'scan_exception', 'scan_status', 'scanned_at', 'choice'):
         op.drop_column('fulfillments', column)
     op.drop_column('scans', 'exception')

@@ -1,0 +1,89 @@
+"""Parcels are followed by whoever is asked to, and asked after where nothing is heard of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert, select, update
+from temporalio.testing import ActivityEnvironment
+
+from activities import accounts, tracking
+from activities.carriers import carrier
+from activities.database import transaction
+from models.fulfillment import FulfillmentRow
+from models.intake import AccountRow, InboxRow, Lane, Secrets
+from starter.sandbox.app import create_app
+from starter.sandbox.carriers import kuaidi100, sf
+from tests.integration.parcels import DAY, HOUR, NOW, a_parcel
+from tests.serving import served
+from tests.unit.test_carriers_sf import a_booking
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+async def open_account(url: str, twin: Any, **settings: Any) -> None:
+    name = twin.__name__.rpartition(".")[2]
+    row = {
+        "lane": Lane.CARRIER,
+        "source": name,
+        "account": "default",
+        "base_url": f"{url}/{name}{twin.PATH}",
+        "secrets": Secrets(values={**twin.SECRETS, "push_secret": "end"}),
+        "settings": {**twin.SETTINGS, **settings},
+    }
+    async with transaction() as connection:
+        await connection.execute(insert(AccountRow).values(row))
+    accounts.forget()
+
+
+def followed(url: str) -> dict[str, Any]:
+    bookings = httpx.get(f"{url}/kuaidi100/_control/bookings").json()
+    return {each["waybill_no"]: each for each in bookings if each["followed"]}
+
+
+async def test_an_aggregator_follows_the_parcels_of_its_carriers_once_and_again_when_it_gave_up(sandbox: str) -> None:
+    await open_account(sandbox, kuaidi100, follow=["yto"], push_url="https://oms.example.com/")
+    for number, name in ((9001, "yto"), (9002, "sf"), (9003, "pigeon")):
+        await a_parcel(str(number), carrier=name)
+    follow = ActivityEnvironment().run
+    assert await follow(tracking.follow_parcels) == 1
+    assert await follow(tracking.follow_parcels) == 0
+    (parcel,) = followed(sandbox).values()
+    assert parcel["waybill_no"] == "SF9001"
+    assert parcel["push_url"] == "https://oms.example.com/carriers/kuaidi100/default/push/end"
+    async with transaction() as connection:
+        past = {"followed_at": NOW - 4 * DAY, "shipped_at": NOW - 5 * DAY, "scanned_at": NOW - HOUR}
+        await connection.execute(update(FulfillmentRow).values(past))
+    assert await follow(tracking.follow_parcels) == 0
+    async with transaction() as connection:
+        await connection.execute(update(FulfillmentRow).values(scanned_at=NOW - 4 * DAY))
+    assert await follow(tracking.follow_parcels) == 1
+    assert followed(sandbox)["SF9001"]["followed"] == 2
+
+
+async def test_what_a_silent_parcels_carrier_knows_is_asked_for_once(sandbox: str) -> None:
+    await open_account(sandbox, sf)
+    ours = await accounts.account(Lane.CARRIER, "sf", "default")
+    waybill = await carrier(ours).book(a_booking("silent-1"))
+    await a_parcel("9101", waybill_no=waybill.waybill_no, shipped_at=NOW - 2 * HOUR)
+    route = {"waybill_no": waybill.waybill_no, "code": "50", "text": "已收取快件", "place": "上海市"}
+    nowhere = {"url": f"{sandbox}/health", "routes": [route]}
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{sandbox}/sf/_control/route", json=nowhere)
+    ask = ActivityEnvironment().run
+    assert await ask(tracking.ask_after_silent) == 0
+    async with transaction() as connection:
+        await connection.execute(update(FulfillmentRow).values(shipped_at=NOW - 9 * HOUR))
+    assert await ask(tracking.ask_after_silent) == 1
+    assert await ask(tracking.ask_after_silent) == 0
+    async with transaction() as connection:
+        (told,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == tracking.PULLED))).all()
+    (scan,) = tracking.SCANS.validate_json(told.raw.body)
+    assert (scan.waybill_no, scan.status) == (waybill.waybill_no, "picked_up")
