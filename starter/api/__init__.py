@@ -15,6 +15,7 @@ from activities.database import dispose
 from models.settings import settings
 from starter import dispatcher
 from starter.api import (
+    accounts,
     alerts,
     carriers,
     codec,
@@ -67,6 +68,7 @@ _DOORS = (
     settlements,
     notifications,
     alerts,
+    accounts,
     codec,
     health,
 )

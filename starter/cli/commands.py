@@ -4,6 +4,7 @@ import typer
 
 from models.i18n import t
 from starter.cli import (
+    accounts,
     carriers,
     exceptions,
     files,
@@ -42,6 +43,7 @@ _GROUPS = (
     files,
     intake,
     mappings,
+    accounts,
 )
 for group in _GROUPS:
     app.add_typer(group.app)

@@ -1,18 +1,17 @@
 """The accounts a merchant would hold with the sandbox's world: shops, carriers, warehouse systems."""
 
 import secrets
-from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
 import httpx
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities import accounts
 from activities.carriers import Carrier, tracker
 from models.base import Value
-from models.intake import Account, AccountRow, Lane, Secrets
+from models.intake import Account, Lane
 from starter import catalogue
 from starter.sandbox import carriers, warehouse
 
@@ -44,33 +43,12 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
                 key: value.format(url=url, shop=shop.name) if isinstance(value, str) else value
                 for key, value in twin.SETTINGS.items()
             }
-            await _keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
+            await accounts.keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
     for name in CARRIERS:
         twin = import_module(f"{carriers.__name__}.{name}")
         given = {**twin.SECRETS, "push_secret": secrets.token_urlsafe(24)}
         url = f"{sandbox_url}/{name}{twin.PATH}"
-        await _keep(connection, Lane.CARRIER, name, "default", url, given, dict(twin.SETTINGS))
+        await accounts.keep(connection, Lane.CARRIER, name, "default", url, given, dict(twin.SETTINGS))
     for code in (each.code for each in (*catalogue.WAREHOUSES, catalogue.SUPPLIER)):
         url = f"{sandbox_url}/warehouse/{code}"
-        await _keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})
-
-
-async def _keep(
-    connection: AsyncConnection,
-    lane: Lane,
-    source: str,
-    account: str,
-    base_url: str,
-    given: Mapping[str, str],
-    settings: Mapping[str, Any],
-) -> None:
-    row = insert(AccountRow).values(
-        lane=lane,
-        source=source,
-        account=account,
-        base_url=base_url,
-        secrets=Secrets(values=dict(given)),
-        settings=dict(settings),
-    )
-    renewed = {name: getattr(row.excluded, name) for name in ("base_url", "secrets", "settings")}
-    await connection.execute(row.on_conflict_do_update(index_elements=["lane", "source", "account"], set_=renewed))
+        await accounts.keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})

@@ -345,6 +345,16 @@ async def test_who_carries_what_is_ruled_and_weighed(
         await hengdan.ok("carriers", shown)
 
 
+async def test_accounts_are_opened_and_closed(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+    file = tmp_path / "bot.json"
+    file.write_text(json.dumps({"base_url": "https://bot.example.com", "secrets": {"token": "hush"}}))
+    opened = await hengdan.ok("accounts", "set", "media", "dingtalk", "staff", str(file))
+    assert "token" in opened
+    assert "hush" not in opened + await hengdan.ok("accounts", "list")
+    await hengdan.ok("accounts", "close", "media", "dingtalk", "staff")
+    assert "dingtalk/staff" in await hengdan.refused("accounts", "close", "media", "dingtalk", "staff")
+
+
 async def test_somebody_is_blacklisted_and_forgiven(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     entry = json.loads(await hengdan.ok("review", "blacklist", "add", "phone", PHONE, "--reason", "refused", "--json"))

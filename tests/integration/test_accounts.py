@@ -1,0 +1,56 @@
+"""Accounts are opened, changed and closed over HTTP; secrets go in and never out."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from activities import accounts
+from models.access import Scope
+from models.intake import Lane
+from tests.doors import bearer
+
+SHOP: dict[str, Any] = {
+    "base_url": "https://shop.example.com",
+    "secrets": {"secret": "hush-hush", "token": "t0ken"},
+    "settings": {"policy": {"grace": 60}},
+}
+
+
+@pytest.fixture(autouse=True)
+async def staff(door: httpx.AsyncClient) -> None:
+    door.headers.update(await bearer(Scope.STAFF))
+
+
+async def test_an_account_is_opened_changed_and_closed(door: httpx.AsyncClient) -> None:
+    opened = await door.put("/accounts/channel/own/web", json=SHOP)
+    assert opened.json()["secrets"] == ["secret", "token"]
+    changed = await door.put("/accounts/channel/own/web", json={"secrets": {"secret": "new", "token": ""}})
+    assert changed.json() == opened.json() | {"secrets": ["secret"]}
+    held = await accounts.account(Lane.CHANNEL, "own", "web")
+    assert (held.secrets, held.settings["policy"]) == ({"secret": "new"}, {"grace": 60})
+    listed = await door.get("/accounts", params={"lane": "channel"})
+    assert listed.json() == [changed.json()]
+    assert "hush" not in opened.text + listed.text
+    assert (await door.delete("/accounts/channel/own/web")).status_code == 204
+    assert (await door.delete("/accounts/channel/own/web")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        ("channel/pigeon/web", {}, "source"),
+        ("stock/own/web", {}, "lane"),
+        ("warehouse/own/SH", {}, "source"),
+        ("carrier/sf/default", {"base_url": "sf.example.com"}, "base_url"),
+    ],
+)
+async def test_what_is_no_account_is_refused(
+    door: httpx.AsyncClient, path: str, change: dict[str, Any], field: str
+) -> None:
+    answer = await door.put(f"/accounts/{path}", json=SHOP | change)
+    assert (answer.status_code, field in answer.text) == (422, True)
+
+
+async def test_who_only_reads_sees_no_accounts(door: httpx.AsyncClient) -> None:
+    assert (await door.get("/accounts", headers=await bearer(Scope.READ))).status_code == 403
