@@ -21,8 +21,10 @@ from activities.accounts import account
 from activities.database import transaction
 from models.base import Value
 from models.exception import ExceptionRow
+from models.i18n import t
 from models.intake import AccountRow, Lane
 from models.notification import (
+    DEFAULTS,
     LookRow,
     Medium,
     Message,
@@ -81,8 +83,11 @@ async def drop_template(connection: AsyncConnection, event: str, medium: Medium,
 
 
 async def every_template(connection: AsyncConnection) -> list[Template]:
+    """Those that staff set, in place of the defaults of the same event, medium and language, and the other defaults."""
     rows = await connection.execute(select(_templates).order_by(*_templates.primary_key.columns))
-    return [Template.model_validate(row._mapping) for row in rows]
+    kept = [Template.model_validate(row._mapping) for row in rows]
+    known = {(each.event, each.medium, each.shop, each.lang): each for each in (*DEFAULTS, *kept)}
+    return list(known.values())
 
 
 async def opt_out(connection: AsyncConnection, address: str, actor: str) -> None:
@@ -228,7 +233,10 @@ def _words(templates: Sequence[Template], happened: _Happened, medium: str, lang
 
 
 def _row(happened: _Happened, template: Template, ours: Row[Any]) -> dict[str, Any]:
-    subject, body = template.filled(happened.facts)
+    facts = dict(happened.facts)
+    if "kind" in facts:
+        facts["what"] = t(f"exception.{facts['kind']}", template.lang)
+    subject, body = template.filled(facts)
     to = str(ours.settings.get("to") or happened.to.get(template.medium, ""))
     number = f"{happened.key}:{template.medium}:{ours.account}"
     now = datetime.now(UTC)

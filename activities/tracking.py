@@ -89,12 +89,14 @@ def _settle(waybill_nos: Collection[str]) -> Update:
     left = (
         select(func.max(elsewhere.c.at))
         .where(elsewhere.c.waybill_no == newest.c.waybill_no, elsewhere.c.place.not_in(["", newest.c.place]))
+        .correlate(newest)
         .scalar_subquery()
     )
     came = (
         select(func.min(here.c.at))
         .where(here.c.waybill_no == newest.c.waybill_no, here.c.place == newest.c.place)
         .where(or_(left.is_(None), here.c.at > left))
+        .correlate(newest)
         .scalar_subquery()
     )
     days = (

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, field_validator
 from sqlalchemy import BigInteger, Column, DateTime, Index
@@ -53,9 +53,22 @@ EVENTS = (
 )
 """What may be told: lines of an order's timeline, and exceptions."""
 FIELDS = frozenset(
-    {"order_no", "shop", "channel", "carrier", "waybill_no", "warehouse", "fulfillment", "kind", "owner", "amount"}
+    {
+        "order_no",
+        "shop",
+        "channel",
+        "carrier",
+        "waybill_no",
+        "warehouse",
+        "fulfillment",
+        "kind",
+        "what",
+        "owner",
+        "amount",
+    }
 )
-"""What a template may name."""
+"""What a template may name; ``what`` is the kind of exception in words."""
+Lang = Literal["zh-CN", "en"]
 _NAMED = re.compile(r"\{(\w+)\}")
 
 
@@ -66,7 +79,7 @@ class Template(Value):
     medium: Medium
     shop: str = ""
     """``channel:shop``; empty, every shop without one of its own."""
-    lang: Literal["zh-CN", "en"] = "zh-CN"
+    lang: Lang = "zh-CN"
     subject: Annotated[str, Field(max_length=200)] = ""
     body: Annotated[str, Field(min_length=1, max_length=4000)]
     active: bool = True
@@ -92,6 +105,49 @@ class Template(Value):
             return str(facts.get(match[1]) or "")
 
         return _NAMED.sub(fact, self.subject), _NAMED.sub(fact, self.body)
+
+
+_MAILS: tuple[tuple[str, Lang, str, str], ...] = (
+    (
+        "shipped",
+        "zh-CN",
+        "您的订单 {order_no} 已发货",
+        "已由 {carrier} 发出，运单号 {waybill_no}。",
+    ),
+    ("shipped", "en", "Your order {order_no} is on its way", "It left with {carrier}: {waybill_no}."),
+    ("tracking.delivered", "zh-CN", "您的订单 {order_no} 已送达", "您的包裹 {waybill_no} 已送达，感谢惠顾。"),
+    ("tracking.delivered", "en", "Your order {order_no} has arrived", "Your parcel {waybill_no} is there. Thank you."),
+    (
+        "tell_buyer",
+        "zh-CN",
+        "关于您的订单 {order_no}",
+        "您的包裹 {waybill_no}：{what}。我们正在处理，非常抱歉。",
+    ),
+    ("tell_buyer", "en", "About your order {order_no}", "Your parcel {waybill_no}: {what}. We are sorry."),
+)
+_CHATS: tuple[tuple[str, Lang, str], ...] = (
+    ("exception.opened", "zh-CN", "订单 {order_no}：{what}，{carrier} {waybill_no}，负责人 {owner}"),
+    ("exception.opened", "en", "Order {order_no}: {what}, {carrier} {waybill_no}, for {owner}"),
+    ("exception.escalated", "zh-CN", "超时升级至 {owner}：订单 {order_no}，{what}，{carrier} {waybill_no}"),
+    ("exception.escalated", "en", "Overdue, now for {owner}: order {order_no}, {what}, {carrier} {waybill_no}"),
+)
+DEFAULTS: tuple[Template, ...] = (
+    *(
+        Template(event=event, medium=Medium.EMAIL, lang=lang, subject=subject, body=body)
+        for event, lang, subject, body in _MAILS
+    ),
+    *(
+        Template(event=event, medium=medium, lang=lang, body=body)
+        for medium in (Medium.DINGTALK, Medium.WECOM, Medium.FEISHU)
+        for event, lang, body in _CHATS
+    ),
+    *(
+        Template(event=event, medium=Medium.WEBHOOK, lang=lang, body="{order_no} {waybill_no}")
+        for event in EVENTS
+        for lang in get_args(Lang)
+    ),
+)
+"""The words where staff set none; a text message has none, for its words are agreed with who sends it."""
 
 
 class Message(Value):

@@ -295,7 +295,7 @@ async def _channel(client: Client, limit: asyncio.Semaphore, case: Case) -> list
 async def _deliver(client: Client, case: Case, fact: Fact) -> str:
     """Starts the order, or tells it what changed; answers what is to be noted. Raises ``EngineDown``."""
     before = case.latest or case.known or fact.order
-    newest = max(before, fact.order, key=lambda order: order.modified_at)
+    newest = fact.order if fact.order.modified_at >= before.modified_at else before
     if newest.recipient.unreadable:
         newest = newest.model_copy(update={"recipient": before.recipient})
     reason = ""

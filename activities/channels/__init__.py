@@ -3,8 +3,10 @@
 A module named as its channel offers ``adapter(account) -> Channel``; nothing else needs to know of it.
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from importlib import import_module
 from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
@@ -100,6 +102,13 @@ class Renewing(Protocol):
     async def renew(self) -> Mapping[str, str]:
         """Secrets that replace those of the same names. Raises ``refused`` where a person must authorise anew."""
         ...
+
+
+def read_fact(order_no: object, modified: object, said: Any) -> str:
+    """The key of an order as it was read: when it changed, and a digest of all that is said of it, for channels count
+    by seconds, and more than one thing may change in one."""
+    digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    return f"{order_no}:{modified}:{digest}"
 
 
 def granted(told: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:

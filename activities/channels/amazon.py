@@ -42,7 +42,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused, granted
+from activities.channels import Hint, Offered, Pulled, Refused, granted, read_fact
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.payloads import Code, Fee, Integer, Part, Text, apiece, balanced, decode, reasonable, standardising
 from models.address import Recipient
@@ -507,13 +507,8 @@ class Amazon:
         refunds: list[Any] | None = []
         if head.get("OrderStatus") in _LEFT | {"PartiallyShipped"}:
             refunds = await self._refunds(f"/finances/v0/orders/{number}/financialEvents", {})
-        wishes = sorted(
-            f"{item.get('OrderItemId')}:{item.get('QuantityOrdered')}:{json.dumps(item.get('BuyerRequestedCancel'))}"
-            for item in items
-        )
-        told = sha256(json.dumps([wishes, refunds]).encode()).hexdigest()[:16]
         receipt = Receipt(
-            fact_key=f"{head['AmazonOrderId']}:{head.get('LastUpdateDate')}:{head.get('OrderStatus')}:{told}",
+            fact_key=read_fact(head["AmazonOrderId"], head.get("LastUpdateDate"), [head, items, refunds]),
             topic=READ,
             priority=_priority(str(head.get("ShipmentServiceLevelCategory"))),
         )

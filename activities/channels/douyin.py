@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused, by_halves, granted
+from activities.channels import Hint, Offered, Pulled, Refused, by_halves, granted, read_fact
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.paging import backwards, pages, slices
 from activities.payloads import (
@@ -366,10 +366,9 @@ class Douyin:
             asked = [{"auth_id": str(order["order_id"]), "cipher_text": each} for each in ciphers]
             data = await self._call("order.batchDecrypt", {"cipher_infos": asked})
             detail["decrypt_infos"] = data.get("decrypt_infos") or []
-        number, at, status = (str(order.get(name)) for name in ("order_id", "update_time", "order_status"))
-        state = ",".join(str((line.get("after_sale_info") or {}).get("after_sale_status")) for line in _lines(order))
+        fact = read_fact(order.get("order_id"), order.get("update_time"), order)
         body = json.dumps(detail, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=f"{number}:{at}:{status}:{state}"[:200], topic=READ), body=body)
+        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``order.logisticsAddMultiPack``: the same ``request_id`` again answers as the first time."""

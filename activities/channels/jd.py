@@ -26,14 +26,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from hashlib import md5, sha256
+from hashlib import md5
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused, granted
+from activities.channels import Offered, Pulled, Refused, granted, read_fact
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.paging import backwards, pages, slices
 from activities.payloads import (
@@ -329,12 +329,10 @@ class Jd:
         services: list[dict[str, Any]] | None = []
         if order.get("orderState") in _OVER:
             services = await self._services({"orderId": str(order.get("orderId"))})
-        fact = ":".join(str(order.get(name)) for name in ("orderId", "modified", "orderState"))
-        if services:
-            fact += ":" + sha256(json.dumps(services, sort_keys=True).encode()).hexdigest()[:16]
         told = {"orderInfo": order, "services": services}
+        fact = read_fact(order.get("orderId"), order.get("modified"), [order, services or []])
         body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
+        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
         """``by``: "1" when it was placed, "0" when it last changed."""

@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused, granted
+from activities.channels import Offered, Pulled, Refused, granted, read_fact
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.paging import backwards, pages, slices
 from activities.payloads import (
@@ -291,9 +291,9 @@ class Pinduoduo:
             asked = [{"data_tag": str(order["order_sn"]), "encrypted_data": each} for each in ciphers]
             answer = await self._call("pdd.open.decrypt.batch", {"data_list": json.dumps(asked)})
             detail["data_decrypt_list"] = answer.get("data_decrypt_list") or []
-        fact = (order.get(name) for name in ("order_sn", "updated_at", "order_status", "refund_status"))
+        fact = read_fact(order.get("order_sn"), order.get("updated_at"), order)
         body = json.dumps(detail, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=":".join(map(str, fact))[:200], topic=READ), body=body)
+        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``pdd.logistics.online.send``, once an order: the first parcel is told, any other was told by it."""

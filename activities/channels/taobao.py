@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Offered, Pulled, Refused, by_halves, granted
+from activities.channels import Offered, Pulled, Refused, by_halves, granted, read_fact
 from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.paging import backwards, pages, slices
 from activities.payloads import (
@@ -418,11 +418,8 @@ class Taobao:
             asked = json.dumps([{"oaid": trade["oaid"], "tid": tid, "scene": str(scene)}])
             _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=asked)
             body = json.dumps({**json.loads(body), **json.loads(plain)}, ensure_ascii=False).encode()
-        lines = (trade.get("orders") or {}).get("order") or []
-        refunds = ",".join(str(order.get("refund_status")) for order in lines)
-        state = md5(refunds.encode(), usedforsecurity=False).hexdigest()
         receipt = Receipt(
-            fact_key=f"{tid}:{modified}:{trade.get('status')}:{state}",
+            fact_key=read_fact(tid, modified, trade),
             topic="taobao.trade.fullinfo.get",
             priority=_priority(trade.get("seller_flag"), str(trade.get("seller_memo"))),
         )

@@ -36,7 +36,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValu
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Offered, Pulled, Refused
+from activities.channels import Hint, Offered, Pulled, Refused, read_fact
 from activities.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.payloads import (
     Code,
@@ -443,9 +443,9 @@ class WooCommerce:
         if order.get("refunds"):
             async with gate:
                 refunds = _list(await self._send("GET", f"/orders/{order['id']}/refunds", params={"per_page": "100"}))
-        names = ":".join(str(order.get(name)) for name in ("id", "date_modified_gmt", "status"))
+        fact = read_fact(order.get("id"), order.get("date_modified_gmt"), [order, refunds])
         body = json.dumps({"order": order, "refunds": refunds}, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=f"{names}:{len(refunds)}", topic=READ), body=body)
+        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """The parcel into the order's meta data, once; a note to the buyer, once; and once all pieces have left, the

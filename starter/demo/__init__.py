@@ -30,7 +30,7 @@ from models.order import OrderStatus
 from models.settings import settings
 from models.stock import Audience, LocationKind, SkuRow
 from starter import catalogue
-from starter.demo.carriers import PATIENCE, TERMS
+from starter.demo.carriers import AGGREGATOR, FOLLOWED, PATIENCE, TERMS
 from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
 from starter.demo.stories import (
@@ -180,6 +180,8 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await stock_sync.keep(connection, "own", WEB, {WATCHED: {}})
         await _fence(connection)
         await _open_store(connection)
+        follows = {"follow": [FOLLOWED], "push_url": stack.api_url}
+        await accounts.keep(connection, Lane.CARRIER, AGGREGATOR, "default", None, {}, follows)
         await selection.keep_terms(connection, TERMS)
         for policy in PATIENCE:
             await exceptions.keep_policy(connection, policy)

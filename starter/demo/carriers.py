@@ -14,6 +14,8 @@ from starter.sandbox.accounts import BOOKING
 
 WEB = "web"
 _SKU = "A005"
+AGGREGATOR, FOLLOWED = "kuaidi100", "yunda"
+"""Who follows whose parcels."""
 _HEAVY = "F001"
 TERMS = CarrierTerms(carrier="cainiao", max_kg=Decimal(3))
 """It takes one heavy thing, not two."""
@@ -30,6 +32,15 @@ async def carried(world: World, carrier: str) -> OrderStatus:
     (parcel,) = (await world.order(sale))["fulfillments"]
     demand(parcel["carrier"] == carrier, f"{parcel['carrier']} carried it")
     return end
+
+
+async def followed(world: World) -> OrderStatus:
+    """Its carrier tells nothing; an aggregator follows it to the door."""
+    sale = await _shipped_by(world, FOLLOWED)
+    (parcel,) = (await world.order(sale))["fulfillments"]
+    await world.followed(AGGREGATOR, parcel["waybill_no"])
+    await world.travel(sale, by=AGGREGATOR)
+    return await world.until(sale, OrderStatus.COMPLETED)
 
 
 async def _shipped_by(world: World, carrier: str, kind: str = "silent") -> Sale:
@@ -160,5 +171,6 @@ _WRONG: dict[str, Callable[[World], Awaitable[OrderStatus]]] = {
 }
 STORIES: dict[str, tuple[Callable[[World], Awaitable[OrderStatus]], OrderStatus]] = {
     **{f"by_{name}": (partial(carried, carrier=name), OrderStatus.COMPLETED) for name in BOOKING},
+    f"by_{AGGREGATOR}": (followed, OrderStatus.COMPLETED),
     **{f"wrong_{kind}": (story, OrderStatus.COMPLETED) for kind, story in _WRONG.items()},
 }

@@ -156,10 +156,10 @@ class World:
         for carrier in carriers or BOOKING:
             await self._twin("POST", f"/{carrier}/_control/plans", {"match": _reference(sale), **way})
 
-    async def travel(self, sale: Sale, kind: str = "delivered") -> None:
-        """A parcel that stood still goes on."""
+    async def travel(self, sale: Sale, kind: str = "delivered", by: str = "") -> None:
+        """A parcel that stood still goes on, as its carrier tells, or an aggregator that follows it."""
         for parcel in (await self.order(sale))["fulfillments"]:
-            path = f"/{parcel['carrier']}/_control/journey"
+            path = f"/{by or parcel['carrier']}/_control/journey"
             await self._twin("POST", path, {"waybill_no": parcel["waybill_no"], "kind": kind})
 
     async def scanned(self, sale: Sale, *scans: tuple[str, str, float], **more: str) -> None:
@@ -311,6 +311,19 @@ class World:
             if any(each["closed_at"] or not closed for each in found):
                 return
         raise Untold(f"no exception {kind} of {sale.order_id} is {'closed' if closed else 'there'}")
+
+    async def followed(self, aggregator: str, waybill_no: str, seconds: float = 60) -> None:
+        """Waits until an aggregator was asked to follow a parcel; looks are taken at once."""
+        look = (await connect()).get_schedule_handle("parcels")
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+        while datetime.now(UTC) < deadline:
+            with suppress(RPCError):
+                await look.trigger()
+            await asyncio.sleep(1)
+            bookings = await self._twin("GET", f"/{aggregator}/_control/bookings")
+            if any(each["waybill_no"] == waybill_no and each["followed"] for each in bookings):
+                return
+        raise Untold(f"{aggregator} does not follow {waybill_no}")
 
     async def wait(self, condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
         deadline = asyncio.get_running_loop().time() + seconds

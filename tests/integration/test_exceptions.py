@@ -277,6 +277,17 @@ async def test_scans_told_at_the_same_moment_settle_on_the_newest() -> None:
         assert (await row(parcel)).scan_status == "refused"
 
 
+async def test_parcels_told_of_together_do_not_mix() -> None:
+    one, other = await a_parcel("1"), await a_parcel("2")
+    await scanned(
+        scan("1", TrackingStatus.PICKED_UP, NOW - 3 * DAY, place="上海"),
+        scan("1", TrackingStatus.IN_TRANSIT, NOW - HOUR, place="上海"),
+        scan("2", TrackingStatus.PICKED_UP, NOW - 2 * DAY, place="北京"),
+        scan("2", TrackingStatus.IN_TRANSIT, NOW, place="杭州"),
+    )
+    assert ((await row(one)).scan_place_at, (await row(other)).scan_place_at) == (NOW - 3 * DAY, NOW)
+
+
 async def test_of_scans_of_one_second_the_furthest_counts() -> None:
     parcel = await a_parcel()
     steps = (TrackingStatus.DELIVERY_FAILED, TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY)

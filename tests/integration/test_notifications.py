@@ -287,7 +287,9 @@ async def test_words_are_kept_by_staff_and_name_only_facts(door: httpx.AsyncClie
     answer = await door.put("/notifications/templates", json=told, headers=staff)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
     assert (await door.put("/notifications/templates", json=told | {"body": "hi"}, headers=staff)).status_code == 200
-    assert len((await door.get("/notifications/templates", headers=staff)).json()) == 1
+    kept = (await door.get("/notifications/templates", headers=staff)).json()
+    assert [each["body"] for each in kept if each["medium"] == "sms"] == ["hi"]
+    assert {each["medium"] for each in kept} == {"sms", "email", "webhook", "dingtalk", "wecom", "feishu"}
     path = "/notifications/templates?event=shipped&medium=sms&lang=en"
     assert (await door.delete(path, headers=staff)).status_code == 204
     assert (await door.delete(path, headers=staff)).status_code == 404

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from temporalio.exceptions import ApplicationError
 
 from activities import http
-from activities.channels import Hint, Reader, Renewing
+from activities.channels import Hint, Reader, Renewing, read_fact
 from activities.errors import EXPIRED, Unauthentic, Unintelligible
 from models.fulfillment import Shipment, ShipmentLine
 from models.order import ChannelOrder, RefundState
@@ -311,3 +311,9 @@ async def test_access_that_ran_out_is_renewed(sandbox: str, channel: str) -> Non
     fresh = await renewing.renew()
     world.account = world.account.model_copy(update={"secrets": {**world.account.secrets, **fresh}})
     assert len(await world.pulled(NOW - DAY, NOW)) == 1
+
+
+def test_two_changes_of_one_second_are_two_facts_and_one_read_twice_is_one() -> None:
+    first = read_fact("1", "2026-11-11 10:00:00", {"memo": "", "lines": [1]})
+    assert first == read_fact("1", "2026-11-11 10:00:00", {"lines": [1], "memo": ""})
+    assert first != read_fact("1", "2026-11-11 10:00:00", {"memo": "wait", "lines": [1]})
