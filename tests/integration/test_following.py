@@ -6,12 +6,14 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import insert, select, update
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import accounts, tracking
+from activities import accounts, exceptions, tracking
 from activities.carriers import carrier
 from activities.database import transaction
-from models.fulfillment import FulfillmentRow
+from models.exception import ExceptionPolicy, Remedy
+from models.fulfillment import ExceptionKind, FulfillmentRow, carrier_reference
 from models.intake import AccountRow, InboxRow, Lane, Secrets
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100, sf
@@ -87,3 +89,32 @@ async def test_what_a_silent_parcels_carrier_knows_is_asked_for_once(sandbox: st
         (told,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == tracking.PULLED))).all()
     (scan,) = tracking.SCANS.validate_json(told.raw.body)
     assert (scan.waybill_no, scan.status) == (waybill.waybill_no, "picked_up")
+
+
+async def test_a_parcel_is_stopped_on_its_way_and_what_is_wrong_with_it_says_so(sandbox: str) -> None:
+    await open_account(sandbox, sf)
+    ours = await accounts.account(Lane.CARRIER, "sf", "default")
+    parcel = "order:own:web:9201:F1"
+    waybill = await carrier(ours).book(a_booking(carrier_reference(parcel)))
+    wrong = {"scanned_at": NOW, "scan_status": "in_transit", "scan_exception": "wrong_address"}
+    await a_parcel("9201", waybill_no=waybill.waybill_no, **wrong)
+    async with transaction() as connection:
+        policy = ExceptionPolicy(kind=ExceptionKind.WRONG_ADDRESS, automatic=Remedy.INTERCEPT)
+        await exceptions.keep_policy(connection, policy)
+    (to_stop,) = (await exceptions.watch_exceptions()).intercept
+    with pytest.raises(ApplicationError):
+        await exceptions.intercept_parcel(to_stop)
+    route = {"waybill_no": waybill.waybill_no, "code": "50", "text": "已收取快件", "place": "上海市"}
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{sandbox}/sf/_control/route", json={"url": f"{sandbox}/health", "routes": [route]})
+        await exceptions.intercept_parcel(to_stop)
+        booked = (await client.get(f"{sandbox}/sf/_control/bookings")).json()
+    (stopped,) = [each for each in booked if each["waybill_no"] == waybill.waybill_no]
+    assert stopped["intercepted"]
+    async with transaction() as connection:
+        (noted,) = await exceptions.listed(connection)
+    assert (noted.kind, noted.remedy, (await exceptions.watch_exceptions()).intercept) == (
+        "wrong_address",
+        "intercept",
+        (),
+    )
