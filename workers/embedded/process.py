@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import IO, Any, Self
 
 BEHIND = 10
@@ -38,11 +39,17 @@ def private_folder(path: Path) -> Path:
     return path.resolve()
 
 
+_BELOW_OUTGOING = range(10_000, 32_000)
+
+
 def free_port(memory: Path, default: int = 0) -> int:
-    """A free loopback port: the one of last time, else ``default``, else any. Kept in the file ``memory``."""
+    """A free loopback port: the one of last time, else ``default``, else any. Kept in the file ``memory``.
+
+    Any: below those that the system gives to connections that go out, which could take it before it is listened at.
+    """
     with suppress(FileNotFoundError, ValueError):
         default = int(memory.read_text())
-    for wanted in (default, 0):
+    for wanted in filter(None, (default, *SystemRandom().sample(_BELOW_OUTGOING, 50))):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError, OverflowError):
