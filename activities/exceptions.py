@@ -28,7 +28,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import Subquery
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities import inbox, projection, settlements
 from activities.accounts import carrier_account
@@ -158,9 +157,10 @@ async def watch_exceptions() -> Watched:
             if remedy in (None, Remedy.INTERCEPT):
                 continue
             try:
-                await remedied(connection, row, remedy, BY_ITSELF)
-            except ApplicationError as error:
-                activity.logger.warning("not remedied: %s %s: %s", row.fulfillment_id, row.kind, error.message)
+                async with connection.begin_nested():
+                    await remedied(connection, row, remedy, BY_ITSELF)
+            except Exception as error:  # whatever is wrong with one parcel keeps no other waiting
+                activity.logger.warning("not remedied: %s %s: %s", row.fulfillment_id, row.kind, type(error).__name__)
         await settlements.close_granted(connection)
         intercept = await connection.scalars(_to_stop(known, now))
     return Watched(opened=len(opened), closed=closed, escalated=escalated, intercept=tuple(intercept))

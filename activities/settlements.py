@@ -10,12 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities import fulfillment
-from models.order import OrderRow, TimelineRow
+from models.order import TimelineRow
 from models.settlement import SettlementKind, SettlementRow, SettlementState, Settling
 
 _settlements: Table = SettlementRow.__table__  # type: ignore[attr-defined]
 _timeline: Table = TimelineRow.__table__  # type: ignore[attr-defined]
-_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 UNSETTLED = (SettlementState.OPEN, SettlementState.ASKED)
 

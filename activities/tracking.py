@@ -199,10 +199,13 @@ async def follow_parcels() -> int:
         following = (await connection.execute(query)).all()
     asked = 0
     for each in following:
-        ours = await account(Lane.CARRIER, each.source, each.account)
-        aggregator = tracker(ours)
-        if isinstance(aggregator, Aggregator):
-            asked += await _follow(ours, aggregator)
+        try:
+            ours = await account(Lane.CARRIER, each.source, each.account)
+            aggregator = tracker(ours)
+            if isinstance(aggregator, Aggregator):
+                asked += await _follow(ours, aggregator)
+        except Exception as error:  # whatever is wrong with one account keeps no other waiting
+            activity.logger.warning("not followed: %s: %s", each.source, type(error).__name__)
     return asked
 
 

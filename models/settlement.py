@@ -35,9 +35,9 @@ class Settling(Value):
     state: SettlementState | None = None
     amount: Annotated[Amount, Field(ge=0)] | None = None
     paid: Annotated[Amount, Field(ge=0)] | None = None
-    reference: Annotated[str, Field(max_length=100)] | None = None
+    reference: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")] | None = None
     """The carrier's number of the claim, or the channel's of the refund."""
-    note: Annotated[str, Field(max_length=500)] | None = None
+    note: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
 class SettlementRow(SQLModel, table=True):

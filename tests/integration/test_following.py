@@ -70,6 +70,12 @@ async def test_an_aggregator_follows_the_parcels_of_its_carriers_once_and_again_
     assert followed(sandbox)["SF9001"]["followed"] == 2
 
 
+async def test_an_account_that_says_half_of_it_stops_nothing(sandbox: str) -> None:
+    await open_account(sandbox, kuaidi100, follow=["yto"])
+    await a_parcel("9003", carrier="yto")
+    assert await ActivityEnvironment().run(tracking.follow_parcels) == 0
+
+
 async def test_what_a_silent_parcels_carrier_knows_is_asked_for_once(sandbox: str) -> None:
     await open_account(sandbox, sf)
     ours = await accounts.account(Lane.CARRIER, "sf", "default")
