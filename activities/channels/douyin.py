@@ -466,10 +466,6 @@ _NO_ORDER = "isv.business-failed:4"
 """Of ``order.orderDetail``. Not sourced."""
 
 
-def _lines(order: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [line for line in order.get("sku_order_list") or [] if isinstance(line, dict)]
-
-
 def _messages(body: bytes) -> list[_Message]:
     return decode(_Push, b'{"messages":' + body + b"}").messages
 
