@@ -1,1 +1,1 @@
-"""The hands: every effect on the database and the outside world."""
+"""Every effect on the database and the outside world, one room per capability."""

@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
 from models.order import NORMAL, OBJECTIVE, Criterion, Sites
-from models.origin import Code, code
+from models.origins import Code, code
 from models.stock import Shortage
 
 Kilograms = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=3)]

@@ -71,10 +71,10 @@ MILESTONES = frozenset(
 )
 """What a workflow must know at once; every other scan stays in the database."""
 
-WORRIES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURNED}
+PROBLEM_STATUSES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURNED}
 """Milestones that need a person."""
 
-ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
+TERMINAL_STATUSES = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
 """After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
 
 
@@ -112,7 +112,7 @@ class FulfillmentLine(Value):
     """The SKU that it replaces."""
 
     @property
-    def asked(self) -> str:
+    def sold_sku(self) -> str:
         """The SKU as it was sold."""
         return self.instead_of or self.sku
 
@@ -148,7 +148,7 @@ class Fulfillment(Record):
     tracking: TrackingStatus | None = None
     shipped_at: Moment | None = None
     weight_kg: Decimal | None = None
-    told_channel: bool = False
+    channel_notified: bool = False
     deducted: bool = False
     """Its goods were taken off the stock."""
     ship_from: Moment | None = None
@@ -169,12 +169,12 @@ class Fulfillment(Record):
         return self.id.rpartition(":")[2]
 
     @property
-    def left(self) -> bool:
+    def has_shipped(self) -> bool:
         """It is out of the warehouse: nothing can be taken back."""
         return self.status in {FulfillmentStatus.SHIPPED, FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
 
     @property
-    def over(self) -> bool:
+    def is_closed(self) -> bool:
         return self.status in {FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
 
     def carries(self, *line_nos: str | None) -> bool:
@@ -194,7 +194,7 @@ class Fulfillment(Record):
 
     def track(self, tracking: TrackingStatus, at: datetime) -> None:
         """A milestone: what a carrier has seen has left the warehouse; what is signed for after a refusal came back."""
-        if not self.left:
+        if not self.has_shipped:
             self.leave(at)
         if tracking is TrackingStatus.DELIVERED and self.tracking in {TrackingStatus.REFUSED, TrackingStatus.RETURNING}:
             tracking = TrackingStatus.RETURNED
@@ -202,7 +202,7 @@ class Fulfillment(Record):
         self.moved_at = max(at, self.moved_at or at)
         if tracking is TrackingStatus.DELIVERED:
             self.status = FulfillmentStatus.DELIVERED
-        elif tracking in ENDS:
+        elif tracking in TERMINAL_STATUSES:
             self.status = FulfillmentStatus.CLOSED
 
 
@@ -321,7 +321,7 @@ class FulfillmentRow(SQLModel, table=True):
     label: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     tracking: str | None = None
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
-    told_channel: bool = False
+    channel_notified: bool = False
     choice: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     """Which carrier was chosen, and why."""
     scanned_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

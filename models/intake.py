@@ -12,17 +12,17 @@ from sqlmodel import SQLModel
 
 from models.base import Moment, Value
 from models.order import NORMAL, ChannelOrder
-from models.origin import IntakePath
+from models.origins import IntakePath
 from models.vault import Sealed
 
 
-class Lane(StrEnum):
+class IntegrationType(StrEnum):
     """Who speaks. Channel rows may start orders and are paced; the others only wake them."""
 
     CHANNEL = "channel"
     CARRIER = "carrier"
     WAREHOUSE = "warehouse"
-    STOCK = "stock"
+    INTERNAL = "internal"
     MEDIA = "media"
     """By which people are notified; it says nothing itself."""
 
@@ -57,10 +57,10 @@ class Raw(Value):
 class InboxRow(SQLModel, table=True):
     __tablename__ = "inbox"
     __table_args__ = (
-        Index("inbox_by_fact", "lane", "source", "account", "fact_key", unique=True),
+        Index("inbox_by_fact", "integration", "source", "account", "fact_key", unique=True),
         Index(
             "inbox_pending",
-            "lane",
+            "integration",
             "source",
             "account",
             "priority",
@@ -73,7 +73,7 @@ class InboxRow(SQLModel, table=True):
     )
 
     id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    lane: str
+    integration: str
     source: str
     """The channel, carrier or warehouse."""
     account: str
@@ -163,7 +163,7 @@ class AccountRow(SQLModel, table=True):
 
     __tablename__ = "accounts"
 
-    lane: str = Col(primary_key=True)
+    integration: str = Col(primary_key=True)
     source: str = Col(primary_key=True)
     account: str = Col(primary_key=True)
     base_url: str = ""
@@ -177,7 +177,7 @@ class AccountRow(SQLModel, table=True):
 class Account(Value):
     """An account as adapters are given it."""
 
-    lane: Lane
+    integration: IntegrationType
     source: str
     account: str
     base_url: str = ""

@@ -14,9 +14,9 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Value
-from models.listing import joined
+from models.listings import joined
 from models.money import Amount, Currency
-from models.origin import Origin
+from models.origins import Origin
 from models.stock import Buyer
 from models.vault import Sealed
 

@@ -70,7 +70,7 @@ class Allocated(Value):
     """Nothing was planned: a rule wants a person to decide this."""
 
 
-class Ruled(Value):
+class RuleResult(Value):
     """A rule of review that applied, as it was then; or that could not be answered."""
 
     number: int
@@ -89,7 +89,7 @@ class Admitted(Value):
     holds: tuple[Hold, ...] = ()
     grace_until: Moment | None = None
     allocated: Allocated | None = None
-    ruled: tuple[Ruled, ...] = ()
+    ruled: tuple[RuleResult, ...] = ()
     rejected: bool = False
     """A rule ended it."""
 
@@ -110,9 +110,9 @@ class OrderState(Record):
     reserved_until: Moment | None = None
     """Stock is set aside for it: until then, or for as long as it is paid and has not been allocated."""
     fulfillments: list[Fulfillment] = Field(default_factory=list)
-    avoided: list[str] = Field(default_factory=list)
+    excluded_warehouses: list[str] = Field(default_factory=list)
     """Warehouses that would not send it, or were not to."""
-    asked: list[str] = Field(default_factory=list)
+    approvals_requested: list[str] = Field(default_factory=list)
     """What rules of planning wanted a person to decide: each is asked once."""
     end: End | None = None
     completed: bool = False
@@ -132,7 +132,7 @@ class OrderState(Record):
     def fulfilled(self) -> bool:
         """Everything sold has reached its end: delivered, returned or lost."""
         active = self.active
-        return bool(active) and not self.shortages and not self.to_plan and all(each.over for each in active)
+        return bool(active) and not self.shortages and not self.to_plan and all(each.is_closed for each in active)
 
     @property
     def blocked(self) -> bool:
@@ -150,13 +150,13 @@ class OrderState(Record):
             return OrderStatus.RECEIVED
         active = self.active
         whole = not self.shortages and not self.to_plan
-        if active and whole and all(each.over for each in active):
+        if active and whole and all(each.is_closed for each in active):
             return OrderStatus.DELIVERED
-        if any(each.over for each in active):
+        if any(each.is_closed for each in active):
             return OrderStatus.PARTIALLY_DELIVERED
-        if active and whole and all(each.left for each in active):
+        if active and whole and all(each.has_shipped for each in active):
             return OrderStatus.SHIPPED
-        if any(each.left for each in active):
+        if any(each.has_shipped for each in active):
             return OrderStatus.PARTIALLY_SHIPPED
         if any(hold.kind is HoldKind.REVIEW for hold in self.holds):
             return OrderStatus.IN_REVIEW
@@ -209,14 +209,14 @@ class OrderState(Record):
         """When an unpaid order expires."""
         return self.order.pay_before or self.order.placed_at + timedelta(seconds=self.policy.payment)
 
-    def stay(self, at: datetime) -> None:
+    def extend_reservation(self, at: datetime) -> None:
         """The buyer is still there: what is reserved stays so."""
         if self.reserved_until is not None:
             self.reserved_until = at + timedelta(seconds=self.policy.reservation)
 
     def due(self, fulfillment: Fulfillment) -> datetime | None:
         """When a fulfillment order must have shown its next sign of life."""
-        if fulfillment.over or fulfillment.overdue:
+        if fulfillment.is_closed or fulfillment.overdue:
             return None
         if fulfillment.status is FulfillmentStatus.SCHEDULED:
             return fulfillment.ship_from
@@ -251,7 +251,9 @@ class OrderState(Record):
         """A copy to try a decision on: its lists are its own, what is in them is shared."""
         return self.model_copy(update={name: list(value) for name, value in self if isinstance(value, list)})
 
-    def tell(self, key: str, at: datetime, what: str, actor: str = "hengdan", **detail: JsonValue) -> None:
+    def add_timeline_entry(
+        self, key: str, at: datetime, what: str, actor: str = "hengdan", **detail: JsonValue
+    ) -> None:
         """Adds a line to the timeline."""
         self.entries.append(Entry(key=key, at=at, what=f"timeline.{what}", actor=actor, detail=detail))
 
@@ -271,9 +273,9 @@ class OrderState(Record):
         by_rule = f":{hold.rule}:{hold.stage}" if hold.rule is not None else ""
         about = "".join(f":{value}" for value in hold.params.values())
         key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}{about}"
-        self.tell(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason, **hold.params)
+        self.add_timeline_entry(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason, **hold.params)
 
-    def doubt(self, doubts: Iterable[Hold], anew: Callable[[Hold], bool]) -> None:
+    def merge_holds(self, doubts: Iterable[Hold], anew: Callable[[Hold], bool]) -> None:
         """Takes in holds in place of all those that are found ``anew``; one that stands keeps its time."""
         found = list(doubts)
         stands = [each for each in self.holds if any(each.same(hold) for hold in found)]
@@ -295,7 +297,7 @@ class OrderState(Record):
         self.admitted = True
         self.order = admitted.order
         self.grace_until = admitted.grace_until
-        self.tell("received", admitted.at, "received", path=self.order.origin.intake)
+        self.add_timeline_entry("received", admitted.at, "received", path=self.order.origin.intake)
         self.rule(admitted.ruled, admitted.at)
         for hold in admitted.holds:
             self.hold(hold)
@@ -305,15 +307,15 @@ class OrderState(Record):
             self.to_plan = not self.order.payable
             self.plan(admitted.allocated)
 
-    def rule(self, ruled: Iterable[Ruled], at: datetime) -> None:
+    def rule(self, ruled: Iterable[RuleResult], at: datetime) -> None:
         """Tells which rules of review applied, and on what facts."""
         for each in ruled:
             key = f"review:{each.number}:{at.isoformat()}"
             told = each.model_dump(mode="json", exclude_defaults=True)
             if each.failure:
-                self.tell(key, at, "review.failed", **told)
+                self.add_timeline_entry(key, at, "review.failed", **told)
             else:
-                self.tell(key, at, "review.applied", **told)
+                self.add_timeline_entry(key, at, "review.applied", **told)
 
     def plan(self, allocated: Allocated) -> None:
         """Takes in an allocation."""
@@ -322,11 +324,11 @@ class OrderState(Record):
                 each.opened_at = allocated.at
                 self.fulfillments.append(each)
                 where = {"fulfillment": each.short_id, "warehouse": each.warehouse}
-                self.tell(f"allocated:{each.id}", allocated.at, "allocated", **where)
+                self.add_timeline_entry(f"allocated:{each.id}", allocated.at, "allocated", **where)
         self.reserve(allocated)
         if allocated.ask is not None:
             self.to_plan = True
-            self.asked.append(allocated.ask)
+            self.approvals_requested.append(allocated.ask)
             self.hold(Hold(kind=HoldKind.REVIEW, reason=allocated.ask, since=allocated.at))
             return
         if not self.order.payable:
@@ -335,16 +337,16 @@ class OrderState(Record):
         self.short_since = (self.short_since or allocated.at) if self.shortages else None
         if self.shortages:
             skus = ", ".join(f"{each.sku} × {each.quantity}" for each in self.shortages)
-            self.tell(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
+            self.add_timeline_entry(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
             if allocated.out_of_reach:
                 self.alert("out_of_reach", skus=skus)
 
     def reserve(self, allocated: Allocated) -> None:
         """Takes in what is set aside for it now, if anything."""
         self.reserved_until = allocated.at if allocated.reserved else None
-        self.stay(allocated.at)
+        self.extend_reservation(allocated.at)
         if allocated.reserved:
-            self.tell(f"reserved:{allocated.at.isoformat()}", allocated.at, "reserved")
+            self.add_timeline_entry(f"reserved:{allocated.at.isoformat()}", allocated.at, "reserved")
 
     def fulfillment(self, fulfillment_id: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.id == fulfillment_id), None)

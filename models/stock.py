@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Value
-from models.origin import Code
+from models.origins import Code
 from models.vault import Sealed
 
 
@@ -55,7 +55,7 @@ Only an adjustment's quantity may be negative.
 """
 
 
-BEYOND = 1_000_000
+UNLIMITED = 1_000_000
 """What may be promised of a SKU that may be oversold."""
 
 
@@ -96,7 +96,7 @@ class Audience(Value):
         )
 
 
-class Fence(Value):
+class VirtualWarehouse(Value):
     """A virtual warehouse: a share of its parent's stock."""
 
     code: str
@@ -124,16 +124,16 @@ class Level(Value):
     @property
     def promisable(self) -> int:
         """How many an order may be given."""
-        return BEYOND if self.oversell else max(self.available, 0)
+        return UNLIMITED if self.oversell else max(self.available, 0)
 
 
-class Shelves:
+class StockPool:
     """What locations can promise while orders take from them in turn: a warehouse's own stock, and the shares of it
     that are fenced off for the order's like, which go first."""
 
-    def __init__(self, levels: Iterable[Level], fences: Iterable[Fence] = ()) -> None:
+    def __init__(self, levels: Iterable[Level], fences: Iterable[VirtualWarehouse] = ()) -> None:
         self._free = {(level.warehouse, level.sku): level.promisable for level in levels}
-        self._fences: dict[str, list[Fence]] = defaultdict(list)
+        self._fences: dict[str, list[VirtualWarehouse]] = defaultdict(list)
         for fence in fences:
             self._fences[fence.parent].append(fence)
 

@@ -29,22 +29,25 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import exceptions, inbox, mapping, projection, tracking
-from activities.accounts import account
+from activities.accounts.accounts import get_account
+from activities.aftersales.reissue import REISSUE
 from activities.carriers import tracker
+from activities.catalogue import sku_mapping
 from activities.channels import Hint, channel
-from activities.database import engine, transaction
-from activities.errors import Unintelligible
-from activities.inbox import Outcome
-from activities.payloads import unintelligible
-from activities.reissue import REISSUE
+from activities.fulfillment import exceptions, tracking
+from activities.intake import inbox
+from activities.intake.inbox import Outcome
+from activities.kit.database import engine, transaction
+from activities.kit.errors import Unintelligible
+from activities.kit.payloads import unintelligible
+from activities.records import alerts
 from models.base import Value
 from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, Scan
 from models.i18n import t
-from models.intake import InboxState, Lane
+from models.intake import InboxState, IntegrationType
 from models.money import Money
 from models.order import Alert, ChannelOrder, HoldKind, Policy, RefundState
-from models.origin import IntakePath
+from models.origins import IntakePath
 from models.requests import (
     Cancel,
     HoldRequest,
@@ -158,32 +161,34 @@ class Case:
 async def take(client: Client) -> int:
     """One round: the messages that may go now; answers how many went. Raises ``EngineDown``."""
     async with transaction() as connection:
-        room = settings().intake_window - await inbox.started(connection)
-        others = await inbox.pending(connection, [Lane.CARRIER, Lane.WAREHOUSE, Lane.STOCK], _BATCH)
-        outcomes, orders, hints = await _read(await inbox.pending(connection, [Lane.CHANNEL], room))
-        known = await inbox.documents(connection, list(orders))
+        room = settings().intake_window - await inbox.count_started(connection)
+        others = await inbox.next_messages(
+            connection, [IntegrationType.CARRIER, IntegrationType.WAREHOUSE, IntegrationType.INTERNAL], _BATCH
+        )
+        outcomes, orders, hints = await _read(await inbox.next_messages(connection, [IntegrationType.CHANNEL], room))
+        known = await inbox.load_documents(connection, list(orders))
         cases = [Case(facts, *known.get(order_id, (None, False))) for order_id, facts in orders.items()]
         openings = [case.facts[0] for case in cases if case.known is None]
-        await inbox.keep_documents(connection, [fact.order for fact in openings])
+        await inbox.save_documents(connection, [fact.order for fact in openings])
         now = datetime.now(UTC)
         outcomes += [
             Outcome(row=fact.row, state=InboxState.STARTED, order=fact.order.order_id, at=now)
             for fact in openings
             if _to_begin(fact.order)
         ]
-        await inbox.mark(connection, outcomes)
+        await inbox.record_outcomes(connection, outcomes)
     if not cases and not others and not hints:
         return len(outcomes)
     limit = asyncio.Semaphore(_AT_ONCE)
-    pushes = [row for row in others if row.lane == Lane.CARRIER]
+    pushes = [row for row in others if row.integration == IntegrationType.CARRIER]
     work = [_channel(client, limit, case) for case in cases] + [_carriers(client, limit, pushes)]
-    work += [_other(client, limit, row) for row in others if row.lane != Lane.CARRIER]
+    work += [_other(client, limit, row) for row in others if row.integration != IntegrationType.CARRIER]
     work += [_hint(client, limit, *shop, rows) for shop, rows in hints.items()]
     done = [outcome for each in await asyncio.gather(*work) for outcome in each]
     async with transaction() as connection:
-        await inbox.mark(connection, done)
+        await inbox.record_outcomes(connection, done)
         told = [case.latest for case in cases if case.latest is not None]
-        await inbox.keep_documents(connection, told)
+        await inbox.save_documents(connection, told)
     if any(each.state is InboxState.PENDING for each in done):
         raise EngineDown("messages wait")
     return len(others) + len(orders) + len(hints)
@@ -205,7 +210,7 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
     hints: Hints = defaultdict(dict)
     for row in rows:
         try:
-            shop = await account(Lane.CHANNEL, row.source, row.account)
+            shop = await get_account(IntegrationType.CHANNEL, row.source, row.account)
             order = channel(shop).parse(row.raw.body, row.topic)
         except (SQLAlchemyError, OSError):
             raise
@@ -323,7 +328,7 @@ async def _deliver(client: Client, case: Case, fact: Fact) -> str:
 async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
     alert = Alert(key=f"{order_id}:{kind}", kind=f"alert.{kind}", order_id=order_id, detail=detail)
     async with transaction() as connection:
-        await projection.raise_alerts(connection, [alert])
+        await alerts.raise_alerts(connection, [alert])
 
 
 async def _all_left(order_id: str) -> bool:
@@ -401,7 +406,7 @@ def _refunds(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
 
 async def start_order(client: Client, order: ChannelOrder) -> None:
     """Starts an order's workflow, once for its id. Raises ``EngineDown``."""
-    shop = await account(Lane.CHANNEL, order.channel, order.shop)
+    shop = await get_account(IntegrationType.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
     attributes: list[SearchAttributePair[Any]] = [
         SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received"),
@@ -454,7 +459,7 @@ async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> lis
     """A message of a warehouse or the stock."""
     async with limit:
         try:
-            reason, order = await _HANDLERS[Lane(row.lane)](client, row)
+            reason, order = await _HANDLERS[IntegrationType(row.integration)](client, row)
         except EngineDown:
             return [Outcome(row=row.id, state=InboxState.PENDING)]
         except (SQLAlchemyError, OSError):
@@ -481,7 +486,7 @@ async def _carriers(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row
             outcomes.append(_failed(row.id, error))
     try:
         async with transaction() as connection:
-            orders = await tracking.keep(connection, [scan for scans in told.values() for scan in scans])
+            orders = await tracking.save_scans(connection, [scan for scans in told.values() for scan in scans])
     except (DataError, ValueError) as error:
         if len(told) == 1:
             return [*outcomes, *(_failed(row, error) for row in told)]
@@ -495,7 +500,7 @@ async def _carriers(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row
 async def _scans(row: Row[Any]) -> Sequence[Scan]:
     if row.topic == tracking.PULLED:
         return tracking.SCANS.validate_json(row.raw.body)
-    ours = tracker(await account(Lane.CARRIER, row.source, row.account))
+    ours = tracker(await get_account(IntegrationType.CARRIER, row.source, row.account))
     return ours.parse_push(row.raw.body, row.raw.headers)
 
 
@@ -550,15 +555,15 @@ async def _stock(client: Client, row: Row[Any]) -> Handled:
     if row.topic == REISSUE:
         order = ChannelOrder.model_validate_json(row.raw.body)
         async with transaction() as connection:
-            await inbox.keep_documents(connection, [order])
+            await inbox.save_documents(connection, [order])
         await start_order(client, order)
         return "", order.order_id
     arrived = StockArrived(request_id=row.fact_key, actor="stock")
-    name = "mapped" if row.topic == mapping.MAPPED else "stock_arrived"
+    name = "mapped" if row.topic == sku_mapping.MAPPED else "stock_arrived"
     return await _signal(client, row.order_id, name, arrived), row.order_id
 
 
-_HANDLERS: dict[Lane, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {
-    Lane.WAREHOUSE: _warehouse,
-    Lane.STOCK: _stock,
+_HANDLERS: dict[IntegrationType, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {
+    IntegrationType.WAREHOUSE: _warehouse,
+    IntegrationType.INTERNAL: _stock,
 }

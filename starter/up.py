@@ -14,9 +14,9 @@ from typing import Self
 
 import httpx
 
-from activities.access import create_key, visitor
-from activities.database import dispose
-from models.access import Scope
+from activities.accounts.api_keys import create_key, find_principal
+from activities.kit.database import dispose
+from models.api_keys import Scope
 from models.order import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
@@ -117,7 +117,7 @@ class Stack:
         """Keeps the key of last time, where this database knows it."""
         file = self.key_file
         kept = json.loads(file.read_text())["key"] if file.exists() else ""
-        if await visitor(kept) is None:
+        if await find_principal(kept) is None:
             kept = self.new_key = await create_key(OPERATOR, list(Scope))
         fresh = file.with_suffix(".new")
         fresh.touch(0o600)

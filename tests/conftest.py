@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from activities import accounts
-from activities.database import dispose
+from activities.accounts import accounts
+from activities.kit.database import dispose
 from models.order import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
@@ -83,5 +83,5 @@ async def _forget() -> None:
     """What the process remembers of its surroundings."""
     settings.cache_clear()
     keyring.cache_clear()
-    accounts._cache.clear()
+    accounts.clear_cache()
     await dispose()

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from activities.channels import Channel, channel
-from models.intake import Account, Lane
+from models.intake import Account, IntegrationType
 
 SECRETS = {
     "taobao": {"app_key": "12345678", "app_secret": "s3cret", "session": "session-of-{shop}"},
@@ -41,7 +41,12 @@ class World:
         }
         settings = told | settings
         self.account = Account(
-            lane=Lane.CHANNEL, source=source, account=shop, base_url=base_url, secrets=secrets, settings=settings
+            integration=IntegrationType.CHANNEL,
+            source=source,
+            account=shop,
+            base_url=base_url,
+            secrets=secrets,
+            settings=settings,
         )
         self.control = f"{url}/{source}/_control/shops"
         self.ok("POST", "", {"shop": shop, "secrets": secrets})

@@ -10,42 +10,32 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
-from activities import (
-    cleansing,
-    database,
-    exceptions,
-    fulfillment,
-    http,
-    labels,
-    notifications,
-    order,
-    polling,
-    reconciliation,
-    replanning,
-    replenishment,
-    selection,
-    stock_sync,
-    thresholds,
-    tracking,
-    transfers,
-)
+from activities.allocation import replanning
+from activities.fulfillment import carrier_selection, exceptions, labels, tracking
+from activities.fulfillment import steps as fulfillment_activities
+from activities.intake import polling, reconciliation
+from activities.kit import database, http
+from activities.notifications import delivery
+from activities.orders import cleansing
+from activities.orders import steps as order_activities
+from activities.stock import replenishment, stock_sync, thresholds, transfers
 from models.settings import settings
 from workers import memory
 from workers.client import connect
-from workers.schedules import schedule_house, schedule_shops
-from workers.signals import OnlyWhole
+from workers.schedules import schedule_shops, schedule_system
+from workers.signals import DropMalformedSignals
 from workflows.channel_poll import ChannelPollWorkflow
 from workflows.channel_read import ChannelReadWorkflow
+from workflows.exceptions import CarrierPerformanceWorkflow, ExceptionMonitorWorkflow
+from workflows.labels import PrintWorkflow
 from workflows.notifications import NotificationsWorkflow
-from workflows.order import OrderWorkflow
-from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
-from workflows.printing import PrintWorkflow
+from workflows.order.workflow import OrderWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
-from workflows.replan import ReplanWorkflow
+from workflows.replanning import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
-from workflows.transfer import TransferWorkflow
+from workflows.transfers import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Named, for else the SDK reads and hashes every loaded module at start."""
@@ -55,52 +45,52 @@ WORKFLOWS: Sequence[type] = (
     ChannelPollWorkflow,
     ChannelReadWorkflow,
     NotificationsWorkflow,
-    ParcelsWorkflow,
+    ExceptionMonitorWorkflow,
     PrintWorkflow,
     ReconciliationWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
-    ServiceWorkflow,
+    CarrierPerformanceWorkflow,
     StockSyncWorkflow,
     ThresholdsWorkflow,
     TransferWorkflow,
 )
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
-    order.admit,
-    order.allocate,
-    order.record,
-    order.revise,
-    order.recognise,
-    order.reconsider,
-    order.ship,
-    order.restock,
-    order.settle,
-    order.reject,
-    order.sightings,
-    fulfillment.book_waybill,
-    fulfillment.release_to_warehouse,
-    fulfillment.recall_from_warehouse,
-    fulfillment.cancel_waybill,
-    fulfillment.confirm_shipment,
+    order_activities.admit,
+    order_activities.allocate,
+    order_activities.record,
+    order_activities.revise,
+    order_activities.remap_and_review,
+    order_activities.review_remark,
+    order_activities.ship,
+    order_activities.restock,
+    order_activities.settle,
+    order_activities.reject,
+    order_activities.last_scans,
+    fulfillment_activities.book_waybill,
+    fulfillment_activities.release_to_warehouse,
+    fulfillment_activities.recall_from_warehouse,
+    fulfillment_activities.cancel_waybill,
+    fulfillment_activities.confirm_shipment,
     labels.draw_part,
-    labels.bind_parts,
-    labels.throw_old_away,
+    labels.merge_parts,
+    labels.purge_expired_documents,
     polling.pull_orders,
     polling.read_orders,
     reconciliation.reconcile,
-    reconciliation.give_up,
+    reconciliation.mark_failed,
     replanning.orders_to_leave,
     replenishment.suggest_purchases,
-    transfers.keep,
+    transfers.record_step,
     stock_sync.watch_stock,
     thresholds.watch_thresholds,
-    tracking.ask_after_silent,
-    tracking.follow_parcels,
+    tracking.poll_stale_tracking,
+    tracking.subscribe_to_tracking,
     exceptions.watch_exceptions,
     exceptions.intercept_parcel,
-    selection.measure_service,
-    notifications.notify,
+    carrier_selection.measure_performance,
+    delivery.notify,
 )
 
 
@@ -114,7 +104,7 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=cached,
-        interceptors=[OnlyWhole()],
+        interceptors=[DropMalformedSignals()],
         build_id=BUILD,
         **options,
     )
@@ -129,7 +119,7 @@ async def run() -> None:
     cleansing.warm()
     memory.settle()
     try:
-        await schedule_house(client)
+        await schedule_system(client)
         await schedule_shops(client)
         async with worker(client):
             await stop.wait()

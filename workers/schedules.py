@@ -21,15 +21,15 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.accounts import account
+from activities.accounts.accounts import get_account
 from activities.channels import Reader, channel
-from activities.database import transaction
+from activities.kit.database import transaction
 from models.base import CHINA
-from models.intake import AccountRow, Lane
+from models.intake import AccountRow, IntegrationType
 from models.settings import settings
 from workflows.channel_poll import ChannelPollWorkflow
+from workflows.exceptions import CarrierPerformanceWorkflow, ExceptionMonitorWorkflow
 from workflows.notifications import NotificationsWorkflow
-from workflows.parcels import ParcelsWorkflow, ServiceWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
@@ -52,16 +52,16 @@ RECONCILIATION_HOUR = 4
 """In China: when shops are held against ours, not all at once."""
 
 
-async def schedule_house(client: Client) -> None:
+async def schedule_system(client: Client) -> None:
     """What the house does by itself. Repeating it is harmless."""
     every = timedelta(seconds=THRESHOLD_SECONDS)
     await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
     parcels = timedelta(seconds=PARCELS_SECONDS)
-    await _schedule(client, "parcels", ParcelsWorkflow.run, [], parcels, ScheduleOverlapPolicy.SKIP)
+    await _schedule(client, "parcels", ExceptionMonitorWorkflow.run, [], parcels, ScheduleOverlapPolicy.SKIP)
     turns = timedelta(seconds=NOTIFICATIONS_SECONDS)
     await _schedule(client, "notifications", NotificationsWorkflow.run, [], turns, ScheduleOverlapPolicy.SKIP)
     service = _nightly(SERVICE_HOUR)
-    await _schedule(client, "service", ServiceWorkflow.run, [], service, ScheduleOverlapPolicy.SKIP)
+    await _schedule(client, "service", CarrierPerformanceWorkflow.run, [], service, ScheduleOverlapPolicy.SKIP)
     nightly = _nightly(REPLENISHMENT_HOUR)
     await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
 
@@ -78,7 +78,7 @@ async def schedule_shops(client: Client) -> None:
     Repeating it is harmless.
     """
     query = select(AccountRow.source, AccountRow.account, AccountRow.settings).where(  # type: ignore[call-overload]
-        AccountRow.lane == Lane.CHANNEL
+        AccountRow.integration == IntegrationType.CHANNEL
     )
     async with transaction() as connection:
         shops = (await connection.execute(query)).all()
@@ -108,7 +108,7 @@ def _polled(chosen: Mapping[str, Any], asked: bool) -> timedelta | None:
 async def _can_be_asked(source: str, shop: str) -> bool:
     """``False`` also where no adapter of such a channel is here."""
     try:
-        return isinstance(channel(await account(Lane.CHANNEL, source, shop)), Reader)
+        return isinstance(channel(await get_account(IntegrationType.CHANNEL, source, shop)), Reader)
     except ModuleNotFoundError:
         return False
 

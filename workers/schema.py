@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 
 import models
-from activities.database import sqlalchemy_url
+from activities.kit.database import sqlalchemy_url
 
 _MIGRATIONS = Path(models.__file__).parent / "migrations"
 

@@ -13,12 +13,12 @@ from temporalio.worker import (
 )
 
 
-class OnlyWhole(Interceptor):
+class DropMalformedSignals(Interceptor):
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
-        return _OnlyWhole
+        return _DropMalformedSignals
 
 
-class _OnlyWhole(WorkflowInboundInterceptor):
+class _DropMalformedSignals(WorkflowInboundInterceptor):
     async def handle_signal(self, input: HandleSignalInput) -> None:
         if [isinstance(value, BaseModel | list) for value in input.args] == [True]:
             await super().handle_signal(input)

@@ -6,7 +6,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.polling import PollReport, pull_orders
+    from activities.intake.polling import PollReport, pull_orders
 
 
 @workflow.defn

@@ -8,7 +8,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.polling import read_orders
+    from activities.intake.polling import read_orders
 
 AT_ONCE = 50
 HISTORY_LIMIT = 1500

@@ -6,13 +6,13 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.notifications import Told, notify
+    from activities.notifications.delivery import DeliveryReport, notify
 
 
 @workflow.defn
 class NotificationsWorkflow:
     @workflow.run
-    async def run(self) -> Told:
+    async def run(self) -> DeliveryReport:
         return await workflow.execute_activity(
             notify, start_to_close_timeout=timedelta(minutes=10), retry_policy=RetryPolicy(maximum_attempts=1)
         )

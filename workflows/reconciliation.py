@@ -7,7 +7,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reconciliation import Window, give_up, reconcile
+    from activities.intake.reconciliation import Window, mark_failed, reconcile
 
 
 @workflow.defn
@@ -28,6 +28,6 @@ class ReconciliationWorkflow:
             )
         except ActivityError as error:
             await workflow.execute_activity(
-                give_up, args=[report, str(error.cause)], start_to_close_timeout=timedelta(minutes=1)
+                mark_failed, args=[report, str(error.cause)], start_to_close_timeout=timedelta(minutes=1)
             )
             raise

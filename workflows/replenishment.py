@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.replenishment import Progress, suggest_purchases
+    from activities.stock.replenishment import Progress, suggest_purchases
     from models.base import CHINA
 
 

@@ -6,7 +6,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.stock_sync import SyncReport, watch_stock
+    from activities.stock.stock_sync import SyncReport, watch_stock
 
 
 @workflow.defn

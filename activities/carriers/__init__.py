@@ -12,7 +12,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import Protocol, cast, runtime_checkable
 
-from activities.errors import Unauthentic, refused
+from activities.kit.errors import Unauthentic, refused
 from models.base import Value
 from models.fulfillment import Booking, ExceptionKind, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
@@ -49,7 +49,7 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class Carrier(Tracker, Protocol):
-    """Books parcels. Whatever reaches out raises ``ApplicationError`` as ``activities.errors`` says."""
+    """Books parcels. Whatever reaches out raises ``ApplicationError`` as ``activities.kit.errors`` says."""
 
     async def quote(self, booking: Booking) -> Sequence[Offer]:
         """What it asks for such a parcel; nothing where it makes no offers, or does not serve the address."""

@@ -27,11 +27,11 @@ from urllib.parse import parse_qs
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
-from activities.channels.taobao import Top
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Model, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
+from activities.vendors.top import Top
 from models.address import Addressee
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt

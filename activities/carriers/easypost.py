@@ -27,10 +27,10 @@ from unicodedata import normalize
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ValidationError
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import Code, Model, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import Code, Model, Text, decode
 from models.address import Addressee
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
-from activities.errors import Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
@@ -202,13 +202,13 @@ class JDL:
             raise refused("carrier.jdl.picked_up", "picked_up")
         order = await self._status(reference)
         if order is None or not order.cancelled:
-            await self._take_back({"customerOrderId": reference}, _CANCELLATION)
+            await self._recall_all({"customerOrderId": reference}, _CANCELLATION)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
         """Refused before it was picked up: JDL would not send it back then, but cancel."""
         if not await self._left(waybill_no):
             raise refused("carrier.jdl.not_picked_up", "not_picked_up")
-        await self._take_back({"waybillCode": waybill_no}, _INTERCEPTION)
+        await self._recall_all({"waybillCode": waybill_no}, _INTERCEPTION)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         return [trace.scan(waybill_no) for trace in await self._traces(waybill_no)]
@@ -251,7 +251,7 @@ class JDL:
             return []
         return _read(_Tracked, answer).traceDetails
 
-    async def _take_back(self, which: dict[str, str], expected: int) -> None:
+    async def _recall_all(self, which: dict[str, str], expected: int) -> None:
         why = {"cancelReason": "用户取消", "cancelReasonCode": "1", "cancelType": _B2C}
         answer = await self._ask("cancel", {**which, **why})
         if not answer.success and (_UNKNOWN.search(answer.words) or _AGAIN.search(answer.words)):

@@ -27,10 +27,10 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Model, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
 from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill

@@ -23,10 +23,10 @@ from urllib.parse import parse_qs
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Model, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from models.fulfillment import ExceptionKind, Scan, TrackingStatus
 from models.intake import Account, Receipt
 

@@ -22,10 +22,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
-from activities.errors import Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
+from activities.kit import http
+from activities.kit.errors import Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
 from models.address import Addressee
 from models.base import CHINA
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill

@@ -21,10 +21,10 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Text, decode
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Text, decode
 from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt

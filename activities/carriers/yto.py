@@ -24,10 +24,10 @@ from xml.sax.saxutils import escape
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from activities import http
 from activities.carriers import PushAnswer, authenticate, masked
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import ChinaTime, Code, Text, decode_xml, unintelligible
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Text, decode_xml, unintelligible
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 

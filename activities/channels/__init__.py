@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field, JsonValue
 
-from activities.errors import refused, unavailable
+from activities.kit.errors import refused, unavailable
 from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -71,7 +71,7 @@ class Channel(Protocol):
         ...
 
     def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
-        """Every order changed in the window. Raises ``ApplicationError`` as ``activities.errors`` makes them."""
+        """Every order changed in the window. Raises ``ApplicationError`` as ``activities.kit.errors`` makes them."""
         ...
 
     async def confirm_shipment(self, shipment: Shipment) -> None:

@@ -41,16 +41,16 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.channels import Hint, Offered, Pulled, Refused, granted, read_fact
-from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.payloads import Code, Fee, Integer, Part, Text, apiece, balanced, decode, reasonable, standardising
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.payloads import Code, Fee, Integer, Part, Text, apiece, balanced, decode, reasonable, standardising
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "orders/v0"
 """The topic of an order that was pulled or read: ``{"order", "items", "refunds"}``, as three operations answer."""

@@ -2,7 +2,7 @@
 
 from activities.channels.own import Own
 from models.intake import Account
-from models.origin import ChannelKind
+from models.origins import ChannelKind
 
 
 class App(Own):

@@ -32,11 +32,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.channels import Offered, Pulled, Refused, granted, read_fact
-from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.paging import backwards, pages, slices
-from activities.payloads import (
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.paging import backwards, pages, slices
+from activities.kit.payloads import (
     CHINA,
     ChinaTime,
     Code,
@@ -55,7 +55,7 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "jingdong.pop.order.get"
 """The topic of an order that was read."""

@@ -19,17 +19,17 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
-from activities import http, signing
 from activities.channels import Offered, Pulled, Refused
-from activities.errors import Unintelligible, unavailable
-from activities.payloads import balanced, decode, reasonable, standardising
+from activities.kit import http, signing
+from activities.kit.errors import Unintelligible, unavailable
+from activities.kit.payloads import balanced, decode, reasonable, standardising
 from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.money import Amount, Currency
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 Remark = Annotated[str, StringConstraints(max_length=2000)]

@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field
 
 from activities.channels import Pulled
 from activities.channels.own import Sold, standard
-from activities.errors import Unintelligible
-from activities.payloads import decode
+from activities.kit.errors import Unintelligible
+from activities.kit.payloads import decode
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,20}$")]
 

@@ -32,10 +32,10 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.channels import Hint, Offered, Pulled, Refused, granted
-from activities.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.payloads import (
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.payloads import (
     Code,
     Fee,
     Identifier,
@@ -52,7 +52,7 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 POLLED = "orders.json"
 """The topic of an order that was pulled."""

@@ -25,11 +25,11 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.channels import Offered, Pulled, Refused
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.paging import backwards, slices
-from activities.payloads import (
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.paging import backwards, slices
+from activities.kit.payloads import (
     CHINA,
     ChinaTime,
     Code,
@@ -46,7 +46,7 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import CENT, ChannelOrder, OrderLine, Refund, RefundState
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""

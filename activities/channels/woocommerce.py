@@ -35,10 +35,10 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities import http
 from activities.channels import Hint, Offered, Pulled, Refused, read_fact
-from activities.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.payloads import (
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.payloads import (
     Code,
     Fee,
     Identifier,
@@ -59,7 +59,7 @@ from models.i18n import t
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "orders"
 """The topic of an order that was pulled or read: ``{"order", "refunds"}``."""

@@ -1,14 +1,14 @@
 """Media: one module each by which people are told.
 
-A module named as its medium offers ``send(account, message)``: it raises ``ApplicationError`` as ``activities.errors``
-says, where the message was not sent.
+A module named as its medium offers ``send(account, message)``: it raises ``ApplicationError`` as
+``activities.kit.errors`` says, where the message was not sent.
 """
 
 from importlib import import_module
 
-from activities.errors import unavailable
+from activities.kit.errors import unavailable
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 
 async def send(account: Account, message: Message) -> None:

@@ -11,10 +11,10 @@ import json
 from base64 import b64encode
 from time import time
 
-from activities import http
+from activities.kit import http
 from activities.media import bot_failed
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 
 def sign(timestamp: str, secret: str) -> str:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import aiosmtplib
 
-from activities.errors import refused, unavailable
+from activities.kit.errors import refused, unavailable
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 
 async def send(account: Account, message: Message) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from activities import http
-from activities.errors import refused, unavailable
+from activities.kit import http
+from activities.kit.errors import refused, unavailable
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 _KNOWN = "SignatureNonceUsed"
 _PASSING = {"isv.BUSINESS_LIMIT_CONTROL", "isp.SYSTEM_ERROR", "Throttling.User", "isp.GATEWAY_ERROR"}

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
-from activities import http
+from activities.kit import http
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 
 async def send(account: Account, message: Message) -> None:

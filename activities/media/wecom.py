@@ -7,10 +7,10 @@ Account: ``base_url`` ``https://qyapi.weixin.qq.com/cgi-bin/webhook/send``; secr
 
 import json
 
-from activities import http
+from activities.kit import http
 from activities.media import bot_failed
 from models.intake import Account
-from models.notification import Message
+from models.notifications import Message
 
 _LONGEST = 4096
 

@@ -8,22 +8,6 @@ from sqlalchemy import create_engine, pool
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
-from models import (  # noqa: F401
-    access,
-    allocation,
-    carriage,
-    exception,
-    intake,
-    listing,
-    notification,
-    order,
-    printing,
-    purchase,
-    review,
-    settlement,
-    stock,
-    transfer,
-)
 from models import fulfillment as _fulfillment  # noqa: F401
 from models.vault import Sealed
 

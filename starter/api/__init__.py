@@ -10,14 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from activities import http
-from activities.database import dispose
+from activities.kit import http
+from activities.kit.database import dispose
 from models.settings import settings
 from starter import dispatcher
 from starter.api import (
     accounts,
     alerts,
-    carriers,
+    allocation,
+    carrier_selection,
     codec,
     exceptions,
     files,
@@ -26,44 +27,43 @@ from starter.api import (
     labels,
     listings,
     locations,
-    mappings,
     notifications,
     orders,
     origins,
-    plan,
     problems,
-    reconciliations,
-    replenish,
+    reconciliation,
+    replenishment,
     review,
     settlements,
+    sku_mapping,
     stock,
     transfers,
-    warehouses,
     webhooks,
+    wms,
 )
 from starter.logs import place
 from workers.client import HASTY, connect
 
 log = structlog.get_logger()
 
-_DOORS = (
+ROUTERS = (
     webhooks,
     orders,
     origins,
-    plan,
+    allocation,
     review,
     stock,
     transfers,
-    replenish,
+    replenishment,
     locations,
     listings,
-    mappings,
+    sku_mapping,
     files,
-    warehouses,
-    carriers,
+    wms,
+    carrier_selection,
     labels,
     intake,
-    reconciliations,
+    reconciliation,
     exceptions,
     settlements,
     notifications,
@@ -128,7 +128,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
     )
     problems.install(app)
-    for door in _DOORS:
+    for door in ROUTERS:
         app.include_router(door.router, responses=problems.DOCUMENTED)
     app.add_middleware(_Log)
     app.add_middleware(

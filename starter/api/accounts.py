@@ -9,25 +9,29 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from temporalio.service import RPCError
 
-from activities import accounts
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from models.intake import Lane
-from starter.api.access import Staff
+from activities.accounts import accounts
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from models.intake import IntegrationType
+from starter.api.authentication import Staff
 from starter.api.problems import Problem
 from workers.schedules import schedule_shops
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 log = structlog.get_logger()
 
-_ROOMS = {Lane.CHANNEL: "activities.channels", Lane.CARRIER: "activities.carriers", Lane.MEDIA: "activities.media"}
+_ROOMS = {
+    IntegrationType.CHANNEL: "activities.channels",
+    IntegrationType.CARRIER: "activities.carriers",
+    IntegrationType.MEDIA: "activities.media",
+}
 
 Source = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
 
 
 class Held(BaseModel):
-    lane: Lane
+    integration: IntegrationType
     source: str
     account: str
     base_url: str
@@ -46,23 +50,25 @@ class Wish(BaseModel):
 
 
 @router.get("", summary="The accounts we hold")
-async def listed(visitor: Staff, lane: Lane | None = None) -> list[Held]:
+async def listed(visitor: Staff, integration: IntegrationType | None = None) -> list[Held]:
     async with transaction() as connection:
-        return [_view(row) for row in await accounts.every(connection, lane)]
+        return [_view(row) for row in await accounts.list_all(connection, integration)]
 
 
-@router.put("/{lane}/{source}/{account}", summary="Open an account, or change it")
-async def keep(lane: Lane, source: Source, account: Name, body: Wish, request: Request, visitor: Staff) -> Held:
-    if lane not in _ROOMS and lane is not Lane.WAREHOUSE:
-        raise NotAllowed("lane", f"one of {', '.join([*_ROOMS, Lane.WAREHOUSE])}")
-    if lane is Lane.WAREHOUSE and source != "wms":
-        raise NotAllowed("source", "of a warehouse is wms")
-    if (room := _ROOMS.get(lane)) is not None and find_spec(f"{room}.{source}") is None:
-        raise NotAllowed("source", f"there is no adapter for {source}")
+@router.put("/{integration}/{source}/{account}", summary="Open an account, or change it")
+async def keep(
+    integration: IntegrationType, source: Source, account: Name, body: Wish, request: Request, visitor: Staff
+) -> Held:
+    if integration not in _ROOMS and integration is not IntegrationType.WAREHOUSE:
+        raise InvalidInput("integration", f"one of {', '.join([*_ROOMS, IntegrationType.WAREHOUSE])}")
+    if integration is IntegrationType.WAREHOUSE and source != "wms":
+        raise InvalidInput("source", "of a warehouse is wms")
+    if (room := _ROOMS.get(integration)) is not None and find_spec(f"{room}.{source}") is None:
+        raise InvalidInput("source", f"there is no adapter for {source}")
     async with transaction() as connection:
-        row = await accounts.keep(connection, lane, source, account, body.base_url, body.secrets, body.settings)
-    accounts.forget()
-    if lane is Lane.CHANNEL:
+        row = await accounts.save(connection, integration, source, account, body.base_url, body.secrets, body.settings)
+    accounts.clear_cache()
+    if integration is IntegrationType.CHANNEL:
         try:
             await schedule_shops(request.app.state.temporal)
         except (RPCError, RuntimeError) as error:
@@ -70,14 +76,14 @@ async def keep(lane: Lane, source: Source, account: Name, body: Wish, request: R
     return _view(row)
 
 
-@router.delete("/{lane}/{source}/{account}", status_code=204, summary="Close an account")
-async def drop(lane: Lane, source: Source, account: Name, visitor: Staff) -> None:
+@router.delete("/{integration}/{source}/{account}", status_code=204, summary="Close an account")
+async def drop(integration: IntegrationType, source: Source, account: Name, visitor: Staff) -> None:
     async with transaction() as connection:
-        if not await accounts.drop(connection, lane, source, account):
+        if not await accounts.remove(connection, integration, source, account):
             raise Problem(404, "problem.no_account", {"source": source, "account": account})
-    accounts.forget()
+    accounts.clear_cache()
 
 
 def _view(row: Any) -> Held:
-    told = {name: row._mapping[name] for name in ("lane", "source", "account", "base_url", "settings")}
+    told = {name: row._mapping[name] for name in ("integration", "source", "account", "base_url", "settings")}
     return Held(**told, secrets=sorted(row.secrets.values))

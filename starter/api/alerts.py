@@ -5,10 +5,10 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, JsonValue
 
-from activities import lists
-from activities.database import transaction
+from activities.kit.database import transaction
+from activities.records import queries
 from models.i18n import t
-from starter.api.access import Reader
+from starter.api.authentication import Reader
 from starter.api.problems import lang
 
 router = APIRouter(prefix="/alerts", tags=["alerts"])
@@ -29,5 +29,5 @@ async def alerts(
     request: Request, visitor: Reader, closed: bool = False, order_id: str | None = None
 ) -> list[AlertView]:
     async with transaction() as connection:
-        rows = await lists.alerts(connection, order_id, closed=closed)
+        rows = await queries.alerts(connection, order_id, closed=closed)
     return [AlertView(**row._mapping, text=t(row.kind, lang(request), **row.detail)) for row in rows]

@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from temporalio.api.common.v1 import Payloads
 
-from activities.access import Visitor, visitor
-from models.access import Scope
+from activities.accounts.api_keys import Principal, find_principal
+from models.api_keys import Scope
 from models.i18n import t
 from models.vault import SealBroken, keyring
 from starter.api.problems import Problem, lang
@@ -26,15 +26,17 @@ log = structlog.get_logger()
 COOKIE = "hengdan_codec"
 
 
-async def reader(authorization: Annotated[str, Header()] = "", hengdan_codec: Annotated[str, Cookie()] = "") -> Visitor:
+async def reader(
+    authorization: Annotated[str, Header()] = "", hengdan_codec: Annotated[str, Cookie()] = ""
+) -> Principal:
     key = authorization.removeprefix("Bearer ") or hengdan_codec
-    found = await visitor(key) if key else None
+    found = await find_principal(key) if key else None
     if found is None or not found.may(Scope.STAFF):
         raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
     return found
 
 
-Keyholder = Annotated[Visitor, Depends(reader)]
+Keyholder = Annotated[Principal, Depends(reader)]
 
 
 def _payloads(raw: bytes) -> Payloads:

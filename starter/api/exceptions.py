@@ -8,13 +8,13 @@ from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Row
 from temporalio.exceptions import ApplicationError
 
-from activities import exceptions
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from models.exception import ExceptionPolicy, Remedy, Severity
+from activities.fulfillment import exceptions
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from models.exceptions import ExceptionPolicy, Remedy, Severity
 from models.fulfillment import ExceptionKind
 from models.i18n import t
-from starter.api.access import Reader, Staff
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/exceptions", tags=["exceptions"])
@@ -93,8 +93,8 @@ async def listed(
     equal = {"kind": kind, "severity": severity, "owner": owner, "shop": shop}
     equal |= {"warehouse": warehouse, "carrier": carrier, "order_id": order_id}
     async with transaction() as connection:
-        rows = await exceptions.listed(connection, closed=closed, after=last, limit=limit, **equal)
-        known = await exceptions.policies(connection)
+        rows = await exceptions.search(connection, closed=closed, after=last, limit=limit, **equal)
+        known = await exceptions.list_policies(connection)
     return [_view(row, known, lang(request)) for row in rows]
 
 
@@ -108,15 +108,15 @@ async def summary(request: Request, visitor: Reader) -> list[Count]:
 @router.get("/policies", summary="What is done about each kind")
 async def policies(visitor: Reader) -> list[ExceptionPolicy]:
     async with transaction() as connection:
-        return list((await exceptions.policies(connection)).values())
+        return list((await exceptions.list_policies(connection)).values())
 
 
 @router.put("/policies/{kind}", summary="Say what is to be done about a kind")
 async def keep_policy(kind: ExceptionKind, body: ExceptionPolicy, visitor: Staff) -> ExceptionPolicy:
     if body.kind is not kind:
-        raise NotAllowed("kind", f"is {body.kind}, but {kind} is asked to change")
+        raise InvalidInput("kind", f"is {body.kind}, but {kind} is asked to change")
     async with transaction() as connection:
-        await exceptions.keep_policy(connection, body)
+        await exceptions.save_policy(connection, body)
     return body
 
 
@@ -137,9 +137,9 @@ async def remedy(
     else:
         try:
             async with transaction() as connection:
-                await exceptions.remedied(connection, row, body.remedy, visitor.name)
+                await exceptions.apply_remedy(connection, row, body.remedy, visitor.name)
         except ApplicationError as error:
-            raise NotAllowed("remedy", error.message) from None
+            raise InvalidInput("remedy", error.message) from None
     return await _told(fulfillment_id, kind, request)
 
 
@@ -157,12 +157,12 @@ async def hand_over(
     fulfillment_id: str, kind: ExceptionKind, body: Owner, request: Request, visitor: Staff
 ) -> ExceptionView:
     async with transaction() as connection:
-        await exceptions.hand_over(connection, await _one(connection, fulfillment_id, kind), body.owner)
+        await exceptions.assign(connection, await _one(connection, fulfillment_id, kind), body.owner)
     return await _told(fulfillment_id, kind, request)
 
 
 async def _one(connection: Any, fulfillment_id: str, kind: ExceptionKind) -> Row[Any]:
-    row = await exceptions.one(connection, fulfillment_id, kind)
+    row = await exceptions.get(connection, fulfillment_id, kind)
     if row is None:
         raise Problem(404, "problem.no_exception", {"fulfillment": fulfillment_id, "kind": kind.value})
     return row
@@ -171,7 +171,7 @@ async def _one(connection: Any, fulfillment_id: str, kind: ExceptionKind) -> Row
 async def _told(fulfillment_id: str, kind: ExceptionKind, request: Request) -> ExceptionView:
     async with transaction() as connection:
         row = await _one(connection, fulfillment_id, kind)
-        return _view(row, await exceptions.policies(connection), lang(request))
+        return _view(row, await exceptions.list_policies(connection), lang(request))
 
 
 def _view(row: Row[Any], known: dict[ExceptionKind, ExceptionPolicy], speak: str) -> ExceptionView:

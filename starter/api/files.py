@@ -10,13 +10,14 @@ from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from activities import imports, sheets
-from activities.database import transaction
-from activities.imports import KINDS, Act, Fault, Kind, Report
-from activities.sheets import CONTENT_TYPES, MAX_BYTES, Format, Unreadable
+from activities.files import imports
+from activities.files.imports import KINDS, Act, Fault, Kind, Report
+from activities.kit import spreadsheets
+from activities.kit.database import transaction
+from activities.kit.spreadsheets import CONTENT_TYPES, MAX_BYTES, Format, UnreadableFile
 from models.i18n import t
 from starter import dispatcher
-from starter.api.access import Staff
+from starter.api.authentication import Staff
 from starter.api.problems import Problem, lang
 from starter.api.webhooks import at_most
 
@@ -71,8 +72,8 @@ async def load(
     chosen = _kind(kind)
     content, sent = await _file(request)
     try:
-        told = await asyncio.to_thread(lambda: imports.understand(chosen, sheets.read(content)))
-    except Unreadable as error:
+        told = await asyncio.to_thread(lambda: imports.understand(chosen, spreadsheets.read(content)))
+    except UnreadableFile as error:
         raise Problem(422, error.message, error.params) from None
     act = Act(request_id=key or str(uuid4()), actor=visitor.name, file=name or sent)
     async with transaction() as connection:
@@ -92,7 +93,7 @@ async def dump(kind: str, request: Request, visitor: Staff, format: Format = "cs
         rows = await imports.dump(connection, chosen)
     heads = [t(f"column.{field}", told) for field in chosen.line.model_fields]
     cells = ([_cell(value, told) for value in row] for row in rows)
-    content = await asyncio.to_thread(sheets.write, heads, cells, format)
+    content = await asyncio.to_thread(spreadsheets.write, heads, cells, format)
     disposition = f'attachment; filename="{kind}.{format}"'
     return Response(content, media_type=CONTENT_TYPES[format], headers={"Content-Disposition": disposition})
 

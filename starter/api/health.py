@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from temporalio.service import RPCError
 
-from activities.database import transaction
+from activities.kit.database import transaction
 
 router = APIRouter(tags=["health"])
 

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy import Row
 
-from activities import failures, inbox
-from activities.database import transaction
-from activities.failures import Which
+from activities.intake import failed_messages, inbox
+from activities.intake.failed_messages import MessageFilter
+from activities.kit.database import transaction
 from models.intake import Handling, InboxState
 from starter import dispatcher
-from starter.api.access import Reader, Staff
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
 from starter.api.webhooks import RAW, Body
 
@@ -25,7 +25,7 @@ OPTIONAL = {"requestBody": RAW["requestBody"] | {"required": False}}
 
 class Failed(BaseModel):
     id: int
-    lane: str
+    integration: str
     source: str
     account: str
     topic: str
@@ -55,7 +55,7 @@ class Message(Failed):
 class Alike(BaseModel):
     """Messages that failed for one reason."""
 
-    lane: str
+    integration: str
     source: str
     account: str
     field: str
@@ -77,11 +77,11 @@ def _which(
     shop: str | None = None,
     field: str | None = None,
     since: Annotated[AwareDatetime | None, Query(description="Received since.")] = None,
-) -> Which:
-    return Which(channel=channel, shop=shop, field=field, since=since)
+) -> MessageFilter:
+    return MessageFilter(channel=channel, shop=shop, field=field, since=since)
 
 
-Chosen = Annotated[Which, Depends(_which)]
+Chosen = Annotated[MessageFilter, Depends(_which)]
 Why = Annotated[str, Query(max_length=200)]
 
 
@@ -96,22 +96,22 @@ async def failed(
     visitor: Reader, which: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
 ) -> list[Failed]:
     async with transaction() as connection:
-        rows = await failures.every(connection, which, limit, cursor)
+        rows = await failed_messages.search(connection, which, limit, cursor)
     return [Failed.model_validate(row._mapping) for row in rows]
 
 
 @router.get("/failed/reasons", summary="How many were not understood for which reason")
 async def reasons(visitor: Reader, which: Chosen) -> list[Alike]:
     async with transaction() as connection:
-        rows = await failures.reasons(connection, which)
+        rows = await failed_messages.count_by_reason(connection, which)
     return [Alike.model_validate(dict(row._mapping)) for row in rows]
 
 
 @router.get("/{row}/raw", summary="A message as it came, and what was done to it")
 async def show(row: int, visitor: Staff) -> Message:
     async with transaction() as connection:
-        found = await failures.message(connection, row)
-        handled = await failures.handlings(connection, row)
+        found = await failed_messages.get(connection, row)
+        handled = await failed_messages.list_handlings(connection, row)
     if found is None:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.read", actor=visitor.name, row=row)
@@ -126,7 +126,7 @@ def _text(row: Row[Any]) -> str:
 @router.post("/retry", summary="Read all of them again, or some")
 async def retry_all(visitor: Staff, which: Chosen) -> Retried:
     async with transaction() as connection:
-        count = await failures.retry(connection, which)
+        count = await failed_messages.retry(connection, which)
     log.info("intake.retried", actor=visitor.name, rows=count)
     dispatcher.wake()
     return Retried(retried=count)
@@ -135,7 +135,7 @@ async def retry_all(visitor: Staff, which: Chosen) -> Retried:
 @router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent", openapi_extra=OPTIONAL)
 async def retry(row: int, visitor: Staff, corrected: Body, reason: Why = "") -> Retried:
     async with transaction() as connection:
-        found = await failures.retry_one(connection, row, corrected or None, visitor.name, reason)
+        found = await failed_messages.retry_one(connection, row, corrected or None, visitor.name, reason)
     if not found:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.retried", actor=visitor.name, row=row, corrected=bool(corrected))
@@ -146,7 +146,7 @@ async def retry(row: int, visitor: Staff, corrected: Body, reason: Why = "") -> 
 @router.post("/{row}/discard", summary="Say of one that it need not be understood; it is kept")
 async def discard(row: int, visitor: Staff, body: Discard) -> dict[str, int]:
     async with transaction() as connection:
-        found = await failures.discard(connection, row, visitor.name, body.reason)
+        found = await failed_messages.discard(connection, row, visitor.name, body.reason)
     if not found:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.discarded", actor=visitor.name, row=row)

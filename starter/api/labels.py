@@ -11,16 +11,16 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import labels
-from activities.database import transaction
-from activities.inventory import NotAllowed
+from activities.fulfillment import labels
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
 from models.fulfillment import FulfillmentStatus
 from models.i18n import t
-from models.printing import SIZES, PrintFormat, PrintJob, PrintKind, PrintProgress, PrintSize
+from models.labels import SIZES, PrintFormat, PrintJob, PrintKind, PrintProgress, PrintSize
 from models.settings import settings
-from starter.api.access import Printer
+from starter.api.authentication import Printer
 from starter.api.problems import SOON, Problem, lang
-from workflows.printing import PrintWorkflow
+from workflows.labels import PrintWorkflow
 
 router = APIRouter(prefix="/labels", tags=["labels"])
 
@@ -137,19 +137,19 @@ async def _chosen(body: PrintWish) -> list[str]:
     named = list(dict.fromkeys(body.fulfillments or ()))
     columns = {"warehouse": body.warehouse, "carrier": body.carrier, "status": body.status}
     if not named and not any(columns.values()):
-        raise NotAllowed("fulfillments", "say which, or their warehouse, carrier or status")
+        raise InvalidInput("fulfillments", "say which, or their warehouse, carrier or status")
     async with transaction() as connection:
         found = await labels.wanted(
             connection, body.kind, MOST, fulfillments=named or None, unprinted=body.unprinted, **columns
         )
     if named and not body.unprinted and not any(columns.values()):
         if missing := [each for each in named if each not in set(found)]:
-            raise NotAllowed("fulfillments", f"{missing[0]} is not there, or not ready to be printed")
+            raise InvalidInput("fulfillments", f"{missing[0]} is not there, or not ready to be printed")
         return named
     if not found:
-        raise NotAllowed("fulfillments", "there is nothing to print")
+        raise InvalidInput("fulfillments", "there is nothing to print")
     if len(found) > MOST:
-        raise NotAllowed("fulfillments", f"these are more than {MOST}: print them in parts")
+        raise InvalidInput("fulfillments", f"these are more than {MOST}: print them in parts")
     return found
 
 
@@ -157,9 +157,9 @@ def _size(body: PrintWish) -> PrintSize:
     fitting = SIZES[body.kind]
     size = body.size or fitting[0]
     if size not in fitting:
-        raise NotAllowed("size", f"a {body.kind} is printed on {' or '.join(fitting)}")
+        raise InvalidInput("size", f"a {body.kind} is printed on {' or '.join(fitting)}")
     if body.format is PrintFormat.ZPL and body.kind is not PrintKind.LABEL:
-        raise NotAllowed("format", "packing lists are printed as pdf")
+        raise InvalidInput("format", "packing lists are printed as pdf")
     return size
 
 

@@ -8,13 +8,15 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 from temporalio.service import RPCError
 
-from activities import channels, inventory, mapping, stock_sync
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from models.intake import Lane
-from models.listing import StockRule, joined
+from activities import channels
+from activities.catalogue import sku_mapping, skus
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.stock import stock_sync
+from models.intake import IntegrationType
+from models.listings import StockRule, joined
 from starter import dispatcher
-from starter.api.access import Reader, Staff
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem
 from starter.api.webhooks import known
 from workers.schedules import schedule_shops
@@ -39,7 +41,7 @@ async def show(
     visitor: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
 ) -> list[Listing]:
     async with transaction() as connection:
-        rows = await stock_sync.every(connection, channel=channel, shop=shop, sku=sku)
+        rows = await stock_sync.search(connection, channel=channel, shop=shop, sku=sku)
     return [Listing.model_validate(dict(row._mapping)) for row in rows]
 
 
@@ -50,13 +52,15 @@ async def keep(
     body: Annotated[dict[str, dict[str, str]], Body(min_length=1, max_length=10_000)],
     visitor: Staff,
 ) -> dict[str, int]:
-    await known(Lane.CHANNEL, channel, shop)
+    await known(IntegrationType.CHANNEL, channel, shop)
     async with transaction() as connection:
-        if unknown := await inventory.unknown_skus(connection, body):
-            raise NotAllowed("sku", f"{unknown[0]} is not in the catalogue")
-        await mapping.known_soon(connection)
-        await stock_sync.keep(connection, channel, shop, body)
-        await mapping.wake(connection, {joined(each) for each in body.values()}, f"listed:{uuid4()}", channel, shop)
+        if unknown := await skus.unknown_skus(connection, body):
+            raise InvalidInput("sku", f"{unknown[0]} is not in the catalogue")
+        await sku_mapping.lock_catalogue(connection)
+        await stock_sync.save_listings(connection, channel, shop, body)
+        await sku_mapping.notify_held_orders(
+            connection, {joined(each) for each in body.values()}, f"listed:{uuid4()}", channel, shop
+        )
     dispatcher.wake()
     return {"listings": len(body)}
 
@@ -64,10 +68,10 @@ async def keep(
 @router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
 async def rule(channel: str, shop: str, body: StockRule, request: Request, visitor: Staff) -> StockRule:
     """From then on the shop is told of its stock as it changes."""
-    if not isinstance(channels.channel(await known(Lane.CHANNEL, channel, shop)), channels.StockTaker):
-        raise NotAllowed("channel", f"{channel} takes no stock")
+    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockTaker):
+        raise InvalidInput("channel", f"{channel} takes no stock")
     async with transaction() as connection:
-        await stock_sync.keep_rule(connection, channel, shop, body)
+        await stock_sync.save_rule(connection, channel, shop, body)
     try:
         await schedule_shops(request.app.state.temporal)
     except (RPCError, RuntimeError):

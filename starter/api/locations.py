@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from activities import locations
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from activities.locations import Location
-from starter.api.access import Reader, Staff
+from activities.catalogue import locations
+from activities.catalogue.locations import Location
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from starter.api.authentication import Reader, Staff
 
 router = APIRouter(prefix="/locations", tags=["locations"])
 
@@ -14,12 +14,12 @@ router = APIRouter(prefix="/locations", tags=["locations"])
 @router.get("", summary="Every location")
 async def show(visitor: Reader) -> list[Location]:
     async with transaction() as connection:
-        return await locations.every(connection)
+        return await locations.list_all(connection)
 
 
 @router.put("/{code}", summary="Set a location up, or change it")
 async def keep(code: str, body: Location, visitor: Staff) -> Location:
     if body.code != code:
-        raise NotAllowed("code", f"is {body.code}, but {code} is asked to change")
+        raise InvalidInput("code", f"is {body.code}, but {code} is asked to change")
     async with transaction() as connection:
-        return await locations.keep(connection, body)
+        return await locations.save(connection, body)

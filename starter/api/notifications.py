@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from activities import notifications
-from activities.database import transaction
-from models.notification import Medium, NotificationState, Template
-from starter.api.access import Reader, Staff
+from activities.kit.database import transaction
+from activities.notifications import delivery
+from models.notifications import Medium, NotificationState, Template
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
 
 router = APIRouter(prefix="/notifications", tags=["notifications"])
@@ -43,20 +43,20 @@ async def log(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> list[Notified]:
     async with transaction() as connection:
-        rows = await notifications.listed(connection, order_id=order_id, state=state, limit=limit)
+        rows = await delivery.search(connection, order_id=order_id, state=state, limit=limit)
     return [Notified(**row._mapping) for row in rows]
 
 
 @router.get("/templates", summary="The words for each event")
 async def templates(visitor: Reader) -> list[Template]:
     async with transaction() as connection:
-        return await notifications.every_template(connection)
+        return await delivery.list_templates(connection)
 
 
 @router.put("/templates", summary="Set the words for an event, medium, shop and language")
 async def keep_template(body: Template, visitor: Staff) -> Template:
     async with transaction() as connection:
-        await notifications.keep_template(connection, body)
+        await delivery.save_template(connection, body)
     return body
 
 
@@ -65,20 +65,20 @@ async def drop_template(
     event: str, medium: Medium, visitor: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
 ) -> None:
     async with transaction() as connection:
-        if not await notifications.drop_template(connection, event, medium, shop, lang):
+        if not await delivery.delete_template(connection, event, medium, shop, lang):
             raise Problem(404, "problem.no_template", {"event": event})
 
 
 @router.post("/opt-outs", status_code=204, summary="This phone or address is told nothing any more")
 async def opt_out(body: Address, visitor: Staff) -> None:
     async with transaction() as connection:
-        await notifications.opt_out(connection, body.address, visitor.name)
+        await delivery.opt_out(connection, body.address, visitor.name)
 
 
 @router.post("/opt-outs/remove", status_code=204, summary="It is told again")
 async def opt_in(body: Address, visitor: Staff) -> None:
     async with transaction() as connection:
-        await notifications.opt_in(connection, body.address)
+        await delivery.opt_in(connection, body.address)
 
 
 class Again(BaseModel):
@@ -88,6 +88,6 @@ class Again(BaseModel):
 @router.post("/replay", status_code=202, summary="Send one again")
 async def replay(body: Again, visitor: Staff) -> Again:
     async with transaction() as connection:
-        if not await notifications.replay(connection, body.id):
+        if not await delivery.resend(connection, body.id):
             raise Problem(404, "problem.no_notification", {"notification": body.id})
     return body

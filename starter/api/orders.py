@@ -16,8 +16,8 @@ from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateR
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities import lists
-from activities.database import transaction
+from activities.kit.database import transaction
+from activities.records import queries
 from models import requests
 from models.address import Recipient
 from models.i18n import t
@@ -26,8 +26,8 @@ from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
 from starter import dispatcher
-from starter.api import carriers
-from starter.api.access import Reader, Staff
+from starter.api import carrier_selection
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem, lang
 from workers.client import ask_workflow
 
@@ -78,7 +78,7 @@ class Parcel(BaseModel):
     tracking: str | None
     weight_kg: str | None
     shipped_at: datetime | None
-    told_channel: bool
+    channel_notified: bool
     eta: datetime | None
     choice: list[dict[str, JsonValue]]
     """The carriers looked at, the best first, and what was made of each."""
@@ -144,7 +144,7 @@ async def list_orders(
 ) -> OrderPage:
     index = keyring().blind_index(Recipient(phone=phone).digits) if phone else None
     async with transaction() as connection:
-        rows = await lists.orders(
+        rows = await queries.orders(
             connection,
             status=status,
             channel=channel,
@@ -179,20 +179,20 @@ def _after(cursor: str | None) -> tuple[datetime, str] | None:
 @router.get("/counts", summary="How many orders are in each status")
 async def count_orders(visitor: Reader) -> dict[str, int]:
     async with transaction() as connection:
-        return await lists.counts(connection)
+        return await queries.counts(connection)
 
 
 @router.get("/{order_id}", summary="One order, its parcels and its timeline")
 async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderView:
     speak = lang(request)
     async with transaction() as connection:
-        row = await lists.order(connection, order_id)
+        row = await queries.order(connection, order_id)
         if row is None:
             raise Problem(404, "problem.no_order", {"order": order_id})
-        parcels = await lists.fulfillments(connection, order_id)
-        seen = await lists.scans(connection, [each.waybill_no for each in parcels if each.waybill_no])
-        timeline = await lists.timeline(connection, order_id)
-        alerts = await lists.alerts(connection, order_id, closed=True)
+        parcels = await queries.fulfillments(connection, order_id)
+        seen = await queries.scans(connection, [each.waybill_no for each in parcels if each.waybill_no])
+        timeline = await queries.timeline(connection, order_id)
+        alerts = await queries.alerts(connection, order_id, closed=True)
     return OrderView(
         **_summary(row, speak),
         lines=row.lines,
@@ -206,7 +206,7 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
                     for name in Parcel.model_fields
                     if name in each._mapping and name not in ("weight_kg", "choice")
                 },
-                choice=carriers.in_words(each.choice, speak),
+                choice=carrier_selection.in_words(each.choice, speak),
                 choice_rules=(each.choice or {}).get("ruled", []),
                 status_text=t(f"fulfillment.{each.status}", speak),
                 weight_kg=str(each.weight_kg) if each.weight_kg else None,
@@ -331,7 +331,7 @@ async def ask(client: Client, order_id: str, action: Action, wish: requests.Requ
 
 async def _status(order_id: str) -> str:
     async with transaction() as connection:
-        row = await lists.order(connection, order_id)
+        row = await queries.order(connection, order_id)
     if row is None:
         raise Problem(404, "problem.no_order", {"order": order_id})
     return str(row.status)

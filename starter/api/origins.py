@@ -8,14 +8,14 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
-from activities import lists, origins
-from activities.database import transaction
-from activities.origins import By, Share
-from models import origin
+from activities.intake import origins
+from activities.intake.origins import Dimension, Share
+from activities.kit.database import transaction
+from activities.records import queries
 from models.i18n import t
 from models.intake import InboxState
-from models.origin import Code, IntakePath, Origin
-from starter.api.access import Reader, Staff
+from models.origins import Code, IntakePath, Origin, platform, region
+from starter.api.authentication import Reader, Staff
 from starter.api.orders import in_words
 from starter.api.problems import Problem, lang
 
@@ -29,7 +29,7 @@ class Told(BaseModel):
     """A message about the order. The whole of it is shown by ``/intake/{id}/raw``."""
 
     id: int
-    lane: str
+    integration: str
     source: str
     path: IntakePath
     topic: str
@@ -77,8 +77,8 @@ class Correction(BaseModel):
         """As all origins are written."""
         told = {
             "campaign": self.campaign,
-            "platform": None if self.platform is None else origin.platform(self.platform),
-            "region": None if self.region is None else origin.region(self.region),
+            "platform": None if self.platform is None else platform(self.platform),
+            "region": None if self.region is None else region(self.region),
         }
         return {name: text for name, text in told.items() if text is not None}
 
@@ -87,12 +87,12 @@ class Correction(BaseModel):
 async def trace(order_id: str, request: Request, visitor: Reader) -> Trace:
     speak = lang(request)
     async with transaction() as connection:
-        order = await lists.order(connection, order_id)
+        order = await queries.order(connection, order_id)
         if order is None:
             raise Problem(404, "problem.no_order", {"order": order_id})
-        messages = await origins.messages(connection, order_id)
-        timeline = await lists.timeline(connection, order_id)
-        corrections = await origins.corrections(connection, order_id)
+        messages = await origins.list_messages(connection, order_id)
+        timeline = await queries.timeline(connection, order_id)
+        corrections = await origins.list_corrections(connection, order_id)
 
     def led_to(message: Any) -> list[str]:
         began = "received" if message.started_at else None
@@ -110,7 +110,7 @@ async def trace(order_id: str, request: Request, visitor: Reader) -> Trace:
     return Trace(
         order_id=order_id,
         origin=Origin.model_validate(order.origin),
-        paths=list(dict.fromkeys(each.path for each in told if each.lane == "channel")),
+        paths=list(dict.fromkeys(each.path for each in told if each.integration == "channel")),
         messages=told,
         corrections=[Corrected.model_validate(dict(each._mapping)) for each in corrections],
     )
@@ -136,9 +136,9 @@ async def correct(
 @router.get("/origins", summary="How many orders came from where, and for how much")
 async def shares(
     visitor: Reader,
-    by: By = "platform",
+    by: Dimension = "platform",
     placed_from: Annotated[AwareDatetime | None, Query(alias="from")] = None,
     placed_to: Annotated[AwareDatetime | None, Query(alias="to")] = None,
 ) -> list[Share]:
     async with transaction() as connection:
-        return await origins.shares(connection, by, placed_from, placed_to)
+        return await origins.count_by(connection, by, placed_from, placed_to)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from activities.inventory import NotAllowed
+from activities.kit.errors import InvalidInput
 from models.i18n import negotiate, t
 
 log = structlog.get_logger()
@@ -124,8 +124,8 @@ def install(app: FastAPI) -> None:
         detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
         return answer(request, 422, detail, errors=fields)
 
-    @app.exception_handler(NotAllowed)
-    async def not_allowed(request: Request, error: NotAllowed) -> JSONResponse:
+    @app.exception_handler(InvalidInput)
+    async def not_allowed(request: Request, error: InvalidInput) -> JSONResponse:
         fields = [{"field": error.field, "message": error.reason}]
         return answer(request, 422, str(error), errors=fields)
 

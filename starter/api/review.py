@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
-from activities import language
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from activities.language import BadExpression
-from activities.review import blacklist, rules, trial
-from activities.review.samples import ORDERS
+from activities.kit import expressions
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.kit.expressions import InvalidExpression
+from activities.orders.review import blacklist, rules, trial
+from activities.orders.review.samples import ORDERS
 from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
-from starter.api.access import Reader, Staff
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
 
 router = APIRouter(prefix="/review", tags=["review"])
@@ -21,22 +21,22 @@ router = APIRouter(prefix="/review", tags=["review"])
 @router.get("/rules", summary="The rules of review, in the order in which they apply")
 async def review_rules(visitor: Reader) -> list[ReviewRule]:
     async with transaction() as connection:
-        return await rules.every_rule(connection)
+        return await rules.list_rules(connection)
 
 
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
 async def keep_review_rule(number: int, body: ReviewRule, visitor: Staff) -> ReviewRule:
     if body.number != number:
-        raise NotAllowed("number", f"is {body.number}, but {number} is asked to change")
+        raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
     async with transaction() as connection:
-        await rules.keep_rule(connection, body)
+        await rules.save_rule(connection, body)
     return body
 
 
 @router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
 async def drop_review_rule(number: int, visitor: Staff) -> None:
     async with transaction() as connection:
-        if not await rules.drop_rule(connection, number):
+        if not await rules.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
 
 
@@ -58,7 +58,7 @@ class Checked(BaseModel):
 async def check(body: Condition, visitor: Reader) -> Checked:
     try:
         return Checked(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
-    except BadExpression as error:
+    except InvalidExpression as error:
         return Checked(ok=False, message=error.message, position=error.position)
 
 
@@ -76,12 +76,12 @@ class DryRun(BaseModel):
 async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
     try:
         ORDERS.check(body.rule.condition)
-    except BadExpression as error:
-        raise NotAllowed("rule.condition", language.told(error)) from None
+    except InvalidExpression as error:
+        raise InvalidInput("rule.condition", expressions.told(error)) from None
     try:
         return await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
     except trial.BadCursor:
-        raise NotAllowed("cursor", "not one of ours") from None
+        raise InvalidInput("cursor", "not one of ours") from None
 
 
 @router.get("/blacklist", summary="The blacklist, newest first; nobody in the clear")
@@ -91,7 +91,7 @@ async def listed(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> list[BlacklistEntry]:
     async with transaction() as connection:
-        return await blacklist.every_entry(connection, kind, limit)
+        return await blacklist.list_entries(connection, kind, limit)
 
 
 class Suspect(BaseModel):

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel
 
-from activities import settlements
-from activities.database import transaction
-from models.settlement import SettlementKind, SettlementState, Settling
-from starter.api.access import Reader, Staff
+from activities.aftersales import settlements
+from activities.kit.database import transaction
+from models.settlements import SettlementKind, SettlementState, Settling
+from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
 
 router = APIRouter(prefix="/settlements", tags=["exceptions"])
@@ -56,7 +56,7 @@ async def listed(
     equal: dict[str, Any] = {"kind": kind, "state": state, "carrier": carrier, "order_id": order_id}
     whole = settled or state is not None
     async with transaction() as connection:
-        rows = await settlements.listed(connection, settled=whole, after=last, limit=limit, **equal)
+        rows = await settlements.search(connection, settled=whole, after=last, limit=limit, **equal)
     return [Settlement(**row._mapping) for row in rows]
 
 

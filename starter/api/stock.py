@@ -7,16 +7,18 @@ from uuid import uuid4
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, Field
 
-from activities import inventory, lists, stocktakes, thresholds
-from activities.access import Visitor
-from activities.database import transaction
-from activities.inventory import Drift, Promise
-from activities.stocktakes import Stocktake
-from activities.thresholds import Threshold
+from activities.accounts.api_keys import Principal
+from activities.kit.database import transaction
+from activities.records import queries
+from activities.stock import ledger, operations, stocktakes, thresholds
+from activities.stock.ledger import Drift
+from activities.stock.operations import Promise
+from activities.stock.stocktakes import Stocktake
+from activities.stock.thresholds import Threshold
 from models.base import CHINA
 from models.stock import Level, MovementKind, StocktakeStatus
 from starter import dispatcher
-from starter.api.access import Reader, Staff, Storekeeper
+from starter.api.authentication import Reader, Staff, Storekeeper
 
 router = APIRouter(prefix="/stock", tags=["stock"])
 
@@ -130,7 +132,7 @@ def _view(level: Level) -> LevelView:
 @router.get("", summary="Levels")
 async def show(visitor: Reader, sku: str | None = None, warehouse: str | None = None) -> list[LevelView]:
     async with transaction() as connection:
-        rows = await lists.levels(connection, sku, warehouse)
+        rows = await queries.levels(connection, sku, warehouse)
     return [_view(Level.model_validate(row._mapping)) for row in rows]
 
 
@@ -138,7 +140,7 @@ async def show(visitor: Reader, sku: str | None = None, warehouse: str | None = 
 async def receive(body: Receive, visitor: Storekeeper, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        level = await inventory.receive(connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name)
+        level = await operations.receive(connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name)
     dispatcher.wake()
     return _view(level)
 
@@ -147,7 +149,7 @@ async def receive(body: Receive, visitor: Storekeeper, key: Key = None) -> Level
 async def adjust(body: Adjust, visitor: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        level = await inventory.adjust(
+        level = await operations.adjust(
             connection, body.warehouse, body.sku, body.quantity, body.reason, request_id, visitor.name
         )
     dispatcher.wake()
@@ -169,10 +171,10 @@ async def scrap(body: Grade, visitor: Staff, key: Key = None) -> LevelView:
     return await _grade(MovementKind.SCRAPPED, body, visitor, key)
 
 
-async def _grade(kind: MovementKind, body: Grade, visitor: Visitor, key: str | None) -> LevelView:
+async def _grade(kind: MovementKind, body: Grade, visitor: Principal, key: str | None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        level = await inventory.grade(
+        level = await operations.grade(
             connection, kind, body.warehouse, body.sku, body.quantity, body.reason, request_id, visitor.name
         )
     dispatcher.wake()
@@ -182,7 +184,7 @@ async def _grade(kind: MovementKind, body: Grade, visitor: Visitor, key: str | N
 @router.post("/safety", summary="Keep so many back from orders")
 async def safety(body: Safety, visitor: Staff) -> LevelView:
     async with transaction() as connection:
-        level = await inventory.set_safety_stock(connection, body.warehouse, body.sku, body.quantity)
+        level = await operations.set_safety_stock(connection, body.warehouse, body.sku, body.quantity)
     dispatcher.wake()
     return _view(level)
 
@@ -191,7 +193,9 @@ async def safety(body: Safety, visitor: Staff) -> LevelView:
 async def fence(body: Fencing, visitor: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        level = await inventory.fence(connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name)
+        level = await operations.move_to_virtual(
+            connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name
+        )
     dispatcher.wake()
     return _view(level)
 
@@ -200,7 +204,7 @@ async def fence(body: Fencing, visitor: Staff, key: Key = None) -> LevelView:
 async def feed(body: Feed, visitor: Storekeeper, key: Key = None) -> list[LevelView]:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        levels = await inventory.feed(connection, body.warehouse, body.goods, request_id, visitor.name)
+        levels = await operations.sync_supplier_stock(connection, body.warehouse, body.goods, request_id, visitor.name)
     dispatcher.wake()
     return [_view(level) for level in levels]
 
@@ -208,25 +212,27 @@ async def feed(body: Feed, visitor: Storekeeper, key: Key = None) -> list[LevelV
 @router.post("/expect", status_code=204, summary="Announce what is on its way")
 async def expect(body: Notice, visitor: Storekeeper) -> None:
     async with transaction() as connection:
-        await inventory.announce(connection, body.source, body.warehouse, body.goods, body.due)
+        await operations.announce_receipts(connection, body.source, body.warehouse, body.goods, body.due)
 
 
 @router.get("/promises", summary="What can be promised of a SKU, by location and day")
 async def promises(visitor: Reader, sku: str) -> list[Promise]:
     async with transaction() as connection:
-        return await inventory.promises(connection, sku, datetime.now(CHINA).date())
+        return await operations.promises(connection, sku, datetime.now(CHINA).date())
 
 
 @router.post("/counts", summary="Keep a count beside the books")
 async def count(body: Count, visitor: Storekeeper, key: Key = None) -> Stocktake:
     async with transaction() as connection:
-        return await stocktakes.count(connection, body.warehouse, body.counts, body.request_id or key, visitor.name)
+        return await stocktakes.save_count(
+            connection, body.warehouse, body.counts, body.request_id or key, visitor.name
+        )
 
 
 @router.get("/counts", summary="Stocktakes, newest first")
 async def counts(visitor: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
     async with transaction() as connection:
-        return await stocktakes.every(connection, status)
+        return await stocktakes.list_all(connection, status)
 
 
 @router.post("/counts/{stocktake_id}/approve", summary="Enter a count's differences")
@@ -246,18 +252,18 @@ async def discard(stocktake_id: str, visitor: Staff) -> Stocktake:
 @router.get("/thresholds", summary="Below which level a person is called")
 async def every_threshold(visitor: Reader) -> list[Threshold]:
     async with transaction() as connection:
-        return list(await thresholds.every(connection))
+        return list(await thresholds.list_all(connection))
 
 
 @router.post("/thresholds", summary="Call a person when less is available; zero drops it")
 async def threshold(body: Threshold, visitor: Staff) -> Threshold:
     async with transaction() as connection:
-        await thresholds.keep(connection, body)
+        await thresholds.save(connection, body)
     return body
 
 
 @router.get("/ledger", summary="Movements, newest first")
-async def ledger(
+async def list_movements(
     visitor: Reader,
     sku: str | None = None,
     warehouse: str | None = None,
@@ -266,7 +272,7 @@ async def ledger(
     cursor: int | None = None,
 ) -> Ledger:
     async with transaction() as connection:
-        rows = await lists.ledger(
+        rows = await queries.ledger(
             connection, sku=sku, warehouse=warehouse, order_id=order_id, before=cursor, limit=limit
         )
     items = [Movement.model_validate(row._mapping) for row in rows]
@@ -276,5 +282,5 @@ async def ledger(
 @router.get("/verify", summary="Prove that every level is the sum of its ledger")
 async def verify(visitor: Reader) -> Proof:
     async with transaction() as connection:
-        drifts = await inventory.verify(connection)
+        drifts = await ledger.verify(connection)
     return Proof(balanced=not drifts, drifts=drifts)

@@ -19,16 +19,17 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from activities import lists, transfers
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from activities.transfers import Proposal
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.records import queries
+from activities.stock import transfers
+from activities.stock.transfers import Proposal
 from models import requests
 from models.base import CHINA
 from models.i18n import t
 from models.requests import Answer, Approve
 from models.settings import settings
-from models.transfer import (
+from models.transfers import (
     SUPPORTED,
     CancelTransfer,
     Receive,
@@ -41,10 +42,10 @@ from models.transfer import (
     listed,
 )
 from starter import dispatcher
-from starter.api.access import Reader, Staff, Storekeeper
+from starter.api.authentication import Reader, Staff, Storekeeper
 from starter.api.problems import SOON, Problem, lang
 from workers.client import ask_workflow
-from workflows.transfer import TransferWorkflow
+from workflows.transfers import TransferWorkflow
 
 router = APIRouter(prefix="/transfers", tags=["transfers"])
 
@@ -132,7 +133,7 @@ def _fields(row: Row[Any], speak: str) -> dict[str, Any]:
 @router.get("", summary="Transfers, newest first")
 async def show(request: Request, visitor: Reader, status: TransferStatus | None = None) -> list[TransferView]:
     async with transaction() as connection:
-        rows = await transfers.every(connection, status)
+        rows = await transfers.list_all(connection, status)
     return [TransferView(**_fields(row, lang(request))) for row in rows]
 
 
@@ -152,7 +153,7 @@ async def accept(body: Accept, request: Request, visitor: Staff, key: Key = None
     number = body.request_id or key or str(uuid4())
     begun = []
     async with transaction() as connection:
-        await transfers.one_at_a_time(connection)
+        await transfers.lock_proposals(connection)
         wanted: dict[tuple[str, str], list[Proposal]] = {}
         for each in await transfers.propose(connection):
             if all(
@@ -186,7 +187,7 @@ async def one(transfer_id: str, request: Request, visitor: Reader) -> TransferDe
     speak = lang(request)
     row = await _row(transfer_id)
     async with transaction() as connection:
-        timeline = await lists.timeline(connection, transfer_id)
+        timeline = await queries.timeline(connection, transfer_id)
     events = [
         Event(at=each.at, text=t(each.what, speak, **each.detail).rstrip(" :：,，"), actor=each.actor)
         for each in timeline
@@ -237,7 +238,7 @@ def _today() -> date:
 
 async def _find(transfer_id: str) -> Row[Any] | None:
     async with transaction() as connection:
-        return await transfers.one(connection, transfer_id)
+        return await transfers.get(connection, transfer_id)
 
 
 async def _row(transfer_id: str) -> Row[Any]:
@@ -263,11 +264,11 @@ async def _begin(request: Request, new: New, number: str, actor: str) -> Transfe
         proposed_at=datetime.now(UTC),
     )
     async with transaction() as connection:
-        row = await transfers.one(connection, transfer.id)
+        row = await transfers.get(connection, transfer.id)
         if row is None:
             if new.due < _today():
-                raise NotAllowed("due", "has passed")
-            await transfers.check(connection, transfer)
+                raise InvalidInput("due", "has passed")
+            await transfers.validate(connection, transfer)
     if row is None:
         await _start(request.app.state.temporal, transfer)
         row = await _row(transfer.id)

@@ -6,15 +6,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from temporalio.exceptions import ApplicationError
 
-from activities import inbox
-from activities.access import visitor
-from activities.accounts import account
+from activities.accounts.accounts import get_account
+from activities.accounts.api_keys import find_principal
 from activities.carriers import tracker
 from activities.channels import Answering, channel
-from activities.database import at_once
-from activities.errors import Unauthentic
-from models.access import Scope
-from models.intake import Account, Lane, Raw
+from activities.intake import inbox
+from activities.kit.database import at_once
+from activities.kit.errors import Unauthentic
+from models.api_keys import Scope
+from models.intake import Account, IntegrationType, Raw
 from starter import dispatcher
 from starter.api.problems import Problem
 
@@ -46,9 +46,9 @@ RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"*/*": {"sc
 Body = Annotated[bytes, Depends(body)]
 
 
-async def known(lane: Lane, source: str, name: str) -> Account:
+async def known(integration: IntegrationType, source: str, name: str) -> Account:
     try:
-        return await account(lane, source, name)
+        return await get_account(integration, source, name)
     except ApplicationError:
         raise Problem(404, "problem.no_account", {"source": source, "account": name}) from None
 
@@ -58,7 +58,7 @@ async def known(lane: Lane, source: str, name: str) -> Account:
 )
 async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
     """Signed as the channel signs; a shop counter shows an API key with scope ``pos`` instead."""
-    adapter = channel(await known(Lane.CHANNEL, source, shop))
+    adapter = channel(await known(IntegrationType.CHANNEL, source, shop))
     actor = "" if adapter.signed else await _till(request)
     try:
         receipt = adapter.receive(request.headers, raw)
@@ -66,7 +66,7 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
         raise Problem(401, "problem.bad_signature") from None
     async with at_once() as connection:
         new = await inbox.accept(
-            connection, Lane.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
+            connection, IntegrationType.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
         )
     dispatcher.wake()
     if isinstance(adapter, Answering):
@@ -76,7 +76,7 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
 
 async def _till(request: Request) -> str:
     key = request.headers.get("authorization", "").removeprefix("Bearer ")
-    found = await visitor(key) if key else None
+    found = await find_principal(key) if key else None
     if found is None:
         raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
     if not found.may(Scope.POS):
@@ -87,7 +87,7 @@ async def _till(request: Request) -> str:
 @router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels", openapi_extra=RAW)
 async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
     """Known by the secret in its path, and its signature where the carrier signs; answered as the carrier expects."""
-    adapter = tracker(await known(Lane.CARRIER, source, name))
+    adapter = tracker(await known(IntegrationType.CARRIER, source, name))
     headers = {key: value for key, value in request.headers.items() if key == "content-type"}
     try:
         receipt = adapter.receive(request.headers, raw, secret)
@@ -95,7 +95,7 @@ async def push(source: str, name: str, secret: str, request: Request, raw: Body)
         raise Problem(401, "problem.bad_signature") from None
     async with at_once() as connection:
         await inbox.accept(
-            connection, Lane.CARRIER, source, name, receipt, Raw.model_construct(body=raw, headers=headers)
+            connection, IntegrationType.CARRIER, source, name, receipt, Raw.model_construct(body=raw, headers=headers)
         )
     dispatcher.wake()
     answer = adapter.answer(request.headers, raw)

@@ -8,43 +8,43 @@ import typer
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
 
 app = typer.Typer(name="accounts", help=t("cli.help.accounts"), no_args_is_help=True)
 
-LaneName = Annotated[str, typer.Argument(metavar="LANE", help=t("cli.help.accounts.lane"))]
+LaneName = Annotated[str, typer.Argument(metavar="LANE", help=t("cli.help.accounts.integration"))]
 Source = Annotated[str, typer.Argument(help=t("cli.help.accounts.source"))]
 
 
 @app.command("list", help=t("cli.help.accounts.list"))
 def list_accounts(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get("/accounts"), _shown)
 
 
 @app.command("set", help=t("cli.help.accounts.set"))
 def keep(
-    lane: LaneName,
+    integration: LaneName,
     source: Source,
     account: str,
     file: Annotated[Path, typer.Argument(help=t("cli.help.accounts.file"), exists=True, dir_okay=False)],
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     try:
         told = json.loads(file.read_text())
     except ValueError as error:
         raise Refusal(door.say("cli.bad_file", file=file, error=error)) from None
-    answer = door.put(f"/accounts/{lane}/{source}/{account}", told)
+    answer = door.put(f"/accounts/{integration}/{source}/{account}", told)
     door.show(answer, lambda body, say: _shown([body], say))
 
 
 @app.command(help=t("cli.help.accounts.close"))
-def close(lane: LaneName, source: Source, account: str, lang: Lang = None) -> None:
-    Door(lang, False).delete(f"/accounts/{lane}/{source}/{account}")
+def close(integration: LaneName, source: Source, account: str, lang: Lang = None) -> None:
+    ApiClient(lang, False).delete(f"/accounts/{integration}/{source}/{account}")
 
 
 def _shown(body: Any, say: Say) -> None:
     rows = [each | {"secrets": ", ".join(each["secrets"])} for each in body]
-    show.columns(("lane", "source", "account", "base_url", "secrets"), rows, say)
+    show.columns(("integration", "source", "account", "base_url", "secrets"), rows, say)

@@ -5,19 +5,19 @@ import typer
 from models.i18n import t
 from starter.cli import (
     accounts,
-    carriers,
+    allocation,
+    carrier_selection,
     exceptions,
     files,
     intake,
-    mappings,
+    labels,
     orders,
     origins,
-    plan,
-    printing,
-    replenish,
+    replenishment,
     review,
     serve,
     settlements,
+    sku_mapping,
     stock,
     transfers,
 )
@@ -29,20 +29,20 @@ for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
-app.command("print", help=t("cli.help.print"))(printing.print_)
+app.command("print", help=t("cli.help.print"))(labels.print_)
 _GROUPS = (
     orders,
     exceptions,
     settlements,
-    carriers,
-    plan,
+    carrier_selection,
+    allocation,
     review,
     stock,
     transfers,
-    replenish,
+    replenishment,
     files,
     intake,
-    mappings,
+    sku_mapping,
     accounts,
 )
 for group in _GROUPS:

@@ -7,7 +7,7 @@ import typer
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="exceptions", help=t("cli.help.exceptions"), no_args_is_help=True)
 
@@ -25,20 +25,20 @@ def list_exceptions(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     asked = {"kind": kind, "owner": owner, "warehouse": warehouse, "carrier": carrier, "closed": closed or None}
     door.show(door.get("/exceptions", **asked), _exceptions)
 
 
 @app.command(help=t("cli.help.exceptions.count"))
 def count(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get("/exceptions/summary"), _counts)
 
 
 @app.command(help=t("cli.help.exceptions.remedy"))
 def remedy(parcel: Parcel, kind: Kind, what: str, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind}/remedy", {"remedy": what})
     door.show(told, lambda body, say: _exceptions([body], say))
 
@@ -51,7 +51,7 @@ def close(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told = door.post(f"/exceptions/{quote(parcel, safe='')}/{kind}/close", {"note": note})
     door.show(told, lambda body, say: _exceptions([body], say))
 

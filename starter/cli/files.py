@@ -9,7 +9,7 @@ from rich.console import Console
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
 
 app = typer.Typer(name="files", help=t("cli.help.files"), no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def load(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     query = urlencode({"partial": partial, "check": check, "name": file.name[-100:]})
     try:
         with Console(stderr=True).status(door.say("cli.importing", file=file.name)):
@@ -46,7 +46,7 @@ def load(
 
 @app.command("export", help=t("cli.help.files.export"))
 def dump(kind: Kind, file: Annotated[Path, typer.Argument(dir_okay=False)], lang: Lang = None) -> None:
-    door = Door(lang, False)
+    door = ApiClient(lang, False)
     answer = door.get(f"/files/{quote(kind, safe='')}", format=file.suffix[1:].lower() or "csv")
     try:
         file.write_bytes(answer.content)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say, moment
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say, moment
 
 Words = Annotated[str | None, typer.Option()]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
@@ -39,7 +39,7 @@ def failed(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
     if message is not None:
         door.show(door.get(f"/intake/{message}/raw"), lambda raw, say: typer.echo(raw["body"]))
@@ -62,7 +62,7 @@ def retry(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
     if (message is None) is not every or (every and body) or (not every and any(which.values())):
         raise Refusal(door.say("cli.one_or_all"))
@@ -81,7 +81,7 @@ def edit(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     before = door.get(f"/intake/{message}/raw").json()["body"].encode()
     after = body.read() if body else _edited(before, door.say)
     if after == before:
@@ -111,7 +111,7 @@ def discard(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     answer = door.post(f"/intake/{message}/discard", {"reason": reason})
     door.show(answer, lambda body, say: show.line(say("cli.discarded", id=message)))
 
@@ -129,7 +129,7 @@ def reconcile(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     asked: dict[str, JsonValue] = {"since": moment(since), "until": moment(until)}
     begun = door.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", asked).json()["id"]
     path = f"/intake/reconciliations/{quote(begun, safe='')}"
@@ -149,7 +149,7 @@ def reports(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     if report is None:
         found = door.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
         door.show(found, show.reconciliations)

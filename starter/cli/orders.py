@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say, moment
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say, moment
 
 app = typer.Typer(name="orders", help=t("cli.help.orders"), no_args_is_help=True)
 
@@ -33,7 +33,7 @@ def list_orders(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     page = door.get(
         "/orders",
         status=status,
@@ -53,13 +53,13 @@ def list_orders(
 
 @app.command("show", help=t("cli.help.orders.show"))
 def show_order(order: Order, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get(door.order(order)), show.order)
 
 
 @app.command(help=t("cli.help.orders.cancel"))
 def cancel(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
-    _ask(Door(lang, as_json), order, "cancel", reason=reason)
+    _ask(ApiClient(lang, as_json), order, "cancel", reason=reason)
 
 
 @app.command(help=t("cli.help.orders.modify"))
@@ -78,7 +78,7 @@ def modify(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, str | None] = {
         "name": name,
         "phone": phone,
@@ -106,7 +106,7 @@ def hold(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), order, "hold", kind=kind, reason=reason)
+    _ask(ApiClient(lang, as_json), order, "hold", kind=kind, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.release"))
@@ -116,7 +116,7 @@ def release(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), order, "release", kind=kind)
+    _ask(ApiClient(lang, as_json), order, "release", kind=kind)
 
 
 @app.command(help=t("cli.help.orders.approve"))
@@ -126,17 +126,17 @@ def approve(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), order, "approve", stage=stage)
+    _ask(ApiClient(lang, as_json), order, "approve", stage=stage)
 
 
 @app.command(help=t("cli.help.orders.reject"))
 def reject(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
-    _ask(Door(lang, as_json), order, "reject", reason=reason)
+    _ask(ApiClient(lang, as_json), order, "reject", reason=reason)
 
 
 @app.command(help=t("cli.help.orders.expedite"))
 def expedite(order: Order, as_json: Json = False, lang: Lang = None) -> None:
-    _ask(Door(lang, as_json), order, "expedite")
+    _ask(ApiClient(lang, as_json), order, "expedite")
 
 
 @app.command(help=t("cli.help.orders.replan"))
@@ -147,7 +147,7 @@ def replan(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), order, "replan", warehouse=warehouse, reason=reason)
+    _ask(ApiClient(lang, as_json), order, "replan", warehouse=warehouse, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.note"))
@@ -157,10 +157,10 @@ def note(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), order, "note", text=text)
+    _ask(ApiClient(lang, as_json), order, "note", text=text)
 
 
-def _ask(door: Door, named: str, action: str, **wishes: JsonValue) -> None:
+def _ask(door: ApiClient, named: str, action: str, **wishes: JsonValue) -> None:
     """Asks an order for something, and tells where it stands then."""
     order = door.order(named)
     answer = door.post(f"{order}/{action}", wishes)

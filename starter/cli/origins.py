@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, moment
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, moment
 from starter.cli.orders import Order, Reason, Words
 
 
@@ -22,7 +22,7 @@ def origin(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     path = f"{door.order(order)}/origin"
     told = {"campaign": campaign, "platform": platform, "region": region}
     wishes: dict[str, JsonValue] = {name: text for name, text in told.items() if text is not None}
@@ -42,6 +42,6 @@ def origins(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     found = door.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
     door.show(found, show.origins)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
 
 app = typer.Typer(name="review", help=t("cli.help.review"), no_args_is_help=True)
 blacklist = typer.Typer(name="blacklist", help=t("cli.help.blacklist"), no_args_is_help=True)
@@ -28,20 +28,20 @@ Until = Annotated[datetime | None, typer.Option(help=t("cli.help.blacklist.until
 
 @app.command(help=t("cli.help.review.rules"))
 def rules(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get("/review/rules"), show.rules)
 
 
 @app.command(help=t("cli.help.review.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told = door.rule(file)
     door.show(door.put(f"/review/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.review.drop"))
 def drop(number: int, lang: Lang = None) -> None:
-    Door(lang, False).delete(f"/review/rules/{number}")
+    ApiClient(lang, False).delete(f"/review/rules/{number}")
 
 
 @app.command(help=t("cli.help.review.check"))
@@ -50,7 +50,7 @@ def check(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     answer = door.post("/review/check", {"condition": condition})
     found = answer.json()
     if not found["ok"] and not as_json:
@@ -67,7 +67,7 @@ def try_out(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     asked: dict[str, Any] = {"rule": door.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
     if until is not None:
         asked["until"] = until.astimezone().isoformat()
@@ -87,7 +87,7 @@ def try_out(
 
 @blacklist.command("list", help=t("cli.help.blacklist.list"))
 def blacklisted(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     heads = ("id", "kind", "hint", "reason", "until", "added_by")
     door.show(door.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
 
@@ -103,7 +103,7 @@ def add(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, Any] = {"kind": kind, "value": value, "channel": channel, "reason": reason}
     if order is not None:
         told["order_id"] = door.get(door.order(order)).json()["id"]
@@ -115,7 +115,7 @@ def add(
 
 @blacklist.command(help=t("cli.help.blacklist.remove"))
 def remove(kind: str, entry_id: str, lang: Lang = None) -> None:
-    Door(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
+    ApiClient(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
 
 
 def _together(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from models.i18n import t
 from models.settings import settings
-from starter.cli.door import Refusal
+from starter.cli.api_client import Refusal
 
 
 def up() -> None:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="settlements", help=t("cli.help.settlements"), no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def list_settlements(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     asked = {"kind": kind, "carrier": carrier, "settled": settled or None}
     door.show(door.get("/settlements", **asked), _shown)
 
@@ -40,7 +40,7 @@ def settle(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     said: dict[str, JsonValue] = {"state": state, "paid": paid, "reference": reference, "note": note}
     path = f"/settlements/{quote(parcel, safe='')}/{kind}"
     answer = door.patch(path, {name: value for name, value in said.items() if value is not None})

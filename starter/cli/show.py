@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from starter.cli.door import Say
+from starter.cli.api_client import Say
 
 PIPE_WIDTH = 200
 
@@ -177,7 +177,7 @@ def failed(body: Any, say: Say) -> None:
         (
             each["id"],
             when(each["received_at"]),
-            f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
+            f"{say('integration.' + each['integration'])} {each['source']}/{each['account']}",
             each["field"],
             each["reason"],
             each["attempts"],
@@ -240,7 +240,7 @@ def reasons(body: Any, say: Say) -> None:
     rows = [
         (
             each["count"],
-            f"{say('lane.' + each['lane'])} {each['source']}/{each['account']}",
+            f"{say('integration.' + each['integration'])} {each['source']}/{each['account']}",
             each["field"],
             each["reason"],
             when(each["oldest"]),

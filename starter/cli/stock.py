@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang
+from starter.cli.api_client import ApiClient, Json, Lang
 
 app = typer.Typer(name="stock", help=t("cli.help.stock"), no_args_is_help=True)
 
@@ -26,13 +26,13 @@ def levels(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get("/stock", sku=sku, warehouse=warehouse), show.levels)
 
 
 @app.command(help=t("cli.help.stock.receive"))
 def receive(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
     door.show(door.post("/stock/receive", told), show.level)
 
@@ -46,7 +46,7 @@ def adjust(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
     door.show(door.post("/stock/adjust", told), show.level)
 
@@ -55,29 +55,29 @@ def adjust(
 def quarantine(
     warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
 ) -> None:
-    _grade("quarantine", warehouse, sku, quantity, reason, Door(lang, as_json))
+    _grade("quarantine", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
 @app.command(help=t("cli.help.stock.restore"))
 def restore(
     warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
 ) -> None:
-    _grade("restore", warehouse, sku, quantity, reason, Door(lang, as_json))
+    _grade("restore", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
 @app.command(help=t("cli.help.stock.scrap"))
 def scrap(warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None) -> None:
-    _grade("scrap", warehouse, sku, quantity, reason, Door(lang, as_json))
+    _grade("scrap", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
-def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, door: Door) -> None:
+def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, door: ApiClient) -> None:
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
     door.show(door.post(f"/stock/{verb}", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.safety"))
 def safety(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
     door.show(door.post("/stock/safety", told), show.level)
 
@@ -90,14 +90,14 @@ def fence(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
     door.show(door.post("/stock/fence", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.feed"))
 def feed(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": door.goods(goods)}
     door.show(door.post("/stock/feed", told), show.levels)
 
@@ -110,41 +110,41 @@ def expect(
     goods: Goods,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, False)
+    door = ApiClient(lang, False)
     told: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
     door.post("/stock/expect", told | {"goods": door.goods(goods)})
 
 
 @app.command(help=t("cli.help.stock.promise"))
 def promise(sku: Sku, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     heads = ("sku", "warehouse", "day", "quantity")
     door.show(door.get("/stock/promises", sku=sku), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.count"))
 def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": door.goods(goods)}
     door.show(door.post("/stock/counts", told), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.counts"))
 def counts(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     heads = ("id", "warehouse", "status", "counted_by", "counted_at")
     door.show(door.get("/stock/counts"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.approve"))
 def approve(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.post(f"/stock/counts/{stocktake}/approve"), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.discard"))
 def discard(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.post(f"/stock/counts/{stocktake}/discard"), show.stocktake)
 
 
@@ -155,12 +155,12 @@ def threshold(
     warehouse: Annotated[str, typer.Option(help=t("cli.help.warehouse"))] = "",
     lang: Lang = None,
 ) -> None:
-    Door(lang, False).post("/stock/thresholds", {"sku": sku, "warehouse": warehouse, "below": below})
+    ApiClient(lang, False).post("/stock/thresholds", {"sku": sku, "warehouse": warehouse, "below": below})
 
 
 @app.command(help=t("cli.help.stock.locations"))
 def locations(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
     door.show(door.get("/locations"), lambda body, say: show.columns(heads, body, say))
 
@@ -172,7 +172,7 @@ def listings(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     channel, _, name = (shop or "").partition(":")
     heads = ("sku", "channel", "shop", "offered", "offered_at", "refused")
     answer = door.get("/listings", channel=channel or None, shop=name or None, sku=sku)
@@ -191,12 +191,12 @@ def rule(
 ) -> None:
     channel, _, name = shop.partition(":")
     told: dict[str, JsonValue] = {"percentage": percentage, "buffer": buffer, "least": least, "most": most}
-    Door(lang, False).put(f"/listings/{channel}/{name}/rule", told | {"locations": list(location or ())})
+    ApiClient(lang, False).put(f"/listings/{channel}/{name}/rule", told | {"locations": list(location or ())})
 
 
 @app.command(help=t("cli.help.stock.verify"))
 def verify(as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     answer = door.get("/stock/verify")
     door.show(answer, show.proof)
     if not answer.json()["balanced"]:

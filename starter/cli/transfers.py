@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from models.base import CHINA
 from models.i18n import t
 from starter.cli import show
-from starter.cli.door import Door, Json, Lang, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="transfers", help=t("cli.help.transfers"), no_args_is_help=True)
 
@@ -25,7 +25,7 @@ Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
 def list_transfers(
     status: Annotated[str | None, typer.Option()] = None, as_json: Json = False, lang: Lang = None
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     door.show(door.get("/transfers", status=status), _transfers)
 
 
@@ -35,7 +35,7 @@ def propose(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     if accept:
         door.show(door.post("/transfers/proposals/accept", {"request_id": _number()}), _transfers)
     else:
@@ -52,7 +52,7 @@ def create(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {
         "origin": origin,
         "destination": destination,
@@ -66,18 +66,18 @@ def create(
 
 @app.command(help=t("cli.help.transfers.approve"))
 def approve(transfer: Named, as_json: Json = False, lang: Lang = None) -> None:
-    _ask(Door(lang, as_json), transfer, "approve")
+    _ask(ApiClient(lang, as_json), transfer, "approve")
 
 
 @app.command(help=t("cli.help.transfers.ship"))
 def ship(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     _ask(door, transfer, "ship", goods=door.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.receive"))
 def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = Door(lang, as_json)
+    door = ApiClient(lang, as_json)
     _ask(door, transfer, "receive", goods=door.goods(goods or []))
 
 
@@ -89,10 +89,10 @@ def cancel(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(Door(lang, as_json), transfer, "cancel", how=how, reason=reason)
+    _ask(ApiClient(lang, as_json), transfer, "cancel", how=how, reason=reason)
 
 
-def _ask(door: Door, named: str, verb: str, **body: JsonValue) -> None:
+def _ask(door: ApiClient, named: str, verb: str, **body: JsonValue) -> None:
     path = f"/transfers/{quote('transfer:' + named.removeprefix('transfer:'), safe='')}"
     answer = door.post(f"{path}/{verb}", body)
     door.show(answer, lambda _, say: _transfers([door.get(path).json()], say))

@@ -19,17 +19,19 @@ from rich.table import Table
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import accounts, exceptions, inventory, locations, selection, stock_sync
-from activities.access import create_key
-from activities.database import dispose, transaction
-from models.access import Scope
+from activities.accounts import accounts
+from activities.accounts.api_keys import create_key
+from activities.catalogue import locations
+from activities.fulfillment import carrier_selection, exceptions
+from activities.kit.database import dispose, transaction
+from activities.stock import operations, stock_sync
+from models.api_keys import Scope
 from models.base import CHINA
 from models.i18n import t
-from models.intake import Lane
+from models.intake import IntegrationType
 from models.order import OrderStatus
 from models.settings import settings
 from models.stock import Audience, LocationKind, SkuRow
-from starter import catalogue
 from starter.demo.carriers import AGGREGATOR, FOLLOWED, PATIENCE, TERMS
 from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
@@ -49,6 +51,7 @@ from starter.demo.stories import (
     clean,
 )
 from starter.demo.world import World, people
+from starter.sandbox import merchant
 from starter.sandbox.accounts import CARRIERS, open_accounts
 from starter.up import Stack, wait_for_signal
 from workers.client import connect
@@ -172,20 +175,22 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
             break
         await asyncio.sleep(0.1)
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         await open_accounts(connection, sandbox, SHOPS)
-        for sku in catalogue.STOCKED:
+        for sku in merchant.STOCKED:
             for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
-                await inventory.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
-        await stock_sync.keep(connection, "own", WEB, {WATCHED: {}})
+                await operations.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
+        await stock_sync.save_listings(connection, "own", WEB, {WATCHED: {}})
         await _fence(connection)
         await _open_store(connection)
         follows = {"follow": [FOLLOWED], "push_url": stack.api_url}
-        await accounts.keep(connection, Lane.CARRIER, AGGREGATOR, "default", None, {}, follows)
-        await selection.keep_terms(connection, TERMS)
+        await accounts.save(connection, IntegrationType.CARRIER, AGGREGATOR, "default", None, {}, follows)
+        await carrier_selection.save_terms(connection, TERMS)
         for policy in PATIENCE:
-            await exceptions.keep_policy(connection, policy)
-        await inventory.feed(connection, catalogue.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo")
+            await exceptions.save_policy(connection, policy)
+        await operations.sync_supplier_stock(
+            connection, merchant.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo"
+        )
         presale = update(SkuRow).where(SkuRow.sku == PRESALE)  # type: ignore[arg-type]
         await connection.execute(presale.values(presale_on=datetime.now(CHINA).date() + timedelta(days=30)))
     keys = {
@@ -197,7 +202,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
     told = {"api_url": stack.api_url, "api_key": keys["warehouse"], "delay": 0.1}
     (await client.post(f"{sandbox}/warehouse/_control/config", json=told)).raise_for_status()
     for carrier in CARRIERS:
-        secret = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+        secret = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
         told = {"push_url": f"{stack.api_url}/carriers/{carrier}/default/push/{secret}", "way": {"delay": 0.1}}
         (await client.post(f"{sandbox}/{carrier}/_control/config", json=told)).raise_for_status()
     return World(client, stack.api_url, sandbox, keys["staff"], keys["till"], people(40))
@@ -208,9 +213,9 @@ async def _fence(connection: AsyncConnection) -> None:
     kept = locations.Location(
         code=FENCE, name="Own site", name_zh="自营专享仓", kind=LocationKind.VIRTUAL, parent="SH", audience=OWN_SITE
     )
-    await locations.keep(connection, kept)
+    await locations.save(connection, kept)
     for sku in FENCED_SKUS:
-        await inventory.fence(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
+        await operations.move_to_virtual(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
 
 
 async def _open_store(connection: AsyncConnection) -> None:
@@ -224,9 +229,9 @@ async def _open_store(connection: AsyncConnection) -> None:
         areas=("西藏",),
         carrier="sf",
     )
-    await locations.keep(connection, store)
+    await locations.save(connection, store)
     for sku in STORE_SKUS:
-        await inventory.receive(connection, STORE, sku, OPENING, f"opening:{STORE}:{sku}", "demo")
+        await operations.receive(connection, STORE, sku, OPENING, f"opening:{STORE}:{sku}", "demo")
 
 
 async def _tell_all(world: World, telling: Telling) -> None:

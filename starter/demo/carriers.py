@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from models.carriage import CarrierTerms
-from models.exception import POLICIES, ExceptionPolicy
+from models.carrier_selection import CarrierTerms
+from models.exceptions import POLICIES, ExceptionPolicy
 from models.fulfillment import ExceptionKind
 from models.order import OrderStatus
 from starter.demo.world import Sale, World, demand

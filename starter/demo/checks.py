@@ -81,7 +81,7 @@ async def _channels_told(world: World) -> Check:
 async def _inbox_empty(world: World) -> Check:
     """Nothing that was acknowledged waits any more, nothing failed."""
     summary = await world.get("/intake/summary")
-    left = {lane: states for lane, states in summary.items() if set(states) - {"done"}}
+    left = {integration: states for integration, states in summary.items() if set(states) - {"done"}}
     return Check(name="inbox", passed=not left, detail=str(left) if left else "")
 
 

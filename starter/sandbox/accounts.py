@@ -8,16 +8,17 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities import accounts
+from activities.accounts import accounts
 from activities.carriers import Carrier, tracker
 from models.base import Value
-from models.intake import Account, Lane
-from starter import catalogue
-from starter.sandbox import carriers, warehouse
+from models.intake import Account, IntegrationType
+from starter.sandbox import carriers, merchant, warehouse
 
 CARRIERS = tuple(found.name for found in iter_modules(carriers.__path__))
 BOOKING = tuple(
-    name for name in CARRIERS if isinstance(tracker(Account(lane=Lane.CARRIER, source=name, account="")), Carrier)
+    name
+    for name in CARRIERS
+    if isinstance(tracker(Account(integration=IntegrationType.CARRIER, source=name, account="")), Carrier)
 )
 """The carriers that book, and do not only follow parcels."""
 
@@ -43,12 +44,14 @@ async def open_accounts(connection: AsyncConnection, sandbox_url: str, shops: li
                 key: value.format(url=url, shop=shop.name) if isinstance(value, str) else value
                 for key, value in twin.SETTINGS.items()
             }
-            await accounts.keep(connection, Lane.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings)
+            await accounts.save(
+                connection, IntegrationType.CHANNEL, shop.channel, shop.name, url, given, settings | shop.settings
+            )
     for name in CARRIERS:
         twin = import_module(f"{carriers.__name__}.{name}")
         given = {**twin.SECRETS, "push_secret": secrets.token_urlsafe(24)}
         url = f"{sandbox_url}/{name}{twin.PATH}"
-        await accounts.keep(connection, Lane.CARRIER, name, "default", url, given, dict(twin.SETTINGS))
-    for code in (each.code for each in (*catalogue.WAREHOUSES, catalogue.SUPPLIER)):
+        await accounts.save(connection, IntegrationType.CARRIER, name, "default", url, given, dict(twin.SETTINGS))
+    for code in (each.code for each in (*merchant.WAREHOUSES, merchant.SUPPLIER)):
         url = f"{sandbox_url}/warehouse/{code}"
-        await accounts.keep(connection, Lane.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})
+        await accounts.save(connection, IntegrationType.WAREHOUSE, "wms", code, url, {"secret": warehouse.SECRET}, {})

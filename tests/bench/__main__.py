@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from activities import accounts, inventory, signing
-from activities.database import dispose, transaction
-from models.intake import Lane
-from starter import catalogue
+from activities.accounts import accounts
+from activities.kit import signing
+from activities.kit.database import dispose, transaction
+from activities.stock import operations
+from models.intake import IntegrationType
 from starter.demo.world import people
+from starter.sandbox import merchant
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
 from tests.bench import addresses, allocation, labels, planning, pushes
@@ -56,16 +58,16 @@ class Bench:
             await connection.execute(
                 text("CREATE TABLE bench_rows (id bigint GENERATED ALWAYS AS IDENTITY, body bytea)")
             )
-            await catalogue.seed(connection)
+            await merchant.seed(connection)
             await open_accounts(connection, self.sandbox, [Shop(channel="own", name=SHOP)])
-            for sku in catalogue.STOCKED:
+            for sku in merchant.STOCKED:
                 for warehouse in ("SH", "GZ"):
-                    await inventory.receive(connection, warehouse, sku, 100_000, f"bench:{warehouse}:{sku}", "bench")
-        self.secret = (await accounts.account(Lane.CHANNEL, "own", SHOP)).secrets["secret"]
+                    await operations.receive(connection, warehouse, sku, 100_000, f"bench:{warehouse}:{sku}", "bench")
+        self.secret = (await accounts.get_account(IntegrationType.CHANNEL, "own", SHOP)).secrets["secret"]
         told = {"api_url": self.stack.api_url, "api_key": self.stack.new_key}
         await self.client.post(f"{self.sandbox}/warehouse/_control/config", json=told)
         for carrier in CARRIERS:
-            push = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+            push = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
             url = f"{self.stack.api_url}/carriers/{carrier}/default/push/{push}"
             await self.client.post(f"{self.sandbox}/{carrier}/_control/config", json={"push_url": url})
 
@@ -175,7 +177,7 @@ PEOPLE = people(50)
 
 
 def _sku(number: int) -> str:
-    return catalogue.STOCKED[number % 40]
+    return merchant.STOCKED[number % 40]
 
 
 async def measure(

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activities import cleansing
+from activities.orders import cleansing
 from models.address import Recipient
 from models.order import Policy
 

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import insert
 from sqlmodel import SQLModel
 
-from activities import order as steps
-from activities.database import transaction
-from activities.group_commit import GroupCommit
-from activities.inventory import Move, move
+from activities.kit.database import transaction
+from activities.kit.group_commit import GroupCommit
+from activities.orders import steps
+from activities.stock.ledger import move
 from models.order import ChannelOrder, Policy
 from models.state import OrderState
-from models.stock import MovementKind
+from models.stock import Move, MovementKind
 from tests.unit.orders import an_order, line
 from workers import memory
 

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from sqlalchemy import text
 
-from activities.database import transaction
+from activities.kit.database import transaction
 
 
 def bare_endpoint() -> FastAPI:

@@ -12,11 +12,11 @@ from reportlab.graphics.barcode.qr import QrCode
 from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 
-from activities.labels import layout, pdf, zpl
-from activities.labels.font import NAME
-from activities.labels.layout import Bars, Page, Square, Text
+from activities.fulfillment.labels import layout, pdf, zpl
+from activities.fulfillment.labels.font import NAME
+from activities.fulfillment.labels.layout import Bars, Page, Square, Text
 from models.fulfillment import Label
-from models.printing import Good, Person, PrintSize, Slip
+from models.labels import Good, Person, PrintSize, Slip
 
 PAGES = 500
 ROUNDS = 3

@@ -7,7 +7,7 @@ from decimal import Decimal
 import highspy
 import numpy as np
 
-from activities.planning import Problem
+from activities.allocation.planning import Problem
 from models.address import remoteness
 from models.allocation import CHINA, Item, Rate, Site, offers
 

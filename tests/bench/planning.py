@@ -10,7 +10,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from activities.planning import Problem, plan
+from activities.allocation.planning import Problem, plan
 from models.allocation import Criterion, Facts, Item, Objective, Rate, Site
 from models.fulfillment import FulfillmentLine
 from tests.bench.milp import optimum

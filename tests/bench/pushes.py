@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-from activities import accounts
-from activities.database import transaction
+from activities.accounts import accounts
+from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus
-from models.intake import InboxRow, InboxState, Lane
+from models.intake import InboxRow, InboxState, IntegrationType
 from models.order import OrderRow
 from starter.sandbox.parcels import Route
 from tests.bench.doors import Message, load
@@ -31,7 +31,7 @@ async def compare(api_url: str, bare_url: str, messages: int) -> dict[str, Any]:
         await _parcels(carrier)
     urls = {}
     for carrier in CARRIERS:
-        secret = (await accounts.account(Lane.CARRIER, carrier, "default")).secrets["push_secret"]
+        secret = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
         urls[carrier] = f"{api_url}/carriers/{carrier}/default/push/{secret}"
     rows: list[dict[str, Any]] = []
     sent = 0
@@ -71,7 +71,7 @@ def _push(carrier: str, number: int) -> Message:
 async def _settled() -> None:
     """Waits until no push waits any more."""
     query = select(func.count()).where(
-        InboxRow.lane == Lane.CARRIER,  # type: ignore[arg-type]
+        InboxRow.integration == IntegrationType.CARRIER,  # type: ignore[arg-type]
         InboxRow.state == InboxState.PENDING,  # type: ignore[arg-type]
     )
     while True:

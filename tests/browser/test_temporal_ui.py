@@ -8,13 +8,13 @@ import httpx
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from activities.database import transaction
-from models.access import Scope
-from models.intake import Lane
+from activities.kit.database import transaction
+from models.api_keys import Scope
+from models.intake import IntegrationType
 from models.order import SEARCH_ATTRIBUTES
 from models.settings import settings
-from starter import catalogue
-from tests.doors import SECRET, bearer, open_account, open_door, sale, tell
+from starter.sandbox import merchant
+from tests.api import SECRET, bearer, open_account, open_door, sale, tell
 from workers.client import connect
 from workers.embedded import start_temporal
 from workers.main import worker
@@ -53,8 +53,8 @@ async def test_the_ui_tells_all_to_those_with_a_key_and_nothing_to_others(
         monkeypatch.setenv("HENGDAN_UI_ORIGINS", f'["{server.ui_url}"]')
         settings.cache_clear()
         async with transaction() as connection:
-            await catalogue.seed(connection)
-        await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+            await merchant.seed(connection)
+        await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
         staff = await bearer(Scope.STAFF)
         async with open_door() as door, worker(await connect()), async_playwright() as browsers:
             order_id = await _order_waiting_for_review(door, staff)

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from activities import inventory
-from activities import order as steps
-from activities.database import transaction
-from activities.inventory import Drift
+from activities.kit.database import transaction
+from activities.orders import steps
+from activities.stock import ledger, operations
+from activities.stock.ledger import Drift
 from models.fulfillment import Fulfillment, FulfillmentStatus, TrackingStatus
 from models.order import OrderLine, Policy
 from models.state import End, OrderState
@@ -31,18 +31,18 @@ async def sql(statement: str, **params: Any) -> list[Any]:
 async def receive(warehouse: str, sku: str, quantity: int, request_id: str = "") -> Level:
     async with transaction() as connection:
         request_id = request_id or f"{warehouse}:{sku}:{now().isoformat()}"
-        return await inventory.receive(connection, warehouse, sku, quantity, request_id, "tester")
+        return await operations.receive(connection, warehouse, sku, quantity, request_id, "tester")
 
 
 async def adjust(warehouse: str, sku: str, quantity: int, request_id: str = "count", reason: str = "counted") -> Level:
     async with transaction() as connection:
-        return await inventory.adjust(connection, warehouse, sku, quantity, reason, request_id, "tester")
+        return await operations.adjust(connection, warehouse, sku, quantity, reason, request_id, "tester")
 
 
 async def level(warehouse: str, sku: str) -> tuple[int, int, int]:
     """(on_hand, allocated, available)"""
     async with transaction() as connection:
-        for each in await inventory.levels(connection, [sku]):
+        for each in await ledger.levels(connection, [sku]):
             if each.warehouse == warehouse:
                 return each.on_hand, each.allocated, each.available
     raise LookupError(f"{sku} at {warehouse}")
@@ -50,7 +50,7 @@ async def level(warehouse: str, sku: str) -> tuple[int, int, int]:
 
 async def drifts() -> list[Drift]:
     async with transaction() as connection:
-        return await inventory.verify(connection)
+        return await ledger.verify(connection)
 
 
 async def admitted(number: str, *lines: OrderLine, policy: Policy = Policy(), **changes: Any) -> OrderState:
@@ -69,7 +69,7 @@ async def allocated(state: OrderState) -> OrderState:
 
 async def cancelled(state: OrderState, end: End | None = End.CANCELLED) -> None:
     for each in state.active:
-        if not each.left:
+        if not each.has_shipped:
             each.status = FulfillmentStatus.CANCELLED
     state.end = end
     state.revision += 1
@@ -90,8 +90,10 @@ async def returned(state: OrderState, parcel: Fulfillment) -> None:
 
 async def woken() -> list[str]:
     """The order numbers woken so far, in turn."""
-    rows = await sql("SELECT order_id FROM inbox WHERE lane = 'stock' AND topic = 'stock_arrived' ORDER BY id")
-    return [row.order_id.rpartition(":")[2] for row in rows]
+    rows = await sql(
+        "SELECT order_id FROM inbox WHERE integration = 'internal' AND topic = 'stock_arrived' ORDER BY id"
+    )
+    return [row.order_id.rpartition(":")[2] for row in await sql(query)]
 
 
 def goods(parcel: Fulfillment) -> Counter[str]:

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 
-from activities import order as steps
+from activities.orders import steps
 from models.order import NORMAL, URGENT, ChannelOrder, Policy
 from models.state import OrderState
 from tests.unit.orders import an_order, line

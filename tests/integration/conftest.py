@@ -6,9 +6,9 @@ import httpx
 import pytest
 from temporalio.client import Client
 
-from models.intake import Lane
+from models.intake import IntegrationType
 from models.settings import settings
-from tests.doors import SECRET, open_account, open_door
+from tests.api import SECRET, open_account, open_door
 from workers.client import connect
 from workers.embedded import Temporal
 
@@ -27,6 +27,6 @@ async def temporal(
 @pytest.fixture
 async def door(temporal: Client) -> AsyncIterator[httpx.AsyncClient]:
     """The API with its dispatcher, and the own-site shop ``web``."""
-    await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+    await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
     async with open_door() as client:
         yield client

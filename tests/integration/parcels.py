@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from activities.database import transaction
+from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow
 from models.order import OrderRow
-from starter import catalogue
+from starter.sandbox import merchant
 from tests.unit.orders import an_order
 
 NOW = datetime.now(UTC)
@@ -51,7 +51,7 @@ async def a_parcel(number: str = "1", **facts: Any) -> str:
         "updated_at": NOW,
     }
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         await connection.execute(insert(OrderRow).values(order))
         await connection.execute(insert(FulfillmentRow).values(parcel | facts))
     return str(parcel["id"])

@@ -5,10 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
-from activities import accounts
-from models.access import Scope
-from models.intake import Lane
-from tests.doors import bearer
+from activities.accounts import accounts
+from models.api_keys import Scope
+from models.intake import IntegrationType
+from tests.api import bearer
 
 SHOP: dict[str, Any] = {
     "base_url": "https://shop.example.com",
@@ -27,9 +27,9 @@ async def test_an_account_is_opened_changed_and_closed(door: httpx.AsyncClient) 
     assert opened.json()["secrets"] == ["secret", "token"]
     changed = await door.put("/accounts/channel/own/web", json={"secrets": {"secret": "new", "token": ""}})
     assert changed.json() == opened.json() | {"secrets": ["secret"]}
-    held = await accounts.account(Lane.CHANNEL, "own", "web")
+    held = await accounts.get_account(IntegrationType.CHANNEL, "own", "web")
     assert (held.secrets, held.settings["policy"]) == ({"secret": "new"}, {"grace": 60})
-    listed = await door.get("/accounts", params={"lane": "channel"})
+    listed = await door.get("/accounts", params={"integration": "channel"})
     assert listed.json() == [changed.json()]
     assert "hush" not in opened.text + listed.text
     assert (await door.delete("/accounts/channel/own/web")).status_code == 204
@@ -40,7 +40,7 @@ async def test_an_account_is_opened_changed_and_closed(door: httpx.AsyncClient) 
     ("path", "change", "field"),
     [
         ("channel/pigeon/web", {}, "source"),
-        ("stock/own/web", {}, "lane"),
+        ("stock/own/web", {}, "integration"),
         ("warehouse/own/SH", {}, "source"),
         ("carrier/sf/default", {"base_url": "sf.example.com"}, "base_url"),
     ],

@@ -9,9 +9,9 @@ from google.protobuf.json_format import MessageToDict
 from temporalio.api.common.v1 import Payloads
 from temporalio.client import Client
 
-from models.access import Scope
+from models.api_keys import Scope
 from models.settings import settings
-from tests.doors import bearer
+from tests.api import bearer
 
 CLEAR = {"street": "世纪大道1号"}
 

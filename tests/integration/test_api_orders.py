@@ -9,12 +9,12 @@ import httpx
 import pytest
 from temporalio.client import Client
 
-from activities import inventory
-from activities.database import transaction
-from models.access import Scope
-from starter import catalogue
+from activities.kit.database import transaction
+from activities.stock import operations
+from models.api_keys import Scope
 from starter.api import orders
-from tests.doors import PHONE, bearer, open_door, sale, tell, until
+from starter.sandbox import merchant
+from tests.api import PHONE, bearer, open_door, sale, tell, until
 from tests.integration.test_api_webhooks import problem
 from workers.main import worker
 
@@ -26,9 +26,9 @@ DEAR = {"freight": "8000", "total": "8160.60"}
 @pytest.fixture
 async def working(temporal: Client) -> AsyncIterator[None]:
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         for sku in ("A001", "B007"):
-            await inventory.receive(connection, "SH", sku, 10, sku, "test")
+            await operations.receive(connection, "SH", sku, 10, sku, "test")
     async with worker(temporal):
         yield
 

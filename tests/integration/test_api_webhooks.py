@@ -11,10 +11,10 @@ import structlog
 from psycopg.sql import SQL, Identifier
 from temporalio.client import Client
 
-from activities import signing
-from models.access import Scope
-from models.intake import InboxState, Lane
-from tests.doors import PHONE, SECRET, bearer, open_account, rows, runs, sale, tell, until
+from activities.kit import signing
+from models.api_keys import Scope
+from models.intake import InboxState, IntegrationType
+from tests.api import PHONE, SECRET, bearer, open_account, rows, runs, sale, tell, until
 from tests.unit.payloads import pos_order
 from workers.embedded import Postgres
 
@@ -69,7 +69,7 @@ async def test_a_mebibyte_is_the_most(door: httpx.AsyncClient) -> None:
 
 
 async def test_a_till_shows_a_key_with_its_scope(door: httpx.AsyncClient) -> None:
-    await open_account(Lane.CHANNEL, "pos", "counter")
+    await open_account(IntegrationType.CHANNEL, "pos", "counter")
     path = "/channels/pos/counter/webhook"
     unknown = await door.post(path, json=pos_order())
     problem(unknown, 401)
@@ -147,7 +147,7 @@ async def test_what_is_not_understood_is_acknowledged_listed_corrected_and_begun
 
 
 async def test_a_carrier_is_known_by_the_secret_of_its_path_and_answered_as_it_expects(door: httpx.AsyncClient) -> None:
-    await open_account(Lane.CARRIER, "sf", "default", push_secret="s3cret")
+    await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
     push = {
         "Body": {"WaybillRoute": [{"mailno": "SF1", "acceptTime": "2026-11-20 10:00:00", "opCode": "50", "id": "1"}]}
     }
@@ -158,11 +158,11 @@ async def test_a_carrier_is_known_by_the_secret_of_its_path_and_answered_as_it_e
     again = await door.post("/carriers/sf/default/push/s3cret", json=push)
     assert (again.status_code, again.json()["return_code"]) == (200, "0000")
     (row,) = await until(lambda: rows(state=InboxState.DONE))
-    assert (row.lane, row.source, row.reason) == (Lane.CARRIER, "sf", "no parcel of ours")
+    assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "no parcel of ours")
 
 
 async def test_a_warehouse_tells_with_its_key_one_event_or_many_and_none_twice(door: httpx.AsyncClient) -> None:
-    await open_account(Lane.WAREHOUSE, "wms", "SH", secret="x")
+    await open_account(IntegrationType.WAREHOUSE, "wms", "SH", secret="x")
     event = {"request_id": "e1", "fulfillment_id": "order:own:web:1:1", "kind": "shipped", "at": "2026-11-20T10:00:00Z"}
     path = "/warehouses/SH/events"
     problem(await door.post(path, json=event), 401)
@@ -186,7 +186,7 @@ async def test_a_warehouse_tells_with_its_key_one_event_or_many_and_none_twice(d
 async def test_no_log_holds_a_phone_a_key_or_a_push_secret(
     door: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    await open_account(Lane.CARRIER, "sf", "default", push_secret="s3cret")
+    await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
     staff = await bearer(Scope.STAFF)
     with structlog.testing.capture_logs() as events:
         broken = sale(total="-1")

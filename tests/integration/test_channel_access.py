@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import insert, select
 from temporalio.exceptions import ApplicationError
 
-from activities import accounts, http, shops
+from activities.accounts import accounts, channel_access
 from activities.channels import Pulled, reader
-from activities.database import transaction
+from activities.kit import http
+from activities.kit.database import transaction
 from models.intake import AccountRow, Secrets
 from models.order import AlertRow
 from starter.sandbox.app import create_app
@@ -29,9 +30,9 @@ def sandbox() -> Iterator[str]:
 async def known(world: World, **secrets: str) -> World:
     """The shop, with its account in the database."""
     await http.close()
-    accounts.forget()
+    accounts.clear_cache()
     told = world.account
-    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=told.secrets | secrets), "settings": told.settings}
         await connection.execute(insert(AccountRow).values(values))
@@ -45,7 +46,7 @@ async def kept() -> dict[str, str]:
 
 
 async def read(world: World, number: str) -> Pulled | None:
-    async with shops.at(world.account.source, world.account.account) as ours:
+    async with channel_access.open_channel(world.account.source, world.account.account) as ours:
         return await reader(ours).read(number)
 
 

@@ -12,18 +12,19 @@ from sqlalchemy import select, update
 from structlog.testing import capture_logs
 from temporalio.client import Client
 
-from activities import inventory, routing
-from activities.access import create_key
-from activities.database import transaction
-from activities.review import rules
-from models.access import Scope
-from models.intake import Lane
+from activities.accounts.api_keys import create_key
+from activities.allocation import rules_and_rates
+from activities.kit.database import transaction
+from activities.orders.review import rules
+from activities.stock import operations
+from models.api_keys import Scope
+from models.intake import IntegrationType
 from models.order import OrderRow
 from models.settings import settings
 from models.stock import LevelRow
-from starter import catalogue
+from starter.sandbox import merchant
+from tests.api import PHONE, SECRET, open_account, rows, sale, tell, until
 from tests.commands import Commands
-from tests.doors import PHONE, SECRET, open_account, rows, sale, tell, until
 from workers.main import worker
 
 UNPAID = {"paid_at": None, "pay_before": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
@@ -37,8 +38,8 @@ async def hengdan(
 ) -> AsyncIterator[Commands]:
     """The command line of Mei, who may do everything."""
     async with transaction() as connection:
-        await catalogue.seed(connection)
-        await inventory.receive(connection, "SH", "A001", 10, "first", "test")
+        await merchant.seed(connection)
+        await operations.receive(connection, "SH", "A001", 10, "first", "test")
     monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", list(Scope)))
     settings.cache_clear()
@@ -96,7 +97,7 @@ async def test_machines_get_what_the_api_says(hengdan: Commands, door: httpx.Asy
 
 
 async def test_a_number_that_several_orders_have_is_no_name(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    await open_account(Lane.CHANNEL, "own", "app", secret=SECRET)
+    await open_account(IntegrationType.CHANNEL, "own", "app", secret=SECRET)
     number = await placed(door, **UNPAID)
     await placed(door, "app", number=number, **UNPAID)
     said = await hengdan.refused("orders", "show", number)
@@ -247,7 +248,7 @@ async def test_what_was_not_understood_is_shown_corrected_and_retried(
 
 async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) -> None:
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
     await hengdan.ok("stock", "receive", "SH", "A001", "10")
     assert "3" in await hengdan.ok("stock", "quarantine", "SH", "A001", "3", "--reason", "wet")
     await hengdan.ok("stock", "restore", "SH", "A001", "1", "--reason", "dry again")
@@ -273,7 +274,7 @@ async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) 
 
 async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
     await hengdan.ok("stock", "receive", "SH", "A001", "10")
     tried = await hengdan.ok("plan", "try", "A001=2", "--province", "上海")
     assert "A001 × 2" in tried.splitlines()[0]
@@ -281,7 +282,7 @@ async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.Asyn
     rule.write_text(json.dumps({"number": 7, "name": "none", "action": {"do": "exclude", "locations": ["SH"]}}))
     assert "none" in await hengdan.ok("plan", "rule", str(rule))
     assert "exclude" in await hengdan.ok("plan", "rules")
-    routing.forget()
+    rules_and_rates.clear_cache()
     assert "Excluded by the rule none" in await hengdan.ok("plan", "try", "A001=2", "--province", "上海")
     await hengdan.ok("plan", "drop", "7")
     assert "7" in await hengdan.refused("plan", "drop", "7")
@@ -293,7 +294,7 @@ async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.Asyn
 
 
 async def test_review_is_set_up_tried_and_felt(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
-    rules.forget()
+    rules.clear_cache()
     number = await placed(door, **UNPAID)
     file = tmp_path / "rule.json"
     held = {"do": "hold", "stage": "finance", "reason": "is it paid?"}

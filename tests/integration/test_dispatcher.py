@@ -15,17 +15,17 @@ from sqlalchemy import insert, select, update
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities import inbox, projection
-from activities.database import transaction
-from activities.reissue import reissue
-from activities.tracking import PULLED, SCANS
+from activities.aftersales.reissue import reissue
+from activities.fulfillment.tracking import PULLED, SCANS
+from activities.intake import inbox
+from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow, Scan, ScanRow
-from models.intake import InboxRow, InboxState, Lane, Raw, Receipt
+from models.intake import InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import NORMAL, SEARCH_ATTRIBUTES, URGENT, AlertRow, OrderRow
 from models.settings import settings
 from starter import dispatcher
 from starter.dispatcher import EngineDown, take
-from tests.doors import PHONE, SECRET, open_account, rows, runs, sale, until
+from tests.api import PHONE, SECRET, open_account, rows, runs, sale, until
 from tests.unit.orders import RECIPIENT
 from workers.client import HASTY, connect, data_converter
 from workers.embedded import Postgres, start_temporal
@@ -37,7 +37,7 @@ PENDING, STARTED, DONE, FAILED = InboxState.PENDING, InboxState.STARTED, InboxSt
 
 @pytest.fixture(autouse=True)
 async def shop(temporal: Client) -> None:
-    await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+    await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
 
 
 def window(orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,15 +50,17 @@ async def keep(told: dict[str, Any], shop: str = "web", priority: int = NORMAL) 
     receipt = Receipt(fact_key=told["event_id"], topic="order", priority=priority)
     raw = Raw.model_construct(body=json.dumps(told).encode(), headers={})
     async with transaction() as connection:
-        await inbox.accept(connection, Lane.CHANNEL, "own", shop, receipt, raw)
+        await inbox.accept(connection, IntegrationType.CHANNEL, "own", shop, receipt, raw)
     return f"order:own:{shop}:{told['order_no']}"
 
 
-async def keep_other(lane: Lane, source: str, account: str, body: bytes, order_id: str | None = None) -> None:
+async def keep_other(
+    integration: IntegrationType, source: str, account: str, body: bytes, order_id: str | None = None
+) -> None:
     raw = Raw.model_construct(body=body, headers={})
     async with transaction() as connection:
-        await inbox.accept(connection, lane, source, account, Receipt(fact_key=str(hash(body))), raw)
-        await connection.execute(update(InboxRow).where(InboxRow.lane == lane).values(order_id=order_id))  # type: ignore[arg-type]
+        await inbox.accept(connection, integration, source, account, Receipt(fact_key=str(hash(body))), raw)
+        await connection.execute(update(InboxRow).where(InboxRow.integration == integration).values(order_id=order_id))  # type: ignore[arg-type]
 
 
 async def begun(orders: int = 0) -> Counter[str]:
@@ -72,7 +74,7 @@ async def rests(shop: str) -> None:
     """An order of the shop comes to rest."""
     entering = await rows(state=STARTED, account=shop)
     async with transaction() as connection:
-        await connection.execute(projection.REST, {"resting": [entering[0].order_id]})
+        await connection.execute(inbox.SETTLE, {"settled": [entering[0].order_id]})
 
 
 async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:
@@ -118,7 +120,7 @@ async def test_an_order_enters_with_what_operators_look_for(temporal: Client) ->
 
 async def test_urgent_ones_go_first_then_each_shop_in_turn(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     window(5, monkeypatch)
-    await open_account(Lane.CHANNEL, "own", "small", secret=SECRET)
+    await open_account(IntegrationType.CHANNEL, "own", "small", secret=SECRET)
     for _ in range(6):
         await keep(sale())
     for _ in range(3):
@@ -131,7 +133,7 @@ async def test_urgent_ones_go_first_then_each_shop_in_turn(temporal: Client, mon
 
 async def test_a_flood_of_one_shop_makes_room_for_another(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     window(4, monkeypatch)
-    await open_account(Lane.CHANNEL, "own", "small", secret=SECRET)
+    await open_account(IntegrationType.CHANNEL, "own", "small", secret=SECRET)
     for _ in range(12):
         await keep(sale())
     await take(temporal)
@@ -301,12 +303,12 @@ async def stop(*dispatching: "asyncio.Task[None]") -> None:
 
 
 async def test_what_breaks_its_adapter_or_its_shop_does_not_stop_the_others(temporal: Client) -> None:
-    await open_account(Lane.CHANNEL, "nosuch", "x")
-    await open_account(Lane.CHANNEL, "own", "wrong", secret=SECRET, settings={"policy": {"grace": "soon"}})
+    await open_account(IntegrationType.CHANNEL, "nosuch", "x")
+    await open_account(IntegrationType.CHANNEL, "own", "wrong", secret=SECRET, settings={"policy": {"grace": "soon"}})
     async with transaction() as connection:
         raw = Raw.model_construct(body=b"{}", headers={})
-        await inbox.accept(connection, Lane.CHANNEL, "nosuch", "x", Receipt(fact_key="1"), raw)
-        await inbox.accept(connection, Lane.CHANNEL, "own", "gone", Receipt(fact_key="1"), raw)
+        await inbox.accept(connection, IntegrationType.CHANNEL, "nosuch", "x", Receipt(fact_key="1"), raw)
+        await inbox.accept(connection, IntegrationType.CHANNEL, "own", "gone", Receipt(fact_key="1"), raw)
     await keep(sale(), "wrong")
     good = await keep(sale())
     await take(temporal)
@@ -439,7 +441,7 @@ async def parcel(order_id: str, waybill_no: str = "SF1") -> None:
 
 
 async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Client) -> None:
-    await open_account(Lane.CARRIER, "sf", "default", push_secret="s3cret")
+    await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
     order_id = await keep(sale())
     await take(temporal)
     await parcel(order_id)
@@ -454,14 +456,19 @@ async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Clien
         for hour, code in enumerate(("50", "30", "31", "44", "80"))
     ]
     for body in (routes[3:], routes[:4], [{**routes[0], "mailno": "SF9"}]):
-        await keep_other(Lane.CARRIER, "sf", "default", json.dumps({"Body": {"WaybillRoute": body}}).encode())
+        await keep_other(
+            IntegrationType.CARRIER, "sf", "default", json.dumps({"Body": {"WaybillRoute": body}}).encode()
+        )
     await take(temporal)
     async with transaction() as connection:
         kept = Counter(await connection.scalars(select(ScanRow.waybill_no)))
     assert kept == {"SF1": 5, "SF9": 1}
     told = await signals(temporal, order_id)
     assert {(name, request["status"]) for name, request in told} == {("tracking", "delivered")}
-    assert {row.reason for row in await rows(lane=Lane.CARRIER, state=DONE)} == {"", "no parcel of ours"}
+    assert {row.reason for row in await rows(integration=IntegrationType.CARRIER, state=DONE)} == {
+        "",
+        "no parcel of ours",
+    }
 
 
 async def test_a_scan_that_cannot_be_kept_keeps_no_other_back(temporal: Client) -> None:
@@ -470,11 +477,11 @@ async def test_a_scan_that_cannot_be_kept_keeps_no_other_back(temporal: Client) 
         raw = Raw.model_construct(body=SCANS.dump_json([scan]))
         async with transaction() as connection:
             receipt = Receipt(fact_key=number.strip("\0"), topic=PULLED)
-            await inbox.accept(connection, Lane.CARRIER, "sf", "default", receipt, raw)
+            await inbox.accept(connection, IntegrationType.CARRIER, "sf", "default", receipt, raw)
     await take(temporal)
     async with transaction() as connection:
         assert sorted(await connection.scalars(select(ScanRow.waybill_no))) == ["SF1", "SF2"]
-    assert len(await rows(lane=Lane.CARRIER, state=FAILED)) == 1
+    assert len(await rows(integration=IntegrationType.CARRIER, state=FAILED)) == 1
 
 
 async def test_what_is_to_be_sent_once_more_begins_once_as_an_order_of_its_own(temporal: Client) -> None:
@@ -500,7 +507,7 @@ async def test_a_warehouse_wakes_the_order_only_to_ship_or_to_reject(temporal: C
 
     async def tell(kind: str, warehouse: str = "SH") -> Any:
         body = json.dumps({**event, "kind": kind, "request_id": f"{kind}{warehouse}"}).encode()
-        await keep_other(Lane.WAREHOUSE, "wms", warehouse, body)
+        await keep_other(IntegrationType.WAREHOUSE, "wms", warehouse, body)
         await take(temporal)
         async with transaction() as connection:
             return (await connection.execute(select(FulfillmentRow.request_status, FulfillmentRow.status))).one()  # type: ignore[call-overload]
@@ -519,6 +526,6 @@ async def test_a_warehouse_wakes_the_order_only_to_ship_or_to_reject(temporal: C
 async def test_stock_that_arrives_wakes_who_waits_for_it(temporal: Client) -> None:
     order_id = await keep(sale())
     await take(temporal)
-    await keep_other(Lane.STOCK, "stock", "", b"{}", order_id)
+    await keep_other(IntegrationType.INTERNAL, "stock", "", b"{}", order_id)
     await take(temporal)
     assert [name for name, _ in await signals(temporal, order_id)] == ["stock_arrived"]

@@ -10,14 +10,16 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from activities import exceptions, projection, selection, settlements, tracking
-from activities.database import transaction
-from models.access import Scope
-from models.exception import ExceptionPolicy, Remedy
+from activities.aftersales import settlements
+from activities.fulfillment import carrier_selection, exceptions, tracking
+from activities.kit.database import transaction
+from activities.records import timeline
+from models.api_keys import Scope
+from models.exceptions import ExceptionPolicy, Remedy
 from models.fulfillment import ExceptionKind, FulfillmentRow, Scan, TrackingStatus
 from models.intake import InboxRow
 from models.order import ChannelOrder, Entry, Hold, HoldKind, OrderRow
-from tests.doors import bearer
+from tests.api import bearer
 from tests.integration.parcels import a_parcel
 from tests.unit.orders import an_order
 
@@ -32,7 +34,7 @@ def scan(number: str, status: TrackingStatus | None, at: datetime, **more: Any) 
 
 async def scanned(*scans: Scan) -> None:
     async with transaction() as connection:
-        await tracking.keep(connection, scans)
+        await tracking.save_scans(connection, scans)
 
 
 async def row(parcel: str) -> Any:
@@ -47,7 +49,7 @@ async def kinds(**equal: Any) -> list[str]:
 
 async def listed(**equal: Any) -> Sequence[Any]:
     async with transaction() as connection:
-        return await exceptions.listed(connection, **equal)
+        return await exceptions.search(connection, **equal)
 
 
 BOOKING = Hold(kind=HoldKind.BOOKING, reason="carrier.none", since=NOW).model_dump(mode="json")
@@ -133,7 +135,7 @@ async def test_what_is_not_settled_in_time_escalates_once() -> None:
     await a_parcel(shipped_at=NOW - 30 * HOUR)
     await exceptions.watch_exceptions()
     async with transaction() as connection:
-        (open_,) = await exceptions.listed(connection)
+        (open_,) = await exceptions.search(connection)
         past = exceptions._exceptions
         await connection.execute(update(past).values(due_at=NOW - HOUR))
     assert (await exceptions.watch_exceptions()).escalated == 1
@@ -146,7 +148,7 @@ async def test_policy_books_elsewhere_by_itself() -> None:
     parcel = await a_parcel(status="open", request_status="submitted", opened_at=NOW - HOUR)
     policy = ExceptionPolicy(kind=ExceptionKind.NOT_ACCEPTED, after=600, automatic=Remedy.REBOOK)
     async with transaction() as connection:
-        await exceptions.keep_policy(connection, policy)
+        await exceptions.save_policy(connection, policy)
     assert await kinds() == ["not_accepted"]
     await exceptions.watch_exceptions()
     async with transaction() as connection:
@@ -158,19 +160,19 @@ async def test_what_policy_wants_stopped_is_named_until_it_was() -> None:
     parcel = await a_parcel(scanned_at=NOW, scan_status="in_transit", scan_exception="wrong_address")
     policy = ExceptionPolicy(kind=ExceptionKind.WRONG_ADDRESS, automatic=Remedy.INTERCEPT)
     async with transaction() as connection:
-        await exceptions.keep_policy(connection, policy)
+        await exceptions.save_policy(connection, policy)
     for _ in range(2):
         assert (await exceptions.watch_exceptions()).intercept == (parcel,)
     async with transaction() as connection:
-        (open_,) = await exceptions.listed(connection)
-        await exceptions.remedied(connection, open_, Remedy.INTERCEPT, "mei")
+        (open_,) = await exceptions.search(connection)
+        await exceptions.apply_remedy(connection, open_, Remedy.INTERCEPT, "mei")
     assert (await exceptions.watch_exceptions()).intercept == ()
 
 
 async def remedied(remedy: Remedy) -> None:
     async with transaction() as connection:
-        (open_,) = await exceptions.listed(connection)
-        await exceptions.remedied(connection, open_, remedy, "mei")
+        (open_,) = await exceptions.search(connection)
+        await exceptions.apply_remedy(connection, open_, remedy, "mei")
 
 
 async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door: httpx.AsyncClient) -> None:
@@ -192,8 +194,8 @@ async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door:
     assert (await door.patch(f"/settlements/{parcel}x/claim", json=said, headers=staff)).status_code == 404
     granted = Entry(key="g", at=datetime.now(UTC), what="timeline.refund.granted", detail={"amount": "12.50"})
     async with transaction() as connection:
-        lines = {"entries": projection.entries(parcel.rpartition(":")[0], [granted])}
-        await connection.execute(projection.ENTER, lines)
+        lines = {"entries": timeline.entry_rows(parcel.rpartition(":")[0], [granted])}
+        await connection.execute(timeline.INSERT_ENTRIES, lines)
     await exceptions.watch_exceptions()
     assert (await door.get("/settlements", headers=reader)).json() == []
     (refund,) = (await door.get("/settlements?kind=refund&settled=true", headers=reader)).json()
@@ -207,14 +209,14 @@ async def test_nothing_is_due_to_who_has_not_paid() -> None:
     await exceptions.watch_exceptions()
     await remedied(Remedy.REFUND)
     async with transaction() as connection:
-        assert await settlements.listed(connection, fulfillment_id=parcel) == []
+        assert await settlements.search(connection, fulfillment_id=parcel) == []
 
 
 async def test_what_was_lost_is_sent_once_more_by_itself_free_of_charge() -> None:
     parcel = await a_parcel("77", scanned_at=NOW, scan_status="damaged")
     policy = ExceptionPolicy(kind=ExceptionKind.DAMAGED, automatic=Remedy.REISSUE)
     async with transaction() as connection:
-        await exceptions.keep_policy(connection, policy)
+        await exceptions.save_policy(connection, policy)
     await exceptions.watch_exceptions()
     await remedied(Remedy.REISSUE)
     async with transaction() as connection:
@@ -236,9 +238,9 @@ async def test_how_carriers_did_is_measured_lane_by_lane_and_promises_an_arrival
         await a_parcel(str(number), shipped_at=shipped, scanned_at=shipped + 2 * DAY, **there, **late)
     await a_parcel("5", status="closed", shipped_at=NOW - 9 * DAY, scanned_at=NOW - DAY, tracking="lost")
     await a_parcel("6")
-    assert await selection.measure_service() == 1
+    assert await carrier_selection.measure_performance() == 1
     async with transaction() as connection:
-        (lane,) = await selection.every_lane(connection)
+        (lane,) = await carrier_selection.list_lanes(connection)
     assert (lane.carrier, lane.origin, lane.destination) == ("sf", "上海", "浙江")
     assert (lane.parcels, lane.late, lane.lost, lane.days) == (5, 1, 1, 2)
     await scanned(scan("6", TrackingStatus.IN_TRANSIT, NOW))

@@ -7,13 +7,13 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, text
 
-from activities import inventory
-from activities.database import transaction
-from activities.imports import KINDS
-from models.access import Scope
+from activities.files.imports import KINDS
+from activities.kit.database import transaction
+from activities.stock import ledger, operations
+from models.api_keys import Scope
 from models.stock import LocationKind, SkuRow, WarehouseRow
-from starter.catalogue import seed
-from tests.doors import bearer, rows
+from starter.sandbox.merchant import seed
+from tests.api import bearer, rows
 
 Heads = dict[str, str]
 
@@ -24,8 +24,8 @@ async def staff(door: httpx.AsyncClient) -> Heads:
     async with transaction() as connection:
         await seed(connection)
         for warehouse, sku, quantity in (("SH", "A001", 10), ("SH", "A002", 5), ("GZ", "A001", 3)):
-            await inventory.receive(connection, warehouse, sku, quantity, f"{warehouse}{sku}", "test")
-        await inventory.set_safety_stock(connection, "SH", "A001", 2)
+            await operations.receive(connection, warehouse, sku, quantity, f"{warehouse}{sku}", "test")
+        await operations.set_safety_stock(connection, "SH", "A001", 2)
         for statement in (
             "INSERT INTO substitutes VALUES ('A001', 'A002', 10)",
             "INSERT INTO rates VALUES ('sf', '上海', '', 1, 12, 1, 2.5, 6000, 2, 0)",
@@ -84,7 +84,7 @@ async def on_hand(warehouse: str, sku: str) -> int | None:
     query = text("SELECT on_hand FROM stock_levels WHERE warehouse = :warehouse AND sku = :sku")
     async with transaction() as connection:
         found: int | None = await connection.scalar(query, {"warehouse": warehouse, "sku": sku})
-        assert await inventory.verify(connection) == []
+        assert await ledger.verify(connection) == []
     return found
 
 

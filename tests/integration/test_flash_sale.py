@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import func, select
 from sqlmodel import SQLModel
 
-from activities import inventory
-from activities.database import transaction
-from models.stock import BEYOND
-from starter import catalogue
+from activities.kit.database import transaction
+from activities.stock import ledger, operations
+from models.stock import UNLIMITED
+from starter.sandbox import merchant
 from tests.integration.buyers import HOT, buyers
 
 PROCESSES = ("a", "b", "c", "d")
@@ -22,9 +22,9 @@ _fulfillments, _waits = (SQLModel.metadata.tables[name] for name in ("fulfillmen
 @pytest.fixture
 async def opened(database: str) -> None:
     async with transaction() as connection:
-        await catalogue.seed(connection)
-        await inventory.receive(connection, "SH", HOT, 600, "sh", "test")
-        await inventory.receive(connection, "GZ", HOT, UNITS - 600, "gz", "test")
+        await merchant.seed(connection)
+        await operations.receive(connection, "SH", HOT, 600, "sh", "test")
+        await operations.receive(connection, "GZ", HOT, UNITS - 600, "gz", "test")
 
 
 async def crowd(name: str, count: int) -> asyncio.subprocess.Process:
@@ -41,11 +41,11 @@ async def sold_out(count: int) -> None:
     won = await winners()
     assert len(won) == len(set(won)) == UNITS
     async with transaction() as connection:
-        levels = await inventory.levels(connection, [HOT])
-        assert sum(level.allocated for level in levels) == UNITS < BEYOND
+        levels = await ledger.levels(connection, [HOT])
+        assert sum(level.allocated for level in levels) == UNITS < UNLIMITED
         assert all(level.available == 0 for level in levels)
         assert await connection.scalar(select(func.count()).select_from(_waits)) == count - UNITS
-        assert await inventory.verify(connection) == []
+        assert await ledger.verify(connection) == []
 
 
 def first_come(name: str, count: int, won: Sequence[str]) -> bool:

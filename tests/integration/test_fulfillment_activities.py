@@ -12,17 +12,21 @@ from sqlalchemy import insert, select, update
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import accounts as accounts_of_ours
-from activities import fulfillment, http, inventory, order, routing, selection
-from activities.database import transaction
-from activities.selection import rules, trial
+from activities.accounts import accounts as accounts_of_ours
+from activities.allocation import rules_and_rates
+from activities.fulfillment import carrier_selection, steps
+from activities.fulfillment.carrier_selection import rules, trial
+from activities.kit import http
+from activities.kit.database import transaction
+from activities.orders import steps as order_activities
+from activities.stock import operations
 from models.allocation import Rate
-from models.carriage import CarriageRule, CarrierTerms, Choice
+from models.carrier_selection import CarrierRule, CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
-from models.intake import AccountRow, InboxRow, InboxState, Lane, Raw, Secrets
+from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Raw, Secrets
 from models.order import ChannelOrder, Policy
 from models.state import OrderState
-from starter import catalogue
+from starter.sandbox import merchant
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto
 from starter.sandbox.warehouse import SECRET
@@ -54,7 +58,7 @@ class Outside:
         return await self.admit(an_order(number, *sold, **more))
 
     async def admit(self, sold: ChannelOrder) -> list[str]:
-        admitted = await order.admit(OrderState(order=sold, policy=Policy()), datetime.now(UTC))
+        admitted = await order_activities.admit(OrderState(order=sold, policy=Policy()), datetime.now(UTC))
         assert admitted.allocated is not None
         assert admitted.allocated.fulfillments, (admitted.holds, admitted.allocated)
         return [each.id for each in admitted.allocated.fulfillments]
@@ -79,21 +83,26 @@ class Outside:
 async def outside(database: str, sandbox: str) -> AsyncIterator[Outside]:
     """Accounts with everyone, and stock that makes A001 with A002 one parcel, A001 with B001 two."""
     accounts = [
-        (Lane.CARRIER, "sf", "main", f"{sandbox}/sf", sf.SECRETS),
-        (Lane.CARRIER, "yto", "main", f"{sandbox}/yto/open", yto.SECRETS),
-        (Lane.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
-        *((Lane.WAREHOUSE, "wms", code, f"{sandbox}/warehouse/{code}", {"secret": SECRET}) for code in ("SH", "BJ")),
+        (IntegrationType.CARRIER, "sf", "main", f"{sandbox}/sf", sf.SECRETS),
+        (IntegrationType.CARRIER, "yto", "main", f"{sandbox}/yto/open", yto.SECRETS),
+        (IntegrationType.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
+        *(
+            (IntegrationType.WAREHOUSE, "wms", code, f"{sandbox}/warehouse/{code}", {"secret": SECRET})
+            for code in ("SH", "BJ")
+        ),
     ]
     async with transaction() as connection:
-        await catalogue.seed(connection)
-        for lane, source, name, url, secrets in accounts:
-            row = AccountRow(lane=lane, source=source, account=name, base_url=url, secrets=Secrets(values=secrets))
+        await merchant.seed(connection)
+        for integration, source, name, url, secrets in accounts:
+            row = AccountRow(
+                integration=integration, source=source, account=name, base_url=url, secrets=Secrets(values=secrets)
+            )
             await connection.execute(
                 insert(AccountRow).values(**row.model_dump(exclude={"secrets"}), secrets=row.secrets)
             )
         for warehouse, skus in (("SH", ("A001", "A002")), ("BJ", ("B001", "B002"))):
             for sku in skus:
-                await inventory.receive(connection, warehouse, sku, 50, f"{warehouse}{sku}", "test")
+                await operations.receive(connection, warehouse, sku, 50, f"{warehouse}{sku}", "test")
     yield Outside(sandbox)
     await http.close()
 
@@ -126,32 +135,32 @@ async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 async def test_a_booking_is_kept_with_its_label_and_made_once(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 3), ("A002", 1))
-    waybill = await run(fulfillment.book_waybill, parcel)
+    waybill = await run(steps.book_waybill, parcel)
     kept = await row(parcel)
     assert (kept.carrier, kept.waybill_no) == ("sf", waybill.waybill_no)
     assert kept.label["route"]
     assert waybill.label == Label()
-    assert await run(fulfillment.book_waybill, parcel) == waybill
+    assert await run(steps.book_waybill, parcel) == waybill
     (booking,) = outside.bookings(parcel)
     assert booking["calls"] == 1
-    weights = {sku: Decimal(weight) for sku, *_, weight in catalogue.SKUS}
+    weights = {sku: Decimal(weight) for sku, *_, weight in merchant.SKUS}
     assert Decimal(str(booking["weight_kg"])) == 3 * weights["A001"] + weights["A002"]
     assert RECIPIENT.phone not in waybill.model_dump_json()
 
 
 async def test_the_demanded_carrier_is_booked_where_we_have_an_account(outside: Outside) -> None:
     (wanted,) = await outside.order(("A001", 1), carrier="yto")
-    assert (await run(fulfillment.book_waybill, wanted)).carrier == "yto"
+    assert (await run(steps.book_waybill, wanted)).carrier == "yto"
     (unknown,) = await outside.order(("A001", 1), carrier="zto")
-    assert (await run(fulfillment.book_waybill, unknown)).carrier == "sf"
+    assert (await run(steps.book_waybill, unknown)).carrier == "sf"
 
 
 async def test_without_any_account_the_booking_is_refused_and_there_is_nothing_to_cancel(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     async with transaction() as connection:
-        await connection.execute(AccountRow.__table__.delete().where(AccountRow.lane == Lane.CARRIER))
-    assert (await refusal(run(fulfillment.book_waybill, parcel))).message == "carrier.no_account"
-    await run(fulfillment.cancel_waybill, parcel)
+        await connection.execute(AccountRow.__table__.delete().where(AccountRow.integration == IntegrationType.CARRIER))
+    assert (await refusal(run(steps.book_waybill, parcel))).message == "carrier.no_account"
+    await run(steps.cancel_waybill, parcel)
 
 
 @pytest.mark.parametrize("carrier", ["sf", "yto"])
@@ -160,27 +169,27 @@ async def test_a_time_out_after_booking_never_books_twice(outside: Outside, carr
     operation = {"sf": "EXP_RECE_CREATE_ORDER", "yto": "privacy_create_adapter"}[carrier]
     reference = carrier_reference(parcel)
     outside.tell("/_faults", system=carrier, operation=operation, match=reference, fault="timeout_after", seconds=1)
-    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     assert (await row(parcel)).waybill_no is None
-    waybill = await run(fulfillment.book_waybill, parcel, attempt=2)
+    waybill = await run(steps.book_waybill, parcel, attempt=2)
     (booking,) = outside.bookings(parcel, carrier)
     assert booking["waybill_no"] == waybill.waybill_no == (await row(parcel)).waybill_no
 
 
 async def test_a_booking_lost_before_it_was_written_is_the_same_one_again(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    waybill = await run(fulfillment.book_waybill, parcel)
+    waybill = await run(steps.book_waybill, parcel)
     async with transaction() as connection:
         await connection.execute(update(FulfillmentRow).values(waybill_no=None, carrier=None))
-    assert await run(fulfillment.book_waybill, parcel) == waybill
+    assert await run(steps.book_waybill, parcel) == waybill
     assert len(outside.bookings(parcel)) == 1
 
 
 async def test_a_refused_address_is_told_by_its_code(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1), recipient=RECIPIENT)
     async with transaction() as connection:
-        await connection.execute(update(order.OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
-    error = await refusal(run(fulfillment.book_waybill, parcel))
+        await connection.execute(update(steps.OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
+    error = await refusal(run(steps.book_waybill, parcel))
     assert (error.type, error.message) == ("Refused", "carrier.sf.1014")
 
 
@@ -191,7 +200,7 @@ async def test_cash_on_delivery_is_collected_once_over_all_parcels(outside: Outs
     parcels = await outside.admit(sold)
     assert len(parcels) == 2
     for each in parcels:
-        await run(fulfillment.book_waybill, each)
+        await run(steps.book_waybill, each)
     cash = [
         Decimal(booking["cash"])
         for each in parcels
@@ -205,7 +214,7 @@ async def test_cash_on_delivery_is_collected_once_over_all_parcels(outside: Outs
 
 async def test_a_paid_parcel_collects_nothing(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    await run(fulfillment.book_waybill, parcel)
+    await run(steps.book_waybill, parcel)
     assert outside.bookings(parcel)[0]["cash"] == ""
 
 
@@ -215,7 +224,7 @@ async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(out
     async with transaction() as connection:
         await connection.execute(
             insert(InboxRow).values(
-                lane=Lane.CHANNEL,
+                integration=IntegrationType.CHANNEL,
                 source="own",
                 account="web",
                 fact_key="f1",
@@ -231,9 +240,9 @@ async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(out
                 received_at=datetime.now(UTC),
             )
         )
-    await run(fulfillment.book_waybill, parcel)
+    await run(steps.book_waybill, parcel)
     for _ in range(2):
-        assert await run(fulfillment.release_to_warehouse, parcel) is RequestStatus.SUBMITTED
+        assert await run(steps.release_to_warehouse, parcel) is RequestStatus.SUBMITTED
     (job,) = outside.jobs(parcel)
     assert (job["warehouse"], job["units"], job["calls"]) == ("SH", 2, 1)
     assert job["waybill_no"] == (await row(parcel)).waybill_no
@@ -247,16 +256,16 @@ async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(out
 
 async def test_what_the_warehouse_said_meanwhile_is_not_overwritten(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    await run(fulfillment.book_waybill, parcel)
+    await run(steps.book_waybill, parcel)
     async with transaction() as connection:
         await connection.execute(update(FulfillmentRow).values(request_status=RequestStatus.ACCEPTED))
-    assert await run(fulfillment.release_to_warehouse, parcel) is RequestStatus.ACCEPTED
+    assert await run(steps.release_to_warehouse, parcel) is RequestStatus.ACCEPTED
     assert outside.jobs(parcel) == []
 
 
 async def test_what_was_never_booked_is_given_back_unasked(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    assert (await run(fulfillment.recall_from_warehouse, parcel)).accepted
+    assert (await run(steps.recall_from_warehouse, parcel)).accepted
     assert outside.jobs(parcel) == []
 
 
@@ -264,12 +273,12 @@ async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
     outside: Outside, impatient: None
 ) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    await run(fulfillment.book_waybill, parcel)
+    await run(steps.book_waybill, parcel)
     outside.tell("/warehouse/_control/hold", match=parcel)
     outside.tell("/_faults", system="warehouse", operation="submit", match=parcel, fault="timeout_after", seconds=1)
-    assert (await refusal(run(fulfillment.release_to_warehouse, parcel))).type == "Unavailable"
+    assert (await refusal(run(steps.release_to_warehouse, parcel))).type == "Unavailable"
     assert (await row(parcel)).request_status == RequestStatus.UNSUBMITTED
-    assert (await run(fulfillment.recall_from_warehouse, parcel)).accepted
+    assert (await run(steps.recall_from_warehouse, parcel)).accepted
     (job,) = outside.jobs(parcel)
     assert job["state"] == "recalled"
     assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_ACCEPTED
@@ -277,10 +286,10 @@ async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
 
 async def test_what_was_shipped_is_not_given_back(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
-    await run(fulfillment.book_waybill, parcel)
-    await run(fulfillment.release_to_warehouse, parcel)
+    await run(steps.book_waybill, parcel)
+    await run(steps.release_to_warehouse, parcel)
     outside.tell("/warehouse/_control/ship", fulfillment_id=parcel)
-    recall = await run(fulfillment.recall_from_warehouse, parcel)
+    recall = await run(steps.recall_from_warehouse, parcel)
     assert (recall.accepted, recall.reason) == (False, "shipped")
     assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_REJECTED
 
@@ -291,9 +300,9 @@ async def test_a_booking_is_cancelled_also_where_its_answer_never_came(outside: 
     outside.tell(
         "/_faults", system="sf", operation="EXP_RECE_CREATE_ORDER", match=reference, fault="timeout_after", seconds=1
     )
-    await refusal(run(fulfillment.book_waybill, parcel))
+    await refusal(run(steps.book_waybill, parcel))
     for _ in range(2):
-        await run(fulfillment.cancel_waybill, parcel)
+        await run(steps.cancel_waybill, parcel)
     assert [each["cancelled"] for each in outside.bookings(parcel)] == [True]
 
 
@@ -301,20 +310,20 @@ async def test_the_channel_is_told_once_of_each_parcel_and_its_lines(outside: Ou
     parcels = await outside.order(("A001", 1), ("B001", 2))
     assert len(parcels) == 2
     for each in parcels:
-        await run(fulfillment.book_waybill, each)
-        await run(fulfillment.confirm_shipment, each)
-        await run(fulfillment.confirm_shipment, each)
+        await run(steps.book_waybill, each)
+        await run(steps.confirm_shipment, each)
+        await run(steps.confirm_shipment, each)
     number = parcels[0].split(":")[3]
     told = [each for each in outside.shop.shipments if each["order_no"] == number]
     assert sorted((each["carrier"], str(each["lines"])) for each in told) == [("sf", "{'1': 1}"), ("yto", "{'2': 2}")]
-    assert all([(await row(each)).told_channel for each in parcels])
+    assert all([(await row(each)).channel_notified for each in parcels])
 
 
 async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
     (parcel,) = await outside.order(("K001", 3))
     assert {each["sku"]: each["quantity"] for each in (await row(parcel)).lines} == {"B001": 6, "B002": 3}
-    await run(fulfillment.book_waybill, parcel)
-    await run(fulfillment.confirm_shipment, parcel)
+    await run(steps.book_waybill, parcel)
+    await run(steps.confirm_shipment, parcel)
     (told,) = [each for each in outside.shop.shipments if each["order_no"] == parcel.split(":")[3]]
     assert told["lines"] == {"1": 3}
 
@@ -322,11 +331,11 @@ async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        fulfillment.book_waybill,
-        fulfillment.release_to_warehouse,
-        fulfillment.recall_from_warehouse,
-        fulfillment.cancel_waybill,
-        fulfillment.confirm_shipment,
+        steps.book_waybill,
+        steps.release_to_warehouse,
+        steps.recall_from_warehouse,
+        steps.cancel_waybill,
+        steps.confirm_shipment,
     ],
 )
 async def test_what_is_not_there_is_refused(outside: Outside, step: Callable[[str], Awaitable[Any]]) -> None:
@@ -339,14 +348,16 @@ async def test_what_is_not_there_is_refused(outside: Outside, step: Callable[[st
 async def rates(*tables: tuple[str, str]) -> None:
     async with transaction() as connection:
         for name, price in tables:
-            await routing.replace_rates(connection, name, [Rate(carrier=name, first_price=Decimal(price), days=2)])
-    selection.forget()
+            await rules_and_rates.replace_rates(
+                connection, name, [Rate(carrier=name, first_price=Decimal(price), days=2)]
+            )
+    carrier_selection.clear_cache()
 
 
 async def test_the_better_carrier_books_and_every_other_is_told_of(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     (parcel,) = await outside.order(("A001", 1))
-    waybill = await run(fulfillment.book_waybill, parcel)
+    waybill = await run(steps.book_waybill, parcel)
     assert waybill.carrier == "yto"
     kept = Choice.model_validate((await row(parcel)).choice)
     assert [(each.carrier, each.reason) for each in kept.options] == [("yto", "choice.scored"), ("sf", "choice.scored")]
@@ -361,16 +372,16 @@ async def test_where_the_best_refuses_the_next_one_books(outside: Outside) -> No
             .where(AccountRow.source == "yto")  # type: ignore[arg-type]
             .values(secrets=Secrets(values={**yto.SECRETS, "secret": "withdrawn"}))
         )
-    accounts_of_ours.forget()
+    accounts_of_ours.clear_cache()
     (parcel,) = await outside.order(("A001", 1))
-    assert (await run(fulfillment.book_waybill, parcel)).carrier == "sf"
+    assert (await run(steps.book_waybill, parcel)).carrier == "sf"
     kept = Choice.model_validate((await row(parcel)).choice)
     assert [(each.carrier, each.reason, each.open) for each in kept.options] == [
         ("yto", "choice.refused", False),
         ("sf", "choice.scored", True),
     ]
     assert (outside.bookings(parcel, "yto"), len(outside.bookings(parcel, "sf"))) == ([], 1)
-    await run(fulfillment.cancel_waybill, parcel)
+    await run(steps.cancel_waybill, parcel)
     assert outside.bookings(parcel, "sf")[0]["cancelled"]
 
 
@@ -381,10 +392,10 @@ async def test_an_answer_that_was_lost_keeps_the_carrier_whatever_prices_say_now
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
     outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
-    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     await rates(("sf", "50"), ("yto", "8"))
     for attempt in (2, 1):
-        assert (await run(fulfillment.book_waybill, parcel, attempt)).carrier == "sf"
+        assert (await run(steps.book_waybill, parcel, attempt)).carrier == "sf"
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
 
@@ -395,14 +406,14 @@ async def test_who_may_have_booked_is_not_left_for_another_where_it_then_refuses
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
     outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
-    assert (await refusal(run(fulfillment.book_waybill, parcel))).type == "Unavailable"
+    assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     async with transaction() as connection:
         wrong = Secrets(values={**sf.SECRETS, "check_word": "withdrawn"})
         await connection.execute(
             update(AccountRow).where(AccountRow.source == "sf").values(secrets=wrong)  # type: ignore[arg-type]
         )
-    accounts_of_ours.forget()
-    error = await refusal(run(fulfillment.book_waybill, parcel, 2))
+    accounts_of_ours.clear_cache()
+    error = await refusal(run(steps.book_waybill, parcel, 2))
     assert (error.type, error.non_retryable) == ("Refused", True)
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
@@ -410,18 +421,18 @@ async def test_who_may_have_booked_is_not_left_for_another_where_it_then_refuses
 async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside: Outside) -> None:
     for name in ("sf", "yto"):
         async with transaction() as connection:
-            await selection.keep_terms(connection, CarrierTerms(carrier=name, active=False))
+            await carrier_selection.save_terms(connection, CarrierTerms(carrier=name, active=False))
     (parcel,) = await outside.order(("A001", 1))
-    error = await refusal(run(fulfillment.book_waybill, parcel))
+    error = await refusal(run(steps.book_waybill, parcel))
     assert (error.non_retryable, error.message) == (True, "carrier.none")
     async with transaction() as connection:
-        await selection.keep_terms(connection, CarrierTerms(carrier="yto", max_kg=Decimal(100)))
-    assert (await run(fulfillment.book_waybill, parcel)).carrier == "yto"
+        await carrier_selection.save_terms(connection, CarrierTerms(carrier="yto", max_kg=Decimal(100)))
+    assert (await run(steps.book_waybill, parcel)).carrier == "yto"
 
 
 async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
-    dear = CarriageRule.model_validate(
+    dear = CarrierRule.model_validate(
         {
             "number": 10,
             "name": "with sf alone",
@@ -430,14 +441,14 @@ async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> N
         }
     )
     before, after = await outside.order(("A001", 1)), await outside.order(("A001", 1))
-    assert (await run(fulfillment.book_waybill, before[0])).carrier == "yto"
+    assert (await run(steps.book_waybill, before[0])).carrier == "yto"
     tried = await trial.run(dear, datetime.now(UTC) - timedelta(hours=1))
     assert (tried.parcels, tried.applied, tried.moved) == (2, 2, {"yto sf": 2})
     assert (tried.freight_before, tried.freight_after) == (16, 40)
     async with transaction() as connection:
-        await rules.keep_rule(connection, dear)
-    selection.forget()
-    assert (await run(fulfillment.book_waybill, after[0])).carrier == "sf"
+        await rules.save_rule(connection, dear)
+    carrier_selection.clear_cache()
+    assert (await run(steps.book_waybill, after[0])).carrier == "sf"
     kept = Choice.model_validate((await row(after[0])).choice)
     assert [each.reason for each in kept.options] == ["choice.scored", "choice.excluded"]
     assert [each.name for each in kept.ruled] == ["with sf alone"]
@@ -446,7 +457,7 @@ async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> N
 async def test_even_the_only_carrier_is_weighed_where_a_rule_has_a_say(outside: Outside) -> None:
     out = {"number": 1, "name": "no", "condition": "true", "decisions": [{"do": "exclude", "carriers": ["sf", "yto"]}]}
     async with transaction() as connection:
-        await rules.keep_rule(connection, CarriageRule.model_validate(out))
-    selection.forget()
+        await rules.save_rule(connection, CarrierRule.model_validate(out))
+    carrier_selection.clear_cache()
     (parcel,) = await outside.order(("A001", 1))
-    assert (await refusal(run(fulfillment.book_waybill, parcel))).message == "carrier.none"
+    assert (await refusal(run(steps.book_waybill, parcel))).message == "carrier.none"

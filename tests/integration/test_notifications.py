@@ -17,15 +17,18 @@ from sqlalchemy import insert, select, update
 from standardwebhooks import Webhook
 from starlette.responses import JSONResponse, Response
 
-from activities import accounts, exceptions, http, notifications
-from activities.database import transaction
+from activities.accounts import accounts
+from activities.fulfillment import exceptions
+from activities.kit import http
+from activities.kit.database import transaction
 from activities.media import sms
-from models.access import Scope
+from activities.notifications import delivery
+from models.api_keys import Scope
 from models.base import CHINA
-from models.intake import AccountRow, Lane, Secrets
-from models.notification import Medium, NotificationRow, Quiet, Template
+from models.intake import AccountRow, IntegrationType, Secrets
+from models.notifications import Medium, NotificationRow, Quiet, Template
 from models.order import TimelineRow
-from tests.doors import bearer
+from tests.api import bearer
 from tests.integration.test_exceptions import a_parcel
 from tests.serving import served
 
@@ -61,23 +64,23 @@ def outside() -> Iterator[str]:
 async def _afresh() -> AsyncIterator[None]:
     HEARD.clear()
     ANSWERS.clear()
-    accounts.forget()
+    accounts.clear_cache()
     yield
     await http.close()
 
 
 async def ours(medium: str, url: str, secrets: dict[str, str] | None = None, **settings: Any) -> None:
     async with transaction() as connection:
-        row = {"lane": Lane.MEDIA, "source": medium, "account": "main", "base_url": url}
+        row = {"integration": IntegrationType.MEDIA, "source": medium, "account": "main", "base_url": url}
         kept = {"secrets": Secrets(values=secrets or {}), "settings": {"lang": "en", **settings}}
         await connection.execute(insert(AccountRow).values(row | kept))
-    await notifications.notify()
+    await delivery.notify()
 
 
 async def words(event: str, medium: str, body: str, **more: Any) -> None:
     told = {"event": event, "medium": medium, "body": body, "lang": "en", **more}
     async with transaction() as connection:
-        await notifications.keep_template(connection, Template.model_validate(told))
+        await delivery.save_template(connection, Template.model_validate(told))
 
 
 async def happened(what: str, number: str = "1", **detail: Any) -> str:
@@ -101,15 +104,15 @@ async def test_a_subscriber_is_told_once_signed_and_knows_a_repetition(outside: 
     await words("shipped", "webhook", "Order {order_no} left with {carrier} {waybill_no}.")
     await happened("shipped", carrier="sf", waybill_no="SF1")
     for _ in range(3):
-        await notifications.notify()
+        await delivery.notify()
     ((path, headers, body),) = HEARD
     told = Webhook(SECRET).verify(body.decode(), headers)
     assert (path, told["type"], told["data"]["text"]) == ("hook", "shipped", "Order 1 left with sf SF1.")
     assert await log() == [("sent", "")]
     async with transaction() as connection:
         (kept,) = await connection.scalars(select(NotificationRow.id))
-        assert await notifications.replay(connection, kept)
-    await notifications.notify()
+        assert await delivery.resend(connection, kept)
+    await delivery.notify()
     assert [each[1]["webhook-id"] for each in HEARD] == [kept, kept]
 
 
@@ -118,13 +121,13 @@ async def test_what_could_not_be_sent_is_tried_again_later_and_given_up_in_the_e
     await words("shipped", "webhook", "x")
     await happened("shipped")
     ANSWERS.extend([Response(status_code=500), Response(status_code=410)])
-    await notifications.notify()
+    await delivery.notify()
     assert await log() == [("waiting", "Unavailable")] or (await log())[0][0] == "waiting"
-    await notifications.notify()
+    await delivery.notify()
     assert len(HEARD) == 1
     async with transaction() as connection:
         await connection.execute(update(NotificationRow).values(next_at=NOW))
-    await notifications.notify()
+    await delivery.notify()
     assert await log() == [("failed", "410")]
 
 
@@ -136,8 +139,8 @@ async def test_staff_hear_of_exceptions_in_their_chats_each_signed_its_way(outsi
         await words("exception.opened", medium, "{fulfillment} of {order_no}: {kind}, {owner}", subject="Exception")
     await a_parcel(scanned_at=NOW, scan_status="lost")
     await exceptions.watch_exceptions()
-    await notifications.notify()
-    await notifications.notify()
+    await delivery.notify()
+    await delivery.notify()
     heard = {path: (headers, json.loads(body)) for path, headers, body in HEARD}
     assert set(heard) == {"ding", "wecom", "feishu"}
     assert len(HEARD) == 3
@@ -163,7 +166,7 @@ async def test_email_reaches_a_real_server(outside: str) -> None:
         await ours("email", url, sender="shop@example.com", to="ops@example.com")
         await words("tracking.lost", "email", "包裹 {waybill_no} 丢失", subject="异常 {order_no}")
         await happened("tracking.lost", waybill_no="SF1")
-        await notifications.notify()
+        await delivery.notify()
     finally:
         controller.stop()
     (mail,) = Handler.mails
@@ -175,7 +178,7 @@ async def test_a_server_that_is_away_is_tried_again() -> None:
     await ours("email", f"smtp://127.0.0.1:{free_port()}", sender="a@example.com", to="b@example.com")
     await words("shipped", "email", "x", subject="y")
     await happened("shipped")
-    await notifications.notify()
+    await delivery.notify()
     assert (await log())[0][0] == "waiting"
 
 
@@ -183,16 +186,16 @@ async def test_a_buyer_is_told_by_text_unless_he_wants_none(outside: str) -> Non
     await ours("sms", f"{outside}/sms", {"access_key_id": "id", "access_key_secret": "key"}, to="13900139000")
     await words("shipped", "sms", '{"waybill":"{waybill_no}"}', subject="SMS_1")
     await happened("shipped", waybill_no="SF1")
-    await notifications.notify()
+    await delivery.notify()
     ((_, _, body),) = HEARD
     form = dict(parse_qsl(body.decode(), keep_blank_values=True))
     signature = form.pop("Signature")
     assert signature == sms.sign(form, "key")
     assert (form["PhoneNumbers"], form["TemplateParam"]) == ("13900139000", '{"waybill":"SF1"}')
     async with transaction() as connection:
-        await notifications.opt_out(connection, "13900139000", "mei")
+        await delivery.opt_out(connection, "13900139000", "mei")
     await happened("shipped", "2")
-    await notifications.notify()
+    await delivery.notify()
     assert len(HEARD) == 1
     assert sorted(await log()) == [("sent", ""), ("skipped", "opted_out")]
 
@@ -218,7 +221,7 @@ async def test_the_shops_own_words_count_before_those_for_all(outside: str) -> N
     await words("shipped", "wecom", "own", shop="own:web")
     await words("shipped", "wecom", "other", shop="own:else")
     await happened("shipped")
-    await notifications.notify()
+    await delivery.notify()
     assert [json.loads(body)["markdown"]["content"] for _, _, body in HEARD] == ["own"]
 
 
@@ -229,9 +232,9 @@ async def test_a_message_lost_under_way_is_told_again_only_where_that_is_harmles
     await words("shipped", "sms", "{}", subject="SMS_1")
     await happened("shipped")
     async with transaction() as connection:
-        await notifications._make(connection)
+        await delivery._make(connection)
         await connection.execute(update(NotificationRow).values(state="sending", next_at=NOW - timedelta(minutes=1)))
-    await notifications.notify()
+    await delivery.notify()
     assert [path for path, _, _ in HEARD] == ["hook"]
     assert sorted(await log()) == [("sent", ""), ("unknown", "lost")]
 
@@ -245,7 +248,7 @@ async def test_what_is_told_late_of_long_ago_is_told_still(outside: str) -> None
         long_ago = update(TimelineRow).where(TimelineRow.order_id == order_id)  # type: ignore[arg-type]
         await connection.execute(long_ago.values(at=NOW - timedelta(days=3)))
     for _ in range(2):
-        await notifications.notify()
+        await delivery.notify()
     assert "1" in [json.loads(body)["markdown"]["content"] for _, _, body in HEARD]
     assert len({body for _, _, body in HEARD}) == len(HEARD)
 
@@ -257,7 +260,7 @@ async def test_one_account_that_is_wrong_keeps_no_other_waiting(outside: str) ->
     for medium in ("wecom", "dingtalk", "feishu"):
         await words("shipped", medium, "x")
     await happened("shipped")
-    await notifications.notify()
+    await delivery.notify()
     assert [path for path, _, _ in HEARD] == ["feishu"]
     assert sorted(await log()) == [("failed", "KeyError"), ("sent", ""), ("waiting", "")]
 
@@ -267,9 +270,9 @@ async def test_what_is_under_way_is_not_sent_once_more(outside: str) -> None:
     await words("shipped", "webhook", "x")
     await happened("shipped")
     async with transaction() as connection:
-        await notifications._make(connection)
+        await delivery._make(connection)
         (waiting,) = await connection.scalars(select(NotificationRow.id))
-        assert not await notifications.replay(connection, waiting)
+        assert not await delivery.resend(connection, waiting)
 
 
 def test_nobody_is_woken() -> None:

@@ -18,15 +18,15 @@ import pytest
 from sqlalchemy import insert
 from temporalio.client import Client, WorkflowHandle
 
-from activities.access import create_key
-from activities.database import transaction
-from models.access import Scope
-from models.intake import AccountRow, Lane, Secrets
+from activities.accounts.api_keys import create_key
+from activities.kit.database import transaction
+from models.api_keys import Scope
+from models.intake import AccountRow, IntegrationType, Secrets
 from models.order import OrderStatus
 from models.state import OrderState
 from models.vault import Keyring
-from starter import catalogue
 from starter.dispatcher import start_order
+from starter.sandbox import merchant
 from tests.unit.orders import an_order, line
 from workers.client import data_converter
 from workers.embedded import Temporal
@@ -105,9 +105,15 @@ def _ready(url: str) -> bool:
 
 @pytest.fixture
 async def office(database: str, temporal_server: Temporal) -> AsyncIterator[Office]:
-    shop = {"lane": Lane.CHANNEL, "source": "own", "account": "web", "base_url": "http://127.0.0.1:9", "settings": {}}
+    shop = {
+        "integration": IntegrationType.CHANNEL,
+        "source": "own",
+        "account": "web",
+        "base_url": "http://127.0.0.1:9",
+        "settings": {},
+    }
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         await connection.execute(insert(AccountRow).values(**shop, secrets=Secrets(values={"secret": "whisper"})))
     key = await create_key("alice", [Scope.STAFF])
     client = await Client.connect(temporal_server.address, data_converter=data_converter())

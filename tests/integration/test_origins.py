@@ -13,17 +13,17 @@ from structlog.testing import capture_logs
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities import http
-from activities.access import create_key
-from activities.database import transaction
-from activities.polling import pull_orders
-from models.access import Scope
+from activities.accounts.api_keys import create_key
+from activities.intake.polling import pull_orders
+from activities.kit import http
+from activities.kit.database import transaction
+from models.api_keys import Scope
 from models.intake import AccountRow, Secrets
 from models.order import OrderRow
 from models.settings import settings
 from starter.sandbox.app import create_app
+from tests.api import bearer, sale, tell, until
 from tests.commands import Commands
-from tests.doors import bearer, sale, tell, until
 from tests.serving import served
 from tests.shops import World
 from workers.main import worker
@@ -39,7 +39,7 @@ def sandbox() -> Iterator[str]:
 async def shop(sandbox: str, door: httpx.AsyncClient) -> AsyncIterator[World]:
     world = World(sandbox, "woocommerce", "wc-origin")
     told = world.account
-    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=told.secrets), "settings": {}}
         await connection.execute(insert(AccountRow).values(values))

@@ -14,15 +14,16 @@ from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
-from activities import accounts, http
+from activities.accounts import accounts
 from activities.channels import channel
-from activities.database import transaction
-from activities.polling import FIRST, OVERLAP, PollReport, pull_orders
-from models.intake import AccountRow, InboxRow, InboxState, Secrets
+from activities.intake.polling import FIRST, OVERLAP, PollReport, pull_orders
+from activities.kit import http
+from activities.kit.database import transaction
+from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Secrets
 from models.order import URGENT
 from models.settings import settings
 from starter.sandbox.app import create_app
-from tests.doors import runs, until
+from tests.api import runs, until
 from tests.serving import served
 from tests.shops import DAY, NOW, World
 from workers.client import data_converter
@@ -44,7 +45,7 @@ async def known(world: World, **chosen: Any) -> World:
     """The shop, with its account in the database."""
     await http.close()
     told = world.account
-    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=told.secrets), "settings": {**told.settings, **chosen}}
         await connection.execute(insert(AccountRow).values(values))
@@ -80,7 +81,12 @@ async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) 
     rows = await inbox()
     orders = {}
     for row in rows:
-        assert (row.lane, row.source, row.account, row.state) == ("channel", source, f"{source}-inbox", "pending")
+        assert (row.integration, row.source, row.account, row.state) == (
+            "channel",
+            source,
+            f"{source}-inbox",
+            "pending",
+        )
         order = channel(world.account).parse(row.raw.body, row.topic)
         assert order is not None
         orders[order.channel_order_no] = (row.priority, order.origin.intake)
@@ -212,11 +218,12 @@ async def test_an_order_that_comes_by_webhook_and_by_poll_is_one_workflow(
 
 async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sandbox: str) -> None:
     world = await known(World(sandbox, "shopify", "sh-cache"))
+    before = await accounts.get_account(IntegrationType.CHANNEL, "shopify", "sh-cache")
     await pull(world)
-    assert accounts._cache
     moved = NOW - timedelta(minutes=20)
     async with transaction() as connection:
         await connection.execute(update(AccountRow).values(cursor=moved))
+    assert await accounts.get_account(IntegrationType.CHANNEL, "shopify", "sh-cache") is before
     assert (await pull(world)).since == moved - OVERLAP
 
 

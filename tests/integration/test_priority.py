@@ -7,13 +7,14 @@ from sqlalchemy import select
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner
 
-from activities import inventory
-from activities.database import transaction
-from models.intake import Lane
+from activities.kit.database import transaction
+from activities.stock import operations
+from models.intake import IntegrationType
 from models.order import NORMAL, URGENT, OrderRow, TimelineRow
 from models.requests import Approve, Expedite
-from starter import catalogue, dispatcher
-from tests.doors import SECRET, open_account, until
+from starter import dispatcher
+from starter.sandbox import merchant
+from tests.api import SECRET, open_account, until
 from tests.unit.orders import an_order
 from workers.main import worker
 
@@ -51,10 +52,10 @@ async def handled(client: Client, count: int) -> list[str]:
 
 async def prepare() -> None:
     async with transaction() as connection:
-        await catalogue.seed(connection)
-        await inventory.receive(connection, "SH", "A001", 10_000, "opening", "test")
+        await merchant.seed(connection)
+        await operations.receive(connection, "SH", "A001", 10_000, "opening", "test")
     for shop in ("web", "small"):
-        await open_account(Lane.CHANNEL, "own", shop, secret=SECRET)
+        await open_account(IntegrationType.CHANNEL, "own", shop, secret=SECRET)
 
 
 async def test_an_urgent_order_behind_a_backlog_of_500_is_handled_among_the_first(temporal: Client) -> None:

@@ -15,18 +15,19 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
-from activities import http, reconciliation
-from activities.access import create_key
-from activities.database import transaction
-from activities.reconciliation import Window, give_up
-from models.access import Scope
+from activities.accounts.api_keys import create_key
+from activities.intake import reconciliation
+from activities.intake.reconciliation import Window, mark_failed
+from activities.kit import http
+from activities.kit.database import transaction
+from models.api_keys import Scope
 from models.intake import AccountRow, InboxState, ReconciliationRow, Secrets
 from models.order import AlertRow, OrderRow
 from models.settings import settings
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import woocommerce
+from tests.api import bearer, rows, until
 from tests.commands import Commands
-from tests.doors import bearer, rows, until
 from tests.serving import served
 from tests.shops import World
 from workers.main import worker
@@ -44,7 +45,7 @@ def sandbox() -> Iterator[str]:
 async def known(world: World, **chosen: Any) -> World:
     """The shop, with its account in the database."""
     told = world.account
-    row = {"lane": told.lane, "source": told.source, "account": told.account, "base_url": told.base_url}
+    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=told.secrets), "settings": {**told.settings, **chosen}}
         await connection.execute(insert(AccountRow).values(values))
@@ -191,7 +192,7 @@ async def test_who_cannot_finish_calls_a_person(shop: World, door: httpx.AsyncCl
         report = await reconcile(door, shop)
     assert report["error"]
     assert set(await alerts()) == {"alert.reconciliation_stopped"}
-    await give_up("no such report", "?")
+    await mark_failed("no such report", "?")
 
 
 async def test_every_shop_that_can_be_asked_is_held_against_ours_at_night(shop: World, temporal: Client) -> None:

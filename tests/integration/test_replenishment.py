@@ -13,23 +13,23 @@ from structlog.testing import capture_logs
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities import inventory, replenishment
-from activities.access import create_key
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from activities.replenishment import Closed, Placement, Progress
-from models.access import Scope
+from activities.accounts.api_keys import create_key
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.stock import ledger, operations, replenishment
+from activities.stock.replenishment import AlreadyClosed, Placement, Progress
+from models.api_keys import Scope
 from models.base import CHINA
-from models.purchase import Promotion, Terms
+from models.replenishment import Promotion, Terms
 from models.settings import settings
 from models.stock import Move, MovementKind
-from starter import catalogue
+from starter.sandbox import merchant
+from tests.api import bearer
 from tests.commands import Commands
-from tests.doors import bearer
 from tests.integration.books import drifts, level, receive, sql, woken
 from tests.integration.test_api_webhooks import problem
 from workers.main import worker
-from workers.schedules import schedule_house
+from workers.schedules import schedule_system
 
 TODAY = datetime.now(CHINA).date()
 
@@ -37,13 +37,13 @@ TODAY = datetime.now(CHINA).date()
 @pytest.fixture
 async def goods(database: str) -> None:
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
 
 
 async def terms(**changes: Any) -> None:
     given = {"sku": "A001", "supplier": "Acme", "lead_days": 9, "review_days": 7, "service_level": 0.5}
     async with transaction() as connection:
-        await replenishment.keep_terms(connection, Terms(**given | changes))
+        await replenishment.save_terms(connection, Terms(**given | changes))
 
 
 async def sold(
@@ -72,7 +72,7 @@ async def sold(
         rows=json.dumps(rows),
     )
     async with transaction() as connection:
-        await inventory.move(connection, moves)
+        await ledger.move(connection, moves)
 
 
 async def suggest(*skus: str, today: date = TODAY) -> Progress:
@@ -82,7 +82,7 @@ async def suggest(*skus: str, today: date = TODAY) -> Progress:
 
 async def suggestions() -> list[Any]:
     async with transaction() as connection:
-        return list(await replenishment.every(connection))
+        return list(await replenishment.list_suggestions(connection))
 
 
 async def accepted(suggestion_id: str, quantity: int | None = None) -> Any:
@@ -131,13 +131,13 @@ async def test_from_what_was_sold_to_goods_on_the_shelf() -> None:
     assert await level("SH", "A001") == (100, 0, 100)
     assert [row.quantity for row in await sql("SELECT quantity FROM incoming")] == [68]
     assert await woken() == ["W1"]
-    with pytest.raises(NotAllowed, match="between 1 and 68"):
+    with pytest.raises(InvalidInput, match="between 1 and 68"):
         await arrives(purchase.id, "too many", A001=69)
     assert (await arrives(purchase.id, "second")).status == "received"
     assert (await arrives(purchase.id, "second")).status == "received"
     assert await level("SH", "A001") == (168, 0, 168)
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(Closed, match="received"):
+    with pytest.raises(AlreadyClosed, match="received"):
         await arrives(purchase.id, "third")
     assert await drifts() == []
 
@@ -158,7 +158,7 @@ async def test_a_look_again_changes_nothing_and_a_new_one_takes_the_place_of_the
     await receive("SH", "A001", 500)
     assert await suggest() == Progress(checked=1)
     assert {row.status for row in await suggestions()} == {"superseded"}
-    with pytest.raises(Closed, match="superseded"):
+    with pytest.raises(AlreadyClosed, match="superseded"):
         await accepted(before[0].id)
 
 
@@ -173,7 +173,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
             row = await replenishment.dismiss(connection, found.id, "mei")
         assert row is not None
         assert (row.status, row.decided_by) == ("dismissed", "mei")
-    with pytest.raises(Closed):
+    with pytest.raises(AlreadyClosed):
         await accepted(found.id)
     assert await accepted("none") is None
     await suggest()
@@ -186,7 +186,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
         assert cancelled is not None
         assert cancelled.status == "cancelled"
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(Closed):
+    with pytest.raises(AlreadyClosed):
         await arrives(purchase.id, "late")
 
 
@@ -198,7 +198,7 @@ async def test_terms_of_a_location_go_before_those_of_any_and_promotions_do_not_
     await sold("GZ", "A001", [10] * 60, "CN 广东 广州市")
     async with transaction() as connection:
         sale = Promotion(first=TODAY - timedelta(days=10), last=TODAY - timedelta(days=9))
-        await replenishment.keep_promotion(connection, sale)
+        await replenishment.save_promotion(connection, sale)
     await suggest()
     found = {row.warehouse: row for row in await suggestions()}
     assert {place: row.detail["supplier"] for place, row in found.items()} == {"SH": "Anyone", "GZ": "Local"}
@@ -217,7 +217,7 @@ async def test_a_virtual_warehouse_is_bought_for_with_its_parent() -> None:
     await sold("SH", "A001", [10] * 60)
     await receive("SH", "A001", 40)
     async with transaction() as connection:
-        await inventory.fence(connection, "SH@618", "A001", 30, "fence", "mei")
+        await operations.move_to_virtual(connection, "SH@618", "A001", 30, "fence", "mei")
     await suggest()
     (found,) = await suggestions()
     assert (found.warehouse, found.detail["available"]) == ("SH", 40)
@@ -248,7 +248,7 @@ async def test_goods_had_better_be_where_their_buyers_are() -> None:
 @pytest.mark.usefixtures("goods")
 async def test_terms_of_what_is_not_there_are_refused() -> None:
     for changes, field in (({"sku": "NONE"}, "sku"), ({"warehouse": "MOON"}, "warehouse")):
-        with pytest.raises(NotAllowed) as refused:
+        with pytest.raises(InvalidInput) as refused:
             await terms(**changes)
         assert refused.value.field == field
 
@@ -381,7 +381,7 @@ async def test_the_command_line(
 
 
 async def test_it_is_looked_at_every_night(temporal: Client) -> None:
-    await schedule_house(temporal)
+    await schedule_system(temporal)
     try:
         described = await temporal.get_schedule_handle("replenishment").describe()
         (when,) = described.schedule.spec.calendars

@@ -8,16 +8,16 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
-from activities import order as steps
-from activities.database import transaction
-from activities.order import Decision
-from activities.review import rules
-from models.access import Scope
+from activities.kit.database import transaction
+from activities.orders import steps
+from activities.orders.review import rules
+from activities.orders.steps import Decision
+from models.api_keys import Scope
 from models.intake import ChannelOrderRow
 from models.order import HoldKind, OrderStatus, Policy
 from models.state import OrderState
-from starter.catalogue import seed
-from tests.doors import bearer
+from starter.sandbox.merchant import seed
+from tests.api import bearer
 from tests.integration.books import admitted, cancelled, now, receive, sql
 from tests.unit.orders import RECIPIENT, an_order, line
 
@@ -27,7 +27,7 @@ SINCE = "2020-01-01T00:00:00Z"
 @pytest.fixture(autouse=True)
 async def stock(door: httpx.AsyncClient) -> None:
     door.headers.update(await bearer(Scope.STAFF, name="mei"))
-    rules.forget()
+    rules.clear_cache()
     async with transaction() as connection:
         await seed(connection)
     for warehouse in ("SH", "GZ"):

@@ -8,7 +8,7 @@ from psycopg import errors
 from sqlalchemy import create_engine, inspect
 from sqlmodel import SQLModel
 
-from activities.database import sqlalchemy_url
+from activities.kit.database import sqlalchemy_url
 from tests.conftest import new_database
 from workers.embedded import Postgres
 from workers.schema import downgrade, migrate

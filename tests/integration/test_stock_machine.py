@@ -18,14 +18,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from temporalio.exceptions import ApplicationError
 
-from activities import inventory
-from activities import order as steps
-from activities.database import transaction
-from activities.inventory import NotAllowed
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.orders import steps
+from activities.stock import ledger, operations
 from models.fulfillment import Fulfillment, FulfillmentStatus, TrackingStatus
 from models.order import Policy
 from models.state import OrderState
-from starter.catalogue import seed
+from starter.sandbox.merchant import seed
 from tests.unit.orders import an_order, line
 
 Result = TypeVar("Result")
@@ -84,11 +84,11 @@ async def at_once(times: int, step: Callable[..., Awaitable[Result]], *args: Any
     """The same step several times at the same moment. Raises ``NotAllowed`` where all of them do."""
     answers = await asyncio.gather(*(retried(step, *args) for _ in range(times)), return_exceptions=True)
     for each in answers:
-        if isinstance(each, BaseException) and not isinstance(each, NotAllowed):
+        if isinstance(each, BaseException) and not isinstance(each, InvalidInput):
             raise each
     good = [each for each in answers if not isinstance(each, BaseException)]
     if not good:
-        raise NotAllowed("quantity", "refused")
+        raise InvalidInput("quantity", "refused")
     return good
 
 
@@ -104,17 +104,17 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
             async def enter() -> None:
                 async with transaction() as connection:
                     if kind == "receive":
-                        await inventory.receive(connection, warehouse, sku, quantity, request_id, "tester")
+                        await operations.receive(connection, warehouse, sku, quantity, request_id, "tester")
                     else:
-                        await inventory.adjust(connection, warehouse, sku, quantity, "count", request_id, "tester")
+                        await operations.adjust(connection, warehouse, sku, quantity, "count", request_id, "tester")
 
-            with suppress(NotAllowed):
+            with suppress(InvalidInput):
                 await at_once(times, enter)
                 world.on_hand[sku] += quantity
         case ("safety", warehouse, goods, quantity):
-            with suppress(NotAllowed):
+            with suppress(InvalidInput):
                 async with transaction() as connection:
-                    await inventory.set_safety_stock(connection, warehouse, world.sku(goods), quantity)
+                    await operations.set_safety_stock(connection, warehouse, world.sku(goods), quantity)
         case ("sell", wanted, in_part):
             lines = (line(number, world.sku(goods), quantity) for number, (goods, quantity) in enumerate(wanted, 1))
             order = an_order(request_id.replace(":", "-"), *lines)
@@ -127,19 +127,19 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
             state.plan((await at_once(times, steps.allocate, state.model_copy(deep=True), now))[-1])
         case ("cancel", index) if state := world.order(index):
             for each in state.active:
-                if not each.left:
+                if not each.has_shipped:
                     each.status = FulfillmentStatus.CANCELLED
             await at_once(times, steps.settle, state.snapshot(now))
         case ("ship", index) if state := world.order(index):
             for each in state.active:
-                if not each.left:
+                if not each.has_shipped:
                     each.leave(now)
                     await at_once(times, steps.ship, state.snapshot(now), each)
                     world.on_hand.update(await found(each))
                     world.on_hand.subtract(goods_of(each))
         case ("return", index) if state := world.order(index):
             for each in state.active:
-                if each.left and not each.over:
+                if each.has_shipped and not each.is_closed:
                     each.track(TrackingStatus.RETURNED, now)
                     await at_once(times, steps.restock, state.snapshot(now), each)
                     world.on_hand.update(goods_of(each))
@@ -162,8 +162,8 @@ def goods_of(parcel: Fulfillment) -> Counter[str]:
 
 async def check(world: World) -> None:
     async with transaction() as connection:
-        assert await inventory.verify(connection) == []
-        levels = await inventory.levels(connection, [world.sku(goods) for goods in ("x", "y", "presale")])
+        assert await ledger.verify(connection) == []
+        levels = await ledger.levels(connection, [world.sku(goods) for goods in ("x", "y", "presale")])
     for level in levels:
         assert level.on_hand >= 0
         assert level.allocated >= 0
@@ -176,7 +176,7 @@ async def check(world: World) -> None:
     open_ = Counter[str]()
     for state in world.orders:
         for each in state.active:
-            if not each.left:
+            if not each.has_shipped:
                 open_ += goods_of(each)
     assert +allocated == open_
 
@@ -203,7 +203,7 @@ async def test_any_acts_at_once_keep_the_books(database: str, rounds: list[Any])
         world.busy.clear()
         state.revision += 1
         for each in state.active:
-            if not each.left:
+            if not each.has_shipped:
                 each.status = FulfillmentStatus.CANCELLED
         await steps.settle(state.snapshot(datetime.now(UTC)))
     await check(world)

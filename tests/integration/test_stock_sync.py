@@ -11,16 +11,18 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import http, inventory, locations, stock_sync
-from activities.database import transaction
-from activities.stock_sync import SyncReport, watch_stock
-from models.access import Scope
+from activities.catalogue import locations
+from activities.kit import http
+from activities.kit.database import transaction
+from activities.stock import operations, stock_sync
+from activities.stock.stock_sync import SyncReport, watch_stock
+from models.api_keys import Scope
 from models.intake import AccountRow, Secrets
-from models.listing import ListingRow, StockRule
+from models.listings import ListingRow, StockRule
 from models.stock import Audience, LocationKind
-from starter.catalogue import seed
 from starter.sandbox.app import create_app
-from tests.doors import bearer
+from starter.sandbox.merchant import seed
+from tests.api import bearer
 from tests.integration.books import admitted, now, receive, shipped
 from tests.serving import served
 from tests.shops import World
@@ -46,7 +48,7 @@ async def shop(sandbox: str, request: pytest.FixtureRequest) -> AsyncIterator[Wo
         told = world.account
         await connection.execute(
             insert(AccountRow).values(
-                lane=told.lane,
+                integration=told.integration,
                 source=told.source,
                 account=told.account,
                 base_url=told.base_url,
@@ -54,14 +56,14 @@ async def shop(sandbox: str, request: pytest.FixtureRequest) -> AsyncIterator[Wo
                 settings={"stock": {}},
             )
         )
-        await stock_sync.keep(connection, "own", told.account, WATCHED)
+        await stock_sync.save_listings(connection, "own", told.account, WATCHED)
     yield world
     await http.close()
 
 
 async def rule(shop: World, **chosen: Any) -> None:
     async with transaction() as connection:
-        await stock_sync.keep_rule(connection, "own", shop.account.account, StockRule(**chosen))
+        await stock_sync.save_rule(connection, "own", shop.account.account, StockRule(**chosen))
 
 
 async def push(shop: World, *moved: str) -> SyncReport:
@@ -120,8 +122,8 @@ async def test_what_is_fenced_off_for_others_is_not_offered(shop: World) -> None
     for code, audience in (("SH@pos", Audience(channels=("pos",))), ("SH@own", Audience(channels=("own",)))):
         async with transaction() as connection:
             fence = locations.Location(code=code, name=code, kind=LocationKind.VIRTUAL, parent="SH", audience=audience)
-            await locations.keep(connection, fence)
-            await inventory.fence(connection, code, "A001", 4, code, "test")
+            await locations.save(connection, fence)
+            await operations.move_to_virtual(connection, code, "A001", 4, code, "test")
     await push(shop)
     assert told(shop)["A001"] == 6
 
@@ -157,7 +159,7 @@ async def test_a_shop_counter_has_no_stock_rule(shop: World, door: httpx.AsyncCl
     async with transaction() as connection:
         await connection.execute(
             insert(AccountRow).values(
-                lane=shop.account.lane,
+                integration=shop.account.integration,
                 source="pos",
                 account="counter",
                 base_url="",

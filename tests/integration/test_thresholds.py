@@ -4,12 +4,12 @@ import pytest
 from sqlalchemy import select
 from temporalio.testing import ActivityEnvironment
 
-from activities import thresholds
-from activities.database import transaction
-from activities.inventory import NotAllowed
-from activities.thresholds import Threshold, Watched, watch_thresholds
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.stock import thresholds
+from activities.stock.thresholds import Threshold, ThresholdReport, watch_thresholds
 from models.order import AlertRow
-from starter.catalogue import seed
+from starter.sandbox.merchant import seed
 from tests.integration.books import admitted, receive
 from tests.unit.orders import line
 
@@ -22,11 +22,11 @@ async def catalogue(database: str) -> None:
 
 async def keep(sku: str, below: int, warehouse: str = "") -> None:
     async with transaction() as connection:
-        await thresholds.keep(connection, Threshold(sku=sku, warehouse=warehouse, below=below))
+        await thresholds.save(connection, Threshold(sku=sku, warehouse=warehouse, below=below))
 
 
 async def look() -> tuple[int, int]:
-    found: Watched = await ActivityEnvironment().run(watch_thresholds)
+    found: ThresholdReport = await ActivityEnvironment().run(watch_thresholds)
     return found.raised, found.closed
 
 
@@ -55,5 +55,5 @@ async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
 
 
 async def test_a_threshold_of_nothing_we_sell_is_refused() -> None:
-    with pytest.raises(NotAllowed, match="catalogue"):
+    with pytest.raises(InvalidInput, match="catalogue"):
         await keep("no such", 5)

@@ -10,15 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 from temporalio.client import Client
 
-from activities import inventory
-from activities.access import create_key
-from activities.database import transaction
-from models.access import Scope
+from activities.accounts.api_keys import create_key
+from activities.kit.database import transaction
+from activities.stock import operations
+from models.api_keys import Scope
 from models.base import CHINA
 from models.settings import settings
-from starter import catalogue
+from starter.sandbox import merchant
+from tests.api import bearer, sale, tell, until
 from tests.commands import Commands
-from tests.doors import bearer, sale, tell, until
 from tests.integration.test_api_webhooks import problem
 from workers.main import worker
 
@@ -28,9 +28,9 @@ DUE = (datetime.now(CHINA) + timedelta(days=3)).date().isoformat()
 @pytest.fixture
 async def working(temporal: Client) -> AsyncIterator[None]:
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         for warehouse in ("SH", "GZ"):
-            await inventory.receive(connection, warehouse, "A001", 10, warehouse, "test")
+            await operations.receive(connection, warehouse, "A001", 10, warehouse, "test")
     async with worker(temporal):
         yield
 

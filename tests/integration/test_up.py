@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from activities.database import dispose, transaction
-from models.intake import Lane
+from activities.kit.database import dispose, transaction
+from models.intake import IntegrationType
 from models.settings import settings
 from models.vault import keyring
-from starter import catalogue
-from tests.doors import SECRET, open_account, sale, tell, until
+from starter.sandbox import merchant
+from tests.api import SECRET, open_account, sale, tell, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
@@ -129,8 +129,8 @@ async def test_up_again_after_everything_was_killed_goes_on_where_it_stood(
             settings.cache_clear()
             keyring.cache_clear()
             async with transaction() as connection:
-                await catalogue.seed(connection)
-            await open_account(Lane.CHANNEL, "own", "web", secret=SECRET)
+                await merchant.seed(connection)
+            await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
             await dispose()
             await told(first, order)
             await until(lambda: at(first, order_id, "awaiting_payment"), 30)

@@ -17,17 +17,17 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from activities import signing
 from activities.channels import channel, douyin, shopify, woocommerce
-from activities.database import transaction
-from activities.inbox import Outcome
-from models.access import Scope
-from models.intake import Account, InboxRow, InboxState, Lane
+from activities.intake.inbox import Outcome
+from activities.kit import signing
+from activities.kit.database import transaction
+from models.api_keys import Scope
+from models.intake import Account, InboxRow, InboxState, IntegrationType
 from starter import dispatcher
 from starter.api import create_app
 from starter.sandbox import channels
 from starter.sandbox.shops import Delivery, Sale, SaleLine, Shop
-from tests.doors import bearer, open_account
+from tests.api import bearer, open_account
 from tests.shops import PERSON
 
 MESSAGES = int(os.environ.get("HENGDAN_FUZZ", "1000"))
@@ -104,8 +104,8 @@ def of_bytes(dice: random.Random, body: bytes) -> bytes:
 async def test_no_message_breaks_a_door_and_none_is_lost(database: str, source: str) -> None:
     twin = import_module(f"starter.sandbox.channels.{source}")
     secrets = {name: f"{name}-of-fuzz" for name in twin.SECRETS}
-    await open_account(Lane.CHANNEL, source, "fuzz", **secrets)
-    adapter = channel(Account(lane=Lane.CHANNEL, source=source, account="fuzz", secrets=secrets))
+    await open_account(IntegrationType.CHANNEL, source, "fuzz", **secrets)
+    adapter = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="fuzz", secrets=secrets))
     till = await bearer(Scope.POS) if source == "pos" else {}
     shop = Shop(name="fuzz", secrets=secrets)
     dice = random.Random(source)

@@ -8,7 +8,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from tests.replay import RING
 from workers.client import data_converter
-from workflows.order import OrderWorkflow
+from workflows.order.workflow import OrderWorkflow
 
 HISTORIES = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "histories").glob("*.json"))}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.address import Recipient
 from models.order import ChannelOrder, OrderLine
-from models.origin import ChannelKind, IntakePath, Origin
+from models.origins import ChannelKind, IntakePath, Origin
 
 RECIPIENT = Recipient(
     name="王小明",

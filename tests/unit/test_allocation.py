@@ -8,9 +8,9 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities import planning
-from activities.allocation import needs
-from activities.planning import Problem, Stock
+from activities.allocation import planning
+from activities.allocation.allocation import needs
+from activities.allocation.planning import Problem, Stock
 from models.allocation import Facts, Plan, Site
 from models.fulfillment import FulfillmentLine
 from tests.unit.orders import line

@@ -9,16 +9,16 @@ from urllib.parse import urlencode
 import pytest
 
 from activities.carriers import easypost, sto, tracker, yunda, zto
-from activities.errors import Unauthentic, Unintelligible
+from activities.kit.errors import Unauthentic, Unintelligible
 from models.fulfillment import ExceptionKind, Scan, TrackingStatus
-from models.intake import Account, Lane
+from models.intake import Account, IntegrationType
 
 S, E = TrackingStatus, ExceptionKind
 SECRETS = {"push_secret": "s3cret", "secret": "test", "app_secret": "test", "app_key": "k", "webhook_secret": "sécret"}
 
 
 def account(source: str) -> Account:
-    return Account(lane=Lane.CARRIER, source=source, account="main", secrets=SECRETS)
+    return Account(integration=IntegrationType.CARRIER, source=source, account="main", secrets=SECRETS)
 
 
 def test_digests() -> None:

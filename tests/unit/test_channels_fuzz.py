@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from activities.channels import Hint, channel
-from activities.errors import Unintelligible
-from models.intake import Account, Lane
+from activities.kit.errors import Unintelligible
+from models.intake import Account, IntegrationType
 from models.order import ChannelOrder
 from tests.unit.payloads import (
     amazon_notification,
@@ -82,7 +82,7 @@ def test_any_payload_is_understood_or_named_faulty(
     source: str, topic: str, payload: Callable[[], dict[str, Any]], data: st.DataObject
 ) -> None:
     body = data.draw(mutated(payload))
-    adapter = channel(Account(lane=Lane.CHANNEL, source=source, account="shop"))
+    adapter = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="shop"))
     try:
         order = adapter.parse(body, topic)
     except Unintelligible as raised:
@@ -111,6 +111,6 @@ def test_any_payload_is_understood_or_named_faulty(
 @given(body=st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
 def test_bytes_that_are_nothing_are_faulty(source: str, topic: str, body: bytes) -> None:
-    adapter = channel(Account(lane=Lane.CHANNEL, source=source, account="shop"))
+    adapter = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="shop"))
     with pytest.raises(Unintelligible):
         adapter.parse(body, topic)

@@ -9,20 +9,25 @@ from typing import Any
 import jsonschema
 import pytest
 
-from activities import signing
 from activities.channels import own, pos
 from activities.channels.own import OwnOrder
 from activities.channels.pos import PosOrder
-from activities.errors import Unauthentic, Unintelligible
-from models.intake import Account, Lane
+from activities.kit import signing
+from activities.kit.errors import Unauthentic, Unintelligible
+from models.intake import Account, IntegrationType
 from models.order import NORMAL, URGENT
-from models.origin import ChannelKind
+from models.origins import ChannelKind
 from tests.unit.payloads import own_order, pos_order
 
 SITE = own.adapter(
-    Account(lane=Lane.CHANNEL, source="own", account="site", secrets={"secret": "new", "secret_old": "old"})
+    Account(
+        integration=IntegrationType.CHANNEL,
+        source="own",
+        account="site",
+        secrets={"secret": "new", "secret_old": "old"},
+    )
 )
-TILL = pos.adapter(Account(lane=Lane.CHANNEL, source="pos", account="tills"))
+TILL = pos.adapter(Account(integration=IntegrationType.CHANNEL, source="pos", account="tills"))
 
 
 def encoded(order: dict[str, Any]) -> bytes:

@@ -12,15 +12,15 @@ import pytest
 
 from activities.channels import Hint
 from activities.channels.shopify import adapter, sign
-from activities.errors import Unauthentic, Unintelligible
+from activities.kit.errors import Unauthentic, Unintelligible
 from models.address import Recipient
-from models.intake import Account, Lane
+from models.intake import Account, IntegrationType
 from models.order import URGENT, ChannelOrder
-from models.origin import IntakePath
+from models.origins import IntakePath
 from tests.unit.payloads import shopify_order
 
 ACCOUNT = Account(
-    lane=Lane.CHANNEL,
+    integration=IntegrationType.CHANNEL,
     source="shopify",
     account="tees",
     secrets={"client_secret": "new", "client_secret_old": "old", "access_token": "token"},

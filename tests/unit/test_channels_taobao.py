@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from activities import review
-from activities.channels.taobao import adapter, fault, sign
-from activities.errors import Unauthentic, Unintelligible
-from models.intake import Account, Lane
+from activities.channels.taobao import adapter
+from activities.kit.errors import Unauthentic, Unintelligible
+from activities.orders import review
+from activities.vendors.top import fault, sign
+from models.intake import Account, IntegrationType
 from models.order import NORMAL, URGENT, ChannelOrder, HoldKind, Policy
-from models.origin import ChannelKind, IntakePath
+from models.origins import ChannelKind, IntakePath
 from tests.unit.payloads import taobao_fullinfo, taobao_trade
 
-ACCOUNT = Account(lane=Lane.CHANNEL, source="taobao", account="flagship")
+ACCOUNT = Account(integration=IntegrationType.CHANNEL, source="taobao", account="flagship")
 VECTOR = {
     "method": "taobao.item.seller.get",
     "app_key": "12345678",

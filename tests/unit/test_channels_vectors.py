@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from activities.channels import douyin, jd, pdd, suning, woocommerce
-from activities.errors import EXPIRED
+from activities.kit.errors import EXPIRED
 
 
 @pytest.mark.parametrize(

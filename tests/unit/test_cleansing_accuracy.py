@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from activities import cleansing
+from activities.orders import cleansing
 from tests.bench.addresses import cases, held, right
 
 REACHED = 0.99

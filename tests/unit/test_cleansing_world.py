@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from activities import cleansing
+from activities.orders import cleansing
 from models.address import Recipient
 from models.order import HoldKind, Policy
 from tests.unit.orders import an_order

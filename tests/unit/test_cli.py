@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from models.settings import settings
-from starter.cli import door
+from starter.cli import api_client
 from tests.commands import Commands
 from tests.serving import served
 
@@ -57,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
     with served(app) as url:
         monkeypatch.setenv("HENGDAN_API_URL", url)
         monkeypatch.setenv("HENGDAN_API_KEY", "hd_mine")
-        monkeypatch.setattr(door, "PAUSES", (0.0,))
+        monkeypatch.setattr(api_client, "PAUSES", (0.0,))
         settings.cache_clear()
         yield asked
 

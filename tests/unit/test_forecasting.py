@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.forecasting import classify, forecast, positions, unmasked
-from models.purchase import Demand
+from activities.stock.forecasting import classify, forecast, positions, unmasked
+from models.replenishment import Demand
 
 YEAR = 364
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from activities import signing
 from activities.channels import channel
-from models.intake import Account, Lane
+from activities.kit import signing
+from models.intake import Account, IntegrationType
 from models.order import ChannelOrder
 from starter.formats import FOLDER, FORMATS, schema
 
@@ -39,7 +39,7 @@ def test_the_published_schema_is_that_of_the_models(name: str) -> None:
 def test_the_example_is_an_order(source: str) -> None:
     told: dict[str, Any] = FORMATS["own-order"].model_json_schema()
     Draft202012Validator(told).validate(json.loads(EXAMPLE))
-    order = channel(Account(lane=Lane.CHANNEL, source=source, account="web")).parse(EXAMPLE, "order")
+    order = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="web")).parse(EXAMPLE, "order")
     assert isinstance(order, ChannelOrder)
     assert "total_mismatch" not in order.custom
     assert len(order.lines) == 2

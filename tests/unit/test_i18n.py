@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from models.fulfillment import WORRIES, ExceptionKind, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.fulfillment import PROBLEM_STATUSES, ExceptionKind, FulfillmentStatus, RequestStatus, TrackingStatus
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
-from models.intake import InboxState, Lane
+from models.intake import InboxState, IntegrationType
+from models.labels import PrintKind
 from models.order import HoldKind, OrderStatus, RefundState
-from models.origin import IntakePath
-from models.printing import PrintKind
-from models.purchase import Demand, PurchaseStatus, ReplenishmentStatus
+from models.origins import IntakePath
+from models.replenishment import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings
 from models.state import SUPPORTED, Action
 from models.stock import MovementKind, StocktakeStatus
-from models.transfer import TransferAction, TransferStatus
+from models.transfers import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("models", "activities", "workflows", "workers", "starter")
@@ -46,7 +46,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "replenishment": ReplenishmentStatus,
     "purchase": PurchaseStatus,
     "demand": Demand,
-    "lane": Lane,
+    "integration": IntegrationType,
     "inbox": InboxState,
     "path": IntakePath,
     "kind": PrintKind,
@@ -60,9 +60,16 @@ OVERDUE = (OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOC
 
 
 def literals() -> Iterator[str]:
+    """Every string of the source but the names of activities."""
     for tree in TREES:
+        named = {
+            keyword.value
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "activity.defn"
+            for keyword in call.keywords
+        }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in named:
                 yield node.value
 
 
@@ -96,9 +103,9 @@ def told(method: str, position: int) -> set[str]:
 def built() -> set[str]:
     """Keys that are put together while running."""
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
-    keys |= {f"timeline.{what}" for what in told("tell", 2) | told("_write", 1)}
+    keys |= {f"timeline.{what}" for what in told("add_timeline_entry", 2) | told("_write", 1)}
     keys |= {f"alert.{kind}" for kind in told("alert", 0) | told("_alert", 1) | {"ship_overdue", "late"}}
-    keys |= {f"alert.overdue.{status}" for status in OVERDUE} | {f"alert.{worry}" for worry in WORRIES}
+    keys |= {f"alert.overdue.{status}" for status in OVERDUE} | {f"alert.{worry}" for worry in PROBLEM_STATUSES}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
     return keys | {f"refused.{action}" for action in Action if any(action not in may for may in SUPPORTED.values())}
 

@@ -10,10 +10,10 @@ import pypdfium2
 import pytest
 import zxingcpp
 
-from activities.labels import layout, pdf, zpl
-from activities.labels.font import legible, width
+from activities.fulfillment.labels import layout, pdf, zpl
+from activities.fulfillment.labels.font import legible, width
 from models.fulfillment import Label
-from models.printing import SIZES, Good, Person, PrintKind, PrintSize, Slip
+from models.labels import SIZES, Good, Person, PrintKind, PrintSize, Slip
 
 DOTS = 203 / 72
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from activities.planning import Problem, plan
+from activities.allocation.planning import Problem, plan
 from models.allocation import (
     Action,
     Ask,

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from activities import language, review
-from activities.language import BUDGET, LONGEST_LIST, BadExpression
-from activities.review import facts
-from activities.review.samples import ORDERS
+from activities.kit import expressions
+from activities.kit.expressions import BUDGET, LONGEST_LIST, InvalidExpression
+from activities.orders import review
+from activities.orders.review import facts
+from activities.orders.review.samples import ORDERS
 from models.order import ChannelOrder, Policy
 from models.review import ReviewRule
 from tests.unit.orders import an_order, line
@@ -28,7 +29,7 @@ def known(order: ChannelOrder) -> dict[str, Any]:
 
 def applies(condition: str, order: ChannelOrder) -> bool:
     expression = ORDERS.check(condition)
-    return expression.holds(language.context(expression.roots, known(order)))
+    return expression.holds(expressions.context(expression.roots, known(order)))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_what_staff_may_ask(condition: str) -> None:
     ],
 )
 def test_what_is_no_condition_is_said_with_its_place(condition: str, at: int | None, says: str) -> None:
-    with pytest.raises(BadExpression, match=says) as refused:
+    with pytest.raises(InvalidExpression, match=says) as refused:
         ORDERS.check(condition)
     assert refused.value.position == at
 
@@ -100,7 +101,7 @@ HOSTILE = [
 @pytest.mark.parametrize("condition", HOSTILE)
 def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
     begun = monotonic()
-    with pytest.raises(BadExpression):
+    with pytest.raises(InvalidExpression):
         ORDERS.check(condition)
     assert monotonic() - begun < 0.5
 
@@ -120,7 +121,7 @@ def test_the_dearest_that_is_let_through_takes_no_second(condition: str) -> None
     sample["remarks"] = {"buyer_message": "x" * 2000, "seller_memo": ""}
     expression = ORDERS.compiled(condition)
     begun = monotonic()
-    assert expression.holds(language.context(expression.roots, sample))
+    assert expression.holds(expressions.context(expression.roots, sample))
     assert monotonic() - begun < 1, BUDGET
 
 
@@ -138,7 +139,7 @@ def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
     position = None
     try:
         ORDERS.check(text)
-    except BadExpression as error:
+    except InvalidExpression as error:
         position = error.position
     assert position is None or 0 <= position <= len(text)
 
@@ -204,7 +205,7 @@ def test_without_rules_the_shops_limit_and_the_remarks_still_hold() -> None:
 
 def test_a_compiled_condition_is_cheap() -> None:
     expression = ORDERS.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
-    context = language.context(expression.roots, known(an_order()))
+    context = expressions.context(expression.roots, known(an_order()))
     assert isinstance(context, cel.Context)
     begun = monotonic()
     for _ in range(1000):

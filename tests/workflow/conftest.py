@@ -15,12 +15,12 @@ from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities import http, inventory
-from activities.database import transaction
-from models.intake import AccountRow, Lane, Secrets
+from activities.kit import http
+from activities.kit.database import transaction
+from activities.stock import operations
+from models.intake import AccountRow, IntegrationType, Secrets
 from models.order import SEARCH_ATTRIBUTES
-from starter import catalogue
-from starter.sandbox import warehouse
+from starter.sandbox import merchant, warehouse
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto
 from tests.serving import served
@@ -54,11 +54,11 @@ async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
 async def stocked(database: str, sandbox: str) -> AsyncIterator[str]:
     """A catalogue, accounts everywhere, ten of everything at each warehouse; the outside world's base URL."""
     async with transaction() as connection:
-        await catalogue.seed(connection)
+        await merchant.seed(connection)
         await _open_accounts(connection, sandbox)
         for warehouse in ("SH", "GZ"):
             for sku in ("A001", "A002", "A003"):
-                await inventory.receive(connection, warehouse, sku, 10, f"{warehouse}{sku}", "test")
+                await operations.receive(connection, warehouse, sku, 10, f"{warehouse}{sku}", "test")
     async with AsyncClient(base_url=sandbox) as world:
         told = {"api_url": "http://127.0.0.1:9", "api_key": "", "auto": False}
         (await world.post("/warehouse/_control/config", json=told)).raise_for_status()
@@ -87,18 +87,24 @@ async def restless(stocked: str, temporal_server: Temporal) -> Lives:
 
 async def _open_accounts(connection: AsyncConnection, sandbox: str) -> None:
     rows = [
-        (Lane.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
-        (Lane.CARRIER, "sf", "default", f"{sandbox}/sf", {**sf.SECRETS, "push_secret": "p"}),
-        (Lane.CARRIER, "yto", "default", f"{sandbox}/yto/open", {**yto.SECRETS, "push_secret": "p"}),
+        (IntegrationType.CHANNEL, "own", "web", f"{sandbox}/own/web", {"secret": "whisper"}),
+        (IntegrationType.CARRIER, "sf", "default", f"{sandbox}/sf", {**sf.SECRETS, "push_secret": "p"}),
+        (IntegrationType.CARRIER, "yto", "default", f"{sandbox}/yto/open", {**yto.SECRETS, "push_secret": "p"}),
     ]
-    for each in catalogue.WAREHOUSES:
+    for each in merchant.WAREHOUSES:
         rows.append(
-            (Lane.WAREHOUSE, "wms", each.code, f"{sandbox}/warehouse/{each.code}", {"secret": warehouse.SECRET})
+            (
+                IntegrationType.WAREHOUSE,
+                "wms",
+                each.code,
+                f"{sandbox}/warehouse/{each.code}",
+                {"secret": warehouse.SECRET},
+            )
         )
-    for lane, source, account, base_url, secrets in rows:
+    for integration, source, account, base_url, secrets in rows:
         await connection.execute(
             insert(AccountRow).values(
-                lane=lane,
+                integration=integration,
                 source=source,
                 account=account,
                 base_url=base_url,

@@ -13,10 +13,10 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from activities import inventory
-from activities.database import transaction
+from activities.kit.database import transaction
+from activities.stock import ledger, operations
 from models.fulfillment import Fulfillment, FulfillmentRow, TrackingStatus
-from models.intake import InboxRow, Lane
+from models.intake import InboxRow, IntegrationType
 from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, Policy, TimelineRow
 from models.requests import Answer, Request, Tracking, WarehouseEvent, WarehouseEventKind
 from models.settings import settings
@@ -179,23 +179,25 @@ class Lives:
     async def balanced(self) -> None:
         """Every level is its ledger, and nothing is held for orders that are over."""
         async with transaction() as connection:
-            assert await inventory.verify(connection) == []
-            held = {
-                level.sku: level.allocated for level in await inventory.levels(connection, ["A001", "A002", "A003"])
-            }
+            assert await ledger.verify(connection) == []
+            held = {level.sku: level.allocated for level in await ledger.levels(connection, ["A001", "A002", "A003"])}
         assert not any(held.values()), held
 
     async def level(self, warehouse: str, sku: str) -> Level:
         async with transaction() as connection:
-            return next(each for each in await inventory.levels(connection, [sku]) if each.warehouse == warehouse)
+            return next(each for each in await ledger.levels(connection, [sku]) if each.warehouse == warehouse)
 
     async def receive(self, warehouse: str, sku: str, quantity: int) -> list[str]:
         """Stock arrives; the orders it wakes."""
         async with transaction() as connection:
-            await inventory.receive(connection, warehouse, sku, quantity, request_id(), "test")
+            await operations.receive(connection, warehouse, sku, quantity, request_id(), "test")
         return await self.woken()
 
     async def woken(self) -> list[str]:
         """The orders that stock which arrived has woken."""
         async with transaction() as connection:
-            return list(await connection.scalars(select(InboxRow.order_id).where(InboxRow.lane == Lane.STOCK)))  # type: ignore[arg-type]
+            return list(
+                await connection.scalars(
+                    select(InboxRow.order_id).where(InboxRow.integration == IntegrationType.INTERNAL)
+                )
+            )  # type: ignore[arg-type]

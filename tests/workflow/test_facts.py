@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
-from activities import mapping
-from activities import order as steps
-from activities.database import transaction
+from activities.catalogue import sku_mapping
+from activities.kit.database import transaction
+from activities.orders import steps
 from models.address import RecipientChange
 from models.fulfillment import RequestStatus
-from models.listing import Mapping
+from models.listings import Mapping
 from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
 from models.requests import (
     Approve,
@@ -150,7 +150,7 @@ async def test_an_order_held_for_an_item_goes_on_once_somebody_says_what_it_is(l
     life = await lives.start(an_order("67", line(1, "T-SHIRT")))
     assert [each.kind for each in (await life.until(OrderStatus.ON_HOLD)).holds] == [HoldKind.UNKNOWN_SKU]
     async with transaction() as connection:
-        await mapping.keep(connection, [Mapping(channel="own", shop="web", item="T-SHIRT", sku="A001")], "li")
+        await sku_mapping.save(connection, [Mapping(channel="own", shop="web", item="T-SHIRT", sku="A001")], "li")
     assert await lives.woken() == [life.order.order_id]
     await life.handle.signal("mapped", StockArrived(request_id="m1"))
     (parcel,) = await life.dispatched()
@@ -161,7 +161,7 @@ async def test_an_order_held_for_an_item_goes_on_once_somebody_says_what_it_is(l
 
 async def say(item: str, sku: str) -> None:
     async with transaction() as connection:
-        await mapping.keep(connection, [Mapping(channel="own", item=item, sku=sku)], "li")
+        await sku_mapping.save(connection, [Mapping(channel="own", item=item, sku=sku)], "li")
 
 
 async def test_an_item_that_is_a_bundle_leaves_in_its_parts(lives: Lives) -> None:

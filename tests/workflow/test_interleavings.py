@@ -8,8 +8,8 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import inventory
-from activities.database import transaction
+from activities.kit.database import transaction
+from activities.stock import ledger
 from models.address import RecipientChange
 from models.fulfillment import Fulfillment, Shortfall, ShortfallKind, TrackingStatus
 from models.order import ChannelOrder, OrderStatus, Policy
@@ -86,7 +86,7 @@ async def test_cancelled_while_the_carrier_is_being_asked(lives: Lives, outside:
 @pytest.mark.parametrize("verb", ["cancel", "modify"])
 async def test_asked_while_its_stock_is_being_allocated(lives: Lives, outside: Outside, verb: str) -> None:
     async with transaction() as connection:
-        await inventory.levels(connection, ["A001"], lock=True)
+        await ledger.levels(connection, ["A001"], lock=True)
         life = await lives.start(an_order("603"))
         await asyncio.sleep(0.5)
         if verb == "cancel":

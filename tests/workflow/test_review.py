@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from activities.database import transaction
-from activities.review import rules
+from activities.kit.database import transaction
+from activities.orders.review import rules
 from models.order import HoldKind, OrderStatus
 from models.requests import Approve, HoldRequest, Modify, Payment, QuantityChange, Release
 from models.review import ReviewRule
@@ -14,7 +14,7 @@ from tests.workflow.life import Lives, request_id
 async def rule(number: int, condition: str, *decisions: dict[str, Any]) -> None:
     told = {"number": number, "name": f"rule {number}", "condition": condition, "decisions": decisions}
     async with transaction() as connection:
-        await rules.keep_rule(connection, ReviewRule.model_validate(told))
+        await rules.save_rule(connection, ReviewRule.model_validate(told))
 
 
 def approval(stage: str | None = None) -> Approve:

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 
-from activities import cleansing
-from activities.database import transaction
+from activities.kit.database import transaction
+from activities.orders import cleansing
 from models.address import Recipient
 from models.fulfillment import Shortfall, ShortfallKind, TrackingStatus
 from models.order import HoldKind, OrderStatus, Policy
@@ -37,7 +37,7 @@ async def test_a_clean_order_reaches_the_door_within_its_budget_of_events(lives:
     life = await lives.start(an_order())
     parcel = await life.parcel(request_status="submitted")
     await life.ship(parcel)
-    await life.track(await life.parcel(told_channel=True))
+    await life.track(await life.parcel(channel_notified=True))
     assert await life.end() is OrderStatus.COMPLETED
     history = await life.handle.fetch_history()
     events = [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events]
@@ -50,7 +50,7 @@ async def test_a_clean_order_reaches_the_door_within_its_budget_of_events(lives:
         "booked",
         "released",
         "shipped",
-        "told_channel",
+        "channel_notified",
         "tracking.delivered",
         "completed",
     ]

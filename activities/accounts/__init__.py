@@ -1,0 +1,1 @@
+"""Accounts with channels, carriers and warehouse systems; API keys."""

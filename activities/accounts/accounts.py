@@ -1,0 +1,102 @@
+"""The accounts we hold with channels, carriers and warehouse systems."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, Table, delete, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.kit.database import transaction
+from activities.kit.errors import refused
+from activities.kit.ttl_cache import TtlCache
+from models.intake import Account, AccountRow, IntegrationType, Secrets
+
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
+
+_cache: TtlCache[tuple[IntegrationType, str, str], Account | None] = TtlCache(10)
+
+
+async def get_account(integration: IntegrationType, source: str, name: str) -> Account:
+    """One account, at most ten seconds old. Raises ``refused`` where there is none."""
+    query = select(AccountRow).where(
+        AccountRow.integration == integration,  # type: ignore[arg-type]
+        AccountRow.source == source,  # type: ignore[arg-type]
+        AccountRow.account == name,  # type: ignore[arg-type]
+    )
+    found = await _cache.get((integration, source, name), lambda: _read(query))
+    if found is None:
+        raise refused(f"no {integration} account {source}/{name}: add it first", "unknown_account")
+    return found
+
+
+async def get_carrier_account(source: str) -> Account | None:
+    """Our account with a carrier, the first by name, at most ten seconds old; ``None`` where there is none."""
+    query = (
+        select(AccountRow)
+        .where(AccountRow.integration == IntegrationType.CARRIER, AccountRow.source == source)  # type: ignore[arg-type]
+        .order_by(AccountRow.account)
+        .limit(1)
+    )
+    return await _cache.get((IntegrationType.CARRIER, source, ""), lambda: _read(query))
+
+
+async def _read(query: Select[Any]) -> Account | None:
+    async with transaction() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return Account(
+        integration=row.integration,
+        source=row.source,
+        account=row.account,
+        base_url=row.base_url,
+        secrets=row.secrets.values,
+        settings=row.settings,
+        cursor=row.cursor,
+    )
+
+
+def clear_cache() -> None:
+    """What this process has read is read anew."""
+    _cache.clear()
+
+
+async def list_all(connection: AsyncConnection, integration: IntegrationType | None = None) -> Sequence[Row[Any]]:
+    query = select(_accounts).order_by(*_accounts.primary_key.columns)
+    return (
+        await connection.execute(query if integration is None else query.where(_accounts.c.integration == integration))
+    ).all()
+
+
+async def save(
+    connection: AsyncConnection,
+    integration: IntegrationType,
+    source: str,
+    name: str,
+    base_url: str | None,
+    secrets: Mapping[str, str],
+    settings: Mapping[str, Any] | None,
+) -> Row[Any]:
+    """Opens an account, or changes it: what is ``None``, and secrets that are not named, stay; an empty secret goes."""
+    here = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
+    known = (await connection.execute(select(_accounts).where(here).with_for_update())).one_or_none()
+    held = known.secrets.values if known is not None else {}
+    row = {
+        "integration": integration,
+        "source": source,
+        "account": name,
+        "base_url": base_url if base_url is not None else known.base_url if known is not None else "",
+        "secrets": Secrets(values={key: value for key, value in {**held, **secrets}.items() if value}),
+        "settings": dict(settings if settings is not None else known.settings if known is not None else {}),
+    }
+    entered = insert(_accounts).values(row)
+    renewed = {each: entered.excluded[each] for each in ("base_url", "secrets", "settings")}
+    changed = entered.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=renewed)
+    return (await connection.execute(changed.returning(*_accounts.c))).one()
+
+
+async def remove(connection: AsyncConnection, integration: IntegrationType, source: str, name: str) -> bool:
+    """Whether there was one."""
+    here = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
+    return bool((await connection.execute(delete(_accounts).where(here))).rowcount)

@@ -1,0 +1,58 @@
+"""API keys: who may come in, and for what."""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from activities.kit.database import transaction
+from activities.kit.ttl_cache import TtlCache
+from models.api_keys import ApiKeyRow, Scope
+from models.base import Value
+
+_PREFIX = "hd_"
+
+
+class Principal(Value):
+    """Who holds a key: its name is the actor of every act."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        """Staff may read whatever readers may."""
+        return scope in self.scopes or (scope is Scope.READ and Scope.STAFF in self.scopes)
+
+
+async def create_key(name: str, scopes: Collection[Scope]) -> str:
+    """Makes a key and shows it this once: only its hash is kept. A name again gets a new key in place of the old."""
+    key = _PREFIX + secrets.token_urlsafe(32)
+    made = insert(ApiKeyRow).values(
+        hash=_hash(key), name=name, scopes=sorted(scopes), created_at=datetime.now(UTC), revoked_at=None
+    )
+    renewed = {field: getattr(made.excluded, field) for field in ("hash", "scopes", "created_at", "revoked_at")}
+    async with transaction() as connection:
+        await connection.execute(made.on_conflict_do_update(index_elements=["name"], set_=renewed))
+    return key
+
+
+_cache: TtlCache[str, Principal | None] = TtlCache(5)
+
+
+async def find_principal(key: str) -> Principal | None:
+    """Who holds this key, as of five seconds ago at most."""
+    return await _cache.get(_hash(key), lambda: _read(key))
+
+
+async def _read(key: str) -> Principal | None:
+    query = select(ApiKeyRow).where(ApiKeyRow.hash == _hash(key), ApiKeyRow.revoked_at.is_(None))  # type: ignore[arg-type, union-attr]
+    async with transaction() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    return None if row is None else Principal(name=row.name, scopes=frozenset(Scope(scope) for scope in row.scopes))
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

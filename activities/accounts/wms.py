@@ -1,0 +1,76 @@
+"""The client of a warehouse system, in a protocol of our own.
+
+JSON over HTTP, each request signed as ``activities.kit.signing`` says, under the account's ``secret``:
+
+- ``POST {base_url}/fulfillments`` with a ``Submission``. Its ``fulfillment_id`` is the idempotency key: a repeat
+  answers as the first did. Answer: ``{"status": "submitted" | "accepted" | "rejected", "reason": ""}``; accepted or
+  rejected may come later, as an event.
+- ``POST {base_url}/recalls`` with ``{"fulfillment_id": "", "reason": ""}``. Answer: ``{"accepted": true, "reason":
+  ""}``. What the warehouse never heard of is given back at once, and a submission that arrives after its recall is
+  rejected.
+
+What happens at the warehouse comes back as events to our own API, ``POST /warehouses/{warehouse}/events``.
+
+Account: ``base_url``; secret ``secret``.
+"""
+
+import json
+from typing import Literal
+
+from pydantic import ValidationError
+
+from activities.kit import http, signing
+from activities.kit.errors import refused, unavailable
+from models.address import Addressee
+from models.base import Moment, Value
+from models.fulfillment import FulfillmentLine, Label, Recall, RequestStatus
+from models.intake import Account
+
+
+class Submission(Value):
+    """A fulfillment order as a warehouse is told of it. The label carries the address: the recipient is masked."""
+
+    fulfillment_id: str
+    order_no: str
+    carrier: str
+    waybill_no: str
+    label: Label
+    lines: tuple[FulfillmentLine, ...]
+    recipient: Addressee
+    priority: int
+    promised_by: Moment | None = None
+    queue: str | None = None
+    """The line of work it is to join there, where the merchant's rules say so."""
+
+
+class _Answer(Value):
+    status: Literal["submitted", "accepted", "rejected"]
+    reason: str = ""
+
+
+async def submit(account: Account, submission: Submission) -> RequestStatus:
+    """Hands a fulfillment order over: submitted, or accepted at once. Raises ``refused`` where it is rejected."""
+    content = await _post(account, "fulfillments", submission.model_dump_json().encode())
+    try:
+        answer = _Answer.model_validate_json(content)
+    except ValidationError:
+        raise unavailable("warehouse: the answer is not in the format") from None
+    if answer.status == "rejected":
+        raise refused(answer.reason or "hold.warehouse.rejected", "rejected")
+    return RequestStatus(answer.status)
+
+
+async def recall(account: Account, fulfillment_id: str, reason: str) -> Recall:
+    """Asks for a fulfillment order back."""
+    told = json.dumps({"fulfillment_id": fulfillment_id, "reason": reason}, ensure_ascii=False)
+    content = await _post(account, "recalls", told.encode())
+    try:
+        return Recall.model_validate_json(content)
+    except ValidationError:
+        raise unavailable("warehouse: the answer is not in the format") from None
+
+
+async def _post(account: Account, path: str, body: bytes) -> bytes:
+    headers = signing.signed(account.secrets["secret"], body)
+    response = await http.send("POST", f"{account.base_url.rstrip('/')}/{path}", content=body, headers=headers)
+    return response.content

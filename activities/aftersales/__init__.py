@@ -1,0 +1,1 @@
+"""What follows when an order goes wrong or comes back."""

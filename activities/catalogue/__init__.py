@@ -1,0 +1,1 @@
+"""Locations, SKUs and their mappings."""

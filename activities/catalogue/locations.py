@@ -1,0 +1,106 @@
+"""Locations: own warehouses, stores, suppliers, and virtual warehouses within them."""
+
+from datetime import time
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from sqlalchemy import Table, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.kit.errors import InvalidInput
+from models.base import Value
+from models.stock import Audience, LevelRow, LocationKind, VirtualWarehouse, WarehouseRow
+
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+_levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@\-]{1,64}$", examples=["SH"])]
+
+
+class Location(Value):
+    """A location as staff set it up; ``sender``, the address on its labels, is kept apart."""
+
+    code: Code
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name_zh: Annotated[str, Field(max_length=200)] = ""
+    kind: LocationKind = LocationKind.WAREHOUSE
+    parent: Annotated[str | None, Field(description="Of a virtual warehouse: where its goods lie.")] = None
+    audience: Audience = Audience()
+    share: Annotated[Decimal, Field(ge=0, le=1, description="Of whatever its parent receives.")] = Decimal(0)
+    province: Annotated[str, Field(max_length=50)] = ""
+    rank: int = 100
+    carrier: Annotated[str, Field(max_length=64)] = ""
+    closed: bool = False
+    lead_days: Annotated[int, Field(ge=0, le=365)] = 0
+    capacity: Annotated[int | None, Field(ge=0)] = None
+    cutoff: time | None = None
+    areas: tuple[str, ...] = ()
+    abilities: tuple[str, ...] = ()
+    max_kg: Annotated[Decimal | None, Field(gt=0, max_digits=10, decimal_places=3)] = None
+    handling: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=4)] = Decimal(0)
+
+    @field_validator("areas")
+    @classmethod
+    def _are_provinces(cls, areas: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(area) < 2 for area in areas):
+            raise ValueError("name each province by at least two characters")
+        return areas
+
+
+async def list_all(connection: AsyncConnection) -> list[Location]:
+    """All locations, those that ship first and by rank."""
+    query = select(_warehouses).order_by(_warehouses.c.kind == LocationKind.VIRTUAL, _warehouses.c.rank, "code")
+    return [Location.model_validate(row._mapping) for row in await connection.execute(query)]
+
+
+async def get(connection: AsyncConnection, code: str) -> Location:
+    """Raises ``NotAllowed`` where there is none such."""
+    row = (await connection.execute(select(_warehouses).where(_warehouses.c.code == code))).one_or_none()
+    if row is None:
+        raise InvalidInput("warehouse", f"{code} is not known")
+    return Location.model_validate(row._mapping)
+
+
+async def save(connection: AsyncConnection, location: Location) -> Location:
+    """Sets a location up, or changes it. Raises ``NotAllowed``."""
+    others = {each.code: each for each in await list_all(connection)}
+    before = others.pop(location.code, None)
+    if location.kind is LocationKind.VIRTUAL:
+        parent = others.get(location.parent or "")
+        if parent is None or parent.kind is LocationKind.VIRTUAL:
+            raise InvalidInput("parent", "name the location where a virtual warehouse's goods lie")
+        given = sum(each.share for each in others.values() if each.parent == location.parent)
+        if given + location.share > 1:
+            raise InvalidInput("share", f"{given} of what {location.parent} receives is given away already")
+        location = location.model_copy(update={"province": parent.province, "carrier": parent.carrier})
+    elif location.parent is not None:
+        raise InvalidInput("parent", "only a virtual warehouse lies within another")
+    elif not location.province:
+        raise InvalidInput("province", "say where it is")
+    if before is not None and (before.kind, before.parent) != (location.kind, location.parent):
+        stock = select(func.count()).where(_levels.c.warehouse == location.code, _levels.c.on_hand > 0)
+        if await connection.scalar(stock):
+            raise InvalidInput("kind", f"{location.code} has stock: give it back first")
+    row: dict[str, Any] = location.model_dump() | {"areas": list(location.areas), "abilities": list(location.abilities)}
+    row["audience"] = location.audience.model_dump(mode="json")
+    entered = insert(_warehouses).values(row)
+    changed = {name: entered.excluded[name] for name in row if name != "code"}
+    await connection.execute(entered.on_conflict_do_update(index_elements=["code"], set_=changed))
+    return location
+
+
+_parents = _warehouses.alias("parents")
+VIRTUAL_WAREHOUSES = (
+    select(_warehouses.c.code, _warehouses.c.parent, _warehouses.c.audience)
+    .join(_parents, _parents.c.code == _warehouses.c.parent)
+    .where(_warehouses.c.kind == LocationKind.VIRTUAL, ~_warehouses.c.closed)
+    .order_by(_warehouses.c.rank, _warehouses.c.code)
+)
+"""The virtual warehouses in force, as ``Fence``."""
+
+
+async def list_virtual_warehouses(connection: AsyncConnection) -> list[VirtualWarehouse]:
+    """The virtual warehouses in force."""
+    return [VirtualWarehouse.model_validate(row._mapping) for row in await connection.execute(VIRTUAL_WAREHOUSES)]

@@ -1,0 +1,1 @@
+"""The steps of a fulfillment order, from carrier selection to delivery."""

@@ -1,0 +1,326 @@
+"""Printing: labels and packing lists of fulfillment orders, gathered, drawn, numbered and kept as files for a while.
+
+Whatever is printed carries the recipient as carriers print one: the name's first sign, the phone without its middle.
+"""
+
+import asyncio
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ARRAY, Integer, Row, Select, String, cast, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.carriers import known_as
+from activities.carriers import masked as without_phones
+from activities.fulfillment.labels import layout, pdf, zpl
+from activities.fulfillment.labels.layout import Page, Picture
+from activities.fulfillment.steps import EVERYTHING, PACKED, packed_lines, worth
+from activities.kit import http
+from activities.kit.database import transaction
+from models.address import Addressee, Recipient
+from models.fulfillment import FulfillmentRow, FulfillmentStatus, Label
+from models.intake import ChannelOrderRow
+from models.labels import DocumentRow, Good, Person, PrintFormat, PrintJob, PrintKind, PrintRow, Slip
+from models.order import OrderLine, OrderRow, TimelineRow
+from models.settings import settings
+from models.stock import SkuRow, WarehouseRow
+from models.vault import keyring
+
+KEPT = timedelta(days=1)
+"""A file holds addresses: it can be had for so long, and is drawn anew after."""
+CONTENT_TYPES = {PrintFormat.PDF: "application/pdf", PrintFormat.ZPL: "application/zpl"}
+PATIENCE = 3
+"""So often a carrier that draws its labels itself is asked for one."""
+
+_fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_orders = OrderRow.__table__  # type: ignore[attr-defined]
+_warehouses = WarehouseRow.__table__  # type: ignore[attr-defined]
+_skus = SkuRow.__table__  # type: ignore[attr-defined]
+_said = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_prints = PrintRow.__table__  # type: ignore[attr-defined]
+_documents = DocumentRow.__table__  # type: ignore[attr-defined]
+_timeline = TimelineRow.__table__  # type: ignore[attr-defined]
+
+_titles = (
+    select(func.jsonb_object_agg(_skus.c.sku, func.jsonb_build_array(_skus.c.title, _skus.c.title_zh)))
+    .select_from(PACKED.join(_skus, _skus.c.sku == PACKED.c.sku))
+    .scalar_subquery()
+)
+_slips: Select[Any] = EVERYTHING.add_columns(
+    _warehouses.c.name.label("house"),
+    _warehouses.c.name_zh.label("house_zh"),
+    _titles.label("titles"),
+)
+_slips_with_notes: Select[Any] = _slips.add_columns(_said.c.document).outerjoin(
+    _said, _said.c.order_id == _fulfillments.c.order_id
+)
+
+
+async def wanted(
+    connection: AsyncConnection,
+    kind: PrintKind,
+    most: int,
+    *,
+    fulfillments: Collection[str] | None = None,
+    unprinted: bool = False,
+    **columns: str | None,
+) -> list[str]:
+    """Of those fulfillment orders, or of all with such columns, the ids of what may be printed, oldest first; one more
+    than ``most`` where there are more."""
+    query = select(_fulfillments.c.id).where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
+    if kind is PrintKind.LABEL:
+        query = query.where(_fulfillments.c.waybill_no.is_not(None))
+    if fulfillments is not None:
+        query = query.where(_fulfillments.c.id.in_(fulfillments))
+    for name, value in columns.items():
+        if value is not None:
+            query = query.where(_fulfillments.c[name] == value)
+    if unprinted:
+        printed = select(_prints.c.number).where(_prints.c.fulfillment_id == _fulfillments.c.id, _prints.c.kind == kind)
+        query = query.where(~printed.exists())
+    query = query.order_by(_fulfillments.c.opened_at, _fulfillments.c.id).limit(most + 1)
+    return list(await connection.scalars(query))
+
+
+@activity.defn(name="fulfillment.draw_labels")
+async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
+    """Draws the job's fulfillment orders and keeps them as a part of the document; a repeat draws the same again, under
+    the same print numbers. Answers what could not be drawn, and why."""
+    left_out: dict[str, str] = {}
+    async with transaction() as connection:
+        slips = await gather(connection, job)
+    finished: dict[str, Picture] = {}
+    for fulfillment_id in job.fulfillments:
+        slip = slips.get(fulfillment_id)
+        activity.heartbeat()
+        if slip is None or (job.kind is PrintKind.LABEL and not slip.waybill_no):
+            left_out[fulfillment_id] = "print.not_ready"
+        elif job.kind is PrintKind.LABEL and slip.label.url:
+            if job.format is PrintFormat.ZPL:
+                left_out[fulfillment_id] = "print.only_pdf"
+            elif (picture := await _finished(slip.label.url, job)) is None:
+                left_out[fulfillment_id] = "print.not_had"
+            else:
+                finished[fulfillment_id] = picture
+    drawn = [slips[each] for each in job.fulfillments if each not in left_out]
+    if drawn:
+        async with transaction() as connection:
+            numbers = await _number(connection, job, document, [slip.fulfillment_id for slip in drawn])
+            slips_now = [slip.model_copy(update={"number": numbers[slip.fulfillment_id]}) for slip in drawn]
+            content = await asyncio.to_thread(_drawn, job, slips_now, finished)
+            await _keep(connection, document, part, CONTENT_TYPES[job.format], content)
+    return left_out
+
+
+@activity.defn(name="fulfillment.purge_documents")
+async def purge_expired_documents() -> int:
+    """Files that can be had no more, and how many there were."""
+    async with transaction() as connection:
+        old = await connection.execute(delete(_documents).where(_documents.c.expires_at < datetime.now(UTC)))
+    return old.rowcount
+
+
+@activity.defn(name="fulfillment.merge_labels")
+async def merge_parts(document: str) -> None:
+    """Makes one file of the document's parts."""
+    async with transaction() as connection:
+        query = select(_documents).where(_documents.c.id == document, _documents.c.part > 0).order_by(_documents.c.part)
+        parts = (await connection.execute(query)).all()
+        if not parts:
+            return
+        contents = [_opened(row) for row in parts]
+        joined = pdf.merge if parts[0].content_type == CONTENT_TYPES[PrintFormat.PDF] else b"".join
+        await _keep(connection, document, 0, parts[0].content_type, await asyncio.to_thread(joined, contents))
+        await connection.execute(delete(_documents).where(_documents.c.id == document, _documents.c.part > 0))
+
+
+async def file(connection: AsyncConnection, document: str, actor: str) -> tuple[bytes, str] | None:
+    """The document with its content type, while it is kept. Who took it is told on the timeline of each order in it."""
+    query = select(_documents).where(
+        _documents.c.id == document, _documents.c.part == 0, _documents.c.expires_at > datetime.now(UTC)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    short = func.split_part(_prints.c.fulfillment_id, _fulfillments.c.order_id + ":", 2)
+    detail = func.jsonb_build_object("fulfillment", short, "kind", _prints.c.kind, "number", _prints.c.number)
+    taken = (
+        select(
+            _fulfillments.c.order_id,
+            literal("printed:") + document + ":" + short + ":" + actor,
+            literal(datetime.now(UTC)),
+            literal("timeline.printed"),
+            literal(actor),
+            detail,
+        )
+        .join(_fulfillments, _fulfillments.c.id == _prints.c.fulfillment_id)
+        .where(_prints.c.document == document)
+    )
+    names = ["order_id", "key", "at", "what", "actor", "detail"]
+    await connection.execute(insert(_timeline).from_select(names, taken).on_conflict_do_nothing())
+    return _opened(row), row.content_type
+
+
+async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
+    """What is to be drawn, by fulfillment order; what was cancelled, or has no address any more, is not there."""
+    query = _slips_with_notes if job.kind is PrintKind.PACKING_LIST else _slips
+    chosen = query.where(_fulfillments.c.id.in_(job.fulfillments))
+    found = (await connection.execute(chosen)).all()
+    return {
+        row.id: _slip(row, job.lang, None if row.paid_at else await worth(connection, row))
+        for row in found
+        if row.status != FulfillmentStatus.CANCELLED and row.recipient is not None and row.sender is not None
+    }
+
+
+def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
+    told = Label.model_validate(row.label or {})
+    label = told.model_copy(update={"route": told.route or told.destination or row.recipient.city})
+    carrier = label.courier or row.carrier
+    said = row._mapping.get("document")
+    return Slip(
+        fulfillment_id=row.id,
+        order_no=row.channel_order_no,
+        shop=f"{row.channel}:{row.shop}",
+        warehouse=(row.house_zh if lang == "zh-CN" else "") or row.house,
+        carrier=known_as(carrier) if carrier else "",
+        waybill_no=row.waybill_no or "",
+        label=label,
+        recipient=_person(row.recipient, row.recipient.masked().name),
+        sender=_person(row.sender, row.sender.name),
+        goods=_goods(row),
+        weight_kg=row.weight_kg or row.weight or Decimal(0),
+        cash=cash or None,
+        currency=row.currency,
+        note=without_phones(said.buyer_message) if said else "",
+    )
+
+
+def _goods(row: Row[Any]) -> tuple[Good, ...]:
+    gifts = {line.line_no for line in map(OrderLine.model_validate, row.sold) if line.gift}
+    packed: dict[tuple[str, bool], int] = {}
+    for line in packed_lines(row):
+        key = (line.sku, line.line_no in gifts)
+        packed[key] = packed.get(key, 0) + line.quantity
+    titles: Mapping[str, Sequence[str]] = row.titles or {}
+    return tuple(
+        Good(sku=sku, title=title, title_zh=title_zh, quantity=quantity, gift=gift)
+        for (sku, gift), quantity in packed.items()
+        for title, title_zh in [titles.get(sku, ("", ""))]
+    )
+
+
+def _person(told: Recipient, name: str) -> Person:
+    """Chinese places from the largest part, others from the smallest. A phone in the street is masked as well."""
+    if told.country == "CN":
+        region = dict.fromkeys(part for part in (told.province, told.city, told.district) if part)
+        place = " ".join([*region, told.full_street])
+    else:
+        parts = (told.full_street, told.district, told.city, told.province, told.postcode, told.country)
+        place = ", ".join(part for part in parts if part)
+    phone = masked_phone(told)
+    if len(told.digits) >= _SHORTEST:
+        place = re.sub(r"[\s-]?".join(told.digits), phone, place)
+    return Person(name=name, phone=phone, place=place)
+
+
+_SHORTEST = 7
+_EXTENDED = re.compile(r"(.*\d{7,})-(\d{1,6})")
+_OPEN = re.compile(r"1\d\d(?=\d{8}$)|0\d{2,3}-|\+\d\d")
+"""What is shown of a number before its end: of a mobile three digits, of others the area or the country."""
+
+
+def masked_phone(person: Addressee) -> str:
+    """``138****5678``, ``0755-****5678``; the extension of a virtual number is kept: ``184****0000-1234``."""
+    phone = person.national_phone
+    if "*" in phone:
+        return phone
+    extended = _EXTENDED.fullmatch(phone)
+    number, extension = extended.groups() if extended else (phone, "")
+    if len(number) < _SHORTEST:
+        return "****"
+    shown = _OPEN.match(number)
+    return f"{shown[0] if shown else ''}****{number[-4:]}{'-' * bool(extension)}{extension}"
+
+
+async def _finished(url: str, job: PrintJob) -> Picture | None:
+    """A label that its carrier drew; ``None`` where it gives none. Raises ``unavailable`` until patience is out."""
+    try:
+        content = (await http.send("GET", url)).content
+        picture = Picture(*job.size.mm, content)
+        return picture._replace(content=await asyncio.to_thread(pdf.draw, [picture]))
+    except ValueError:
+        return None
+    except ApplicationError as error:
+        if error.non_retryable or activity.info().attempt >= PATIENCE:
+            return None
+        raise
+
+
+async def _number(connection: AsyncConnection, job: PrintJob, document: str, ids: list[str]) -> dict[str, int]:
+    """Counts these prints; what is counted for this document already keeps its number."""
+    given = select(func.unnest(cast(ids, ARRAY(String))).label("id")).subquery()
+    before = select(func.max(_prints.c.number)).where(
+        _prints.c.fulfillment_id == given.c.id, _prints.c.kind == job.kind
+    )
+    counted = select(
+        given.c.id,
+        literal(job.kind.value),
+        func.coalesce(before.scalar_subquery(), 0) + cast(1, Integer),
+        literal(document),
+        literal(datetime.now(UTC)),
+        literal(job.actor),
+    )
+    names = ["fulfillment_id", "kind", "number", "document", "at", "actor"]
+    await connection.execute(
+        insert(_prints)
+        .from_select(names, counted)
+        .on_conflict_do_nothing(index_elements=["document", "fulfillment_id"])
+    )
+    query = select(_prints.c.fulfillment_id, _prints.c.number).where(
+        _prints.c.document == document, _prints.c.fulfillment_id.in_(ids)
+    )
+    return {row.fulfillment_id: row.number for row in await connection.execute(query)}
+
+
+def _drawn(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> bytes:
+    pages: list[Page | Picture] = []
+    for slip in slips:
+        if slip.fulfillment_id in finished:
+            pages.append(finished[slip.fulfillment_id])
+        elif job.kind is PrintKind.LABEL:
+            pages.append(layout.label(slip, job.size, job.lang))
+        else:
+            pages.extend(layout.packing_list(slip, job.size, job.lang))
+    if job.format is PrintFormat.PDF:
+        return pdf.draw(pages)
+    return zpl.draw([page for page in pages if isinstance(page, Page)], job.dpi, settings().printer_font)
+
+
+async def _keep(connection: AsyncConnection, document: str, part: int, content_type: str, content: bytes) -> None:
+    now = datetime.now(UTC)
+    made = insert(_documents).values(
+        id=document,
+        part=part,
+        content_type=content_type,
+        content=keyring().seal(content, _context(document, part)),
+        made_at=now,
+        expires_at=now + KEPT,
+    )
+    renewed = {name: made.excluded[name] for name in ("content", "made_at", "expires_at")}
+    await connection.execute(made.on_conflict_do_update(index_elements=["id", "part"], set_=renewed))
+
+
+def _opened(row: Row[Any]) -> bytes:
+    return keyring().open(bytes(row.content), _context(row.id, row.part))
+
+
+def _context(document: str, part: int) -> str:
+    """What a file is sealed as."""
+    return f"documents:{document}:{part}"

@@ -1,0 +1,1 @@
+"""Messages from the outside world, from acknowledgement to effect."""

@@ -1,0 +1,314 @@
+"""The inbox: every message from the outside world, from its acknowledgement to its effect.
+
+Only this module writes rows of ``inbox``.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import JsonValue
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    String,
+    Table,
+    bindparam,
+    func,
+    lateral,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.records import alerts
+from models.base import Moment, Value
+from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, Raw, Receipt
+from models.order import ChannelOrder, OrderRow
+from models.origins import IntakePath
+
+
+class Outcome(Value):
+    """What became of a message."""
+
+    row: int
+    state: InboxState
+    order: str | None = None
+    reason: str = ""
+    field: str = ""
+    at: Moment | None = None
+    """When its order entered the engine."""
+
+
+STALE = timedelta(seconds=30)
+"""An order that has not come to rest for so long no longer counts against the pace: it is stuck, not slow."""
+
+_inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
+_documents: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
+
+_ACCEPT = insert(_inbox).on_conflict_do_nothing().returning(_inbox.c.id)
+
+
+async def accept(
+    connection: AsyncConnection,
+    integration: IntegrationType,
+    source: str,
+    account: str,
+    receipt: Receipt,
+    raw: Raw,
+    actor: str = "",
+    order_id: str | None = None,
+) -> bool:
+    """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged.
+
+    ``order_id`` where it is known whom it is for.
+    """
+    row = {
+        "integration": integration,
+        "source": source,
+        "account": account,
+        "fact_key": receipt.fact_key,
+        "topic": receipt.topic,
+        "priority": receipt.priority,
+        "raw": raw,
+        "actor": actor,
+        "order_id": order_id,
+        "received_at": datetime.now(UTC),
+    }
+    entered = await connection.execute(_ACCEPT, row)
+    return entered.first() is not None
+
+
+async def accept_pulled(
+    connection: AsyncConnection, source: str, shop: str, pulled: Sequence[tuple[Receipt, bytes]]
+) -> int:
+    """Stores orders read from a channel, each receipt with its body; returns how many facts are new."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "integration": IntegrationType.CHANNEL,
+            "source": source,
+            "account": shop,
+            "fact_key": receipt.fact_key,
+            "topic": receipt.topic,
+            "path": IntakePath.POLL,
+            "priority": receipt.priority,
+            "raw": Raw.model_construct(body=body),
+            "received_at": now,
+        }
+        for receipt, body in pulled
+    ]
+    return len((await connection.execute(_ACCEPT, rows)).all()) if rows else 0
+
+
+async def notify_orders(connection: AsyncConnection, topic: str, cause: str, priorities: Mapping[str, int]) -> None:
+    """Stores one internal message for each order, given by id with its priority; once for each ``cause``."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "integration": IntegrationType.INTERNAL,
+            "source": "stock",
+            "account": "",
+            "fact_key": f"{cause}:{order_id}",
+            "topic": topic,
+            "path": IntakePath.MANUAL,
+            "priority": priority,
+            "raw": _EMPTY,
+            "order_id": order_id,
+            "received_at": now,
+        }
+        for order_id, priority in priorities.items()
+    ]
+    if rows:
+        await connection.execute(insert(_inbox).on_conflict_do_nothing(), rows)
+
+
+_EMPTY = Raw(body=b"")
+
+SETTLE = (
+    update(_inbox)
+    .where(_inbox.c.order_id == func.any(bindparam("settled", type_=ARRAY(String))))
+    .where(_inbox.c.state == InboxState.STARTED)
+    .values(state=InboxState.DONE)
+)
+"""The orders of the parameter ``settled`` wait for the outside world: the dispatcher may admit others."""
+
+
+async def count_started(connection: AsyncConnection) -> int:
+    """How many orders have entered the engine and not come to rest yet."""
+    return int((await connection.execute(_STARTED, {"recent": datetime.now(UTC) - STALE})).scalar_one())
+
+
+async def next_messages(
+    connection: AsyncConnection, lanes: Collection[IntegrationType], limit: int
+) -> Sequence[Row[Any]]:
+    """The next messages: urgent first, then whichever account has the fewest orders entering, then as they came."""
+    if limit <= 0:
+        return []
+    asked = {"lanes": list(lanes), "most": limit, "recent": datetime.now(UTC) - STALE}
+    rows: Sequence[Row[Any]] = (await connection.execute(_PENDING, asked)).all()
+    return rows
+
+
+def _waiting_accounts() -> CTE:
+    """Whoever has messages waiting, found by leaps through the index: a long backlog costs no more than a short one."""
+    account = (_inbox.c.integration, _inbox.c.source, _inbox.c.account)
+    waiting = (
+        select(*account)
+        .where(_inbox.c.state == InboxState.PENDING)
+        .order_by(*account, _inbox.c.priority, _inbox.c.id)  # as in the index of what is pending
+        .limit(1)
+    )
+    found = select(waiting.subquery()).cte("accounts", recursive=True)
+    following = lateral(waiting.where(tuple_(*account) > tuple_(*found.c)))
+    return found.union_all(select(following).select_from(found.join(following, true())))
+
+
+def _pending() -> Select[Any]:
+    accounts = _waiting_accounts()
+    most = bindparam("most", type_=Integer)
+    turn = func.row_number().over(partition_by=_inbox.c.priority, order_by=_inbox.c.id).label("turn")
+    each = lateral(
+        select(_inbox, turn)
+        .where(
+            _inbox.c.state == InboxState.PENDING,
+            _inbox.c.integration == accounts.c.integration,
+            _inbox.c.source == accounts.c.source,
+            _inbox.c.account == accounts.c.account,
+        )
+        .order_by(_inbox.c.priority, _inbox.c.id)
+        .limit(most)
+    )
+    entering = (
+        select(_inbox.c.source, _inbox.c.account, func.count().label("orders"))
+        .where(_ENTERING)
+        .group_by(_inbox.c.source, _inbox.c.account)
+        .subquery()
+    )
+    same = (entering.c.source == accounts.c.source) & (entering.c.account == accounts.c.account)
+    return (
+        select(each)
+        .select_from(accounts.join(each, true()).outerjoin(entering, same))
+        .where(accounts.c.integration.in_(bindparam("lanes", expanding=True)))
+        .order_by(each.c.priority, each.c.turn + func.coalesce(entering.c.orders, 0), each.c.id)
+        .limit(most)
+    )
+
+
+_ENTERING = (_inbox.c.state == InboxState.STARTED) & (
+    _inbox.c.started_at > bindparam("recent", type_=_inbox.c.started_at.type)
+)
+_STARTED = select(func.count()).where(_ENTERING)
+_PENDING = _pending()
+
+
+async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
+    """Writes what became of messages; where one was not understood, a person is called."""
+    if outcomes:
+        written = (
+            update(_inbox)
+            .where(_inbox.c.id == bindparam("row"))
+            .values(
+                state=bindparam("state"),
+                order_id=func.coalesce(bindparam("order"), _inbox.c.order_id),
+                reason=bindparam("reason"),
+                field=bindparam("field"),
+                started_at=func.coalesce(bindparam("at"), _inbox.c.started_at),
+                attempts=_inbox.c.attempts + 1,
+            )
+        )
+        await connection.execute(written, [each.model_dump() for each in outcomes])
+        if any(each.state is InboxState.FAILED for each in outcomes):
+            await sync_alerts(connection)
+
+
+FAILED_KIND = "alert.intake_failed"
+_COUNT_LOCK = 0x63616C6C
+"""Held while failures are counted, so that a later count sees what an earlier one committed."""
+
+
+async def sync_alerts(connection: AsyncConnection) -> None:
+    """Keeps one alert open for each account with failed messages, and closes the others."""
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({_COUNT_LOCK})"))
+    failed: dict[str, dict[str, JsonValue]] = {}
+    account = (_inbox.c.integration, _inbox.c.source, _inbox.c.account)
+    query = select(*account, func.count().label("failed")).where(_inbox.c.state == InboxState.FAILED).group_by(*account)
+    for row in await connection.execute(query):
+        shop = f"{row.source}:{row.account}"
+        failed[f"{row.integration}:{shop}:failed"] = {"shop": shop, "count": row.failed}
+    await alerts.keep_alerts(connection, FAILED_KIND, failed)
+
+
+async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: Raw | None = None) -> int:
+    """Queues messages again, with ``raw`` in place of what they held where it is given; returns how many."""
+    values: dict[str, Any] = {"state": InboxState.PENDING, "reason": "", "field": ""}
+    changed = update(_inbox).where(which).values(values if raw is None else values | {"raw": raw})
+    count = int((await connection.execute(changed)).rowcount)
+    await sync_alerts(connection)
+    return count
+
+
+async def discard(connection: AsyncConnection, row: int) -> None:
+    """Marks a message as one that need not be understood."""
+    await connection.execute(update(_inbox).where(_inbox.c.id == row).values(state=InboxState.DISCARDED))
+    await sync_alerts(connection)
+
+
+async def reopen_lost(connection: AsyncConnection) -> None:
+    """Takes up again what was about to enter the engine when we died: too long on its way, and never admitted."""
+    long_ago = datetime.now(UTC) - STALE
+    admitted = select(_orders.c.id).where(_orders.c.id == _inbox.c.order_id).exists()
+    await connection.execute(
+        update(_inbox)
+        .where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at < long_ago, ~admitted)
+        .values(state=InboxState.PENDING)
+    )
+
+
+async def load_documents(
+    connection: AsyncConnection, order_ids: Collection[str]
+) -> dict[str, tuple[ChannelOrder, bool]]:
+    """What the channel last said of each order known to us, and whether it has been admitted."""
+    if not order_ids:
+        return {}
+    query = (
+        select(_documents.c.order_id, _documents.c.document, _orders.c.id)
+        .outerjoin(_orders, _orders.c.id == _documents.c.order_id)
+        .where(_documents.c.order_id.in_(order_ids))
+    )
+    return {
+        order_id: (document, admitted is not None) for order_id, document, admitted in await connection.execute(query)
+    }
+
+
+async def save_documents(connection: AsyncConnection, orders: Collection[ChannelOrder]) -> None:
+    """Keeps the newest that a channel said of its orders."""
+    if orders:
+        rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
+        entered = insert(_documents).values(rows)
+        newer = {"modified_at": entered.excluded.modified_at, "document": entered.excluded.document}
+        await connection.execute(
+            entered.on_conflict_do_update(
+                index_elements=["order_id"],
+                set_=newer,
+                where=_documents.c.modified_at <= entered.excluded.modified_at,
+            )
+        )
+
+
+async def summary(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    """How many messages of each integration are in each state."""
+    query = select(_inbox.c.integration, _inbox.c.state, func.count()).group_by(_inbox.c.integration, _inbox.c.state)
+    counts: dict[str, dict[str, int]] = {}
+    for integration, state, count in await connection.execute(query):
+        counts.setdefault(integration, {})[state] = count
+    return counts

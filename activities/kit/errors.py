@@ -1,0 +1,47 @@
+"""How an activity says that it failed: whether trying again can help, and when."""
+
+from datetime import timedelta
+
+from temporalio.exceptions import ApplicationError
+
+
+def refused(message: str, code: str = "") -> ApplicationError:
+    """The other side understood and said no: trying again cannot help. ``code`` is the other side's own."""
+    return ApplicationError(message, code, type="Refused", non_retryable=True)
+
+
+def unavailable(message: str, retry_after: float | None = None) -> ApplicationError:
+    """The other side cannot just now. ``retry_after`` in seconds where it named one."""
+    return ApplicationError(
+        message, type="Unavailable", next_retry_delay=None if retry_after is None else timedelta(seconds=retry_after)
+    )
+
+
+EXPIRED = "Expired"
+
+
+def expired(message: str) -> ApplicationError:
+    """Our access has run out: ``activities.accounts.channel_access`` renews it, and the call is tried again."""
+    return ApplicationError(message, type=EXPIRED)
+
+
+class InvalidInput(Exception):
+    """A request that the rules forbid; ``field`` names what to change."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Unauthentic(Exception):
+    """The message was not signed by who it says it is, or is not fresh."""
+
+
+class Unintelligible(Exception):
+    """A payload that cannot be an order: names the field and what is wrong with it, without its content."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason

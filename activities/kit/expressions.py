@@ -1,0 +1,318 @@
+"""The conditions of rules: expressions in CEL over the facts of an order or a parcel, weighed before they are believed.
+
+CEL (https://github.com/google/cel-spec) always ends, but may take its time: lists within lists cost their product. So
+an expression is read once by its tokens: it may name only what facts there are and only functions listed here, and
+what it would cost over the longest lists is bounded. Then it is tried on what might be.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import cel
+from pydantic import JsonValue
+
+from models.review import LONGEST, Values
+
+Facts = Mapping[str, Any]
+"""Of one order or parcel: root → field → value; ``lines`` is a list of such."""
+
+LONGEST_LIST = 200
+BUDGET = 250_000
+"""Steps over the longest lists: about a tenth of a second."""
+_REGEX_STEPS = 300
+_MACROS = frozenset({"all", "exists", "exists_one", "filter", "map"})
+_FUNCTIONS = frozenset({"size", "contains", "startsWith", "endsWith", "matches", "has", "int", "double"})
+_WORDS = frozenset({"true", "false", "in"})
+_SHOWN_LINES = 10
+_AHEAD = 4
+"""Tokens that are looked at beyond one."""
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<string>"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|'(?:[^'\\\x00-\x1f]|\\[^\x00-\x1f])*')
+    |(?P<raw>r"[^"\x00-\x1f]*"|r'[^'\x00-\x1f]*')
+    |(?P<number>(?:\d+\.\d+|\d+)(?:[eE][+-]?\d+)?)
+    |(?P<name>[A-Za-z_]\w*)
+    |(?P<sign>&&|\|\||[<>=!]=|[-+*/%<>!?:.,()\[\]])""",
+    re.VERBOSE | re.ASCII,
+)
+
+
+class InvalidExpression(ValueError):
+    """Why an expression is no condition, and where: characters from its beginning, where that is known."""
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.position = position
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What conditions may name: the facts of things that might be, the first with every fact."""
+
+    samples: Sequence[Facts]
+
+    @property
+    def roots(self) -> frozenset[str]:
+        return frozenset(self.samples[0])
+
+    def knows(self, path: str) -> bool:
+        """Whether there is such a fact. Of ``order.custom`` anything may be asked, where ``has`` says it is there."""
+        root, _, field = path.partition(".")
+        if path.startswith("order.custom."):
+            return root in self.samples[0] and path.count(".") == 2
+        facts = self.samples[0].get(root)
+        if path == "lines":
+            return facts is not None
+        return field in (facts[0] if isinstance(facts, list) else facts or ())
+
+    def check(self, text: str) -> "Expression":
+        """The expression, tried on all that might be. Raises ``BadExpression``."""
+        expression = self.compiled(text)
+        for sample in self.samples:
+            expression.holds(context(expression.roots, sample))
+        return expression
+
+    def compiled(self, text: str) -> "Expression":
+        """The expression, read and weighed. Raises ``BadExpression``."""
+        return _compiled(self, text)
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A condition that may be asked of all that has these facts."""
+
+    program: cel.Program
+    paths: frozenset[str]
+    """The facts it names: ``order.total``, ``lines.sku``."""
+    words: tuple[str, ...]
+    """The texts it compares with."""
+
+    @property
+    def roots(self) -> frozenset[str]:
+        return frozenset(path.partition(".")[0] for path in self.paths)
+
+    def holds(self, context: cel.Context) -> bool:
+        """Raises ``BadExpression`` where it cannot be answered."""
+        try:
+            found = self.program.execute(context)
+        except Exception as error:
+            raise InvalidExpression(_first_line(error)) from None
+        if not isinstance(found, bool):
+            raise InvalidExpression("is neither true nor false")
+        return found
+
+    def values(self, facts: Facts) -> Values:
+        """The facts it names as they are. Of remarks, which are a person's words, only those it looks for."""
+        told: Values = {}
+        of_lines = sorted(path.partition(".")[2] for path in self.paths if path.startswith("lines."))
+        for path in sorted(self.paths):
+            root, _, field = path.partition(".")
+            if root == "remarks":
+                text = str(facts[root].get(field, ""))
+                found: list[JsonValue] = [word for word in self.words if word and word in text]
+                told[path] = found
+            elif root != "lines":
+                told[path] = _at(facts, path)
+        if of_lines:
+            told["lines"] = [{field: line[field] for field in of_lines} for line in facts["lines"][:_SHOWN_LINES]]
+        return told
+
+
+def context(roots: frozenset[str], facts: Facts) -> cel.Context:
+    return cel.Context(variables={root: facts[root] for root in roots})
+
+
+@lru_cache(2048)
+def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
+    if len(text) > LONGEST:
+        raise InvalidExpression(f"longer than {LONGEST} characters", LONGEST)
+    tokens = list(_tokens(text))
+    reader = _Reader(tokens, vocabulary)
+    paths = reader.paths()
+    try:
+        program = cel.compile(text)
+    except Exception as error:
+        told = str(error)
+        column = re.search(r"<input>:(\d+):(\d+)", told)
+        raise InvalidExpression(_first_line(error), _position(text, column)) from None
+    if hidden := set(program.variables()) - reader.names:
+        raise InvalidExpression(f"{min(hidden)} cannot be read here")
+    words = tuple(dict.fromkeys(each.text.removeprefix("r")[1:-1] for each in tokens if each.kind in ("string", "raw")))
+    return Expression(program=program, paths=frozenset(paths), words=words)
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None or text.startswith(("//", '"""', "'''"), at):
+            raise InvalidExpression(f"{text[at]!r} cannot stand here", at)
+        if found.lastgroup != "space":
+            yield _Token(str(found.lastgroup), found[0], at)
+        at = found.end()
+
+
+class _Reader:
+    """Reads an expression by its tokens: which facts it names, and what it costs."""
+
+    def __init__(self, tokens: list[_Token], vocabulary: Vocabulary) -> None:
+        end = _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)
+        self.tokens = [*tokens, *[end] * _AHEAD]
+        self.vocabulary = vocabulary
+        self.found: set[str] = set()
+        self.names: set[str] = set()
+        """What it calls facts and loop variables."""
+        self.cost = 0
+
+    def paths(self) -> set[str]:
+        variables: dict[str, list[str]] = defaultdict(list)
+        """Loop variables in force → what they run over, ``""`` where that is no fact."""
+        loops: list[tuple[int, str]] = []
+        """The depths of parentheses at which macros began, and their variables."""
+        depth = 0
+        number = 0
+        while (token := self.tokens[number]).kind != "end":
+            width = LONGEST_LIST ** len(loops)
+            self._spend(width, token)
+            number += 1
+            match token:
+                case _Token("name", text, _) if text in _WORDS:
+                    if text == "in":
+                        self._spend(width * LONGEST_LIST, token)
+                case _Token("name"):
+                    number, over, macro = self._path(number - 1, variables, width)
+                    if macro:
+                        variable, number = self._begin(number, macro)
+                        variables[variable].append(over)
+                        depth += 1
+                        loops.append((depth, variable))
+                case _Token("sign", ".", _):
+                    number, macro = self._method(number, width)
+                    if macro:
+                        variable, number = self._begin(number, macro)
+                        variables[variable].append("")
+                        depth += 1
+                        loops.append((depth, variable))
+                case _Token("sign", "(" | "[", _):
+                    depth += 1
+                case _Token("sign", ")" | "]", _):
+                    if loops and loops[-1][0] == depth:
+                        variables[loops.pop()[1]].pop()
+                    depth -= 1
+        return self.found
+
+    def _spend(self, steps: int, token: _Token) -> None:
+        self.cost += steps
+        if self.cost > BUDGET:
+            raise InvalidExpression("too much to ask of an order of many lines: lists within lists", token.at)
+
+    def _path(self, number: int, variables: Mapping[str, list[str]], width: int) -> tuple[int, str, _Token | None]:
+        """A dotted name from its first token on: the token after it, what it names, and the macro asked of it."""
+        first = self.tokens[number]
+        root = first.text
+        if self.tokens[number + 1].text == "(":
+            self._function(first, width)
+            return number + 1, "", None
+        fields: list[str] = []
+        number += 1
+        while self.tokens[number].text == "." and self.tokens[number + 1].kind == "name":
+            name = self.tokens[number + 1]
+            if self.tokens[number + 2].text == "(":
+                if name.text in _MACROS:
+                    return number + 2, self._name(first, root, fields, variables, number + 1), name
+                break
+            fields.append(name.text)
+            number += 2
+        self._name(first, root, fields, variables, number)
+        return number, "", None
+
+    def _name(
+        self, first: _Token, root: str, fields: list[str], variables: Mapping[str, list[str]], number: int
+    ) -> str:
+        """Notes a fact that is named; answers its path. Raises ``BadExpression`` where there is no such fact."""
+        if variables.get(root):
+            over = variables[root][-1]
+            path = ".".join((over, *fields)) if over else ""
+            if over == "lines" and not fields:
+                raise InvalidExpression(f"{root} is a line: name one of its facts", first.at)
+        else:
+            path = ".".join((root, *fields))
+        if not path:
+            if fields:
+                raise InvalidExpression(f"{root} has no {fields[0]}", first.at)
+            return ""
+        if path == "lines" and self.tokens[number].text not in _MACROS:
+            raise InvalidExpression("lines are asked by exists, exists_one, all, filter or map", first.at)
+        if not self.vocabulary.knows(path):
+            raise InvalidExpression(f"there is no fact {path}", first.at)
+        self.found.add(path)
+        self.names.add(path.partition(".")[0])
+        return path
+
+    def _method(self, number: int, width: int) -> tuple[int, _Token | None]:
+        """What is asked of a text, a literal list or a result."""
+        name, after = self.tokens[number], self.tokens[number + 1]
+        if name.kind == "name" and after.text == "(":
+            if name.text in _MACROS:
+                if self.tokens[number - 2].text != "]":
+                    raise InvalidExpression(f"{name.text} is asked of a fact or of a list that is written out", name.at)
+                return number + 1, name
+            self._function(name, width)
+        elif name.kind == "name":
+            raise InvalidExpression(f"nothing here has {name.text}", name.at)
+        return number + 1, None
+
+    def _function(self, name: _Token, width: int) -> None:
+        if name.text not in _FUNCTIONS:
+            raise InvalidExpression(f"there is no function {name.text}", name.at)
+        if name.text == "matches":
+            self._spend(width * _REGEX_STEPS, name)
+
+    def _begin(self, number: int, macro: _Token) -> tuple[str, int]:
+        """A macro from its parenthesis on: its variable, and the token after its comma."""
+        _, variable, comma = self.tokens[number : number + 3]
+        if variable.kind != "name" or comma.text != "," or variable.text in self.vocabulary.roots | _WORDS | _FUNCTIONS:
+            raise InvalidExpression(f"{macro.text}(x, …): give what it runs over a name of its own", macro.at)
+        self.names.add(variable.text)
+        return variable.text, number + 3
+
+
+def _at(facts: Facts, path: str) -> JsonValue:
+    found: Any = facts
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found  # type: ignore[no-any-return]
+
+
+def _first_line(error: Exception) -> str:
+    """What CEL says, without the source it repeats."""
+    if isinstance(error, TypeError):
+        return "texts, whole numbers and fractions do not mix: 1.5 goes with order.total, 1 or double(x) with a count"
+    told = str(error).splitlines()[0] if str(error) else type(error).__name__
+    told = told.partition("ERROR: ")[2].partition(": ")[2] or told
+    return f"there is no {told}" if isinstance(error, KeyError) else told.partition(" expecting ")[0]
+
+
+def _position(text: str, found: re.Match[str] | None) -> int | None:
+    """Characters from the beginning, of a line and a column from 1 on."""
+    if found is None:
+        return None
+    lines = text.splitlines(keepends=True)[: int(found[1]) - 1]
+    return min(max(sum(map(len, lines)) + int(found[2]) - 1, 0), len(text))
+
+
+def told(error: InvalidExpression) -> str:
+    """What is wrong, with its place counted from 1."""
+    return error.message if error.position is None else f"{error.message} (character {error.position + 1})"

@@ -1,0 +1,209 @@
+"""Sheets as people keep them, CSV and XLSX: read into text, written so that no cell runs as a formula."""
+
+import csv
+import io
+import re
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, time
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Literal
+
+from openpyxl import Workbook, load_workbook
+from openpyxl.cell import WriteOnlyCell
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+from openpyxl.styles import Font, PatternFill
+from openpyxl.utils import get_column_letter
+
+from models.base import Value
+
+Format = Literal["csv", "xlsx"]
+CONTENT_TYPES: dict[Format, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+MAX_BYTES = 10 * 1024 * 1024
+MAX_UNPACKED = 128 * 1024 * 1024
+"""Of an XLSX, which is a zip."""
+MAX_ROWS = 100_000
+MAX_COLUMNS = 100
+_LAST_ROW = 1_048_576
+"""Of any XLSX: rows with nothing but a format may go on until here."""
+
+_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r]")
+"""What a spreadsheet would run, and what looks like our guard against that."""
+_GUARDED = re.compile(r"'+[=+\-@＝＋－＠\t\r]")
+
+
+class UnreadableFile(Exception):
+    """Not a sheet at all, or too much of one: a message key with its params."""
+
+    def __init__(self, message: str, **params: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.params = params
+
+
+class Sheet(Value):
+    """The heads, and each row that is not blank by its number in the file; the heads are row 1."""
+
+    heads: tuple[str, ...]
+    rows: dict[int, tuple[str, ...]]
+
+
+def read(content: bytes) -> Sheet:
+    """A sheet, whatever it is called: the first one of an XLSX, or CSV. Raises ``Unreadable``, and nothing else."""
+    if len(content) > MAX_BYTES:
+        raise UnreadableFile("sheet.too_large", most=MAX_BYTES // 1024**2)
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        raise UnreadableFile("sheet.old_excel")
+    records = _xlsx(content) if content.startswith(b"PK\x03\x04") else _csv(content)
+    heads: tuple[str, ...] = ()
+    rows: dict[int, tuple[str, ...]] = {}
+    for number, cells in enumerate(records, 1):
+        if number == 1:
+            heads = _trimmed(cells)
+        elif filled := _trimmed(cells):
+            rows[number] = filled
+        if len(rows) > MAX_ROWS or number > _LAST_ROW:
+            raise UnreadableFile("sheet.too_many_rows", most=MAX_ROWS)
+    if not heads:
+        raise UnreadableFile("sheet.empty")
+    return Sheet(heads=heads, rows=rows)
+
+
+def _trimmed(cells: list[str]) -> tuple[str, ...]:
+    """Without the blank cells at its end."""
+    while cells and not cells[-1]:
+        cells.pop()
+    return tuple(cells)
+
+
+def _csv(content: bytes) -> Iterator[list[str]]:
+    text = _decoded(content)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            yield [cell[1:] if _GUARDED.match(cell) else cell for cell in map(str.strip, cells[:MAX_COLUMNS])]
+    except csv.Error:
+        raise UnreadableFile("sheet.not_a_sheet") from None
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8, UTF-16 where it says so, or GB18030, in which Excel in China writes CSV."""
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gb18030"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise UnreadableFile("sheet.not_a_sheet")
+
+
+def _xlsx(content: bytes) -> Iterator[list[str]]:
+    """The values as the spreadsheet program left them: a formula is never run, its last result is read."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            if sum(part.file_size for part in parts.infolist()) > MAX_UNPACKED:
+                raise UnreadableFile("sheet.too_large", most=MAX_BYTES // 1024**2)
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()
+        for cells in sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True):
+            yield [] if cells.count(None) == len(cells) else [_text(cell) for cell in cells]
+    except (UnreadableFile, GeneratorExit):
+        raise
+    except Exception:  # the library raises whatever its parsing trips over
+        raise UnreadableFile("sheet.not_a_sheet") from None
+
+
+def _text(cell: object) -> str:
+    match cell:
+        case None:
+            return ""
+        case bool():
+            return "true" if cell else "false"
+        case int() | float() | Decimal():
+            return plain(Decimal(str(cell)))
+        case datetime() if cell.time() == time():
+            return cell.date().isoformat()
+        case _:
+            return str(cell).strip()
+
+
+def plain(number: Decimal) -> str:
+    """A number as a person writes it: ``59``, not ``59.0000`` or ``5.9E+1``."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def normal(head: str) -> str:
+    """A head without what does not tell heads apart: case, width, blanks, underscores."""
+    return re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", head).casefold())
+
+
+def write(heads: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> bytes:
+    """A sheet of texts, numbers, dates and times; ``None`` is blank."""
+    return _to_csv(heads, rows) if format == "csv" else _to_xlsx(heads, rows)
+
+
+def _to_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """With a byte order mark, by which Excel knows that it is UTF-8."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(heads)
+    for row in rows:
+        writer.writerow([_guarded(cell) for cell in row])
+    return file.getvalue().encode("utf-8-sig")
+
+
+def _guarded(cell: Any) -> Any:
+    if isinstance(cell, Decimal):
+        return plain(cell)
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+_SAMPLE = 200
+"""Rows that the columns are made wide enough for."""
+
+
+def _to_xlsx(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.freeze_panes = "A2"
+    rest = iter(rows)
+    sample = [heads, *islice(rest, _SAMPLE)]
+    for number, column in enumerate(zip(*sample, strict=True), 1):
+        sheet.column_dimensions[get_column_letter(number)].width = min(max(map(_width, column)) + 2, 60)
+    bold, grey = Font(bold=True), PatternFill("solid", fgColor="DDDDDD")
+
+    def cell(value: Any) -> Any:
+        """Text stays text, also where it looks like a number or a formula."""
+        if not isinstance(value, str):
+            return Decimal(plain(value)) if isinstance(value, Decimal) else value
+        made = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
+        made.data_type = "s"
+        made.number_format = "@"
+        return made
+
+    top = [cell(head) for head in heads]
+    for each in top:
+        each.font, each.fill = bold, grey
+    sheet.append(top)
+    for row in (*sample[1:], *rest):
+        sheet.append([cell(value) for value in row])
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def _width(cell: object) -> int:
+    """In columns of a terminal or a spreadsheet: a Chinese character takes two."""
+    text = "" if cell is None else str(cell)
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)

@@ -1,0 +1,1 @@
+"""The steps of an order on our own database."""

@@ -1,0 +1,455 @@
+"""Addresses in China: a text is read from its left, name by name, as one chain of divisions and then the detail.
+
+Every way to read it is followed and scored; two different places that score the same are ambiguous. What is read
+without doubt is so read at once. For what is not, three more readings are tried: in simplified characters, with
+pinyin and English made Chinese, and with names misspelt.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
+
+from activities.orders.cleansing import spelling
+from activities.orders.cleansing.gazetteer import Form, Name, Place, gazetteer
+from models.address import Recipient
+
+SURE = Decimal(1)
+_CONFIDENCE = {
+    "": SURE,
+    "hold.address.noise": Decimal("0.95"),
+    "hold.address.renamed": Decimal("0.95"),
+    "hold.address.town": Decimal("0.9"),
+    "hold.address.implied": Decimal("0.9"),
+    "hold.address.romanised": Decimal("0.9"),
+    "hold.address.landmark": Decimal("0.9"),
+    "hold.address.zone": Decimal("0.85"),
+    "hold.address.misspelt": Decimal("0.85"),
+    "hold.address.no_district": Decimal("0.8"),
+    "hold.address.unread": Decimal("0.7"),
+    "hold.address.split": Decimal("0.7"),
+    "hold.address.vague": Decimal("0.6"),
+    "hold.address.similar": Decimal("0.6"),
+    "hold.address.contradiction": Decimal("0.5"),
+    "hold.address.ambiguous": Decimal("0.3"),
+    "hold.address.unknown": Decimal("0.2"),
+}
+"""How sure of a place each doubt leaves us."""
+
+_LONGEST = 200
+"""What a field of a recipient may hold."""
+
+_EDGE = "\n"
+"""Stands between the fields as told: no name goes across it."""
+_BETWEEN = re.compile(r"(?:[\s,，.。、;；:：/|\\\-—_·>()（）]|中华人民共和国|(?:新疆)?(?:生产建设)?兵团|中国(?=.))*")
+_FILLER = re.compile(
+    r"(?<=\n)(?:(?:北京|天津|上海|重庆)(?:城区|郊区|郊县)|市辖区|市辖县|县|省直辖县级行政区划|自治区直辖县级行政区划|省直辖行政单位|省直辖|直辖县级|其它区?|其他区?|无|不详|-)(?=\n)"
+)
+"""What fills a field where there is nothing to tell."""
+_NOT_A_PLACE = re.compile(
+    r"[东西南北中前后新老上下内外一二三四五六七八九环]{0,2}(?:路|街(?!道)|大街|大道|道(?!里|外)|巷|弄|胡同|桥|站|机场|大厦|大楼|广场|公园|花园|花苑|"
+    r"小区|新村|公寓|宾馆|酒店|饭店|大学|学院|中学|小学|医院|银行|商场|百货|市场|公馆|银座|会馆|公司|集团|立交|高速|湾|湖|山庄|人家|名苑|家园|豪庭)"
+)
+"""What makes the name before it that of a street or building."""
+_ZONE = re.compile(
+    r"[\u4e00-\u9fff]{0,8}?(?:高新技术产业(?:开发|园)?区|高新技术开发区|经济技术开发区|经济开发区|新?技术开发区|高新(?:产业)?开发区|开发区|高新区|"
+    r"经开区|工业园区|产业园区|工业区|新区|新城区?|保税区|度假区|示范区|风景区|管委会|管理区|实验区|西咸新区)"
+)
+"""Zones are in no standard: they lie in districts, and are told in their place."""
+_VAGUE = re.compile(r"附近|周边|周围|旁边|对面|对过|隔壁|一带|左右|那边|这边|边上|不远|某处|路口")
+_EXACT = re.compile(r"\d|[零一二三四五六七八九十百]+[号栋幢楼室]")
+_OFFICE = re.compile(r"(?<=..)(?:街道办事处|街道办|街办)$")
+_LONGEST_TOWN = 16
+_REACH = 24
+"""How many characters after what was read a district may still be found."""
+_IN_FIELD = 0.5
+"""What a name counts for more in the field of its level."""
+_AGAIN = 0.5
+"""What it counts to tell once more what is known."""
+_LEVEL = 0.1
+"""What a name counts for less with each level: 吉林 is first of all the province."""
+_LATER = 0.02
+"""What each further part of a divided division counts for less than the largest."""
+_CONTRADICTION, _UP, _SHARED = 5, 3, 2
+"""What it costs to turn to another place, more for each level up, less for each level that both share."""
+_GENERIC = frozenset({"城区", "郊区", "矿区", "东区", "西区", "南区", "北区", "中区", "市区", "新区"})
+"""Districts whose name means nothing without their city."""
+
+
+class Reading(NamedTuple):
+    """A text as an address. ``place`` is ``None`` where no division could be told."""
+
+    place: Place | None
+    town: str
+    detail: str
+    doubt: str
+
+    @property
+    def confidence(self) -> Decimal:
+        return _CONFIDENCE[self.doubt]
+
+
+class _Trail(NamedTuple):
+    """How far a way of reading has come."""
+
+    at: int
+    place: Place | None
+    score: float
+    doubts: tuple[str, ...] = ()
+    kept: str = ""
+    """Passed over: it belongs to the detail."""
+
+
+def cleansed(person: Recipient) -> dict[str, object]:
+    """What becomes of the address of someone in China: the fields to change."""
+    place, town, detail, doubt = _read(person)
+    if len(detail) > _LONGEST:
+        doubt = "hold.address.unread"
+    if place is None or len(detail) > _LONGEST:
+        return {"confidence": _CONFIDENCE[doubt], "doubt": doubt}
+    found = (place.province, place.city, place.district, town, detail)
+    names = dict(zip(("province", "city", "district", "town", "street"), found, strict=True))
+    return {**names, "division": place.code, "confidence": _CONFIDENCE[doubt], "doubt": doubt}
+
+
+def _read(person: Recipient) -> Reading:
+    """The surest of the readings there are."""
+    *divisions, town, street = person.address
+    place = None if town or _begins_anew(street) else _known(*divisions)
+    if place:
+        return _finished(place, "", street, ())
+    told = (*divisions, town, street)
+    best = _reading(told)
+    if best.confidence < _CONFIDENCE["hold.address.renamed"]:
+        others = [(each, "") for each in spelling.simplified(told)]
+        others += [(each, "hold.address.romanised") for each in spelling.chinese(told)]
+        if told != (turned := _turned(told)):
+            others.append((turned, ""))
+        best = max(best, *(_reading(each, doubt) for each, doubt in others), key=_confidence) if others else best
+    if town and not best.town:
+        best = best._replace(town=town, detail=best.detail.removeprefix(town).strip())
+    return best
+
+
+def _turned(told: tuple[str, ...]) -> tuple[str, ...]:
+    """A text in parts the other way round, as where the street was told first and the province last."""
+    *fields, street = told
+    parts = re.split(r"\s*[,，]\s*", street)
+    return (*fields, " ".join(reversed(parts))) if len(parts) > 2 and not any(fields) else told
+
+
+def _confidence(reading: Reading) -> Decimal:
+    return reading.confidence
+
+
+@lru_cache(4096)
+def _known(province: str, city: str, district: str) -> Place | None:
+    """The district that three fields name, in full or short, each in its place and nothing else."""
+    for name in gazetteer().names.get(district or city, {}).values():
+        place = name.place
+        if name.form is Form.OLD or (place.district and not district) or len(place.names) < 2:
+            continue
+        above = (place.province, place.city) if district else (place.province,)
+        told = (province, city) if district else (province,)
+        if all(
+            each == full or any(up.name == full and up.holds(place) for up in _named(each))
+            for each, full in zip(told, above, strict=True)
+        ) and (place.district or not gazetteer().below[place]):
+            return place
+    return None
+
+
+def _named(name: str) -> Iterator[Place]:
+    return (each.place for each in gazetteer().names.get(name, {}).values() if each.form is not Form.OLD)
+
+
+def _begins_anew(street: str) -> bool:
+    """Whether the street tells divisions itself, or noise before them."""
+    return any(True for _ in gazetteer().at(street, 0)) or bool(re.search(r"1[3-9]\d{9}|[:：]", street))
+
+
+def _reading(told: Sequence[str], doubt: str = "") -> Reading:
+    *fields, street = told
+    text = _EDGE + _EDGE.join(told)
+    text = _FILLER.sub(lambda filler: "-" * len(filler[0]), text)
+    levels = _levels(fields)
+    begin, trails = _beginning(text, levels)
+    trails = [on for trail in trails for on in _further(text, trail, levels)]
+    scored = [(trail.score + _by_town(text, trail), trail) for trail in trails]
+    top = max((score for score, _ in scored), default=0.0)
+    best = [trail for score, trail in scored if score > top - 0.01]
+    if not best:
+        return Reading(None, "", _joined(text), "hold.address.unknown")
+    trail = max(best, key=lambda each: (each.at, -_level(each.place)))
+    place, at, doubts = trail.place, trail.at, [doubt, *trail.doubts]
+    rivals = [each.place for each in best if each.place and place and not each.place.shares_line(place)]
+    if place and rivals:
+        doubts.append("hold.address.ambiguous")
+        place = _common(place, rivals)
+        at = _after(text, begin, place)
+    if place is None:
+        return Reading(None, "", _joined(text), "hold.address.ambiguous")
+    before = _joined(text[:begin])
+    if before and spelling.nearest(before, [place, *_above(place)]):
+        before = ""
+        doubts.append("hold.address.misspelt")
+    elif before:
+        doubts.append("hold.address.unread" if re.search(r"[省市区县州A-Za-z]|\d{7}", before) else "hold.address.noise")
+    left = _joined(text[at : len(text) - len(street)]).removesuffix(fields[-1])
+    if left and street and not trail.kept and not ((town := _town_at(left, 0, place)) and town[0] == len(left)):
+        doubts.append("hold.address.unread")
+    return _finished(place, before + trail.kept, _joined(text[at:]), doubts)
+
+
+def _level(place: Place | None) -> int:
+    return place.level if place else 0
+
+
+def _above(place: Place) -> Iterator[Place]:
+    while place.parent:
+        place = place.parent
+        yield place
+
+
+def _after(text: str, begin: int, place: Place | None) -> int:
+    """Where the detail begins once the divisions that are sure are read: none of what is unsure is taken from it."""
+    at = begin
+    while place:
+        at = _skip(text, at)
+        name = next(
+            (name for name in gazetteer().at(text, at) if any(each.holds(place) for each in _named(name))), None
+        )
+        if name is None:
+            return at
+        at += len(name)
+    return at
+
+
+def _common(place: Place, others: Iterable[Place]) -> Place | None:
+    """The smallest division that holds them all."""
+    found: Place | None = place
+    while found and not all(found.holds(each) for each in others):
+        found = found.parent
+    return found
+
+
+def _levels(fields: Sequence[str]) -> dict[int, int]:
+    """Where each field begins, and the level that it should be of."""
+    at, found = 1, {}
+    for level, field in enumerate(fields, 1):
+        found[at] = level
+        at += len(field) + 1
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    while (end := _BETWEEN.match(text, at).end()) > at:  # type: ignore[union-attr]
+        at = end
+    return at
+
+
+def _beginning(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
+    """Where divisions begin, which may be after a name, a phone or other words, and every way to read on from there."""
+    start = _skip(text, 0)
+    trails = [trail for trail in _trails(text, _Trail(start, None, 0.0), levels) if trail.place]
+    if trails:
+        return start, trails
+    for at in range(start + 1, min(len(text), start + 60)):
+        loose = not text[at - 1].isalnum() or text[at - 1].isascii()
+        for name in gazetteer().at(text, at):
+            named = gazetteer().names[name].values()
+            clear = any(each.form is not Form.SHORT and each.place.level < 3 for each in named)
+            if clear or (loose and any(each.place.level < 3 for each in named)) or (loose and _sole(name)):
+                trails = [trail for trail in _trails(text, _Trail(at, None, 0.0), levels) if trail.place]
+                if trails:
+                    return at, trails
+    everywhere = [place for place in gazetteer().places.values() if place.level < 3]
+    return start, [
+        on
+        for end, place, doubt in _misspelt(text, start, everywhere, levels)
+        for on in _trails(text, _Trail(end, place, 1.0, (doubt,)), levels)
+    ]
+
+
+def _sole(name: str) -> bool:
+    """A district's full name that is no other's."""
+    named = gazetteer().names[name]
+    return len(named) == 1 and all(each.form is not Form.SHORT for each in named.values())
+
+
+def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
+    """Every way to read on, the best to each place at each point."""
+    best: dict[tuple[int, Place | None], _Trail] = {}
+    ahead = [start]
+    while ahead:
+        trail = ahead.pop()
+        known = best.get((trail.at, trail.place))
+        if known and known.score >= trail.score:
+            continue
+        best[trail.at, trail.place] = trail
+        at = _skip(text, trail.at)
+        end = text.find(_EDGE, at)
+        names = list(gazetteer().at(text, at))
+        if at in levels and end - at == 1 and text[at] in gazetteer().names:
+            names.append(text[at])
+        for name in names:
+            ahead += _on(text, trail, name, at, levels)
+    return list(best.values())
+
+
+def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
+    """One name further, as each place that it may mean."""
+    end, here = at + len(name), trail.place
+    whole = text[at - 1] == _EDGE and text[end : end + 1] in ("", _EDGE)
+    level = levels.get(at) if whole else None
+    street = not whole and _NOT_A_PLACE.match(text, end) is not None and _ZONE.match(text, end) is None
+    named = list(gazetteer().names[name].values())
+    agreeing = [each for each in named if here and here.shares_line(each.place)]
+    agreeing += [each for each in _moved(here, name) if not any(each.place == other.place for other in agreeing)]
+    for rank, (place, form, split) in enumerate(agreeing or named):
+        if street and (form is Form.SHORT or text[end] in "路街") and not _divided(text, end, place):
+            continue
+        if name in _GENERIC and place.level == 3 and (here is None or here.level < 2):
+            continue
+        apart = whole or form is not Form.SHORT or _apart(text, end, here or place)
+        if here and place.holds(here):
+            if apart:
+                yield trail._replace(at=end, score=trail.score + _AGAIN)
+            continue
+        doubts = list(trail.doubts)
+        unplaced = here is None and place.level == 3
+        weight = Form.FULL if unplaced and form is Form.OLD else form
+        score = trail.score + len(name) + weight + _IN_FIELD * (place.level == level)
+        score -= place.level * _LEVEL + split * rank * _LATER
+        if here and not agreeing:
+            close = trail.at == at or text[at - 1] in "\n ,，"
+            if "hold.address.contradiction" in doubts or (not whole and (form is Form.SHORT or not close)):
+                continue
+            doubts.append("hold.address.contradiction")
+            score += here.shares(place) * _SHARED - max(here.level - place.level, 0) * _UP - _CONTRADICTION
+        if form is Form.OLD:
+            doubts.append("hold.address.split" if split else "hold.address.renamed")
+        elif unplaced:
+            doubts.append("hold.address.implied")
+        if not apart and place.level == 3:
+            doubts.append("hold.address.landmark")
+        yield _Trail(end, place, score, tuple(doubts), trail.kept if apart else trail.kept + name)
+
+
+def _moved(here: Place | None, name: str) -> Iterator[Name]:
+    """What had this name and lay here once."""
+    for above in here.names if here else ():
+        places = gazetteer().moved.get((above, name), [])
+        yield from (Name(place, Form.OLD, len(places) > 1) for place in places)
+
+
+def _divided(text: str, at: int, place: Place) -> bool:
+    """Whether a division or town of the place begins there."""
+    within = (each.place for name in gazetteer().at(text, at) for each in gazetteer().names[name].values())
+    return any(place.holds(each) for each in within) or _town_at(text, at, place) is not None
+
+
+def _apart(text: str, end: int, place: Place) -> bool:
+    """Whether what was read stands for itself: a gap or a smaller division follows."""
+    return end == len(text) or _skip(text, end) > end or _divided(text, end, place)
+
+
+def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trail]:
+    """The district, where reading stopped short of it: behind a zone, by its town, misspelt, or further on."""
+    yield trail
+    place = trail.place
+    if place is None or place.level == 3 or (place.level == 2 and not gazetteer().below[place]):
+        return
+    at = _skip(text, trail.at)
+    for end, found, doubt in _misspelt(text, at, gazetteer().below[place], levels):
+        after = _Trail(end, found, trail.score + end - at, (*trail.doubts, doubt), trail.kept)
+        for on in _trails(text, after, levels):
+            yield from _further(text, on, levels)
+    if zone := _ZONE.match(text, at):
+        doubts = (*trail.doubts, "hold.address.zone")
+        behind = _Trail(zone.end(), place, trail.score + 0.1, doubts, trail.kept + zone[0])
+        for on in _trails(text, behind, levels):
+            yield on if on.place != place else on._replace(score=trail.score + 0.2)
+        yield from _by_its_town(text, behind)
+        return
+    if by_town := list(_by_its_town(text, trail)):
+        yield from by_town
+        return
+    stop = min(len(text), at + _REACH)
+    for begin in range(at + 1, stop):
+        for name in gazetteer().at(text, begin):
+            for each in gazetteer().names[name].values():
+                inside = each.place.level == 3 and place.holds(each.place) and each.form is Form.FULL
+                if inside and not _NOT_A_PLACE.match(text, begin + len(name)):
+                    doubts = (*trail.doubts, "hold.address.landmark")
+                    yield _Trail(trail.at, each.place, trail.score + len(name), doubts, trail.kept)
+
+
+def _by_its_town(text: str, trail: _Trail) -> Iterator[_Trail]:
+    """The one district of the city that has the town which follows."""
+    place = trail.place
+    town = _town_at(text, _skip(text, trail.at), place) if place and place.level == 2 else None
+    if town and len(town[2]) == 1:
+        yield trail._replace(
+            place=town[2][0], score=trail.score + len(town[1]), doubts=(*trail.doubts, "hold.address.town")
+        )
+
+
+def _misspelt(text: str, at: int, places: Sequence[Place], levels: dict[int, int]) -> Iterator[tuple[int, Place, str]]:
+    """Those whose names are nearly what stands there: where it ends, which, and what to doubt."""
+    field = text.find(_EDGE, at)
+    if at in levels and 1 < field - at < 12:
+        ends = [field]
+    else:
+        ends = [each.end() for each in re.compile(r"[省市区县旗州盟]").finditer(text, at + 1, at + 10)]
+    for end in ends:
+        if text[at:end] in gazetteer().names:
+            return
+        for found, same_sound in spelling.nearest(text[at:end], places):
+            yield end, found, "hold.address.misspelt" if same_sound else "hold.address.similar"
+            return
+
+
+def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, ...]] | None:
+    """The longest town of the place that begins there: how far it goes, its name, and the districts that have it."""
+    towns = gazetteer().towns(place)
+    for end in range(min(len(text), at + _LONGEST_TOWN), at + 1, -1):
+        name = _OFFICE.sub("街道", text[at:end])
+        if name in towns:
+            return end, name, towns[name]
+    return None
+
+
+def _by_town(text: str, trail: _Trail) -> float:
+    """A little more for the district that has the town which the detail begins with."""
+    place = trail.place
+    if place is None or place.level < 3:
+        return 0.0
+    return 0.3 if _town_at(text, _skip(text, trail.at), place) else 0.0
+
+
+def _joined(text: str) -> str:
+    """Fields one after the other, without what stands between them."""
+    joined = ""
+    for part in text.split(_EDGE):
+        part = part.strip(" ,，.。、;；:：-—")
+        gap = " " if joined and part and joined[-1].isascii() and part[0].isascii() else ""
+        joined += gap + part
+    return joined
+
+
+def _finished(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
+    """With the town taken from the rest, and what is doubtful of it."""
+    found, town = [each for each in doubts if each], ""
+    if told := _town_at(rest, 0, place):
+        town, rest = told[1], rest[told[0] :].strip()
+    detail = before + rest
+    placed = {"hold.address.zone", "hold.address.ambiguous"} & set(found)
+    if place.level == 1 and "hold.address.ambiguous" not in found:
+        found.append("hold.address.unknown")
+    elif place.level == 2 and gazetteer().below[place] and not placed:
+        found.append("hold.address.no_district")
+    if _VAGUE.search(detail) and not _EXACT.search(detail):
+        found.append("hold.address.vague")
+    return Reading(place, town, detail, min(found, key=_CONFIDENCE.__getitem__, default=""))

@@ -1,0 +1,90 @@
+"""The blacklist: phones, buyers' accounts and addresses, kept as blind indexes with a hint of what they are."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Table, delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.kit.errors import InvalidInput
+from activities.orders.review.facts import buyer_index, phone_index, place_text_index
+from models.address import Recipient
+from models.intake import ChannelOrderRow
+from models.order import ChannelOrder, OrderRow
+from models.review import BlacklistEntry, BlacklistKind, BlacklistRow
+
+_blacklist: Table = BlacklistRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
+_told: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+
+
+async def list_entries(connection: AsyncConnection, kind: str | None, limit: int) -> list[BlacklistEntry]:
+    query = select(_blacklist).order_by(_blacklist.c.added_at.desc(), _blacklist.c.id).limit(limit)
+    if kind is not None:
+        query = query.where(_blacklist.c.kind == kind)
+    return [BlacklistEntry.model_validate(row._mapping) for row in await connection.execute(query)]
+
+
+async def add(
+    connection: AsyncConnection, kind: BlacklistKind, value: str, channel: str = "", **given: Any
+) -> BlacklistEntry:
+    """Blacklists somebody told in full. Raises ``NotAllowed``."""
+    value = value.strip()
+    if kind == "phone":
+        entry_id, hint = phone_index(value), Recipient(phone=value).masked().phone
+    elif kind == "buyer":
+        if value and not channel:
+            raise InvalidInput("channel", "say on which channel the account is")
+        entry_id, hint = buyer_index(channel, value) if value else "", f"{channel}: {value[:2]}**"
+    else:
+        entry_id, hint = place_text_index(value) if value else "", f"{value[:6]}****"
+    return await _keep(connection, kind, entry_id, hint, "value", **given)
+
+
+async def add_of(
+    connection: AsyncConnection, kind: BlacklistKind, order_id: str, **given: Any
+) -> BlacklistEntry | None:
+    """Blacklists whom an order is of, or goes to; ``None`` where there is no such order. Raises ``NotAllowed``."""
+    row = (await connection.execute(select(_orders).where(_orders.c.id == order_id))).one_or_none()
+    if row is None:
+        return None
+    person: Recipient = row.recipient or Recipient()
+    if kind == "phone":
+        entry_id, hint = phone_index(person.phone), person.masked().phone
+    elif kind == "buyer":
+        entry_id = row.buyer_index
+        told = await connection.scalar(select(_told.c.document).where(_told.c.order_id == order_id))
+        account = told.buyer if isinstance(told, ChannelOrder) else ""
+        hint = f"{row.channel}: {account[:2]}**"
+    else:
+        entry_id, hint = row.place_index, f"{person.province}{person.city}{person.district}****"
+    return await _keep(connection, kind, entry_id, hint, "order_id", **given)
+
+
+async def remove(connection: AsyncConnection, kind: str, entry_id: str) -> bool:
+    """Whether there was one."""
+    meant = (_blacklist.c.kind == kind, _blacklist.c.id == entry_id)
+    return bool((await connection.execute(delete(_blacklist).where(*meant))).rowcount)
+
+
+async def _keep(
+    connection: AsyncConnection,
+    kind: BlacklistKind,
+    entry_id: str,
+    hint: str,
+    field: str,
+    *,
+    reason: str,
+    until: datetime | None,
+    by: str,
+) -> BlacklistEntry:
+    if not entry_id:
+        raise InvalidInput(field, f"names no {kind} that could be recognised")
+    entry = BlacklistEntry(
+        kind=kind, id=entry_id, hint=hint, reason=reason, until=until, added_by=by, added_at=datetime.now(UTC)
+    )
+    entered = insert(_blacklist).values(entry.model_dump())
+    again = {name: entered.excluded[name] for name in ("hint", "reason", "until", "added_by", "added_at")}
+    await connection.execute(entered.on_conflict_do_update(index_elements=["kind", "id"], set_=again))
+    return entry

@@ -1,0 +1,87 @@
+"""The merchant's rules of review, set by staff, and kept at hand for a few seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sqlalchemy import Table, delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.catalogue import skus
+from activities.kit import expressions
+from activities.kit.errors import InvalidInput
+from activities.kit.expressions import InvalidExpression
+from activities.kit.ttl_cache import TtlCache
+from activities.orders.review import facts
+from activities.orders.review.samples import ORDERS
+from models.review import Gives, Places, ReviewRule, ReviewRuleRow
+from models.stock import WarehouseRow
+
+_rules: Table = ReviewRuleRow.__table__  # type: ignore[attr-defined]
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Rulebook:
+    """The rules in force, in their order."""
+
+    rules: Sequence[ReviewRule]
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """What must be looked up before they can be asked."""
+        paths: set[str] = set()
+        for rule in self.rules:
+            try:
+                paths |= ORDERS.compiled(rule.condition).paths
+            except InvalidExpression:
+                continue
+        return facts.needs(paths)
+
+
+_cache: TtlCache[str, Rulebook] = TtlCache(5)
+
+
+async def rulebook(connection: AsyncConnection) -> Rulebook:
+    """The active rules, as of a few seconds ago at most."""
+    return await _cache.get(str(connection.engine.url), lambda: _read(connection))
+
+
+async def _read(connection: AsyncConnection) -> Rulebook:
+    return Rulebook([rule for rule in await list_rules(connection) if rule.active])
+
+
+def clear_cache() -> None:
+    """Forces the next ``rulebook`` in this process to read the database."""
+    _cache.clear()
+
+
+async def list_rules(connection: AsyncConnection) -> list[ReviewRule]:
+    rows = await connection.execute(select(_rules).order_by(_rules.c.number))
+    return [ReviewRule.model_validate(row._mapping) for row in rows]
+
+
+async def save_rule(connection: AsyncConnection, rule: ReviewRule) -> None:
+    """Sets a rule up, or changes the one of its number. Raises ``NotAllowed``."""
+    try:
+        ORDERS.check(rule.condition)
+    except InvalidExpression as error:
+        raise InvalidInput("condition", expressions.told(error)) from None
+    for each in rule.decisions:
+        if isinstance(each, Gives) and await skus.unknown_skus(connection, [each.sku]):
+            raise InvalidInput("decisions", f"{each.sku} is not in the catalogue")
+        if isinstance(each, Places):
+            there = set(await connection.scalars(select(_warehouses.c.code)))
+            if unknown := sorted(set(each.locations) - there):
+                raise InvalidInput("decisions", f"there is no location {unknown[0]}")
+    row = rule.model_dump(mode="json")
+    entered = insert(_rules).values(row)
+    await connection.execute(entered.on_conflict_do_update(index_elements=["number"], set_=row))
+    clear_cache()
+
+
+async def delete_rule(connection: AsyncConnection, number: int) -> bool:
+    """Whether there was one."""
+    clear_cache()
+    return bool((await connection.execute(delete(_rules).where(_rules.c.number == number))).rowcount)

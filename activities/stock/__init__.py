@@ -1,0 +1,1 @@
+"""The stock ledger and everything that moves or plans stock."""

@@ -1,0 +1,516 @@
+"""Replenishment: what to buy, how much, when and why; and what becomes of it until the goods are there."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import Date as SqlDate
+from sqlalchemy import Row, Table, case, cast, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+
+from activities.catalogue import skus
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.stock import forecasting, operations
+from activities.stock.transfers import OWN_LOCATIONS
+from models.address import remoteness
+from models.base import CHINA, Value
+from models.order import OrderRow
+from models.replenishment import (
+    Promotion,
+    PromotionRow,
+    PurchaseLine,
+    PurchaseOrderRow,
+    PurchaseStatus,
+    ReplenishmentRow,
+    ReplenishmentStatus,
+    StockPosition,
+    Terms,
+    TermsRow,
+    need,
+)
+from models.stock import IncomingRow, Level, LevelRow, MovementKind, MovementRow, StockWaitRow, WarehouseRow
+
+_terms: Table = TermsRow.__table__  # type: ignore[attr-defined]
+_promotions: Table = PromotionRow.__table__  # type: ignore[attr-defined]
+_suggestions: Table = ReplenishmentRow.__table__  # type: ignore[attr-defined]
+_purchases: Table = PurchaseOrderRow.__table__  # type: ignore[attr-defined]
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+_levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+_movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
+_incoming: Table = IncomingRow.__table__  # type: ignore[attr-defined]
+_waits: Table = StockWaitRow.__table__  # type: ignore[attr-defined]
+_orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
+
+HISTORY_DAYS = 364
+"""So far back demand is looked at: whole weeks."""
+PAGE = 100
+"""SKUs in one transaction."""
+
+Place = tuple[str, str]
+"""Location and SKU."""
+
+
+class Progress(Value):
+    """How far a run is: ``after`` is the last SKU done."""
+
+    after: str = ""
+    checked: int = 0
+    """SKUs at locations."""
+    suggested: int = 0
+    """Suggestions open among them."""
+
+
+class AlreadyClosed(Exception):
+    """What was asked for is decided or done with already: it is ``status``."""
+
+    def __init__(self, status: ReplenishmentStatus | PurchaseStatus) -> None:
+        super().__init__(status.value)
+        self.status = status
+
+
+# What to buy
+
+
+@activity.defn(name="stock.suggest_purchases")
+async def suggest_purchases(today: date) -> Progress:
+    """Looks at every SKU with purchasing terms, page by page; goes on where an attempt before this was cut off."""
+    beats = activity.info().heartbeat_details
+    progress = Progress.model_validate(beats[0]) if beats else Progress()
+    while True:
+        async with transaction() as connection:
+            query = select(_terms.c.sku).where(_terms.c.sku > progress.after).distinct()
+            skus = list(await connection.scalars(query.order_by(_terms.c.sku).limit(PAGE)))
+            if not skus:
+                return progress
+            done = await suggest(connection, today, skus)
+        progress = Progress(
+            after=skus[-1],
+            checked=progress.checked + done.checked,
+            suggested=progress.suggested + done.suggested,
+        )
+        activity.heartbeat(progress)
+
+
+async def suggest(connection: AsyncConnection, today: date, skus: Sequence[str]) -> Progress:
+    """Suggests what is to be bought of these SKUs, in place of what is open; what is the same stays as it is."""
+    await connection.execute(select(func.pg_advisory_xact_lock(_SUGGESTING)))
+    sites = await _sites(connection)
+    terms = await _terms_of(connection, skus)
+    first = today - timedelta(days=HISTORY_DAYS)
+    history = await _history(connection, skus, first, today)
+    standings = await _standings(connection, skus, sites)
+    spans = await _spans(connection, skus)
+    open_ones = await _open(connection, skus)
+    checked = suggested = 0
+    for place in sorted(place for place in {*history, *standings} if place[0] in sites):
+        warehouse, sku = place
+        if (agreed := terms.get(place) or terms.get(("", sku))) is None:
+            continue
+        checked += 1
+        begin, sold = history.get(place, (today, []))
+        masked = forecasting.positions(begin, len(sold), [*spans[""], *spans[sku]])
+        ahead = agreed.lead_days + agreed.review_days
+        expected = await asyncio.to_thread(forecasting.forecast, sold, ahead, masked)
+        standing = standings.get(place, StockPosition())
+        found = need(agreed, expected, standing, today)
+        before = open_ones.pop(place, None)
+        if not found.quantity:
+            await _supersede(connection, before)
+            continue
+        suggested += 1
+        row: dict[str, Any] = {
+            "quantity": found.quantity,
+            "reorder_point": found.reorder_point,
+            "order_by": found.order_by,
+            "stock_out_on": found.stock_out_on,
+            "detail": {
+                "supplier": agreed.supplier,
+                "cost": str(agreed.unit_cost * found.quantity),
+                "currency": agreed.currency,
+                "demand": expected.demand,
+                "model": expected.model,
+                "history_days": expected.days,
+                "masked_days": len(masked),
+                "per_day": round(expected.per_day, 3),
+                "spread": round(expected.spread, 3),
+                "lead_days": agreed.lead_days,
+                "lead_spread_days": agreed.lead_spread_days,
+                "review_days": agreed.review_days,
+                "service_level": agreed.service_level,
+                "safety": found.safety,
+                "target": found.target,
+                "available": standing.available,
+                "incoming": standing.coming,
+                "waiting": standing.waiting,
+                "position": standing.position,
+            },
+        }
+        if before is not None and all(before._mapping[name] == value for name, value in row.items()):
+            continue
+        await _supersede(connection, before)
+        identity = {"id": f"{today:%y%m%d}-{token_hex(4)}", "sku": sku, "warehouse": warehouse}
+        made = {"status": ReplenishmentStatus.SUGGESTED, "made_at": datetime.now(UTC)}
+        await connection.execute(insert(_suggestions).values(**identity, **row, **made))
+    for left in open_ones.values():
+        await _supersede(connection, left)
+    return Progress(checked=checked, suggested=suggested)
+
+
+async def _supersede(connection: AsyncConnection, row: Row[Any] | None) -> None:
+    if row is not None:
+        await connection.execute(
+            update(_suggestions)
+            .where(_suggestions.c.id == row.id, _suggestions.c.status == ReplenishmentStatus.SUGGESTED)
+            .values(status=ReplenishmentStatus.SUPERSEDED, decided_at=datetime.now(UTC))
+        )
+
+
+async def _sites(connection: AsyncConnection) -> dict[str, Row[Any]]:
+    """The open locations goods are bought for."""
+    query = select(_warehouses).where(_warehouses.c.kind.in_(OWN_LOCATIONS), ~_warehouses.c.closed)
+    return {row.code: row for row in await connection.execute(query)}
+
+
+def _nearest(sites: Mapping[str, Row[Any]], province: str) -> str | None:
+    """The location nearest to a province of those that deliver there."""
+    delivering = [
+        site for site in sites.values() if not site.areas or province[:2] in {area[:2] for area in site.areas}
+    ]
+    found = min(
+        delivering or sites.values(),
+        key=lambda site: (remoteness(site.province, province), site.rank, site.code),
+        default=None,
+    )
+    return None if found is None else str(found.code)
+
+
+async def _terms_of(connection: AsyncConnection, skus: Sequence[str]) -> dict[Place, Terms]:
+    rows = await connection.execute(select(_terms).where(_terms.c.sku.in_(skus)))
+    return {(row.warehouse, row.sku): Terms.model_validate(row._mapping) for row in rows}
+
+
+async def _spans(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, list[tuple[date, date]]]:
+    """The days of promotions, by SKU and of all."""
+    spans: dict[str, list[tuple[date, date]]] = defaultdict(list)
+    for row in await connection.execute(select(_promotions).where(_promotions.c.sku.in_(["", *skus]))):
+        spans[row.sku].append((row.first, row.last))
+    return spans
+
+
+async def _open(connection: AsyncConnection, skus: Sequence[str]) -> dict[Place, Row[Any]]:
+    query = select(_suggestions).where(
+        _suggestions.c.sku.in_(skus), _suggestions.c.status == ReplenishmentStatus.SUGGESTED
+    )
+    return {(row.warehouse, row.sku): row for row in await connection.execute(query.with_for_update())}
+
+
+_there = func.coalesce(_warehouses.c.parent, _movements.c.warehouse)
+"""The goods of a virtual warehouse are its parent's to buy."""
+_taken = func.sum(
+    case(
+        (_movements.c.kind == MovementKind.ALLOCATED, _movements.c.quantity),
+        else_=-_movements.c.quantity,
+    )
+)
+"""What orders took and did not give back: shipped, or about to be."""
+_DEMANDED = (MovementKind.ALLOCATED, MovementKind.DEALLOCATED)
+_day = cast(func.timezone(CHINA.key, _orders.c.placed_at), SqlDate)
+
+
+async def _history(
+    connection: AsyncConnection, skus: Sequence[str], first: date, today: date
+) -> dict[Place, tuple[date, list[int]]]:
+    """Demand by location and SKU: since which day, and how many each day until yesterday, by the days of the orders.
+
+    It begins with the first movement or the first order, whichever is earlier. An order that still waits counts once
+    it is served, then on its own day.
+    """
+    sold = (
+        select(_there.label("warehouse"), _movements.c.sku, _day.label("day"), _taken.label("quantity"))
+        .join(_orders, _orders.c.id == _movements.c.order_id)
+        .outerjoin(_warehouses, _warehouses.c.code == _movements.c.warehouse)
+        .where(_movements.c.sku.in_(skus), _movements.c.kind.in_(_DEMANDED), _day >= first, _day < today)
+        .group_by(_there, _movements.c.sku, _day)
+    )
+    by_day: dict[Place, Counter[date]] = defaultdict(Counter)
+    for row in await connection.execute(sold):
+        by_day[row.warehouse, row.sku][row.day] = max(int(row.quantity), 0)
+    begun = (
+        select(_there.label("warehouse"), _movements.c.sku, func.min(_movements.c.at).label("at"))
+        .outerjoin(_warehouses, _warehouses.c.code == _movements.c.warehouse)
+        .where(_movements.c.sku.in_(skus))
+        .group_by(_there, _movements.c.sku)
+    )
+    found = {}
+    for row in await connection.execute(begun):
+        place = (row.warehouse, row.sku)
+        since = max(first, min([row.at.astimezone(CHINA).date(), *by_day[place]]))
+        days = (since + timedelta(days=each) for each in range((today - since).days))
+        found[place] = (since, [by_day[place][day] for day in days])
+    return found
+
+
+async def _standings(
+    connection: AsyncConnection, skus: Sequence[str], sites: Mapping[str, Row[Any]]
+) -> dict[Place, StockPosition]:
+    """Where each SKU stands; what orders wait for is wanted of the location nearest to each."""
+    parents = {
+        row.code: row.parent
+        for row in await connection.execute(select(_warehouses.c.code, _warehouses.c.parent))
+        if row.parent is not None
+    }
+    available: Counter[Place] = Counter()
+    for row in await connection.execute(select(_levels).where(_levels.c.sku.in_(skus))):
+        level = Level.model_validate(row._mapping)
+        available[parents.get(level.warehouse, level.warehouse), level.sku] += level.available
+    incoming: dict[Place, list[tuple[date, int]]] = defaultdict(list)
+    for row in await connection.execute(select(_incoming).where(_incoming.c.sku.in_(skus))):
+        incoming[parents.get(row.warehouse, row.warehouse), row.sku].append((row.due, row.quantity))
+    waiting: Counter[Place] = Counter()
+    for row in await connection.execute(select(_waits).where(_waits.c.sku.in_(skus))):
+        if nearest := _nearest(sites, row.province):
+            waiting[nearest, row.sku] += row.quantity
+    return {
+        place: StockPosition(
+            available=available[place], incoming=tuple(sorted(incoming[place])), waiting=waiting[place]
+        )
+        for place in {*available, *incoming, *waiting}
+    }
+
+
+# What becomes of it
+
+
+async def list_suggestions(
+    connection: AsyncConnection, status: ReplenishmentStatus | None = None, sku: str | None = None
+) -> Sequence[Row[Any]]:
+    """Suggestions, the most urgent first."""
+    query = select(_suggestions).order_by(_suggestions.c.order_by, _suggestions.c.sku, _suggestions.c.id).limit(1000)
+    if status is not None:
+        query = query.where(_suggestions.c.status == status)
+    if sku is not None:
+        query = query.where(_suggestions.c.sku == sku)
+    return (await connection.execute(query)).all()
+
+
+async def list_purchases(connection: AsyncConnection, status: PurchaseStatus | None = None) -> Sequence[Row[Any]]:
+    """Purchase orders, newest first."""
+    query = select(_purchases).order_by(_purchases.c.created_at.desc(), _purchases.c.id).limit(1000)
+    if status is not None:
+        query = query.where(_purchases.c.status == status)
+    return (await connection.execute(query)).all()
+
+
+async def accept(
+    connection: AsyncConnection, suggestion_id: str, quantity: int | None, today: date, actor: str
+) -> Row[Any] | None:
+    """Orders what was suggested, or another quantity of it; the purchase order. Accepted again it is the same one.
+
+    ``None``: no such suggestion. Raises ``Closed``.
+    """
+    row = await _decide(connection, suggestion_id, ReplenishmentStatus.ACCEPTED, actor)
+    if row is None:
+        return None
+    purchase_id = f"po:{row.id}"
+    if (made := await _purchase(connection, purchase_id)) is not None:
+        return made
+    terms = await _terms_of(connection, [row.sku])
+    agreed = terms.get((row.warehouse, row.sku)) or terms.get(("", row.sku))
+    lead_days = agreed.lead_days if agreed else int(row.detail["lead_days"])
+    line = PurchaseLine(sku=row.sku, ordered=quantity or row.quantity)
+    due = today + timedelta(days=lead_days)
+    await connection.execute(
+        insert(_purchases).values(
+            id=purchase_id,
+            warehouse=row.warehouse,
+            supplier=agreed.supplier if agreed else row.detail["supplier"],
+            lines=[line.model_dump()],
+            status=PurchaseStatus.ORDERED,
+            due=due,
+            created_by=actor,
+            created_at=datetime.now(UTC),
+        )
+    )
+    await operations.set_expected_receipts(connection, purchase_id, row.warehouse, {line.sku: line.ordered}, due)
+    return await _purchase(connection, purchase_id)
+
+
+async def dismiss(connection: AsyncConnection, suggestion_id: str, actor: str) -> Row[Any] | None:
+    """Nothing is bought of it. ``None``: no such suggestion. Raises ``Closed``."""
+    return await _decide(connection, suggestion_id, ReplenishmentStatus.DISMISSED, actor)
+
+
+async def _decide(
+    connection: AsyncConnection, suggestion_id: str, status: ReplenishmentStatus, actor: str
+) -> Row[Any] | None:
+    """The suggestion, decided from now on; decided the same way before it stays as it is."""
+    mine = _suggestions.c.id == suggestion_id
+    row = (await connection.execute(select(_suggestions).where(mine).with_for_update())).one_or_none()
+    if row is None or row.status == status:
+        return row
+    if row.status != ReplenishmentStatus.SUGGESTED:
+        raise AlreadyClosed(ReplenishmentStatus(row.status))
+    decided = update(_suggestions).where(mine).values(status=status, decided_by=actor, decided_at=datetime.now(UTC))
+    changed: Row[Any] = (await connection.execute(decided.returning(_suggestions))).one()
+    return changed
+
+
+async def _purchase(connection: AsyncConnection, purchase_id: str, *, lock: bool = False) -> Row[Any] | None:
+    query = select(_purchases).where(_purchases.c.id == purchase_id)
+    return (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+
+
+async def receive_purchase(
+    connection: AsyncConnection, purchase_id: str, goods: Mapping[str, int], request_id: str, actor: str
+) -> Row[Any] | None:
+    """So many of each SKU have arrived, none named: all that is outstanding; once for each request.
+
+    ``None``: no such purchase order. Raises ``NotAllowed`` and ``Closed``.
+    """
+    row = await _purchase(connection, purchase_id, lock=True)
+    if row is None:
+        return None
+    act = f"{purchase_id}:{request_id}"
+    if await connection.scalar(select(_movements.c.id).where(_movements.c.key == f"received:{act}").limit(1)):
+        return row
+    if row.status in (PurchaseStatus.RECEIVED, PurchaseStatus.CANCELLED):
+        raise AlreadyClosed(PurchaseStatus(row.status))
+    lines = [PurchaseLine.model_validate(each) for each in row.lines]
+    outstanding = {line.sku: line.outstanding for line in lines if line.outstanding}
+    arrived = dict(goods) or outstanding
+    for sku, quantity in arrived.items():
+        if not 0 < quantity <= outstanding.get(sku, 0):
+            raise InvalidInput(f"goods.{sku}", f"must be between 1 and {outstanding.get(sku, 0)}")
+    lines = [line.model_copy(update={"received": line.received + arrived.get(line.sku, 0)}) for line in lines]
+    for sku, quantity in sorted(arrived.items()):
+        await operations.receive(connection, row.warehouse, sku, quantity, act, actor)
+    left = {line.sku: line.outstanding for line in lines}
+    await operations.set_expected_receipts(connection, purchase_id, row.warehouse, left, row.due)
+    status = PurchaseStatus.PARTIALLY_RECEIVED if any(left.values()) else PurchaseStatus.RECEIVED
+    changed = {"lines": [line.model_dump() for line in lines], "status": status}
+    return await _change(connection, purchase_id, changed)
+
+
+async def cancel_purchase(connection: AsyncConnection, purchase_id: str) -> Row[Any] | None:
+    """What has not arrived is not expected any more. ``None``: no such purchase order. Raises ``Closed``."""
+    row = await _purchase(connection, purchase_id, lock=True)
+    if row is None or row.status == PurchaseStatus.CANCELLED:
+        return row
+    if row.status == PurchaseStatus.RECEIVED:
+        raise AlreadyClosed(PurchaseStatus(row.status))
+    await operations.set_expected_receipts(connection, purchase_id, row.warehouse, {}, row.due)
+    return await _change(connection, purchase_id, {"status": PurchaseStatus.CANCELLED})
+
+
+async def _change(connection: AsyncConnection, purchase_id: str, changed: Mapping[str, Any]) -> Row[Any]:
+    written = update(_purchases).where(_purchases.c.id == purchase_id).values(changed)
+    row: Row[Any] = (await connection.execute(written.returning(_purchases))).one()
+    return row
+
+
+# Terms and promotions
+
+
+async def save_terms(connection: AsyncConnection, terms: Terms) -> None:
+    """Sets the terms of a SKU at a location. Raises ``NotAllowed``."""
+    if await skus.unknown_skus(connection, [terms.sku]):
+        raise InvalidInput("sku", f"{terms.sku} is not in the catalogue")
+    if terms.warehouse and terms.warehouse not in await _sites(connection):
+        raise InvalidInput("warehouse", f"{terms.warehouse} is not an open warehouse or store of ours")
+    row = terms.model_dump()
+    written = insert(_terms).values(row)
+    await connection.execute(written.on_conflict_do_update(index_elements=["sku", "warehouse"], set_=row))
+
+
+async def list_terms(connection: AsyncConnection) -> list[Terms]:
+    rows = await connection.execute(select(_terms).order_by(_terms.c.sku, _terms.c.warehouse))
+    return [Terms.model_validate(row._mapping) for row in rows]
+
+
+async def save_promotion(connection: AsyncConnection, promotion: Promotion) -> None:
+    """Days that do not tell what is usual. Raises ``NotAllowed``."""
+    if promotion.last < promotion.first:
+        raise InvalidInput("last", "is before the first day")
+    if promotion.sku and await skus.unknown_skus(connection, [promotion.sku]):
+        raise InvalidInput("sku", f"{promotion.sku} is not in the catalogue")
+    row = promotion.model_dump()
+    written = insert(_promotions).values(row)
+    await connection.execute(written.on_conflict_do_update(index_elements=["sku", "first"], set_=row))
+
+
+async def list_promotions(connection: AsyncConnection) -> list[Promotion]:
+    rows = await connection.execute(select(_promotions).order_by(_promotions.c.first, _promotions.c.sku))
+    return [Promotion.model_validate(row._mapping) for row in rows]
+
+
+# Where it had better be
+
+
+class Placement(Value):
+    """Which part of a SKU is wanted from a location, and which part is there."""
+
+    sku: str
+    warehouse: str
+    demand: int
+    """Of the buyers it is nearest to."""
+    share: float
+    on_hand: int
+    share_now: float
+    difference: int
+    """So many more had better be there, or fewer where negative."""
+
+
+async def placement(connection: AsyncConnection, weeks: int, today: date, sku: str | None = None) -> list[Placement]:
+    """Of each SKU that was wanted in the last weeks: the part each location should hold, by where the buyers are."""
+    sites = await _sites(connection)
+    province = func.split_part(_orders.c.region, " ", 2)
+    query = (
+        select(_movements.c.sku, province.label("province"), _taken.label("quantity"))
+        .join(_orders, _orders.c.id == _movements.c.order_id)
+        .where(_movements.c.kind.in_(_DEMANDED), _day >= today - timedelta(weeks=weeks), _day <= today)
+        .group_by(_movements.c.sku, province)
+    )
+    wanted: Counter[Place] = Counter()
+    totals: Counter[str] = Counter()
+    for row in await connection.execute(query if sku is None else query.where(_movements.c.sku == sku)):
+        if (nearest := _nearest(sites, row.province)) and row.quantity > 0:
+            wanted[nearest, row.sku] += int(row.quantity)
+            totals[row.sku] += int(row.quantity)
+    there: Counter[Place] = Counter()
+    home = func.coalesce(_warehouses.c.parent, _levels.c.warehouse)
+    stock = (
+        select(home.label("warehouse"), _levels.c.sku, func.sum(_levels.c.on_hand).label("on_hand"))
+        .join(_warehouses, _warehouses.c.code == _levels.c.warehouse)
+        .where(_levels.c.sku.in_(totals), or_(_warehouses.c.parent.is_not(None), _warehouses.c.kind.in_(OWN_LOCATIONS)))
+        .group_by(home, _levels.c.sku)
+    )
+    held: Counter[str] = Counter()
+    for row in await connection.execute(stock):
+        if row.warehouse in sites:
+            there[row.warehouse, row.sku] = int(row.on_hand)
+            held[row.sku] += int(row.on_hand)
+    found = []
+    for place in sorted({*wanted, *there}, key=lambda place: (place[1], place[0])):
+        warehouse, name = place
+        share = wanted[place] / totals[name]
+        found.append(
+            Placement(
+                sku=name,
+                warehouse=warehouse,
+                demand=wanted[place],
+                share=round(share, 4),
+                on_hand=there[place],
+                share_now=round(there[place] / held[name], 4) if held[name] else 0.0,
+                difference=round(share * held[name]) - there[place],
+            )
+        )
+    return found
+
+
+_SUGGESTING = 0x7265706C656E

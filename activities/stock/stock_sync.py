@@ -1,0 +1,229 @@
+"""Stock outward: every shop is told how many it may sell, as soon as that changes.
+
+What moved is seen in the ledger, whoever moved it: only SKUs that did are counted again, and only what differs from
+what the shop was last told is pushed, the newest count whatever came between. What the ledger does not tell (safety
+stock, a closed warehouse, a new rule) is found as everything is counted anew now and then.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Integer, Row, String, Table, bindparam, case, cast, column, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.accounts import accounts, channel_access
+from activities.catalogue import locations
+from activities.channels import Offered, stock_taker
+from activities.kit.database import transaction
+from activities.kit.errors import refused
+from activities.stock import ledger
+from models.base import Value
+from models.intake import AccountRow, IntegrationType
+from models.listings import ListingRow, StockRule
+from models.order import NORMAL
+from models.stock import BundleRow, Buyer, LocationKind, MovementRow, StockPool, WarehouseRow
+
+_listings: Table = ListingRow.__table__  # type: ignore[attr-defined]
+_movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
+_bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
+_warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
+
+TURN_SECONDS = 600.0
+"""One turn of watching; the next one follows at once, and begins by counting everything."""
+PAUSE_SECONDS = 1.0
+"""Between two looks: what moves meanwhile goes together."""
+BEAT_SECONDS = 15.0
+"""Between two signs of life while a channel wants to be left alone."""
+PORTION = 200
+"""Listings pushed before it is noted that they were: a push that fails later does not begin anew."""
+LAG = 2_000
+"""Movements looked at again in each look: those committed later than younger ones."""
+
+
+class SyncReport(Value):
+    """What a turn told a shop: numbers ``pushed``, and ``refused`` by the channel."""
+
+    pushed: int
+    refused: int
+
+
+@activity.defn(name="stock.sync")
+async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> SyncReport:
+    """Tells a shop of whatever changes, for one turn. Raises ``refused`` where the channel does not know us."""
+    ends = asyncio.get_running_loop().time() + seconds
+    report = SyncReport(pushed=0, refused=0)
+    seen: LedgerPosition | None = None
+    rule: StockRule | None = None
+    while True:
+        async with transaction() as connection:
+            now, skus = await changed_skus(connection, seen)
+        wanted, pause = await get_rule(source, shop), PAUSE_SECONDS
+        try:
+            told = await push(source, shop, skus if wanted == rule else None)
+        except ApplicationError as error:
+            if error.non_retryable:
+                raise
+            pause = error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS
+        else:
+            seen, rule = now, wanted
+            report = SyncReport(pushed=report.pushed + told.pushed, refused=report.refused + told.refused)
+        if asyncio.get_running_loop().time() >= ends or activity.is_worker_shutdown():
+            return report
+        await _rest(pause)
+
+
+async def _rest(seconds: float) -> None:
+    """Sleeps, with signs of life."""
+    while seconds > 0:
+        activity.heartbeat()
+        await asyncio.sleep(min(seconds, BEAT_SECONDS))
+        seconds -= BEAT_SECONDS
+
+
+class LedgerPosition(Value):
+    """How far the ledger was read: its newest movement, and how many of the newest there were."""
+
+    newest: int
+    recent: int
+
+
+async def changed_skus(
+    connection: AsyncConnection, seen: LedgerPosition | None
+) -> tuple[LedgerPosition, list[str] | None]:
+    """How far the ledger goes now, and the SKUs that moved since ``seen``; ``None`` stands for all there are.
+
+    A movement may be committed after younger ones: among the newest, one more than before tells of it.
+    """
+    newest = int((await connection.execute(select(func.coalesce(func.max(_movements.c.id), 0)))).scalar_one())
+    recent = select(func.count()).where(_movements.c.id > newest - LAG)
+    now = LedgerPosition(newest=newest, recent=int((await connection.execute(recent)).scalar_one()))
+    if seen is None or now == seen:
+        return now, None if seen is None else []
+    query = select(_movements.c.sku).where(_movements.c.id > min(seen.newest, newest - LAG)).distinct()
+    return now, list(await connection.scalars(query))
+
+
+async def get_rule(source: str, shop: str) -> StockRule:
+    """The rule of a shop. Raises ``refused`` where it has none any more."""
+    settings = (await accounts.get_account(IntegrationType.CHANNEL, source, shop)).settings
+    if "stock" not in settings:
+        raise refused(f"{source}/{shop} has no stock rule", "no_rule")
+    return StockRule.model_validate(settings["stock"])
+
+
+async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
+    """Pushes what a shop may sell of the SKUs that moved, bundles of them included, where it differs from what it was
+    last told. Raises as ``activities.kit.errors`` has it."""
+    async with transaction() as connection:
+        changed = await pending_updates(connection, source, shop, await get_rule(source, shop), moved)
+    refusals = 0
+    for at in range(0, len(changed), PORTION):
+        portion = changed[at : at + PORTION]
+        async with channel_access.open_channel(source, shop) as ours:
+            declined = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
+        refusals += len(declined)
+        now = datetime.now(UTC)
+        told = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]
+        async with transaction() as connection:
+            await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
+        if activity.in_activity():
+            activity.heartbeat()
+    return SyncReport(pushed=len(changed) - refusals, refused=refusals)
+
+
+_told = (
+    func.jsonb_to_recordset(bindparam("told", type_=JSONB))
+    .table_valued(column("sku", String), column("offered", Integer), column("refused", String))
+    .render_derived(name="told", with_types=True)
+)
+_TELL = (
+    update(_listings)
+    .where(_listings.c.channel == bindparam("source"), _listings.c.shop == bindparam("of_shop"))
+    .where(_listings.c.sku == _told.c.sku)
+    .values(offered=_told.c.offered, refused=_told.c.refused, offered_at=bindparam("now"))
+)
+
+
+async def pending_updates(
+    connection: AsyncConnection, source: str, shop: str, rule: StockRule, moved: Collection[str] | None
+) -> list[Offered]:
+    """What a shop may sell now where that differs from what it was last told."""
+    query = select(_listings).where(_listings.c.channel == source, _listings.c.shop == shop).order_by(_listings.c.sku)
+    if moved is not None:
+        holding = select(_bundles.c.bundle).where(_bundles.c.sku.in_(moved))
+        query = query.where(_listings.c.sku.in_(moved) | _listings.c.sku.in_(holding))
+    rows = (await connection.execute(query)).all()
+    free = await available(connection, source, shop, rule, [row.sku for row in rows])
+    return [
+        Offered(sku=row.sku, listing=row.listing, quantity=quantity)
+        for row in rows
+        if (quantity := rule.offer(free[row.sku])) != row.offered
+    ]
+
+
+async def available(
+    connection: AsyncConnection, source: str, shop: str, rule: StockRule, skus: Sequence[str]
+) -> Mapping[str, int]:
+    """How many of each SKU, or whole bundles, orders of the shop could be given at the rule's locations."""
+    if not skus:
+        return {}
+    parts: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in await connection.execute(select(_bundles).where(_bundles.c.bundle.in_(skus))):
+        parts[row.bundle][row.sku] = row.quantity
+    needed = {part for sku in skus for part in (parts.get(sku) or {sku: 1})}
+    query = select(_warehouses.c.code).where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
+    if rule.locations:
+        query = query.where(_warehouses.c.code.in_(rule.locations))
+    places = (await connection.scalars(query)).all()
+    shelves = StockPool(await ledger.levels(connection, needed), await locations.list_virtual_warehouses(connection))
+    buyer = Buyer(channel=source, shop=shop, campaign=None, priority=NORMAL)
+    free = {sku: sum(shelves.promisable(buyer, place, sku) for place in places) for sku in needed}
+    return {sku: min(free[part] // quantity for part, quantity in (parts.get(sku) or {sku: 1}).items()) for sku in skus}
+
+
+async def save_listings(
+    connection: AsyncConnection, source: str, shop: str, listings: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Sets up what a shop sells, SKU → the channel's own ids; told anew where the ids changed."""
+    entered = insert(_listings)
+    same = _listings.c.listing == entered.excluded.listing
+    again = {
+        "listing": entered.excluded.listing,
+        "offered": case((same, _listings.c.offered)),
+        "refused": case((same, _listings.c.refused), else_=""),
+    }
+    rows: list[dict[str, Any]] = [
+        {"channel": source, "shop": shop, "sku": sku, "listing": dict(ids), "refused": ""}
+        for sku, ids in listings.items()
+    ]
+    await connection.execute(entered.on_conflict_do_update(index_elements=["channel", "shop", "sku"], set_=again), rows)
+
+
+async def save_rule(connection: AsyncConnection, source: str, shop: str, rule: StockRule) -> None:
+    """Sets the rule of a shop in its account's settings."""
+    of_shop = (
+        _accounts.c.integration == IntegrationType.CHANNEL,
+        _accounts.c.source == source,
+        _accounts.c.account == shop,
+    )
+    told = cast({"stock": rule.model_dump(mode="json")}, JSONB)
+    await connection.execute(update(_accounts).where(*of_shop).values(settings=_accounts.c.settings.op("||")(told)))
+    accounts.clear_cache()
+
+
+async def search(
+    connection: AsyncConnection, *, channel: str | None, shop: str | None, sku: str | None
+) -> Sequence[Row[Any]]:
+    """Listings that match what is asked for."""
+    query = select(_listings).order_by(*_listings.primary_key)
+    for name, value in (("channel", channel), ("shop", shop), ("sku", sku)):
+        if value is not None:
+            query = query.where(_listings.c[name] == value)
+    return (await connection.execute(query)).all()

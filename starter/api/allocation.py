@@ -1,0 +1,220 @@
+"""The planner's door: rules and rate tables, what plan an order would get and why, and a warehouse's orders planned
+again elsewhere."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import Row
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.allocation import allocation, replanning, rules_and_rates
+from activities.catalogue import locations, skus
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.records import queries
+from models.address import Recipient
+from models.allocation import Plan, Rate, Rule
+from models.base import Moment
+from models.i18n import t
+from models.order import NORMAL, OBJECTIVE, ChannelOrder, Criterion, OrderLine, Policy
+from models.origins import ChannelKind, Code, IntakePath, Origin
+from models.settings import settings
+from starter.api.authentication import Reader, Staff
+from starter.api.problems import SOON, Problem, lang
+from workflows.replanning import ReplanInput, ReplanWorkflow
+
+router = APIRouter(prefix="/plan", tags=["plan"])
+
+
+class Again(BaseModel):
+    """Every order that has something to leave there yet is planned again, elsewhere."""
+
+    warehouse: Annotated[str, Field(examples=["SH"])]
+    reason: Annotated[str, Field(min_length=1, max_length=200, examples=["flooded"])]
+    close: Annotated[bool, Field(description="Close it first: nothing new is planned there.")] = False
+
+
+class Progress(BaseModel):
+    """``left``: orders that still have something to leave there; ``told`` of those that had."""
+
+    warehouse: str
+    running: bool
+    told: int
+    left: int
+
+
+@router.post("/again", status_code=202, summary="Plan all that is to leave a warehouse again, elsewhere")
+async def again(body: Again, request: Request, visitor: Staff) -> Progress:
+    async with transaction() as connection:
+        location = await locations.get(connection, body.warehouse)
+        if body.close:
+            await locations.save(connection, location.model_copy(update={"closed": True}))
+    client: Client = request.app.state.temporal
+    try:
+        await client.start_workflow(
+            ReplanWorkflow.run,
+            ReplanInput(warehouse=body.warehouse, reason=body.reason, actor=visitor.name),
+            id=_workflow_id(body.warehouse),
+            task_queue=settings().task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+    except (RPCError, RuntimeError):
+        raise Problem(503, "problem.engine_down", headers=SOON) from None
+    return await progress(body.warehouse, request, visitor)
+
+
+@router.get("/again/{warehouse}", summary="How far it is")
+async def progress(warehouse: str, request: Request, visitor: Reader) -> Progress:
+    handle = request.app.state.temporal.get_workflow_handle_for(ReplanWorkflow.run, _workflow_id(warehouse))
+    running, told = False, 0
+    try:
+        running = (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+        told = await handle.query(ReplanWorkflow.told)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise Problem(503, "problem.engine_down", headers=SOON) from None
+    return Progress(
+        warehouse=warehouse, running=running, told=told, left=await replanning.count_orders_to_leave(warehouse)
+    )
+
+
+@router.get("/rules", summary="The rules of planning, in the order in which they apply")
+async def rules(visitor: Reader) -> list[Rule]:
+    async with transaction() as connection:
+        return await rules_and_rates.list_rules(connection)
+
+
+@router.put("/rules/{number}", summary="Set a rule up, or change it")
+async def keep_rule(number: int, body: Rule, visitor: Staff) -> Rule:
+    if body.number != number:
+        raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
+    async with transaction() as connection:
+        await rules_and_rates.save_rules(connection, [body])
+    return body
+
+
+@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
+async def drop_rule(number: int, visitor: Staff) -> None:
+    async with transaction() as connection:
+        if not await rules_and_rates.delete_rule(connection, number):
+            raise Problem(404, "problem.no_rule", {"number": number})
+
+
+@router.get("/rates", summary="The carriers' rate tables")
+async def rates(visitor: Reader) -> list[Rate]:
+    async with transaction() as connection:
+        return await rules_and_rates.list_rates(connection)
+
+
+@router.put("/rates/{carrier}", summary="A carrier's whole rate table, in place of the old")
+async def replace_rates(
+    carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], visitor: Staff
+) -> dict[str, int]:
+    if others := {each.carrier for each in body} - {carrier}:
+        raise InvalidInput("carrier", f"is {min(others)}, but the table of {carrier} is asked to change")
+    if len({(each.origin, each.destination) for each in body}) < len(body):
+        raise InvalidInput("origin", "and destination: each pair at most once")
+    async with transaction() as connection:
+        await rules_and_rates.replace_rates(connection, carrier, body)
+    return {"rates": len(body)}
+
+
+class Wanted(BaseModel):
+    sku: Annotated[str, Field(min_length=1, max_length=64)]
+    quantity: Annotated[int, Field(ge=1, le=100_000)] = 1
+
+
+class Try(BaseModel):
+    """An order there is, or one that might be."""
+
+    order_id: str | None = None
+    lines: Annotated[list[Wanted], Field(max_length=200)] = []
+    province: str = ""
+    city: str = ""
+    channel: str = "own"
+    shop: str = "web"
+    campaign: Code = ""
+    carrier: str | None = None
+    total: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
+    promised_by: Moment | None = None
+    objective: tuple[Criterion, ...] = OBJECTIVE
+    in_part: bool = False
+
+
+class Reasoned(BaseModel):
+    """The plan, and why so in words."""
+
+    plan: Plan
+    reasons: list[dict[str, str]]
+
+
+@router.post("/try", summary="Which plan would this order get, and why")
+async def try_out(body: Try, request: Request, visitor: Reader) -> Reasoned:
+    now = datetime.now(UTC)
+    policy = Policy(objective=body.objective, ship_in_part=body.in_part)
+    async with transaction() as connection:
+        if body.order_id is not None:
+            row = await queries.order(connection, body.order_id)
+            if row is None:
+                raise Problem(404, "problem.no_order", {"order": body.order_id})
+            order = _known(row)
+        elif body.lines:
+            order = _imagined(body, now)
+        else:
+            raise InvalidInput("lines", "or order_id: say which order")
+        if unknown := await skus.unknown_skus(connection, {line.sku for line in order.lines}):
+            raise InvalidInput("lines", f"{unknown[0]} is not in the catalogue")
+        made = await allocation.preview(connection, allocation.Demand(order=order, policy=policy, at=now))
+    return Reasoned(plan=made, reasons=_reasons(made, lang(request)))
+
+
+def _known(row: Row[Any]) -> ChannelOrder:
+    told = {name: row._mapping[name] for name in ChannelOrder.model_fields if name in row._mapping}
+    return ChannelOrder.model_validate(told | {"modified_at": row.placed_at})
+
+
+def _imagined(body: Try, now: datetime) -> ChannelOrder:
+    lines = tuple(
+        OrderLine(line_no=str(number), sku=each.sku, quantity=each.quantity, unit_price=Decimal(0))
+        for number, each in enumerate(body.lines, 1)
+    )
+    given = body.model_dump(include={"channel", "shop", "carrier", "total", "priority", "promised_by"})
+    origin = Origin(
+        kind=ChannelKind.OWN_SITE,
+        platform=body.channel,
+        shop=body.shop,
+        campaign=body.campaign,
+        intake=IntakePath.MANUAL,
+    )
+    return ChannelOrder(
+        **given,
+        channel_order_no="0",
+        placed_at=now,
+        modified_at=now,
+        paid_at=now,
+        lines=lines,
+        recipient=Recipient(province=body.province, city=body.city),
+        origin=origin,
+    )
+
+
+def _reasons(made: Plan, speak: str) -> list[dict[str, str]]:
+    """What spoke for and against each location, in words."""
+    found = []
+    for each in made.candidates:
+        params = {name: t(str(value), speak) if name == "by" else value for name, value in each.params.items()}
+        cost = str(each.offer.freight + each.offer.handling) if each.offer else ""
+        days = str(each.offer.days) if each.offer else ""
+        text = t(each.reason, speak, **params)
+        found.append({"warehouse": each.warehouse, "reason": text, "cost": cost, "days": days})
+    return found
+
+
+def _workflow_id(warehouse: str) -> str:
+    return f"replan:{warehouse}"

@@ -1,0 +1,258 @@
+"""The door of replenishment: what to buy and why, what was ordered and has arrived, and where it had better be."""
+
+import asyncio
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import Row
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.service import RPCError
+
+from activities.kit.database import transaction
+from activities.stock import replenishment
+from activities.stock.replenishment import AlreadyClosed, Placement, Progress
+from models.base import CHINA
+from models.i18n import t
+from models.replenishment import Promotion, PurchaseLine, PurchaseStatus, ReplenishmentStatus, Terms
+from models.settings import settings
+from starter import dispatcher
+from starter.api.authentication import Reader, Staff, Storekeeper
+from starter.api.problems import SOON, Problem, lang
+from workflows.replenishment import ReplenishmentWorkflow
+
+router = APIRouter(tags=["replenishment"])
+
+PATIENCE_SECONDS = 15
+RUN = "replenishment:asked"
+"""The workflow of a run somebody asked for: one at a time."""
+
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+Quantity = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Suggestion(BaseModel):
+    id: str
+    sku: str
+    warehouse: str
+    quantity: int
+    reorder_point: int
+    order_by: date
+    stock_out_on: date | None
+    supplier: str
+    cost: Decimal
+    currency: str
+    why: str
+    detail: dict[str, Any]
+    status: ReplenishmentStatus
+    status_text: str
+    made_at: datetime
+    decided_by: str | None
+    decided_at: datetime | None
+
+
+class Accept(BaseModel):
+    quantity: Annotated[Quantity | None, Field(description="Where another than suggested.")] = None
+
+
+class Purchase(BaseModel):
+    id: str
+    warehouse: str
+    supplier: str
+    lines: list[PurchaseLine]
+    status: PurchaseStatus
+    status_text: str
+    due: date
+    created_by: str
+    created_at: datetime
+
+
+class Receive(BaseModel):
+    goods: Annotated[dict[str, Quantity], Field(description="How many, by SKU; none named: all outstanding.")] = {}
+    request_id: Annotated[str | None, Field(max_length=200)] = None
+
+
+class Run(Progress):
+    """A look at everything; ``running``: not through yet."""
+
+    running: bool
+
+
+def _suggestion(row: Row[Any], speak: str) -> Suggestion:
+    why = t("replenish.why", speak, reorder_point=row.reorder_point, **row.detail)
+    told = {name: row.detail[name] for name in ("supplier", "cost", "currency")}
+    return Suggestion(**row._mapping, **told, why=why, status_text=t(f"replenishment.{row.status}", speak))
+
+
+def _purchase(row: Row[Any], speak: str) -> Purchase:
+    return Purchase(**row._mapping, status_text=t(f"purchase.{row.status}", speak))
+
+
+def _found(row: Row[Any] | None, named: str) -> Row[Any]:
+    if row is None:
+        raise Problem(404, "problem.no_replenishment", {"id": named})
+    return row
+
+
+def _closed(error: AlreadyClosed, request: Request) -> Problem:
+    family = "purchase" if isinstance(error.status, PurchaseStatus) else "replenishment"
+    return Problem(409, "problem.closed", {"state": t(f"{family}.{error.status}", lang(request))})
+
+
+def _today() -> date:
+    return datetime.now(CHINA).date()
+
+
+@router.get("/replenishments", summary="What to buy, the most urgent first")
+async def show(
+    request: Request, visitor: Reader, status: ReplenishmentStatus | None = None, sku: str | None = None
+) -> list[Suggestion]:
+    async with transaction() as connection:
+        rows = await replenishment.list_suggestions(connection, status, sku)
+    return [_suggestion(row, lang(request)) for row in rows]
+
+
+@router.get("/replenishments/placement", summary="Which part of a SKU each location should hold")
+async def placement(
+    visitor: Reader, weeks: Annotated[int, Query(ge=1, le=52)] = 8, sku: str | None = None
+) -> list[Placement]:
+    async with transaction() as connection:
+        return await replenishment.placement(connection, weeks, _today(), sku)
+
+
+@router.post("/replenishments/run", summary="Look now; answers when it is done, or that it goes on")
+async def run(request: Request, visitor: Staff) -> Run:
+    client: Client = request.app.state.temporal
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            handle = await client.start_workflow(
+                ReplenishmentWorkflow.run,
+                id=RUN,
+                task_queue=settings().task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            )
+            return Run(running=False, **(await handle.result()).model_dump())
+    except TimeoutError:
+        return await _progress(client)
+    except WorkflowFailureError as error:
+        raise _failed(error) from None
+    except (RPCError, RuntimeError):
+        raise Problem(503, "problem.engine_down", headers=SOON) from None
+
+
+@router.get("/replenishments/run", summary="How far the run that was asked for is")
+async def progress(request: Request, visitor: Reader) -> Run:
+    client: Client = request.app.state.temporal
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await _progress(client)
+    except WorkflowFailureError as error:
+        raise _failed(error) from None
+    except (TimeoutError, RPCError, RuntimeError) as error:
+        if dispatcher.ended(error):
+            raise Problem(404, "problem.no_replenishment", {"id": RUN}) from None
+        raise Problem(503, "problem.engine_down", headers=SOON) from None
+
+
+async def _progress(client: Client) -> Run:
+    """As its activity said last."""
+    handle: WorkflowHandle[ReplenishmentWorkflow, Progress] = client.get_workflow_handle(RUN, result_type=Progress)
+    described = await handle.describe()
+    if described.status is not WorkflowExecutionStatus.RUNNING:
+        return Run(running=False, **(await handle.result()).model_dump())
+    for pending in described.raw_description.pending_activities:
+        if pending.heartbeat_details.payloads:
+            (told,) = await client.data_converter.decode(pending.heartbeat_details.payloads, [Progress])
+            return Run(running=True, **told.model_dump())
+    return Run(running=True)
+
+
+def _failed(error: WorkflowFailureError) -> Problem:
+    cause = error.cause.cause if isinstance(error.cause, ActivityError) else error.cause
+    if isinstance(cause, ApplicationError) and cause.details and cause.details[0] == "forecast":
+        return Problem(409, "problem.no_forecasts")
+    return Problem(409, "problem.run_failed")
+
+
+@router.post("/replenishments/{suggestion_id}/accept", summary="Order it of its supplier")
+async def accept(suggestion_id: str, request: Request, visitor: Staff, body: Accept | None = None) -> Purchase:
+    quantity = body.quantity if body else None
+    try:
+        async with transaction() as connection:
+            row = await replenishment.accept(connection, suggestion_id, quantity, _today(), visitor.name)
+    except AlreadyClosed as error:
+        raise _closed(error, request) from None
+    return _purchase(_found(row, suggestion_id), lang(request))
+
+
+@router.post("/replenishments/{suggestion_id}/dismiss", summary="Do not buy it")
+async def dismiss(suggestion_id: str, request: Request, visitor: Staff) -> Suggestion:
+    try:
+        async with transaction() as connection:
+            row = await replenishment.dismiss(connection, suggestion_id, visitor.name)
+    except AlreadyClosed as error:
+        raise _closed(error, request) from None
+    return _suggestion(_found(row, suggestion_id), lang(request))
+
+
+@router.get("/purchase-orders", summary="What was ordered, newest first")
+async def purchases(request: Request, visitor: Reader, status: PurchaseStatus | None = None) -> list[Purchase]:
+    async with transaction() as connection:
+        rows = await replenishment.list_purchases(connection, status)
+    return [_purchase(row, lang(request)) for row in rows]
+
+
+@router.post("/purchase-orders/{purchase_id}/receive", summary="All of it has arrived, or a part")
+async def receive(
+    purchase_id: str, request: Request, visitor: Storekeeper, body: Receive | None = None, key: Key = None
+) -> Purchase:
+    told = body or Receive()
+    request_id = told.request_id or key or str(uuid4())
+    try:
+        async with transaction() as connection:
+            row = await replenishment.receive_purchase(connection, purchase_id, told.goods, request_id, visitor.name)
+    except AlreadyClosed as error:
+        raise _closed(error, request) from None
+    dispatcher.wake()
+    return _purchase(_found(row, purchase_id), lang(request))
+
+
+@router.post("/purchase-orders/{purchase_id}/cancel", summary="Do not expect the rest of it")
+async def cancel(purchase_id: str, request: Request, visitor: Staff) -> Purchase:
+    try:
+        async with transaction() as connection:
+            row = await replenishment.cancel_purchase(connection, purchase_id)
+    except AlreadyClosed as error:
+        raise _closed(error, request) from None
+    return _purchase(_found(row, purchase_id), lang(request))
+
+
+@router.get("/purchase-terms", summary="On what terms goods are bought")
+async def every_terms(visitor: Reader) -> list[Terms]:
+    async with transaction() as connection:
+        return await replenishment.list_terms(connection)
+
+
+@router.post("/purchase-terms", summary="Set the terms of a SKU, for one location or for any")
+async def keep_terms(body: Terms, visitor: Staff) -> Terms:
+    async with transaction() as connection:
+        await replenishment.save_terms(connection, body)
+    return body
+
+
+@router.get("/promotions", summary="Days that do not tell what is usual")
+async def every_promotion(visitor: Reader) -> list[Promotion]:
+    async with transaction() as connection:
+        return await replenishment.list_promotions(connection)
+
+
+@router.post("/promotions", summary="Keep a promotion's days out of forecasts")
+async def keep_promotion(body: Promotion, visitor: Staff) -> Promotion:
+    async with transaction() as connection:
+        await replenishment.save_promotion(connection, body)
+    return body

@@ -1,0 +1,45 @@
+"""``hengdan map``: what shops call our SKUs, and what they sell that nobody knows."""
+
+from typing import Annotated, Any
+
+import typer
+
+from models.i18n import t
+from starter.cli import show
+from starter.cli.api_client import ApiClient, Json, Lang, Say
+
+app = typer.Typer(name="map", help=t("cli.help.map"), no_args_is_help=True)
+
+Channel = Annotated[str | None, typer.Option(help=t("cli.help.channel"))]
+Shop = Annotated[str | None, typer.Option(help=t("cli.help.shop"))]
+Item = Annotated[str, typer.Argument(help=t("cli.help.item"))]
+
+
+@app.command("list", help=t("cli.help.map.list"))
+def every(
+    channel: Channel = None, shop: Shop = None, sku: str | None = None, as_json: Json = False, lang: Lang = None
+) -> None:
+    door = ApiClient(lang, as_json)
+    door.show(door.get("/mappings", channel=channel, shop=shop, sku=sku), show.mappings)
+
+
+@app.command(help=t("cli.help.map.unmapped"))
+def unmapped(channel: Channel = None, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
+    door = ApiClient(lang, as_json)
+    door.show(door.get("/mappings/unmapped", channel=channel, shop=shop), show.unmapped)
+
+
+@app.command("set", help=t("cli.help.map.set"))
+def keep(channel: str, item: Item, sku: str, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
+    door = ApiClient(lang, as_json)
+    told = {"channel": channel, "shop": shop or "", "item": item, "sku": sku}
+
+    def tell(answer: Any, say: Say) -> None:
+        show.line(say("cli.mapped", item=item, sku=sku))
+
+    door.show(door.put("/mappings", {"mappings": [told]}), tell)
+
+
+@app.command(help=t("cli.help.map.drop"))
+def drop(channel: str, item: Item, shop: Shop = None, lang: Lang = None) -> None:
+    ApiClient(lang, False).delete("/mappings", channel=channel, shop=shop or "", item=item)

@@ -1,0 +1,216 @@
+"""What is true of every aggregator, against its twin over real HTTP: each checks the other's signature."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from activities.carriers import Aggregator, tracker
+from activities.kit import http
+from activities.kit.errors import Unauthentic
+from models.fulfillment import Scan, TrackingStatus
+from starter.sandbox.accounts import CARRIERS
+from starter.sandbox.app import create_app
+from tests.contract.test_carriers import World
+from tests.contract.test_carriers_sf import refusal
+from tests.serving import served
+
+PHONE = "0000"
+NUMBERS = {
+    "SF1400000000000": "sf",
+    "YT2819000000000": "yto",
+    "773000000000000": "sto",
+    "790000000000": "zto",
+    "430000000000000": "yunda",
+    "JDVA00000000000": "jdl",
+    "1100000000000": "ems",
+}
+SERIAL = count(1)
+
+
+class Following(World):
+    @property
+    def aggregator(self) -> Aggregator:
+        found = tracker(self.account)
+        assert isinstance(found, Aggregator)
+        return found
+
+
+AGGREGATORS = [name for name in CARRIERS if isinstance(tracker(World("", name).account), Aggregator)]
+
+
+class Ear:
+    """Our side of a push: verifies, parses, acknowledges; keeps what it heard, and each scan once."""
+
+    def __init__(self, world: Following) -> None:
+        self.world = world
+        self.heard: list[bytes] = []
+        self.scans: dict[str, Scan] = {}
+        self.url = ""
+
+    async def hear(self, secret: str, request: Request) -> Response:
+        body = await request.body()
+        self.world.aggregator.receive(request.headers, body, secret)
+        for scan in self.world.aggregator.parse_push(body, request.headers):
+            assert self.scans.setdefault(scan.scan_id, scan) == scan
+        self.heard.append(body)
+        answer = self.world.aggregator.answer(request.headers, body)
+        return Response(answer.body, answer.status, media_type=answer.content_type)
+
+    async def until(self, scans: int, pushes: int = 1) -> list[Scan]:
+        for _ in range(250):
+            if len(self.scans) >= scans and len(self.heard) >= pushes:
+                break
+            await asyncio.sleep(0.02)
+        assert len(self.scans) == scans
+        return sorted(self.scans.values(), key=lambda scan: scan.at)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with served(create_app()) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+async def _own_client() -> AsyncIterator[None]:
+    yield
+    await http.close()
+
+
+@pytest.fixture(params=AGGREGATORS)
+def world(request: pytest.FixtureRequest, sandbox: str) -> Following:
+    return Following(sandbox, request.param)
+
+
+@pytest.fixture
+def ear(world: Following) -> Iterator[Ear]:
+    ear, app = Ear(world), FastAPI()
+    app.post("/push/{secret}")(ear.hear)
+    with served(app) as url:
+        ear.url = f"{url}/push/s3cret"
+        world.post(f"/{world.name}/_control/config", {"push_url": ear.url})
+        yield ear
+
+
+@pytest.fixture
+def number() -> str:
+    """Of a parcel that nobody spoke of yet."""
+    return f"YT77{next(SERIAL):09}"
+
+
+def travel(world: Following, number: str, **way: object) -> int:
+    """Moves a parcel; how many steps it will take."""
+    world.post(f"/{world.name}/_control/journey", {"waybill_no": number, "delay": 0.01, **way})
+    return len(world.twin.JOURNEYS[way.get("kind", "delivered")])
+
+
+async def test_a_parcel_is_followed_to_its_door(world: Following, ear: Ear, number: str) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+    scans = await ear.until(travel(world, number))
+    assert {scan.waybill_no for scan in scans} == {number}
+    assert {TrackingStatus.PICKED_UP, TrackingStatus.OUT_FOR_DELIVERY, TrackingStatus.DELIVERED} <= {
+        scan.status for scan in scans
+    }
+    assert all(scan.status for scan in scans)
+    words = json.dumps([scan.text for scan in scans], ensure_ascii=False)
+    assert "137" not in words
+    assert "李四" not in words
+
+
+async def test_subscribing_again_is_no_error(world: Following, ear: Ear, number: str) -> None:
+    for _ in range(2):
+        await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+    (parcel,) = world.booked(number)
+    assert parcel["followed"] == 2
+    await ear.until(travel(world, number))
+
+
+async def test_a_carrier_that_it_does_not_know_is_refused(world: Following, number: str) -> None:
+    error = await refusal(world.aggregator.subscribe(number, "pigeon", PHONE, "http://127.0.0.1:1"))
+    assert (error.type, error.message) == ("Refused", "carrier.not_known")
+    assert world.booked(number) == []
+
+
+async def test_a_wrong_signature_is_refused(world: Following, number: str) -> None:
+    forger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
+    for act in (
+        forger.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
+        forger.aggregator.recognise(number),
+        forger.aggregator.track(number),
+    ):
+        assert (await refusal(act)).type == "Refused"
+    assert world.booked(number) == []
+
+
+@pytest.mark.parametrize(("number", "carrier"), NUMBERS.items())
+async def test_a_number_tells_its_carrier(world: Following, number: str, carrier: str) -> None:
+    found = await world.aggregator.recognise(number)
+    assert found[0] == carrier
+
+
+async def test_a_number_of_nobody_has_no_carrier(world: Following) -> None:
+    assert list(await world.aggregator.recognise("??")) == []
+    assert list(await world.aggregator.track("??")) == []
+
+
+async def test_a_carrier_without_a_module_here_keeps_its_own_code(world: Following) -> None:
+    (code,) = await world.aggregator.recognise("DPK36000000000")
+    assert code not in CARRIERS
+
+
+async def test_pulled_is_what_was_pushed(world: Following, ear: Ear, number: str) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+    assert list(await world.aggregator.track(number, PHONE)) == []
+    await ear.until(travel(world, number))
+    pulled = await world.aggregator.track(number, PHONE)
+    assert {scan.scan_id: scan for scan in pulled} == ear.scans
+
+
+async def test_told_twice_and_out_of_order_each_scan_is_one(world: Following, ear: Ear, number: str) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+    steps = travel(world, number, kind="refused", copies=2, shuffle=True)
+    scans = await ear.until(steps)
+    assert [scan.status for scan in scans][-3:] == [
+        TrackingStatus.REFUSED,
+        TrackingStatus.RETURNING,
+        TrackingStatus.RETURNED,
+    ]
+
+
+async def test_a_push_that_another_signed_is_refused(world: Following, ear: Ear, number: str) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+    await ear.until(travel(world, number))
+    body = ear.heard[-1]
+    first, again = (world.aggregator.receive({}, body, "s3cret") for _ in range(2))
+    assert first == again
+    stranger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
+    for ours, told, secret in (
+        (stranger, body, "s3cret"),
+        (world, body, "wrong"),
+        (world, body.replace(number.encode(), b"YT1"), "s3cret"),
+        (world, b"\xff", "s3cret"),
+        (world, b"", "s3cret"),
+    ):
+        with pytest.raises(Unauthentic):
+            ours.aggregator.receive({}, told, secret)
+
+
+async def test_faults_are_to_be_tried_again_when_it_says(world: Following, number: str) -> None:
+    for fault, more in (("500", {}), ("429", {"seconds": 7}), ("garbage", {})):
+        world.post("/_faults", {"system": world.name, "fault": fault, "match": number, **more})
+    acts = (
+        world.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
+        world.aggregator.recognise(number),
+        world.aggregator.track(number, PHONE),
+    )
+    errors = [await refusal(act) for act in acts]
+    assert {error.type for error in errors} == {"Unavailable"}
+    delays = [error.next_retry_delay and error.next_retry_delay.total_seconds() for error in errors]
+    assert delays == [None, 7, None]
+    assert world.booked(number) == []
+    await world.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1")

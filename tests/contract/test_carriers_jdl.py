@@ -1,0 +1,244 @@
+"""JD Logistics's wire format: signature, answers good and bad, pushed traces."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import md5
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from activities.carriers import carrier
+from activities.carriers.jdl import sign
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible
+from models.fulfillment import ExceptionKind, Label, TrackingStatus
+from models.intake import Account, IntegrationType
+from tests.contract.test_carriers_sf import a_booking, refusal
+from tests.serving import served
+from tests.unit.orders import RECIPIENT
+
+SAID: dict[str, Any] = {}
+"""What the gateway answers, by interface."""
+HEARD: list[tuple[str, Any]] = []
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    app = FastAPI()
+
+    @app.post("/ecap/v1/orders/{interface:path}")
+    async def orders(interface: str, request: Request) -> Response:
+        HEARD.append((interface, await request.json()))
+        return Response(SAID.get(interface, json.dumps({"code": 9, "success": False, "msg": "订单不存在"})))
+
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+async def _fresh() -> AsyncIterator[None]:
+    SAID.clear()
+    HEARD.clear()
+    yield
+    await http.close()
+
+
+def account(url: str = "http://127.0.0.1:1") -> Account:
+    secrets = {"app_key": "key", "app_secret": "secret", "access_token": "token", "push_secret": "s3cret"}
+    settings = {"customer_code": "010K1"}
+    return Account(
+        integration=IntegrationType.CARRIER,
+        source="jdl",
+        account="main",
+        base_url=url,
+        secrets=secrets,
+        settings=settings,
+    )
+
+
+def said(interface: str, data: Any = None, **more: Any) -> None:
+    SAID[interface] = json.dumps({"code": 0, "success": True, "msg": "成功", "data": data, **more})
+
+
+def test_the_signature_names_its_parts_between_the_secret_twice() -> None:
+    """No worked example is public: this is what the platform's demonstration code digests."""
+    path, body, at = "/ecap/v1/orders/create", '[{"orderId":"中"}]', "2024-01-02 03:04:05"
+    text = (
+        'secretaccess_tokentokenapp_keykeymethod/ecap/v1/orders/createparam_json[{"orderId":"中"}]'
+        "timestamp2024-01-02 03:04:05v2.0secret"
+    )
+    assert sign("secret", "token", "key", path, body, at) == md5(text.encode()).hexdigest()
+
+
+async def test_a_booking_says_what_jdl_wants(gateway: str) -> None:
+    said("create", {"orderCode": "ECO1", "waybillCode": "JDVA1", "needRetry": False})
+    booking = a_booking().model_copy(update={"cash_on_delivery": Decimal("88.50")})
+    waybill = await carrier(account(gateway)).book(booking)
+    assert (waybill.waybill_no, waybill.carrier, waybill.label) == ("JDVA1", "jdl", Label(product="ed-m-0001"))
+    ((interface, (message,)),) = HEARD
+    assert (interface, message["orderId"], message["customerCode"]) == ("create", "W1-F1-abc", "010K1")
+    assert message["receiverContact"] == {
+        "name": "王小明",
+        "mobile": "13812345678",
+        "fullAddress": "上海上海市浦东新区世纪大道100号3栋502",
+    }
+    assert message["cargoes"] == [{"name": "A001*2", "quantity": 1, "weight": 1.2, "volume": 1200.0}]
+    (added,) = message["productsReq"]["addedProducts"]
+    assert added["productAttrs"] == {"shouldPayMoney": "88.50"}
+
+
+async def test_a_number_used_before_is_found_whatever_the_refusal_is_called(gateway: str) -> None:
+    said("create", success=False, code=4711, msg="某种说法")
+    said("status/get", {"waybillCode": "JDVA1", "status": 390})
+    assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "JDVA1"
+
+
+async def test_what_was_cancelled_is_not_found_again(gateway: str) -> None:
+    said("create", success=False, code=4711)
+    said("status/get", {"waybillCode": "JDVA1", "status": 690})
+    ours = carrier(account(gateway))
+    assert await ours.find("W1") is None
+    assert (await refusal(ours.book(a_booking()))).details[0] == "4711"
+
+
+async def test_a_refusal_repeats_nothing_personal(gateway: str) -> None:
+    said("create", success=False, code=10003, msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
+    error = await refusal(carrier(account(gateway)).book(a_booking()))
+    assert (error.type, error.details[0], error.message) == ("Refused", "10003", "carrier.jdl.10003")
+
+
+@pytest.mark.parametrize("words", ["系统繁忙,请稍后再试", "调用超时", "接口限流"])
+async def test_a_busy_platform_is_to_be_tried_again(gateway: str, words: str) -> None:
+    said("create", success=False, code=5, msg=words)
+    assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
+
+
+async def test_a_refusal_of_the_gateway_is_final(gateway: str) -> None:
+    SAID["create"] = json.dumps({"error_response": {"code": "19", "zh_desc": "无效access_token"}})
+    SAID["status/get"] = SAID["create"]
+    error = await refusal(carrier(account(gateway)).book(a_booking()))
+    assert (error.type, error.details[0]) == ("Refused", "19")
+
+
+async def test_an_address_under_inspection_is_asked_for_later(gateway: str) -> None:
+    said("create", {"orderCode": "ECO1", "needRetry": True})
+    error = await refusal(carrier(account(gateway)).book(a_booking()))
+    assert error.type == "Unavailable"
+    assert error.next_retry_delay is not None
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "[]", '{"success":true,"data":[1]}'])
+async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+    SAID["create"] = body
+    assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
+
+
+async def test_what_was_picked_up_is_not_cancelled_for_jdl_would_turn_it_round(gateway: str) -> None:
+    said("trace/query", {"traceDetails": [{"operationTime": "2024-05-01 10:00:00", "category": 420}]})
+    said("cancel", {"resultType": 1})
+    assert (await refusal(carrier(account(gateway)).cancel("W1", "JDVA1"))).details[0] == "picked_up"
+    assert "cancel" not in dict(HEARD)
+
+
+async def test_what_was_not_picked_up_is_not_intercepted_for_jdl_would_cancel_it(gateway: str) -> None:
+    said("trace/query", {"traceDetails": None})
+    said("cancel", {"resultType": 0})
+    assert (await refusal(carrier(account(gateway)).intercept("W1", "JDVA1"))).details[0] == "not_picked_up"
+    assert "cancel" not in dict(HEARD)
+
+
+@pytest.mark.parametrize("result", [1, 2, 3])
+async def test_a_cancellation_that_became_something_else_is_refused(gateway: str, result: int) -> None:
+    said("cancel", {"resultType": result})
+    assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == str(result)
+
+
+async def test_nothing_known_of_a_parcel_is_no_error(gateway: str) -> None:
+    assert await carrier(account(gateway)).track("JDVA1") == []
+
+
+# Pushes
+
+TRACE = {
+    "waybillCode": "JDVA00000000001",
+    "orderId": "W1",
+    "operationTime": "2024-05-01 10:00:00",
+    "operationTitle": "快件揽收",
+    "operationRemark": "您的快件已揽收完成,揽收人员:李四",
+    "category": 420,
+    "categoryName": "已揽收",
+    "state": "200001",
+    "operateSite": "上海青浦营业部",
+}
+
+
+def push(**more: Any) -> bytes:
+    return json.dumps({**TRACE, **more}).encode()
+
+
+def scan(**more: Any) -> Any:
+    (found,) = carrier(account()).parse_push(push(**more), {})
+    return found
+
+
+def test_a_push_reads_as_a_scan_without_names() -> None:
+    found = scan()
+    assert (found.waybill_no, found.code, found.place) == ("JDVA00000000001", "420:200001", "上海青浦营业部")
+    assert found.at == datetime(2024, 5, 1, 2, tzinfo=UTC)
+    assert found.text == "您的快件已揽收完成,揽收人员:***"
+    assert found.scan_id == scan().scan_id != scan(operationTime="2024-05-01 10:00:01").scan_id
+
+
+@pytest.mark.parametrize(
+    ("category", "words", "status", "problem"),
+    [
+        (390, "", TrackingStatus.LABEL_CREATED, None),
+        (420, "", TrackingStatus.PICKED_UP, None),
+        (430, "", TrackingStatus.IN_TRANSIT, None),
+        ("440", "", TrackingStatus.OUT_FOR_DELIVERY, None),
+        (440, "无法联系收件人,快件再投", TrackingStatus.DELIVERY_FAILED, None),
+        (440, "地址不详,快件再投", TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS),
+        (430, "快件疑似丢失", TrackingStatus.IN_TRANSIT, ExceptionKind.LOST),
+        (430, "外包装破损", TrackingStatus.IN_TRANSIT, ExceptionKind.DAMAGED),
+        (430, "快件正在退回", TrackingStatus.RETURNING, None),
+        (510, "已签收", TrackingStatus.DELIVERED, None),
+        (510, "已退回并签收", TrackingStatus.RETURNED, None),
+        (530, "拒收", TrackingStatus.REFUSED, None),
+        (690, "", None, None),
+        (4711, "", None, None),
+        (None, "", None, None),
+    ],
+)
+def test_categories_become_our_statuses_and_unknown_ones_stay(
+    category: Any, words: str, status: TrackingStatus | None, problem: ExceptionKind | None
+) -> None:
+    found = scan(category=category, operationRemark=words)
+    assert (found.status, found.exception) == (status, problem)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (push(waybillCode=""), "waybillCode"),
+        (push(operationTime="gestern"), "operationTime"),
+        (push(operationTime=None), "operationTime"),
+        (b"{", "body"),
+        (b"\xff", "body"),
+    ],
+)
+def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+    with pytest.raises(Unintelligible) as caught:
+        carrier(account()).parse_push(body, {})
+    assert caught.value.field == field
+
+
+def test_a_push_is_known_by_its_secret_and_answered() -> None:
+    ours = carrier(account())
+    assert ours.receive({}, push(), "s3cret") == ours.receive({}, push(), "s3cret")
+    assert ours.answer({}, push()).body.decode() == '{"code":0,"success":true,"msg":"成功"}'
+    with pytest.raises(Unauthentic):
+        ours.receive({}, push(), "wrong")

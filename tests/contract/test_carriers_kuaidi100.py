@@ -1,0 +1,281 @@
+"""Kuaidi100's wire format: signatures, answers good and bad, pushes."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from activities.carriers import Aggregator, carrier, tracker
+from activities.carriers.kuaidi100 import sign
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible
+from models.fulfillment import ExceptionKind, TrackingStatus
+from models.intake import Account, IntegrationType
+from starter.sandbox.app import create_app
+from starter.sandbox.carriers import kuaidi100 as twin
+from tests.contract.test_carriers_sf import refusal
+from tests.serving import served
+
+SAID: dict[str, Any] = {}
+"""What the gateway answers, by path."""
+HEARD: list[tuple[str, dict[str, str]]] = []
+STEP = {
+    "time": "2020-11-28 14:32:37",
+    "ftime": "2020-11-28 14:32:37",
+    "context": "【深圳市】您的快件已签收,签收人：保安室,如有疑问请电联快递员：刘东【13700000000】。",
+    "status": "签收",
+    "areaCode": "CN440306005000",
+    "areaName": "广东,深圳市,宝安区,沙井",
+}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    app = FastAPI()
+
+    @app.post("/{path:path}")
+    async def interface(path: str, request: Request) -> Response:
+        form = await request.form()
+        HEARD.append((path, {name: str(value) for name, value in form.items()}))
+        return Response(json.dumps(SAID[path]))
+
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+async def _own_client() -> AsyncIterator[None]:
+    yield
+    await http.close()
+
+
+def account(url: str = "http://127.0.0.1:1", **settings: Any) -> Account:
+    secrets = {"customer": "CUSTOMER", "key": "KEY", "salt": "SALT", "push_secret": "s3cret"}
+    return Account(
+        integration=IntegrationType.CARRIER,
+        source="kuaidi100",
+        account="main",
+        base_url=url,
+        secrets=secrets,
+        settings=settings,
+    )
+
+
+def ours(url: str = "http://127.0.0.1:1", **settings: Any) -> Aggregator:
+    found = tracker(account(url, **settings))
+    assert isinstance(found, Aggregator)
+    return found
+
+
+def test_the_signature_is_that_of_the_official_demos() -> None:
+    """Computed with them: nobody published an example."""
+    param = '{"com":"yuantong","num":"YT6186594166532"}'
+    assert sign(param, "KEY", "CUSTOMER") == "1BC4EEA196CD92A5A1E0765CA8B57B05"
+
+
+async def test_it_books_nothing() -> None:
+    with pytest.raises(Exception, match="does_not_book"):
+        carrier(account())
+
+
+async def test_a_subscription_names_company_salt_and_where_to_push(gateway: str) -> None:
+    SAID["poll"] = {"result": True, "returnCode": "200", "message": "提交成功"}
+    await ours(gateway).subscribe("YT1", "yto", "0000", "https://oms.example/push")
+    path, form = HEARD[-1]
+    assert (path, form["schema"]) == ("poll", "json")
+    told = json.loads(form["param"])
+    assert (told["company"], told["number"], told["key"]) == ("yuantong", "YT1", "KEY")
+    assert told["parameters"]["callbackurl"] == "https://oms.example/push"
+    assert (told["parameters"]["salt"], told["parameters"]["phone"]) == ("SALT", "0000")
+
+
+async def test_a_company_may_be_added_to_those_we_know(gateway: str) -> None:
+    SAID["poll"] = {"result": True, "returnCode": "200"}
+    added = ours(gateway, carrier_codes={"debang": "debangkuaidi"})
+    await added.subscribe("DPK1", "debang", "", "https://oms.example/push")
+    assert json.loads(HEARD[-1][1]["param"])["company"] == "debangkuaidi"
+    SAID["autonumber/auto"] = [{"comCode": "debangkuaidi", "lengthPre": 4}]
+    assert await added.recognise("DPK1") == ["debang"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [("500", "Unavailable"), ("600", "Refused"), ("700", "Refused")])
+async def test_a_subscription_may_be_refused(gateway: str, code: str, kind: str) -> None:
+    SAID["poll"] = {"result": False, "returnCode": code, "message": "13812345678"}
+    error = await refusal(ours(gateway).subscribe("YT1", "yto", "", "https://oms.example/push"))
+    assert error.type == kind
+    assert code in error.message
+    assert "138" not in error.message
+
+
+async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gateway: str) -> None:
+    SAID["autonumber/auto"] = [{"comCode": "shentong"}, {"comCode": "zhongtong"}]
+    SAID["poll/query.do"] = {"result": False, "returnCode": "500", "message": "查询无结果"}
+    HEARD.clear()
+    assert await ours(gateway).track("77300", "0000") == ()
+    queries = [form for path, form in HEARD if path == "poll/query.do"]
+    assert [json.loads(form["param"])["com"] for form in queries] == ["shentong", "zhongtong"]
+    assert queries[0]["sign"] == sign(queries[0]["param"], "KEY", "CUSTOMER")
+    assert queries[0]["customer"] == "CUSTOMER"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("408", "Refused"), ("501", "Unavailable"), ("502", "Unavailable"), ("503", "Refused"), ("", "Refused")],
+)
+async def test_a_query_may_be_refused(gateway: str, code: str, kind: str) -> None:
+    SAID["autonumber/auto"] = [{"comCode": "shunfeng"}]
+    SAID["poll/query.do"] = {"result": False, "returnCode": code, "message": "13812345678"}
+    assert (await refusal(ours(gateway).track("SF1"))).type == kind
+
+
+async def test_a_number_out_of_the_format_has_no_carrier(gateway: str) -> None:
+    SAID["autonumber/auto"] = {"result": False, "returnCode": "201", "message": "单号不合规"}
+    assert await ours(gateway).recognise("?") == []
+    SAID["autonumber/auto"] = {"result": False, "returnCode": "601", "message": "key过期"}
+    assert (await refusal(ours(gateway).recognise("?"))).message == "carrier.kuaidi100.601"
+
+
+@pytest.mark.parametrize("body", ["<html>", 7, [{"nothing": 1}]])
+async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: Any) -> None:
+    SAID["autonumber/auto"] = body
+    assert (await refusal(ours(gateway).track("YT1"))).type == "Unavailable"
+
+
+# Pushes
+
+
+def push(*steps: dict[str, Any], salt: str = "SALT", **more: Any) -> bytes:
+    result = {"message": "ok", "nu": "4310508235533", "ischeck": "1", "com": "yunda", "state": "3", "data": list(steps)}
+    told = {"status": "polling", "message": "变化", "comOld": "", "comNew": "", "lastResult": result, **more}
+    param = json.dumps(told, ensure_ascii=False)
+    return urlencode({"sign": sign(param, salt), "param": param}).encode()
+
+
+def test_a_captured_step_is_read() -> None:
+    (scan,) = ours().parse_push(push(STEP), {})
+    assert (scan.waybill_no, scan.status, scan.code) == ("4310508235533", TrackingStatus.DELIVERED, "3")
+    assert scan.at == datetime(2020, 11, 28, 6, 32, 37, tzinfo=UTC)
+    assert scan.place == "广东,深圳市,宝安区,沙井"
+    for personal in ("137", "保安室", "刘东"):
+        assert personal not in scan.text
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "status", "exception"),
+    [
+        ("101", "", TrackingStatus.LABEL_CREATED, None),
+        ("103", "", TrackingStatus.PICKED_UP, None),
+        ("1002", "", TrackingStatus.IN_TRANSIT, None),
+        ("1001", "", TrackingStatus.AT_DESTINATION, None),
+        ("5", "", TrackingStatus.OUT_FOR_DELIVERY, None),
+        ("501", "", TrackingStatus.READY_FOR_PICKUP, None),
+        ("205", "", TrackingStatus.READY_FOR_PICKUP, ExceptionKind.STUCK),
+        ("304", "", TrackingStatus.DELIVERED, None),
+        ("3", "退回件已签收", TrackingStatus.RETURNED, None),
+        ("201", "", TrackingStatus.IN_TRANSIT, ExceptionKind.LATE),
+        ("202", "", TrackingStatus.IN_TRANSIT, ExceptionKind.NO_MOVEMENT),
+        ("204", "收件人地址不详", TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS),
+        ("2", "快件丢失", TrackingStatus.LOST, None),
+        ("2", "外包装破损", TrackingStatus.DAMAGED, None),
+        ("2", "收件人拒收", TrackingStatus.REFUSED, None),
+        ("2", "", TrackingStatus.DELIVERY_FAILED, None),
+        ("203", "", TrackingStatus.REFUSED, None),
+        ("14", "", TrackingStatus.REFUSED, None),
+        ("6", "", TrackingStatus.RETURNING, None),
+        ("4", "", TrackingStatus.RETURNED, None),
+        ("13", "", TrackingStatus.HELD_IN_CUSTOMS, None),
+        ("12", "", TrackingStatus.IN_TRANSIT, None),
+        ("599", "", None, None),
+    ],
+)
+def test_codes_become_our_statuses_and_unknown_ones_stay(
+    code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
+) -> None:
+    (scan,) = ours().parse_push(push({**STEP, "statusCode": code, "status": "?", "context": words}), {})
+    assert (scan.code, scan.status, scan.exception) == (code, status, exception)
+
+
+def test_a_step_judged_anew_is_the_same_scan() -> None:
+    (first,) = ours().parse_push(push({**STEP, "statusCode": "3"}), {})
+    (again,) = ours().parse_push(push({**STEP, "statusCode": "301"}), {})
+    (other,) = ours().parse_push(push({**STEP, "context": "另一条"}), {})
+    assert first.scan_id == again.scan_id != other.scan_id
+
+
+def test_a_parcel_that_goes_abroad_has_two_traces_under_one_number() -> None:
+    abroad = {"nu": "OTHER", "data": [{**STEP, "context": "Delivered"}]}
+    scans = ours().parse_push(push(STEP, destResult=abroad), {})
+    assert [scan.waybill_no for scan in scans] == ["4310508235533"] * 2
+
+
+@pytest.mark.parametrize("status", ["shutdown", "abort", "updateall", "polling"])
+def test_the_topic_tells_where_the_subscription_stands(status: str) -> None:
+    assert ours().receive({}, push(STEP, status=status), "s3cret").topic == status
+
+
+@pytest.mark.parametrize("result", [None, "", {}, {"nu": "1", "data": None}])
+def test_an_aborted_subscription_may_hold_no_trace(result: Any) -> None:
+    body = push(status="abort", message="3天查询无记录", lastResult=result)
+    assert ours().receive({}, body, "s3cret").topic == "abort"
+    assert ours().parse_push(body, {}) == ()
+
+
+def test_a_push_is_known_by_its_secret_and_its_signature() -> None:
+    assert ours().receive({}, push(STEP), "s3cret").fact_key
+    for body, secret in ((push(STEP), "wrong"), (push(STEP, salt="OTHER"), "s3cret"), (b"", "s3cret")):
+        with pytest.raises(Unauthentic):
+            ours().receive({}, body, secret)
+
+
+def test_a_push_is_answered_as_it_wants() -> None:
+    body = ours().answer({}, push(STEP)).body.decode()
+    assert body == '{"result":true,"returnCode":"200","message":"成功"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (push({**STEP, "ftime": "?"}), "lastResult.data[0].ftime"),
+        (push(STEP, lastResult={"data": [STEP]}), "lastResult.nu"),
+        (b"x", "body"),
+    ],
+)
+def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+    with pytest.raises(Unintelligible) as caught:
+        ours().parse_push(body, {})
+    assert caught.value.field == field
+
+
+async def test_what_was_aborted_is_subscribed_to_anew() -> None:
+    """The twin ends a subscription; the next one is its first again."""
+    heard: list[bytes] = []
+    app = FastAPI()
+
+    @app.post("/push")
+    async def hear(request: Request) -> Response:
+        heard.append(await request.body())
+        return Response(ours().answer({}, b"").body)
+
+    with served(create_app()) as url, served(app) as ear:
+        secrets = {**twin.SECRETS, "push_secret": "s3cret"}
+        followed = tracker(account(f"{url}/kuaidi100").model_copy(update={"secrets": secrets}))
+        assert isinstance(followed, Aggregator)
+
+        async def abort() -> int:
+            told = {"url": f"{ear}/push", "waybill_no": "YT900"}
+            async with httpx.AsyncClient() as hands:
+                return (await hands.post(f"{url}/kuaidi100/_control/abort", json=told)).status_code
+
+        await followed.subscribe("YT900", "yto", "", f"{ear}/push")
+        assert [await abort(), await abort()] == [200, 404]
+        (body,) = heard
+        assert followed.receive({}, body, "s3cret").topic == "abort"
+        assert followed.parse_push(body, {}) == ()
+        await followed.subscribe("YT900", "yto", "", f"{ear}/push")
+        assert await abort() == 200

@@ -1,0 +1,215 @@
+"""YTO's wire format: signature, answers good and bad, pushes."""
+
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from hashlib import md5
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from activities.carriers import carrier
+from activities.carriers.yto import sign
+from activities.kit import http
+from activities.kit.errors import Unauthentic, Unintelligible
+from models.fulfillment import FulfillmentLine, Label, TrackingStatus
+from models.intake import Account, IntegrationType
+from tests.contract.test_carriers_sf import a_booking, refusal
+from tests.serving import served
+
+SAID: dict[str, Any] = {}
+HEARD: list[tuple[str, dict[str, Any]]] = []
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    app = FastAPI()
+
+    @app.post("/open/{path:path}")
+    async def interface(path: str, request: Request) -> Response:
+        HEARD.append((path, await request.json()))
+        return Response(SAID["body"])
+
+    with served(app) as url:
+        yield f"{url}/open"
+
+
+@pytest.fixture(autouse=True)
+async def _own_client() -> AsyncIterator[None]:
+    yield
+    await http.close()
+
+
+def account(url: str = "http://127.0.0.1:1", **secrets: str) -> Account:
+    given = {"client_id": "K21000119", "secret": "u2Z1F7Fh", "push_secret": "s3cret", **secrets}
+    settings = {"path_code": "av7bfQ"}
+    return Account(
+        integration=IntegrationType.CARRIER,
+        source="yto",
+        account="main",
+        base_url=url,
+        secrets=given,
+        settings=settings,
+    )
+
+
+def said(data: Any) -> None:
+    SAID["body"] = json.dumps(data)
+
+
+def test_the_signature_is_that_of_the_published_example() -> None:
+    assert sign("opentest", "", "", "123456") == "YLstCNa3x8ijQx16e/jqOA=="
+
+
+async def test_a_booking_is_signed_for_its_interface(gateway: str) -> None:
+    said({"logisticsNo": "W1-F1-abc", "mailNo": "YT2819000000001", "shortAddress": "800-061-00-005"})
+    waybill = await carrier(account(gateway)).book(a_booking())
+    assert (waybill.waybill_no, waybill.label) == ("YT2819000000001", Label(route="800-061-00-005"))
+    path, request = HEARD[-1]
+    assert path == "privacy_create_adapter/v1/av7bfQ/K21000119"
+    assert request["sign"] == sign(request["param"], "privacy_create_adapter", "v1", "u2Z1F7Fh")
+    assert json.loads(request["param"])["recipientMobile"] == a_booking().recipient.phone
+
+
+async def test_an_interface_may_have_credentials_of_its_own(gateway: str) -> None:
+    said([])
+    own = {"track_query_adapter.client_id": "TEST", "track_query_adapter.secret": "123456"}
+    assert await carrier(account(gateway, **own)).track("YT1") == []
+    path, request = HEARD[-1]
+    assert path.endswith("/TEST")
+    assert request["sign"] == sign('{"NUMBER":"YT1"}', "track_query_adapter", "v1", "123456")
+
+
+async def test_more_goods_than_yto_takes_are_shortened(gateway: str) -> None:
+    said({"mailNo": "YT1"})
+    goods = tuple(FulfillmentLine(line_no=str(n), sku=f"A{n:03}", quantity=1) for n in range(30))
+    await carrier(account(gateway)).book(a_booking().model_copy(update={"goods": goods}))
+    assert len(json.loads(HEARD[-1][1]["param"])["goods"]) == 20
+
+
+async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str) -> None:
+    said({"success": False, "code": 200010003, "reason": "recipientMobile 13812345678 不正确"})
+    error = await refusal(carrier(account(gateway)).book(a_booking()))
+    assert (error.type, error.message) == ("Refused", "carrier.yto.200010003")
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "7"])
+async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+    SAID["body"] = body
+    for act in (carrier(account(gateway)).book(a_booking()), carrier(account(gateway)).track("YT1")):
+        assert (await refusal(act)).type == "Unavailable"
+
+
+@pytest.mark.parametrize("reason", ["订单不存在", "订单已取消"])
+async def test_cancelling_what_is_cancelled_or_was_never_booked_is_no_error(gateway: str, reason: str) -> None:
+    said({"success": False, "code": 1, "reason": reason})
+    await carrier(account(gateway)).cancel("W1")
+
+
+async def test_cancelling_what_was_picked_up_is_refused(gateway: str) -> None:
+    said({"success": False, "code": 7, "reason": "快件已揽收"})
+    assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == "7"
+
+
+async def test_nothing_known_of_a_number_is_no_scan(gateway: str) -> None:
+    said({"map": {"YT1": []}, "code": "1001", "success": "true", "message": "查询结果为空。"})
+    assert not await carrier(account(gateway)).track("YT1")
+
+
+async def test_the_steps_of_a_parcel_are_scans(gateway: str) -> None:
+    step = {
+        "waybill_No": "YT2000000000000",
+        "upload_Time": "2023-04-24 20:37:33",
+        "infoContent": "GOT",
+        "processInfo": "您的快件被【义乌市】揽收,揽收人: 张三 (13700000000)",
+        "city": "金华市",
+        "district": "义乌市",
+        "weight": 0.68,
+    }
+    said([step, {**step, "infoContent": "TMS_MYSTERY"}])
+    first, second = await carrier(account(gateway)).track("YT2000000000000")
+    assert (first.status, first.at) == (TrackingStatus.PICKED_UP, datetime(2023, 4, 24, 12, 37, 33, tzinfo=UTC))
+    assert "张三" not in first.text
+    assert "137" not in first.text
+    assert (second.status, second.code) == (None, "TMS_MYSTERY")
+
+
+# Pushes
+
+
+def push(secret: str = "u2Z1F7Fh", **changes: str) -> bytes:
+    told = {
+        "logisticProviderID": "YTO",
+        "clientID": "K21000119",
+        "mailNo": "YT2000000000000",
+        "txLogisticID": "W1-F1-abc",
+        "infoType": "STATUS",
+        "infoContent": "GOT",
+        "remark": "揽收",
+        "name": "",
+        "acceptTime": "2023-04-24 20:37:33",
+        **changes,
+    }
+    xml = "<UpdateInfo>" + "".join(f"<{name}>{value}</{name}>" for name, value in told.items()) + "</UpdateInfo>"
+    digest = b64encode(md5((xml + secret).encode()).digest()).decode()
+    return urlencode({"logistics_interface": xml, "data_digest": digest, "clientId": "K21000119"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "status"),
+    [
+        ("GOT", {}, TrackingStatus.PICKED_UP),
+        ("ARRIVAL", {}, TrackingStatus.IN_TRANSIT),
+        ("FORWARDING", {}, TrackingStatus.IN_TRANSIT),
+        ("SENT_SCAN", {}, TrackingStatus.OUT_FOR_DELIVERY),
+        ("INBOUND", {}, TrackingStatus.READY_FOR_PICKUP),
+        ("SIGNED", {"name": "本人"}, TrackingStatus.DELIVERED),
+        ("SIGNED", {"name": "退件"}, TrackingStatus.RETURNED),
+        ("FAILED", {"remark": "无人"}, TrackingStatus.DELIVERY_FAILED),
+        ("FAILED", {"remark": "收方客户拒收"}, TrackingStatus.REFUSED),
+        ("TMS_RETURN", {}, TrackingStatus.RETURNING),
+        ("NOT_SEND", {}, None),
+    ],
+)
+def test_words_become_our_statuses_and_unknown_ones_stay(
+    code: str, more: dict[str, str], status: TrackingStatus | None
+) -> None:
+    (scan,) = carrier(account()).parse_push(push(infoContent=code, **more), {})
+    assert (scan.waybill_no, scan.status, scan.code) == ("YT2000000000000", status, code)
+    assert scan.at == datetime(2023, 4, 24, 12, 37, 33, tzinfo=UTC)
+
+
+def test_a_push_of_something_else_holds_no_scan() -> None:
+    assert carrier(account()).parse_push(push(infoType="WEIGHT"), {}) == ()
+
+
+def test_a_push_is_answered_with_the_order_it_named() -> None:
+    answer = carrier(account()).answer({}, push(txLogisticID="A&amp;B")).body.decode()
+    assert "<txLogisticID>A&amp;B</txLogisticID><success>true</success>" in answer
+
+
+def test_a_push_is_known_by_its_secret_and_its_digest() -> None:
+    ours = carrier(account())
+    assert ours.receive({}, push(), "s3cret").fact_key
+    for body, secret in ((push(), "wrong"), (push("other"), "s3cret"), (b"", "s3cret"), (b"\xff", "s3cret")):
+        with pytest.raises(Unauthentic):
+            ours.receive({}, body, secret)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (push(mailNo=""), "mailNo"),
+        (push(acceptTime="?"), "acceptTime"),
+        (push(infoContent=""), "infoContent"),
+        (b"x", "body"),
+    ],
+)
+def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+    with pytest.raises(Unintelligible) as caught:
+        carrier(account()).parse_push(body, {})
+    assert caught.value.field == field

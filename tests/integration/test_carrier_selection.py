@@ -1,0 +1,60 @@
+"""The say of staff in who carries what, through the API and the command line."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from models.api_keys import Scope
+from tests.api import bearer
+
+RULE: dict[str, Any] = {
+    "number": 10,
+    "name": "far",
+    "condition": "parcel.destination == '西藏'",
+    "decisions": [{"do": "exclude", "carriers": ["sto"]}],
+}
+
+
+@pytest.fixture(autouse=True)
+async def staff(door: httpx.AsyncClient) -> None:
+    door.headers.update(await bearer(Scope.STAFF))
+
+
+async def test_rules_are_kept_changed_and_dropped(door: httpx.AsyncClient) -> None:
+    (await door.put("/carriers/rules/10", json=RULE)).raise_for_status()
+    (await door.put("/carriers/rules/10", json=RULE | {"name": "very far"})).raise_for_status()
+    (kept,) = (await door.get("/carriers/rules")).json()
+    assert (kept["name"], kept["decisions"]) == ("very far", RULE["decisions"])
+    tried = await door.post("/carriers/dry-run", json={"rule": RULE, "since": "2026-01-01T00:00:00Z"})
+    assert tried.json()["parcels"] == 0
+    assert (await door.delete("/carriers/rules/10")).status_code == 204
+    assert (await door.delete("/carriers/rules/10")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"condition": "order.total > 1.0"}, "condition"),
+        ({"decisions": []}, "decisions"),
+        ({"decisions": [{"do": "favour", "carriers": ["sf"], "by": "much"}]}, "by"),
+        ({"number": 11}, "number"),
+    ],
+)
+async def test_what_is_no_rule_is_refused_and_the_field_named(
+    door: httpx.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    answer = await door.put("/carriers/rules/10", json=RULE | change)
+    assert answer.status_code == 422
+    assert field in json.dumps(answer.json())
+
+
+async def test_weights_are_set_by_shop_and_whoever_only_reads_sets_none(door: httpx.AsyncClient) -> None:
+    assert (await door.get("/carriers/weights")).json()[""]["late"] == "30"
+    told = {"own:web": {"late": "99"}}
+    kept = (await door.put("/carriers/weights", json=told)).json()
+    assert (kept["own:web"]["late"], kept["own:web"]["lost"], kept[""]["late"]) == ("99", "200", "30")
+    reader = await bearer(Scope.READ)
+    assert (await door.put("/carriers/weights", json=told, headers=reader)).status_code == 403
+    assert (await door.put("/carriers/weights", json={"": {"late": -1}})).status_code == 422

@@ -1,0 +1,163 @@
+"""What was not understood: found by shop and field, corrected, retried, discarded; nothing of it is lost."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from structlog.testing import capture_logs
+from temporalio.client import Client
+
+from activities.accounts.api_keys import create_key
+from activities.kit.database import transaction
+from models.api_keys import Scope
+from models.intake import InboxState, IntegrationType
+from models.order import AlertRow
+from models.settings import settings
+from tests.api import SECRET, bearer, open_account, rows, sale, tell, until
+from tests.commands import Commands
+
+TOTAL = {"total": "much"}
+QUANTITY = {"lines": "?"}
+
+
+@pytest.fixture
+async def staff(door: httpx.AsyncClient) -> dict[str, str]:
+    await open_account(IntegrationType.CHANNEL, "own", "second", secret=SECRET)
+    return await bearer(Scope.STAFF, name="mei")
+
+
+async def fail(door: httpx.AsyncClient, *told: tuple[str, dict[str, Any]]) -> list[int]:
+    """Messages that nobody understands; their ids."""
+    before = len(await rows())
+    for shop, wrong in told:
+        assert (await tell(door, sale() | wrong, shop=shop)).status_code == 202
+
+    async def all_failed() -> list[Any]:
+        found = (await rows())[before:]
+        return found if [row.state for row in found] == [InboxState.FAILED] * len(told) else []
+
+    return [row.id for row in await until(all_failed)]
+
+
+async def alerts() -> dict[str, int]:
+    """Open ones: shop → how many failed."""
+    query = select(AlertRow).where(AlertRow.kind == "alert.intake_failed", AlertRow.closed_at.is_(None))  # type: ignore[arg-type, union-attr]
+    async with transaction() as connection:
+        return {row.detail["shop"]: row.detail["count"] for row in await connection.execute(query)}
+
+
+async def test_all_of_one_shop_with_one_field_are_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    here, there, also = await fail(door, ("web", TOTAL), ("second", TOTAL), ("web", QUANTITY))
+
+    async def found(**which: str) -> list[int]:
+        return [each["id"] for each in (await door.get("/intake/failed", params=which, headers=staff)).json()]
+
+    assert await found(shop="web") == [here, also]
+    assert await found(field="total") == [here, there]
+    assert await found(channel="own", shop="second", field="lines") == []
+    assert await found(since="2200-01-01T00:00:00Z") == []
+    counted = (await door.get("/intake/failed/reasons", headers=staff)).json()
+    assert {(each["account"], each["field"]): each["count"] for each in counted} == {
+        ("web", "total"): 1, ("second", "total"): 1, ("web", "lines"): 1,
+    }  # fmt: skip
+    retried = await door.post("/intake/retry", params={"shop": "web", "field": "total"}, headers=staff)
+    assert retried.json() == {"retried": 1}
+
+    async def again() -> bool:
+        return [row.attempts for row in await rows()] == [2, 1, 1]
+
+    await until(again)
+
+
+async def test_a_correction_keeps_what_was_there_and_who_made_it(
+    door: httpx.AsyncClient, staff: dict[str, str], temporal: Client
+) -> None:
+    (message,) = await fail(door, ("web", TOTAL))
+    path = f"/intake/{message}"
+    came = (await door.get(f"{path}/raw", headers=staff)).json()["body"]
+    worse = came.replace('"much"', '"more"')
+    assert (await door.post(f"{path}/retry?reason=typo", content=worse.encode(), headers=staff)).status_code == 200
+    await until(lambda: rows(state=InboxState.FAILED, attempts=2))
+    right = came.replace('"much"', '"160.60"')
+    assert (await door.post(f"{path}/retry", content=right.encode(), headers=staff)).status_code == 200
+    (row,) = await until(lambda: rows(state=InboxState.STARTED))
+    assert row.order_id
+    shown = (await door.get(f"{path}/raw", headers=staff)).json()
+    assert (shown["body"], shown["state"], shown["order_id"]) == (right, "started", row.order_id)
+    assert [(each["what"], each["actor"], each["reason"], each["body"]) for each in shown["handled"]] == [
+        ("corrected", "mei", "typo", came),
+        ("corrected", "mei", "", worse),
+    ]
+
+
+async def test_one_alert_stands_for_each_shop_until_none_of_it_failed(
+    door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
+    one, two, other = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", TOTAL))
+    assert await alerts() == {"own:web": 2, "own:second": 1}
+    discard = {"reason": "a test of theirs"}
+    assert (await door.post(f"/intake/{one}/discard", json=discard, headers=staff)).status_code == 200
+    assert (await door.post(f"/intake/{other}/discard", json=discard, headers=staff)).status_code == 200
+    assert await alerts() == {"own:web": 1}
+    assert (await door.post(f"/intake/{two}/discard", json=discard, headers=staff)).status_code == 200
+    assert await alerts() == {}
+    await fail(door, ("web", TOTAL))
+    assert await alerts() == {"own:web": 1}
+
+
+async def test_what_is_discarded_stays_and_may_be_taken_up_again(
+    door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
+    (message,) = await fail(door, ("web", TOTAL))
+    path = f"/intake/{message}"
+    assert (await door.post(f"{path}/discard", json={}, headers=staff)).status_code == 422
+    assert (await door.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 200
+    assert (await door.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 404
+    assert (await door.post("/intake/retry", headers=staff)).json() == {"retried": 0}
+    shown = (await door.get(f"{path}/raw", headers=staff)).json()
+    assert (shown["state"], shown["field"], shown["handled"][0]["reason"]) == ("discarded", "total", "spam")
+    assert (await door.post(f"{path}/retry", headers=staff)).status_code == 200
+    await until(lambda: rows(state=InboxState.FAILED, attempts=2))
+
+
+@pytest.fixture
+async def hengdan(
+    door: httpx.AsyncClient,
+    staff: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Commands]:
+    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", [Scope.STAFF]))
+    settings.cache_clear()
+    with capture_logs():
+        yield Commands(capsys)
+
+
+async def test_a_message_is_edited_in_place(
+    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", QUANTITY))
+    monkeypatch.setenv("VISUAL", "true")
+    assert "change" in await hengdan.refused("intake", "edit", str(first))
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    assert "no-such-editor" in await hengdan.refused("intake", "edit", str(first))
+    monkeypatch.setenv("VISUAL", """sed -i 's/"much"/"160.60"/'""")
+    assert "1 " in await hengdan.ok("intake", "edit", str(first), "--reason", "typo")
+    await until(lambda: rows(state=InboxState.STARTED, id=first))
+    corrected = tmp_path / "body.json"
+    told = json.loads(await hengdan.ok("intake", "failed", str(second)))
+    corrected.write_text(json.dumps(told | {"total": "160.60"}))
+    assert "1 " in await hengdan.ok("intake", "edit", str(second), "--body", str(corrected))
+    await until(lambda: rows(state=InboxState.STARTED, id=second))
+    reasons = await hengdan.ok("intake", "failed", "--reasons", "--channel", "own")
+    assert "own/second" in reasons
+    assert "own/web" not in reasons
+    assert "0 " in await hengdan.ok("intake", "retry", "--all", "--shop", "web")
+    assert "--all" in await hengdan.refused("intake", "retry", str(third), "--shop", "second")
+    assert str(third) in await hengdan.ok("intake", "discard", str(third), "--reason", "a test")
+    assert "Nothing" in await hengdan.ok("intake", "failed", "--lang", "en")

@@ -1,0 +1,129 @@
+"""The merchant's say in planning, through the API and onto real orders."""
+
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from activities.allocation import rules_and_rates
+from activities.kit.database import transaction
+from models.api_keys import Scope
+from models.order import HoldKind, Policy
+from models.state import OrderState
+from starter.sandbox.merchant import seed
+from tests.api import bearer
+from tests.integration.books import admitted, allocated, receive, sql
+from tests.unit.orders import line
+
+RULE = {"number": 10, "name": "no Shanghai", "action": {"do": "exclude", "locations": ["SH"]}}
+
+
+@pytest.fixture(autouse=True)
+async def stock(door: httpx.AsyncClient) -> None:
+    door.headers.update(await bearer(Scope.STAFF))
+    rules_and_rates.clear_cache()
+    async with transaction() as connection:
+        await seed(connection)
+    for warehouse in ("SH", "GZ"):
+        await receive(warehouse, "A001", 10)
+        await receive(warehouse, "B006", 10)
+
+
+async def put(door: httpx.AsyncClient, rule: dict[str, Any]) -> None:
+    (await door.put(f"/plan/rules/{rule['number']}", json=rule)).raise_for_status()
+    rules_and_rates.clear_cache()
+
+
+def warehouses(state: OrderState) -> list[str]:
+    return [each.warehouse for each in state.active]
+
+
+async def test_a_rule_is_tried_before_orders_feel_it_and_says_so(door: httpx.AsyncClient) -> None:
+    wish = {"lines": [{"sku": "A001"}], "province": "上海"}
+    before = (await door.post("/plan/try", json=wish)).json()
+    assert [load["warehouse"] for load in before["plan"]["loads"]] == ["SH"]
+    await put(door, RULE)
+    after = (await door.post("/plan/try", json=wish, headers={"Accept-Language": "zh-CN"})).json()
+    assert [load["warehouse"] for load in after["plan"]["loads"]] == ["GZ"]
+    assert [each["name"] for each in after["plan"]["rules"]] == ["no Shanghai"]
+    assert "no Shanghai" in next(each["reason"] for each in after["reasons"] if each["warehouse"] == "SH")
+    assert warehouses(await admitted("1")) == ["GZ"]
+    known = (await door.post("/plan/try", json={"order_id": "order:own:web:1"})).json()
+    assert [load["warehouse"] for load in known["plan"]["loads"]] == ["GZ"]
+    assert (await door.delete("/plan/rules/10")).status_code == 204
+    assert (await door.delete("/plan/rules/10")).status_code == 404
+    rules_and_rates.clear_cache()
+    assert warehouses(await admitted("2")) == ["SH"]
+
+
+async def test_a_rule_that_asks_a_person_holds_the_order_until_one_has_decided(door: httpx.AsyncClient) -> None:
+    big = [{"field": "quantity", "op": "gte", "value": 5}]
+    await put(door, {"number": 1, "name": "big", "condition": big, "action": {"do": "ask", "reason": "a reseller?"}})
+    assert warehouses(await admitted("1")) == ["SH"]
+    held = await admitted("2", line(1, "A001", 5))
+    assert (held.active, [(each.kind, each.reason) for each in held.holds]) == ([], [(HoldKind.REVIEW, "a reseller?")])
+    held.holds = []
+    await allocated(held)
+    assert warehouses(held) == ["SH"]
+
+
+async def test_rules_send_an_order_to_a_line_of_work_and_a_full_warehouse_takes_no_more(
+    door: httpx.AsyncClient,
+) -> None:
+    await put(door, {"number": 1, "name": "gifts", "shops": ["own:web"], "action": {"do": "queue", "name": "gifts"}})
+    await sql("UPDATE warehouses SET capacity = 1 WHERE code = 'SH'")
+    assert warehouses(await admitted("1")) == ["SH"]
+    assert warehouses(await admitted("2")) == ["GZ"]
+    assert [row.queue for row in await sql("SELECT queue FROM fulfillments ORDER BY id")] == ["gifts", "gifts"]
+
+
+async def test_what_nobody_may_send_calls_a_person_and_waits(door: httpx.AsyncClient) -> None:
+    await put(door, {"number": 1, "name": "whole", "action": {"do": "split", "split": "never"}})
+    await sql("UPDATE warehouses SET areas = '[\"西藏\"]' WHERE code IN ('GZ', 'SH')")
+    far = await admitted("1")
+    assert (far.status, [each.kind for each in far.alerts]) == ("awaiting_stock", ["alert.out_of_reach"])
+    await sql("UPDATE warehouses SET areas = '[]'")
+    whole = await admitted("2", line(1, "A001", 15))
+    assert (whole.status, [each.kind for each in whole.alerts]) == ("awaiting_stock", ["alert.out_of_reach"])
+    short = await admitted("3", line(1, "A001", 25))
+    assert (short.status, short.alerts) == ("awaiting_stock", [])
+
+
+async def test_the_cheaper_freight_wins_where_a_shop_wants_it_so(door: httpx.AsyncClient) -> None:
+    table = [
+        {"carrier": "sf", "origin": "上海", "first_price": "12", "further_price": "2"},
+        {"carrier": "sf", "origin": "广东", "first_price": "10", "further_price": "4"},
+    ]
+    assert (await door.put("/plan/rates/sf", json=table)).json() == {"rates": 2}
+    rules_and_rates.clear_cache()
+    cheap = Policy(objective=("lowest_cost",))
+    assert warehouses(await admitted("1", policy=cheap)) == ["GZ"]
+    assert warehouses(await admitted("2", line(1, "B006", 1), policy=cheap)) == ["SH"]  # 2.65 kg: 16 against 18
+    assert warehouses(await admitted("3", policy=Policy(objective=("nearest",)))) == ["SH"]
+    wish = {"lines": [{"sku": "B006"}], "province": "上海", "objective": ["lowest_cost"]}
+    tried = (await door.post("/plan/try", json=wish)).json()
+    costs = {each["warehouse"]: Decimal(each["cost"]) for each in tried["reasons"] if each["cost"]}
+    assert (costs["SH"], costs["GZ"]) == (Decimal(16), Decimal(18))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"condition": [{"field": "mood", "op": "eq", "value": "x"}]}, "condition.0.field"),
+        ({"condition": [{"field": "total", "op": "gte", "value": "much"}]}, "condition.0.value"),
+        ({"action": {"do": "explode"}}, "action"),
+        ({"number": 11}, "number"),
+    ],
+)
+async def test_a_rule_that_cannot_be_is_refused_by_name(
+    door: httpx.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    answer = await door.put("/plan/rules/10", json=RULE | change)
+    assert answer.status_code == 422
+    assert [each["field"] for each in answer.json()["errors"]] == [field]
+
+
+async def test_what_cannot_be_tried_is_refused(door: httpx.AsyncClient) -> None:
+    for wish, status in (({}, 422), ({"order_id": "order:own:web:nobody"}, 404), ({"lines": [{"sku": "nix"}]}, 422)):
+        assert (await door.post("/plan/try", json=wish)).status_code == status

@@ -1,0 +1,339 @@
+"""Stock on a real database: what moves moves once, who waits is woken in turn, what drifts is named."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from activities.kit.database import transaction
+from activities.kit.errors import InvalidInput
+from activities.orders import steps
+from activities.stock import operations
+from activities.stock.ledger import Drift
+from models.fulfillment import FulfillmentStatus
+from models.order import Policy
+from models.state import OrderState
+from models.stock import Shortage
+from starter.sandbox.merchant import seed
+from tests.integration.books import (
+    adjust,
+    admitted,
+    allocated,
+    cancelled,
+    drifts,
+    level,
+    now,
+    parcels,
+    receive,
+    returned,
+    shipped,
+    sql,
+    woken,
+)
+from tests.unit.orders import an_order, line
+
+PARTS = Policy(ship_in_part=True)
+
+
+@pytest.fixture(autouse=True)
+async def catalogue(database: str) -> None:
+    async with transaction() as connection:
+        await seed(connection)
+
+
+# What people do
+
+
+async def test_received_goods_are_counted_once_however_often_they_are_told() -> None:
+    first = await receive("SH", "A001", 5, "delivery 7")
+    again = await receive("SH", "A001", 5, "delivery 7")
+    assert first == again
+    assert await level("SH", "A001") == (5, 0, 5)
+    assert await drifts() == []
+
+
+async def test_a_count_corrects_but_never_below_what_is_promised() -> None:
+    await receive("SH", "A001", 5)
+    await admitted("1", line(1, "A001", 3))
+    assert (await adjust("SH", "A001", -2)).available == 0
+    with pytest.raises(InvalidInput) as refusal:
+        await adjust("SH", "A001", -1, "another count")
+    assert refusal.value.field == "quantity"
+    assert await level("SH", "A001") == (3, 3, 0)
+    assert await drifts() == []
+
+
+async def test_safety_stock_is_kept_from_orders() -> None:
+    await receive("SH", "A001", 5)
+    async with transaction() as connection:
+        await operations.set_safety_stock(connection, "SH", "A001", 4)
+    short = await admitted("1", line(1, "A001", 2))
+    assert short.shortages == [Shortage(sku="A001", quantity=1)]
+    async with transaction() as connection:
+        await operations.set_safety_stock(connection, "SH", "A001", 3)
+    assert await woken() == ["1"]
+    async with transaction() as connection:
+        with pytest.raises(InvalidInput, match="quantity"):
+            await operations.set_safety_stock(connection, "SH", "A001", 6)
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "sku", "quantity", "field"),
+    [
+        ("XX", "A001", 1, "warehouse"),
+        ("SH", "no such", 1, "sku"),
+        ("SH", "K001", 1, "sku"),
+        ("SH", "A001", 0, "quantity"),
+        ("SH", "A001", -3, "quantity"),
+        ("SH", "A001", 10**12, "quantity"),
+    ],
+)
+async def test_what_is_wrong_is_named(warehouse: str, sku: str, quantity: int, field: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        await receive(warehouse, sku, quantity)
+    assert refusal.value.field == field
+    assert await sql("SELECT 1 FROM stock_levels") == []
+
+
+async def test_a_correction_wants_a_reason() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        await adjust("SH", "A001", 1, reason=" ")
+    assert refusal.value.field == "reason"
+
+
+# What orders do
+
+
+async def test_from_allocation_to_return_and_each_step_twice() -> None:
+    await receive("SH", "A001", 10)
+    state = await admitted("1", line(1, "A001", 2), line(2, "A001", 1))
+    assert parcels(state.fulfillments) == {"F1 SH": {"A001": 3}}
+    assert await level("SH", "A001") == (10, 3, 7)
+    again = await steps.allocate(state.model_copy(deep=True), now())
+    assert [each.id for each in again.fulfillments] == [each.id for each in state.fulfillments]
+    assert await level("SH", "A001") == (10, 3, 7)
+    parcel = state.fulfillments[0]
+    for _ in range(2):
+        await shipped(state, parcel)
+        assert await level("SH", "A001") == (7, 0, 7)
+    for _ in range(2):
+        await returned(state, parcel)
+        assert await level("SH", "A001") == (10, 0, 10)
+    assert await drifts() == []
+    kinds = await sql("SELECT kind FROM movements WHERE order_id = :id ORDER BY id", id=state.order.order_id)
+    assert [row.kind for row in kinds] == ["allocated", "shipped", "returned"]
+
+
+async def test_a_cancelled_order_gives_its_stock_back_once_and_its_number_is_not_used_again() -> None:
+    await receive("SH", "A001", 3)
+    state = await admitted("1", line(1, "A001", 3))
+    for _ in range(2):
+        await cancelled(state, end=None)
+        assert await level("SH", "A001") == (3, 0, 3)
+    await allocated(state)
+    assert [each.short_id for each in state.active] == ["F2"]
+    assert await level("SH", "A001") == (3, 3, 0)
+    await cancelled(state)
+    assert await level("SH", "A001") == (3, 0, 3)
+    assert await drifts() == []
+
+
+async def test_what_has_left_is_not_given_back_and_what_was_given_back_does_not_leave() -> None:
+    await receive("SH", "A001", 9)
+    gone, back, other = [await admitted(str(number), line(1, "A001", 3)) for number in (1, 2, 3)]
+    await shipped(gone, gone.fulfillments[0])
+    gone.fulfillments[0].status = FulfillmentStatus.CANCELLED
+    await cancelled(gone)
+    assert await level("SH", "A001") == (6, 6, 0)
+    await cancelled(back)
+    await shipped(back, back.fulfillments[0])
+    assert await level("SH", "A001") == (6, 3, 3), "the allocation of the third order stands"
+    assert other.fulfillments[0].status is FulfillmentStatus.OPEN
+    assert await drifts() == []
+
+
+async def test_an_order_whose_allocation_was_never_heard_of_is_settled_too() -> None:
+    await receive("SH", "A001", 3)
+    state = OrderState(order=an_order("1", line(1, "A001", 3)), policy=Policy(), revision=1)
+    await steps.admit(state.model_copy(deep=True), now())
+    await cancelled(state)
+    assert await level("SH", "A001") == (3, 0, 3)
+    assert [row.status for row in await sql("SELECT status FROM fulfillments")] == ["cancelled"]
+
+
+async def test_a_bundle_takes_its_components_together_or_not_at_all() -> None:
+    await receive("SH", "B001", 4)
+    await receive("SH", "B002", 1)
+    short = await admitted("1", line(1, "K001", 2))
+    assert short.shortages == [Shortage(sku="B002", quantity=1)]
+    assert await level("SH", "B001") == (4, 0, 4)
+    whole = await admitted("2", line(1, "K001", 1))
+    assert parcels(whole.fulfillments) == {"F1 SH": {"B001": 2, "B002": 1}}
+    assert {each.line_no for each in whole.fulfillments[0].lines} == {"1"}
+
+
+async def test_split_over_two_warehouses_with_the_plan_kept() -> None:
+    await receive("SH", "A001", 5)
+    await receive("GZ", "B001", 5)
+    state = await admitted("1", line(1, "A001", 1), line(2, "B001", 1))
+    assert parcels(state.fulfillments) == {"F1 SH": {"A001": 1}, "F2 GZ": {"B001": 1}}
+    ((kept,),) = await sql("SELECT plan FROM orders")
+    assert {each["warehouse"]: each["reason"] for each in kept["candidates"]} == {
+        "SH": "plan.nearest",
+        "GZ": "plan.chosen",
+        "BJ": "plan.lacks",
+        "CD": "plan.lacks",
+        "FAC": "plan.lacks",
+    }
+
+
+async def test_what_may_be_oversold_goes_below_zero_and_nothing_else_does() -> None:
+    await receive("SH", "P001", 1)
+    await receive("SH", "A001", 1)
+    presale = await admitted("1", line(1, "P001", 5))
+    assert not presale.shortages
+    assert await level("SH", "P001") == (1, 5, -4)
+    short = await admitted("2", line(1, "A001", 5))
+    assert short.shortages == [Shortage(sku="A001", quantity=4)]
+    assert await level("SH", "A001") == (1, 0, 1)
+    assert await drifts() == []
+
+
+async def test_shipping_in_part_takes_what_is_there_and_later_the_rest() -> None:
+    await receive("SH", "A001", 2)
+    state = await admitted("1", line(1, "A001", 5), line(2, "A002", 1), policy=PARTS)
+    assert parcels(state.fulfillments) == {"F1 SH": {"A001": 2}}
+    assert {each.sku: each.quantity for each in state.shortages} == {"A001": 3, "A002": 1}
+    await receive("GZ", "A001", 3)
+    assert await woken() == []
+    await receive("GZ", "A002", 1)
+    assert await woken() == ["1"]
+    await allocated(state)
+    assert parcels(state.active) == {"F1 SH": {"A001": 2}, "F2 GZ": {"A001": 3, "A002": 1}}
+    assert not state.shortages
+    assert await sql("SELECT 1 FROM stock_waits") == []
+
+
+# Who waits
+
+
+async def test_arriving_stock_wakes_just_those_it_can_fill_urgent_first_then_in_turn() -> None:
+    for number, quantity, priority in (("1", 4, 3), ("2", 9, 3), ("3", 3, 3), ("4", 2, 1), ("5", 1, 3)):
+        await admitted(number, line(1, "A001", quantity), priority=priority)
+    await admitted("6", line(1, "A002", 1))
+    assert await woken() == []
+    await receive("GZ", "A001", 9, "delivery")
+    assert await woken() == ["4", "1", "3"]
+    await receive("GZ", "A001", 9, "delivery")
+    assert await woken() == ["4", "1", "3"]
+    rows = await sql("SELECT priority FROM inbox ORDER BY id")
+    assert [row.priority for row in rows] == [1, 3, 3]
+
+
+async def test_an_order_is_woken_only_when_all_it_lacks_is_there() -> None:
+    await receive("SH", "A001", 2)
+    state = await admitted("1", line(1, "A001", 2), line(2, "A002", 1))
+    await admitted("2", line(1, "A001", 2))
+    await receive("GZ", "A002", 1)
+    assert await woken() == []
+    await receive("BJ", "A001", 1)
+    assert await woken() == []
+    await receive("BJ", "A001", 1)
+    assert await woken() == ["1"]
+    assert not (await allocated(state)).shortages
+
+
+async def test_what_comes_back_wakes_too_and_a_closed_warehouse_does_not() -> None:
+    await receive("SH", "A001", 2)
+    first = await admitted("1", line(1, "A001", 2))
+    await admitted("2", line(1, "A001", 2))
+    await sql("UPDATE warehouses SET closed = true WHERE code = 'GZ'")
+    await receive("GZ", "A001", 5)
+    assert await woken() == []
+    await cancelled(first)
+    assert await woken() == ["2"]
+
+
+async def test_an_order_that_is_over_is_not_woken() -> None:
+    state = await admitted("1", line(1, "A001", 2))
+    await cancelled(state)
+    await receive("SH", "A001", 2)
+    assert await woken() == []
+
+
+async def test_two_arrivals_at_once_wake_the_order_that_needs_both() -> None:
+    for number in range(8):
+        sku = f"A{number + 1:03}"
+        await receive("SH", sku, 1)
+        await receive("GZ", sku, 1)
+        await admitted(str(number), line(1, sku, 10))
+        await asyncio.gather(receive("SH", sku, 4), receive("GZ", sku, 4))
+    assert set(await woken()) == {str(number) for number in range(8)}
+
+
+async def test_the_first_goods_at_a_warehouse_are_not_missed_by_who_falls_short_meanwhile() -> None:
+    async def order(number: int, sku: str) -> OrderState:
+        while True:
+            with suppress(ApplicationError):
+                return await admitted(str(number), line(1, sku, 1))
+
+    for number in range(24):
+        sku = f"{'ABCD'[number // 12]}{number % 12 + 1:03}"
+        state, _ = await asyncio.gather(order(number, sku), receive("SH", sku, 1))
+        assert not state.shortages or str(number) in await woken()
+
+
+# Many at once
+
+
+async def test_the_same_goods_in_opposite_order_by_many_at_once_block_nobody() -> None:
+    skus = ["A001", "A002", "A003", "A004"]
+    for warehouse in ("SH", "GZ", "BJ", "CD"):
+        for sku in skus:
+            await receive(warehouse, sku, 30)
+
+    async def live(number: int) -> OrderState:
+        turn = skus if number % 2 else skus[::-1]
+        state = await admitted(str(number), *(line(place, sku, 1) for place, sku in enumerate(turn, 1)))
+        await (cancelled(state) if number % 3 else shipped(state, state.fulfillments[0]))
+        return state
+
+    states = await asyncio.gather(*(live(number) for number in range(90)))
+    assert all(len(state.fulfillments) == 1 for state in states)
+    left = await sql("SELECT sku, sum(on_hand) AS on_hand, sum(allocated) AS allocated FROM stock_levels GROUP BY sku")
+    assert {(row.on_hand, row.allocated) for row in left} == {(4 * 30 - 30, 0)}
+    assert await drifts() == []
+
+
+async def test_a_rush_on_one_sku_sells_what_is_there_and_no_more() -> None:
+    await receive("SH", "A001", 20)
+    await receive("GZ", "A001", 5)
+    states = await asyncio.gather(*(admitted(str(number), line(1, "A001", 1)) for number in range(60)))
+    assert sum(len(state.fulfillments) for state in states) == 25
+    assert await level("SH", "A001") == (20, 20, 0)
+    assert await level("GZ", "A001") == (5, 5, 0)
+    assert await drifts() == []
+
+
+async def test_the_same_order_admitted_twice_at_once_is_allocated_once() -> None:
+    await receive("SH", "A001", 20)
+    both = await asyncio.gather(*(admitted("1", line(1, "A001", 2)) for _ in range(2)))
+    assert [[each.id for each in state.fulfillments] for state in both] == [["order:own:web:1:F1"]] * 2
+    assert await level("SH", "A001") == (20, 2, 18)
+
+
+# Proof
+
+
+async def test_verify_names_what_drifted_and_what_finished_orders_hold() -> None:
+    await receive("SH", "A001", 5)
+    await receive("GZ", "A002", 5)
+    await admitted("1", line(1, "A002", 2))
+    assert await drifts() == []
+    await sql("UPDATE stock_levels SET on_hand = on_hand + 1 WHERE sku = 'A001'")
+    await sql("UPDATE orders SET status = 'completed'")
+    assert await drifts() == [
+        Drift(warehouse="SH", sku="A001", what="on_hand", level=6, expected=5),
+        Drift(warehouse="GZ", sku="A002", what="finished", level=2, expected=0),
+    ]

@@ -1,0 +1,76 @@
+"""Origins: in whatever words a channel tells, written in one way; what was told is kept."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from models.allocation import Condition
+from models.origins import ChannelKind, IntakePath, Origin, region
+from models.stock import Audience, Buyer
+
+AT = datetime(2026, 11, 11, tzinfo=UTC)
+
+
+def told(**more: Any) -> Origin:
+    base: dict[str, Any] = {
+        "kind": ChannelKind.OWN_SITE,
+        "platform": "own",
+        "shop": "web",
+        "intake": IntakePath.WEBHOOK,
+    }
+    return Origin(**base | more)
+
+
+@pytest.mark.parametrize(
+    ("campaign", "written"),
+    [
+        ("618", ("618", "", "")),
+        (" Ｓummer　 Sale ", ("summer sale", "", "")),
+        ("https://shop.example/?utm_source=WeChat&utm_medium=CPC&utm_campaign=A%20B", ("a b", "wechat", "cpc")),
+        ("/?UTM_Campaign=Autumn", ("autumn", "", "")),
+        ("utm_campaign=a&utm_source=b", ("a", "b", "")),
+        ("https://shop.example/sale", ("", "", "")),
+        ("/?ref=42", ("", "", "")),
+        ("what? a=b", ("what? a=b", "", "")),
+        ("http://[", ("", "", "")),
+        ("(not set)", ("", "", "")),
+        ("", ("", "", "")),
+    ],
+)  # fmt: skip
+def test_a_campaign_is_written_in_one_way_and_kept_as_told(campaign: str, written: tuple[str, str, str]) -> None:
+    origin = told(campaign=campaign).standard(IntakePath.POLL, AT)
+    assert (origin.campaign, origin.source, origin.medium) == written
+    assert origin.told.get("campaign", origin.campaign) == campaign
+    assert (origin.intake, origin.first_seen_at) == (IntakePath.POLL, AT)
+
+
+@pytest.mark.parametrize(
+    ("platform", "written"),
+    [
+        ("Tmall", "tmall"), ("天猫", "tmall"), ("https://www.tmall.com/x", "tmall"), ("淘宝", "taobao"), ("京东", "jd"),
+        ("JD.com", "jd"), ("拼多多", "pdd"), ("own", "own"), ("Some Other", "some other"),
+    ],
+)  # fmt: skip
+def test_a_platform_goes_by_one_name(platform: str, written: str) -> None:
+    assert told(platform=platform).standard(IntakePath.POLL, AT).platform == written
+
+
+def test_a_sale_in_a_store_names_it() -> None:
+    assert told(kind=ChannelKind.STORE, shop="SH-01").standard(IntakePath.WEBHOOK, AT).store == "SH-01"
+    assert told(shop="web").standard(IntakePath.WEBHOOK, AT).store == ""
+
+
+def test_what_the_channel_said_first_of_the_region_stays() -> None:
+    origin = told(region="广东省 深圳市").located("CN 广东省 深圳市 南山区")
+    assert (origin.region, origin.told) == ("CN 广东省 深圳市 南山区", {"region": "广东省 深圳市"})
+    assert origin.located("CN 广东省").told == {"region": "广东省 深圳市"}
+    assert told(region="").located("CN 广东省").told == {}
+    assert told().standard(IntakePath.POLL, AT).standard(IntakePath.POLL, AT) == told().standard(IntakePath.POLL, AT)
+    assert (region(" 浙江省　杭州市 "), region("JP 東京都"), region("")) == ("CN 浙江省 杭州市", "JP 東京都", "")
+
+
+def test_who_names_a_campaign_may_write_it_as_they_like() -> None:
+    buyer = Buyer(channel="own", shop="web", campaign="summer sale", priority=3)
+    assert Audience(campaigns=("Summer  SALE",)).includes(buyer)
+    assert Condition(field="campaign", op="in", value=("Summer Sale", "618")).value == ("summer sale", "618")
