@@ -90,9 +90,7 @@ async def returned(state: OrderState, parcel: Fulfillment) -> None:
 
 async def woken() -> list[str]:
     """The order numbers woken so far, in turn."""
-    rows = await sql(
-        "SELECT order_id FROM inbox WHERE integration = 'internal' AND topic = 'stock_arrived' ORDER BY id"
-    )
+    query = "SELECT order_id FROM inbox WHERE integration = 'internal' AND topic = 'stock_arrived' ORDER BY id"
     return [row.order_id.rpartition(":")[2] for row in await sql(query)]
 
 

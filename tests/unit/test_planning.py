@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from random import Random
 from typing import Any
 
 import pytest
@@ -33,7 +32,6 @@ from models.allocation import (
 )
 from models.fulfillment import FulfillmentLine
 from models.i18n import t
-from tests.bench import planning as bench
 
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
 """14:00 in China."""
@@ -467,33 +465,3 @@ def test_any_plan(
     assert made.exact
     assert planned(*reversed(sites), wanted=wanted, **problem).loads == made.loads
     assert Plan.model_validate_json(made.model_dump_json()) == made
-
-
-# Against a mixed-integer program
-
-
-GAP = Decimal("0.05")
-"""What a plan of many lines may come to more, by the criterion in which it is worse."""
-BY_PARCELS, BY_PARCELS_AND_NEARNESS, BY_COST, BY_COST_ALONE = bench.OBJECTIVES
-
-
-@pytest.mark.parametrize(
-    ("lines", "sites", "numbers"),
-    [
-        (5, 5, {BY_PARCELS: 400, BY_PARCELS_AND_NEARNESS: 300, BY_COST: 60, BY_COST_ALONE: 60}),
-        (5, 10, {BY_PARCELS: 110, BY_PARCELS_AND_NEARNESS: 100, BY_COST: 5, BY_COST_ALONE: 5}),
-        (5, 50, {BY_PARCELS: 10, BY_PARCELS_AND_NEARNESS: 10}),
-        (10, 5, {BY_PARCELS: 8, BY_PARCELS_AND_NEARNESS: 8, BY_COST: 5, BY_COST_ALONE: 5}),
-        (10, 10, {BY_PARCELS: 10, BY_PARCELS_AND_NEARNESS: 10}),
-        (20, 5, {BY_PARCELS_AND_NEARNESS: 3}),
-        (20, 10, {BY_PARCELS_AND_NEARNESS: 3}),
-    ],
-)
-def test_no_plan_is_better(lines: int, sites: int, numbers: dict[tuple[Criterion, ...], int]) -> None:
-    """More than a thousand orders; of those of twenty lines, a plan may cost a little more."""
-    for criteria, number in numbers.items():
-        random = Random(f"{lines} {sites} {criteria}")
-        found = [bench.case(random, lines, sites, criteria, seconds=2) for _ in range(number)]
-        assert [each for each in found if each.exact and each.theirs not in (None, each.ours)] == []
-        assert [each for each in found if each.gap and (lines <= 10 or each.gap_share > GAP)] == []
-        assert lines > 10 or any(each.theirs is not None for each in found)
