@@ -119,10 +119,11 @@ def test_both_languages_have_the_same_keys() -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh_CN"])
-def test_no_key_is_there_twice_or_without_a_text(lang: str) -> None:
+def test_every_key_has_one_text_and_keys_are_sorted(lang: str) -> None:
     file = (ROOT / "models" / "locales" / lang / "messages.po").read_text()
     keys = re.findall(r'^msgid "(.+)"$', file, re.MULTILINE)
     assert len(keys) == len(set(keys)) == len(ENGLISH)
+    assert keys == sorted(keys)
     assert 'msgstr ""' not in file.split("\n\n", 1)[1]
 
 
