@@ -33,7 +33,7 @@ class StockRule(Value):
         return min(offered, self.most) if offered >= max(self.least, 0) and offered > 0 else 0
 
 
-def joined(ids: Ids[str, str]) -> str:
+def join_ids(ids: Ids[str, str]) -> str:
     """A channel's own ids as one item."""
     return ":".join(value for _, value in sorted(ids.items()))
 

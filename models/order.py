@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Value
-from models.listings import joined
+from models.listings import join_ids
 from models.money import Amount, Currency
 from models.origins import Origin
 from models.stock import Buyer
@@ -86,7 +86,7 @@ class OrderLine(Value):
     @property
     def items(self) -> tuple[str, ...]:
         """What a mapping may know it by: the seller's code as told, and the channel's own ids where it told them."""
-        code, ids = self.told or self.sku, joined(self.listing)
+        code, ids = self.told or self.sku, join_ids(self.listing)
         return (code, ids) if ids else (code,)
 
 

@@ -92,7 +92,7 @@ async def tell(
     """Signs and sends what the own site tells."""
     body = order if isinstance(order, bytes) else json.dumps(order, ensure_ascii=False).encode()
     return await door.post(
-        f"/channels/own/{shop}/webhook", content=body, headers={**signing.signed(SECRET, body), **headers}
+        f"/channels/own/{shop}/webhook", content=body, headers={**signing.signed_headers(SECRET, body), **headers}
     )
 
 

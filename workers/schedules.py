@@ -22,7 +22,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.accounts.accounts import get_account
-from activities.channels import Reader, channel
+from activities.channels import OrderReader, channel
 from activities.kit.database import transaction
 from models.base import CHINA
 from models.intake import AccountRow, IntegrationType
@@ -108,7 +108,7 @@ def _polled(chosen: Mapping[str, Any], asked: bool) -> timedelta | None:
 async def _can_be_asked(source: str, shop: str) -> bool:
     """``False`` also where no adapter of such a channel is here."""
     try:
-        return isinstance(channel(await get_account(IntegrationType.CHANNEL, source, shop)), Reader)
+        return isinstance(channel(await get_account(IntegrationType.CHANNEL, source, shop)), OrderReader)
     except ModuleNotFoundError:
         return False
 

@@ -8,7 +8,7 @@ from sqlalchemy import Table, select, update
 from temporalio.exceptions import ApplicationError
 
 from activities.accounts import accounts
-from activities.channels import Channel, Renewing, channel
+from activities.channels import AccessRenewer, Channel, channel
 from activities.kit.database import transaction
 from activities.kit.errors import EXPIRED
 from activities.records import alerts
@@ -50,7 +50,7 @@ async def _renew(stale: Account) -> Account:
         async with transaction() as connection:
             query = select(_accounts.c.secrets).where(mine).with_for_update()
             known: Secrets = (await connection.execute(query)).scalar_one()
-            if known.values == stale.secrets and isinstance(adapter := channel(stale), Renewing):
+            if known.values == stale.secrets and isinstance(adapter := channel(stale), AccessRenewer):
                 known = Secrets(values=known.values | dict(await adapter.renew()))
                 await connection.execute(update(_accounts).where(mine).values(secrets=known))
     except ApplicationError as error:

@@ -71,6 +71,6 @@ async def recall(account: Account, fulfillment_id: str, reason: str) -> Recall:
 
 
 async def _post(account: Account, path: str, body: bytes) -> bytes:
-    headers = signing.signed(account.secrets["secret"], body)
+    headers = signing.signed_headers(account.secrets["secret"], body)
     response = await http.send("POST", f"{account.base_url.rstrip('/')}/{path}", content=body, headers=headers)
     return response.content

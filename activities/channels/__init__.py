@@ -25,14 +25,14 @@ class Hint(Value):
     order_nos: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 
 
-class Pulled(Value):
+class PulledOrder(Value):
     """One order as a page of the channel held it."""
 
     receipt: Receipt
     body: bytes
 
 
-class Offered(Value):
+class StockOffer(Value):
     """How many of a SKU a shop may sell now."""
 
     sku: str
@@ -42,7 +42,7 @@ class Offered(Value):
     quantity: Annotated[int, Field(ge=0)]
 
 
-class Refused(Value):
+class StockRefusal(Value):
     """A SKU whose quantity the channel will not take, however often it is told."""
 
     sku: str
@@ -70,7 +70,7 @@ class Channel(Protocol):
         """
         ...
 
-    def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Every order changed in the window. Raises ``ApplicationError`` as ``activities.kit.errors`` makes them."""
         ...
 
@@ -83,10 +83,10 @@ class Channel(Protocol):
 
 
 @runtime_checkable
-class Reader(Protocol):
+class OrderReader(Protocol):
     """A channel that can be asked."""
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         """One order as it stands; ``None`` where the channel has none. Raises ``ApplicationError``."""
         ...
 
@@ -96,7 +96,7 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class Renewing(Protocol):
+class AccessRenewer(Protocol):
     """A channel whose access runs out. ``expires_at`` among its secrets, ISO 8601, says when, where it is known."""
 
     async def renew(self) -> Mapping[str, str]:
@@ -104,14 +104,14 @@ class Renewing(Protocol):
         ...
 
 
-def read_fact(order_no: object, modified: object, said: Any) -> str:
+def order_fact_key(order_no: object, modified: object, said: Any) -> str:
     """The key of an order as it was read: when it changed, and a digest of all that is said of it, for channels count
     by seconds, and more than one thing may change in one."""
     digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
     return f"{order_no}:{modified}:{digest}"
 
 
-def granted(told: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:
+def oauth_secrets(told: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:
     """The secrets that an OAuth answer gives, the access token under a ``name``. Raises ``unavailable``."""
     try:
         ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
@@ -122,7 +122,7 @@ def granted(told: Mapping[str, Any], name: str = "access_token") -> dict[str, st
 
 
 @runtime_checkable
-class Answering(Protocol):
+class WebhookAcknowledger(Protocol):
     """A channel that believes only its own words."""
 
     acknowledgement: Mapping[str, JsonValue]
@@ -130,10 +130,10 @@ class Answering(Protocol):
 
 
 @runtime_checkable
-class StockTaker(Protocol):
+class StockReceiver(Protocol):
     """A channel that is told how many it may sell. One that has no ``push_stock``, such as a shop counter, is not."""
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """Sets the quantities, in as few calls as the channel allows, and answers what it refused for good.
 
         Repeating it is harmless. Raises ``ApplicationError``: then any part may have been set.
@@ -141,7 +141,9 @@ class StockTaker(Protocol):
         ...
 
 
-async def by_halves(batch: Sequence[Offered], attempt: Callable[[Sequence[Offered]], Awaitable[str]]) -> list[Refused]:
+async def refused_by_halves(
+    batch: Sequence[StockOffer], attempt: Callable[[Sequence[StockOffer]], Awaitable[str]]
+) -> list[StockRefusal]:
     """What of a batch is refused for good, where a channel refuses it as a whole and does not say for which SKU.
 
     ``attempt`` sets quantities in one call, and answers why that was refused; empty where it was not.
@@ -149,9 +151,9 @@ async def by_halves(batch: Sequence[Offered], attempt: Callable[[Sequence[Offere
     if not (reason := await attempt(batch)):
         return []
     if len(batch) == 1:
-        return [Refused(sku=batch[0].sku, reason=reason)]
+        return [StockRefusal(sku=batch[0].sku, reason=reason)]
     half = len(batch) // 2
-    return [*await by_halves(batch[:half], attempt), *await by_halves(batch[half:], attempt)]
+    return [*await refused_by_halves(batch[:half], attempt), *await refused_by_halves(batch[half:], attempt)]
 
 
 def channel(account: Account) -> Channel:
@@ -159,15 +161,15 @@ def channel(account: Account) -> Channel:
     return cast(Channel, import_module(f"activities.channels.{account.source}").adapter(account))
 
 
-def stock_taker(ours: Channel) -> StockTaker:
+def stock_receiver(ours: Channel) -> StockReceiver:
     """The same, to be told of stock. Raises ``refused`` where the channel takes none."""
-    if not isinstance(ours, StockTaker):
+    if not isinstance(ours, StockReceiver):
         raise refused("this channel takes no stock", "takes_no_stock")
     return ours
 
 
-def reader(ours: Channel) -> Reader:
+def order_reader(ours: Channel) -> OrderReader:
     """The same, to be asked. Raises ``refused`` where the channel answers no questions."""
-    if not isinstance(ours, Reader):
+    if not isinstance(ours, OrderReader):
         raise refused("this channel cannot be asked for its orders", "no_reader")
     return ours

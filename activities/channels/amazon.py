@@ -41,10 +41,21 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, Offered, Pulled, Refused, granted, read_fact
+from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.payloads import Code, Fee, Integer, Part, Text, apiece, balanced, decode, reasonable, standardising
+from activities.kit.payloads import (
+    Code,
+    Fee,
+    Integer,
+    Part,
+    Text,
+    decode,
+    price_per_unit,
+    validating_order,
+    with_total_mismatch,
+    within_calendar,
+)
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -88,7 +99,7 @@ _CURRENCIES = {
 }
 """By marketplace, for an order cancelled before it had a price; the euro everywhere else."""
 
-Time = Annotated[AwareDatetime, AfterValidator(reasonable)]
+Time = Annotated[AwareDatetime, AfterValidator(within_calendar)]
 MaybeTime = Annotated[Time | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -138,7 +149,7 @@ class _Item(BaseModel):
     @property
     def line(self) -> OrderLine:
         quantity, price = max(self.QuantityOrdered, 1), max(_amount(self.ItemPrice), Decimal(0))
-        unit = apiece(price, quantity)
+        unit = price_per_unit(price, quantity)
         return OrderLine(
             line_no=self.OrderItemId,
             sku=(self.SellerSKU or self.ASIN or self.OrderItemId)[:64],
@@ -396,7 +407,7 @@ class Amazon:
         wanted = wanted or told.items
         cash = head.PaymentMethod == "COD"
         freight = sum((item.freight for item in wanted), Decimal(0))
-        with standardising():
+        with validating_order():
             lines = tuple(item.line for item in wanted)
             parts = sum((line.net for line in lines), Decimal(0)) + freight
             order = ChannelOrder(
@@ -424,7 +435,7 @@ class Amazon:
             )
         tax = max(sum((item.tax for item in wanted), Decimal(0)), Decimal(0))
         added = order.model_copy(update={"tax": tax})
-        return balanced(order if added.mismatch else added)
+        return with_total_mismatch(order if added.mismatch else added)
 
     def _currency(self, told: _Read) -> str:
         named = [told.order.OrderTotal, *(item.ItemPrice for item in told.items)]
@@ -460,7 +471,7 @@ class Amazon:
             intake=IntakePath.POLL,
         )
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """By ``getOrders``, then what was refunded two days before. Read one by one, for Amazon grants 0.5 a second."""
         token = await self._restricted()
         async for head in self._orders("LastUpdated", since, until, token):
@@ -470,7 +481,7 @@ class Amazon:
             if (pulled := await self._read(number, token)) is not None:
                 yield pulled
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         return await self._read(order_no, await self._restricted())
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
@@ -488,7 +499,7 @@ class Amazon:
             for head in page.get("Orders") or []:
                 yield head
 
-    async def _read(self, order_no: str, token: str) -> Pulled | None:
+    async def _read(self, order_no: str, token: str) -> PulledOrder | None:
         """The order; ``None`` where there is none, and where Amazon sends it or does not tell of it yet."""
         await self._reading.turn()
         try:
@@ -499,7 +510,7 @@ class Amazon:
             raise
         return await self._whole(_payload(answer), token)
 
-    async def _whole(self, head: dict[str, Any], token: str) -> Pulled:
+    async def _whole(self, head: dict[str, Any], token: str) -> PulledOrder:
         number = quote(str(head["AmazonOrderId"]), safe="")
         items: list[Any] = []
         async for page in self._pages(f"/orders/v0/orders/{number}/orderItems", {}, token, self._reading):
@@ -508,12 +519,12 @@ class Amazon:
         if head.get("OrderStatus") in _LEFT | {"PartiallyShipped"}:
             refunds = await self._refunds(f"/finances/v0/orders/{number}/financialEvents", {})
         receipt = Receipt(
-            fact_key=read_fact(head["AmazonOrderId"], head.get("LastUpdateDate"), [head, items, refunds]),
+            fact_key=order_fact_key(head["AmazonOrderId"], head.get("LastUpdateDate"), [head, items, refunds]),
             topic=READ,
             priority=_priority(str(head.get("ShipmentServiceLevelCategory"))),
         )
         body = {"order": head, "items": items, "refunds": refunds}
-        return Pulled(receipt=receipt, body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+        return PulledOrder(receipt=receipt, body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
 
     async def _refunded(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         """The numbers of orders with a refund posted in the window, each once."""
@@ -567,16 +578,16 @@ class Amazon:
         packages = (answer.get("order") or {}).get("packages") or []
         return any(package.get("trackingNumber") == shipment.waybill_no for package in packages)
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """By ``patchListingsItem``, a call for each SKU, five a second; the merge leaves all else as it is."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         for each in offered:
             await self._stocking.turn()
             if reason := await self._set_stock(each):
-                refusals.append(Refused(sku=each.sku, reason=reason))
+                refusals.append(StockRefusal(sku=each.sku, reason=reason))
         return refusals
 
-    async def _set_stock(self, offered: Offered) -> str:
+    async def _set_stock(self, offered: StockOffer) -> str:
         """Why Amazon will not take it; empty where it did."""
         sku = quote(offered.listing.get("seller_sku") or offered.sku, safe="")
         level = {"fulfillment_channel_code": "DEFAULT", "quantity": offered.quantity}
@@ -613,7 +624,7 @@ class Amazon:
         answer = http.document(response)
         if response.status_code >= 400:
             raise refused(f"amazon: {answer.get('error')}", str(answer.get("error")))
-        return granted(answer)
+        return oauth_secrets(answer)
 
     @property
     def _access(self) -> str:

@@ -26,10 +26,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, Offered, Pulled, Refused, by_halves, granted, read_fact
+from activities.channels import (
+    Hint,
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    oauth_secrets,
+    order_fact_key,
+    refused_by_halves,
+)
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.paging import backwards, pages, slices
+from activities.kit.paging import last_page_first, page_count, time_slices
 from activities.kit.payloads import (
     Code,
     Fen,
@@ -40,9 +48,9 @@ from activities.kit.payloads import (
     Quantity,
     Seconds,
     Text,
-    balanced,
     decode,
-    standardising,
+    validating_order,
+    with_total_mismatch,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -281,7 +289,7 @@ class Douyin:
             "cancel_reason": order.cancel_reason if closed else "",
             "encrypted": bool(order.ciphers) and told.recipient.unreadable,
         }
-        with standardising():
+        with validating_order():
             standard = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -323,14 +331,14 @@ class Douyin:
                 ),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(standard)
+        return with_total_mismatch(standard)
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
         async for order in self._search("update_time", since, until):
             yield await self._whole(order)
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         try:
             data = await self._call("order.orderDetail", {"shop_order_id": order_no})
         except ApplicationError as error:
@@ -344,18 +352,18 @@ class Douyin:
             yield str(order["order_id"])
 
     async def _search(self, by: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        for start, end in slices(since, until, _SLICE):
+        for start, end in time_slices(since, until, _SLICE):
             window = {f"{by}_start": int(start.timestamp()), f"{by}_end": int(end.timestamp()) - 1}
-            async for orders in backwards(partial(self._page, {**window, "order_by": by})):
+            async for orders in last_page_first(partial(self._page, {**window, "order_by": by})):
                 for order in orders:
                     yield order
 
     async def _page(self, asked: Mapping[str, Any], number: int) -> tuple[list[dict[str, Any]], int]:
         told = {**asked, "size": _PAGE, "order_asc": True, "page": number - 1}
         found = await self._call("order.searchList", told)
-        return found.get("shop_order_list") or [], pages(found.get("total"), _PAGE)
+        return found.get("shop_order_list") or [], page_count(found.get("total"), _PAGE)
 
-    async def _whole(self, order: dict[str, Any]) -> Pulled:
+    async def _whole(self, order: dict[str, Any]) -> PulledOrder:
         """An order with its recipient decrypted where it is to be sent."""
         detail: dict[str, Any] = {"shop_order_detail": order, "decrypt_infos": []}
         try:
@@ -366,9 +374,9 @@ class Douyin:
             asked = [{"auth_id": str(order["order_id"]), "cipher_text": each} for each in ciphers]
             data = await self._call("order.batchDecrypt", {"cipher_infos": asked})
             detail["decrypt_infos"] = data.get("decrypt_infos") or []
-        fact = read_fact(order.get("order_id"), order.get("update_time"), order)
+        fact = order_fact_key(order.get("order_id"), order.get("update_time"), order)
         body = json.dumps(detail, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``order.logisticsAddMultiPack``: the same ``request_id`` again answers as the first time."""
@@ -396,22 +404,24 @@ class Douyin:
         sent = data["shop_order_detail"].get("logistics_info") or []
         return any(each.get("tracking_no") == shipment.waybill_no for each in sent)
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """``sku.syncStockBatch``, all SKUs of one product in a call; refused, it says not for which: halves tell."""
-        refusals: list[Refused] = []
-        batches: dict[str, list[Offered]] = defaultdict(list)
+        refusals: list[StockRefusal] = []
+        batches: dict[str, list[StockOffer]] = defaultdict(list)
         for each in offered:
             ids = (each.listing.get("product_id", ""), each.listing.get("sku_id", ""))
             if all(re.fullmatch(r"\d{1,19}", part) for part in ids):
                 batches[ids[0]].append(each)
             else:
-                refusals.append(Refused(sku=each.sku, reason="product_id and sku_id must be numbers"))
+                refusals.append(StockRefusal(sku=each.sku, reason="product_id and sku_id must be numbers"))
         for product_id, batch in batches.items():
             for at in range(0, len(batch), _LARGEST_BATCH):
-                refusals += await by_halves(batch[at : at + _LARGEST_BATCH], partial(self._set_stock, product_id))
+                refusals += await refused_by_halves(
+                    batch[at : at + _LARGEST_BATCH], partial(self._set_stock, product_id)
+                )
         return refusals
 
-    async def _set_stock(self, product_id: str, batch: Sequence[Offered]) -> str:
+    async def _set_stock(self, product_id: str, batch: Sequence[StockOffer]) -> str:
         """One call; why it was refused for good."""
         wanted = [{"sku_id": int(each.listing["sku_id"]), "sku_type": 0, "stock_num": each.quantity} for each in batch]
         asked = {"product_id": int(product_id), "incremental": False, "sku_sync_list": wanted}
@@ -425,7 +435,7 @@ class Douyin:
 
     async def renew(self) -> Mapping[str, str]:
         asked = {"grant_type": "refresh_token", "refresh_token": self._secrets.get("refresh_token", "")}
-        return granted(await self._call("token.refresh", asked, token=False))
+        return oauth_secrets(await self._call("token.refresh", asked, token=False))
 
     async def _call(self, method: str, params: Mapping[str, Any], *, token: bool = True) -> dict[str, Any]:
         """The ``data`` of the answer. Raises ``ApplicationError``: faults come with status 200."""

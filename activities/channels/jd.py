@@ -32,10 +32,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Offered, Pulled, Refused, granted, read_fact
+from activities.channels import PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.paging import backwards, pages, slices
+from activities.kit.paging import last_page_first, page_count, time_slices
 from activities.kit.payloads import (
     CHINA,
     ChinaTime,
@@ -46,10 +46,10 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    balanced,
-    china,
     decode,
-    standardising,
+    format_china_time,
+    validating_order,
+    with_total_mismatch,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -245,7 +245,7 @@ class Jd:
             "encrypted": order.recipient.unreadable,
             "refunds_untold": detail.services is None,
         }
-        with standardising():
+        with validating_order():
             standard = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -274,9 +274,9 @@ class Jd:
                 ),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(standard)
+        return with_total_mismatch(standard)
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Pages from the last to the first, for rows leave the window, and move forward, while it is read; then orders
         of which a refund was asked for or decided."""
         told = set()
@@ -288,7 +288,7 @@ class Jd:
                 told.add(order_no)
                 yield pulled
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         try:
             told = await self._call(READ, {"order_id": order_no, "optional_fields": _FIELDS})
         except ApplicationError as error:
@@ -303,8 +303,8 @@ class Jd:
 
     async def _disputed(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         for name, first in (("apply", since), ("approve", since - _SETTLING)):
-            for start, end in slices(first, until, _WEEK):
-                window = {f"{name}TimeBegin": china(start), f"{name}TimeEnd": china(end)}
+            for start, end in time_slices(first, until, _WEEK):
+                window = {f"{name}TimeBegin": format_china_time(start), f"{name}TimeEnd": format_china_time(end)}
                 for each in await self._services(window) or ():
                     if order_no := str((each.get("sameOrderServiceBill") or {}).get("orderId") or ""):
                         yield order_no
@@ -315,45 +315,45 @@ class Jd:
         async def page(number: int) -> tuple[list[dict[str, Any]], int]:
             paged = {"pageNumber": str(number), "pageSize": str(_SERVICES_PAGE)}
             found = _inner(await self._call(_SERVICES, {**asked, **paged}), "pageResult")
-            return found.get("data") or [], pages(found.get("totalCount"), _SERVICES_PAGE)
+            return found.get("data") or [], page_count(found.get("totalCount"), _SERVICES_PAGE)
 
         try:
-            return [each async for part in backwards(page) for each in part]
+            return [each async for part in last_page_first(page) for each in part]
         except ApplicationError as error:
             if error.non_retryable:
                 return None
             raise
 
-    async def _whole(self, order: dict[str, Any]) -> Pulled:
+    async def _whole(self, order: dict[str, Any]) -> PulledOrder:
         """An order, with what is asked for since it left."""
         services: list[dict[str, Any]] | None = []
         if order.get("orderState") in _OVER:
             services = await self._services({"orderId": str(order.get("orderId"))})
         told = {"orderInfo": order, "services": services}
-        fact = read_fact(order.get("orderId"), order.get("modified"), [order, services or []])
+        fact = order_fact_key(order.get("orderId"), order.get("modified"), [order, services or []])
         body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
         """``by``: "1" when it was placed, "0" when it last changed."""
-        for start, end in slices(since, until, _SLICE):
+        for start, end in time_slices(since, until, _SLICE):
             asked = {
-                "start_date": china(start),
-                "end_date": china(end - timedelta(seconds=1)),
+                "start_date": format_china_time(start),
+                "end_date": format_china_time(end - timedelta(seconds=1)),
                 "order_state": _STATES,
                 "optional_fields": fields,
                 "page_size": str(_PAGE),
                 "sortType": "1",
                 "dateType": by,
             }
-            async for orders in backwards(partial(self._page, asked)):
+            async for orders in last_page_first(partial(self._page, asked)):
                 for order in orders:
                     yield order
 
     async def _page(self, asked: Mapping[str, str], number: int) -> tuple[list[dict[str, Any]], int]:
         told = await self._call("jingdong.pop.order.search", {**asked, "page": str(number)})
         found = _inner(told, "searchorderinfo_result")
-        return found.get("orderInfoList") or [], pages(found.get("orderTotal"), _PAGE)
+        return found.get("orderInfoList") or [], page_count(found.get("orderTotal"), _PAGE)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``jingdong.pop.order.shipment``; where JD refuses, it is fine if the order already shows this waybill, or, as
@@ -376,13 +376,13 @@ class Jd:
         told = await self._call(READ, {"order_id": shipment.channel_order_no, "optional_fields": "orderId,waybill"})
         return bool(_inner(told, "orderDetailInfo")["orderInfo"].get("waybill"))
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """``jingdong.stock.write.updateSkuStock``, one SKU a call; the number given replaces the one there."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         for each in offered:
             sku_id = each.listing.get("sku_id", "")
             if not re.fullmatch(r"\d{1,19}", sku_id):
-                refusals.append(Refused(sku=each.sku, reason="sku_id must be a number"))
+                refusals.append(StockRefusal(sku=each.sku, reason="sku_id must be a number"))
                 continue
             try:
                 asked = {"skuId": sku_id, "stockNum": str(each.quantity), "storeId": "0"}
@@ -390,7 +390,7 @@ class Jd:
             except ApplicationError as error:
                 if not error.non_retryable or len(str(error.details[0])) < 3:
                     raise
-                refusals.append(Refused(sku=each.sku, reason=str(error.details[0])))
+                refusals.append(StockRefusal(sku=each.sku, reason=str(error.details[0])))
         return refusals
 
     async def renew(self) -> Mapping[str, str]:
@@ -406,7 +406,7 @@ class Jd:
         told = http.document(response)
         if "access_token" not in told:
             raise refused(f"jd: {told.get('code')}: authorise anew", str(told.get("code")))
-        return granted(told)
+        return oauth_secrets(told)
 
     async def _call(self, method: str, business: Mapping[str, str]) -> dict[str, Any]:
         """What the answer envelops. Raises ``ApplicationError``: faults come with status 200."""
@@ -414,7 +414,7 @@ class Jd:
             "method": method,
             "access_token": self._secrets["access_token"],
             "app_key": self._secrets["app_key"],
-            "timestamp": china(datetime.now(CHINA)),
+            "timestamp": format_china_time(datetime.now(CHINA)),
             "v": "2.0",
             "360buy_param_json": json.dumps(business, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
         }

@@ -19,10 +19,10 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
-from activities.channels import Offered, Pulled, Refused
+from activities.channels import PulledOrder, StockOffer, StockRefusal
 from activities.kit import http, signing
 from activities.kit.errors import Unintelligible, unavailable
-from activities.kit.payloads import balanced, decode, reasonable, standardising
+from activities.kit.payloads import decode, validating_order, with_total_mismatch, within_calendar
 from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
@@ -33,7 +33,7 @@ from models.origins import ChannelKind, IntakePath, Origin
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 Remark = Annotated[str, StringConstraints(max_length=2000)]
-Time = Annotated[Moment, AfterValidator(reasonable)]
+Time = Annotated[Moment, AfterValidator(within_calendar)]
 Price = Annotated[Amount, Field(ge=0)]
 
 
@@ -183,7 +183,7 @@ class Own:
         )
         return standard(told, self._account, origin, told.order_no, told.updated_at, told.paid_at)
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Nothing: the site tells us."""
         return
         yield
@@ -199,19 +199,19 @@ class Own:
             lines=tuple(OwnShippedLine(**line.model_dump()) for line in shipment.lines),
         )
         body = told.model_dump_json().encode()
-        headers = signing.signed(self._account.secrets["secret"], body)
+        headers = signing.signed_headers(self._account.secrets["secret"], body)
         await http.send("POST", f"{self._account.base_url.rstrip('/')}/shipments", content=body, headers=headers)
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         stock = tuple(OwnStocked(sku=each.sku, quantity=each.quantity) for each in offered)
         body = OwnStock(event_id=str(uuid4()), stock=stock).model_dump_json().encode()
-        headers = signing.signed(self._account.secrets["secret"], body)
+        headers = signing.signed_headers(self._account.secrets["secret"], body)
         answer = await http.send("POST", f"{self._account.base_url.rstrip('/')}/stock", content=body, headers=headers)
         try:
             told = _StockAnswer.model_validate_json(answer.content or b"{}")
         except ValidationError:
             raise unavailable("own: the answer is not in the format") from None
-        return [Refused(sku=each.sku, reason=each.reason) for each in told.refused]
+        return [StockRefusal(sku=each.sku, reason=each.reason) for each in told.refused]
 
 
 def standard(
@@ -226,7 +226,7 @@ def standard(
     """What was sold, in standard form. Raises ``Unintelligible``."""
     if sold.cancel_reason:
         custom["cancel_reason"] = sold.cancel_reason
-    with standardising():
+    with validating_order():
         order = ChannelOrder(
             channel=account.source,
             shop=account.account,
@@ -257,7 +257,7 @@ def standard(
             origin=origin,
             custom={**sold.custom, **custom},
         )
-    return balanced(order)
+    return with_total_mismatch(order)
 
 
 def adapter(account: Account) -> Own:

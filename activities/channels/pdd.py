@@ -28,10 +28,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Offered, Pulled, Refused, granted, read_fact
+from activities.channels import PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.paging import backwards, pages, slices
+from activities.kit.paging import last_page_first, page_count, time_slices
 from activities.kit.payloads import (
     CHINA,
     ChinaTime,
@@ -44,9 +44,9 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    balanced,
     decode,
-    standardising,
+    validating_order,
+    with_total_mismatch,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -211,7 +211,7 @@ class Pinduoduo:
             "encrypted": bool(order.ciphers) and told.recipient.unreadable,
         }
         refunds = () if state is None else (Refund(refund_no=order.order_sn, state=state, amount=order.pay_amount),)
-        with standardising():
+        with validating_order():
             standard = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -240,20 +240,20 @@ class Pinduoduo:
                 ),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(standard)
+        return with_total_mismatch(standard)
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Half an hour at a time, pages from the last to the first: what changes meanwhile leaves the window."""
         behind = timedelta(seconds=float(self._account.settings.get("behind_seconds", _BEHIND)))
         until = min(until, datetime.now(UTC) - behind)
-        for start, end in slices(since, until, _SLICE):
+        for start, end in time_slices(since, until, _SLICE):
             window = {"start_updated_at": _seconds(start), "end_updated_at": _seconds(end)}
             async for order in self._listed("pdd.order.number.list.increment.get", "order_sn_list", window):
                 pulled = await self.read(str(order["order_sn"]))
                 if pulled is not None:
                     yield pulled
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         try:
             answer = await self._call(READ, {"order_sn": order_no})
         except ApplicationError as error:
@@ -264,7 +264,7 @@ class Pinduoduo:
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         """By when they were confirmed: paid, and their group complete. A day at a time."""
-        for start, end in slices(since, until, _DAY):
+        for start, end in time_slices(since, until, _DAY):
             window = {"start_confirm_at": _seconds(start), "end_confirm_at": _seconds(end)}
             async for order in self._listed("pdd.order.list.get", "order_list", window):
                 yield str(order["order_sn"])
@@ -274,13 +274,13 @@ class Pinduoduo:
 
         async def page(number: int) -> tuple[list[Mapping[str, Any]], int]:
             found = await self._call(method, {**asked, "page": str(number)})
-            return found.get(name) or [], pages(found.get("total_count"), _PAGE)
+            return found.get(name) or [], page_count(found.get("total_count"), _PAGE)
 
-        async for orders in backwards(page):
+        async for orders in last_page_first(page):
             for order in orders:
                 yield order
 
-    async def _whole(self, order: dict[str, Any]) -> Pulled:
+    async def _whole(self, order: dict[str, Any]) -> PulledOrder:
         """An order with its recipient decrypted where it is to be sent."""
         detail: dict[str, Any] = {"order_info": order, "data_decrypt_list": []}
         try:
@@ -291,9 +291,9 @@ class Pinduoduo:
             asked = [{"data_tag": str(order["order_sn"]), "encrypted_data": each} for each in ciphers]
             answer = await self._call("pdd.open.decrypt.batch", {"data_list": json.dumps(asked)})
             detail["data_decrypt_list"] = answer.get("data_decrypt_list") or []
-        fact = read_fact(order.get("order_sn"), order.get("updated_at"), order)
+        fact = order_fact_key(order.get("order_sn"), order.get("updated_at"), order)
         body = json.dumps(detail, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``pdd.logistics.online.send``, once an order: the first parcel is told, any other was told by it."""
@@ -316,13 +316,13 @@ class Pinduoduo:
         answer = await self._call(READ, {"order_sn": shipment.channel_order_no})
         return bool(answer["order_info"].get("tracking_number"))
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """``pdd.goods.quantity.update``, one SKU a call, set (``update_type`` 1)."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         for each in offered:
             ids = {name: each.listing.get(name, "") for name in ("goods_id", "sku_id")}
             if not all(re.fullmatch(r"\d{1,19}", part) for part in ids.values()):
-                refusals.append(Refused(sku=each.sku, reason="goods_id and sku_id must be numbers"))
+                refusals.append(StockRefusal(sku=each.sku, reason="goods_id and sku_id must be numbers"))
                 continue
             try:
                 told = {**ids, "quantity": str(each.quantity), "update_type": "1"}
@@ -330,12 +330,12 @@ class Pinduoduo:
             except ApplicationError as error:
                 if not error.non_retryable or not str(error.details[0]).startswith("goods"):
                     raise
-                refusals.append(Refused(sku=each.sku, reason=str(error.details[0])))
+                refusals.append(StockRefusal(sku=each.sku, reason=str(error.details[0])))
         return refusals
 
     async def renew(self) -> Mapping[str, str]:
         given = {"refresh_token": self._secrets.get("refresh_token", "")}
-        return granted(await self._call("pdd.pop.auth.token.refresh", given, token=False))
+        return oauth_secrets(await self._call("pdd.pop.auth.token.refresh", given, token=False))
 
     async def _call(self, method: str, business: Mapping[str, str], *, token: bool = True) -> dict[str, Any]:
         """What the answer envelops. Raises ``ApplicationError``: faults come with status 200."""

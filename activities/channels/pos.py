@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from activities.channels import Pulled
+from activities.channels import PulledOrder
 from activities.channels.own import Sold, standard
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import decode
@@ -81,7 +81,7 @@ class Pos:
             receipt_no=sale.receipt_no,
         )
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Nothing: tills tell us."""
         return
         yield

@@ -32,7 +32,7 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, Offered, Pulled, Refused, granted
+from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, oauth_secrets
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.kit.payloads import (
@@ -43,10 +43,10 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    balanced,
     decode,
-    reasonable,
-    standardising,
+    validating_order,
+    with_total_mismatch,
+    within_calendar,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -75,7 +75,7 @@ _SET = """mutation Stock($input: InventorySetQuantitiesInput!, $key: String!) {
 """As of version 2026-04: the key is demanded, and ``changeFromQuantity`` null says not to compare."""
 _LARGEST_BATCH = 250
 
-Time = Annotated[AwareDatetime, AfterValidator(reasonable)]
+Time = Annotated[AwareDatetime, AfterValidator(within_calendar)]
 MaybeTime = Annotated[Time | None, BeforeValidator(lambda value: value or None)]
 Amounts = Annotated[list["_Amount"], BeforeValidator(lambda value: value or [])]
 
@@ -317,7 +317,7 @@ class Shopify:
             "channel_hold": told.hold,
             "cancel_reason": told.cancel_reason or told.financial_status if cancelled_at else "",
         }
-        with standardising():
+        with validating_order():
             order = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -342,7 +342,7 @@ class Shopify:
                 origin=self._origin(told, topic),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(order)
+        return with_total_mismatch(order)
 
     def _origin(self, told: _Order, topic: str) -> Origin:
         address = told.shipping_address
@@ -355,7 +355,7 @@ class Shopify:
             intake=IntakePath.POLL if topic == POLLED else IntakePath.WEBHOOK,
         )
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         window = {
             "updated_at_min": since.astimezone(UTC).isoformat(),
             "updated_at_max": until.astimezone(UTC).isoformat(),
@@ -363,7 +363,7 @@ class Shopify:
         async for order in self._pages(window):
             yield _pulled(order)
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         if not re.fullmatch(r"\d{1,19}", order_no):
             return None
         try:
@@ -409,7 +409,7 @@ class Shopify:
         asked = {"grant_type": "refresh_token"}
         asked |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
         url = f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token"
-        return granted(http.document(await http.send("POST", url, data=asked)))
+        return oauth_secrets(http.document(await http.send("POST", url, data=asked)))
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Fulfills what no fulfillment with this waybill covers yet, one for each location that holds some of it."""
@@ -453,9 +453,9 @@ class Shopify:
             fields = ".".join(str(part) for part in errors[0].get("field") or ["fulfillment"])
             raise refused(f"shopify: fulfillmentCreate refused {fields}", "userErrors")
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """By ``inventorySetQuantities``, up to 250 a call."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         known: list[tuple[str, dict[str, Any]]] = []
         for each in offered:
             item, location = (each.listing.get(name, "") for name in ("inventory_item_id", "location_id"))
@@ -468,14 +468,16 @@ class Shopify:
                 }
                 known.append((each.sku, level))
             else:
-                refusals.append(Refused(sku=each.sku, reason="inventory_item_id and location_id must be Shopify's ids"))
+                refusals.append(
+                    StockRefusal(sku=each.sku, reason="inventory_item_id and location_id must be Shopify's ids")
+                )
         for at in range(0, len(known), _LARGEST_BATCH):
             refusals += await self._set_stock(known[at : at + _LARGEST_BATCH])
         return refusals
 
-    async def _set_stock(self, batch: list[tuple[str, dict[str, Any]]]) -> list[Refused]:
+    async def _set_stock(self, batch: list[tuple[str, dict[str, Any]]]) -> list[StockRefusal]:
         """Shopify takes all or none: what it refuses is left out of the next try."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         while batch:
             key = str(uuid4())
             told = {
@@ -490,7 +492,7 @@ class Shopify:
                 break
             if not wrong.keys() <= set(range(len(batch))):
                 raise refused("shopify: inventorySetQuantities refused the call", "userErrors")
-            refusals += [Refused(sku=sku, reason=wrong[at]) for at, (sku, _) in enumerate(batch) if at in wrong]
+            refusals += [StockRefusal(sku=sku, reason=wrong[at]) for at, (sku, _) in enumerate(batch) if at in wrong]
             batch = [each for at, each in enumerate(batch) if at not in wrong]
         return refusals
 
@@ -522,9 +524,9 @@ def _utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat()
 
 
-def _pulled(order: dict[str, Any]) -> Pulled:
+def _pulled(order: dict[str, Any]) -> PulledOrder:
     body = json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
-    return Pulled(receipt=_receipt(POLLED, body), body=body)
+    return PulledOrder(receipt=_receipt(POLLED, body), body=body)
 
 
 def _told(order: dict[str, Any], waybill_no: str) -> dict[str, int]:

@@ -25,10 +25,10 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Offered, Pulled, Refused
+from activities.channels import PulledOrder, StockOffer, StockRefusal
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.kit.paging import backwards, slices
+from activities.kit.paging import last_page_first, time_slices
 from activities.kit.payloads import (
     CHINA,
     ChinaTime,
@@ -37,10 +37,10 @@ from activities.kit.payloads import (
     Part,
     Price,
     Text,
-    balanced,
-    china,
     decode,
-    standardising,
+    format_china_time,
+    validating_order,
+    with_total_mismatch,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -169,7 +169,7 @@ class Suning:
             "cancel_reason": "closed" if closed else "",
             "encrypted": order.recipient.unreadable,
         }
-        with standardising():
+        with validating_order():
             standard = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -207,14 +207,14 @@ class Suning:
                 ),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(standard)
+        return with_total_mismatch(standard)
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """A day at a time, pages from the last to the first: what changes meanwhile leaves the window."""
         async for order in self._pages("suning.custom.ordmodtime.query", since, until):
             yield _pulled(order)
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         body = await self._call("suning.custom.order.get", "orderGet", {"orderCode": order_no})
         order = body.get("orderGet")
         return _pulled(order) if isinstance(order, dict) else None
@@ -224,9 +224,9 @@ class Suning:
             yield str(order["orderCode"])
 
     async def _pages(self, method: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        for start, end in slices(since, until, _SLICE):
-            window = {"startTime": china(start), "endTime": china(end - timedelta(seconds=1))}
-            async for orders in backwards(partial(self._page, method, window)):
+        for start, end in time_slices(since, until, _SLICE):
+            window = {"startTime": format_china_time(start), "endTime": format_china_time(end - timedelta(seconds=1))}
+            async for orders in last_page_first(partial(self._page, method, window)):
                 for order in orders:
                     yield order
 
@@ -243,7 +243,7 @@ class Suning:
             "orderCode": shipment.channel_order_no,
             "expressCompanyCode": str(codes.get(shipment.carrier, shipment.carrier.upper())),
             "expressNo": shipment.waybill_no,
-            "deliveryTime": china(shipment.shipped_at),
+            "deliveryTime": format_china_time(shipment.shipped_at),
             "sendDetail": {"productCode": [products.get(line_no, "") for line_no in lines]},
             "orderLineNumbers": {"orderLineNumber": lines},
         }
@@ -265,26 +265,26 @@ class Suning:
         sent = {str(line.get("orderLineNumber")) for line in await self._lines(order_no) if line.get("expressno")}
         return set(line_nos) <= sent
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """``suning.custom.inventory.modify``, one product a call; the number given replaces the one there."""
-        refusals: list[Refused] = []
+        refusals: list[StockRefusal] = []
         for each in offered:
             asked = {"productCode": each.listing.get("product_code", ""), "destInvNum": str(each.quantity)}
             if not asked["productCode"]:
-                refusals.append(Refused(sku=each.sku, reason="product_code is missing"))
+                refusals.append(StockRefusal(sku=each.sku, reason="product_code is missing"))
                 continue
             try:
                 await self._call("suning.custom.inventory.modify", "inventory", asked)
             except ApplicationError as error:
                 if not error.non_retryable or not str(error.details[0]).startswith("biz."):
                     raise
-                refusals.append(Refused(sku=each.sku, reason=str(error.details[0])))
+                refusals.append(StockRefusal(sku=each.sku, reason=str(error.details[0])))
         return refusals
 
     async def _call(self, method: str, node: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """``sn_body`` with its ``sn_head``; nothing found is an empty one. Raises ``ApplicationError``."""
         body = json.dumps({"sn_request": {"sn_body": {node: asked}}}, ensure_ascii=False).encode()
-        key, version, timestamp = self._secrets["app_key"], "v1.2", china(datetime.now(CHINA))
+        key, version, timestamp = self._secrets["app_key"], "v1.2", format_china_time(datetime.now(CHINA))
         headers = {
             "Content-Type": "application/json",
             "AppMethod": method,
@@ -311,13 +311,13 @@ class Suning:
         return told
 
 
-def _pulled(order: dict[str, Any]) -> Pulled:
+def _pulled(order: dict[str, Any]) -> PulledOrder:
     now = datetime.now(UTC)
     said = json.dumps(order, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     digest = sha256(said.encode()).hexdigest()[:32]
     fact = f"{order.get('orderCode')}:{digest}:{int(now.timestamp()) // _FACT_SECONDS}"
     body = json.dumps({"order": order, "asked_at": now.isoformat()}, ensure_ascii=False).encode()
-    return Pulled(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
+    return PulledOrder(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
 
 
 def adapter(account: Account) -> Suning:

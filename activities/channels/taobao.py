@@ -26,9 +26,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Offered, Pulled, Refused, by_halves, granted, read_fact
+from activities.channels import PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key, refused_by_halves
 from activities.kit.errors import Unauthentic, Unintelligible
-from activities.kit.paging import backwards, pages, slices
+from activities.kit.paging import last_page_first, page_count, time_slices
 from activities.kit.payloads import (
     ChinaTime,
     Code,
@@ -40,10 +40,10 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    balanced,
-    china,
     decode,
-    standardising,
+    format_china_time,
+    validating_order,
+    with_total_mismatch,
 )
 from activities.vendors.top import Top
 from models.address import Recipient
@@ -268,7 +268,7 @@ class Taobao:
         if trade.status in _PAID | _OVER and not cash_on_delivery:
             paid_at = trade.pay_time or trade.modified
         custom: dict[str, JsonValue] = {"oaid": trade.oaid, "channel_hold": trade.hold}
-        with standardising():
+        with validating_order():
             standard = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -291,7 +291,7 @@ class Taobao:
                 origin=self._origin(trade),
                 custom={key: value for key, value in custom.items() if value},
             )
-        return balanced(standard)
+        return with_total_mismatch(standard)
 
     def _origin(self, trade: _Trade) -> Origin:
         tmall = any(order.seller_type == "B" for order in trade.orders.order)
@@ -304,7 +304,7 @@ class Taobao:
             intake=IntakePath.POLL,
         )
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
         gate = asyncio.Semaphore(_AT_ONCE)
         async for tids in self._windows("taobao.trades.sold.increment.get", "modified", since, until):
@@ -312,7 +312,7 @@ class Taobao:
                 if trade is not None:
                     yield trade
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         return await self._trade(order_no, asyncio.Semaphore(1)) if re.fullmatch(r"\d{1,19}", order_no) else None
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
@@ -322,17 +322,17 @@ class Taobao:
 
     async def _windows(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[Sequence[str]]:
         """Page by page, the last of each day first."""
-        for start, end in slices(since, until, _SLICE):
-            window = {f"start_{by}": china(start), f"end_{by}": china(end)}
-            async for tids in backwards(partial(self._page, method, window)):
+        for start, end in time_slices(since, until, _SLICE):
+            window = {f"start_{by}": format_china_time(start), f"end_{by}": format_china_time(end)}
+            async for tids in last_page_first(partial(self._page, method, window)):
                 yield tids
 
     async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[str], int]:
         answer, _ = await self._top.call(method, fields="tid", page_no=str(number), page_size=str(_PAGE), **window)
         trades = (answer.get("trades") or {}).get("trade") or []
-        return [str(trade["tid"]) for trade in trades], pages(answer.get("total_results"), _PAGE)
+        return [str(trade["tid"]) for trade in trades], page_count(answer.get("total_results"), _PAGE)
 
-    async def _trade(self, tid: str, gate: asyncio.Semaphore, until: datetime | None = None) -> Pulled | None:
+    async def _trade(self, tid: str, gate: asyncio.Semaphore, until: datetime | None = None) -> PulledOrder | None:
         """One trade as it stands; ``None`` where it is gone, or changed after the window: the next pull brings it."""
         async with gate:
             try:
@@ -343,7 +343,7 @@ class Taobao:
                 raise
         trade = answer["trade"]
         modified = str(trade.get("modified"))
-        if until is not None and modified >= china(until):
+        if until is not None and modified >= format_china_time(until):
             return None
         scene = self._account.settings.get("decrypt_scene")
         if scene and trade.get("oaid") and trade.get("status") in _PAID:
@@ -351,11 +351,11 @@ class Taobao:
             _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=asked)
             body = json.dumps({**json.loads(body), **json.loads(plain)}, ensure_ascii=False).encode()
         receipt = Receipt(
-            fact_key=read_fact(tid, modified, trade),
+            fact_key=order_fact_key(tid, modified, trade),
             topic="taobao.trade.fullinfo.get",
             priority=_priority(trade.get("seller_flag"), str(trade.get("seller_memo"))),
         )
-        return Pulled(receipt=receipt, body=body)
+        return PulledOrder(receipt=receipt, body=body)
 
     async def renew(self) -> Mapping[str, str]:
         """By ``taobao.top.auth.token.refresh``; its ``token_result`` is JSON in a text."""
@@ -366,7 +366,7 @@ class Taobao:
             told = json.loads(answer["token_result"])
         except (KeyError, TypeError, ValueError):
             told = {}
-        return granted(told, "session")
+        return oauth_secrets(told, "session")
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """``taobao.logistics.offline.send``; whatever TOP refuses is fine where the trade already shows it."""
@@ -398,28 +398,28 @@ class Taobao:
             for line in shipment.lines
         )
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """By ``taobao.skus.quantity.update``, up to 20 SKUs of one item a call, and ``taobao.item.quantity.update`` for
         an item without SKUs; both set (``type`` 1)."""
-        refusals: list[Refused] = []
-        batches: dict[tuple[str, bool], list[Offered]] = defaultdict(list)
+        refusals: list[StockRefusal] = []
+        batches: dict[tuple[str, bool], list[StockOffer]] = defaultdict(list)
         for each in offered:
             num_iid, sku_id = each.listing.get("num_iid", ""), each.listing.get("sku_id")
             if all(re.fullmatch(r"[0-9]+", part) for part in (num_iid, sku_id or "0")):
                 batches[num_iid, sku_id is not None].append(each)
             else:
-                refusals.append(Refused(sku=each.sku, reason="num_iid and sku_id must be numbers"))
+                refusals.append(StockRefusal(sku=each.sku, reason="num_iid and sku_id must be numbers"))
         for (num_iid, by_sku), batch in batches.items():
             size = _LARGEST_BATCH if by_sku else 1
             for at in range(0, len(batch), size):
                 refusals += await self._set_stock(num_iid, batch[at : at + size])
         return refusals
 
-    async def _set_stock(self, num_iid: str, batch: Sequence[Offered]) -> list[Refused]:
+    async def _set_stock(self, num_iid: str, batch: Sequence[StockOffer]) -> list[StockRefusal]:
         """TOP refuses a call as a whole; where the item itself is why, all of it is refused."""
         whole = ""
 
-        async def attempt(part: Sequence[Offered]) -> str:
+        async def attempt(part: Sequence[StockOffer]) -> str:
             nonlocal whole
             if not whole:
                 reason = await self._try_stock(num_iid, part)
@@ -427,9 +427,9 @@ class Taobao:
                 return reason
             return whole
 
-        return await by_halves(batch, attempt)
+        return await refused_by_halves(batch, attempt)
 
-    async def _try_stock(self, num_iid: str, batch: Sequence[Offered]) -> str:
+    async def _try_stock(self, num_iid: str, batch: Sequence[StockOffer]) -> str:
         """One call; why it was refused for good."""
         if "sku_id" in batch[0].listing:
             method = "taobao.skus.quantity.update"

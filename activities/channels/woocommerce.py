@@ -35,7 +35,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, Offered, Pulled, Refused, read_fact
+from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, order_fact_key
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.kit.payloads import (
@@ -47,11 +47,11 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    apiece,
-    balanced,
     decode,
-    reasonable,
-    standardising,
+    price_per_unit,
+    validating_order,
+    with_total_mismatch,
+    within_calendar,
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
@@ -98,7 +98,7 @@ _PROVINCES = dict(enumerate(_STATES.split(), 1))
 
 Gmt = Annotated[
     datetime,
-    AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=UTC))),
+    AfterValidator(lambda moment: within_calendar(moment if moment.tzinfo else moment.replace(tzinfo=UTC))),
 ]
 """A time told without its zone, which is GMT."""
 MaybeGmt = Annotated[Gmt | None, BeforeValidator(lambda value: value or None)]
@@ -130,7 +130,7 @@ class _Line(BaseModel):
 
     def line(self, quantity: int, worth: Decimal) -> OrderLine:
         """So many of it at what they are worth; at more than their price where the refund of the others was short."""
-        unit = max(apiece(self.subtotal, self.quantity), apiece(worth, quantity))
+        unit = max(price_per_unit(self.subtotal, self.quantity), price_per_unit(worth, quantity))
         return OrderLine(
             line_no=str(self.id),
             sku=(self.sku or f"{self.product_id}:{self.variation_id}")[:64],
@@ -362,7 +362,7 @@ class WooCommerce:
         paid_at = told.date_paid_gmt
         if status in {"processing", "completed", "refunded"} and not cash:
             paid_at = paid_at or told.date_modified_gmt
-        with standardising():
+        with validating_order():
             order = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
@@ -388,7 +388,7 @@ class WooCommerce:
                 origin=self._origin(told, intake),
                 custom=_custom(told, status, cancelled),
             )
-        return balanced(order)
+        return with_total_mismatch(order)
 
     def _origin(self, told: _Order, intake: IntakePath) -> Origin:
         to = told.recipient
@@ -401,7 +401,7 @@ class WooCommerce:
             intake=intake,
         )
 
-    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[Pulled]:
+    async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
         gate = asyncio.Semaphore(_AT_ONCE)
         window = {"modified_after": _gmt(since), "modified_before": _gmt(until), "dates_are_gmt": "true"}
@@ -409,7 +409,7 @@ class WooCommerce:
             for pulled in await asyncio.gather(*(self._whole(order, gate) for order in page)):
                 yield pulled
 
-    async def read(self, order_no: str) -> Pulled | None:
+    async def read(self, order_no: str) -> PulledOrder | None:
         if not re.fullmatch(r"[0-9]+", order_no) or (order := await self._get(order_no)) is None:
             return None
         return await self._whole(order, asyncio.Semaphore(1))
@@ -437,15 +437,15 @@ class WooCommerce:
                 return None
             raise
 
-    async def _whole(self, order: dict[str, Any], gate: asyncio.Semaphore) -> Pulled:
+    async def _whole(self, order: dict[str, Any], gate: asyncio.Semaphore) -> PulledOrder:
         """The order with its refunds; without, it names them but not their lines."""
         refunds: list[dict[str, Any]] = []
         if order.get("refunds"):
             async with gate:
                 refunds = _list(await self._send("GET", f"/orders/{order['id']}/refunds", params={"per_page": "100"}))
-        fact = read_fact(order.get("id"), order.get("date_modified_gmt"), [order, refunds])
+        fact = order_fact_key(order.get("id"), order.get("date_modified_gmt"), [order, refunds])
         body = json.dumps({"order": order, "refunds": refunds}, ensure_ascii=False, separators=(",", ":")).encode()
-        return Pulled(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """The parcel into the order's meta data, once; a note to the buyer, once; and once all pieces have left, the
@@ -478,30 +478,32 @@ class WooCommerce:
                 left[line_no] = left.get(line_no, 0) - quantity
         return not any(quantity > 0 for quantity in left.values())
 
-    async def push_stock(self, offered: Sequence[Offered]) -> list[Refused]:
+    async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """By batches of up to 100 products, and of as many variations of one product; both begin to manage stock."""
-        refusals: list[Refused] = []
-        batches: dict[str, list[tuple[Offered, str]]] = defaultdict(list)
+        refusals: list[StockRefusal] = []
+        batches: dict[str, list[tuple[StockOffer, str]]] = defaultdict(list)
         for each in offered:
             product, variation = each.listing.get("product_id", ""), each.listing.get("variation_id")
             if all(re.fullmatch(r"[0-9]+", part) for part in (product, variation or "0")):
                 path = f"/products/{product}/variations/batch" if variation else "/products/batch"
                 batches[path].append((each, variation or product))
             else:
-                refusals.append(Refused(sku=each.sku, reason="product_id and variation_id must be numbers"))
+                refusals.append(StockRefusal(sku=each.sku, reason="product_id and variation_id must be numbers"))
         for path, batch in batches.items():
             for at in range(0, len(batch), _PAGE):
                 refusals += await self._set_stock(path, batch[at : at + _PAGE])
         return refusals
 
-    async def _set_stock(self, path: str, batch: Sequence[tuple[Offered, str]]) -> list[Refused]:
+    async def _set_stock(self, path: str, batch: Sequence[tuple[StockOffer, str]]) -> list[StockRefusal]:
         levels = [{"id": int(number), "manage_stock": True, "stock_quantity": each.quantity} for each, number in batch]
         answer = _object(await self._send("POST", path, told={"update": levels}))
         wrong = {str(told.get("id")): told["error"] for told in answer.get("update") or [] if told.get("error")}
         if any(_status(error) >= 500 for error in wrong.values()):
             raise unavailable("woocommerce: could not set all quantities")
         return [
-            Refused(sku=each.sku, reason=str(wrong[number].get("code"))) for each, number in batch if number in wrong
+            StockRefusal(sku=each.sku, reason=str(wrong[number].get("code")))
+            for each, number in batch
+            if number in wrong
         ]
 
     async def _send(

@@ -31,7 +31,7 @@ from models.allocation import Action, Condition
 from models.base import Value
 from models.i18n import LANGUAGES, t
 from models.listings import Mapping as SkuMapping
-from models.listings import joined
+from models.listings import join_ids
 from models.money import Amount, Currency
 from models.stock import Audience, Level, LocationKind, Move, MovementKind
 
@@ -681,7 +681,9 @@ async def _apply_listings(connection: AsyncConnection, lines: Lines[ListingLine]
     for (channel, shop), sold in sorted(shops.items()):
         await stock_sync.save_listings(connection, channel, shop, sold)
         cause = f"import:{act.request_id}:{channel}:{shop}"
-        await sku_mapping.notify_held_orders(connection, {joined(each) for each in sold.values()}, cause, channel, shop)
+        await sku_mapping.notify_held_orders(
+            connection, {join_ids(each) for each in sold.values()}, cause, channel, shop
+        )
 
 
 class MappingLine(Line):

@@ -7,7 +7,7 @@ from sqlalchemy import Update, func, select, update
 from temporalio import activity
 
 from activities.accounts import channel_access
-from activities.channels import Pulled, reader
+from activities.channels import PulledOrder, order_reader
 from activities.intake import inbox
 from activities.kit.database import transaction
 from models.base import Moment, Value
@@ -45,7 +45,7 @@ async def pull_orders(source: str, shop: str) -> PollReport:
         since = start = until - FIRST if cursor is None else cursor - overlap
         while start < until:
             end = min(start + SLICE, until)
-            batch: list[Pulled] = []
+            batch: list[PulledOrder] = []
             async for pulled in ours.pull(start, end):
                 seen += 1
                 batch.append(pulled)
@@ -67,10 +67,10 @@ async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]
 
     Raises ``refused`` and ``unavailable`` as the channel does.
     """
-    found: list[Pulled] = []
+    found: list[PulledOrder] = []
     missing: list[str] = []
     async with channel_access.open_channel(source, shop) as ours:
-        asked = reader(ours)
+        asked = order_reader(ours)
         for order_no in order_nos:
             pulled = await asked.read(order_no)
             if pulled is None:
@@ -101,7 +101,7 @@ def _of(source: str, shop: str) -> Update:
     )
 
 
-async def save_pulled(source: str, shop: str, batch: Sequence[Pulled]) -> int:
+async def save_pulled(source: str, shop: str, batch: Sequence[PulledOrder]) -> int:
     """Commits a batch to the inbox; returns how many of its facts are new."""
     async with transaction() as connection:
         return await inbox.accept_pulled(connection, source, shop, [(each.receipt, each.body) for each in batch])

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.accounts import accounts, channel_access
-from activities.channels import Channel, Hint, Reader, reader
+from activities.channels import Channel, Hint, OrderReader, order_reader
 from activities.intake import polling
 from activities.kit.database import transaction
 from activities.kit.errors import Unintelligible, refused
@@ -86,7 +86,7 @@ async def reconcile(report: str, source: str, shop: str, window: Window) -> dict
     pulled: list[str] = row.details.get("pulled", [])
     failed: dict[str, str] = {}
     async with channel_access.open_channel(source, shop) as ours:
-        listed = await _list(reader(ours), row)
+        listed = await _list(order_reader(ours), row)
         unknown = sorted(await _unknown(source, shop, ours, listed) - set(pulled))
         known = len(listed) - len(unknown) - len(listed.intersection(pulled))
         for done, number in enumerate(unknown):
@@ -94,7 +94,7 @@ async def reconcile(report: str, source: str, shop: str, window: Window) -> dict
                 await _note(report, Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed))
             activity.heartbeat(done)
             try:
-                if await _take(source, shop, reader(ours), number):
+                if await _take(source, shop, order_reader(ours), number):
                     pulled.append(number)
                 else:
                     known += 1
@@ -123,7 +123,7 @@ async def mark_failed(report: str, error: str) -> None:
             await alerts.keep_alerts(connection, STOPPED, {key: {"shop": shop, "reason": error}}, key)
 
 
-async def _list(asked: Reader, row: Row[Any]) -> set[str]:
+async def _list(asked: OrderReader, row: Row[Any]) -> set[str]:
     listed: set[str] = set()
     async for number in asked.numbers(row.since, row.until):
         listed.add(number)
@@ -165,7 +165,7 @@ def _told(ours: Channel, row: Row[Any]) -> Collection[str]:
     return () if told is None else (told.channel_order_no,)
 
 
-async def _take(source: str, shop: str, asked: Reader, number: str) -> bool:
+async def _take(source: str, shop: str, asked: OrderReader, number: str) -> bool:
     """Reads an order into the inbox; ``False`` where just that was understood before, and is no order of ours.
 
     Raises ``refused`` where it cannot be read, or understood.

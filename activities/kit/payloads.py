@@ -61,7 +61,7 @@ def _identifier(value: Any) -> Any:
     return value
 
 
-def reasonable(moment: datetime) -> datetime:
+def within_calendar(moment: datetime) -> datetime:
     """A time that every calendar here can hold. Raises ``ValueError``."""
     if not 1970 <= moment.year <= 9000:
         raise ValueError("beyond the calendar")
@@ -71,7 +71,7 @@ def reasonable(moment: datetime) -> datetime:
 def _seconds(value: Any) -> datetime:
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,11}", str(value)):
         raise ValueError("not seconds since 1970")
-    return reasonable(datetime.fromtimestamp(int(value), UTC))
+    return within_calendar(datetime.fromtimestamp(int(value), UTC))
 
 
 def _fen(value: Any) -> Decimal:
@@ -83,12 +83,12 @@ def _fen(value: Any) -> Decimal:
 CHINA = timezone(timedelta(hours=8))
 ChinaTime = Annotated[
     datetime,
-    AfterValidator(lambda moment: reasonable(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
+    AfterValidator(lambda moment: within_calendar(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
 ]
 """A time told without a zone, as Chinese systems do: GMT+8."""
 
 
-def china(moment: datetime) -> str:
+def format_china_time(moment: datetime) -> str:
     """A time as Chinese systems are told: ``2026-11-11 00:00:00``, GMT+8."""
     return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -116,7 +116,7 @@ Fee = Annotated[Decimal, BeforeValidator(lambda value: value or 0), Field(max_di
 
 
 @contextmanager
-def standardising() -> Iterator[None]:
+def validating_order() -> Iterator[None]:
     """Around the making of a ``ChannelOrder``: what the language forbids is a fault of the payload."""
     try:
         yield
@@ -124,12 +124,12 @@ def standardising() -> Iterator[None]:
         raise unintelligible(error) from None
 
 
-def apiece(amount: Decimal, quantity: int) -> Decimal:
+def price_per_unit(amount: Decimal, quantity: int) -> Decimal:
     """What one of so many costs; what does not divide is rounded up, for the line's discount to make good for it."""
     return (amount / quantity).quantize(Decimal("0.0001"), ROUND_UP)
 
 
-def balanced(order: ChannelOrder) -> ChannelOrder:
+def with_total_mismatch(order: ChannelOrder) -> ChannelOrder:
     """The order as told; where its parts add up to another total, ``custom.total_mismatch`` says by how much more."""
     if not order.mismatch:
         return order

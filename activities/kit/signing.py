@@ -20,7 +20,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
     return "v1=" + hmac.digest(secret.encode(), timestamp.encode() + b"." + body, "sha256").hex()
 
 
-def signed(secret: str, body: bytes) -> dict[str, str]:
+def signed_headers(secret: str, body: bytes) -> dict[str, str]:
     """The headers of a signed JSON message, made now."""
     timestamp = str(int(time()))
     return {

@@ -19,7 +19,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.accounts import accounts, channel_access
 from activities.catalogue import locations
-from activities.channels import Offered, stock_taker
+from activities.channels import StockOffer, stock_receiver
 from activities.kit.database import transaction
 from activities.kit.errors import refused
 from activities.stock import ledger
@@ -127,7 +127,7 @@ async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncRep
     for at in range(0, len(changed), PORTION):
         portion = changed[at : at + PORTION]
         async with channel_access.open_channel(source, shop) as ours:
-            declined = {each.sku: each.reason for each in await stock_taker(ours).push_stock(portion)}
+            declined = {each.sku: each.reason for each in await stock_receiver(ours).push_stock(portion)}
         refusals += len(declined)
         now = datetime.now(UTC)
         told = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]
@@ -153,7 +153,7 @@ _TELL = (
 
 async def pending_updates(
     connection: AsyncConnection, source: str, shop: str, rule: StockRule, moved: Collection[str] | None
-) -> list[Offered]:
+) -> list[StockOffer]:
     """What a shop may sell now where that differs from what it was last told."""
     query = select(_listings).where(_listings.c.channel == source, _listings.c.shop == shop).order_by(_listings.c.sku)
     if moved is not None:
@@ -162,7 +162,7 @@ async def pending_updates(
     rows = (await connection.execute(query)).all()
     free = await available(connection, source, shop, rule, [row.sku for row in rows])
     return [
-        Offered(sku=row.sku, listing=row.listing, quantity=quantity)
+        StockOffer(sku=row.sku, listing=row.listing, quantity=quantity)
         for row in rows
         if (quantity := rule.offer(free[row.sku])) != row.offered
     ]

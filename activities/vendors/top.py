@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.kit import http
 from activities.kit.errors import expired, refused, unavailable
-from activities.kit.payloads import CHINA, china
+from activities.kit.payloads import CHINA, format_china_time
 from models.intake import Account
 
 _TRANSIENT = ("B150", "S01")
@@ -50,7 +50,7 @@ class Top:
         params = {
             "method": method,
             "app_key": self._secrets["app_key"],
-            "timestamp": china(datetime.now(CHINA)),
+            "timestamp": format_china_time(datetime.now(CHINA)),
             "format": "json",
             "v": "2.0",
             "sign_method": self._sign_method,

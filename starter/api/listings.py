@@ -14,7 +14,7 @@ from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.stock import stock_sync
 from models.intake import IntegrationType
-from models.listings import StockRule, joined
+from models.listings import StockRule, join_ids
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem
@@ -59,7 +59,7 @@ async def keep(
         await sku_mapping.lock_catalogue(connection)
         await stock_sync.save_listings(connection, channel, shop, body)
         await sku_mapping.notify_held_orders(
-            connection, {joined(each) for each in body.values()}, f"listed:{uuid4()}", channel, shop
+            connection, {join_ids(each) for each in body.values()}, f"listed:{uuid4()}", channel, shop
         )
     dispatcher.wake()
     return {"listings": len(body)}
@@ -68,7 +68,7 @@ async def keep(
 @router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
 async def rule(channel: str, shop: str, body: StockRule, request: Request, visitor: Staff) -> StockRule:
     """From then on the shop is told of its stock as it changes."""
-    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockTaker):
+    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockReceiver):
         raise InvalidInput("channel", f"{channel} takes no stock")
     async with transaction() as connection:
         await stock_sync.save_rule(connection, channel, shop, body)

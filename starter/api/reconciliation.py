@@ -74,7 +74,7 @@ async def reconcile(
     told = body or Reconcile()
     if told.since and told.until and told.since >= told.until:
         raise InvalidInput("since", "must be before until")
-    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.Reader):
+    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.OrderReader):
         raise InvalidInput("channel", f"{channel} cannot be asked for its orders")
     client: Client = request.app.state.temporal
     report = f"reconcile:{channel}:{shop}:{told.request_id or key or uuid4()}"

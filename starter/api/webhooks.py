@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 from activities.accounts.accounts import get_account
 from activities.accounts.api_keys import find_principal
 from activities.carriers import tracker
-from activities.channels import Answering, channel
+from activities.channels import WebhookAcknowledger, channel
 from activities.intake import inbox
 from activities.kit.database import at_once
 from activities.kit.errors import Unauthentic
@@ -69,7 +69,7 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
             connection, IntegrationType.CHANNEL, source, shop, receipt, Raw.model_construct(body=raw, headers={}), actor
         )
     dispatcher.wake()
-    if isinstance(adapter, Answering):
+    if isinstance(adapter, WebhookAcknowledger):
         return JSONResponse(dict(adapter.acknowledgement))
     return JSONResponse({"status": "accepted" if new else "duplicate"}, 202)
 

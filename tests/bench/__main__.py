@@ -108,7 +108,7 @@ class Bench:
             "custom": {"note": "x" * 1000},
         }
         body = json.dumps(order, ensure_ascii=False).encode()
-        return body, signing.signed(self.secret, body)
+        return body, signing.signed_headers(self.secret, body)
 
     async def completed(self) -> int:
         counts = await self.client.get(f"{self.stack.api_url}/orders/counts", headers=self._key)

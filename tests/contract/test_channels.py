@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, Reader, Renewing, read_fact
+from activities.channels import AccessRenewer, Hint, OrderReader, order_fact_key
 from activities.kit import http
 from activities.kit.errors import EXPIRED, Unauthentic, Unintelligible
 from models.fulfillment import Shipment, ShipmentLine
@@ -69,7 +69,7 @@ def a_shop(sandbox: str, channel: str) -> World:
 async def told(world: World, order_no: str, door: str) -> ChannelOrder:
     """The order as the channel now tells of it: asked, where it can be, and else by its webhook."""
     adapter = world.adapter
-    if isinstance(adapter, Reader):
+    if isinstance(adapter, OrderReader):
         pulled = await adapter.read(order_no)
         assert pulled is not None
         order = adapter.parse(pulled.body, pulled.receipt.topic)
@@ -127,7 +127,7 @@ async def test_everything_that_changed_is_pulled_page_by_page(sandbox: str, chan
     pulled = {order.channel_order_no for order in await world.pulled(created - timedelta(minutes=5), until)}
     assert pulled == sold
     adapter = world.adapter
-    assert isinstance(adapter, Reader)
+    assert isinstance(adapter, OrderReader)
     listed = [number async for number in adapter.numbers(NOW - 3 * DAY, NOW)]
     assert set(listed) == {*sold, earlier}
 
@@ -137,7 +137,7 @@ async def test_a_change_is_a_new_fact_and_the_same_is_none(sandbox: str, channel
     world = a_shop(sandbox, channel)
     number = world.sell(paid=False)
     adapter = world.adapter
-    assert isinstance(adapter, Reader)
+    assert isinstance(adapter, OrderReader)
 
     async def key() -> str:
         pulled = await adapter.read(number)
@@ -300,7 +300,7 @@ def test_its_docstring_names_its_sources(channel: str) -> None:
 async def test_access_that_ran_out_is_renewed(sandbox: str, channel: str) -> None:
     world = a_shop(sandbox, channel)
     world.sell(created=NOW - timedelta(minutes=5))
-    if not isinstance(world.adapter, Renewing):
+    if not isinstance(world.adapter, AccessRenewer):
         pytest.skip("its access does not run out")
     path = f"{world.control}/{world.account.account}/expire"
     assert BUYER.post(path).is_success
@@ -314,6 +314,6 @@ async def test_access_that_ran_out_is_renewed(sandbox: str, channel: str) -> Non
 
 
 def test_two_changes_of_one_second_are_two_facts_and_one_read_twice_is_one() -> None:
-    first = read_fact("1", "2026-11-11 10:00:00", {"memo": "", "lines": [1]})
-    assert first == read_fact("1", "2026-11-11 10:00:00", {"lines": [1], "memo": ""})
-    assert first != read_fact("1", "2026-11-11 10:00:00", {"memo": "wait", "lines": [1]})
+    first = order_fact_key("1", "2026-11-11 10:00:00", {"memo": "", "lines": [1]})
+    assert first == order_fact_key("1", "2026-11-11 10:00:00", {"lines": [1], "memo": ""})
+    assert first != order_fact_key("1", "2026-11-11 10:00:00", {"memo": "wait", "lines": [1]})

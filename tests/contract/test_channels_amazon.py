@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.channels import Hint, Offered, amazon
+from activities.channels import Hint, StockOffer, amazon
 from activities.channels.amazon import CHANGED, READ, Amazon, adapter
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
@@ -440,7 +440,7 @@ async def test_finances_we_may_not_see_are_no_reason_to_miss_an_order(
 async def test_a_listing_that_is_not_in_order_is_refused_with_its_issue(world: World) -> None:
     ours = world.adapter
     assert isinstance(ours, Amazon)
-    refusals = await ours.push_stock([Offered(sku=sku, listing={}, quantity=3) for sku in ("bad1", "A 1/2")])
+    refusals = await ours.push_stock([StockOffer(sku=sku, listing={}, quantity=3) for sku in ("bad1", "A 1/2")])
     assert [(each.sku, each.reason) for each in refusals] == [("bad1", "90220")]
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Offered, Refused, StockTaker, channel, stock_taker
+from activities.channels import StockOffer, StockReceiver, StockRefusal, channel, stock_receiver
 from activities.kit import http
 from activities.vendors.top import fault
 from starter.sandbox.app import create_app
@@ -40,7 +40,7 @@ def world(sandbox: str, request: pytest.FixtureRequest) -> World:
     return World(sandbox, request.param, f"stock-{next(_numbers)}")
 
 
-def offer(world: World, number: int, quantity: int, *, known: bool = True, item: int = 7) -> Offered:
+def offer(world: World, number: int, quantity: int, *, known: bool = True, item: int = 7) -> StockOffer:
     """Something the shop sells, or does not know."""
     source = world.account.source
     mark = "" if known else "404"
@@ -57,14 +57,14 @@ def offer(world: World, number: int, quantity: int, *, known: bool = True, item:
         "suning": {"product_code": high},
     }[source]
     sku = str(number) if known or source != "own" else f"?{number}"
-    return Offered(sku=sku, listing=listing, quantity=quantity)
+    return StockOffer(sku=sku, listing=listing, quantity=quantity)
 
 
-async def push(world: World, *offered: Offered) -> list[Refused]:
-    return await stock_taker(world.adapter).push_stock(offered)
+async def push(world: World, *offered: StockOffer) -> list[StockRefusal]:
+    return await stock_receiver(world.adapter).push_stock(offered)
 
 
-async def failure(world: World, *offered: Offered) -> ApplicationError:
+async def failure(world: World, *offered: StockOffer) -> ApplicationError:
     with pytest.raises(ApplicationError) as caught:
         await push(world, *offered)
     return caught.value
@@ -145,7 +145,7 @@ async def test_batches_are_as_large_as_the_channel_takes(sandbox: str, source: s
 
 async def test_taobao_takes_skus_by_their_item_and_items_without(sandbox: str) -> None:
     world = World(sandbox, "taobao", "stock-items")
-    whole = [Offered(sku=f"W{item}", listing={"num_iid": item}, quantity=3) for item in ("81", "82")]
+    whole = [StockOffer(sku=f"W{item}", listing={"num_iid": item}, quantity=3) for item in ("81", "82")]
     assert await push(world, offer(world, 1, 1, item=7), offer(world, 2, 2, item=8), *whole) == []
     assert stock(world) == {"1": 1, "2": 2, "81": 3, "82": 3}
     assert calls(world) == 4
@@ -174,7 +174,7 @@ async def test_ids_that_cannot_be_are_refused_and_the_rest_is_set(
     sandbox: str, source: str, listing: dict[str, str]
 ) -> None:
     world = World(sandbox, source, f"stock-ids-{next(_numbers)}")
-    odd = Offered(sku="odd", listing=listing, quantity=1)
+    odd = StockOffer(sku="odd", listing=listing, quantity=1)
     assert [each.sku for each in await push(world, odd, offer(world, 1, 5))] == ["odd"]
     assert stock(world) == {"1": 5}
 
@@ -195,7 +195,9 @@ def test_taobao_is_busy_or_says_no(sub_code: str, sub_msg: str, final: bool) -> 
 
 async def test_woocommerce_takes_variations_by_their_product_and_products_without(sandbox: str) -> None:
     world = World(sandbox, "woocommerce", "stock-products")
-    whole = [Offered(sku=f"W{number}", listing={"product_id": number}, quantity=3) for number in ("81", "82", "4041")]
+    whole = [
+        StockOffer(sku=f"W{number}", listing={"product_id": number}, quantity=3) for number in ("81", "82", "4041")
+    ]
     refusals = await push(world, offer(world, 1, 1, item=7), offer(world, 2, 2, item=8), *whole)
     assert [(each.sku, each.reason) for each in refusals] == [("W4041", "woocommerce_rest_product_invalid_id")]
     assert stock(world) == {"1": 1, "2": 2, "81": 3, "82": 3}
@@ -204,6 +206,6 @@ async def test_woocommerce_takes_variations_by_their_product_and_products_withou
 
 async def test_a_shop_counter_takes_no_stock(sandbox: str) -> None:
     account = World(sandbox, "pos", "stock-till").account
-    assert not isinstance(channel(account), StockTaker)
+    assert not isinstance(channel(account), StockReceiver)
     with pytest.raises(ApplicationError, match="takes no stock"):
-        stock_taker(channel(account))
+        stock_receiver(channel(account))

@@ -44,7 +44,7 @@ async def test_three_deliveries_at_once_are_one_message_and_one_order(
 async def test_what_is_not_signed_by_the_shop_is_not_kept(door: httpx.AsyncClient) -> None:
     body = json.dumps(sale()).encode()
     stale = {"Hengdan-Timestamp": "1700000000", "Hengdan-Signature": signing.sign(SECRET, "1700000000", body)}
-    for headers in ({}, signing.signed("guess", body), stale, signing.signed(SECRET, body + b" ")):
+    for headers in ({}, signing.signed_headers("guess", body), stale, signing.signed_headers(SECRET, body + b" ")):
         problem(await door.post("/channels/own/web/webhook", content=body, headers=headers), 401)
     assert await rows() == []
 
@@ -63,8 +63,8 @@ async def test_a_mebibyte_is_the_most(door: httpx.AsyncClient) -> None:
             yield big[start : start + 65536]
 
     path = "/channels/own/web/webhook"
-    problem(await door.post(path, content=big, headers=signing.signed(SECRET, big)), 413)
-    problem(await door.post(path, content=in_pieces(), headers=signing.signed(SECRET, big)), 413)
+    problem(await door.post(path, content=big, headers=signing.signed_headers(SECRET, big)), 413)
+    problem(await door.post(path, content=in_pieces(), headers=signing.signed_headers(SECRET, big)), 413)
     assert (await tell(door, big[:-1])).status_code == 202
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 from temporalio.exceptions import ApplicationError
 
 from activities.accounts import accounts, channel_access
-from activities.channels import Pulled, reader
+from activities.channels import PulledOrder, order_reader
 from activities.kit import http
 from activities.kit.database import transaction
 from models.intake import AccountRow, Secrets
@@ -45,9 +45,9 @@ async def kept() -> dict[str, str]:
     return found.values
 
 
-async def read(world: World, number: str) -> Pulled | None:
+async def read(world: World, number: str) -> PulledOrder | None:
     async with channel_access.open_channel(world.account.source, world.account.account) as ours:
-        return await reader(ours).read(number)
+        return await order_reader(ours).read(number)
 
 
 async def test_access_that_ran_out_is_renewed_for_the_next_try(sandbox: str) -> None:

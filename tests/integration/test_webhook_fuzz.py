@@ -36,8 +36,8 @@ EVERY = [each.name for each in iter_modules(channels.__path__)]
 
 Sign = Callable[[Mapping[str, str], bytes], dict[str, str]]
 SIGNS: dict[str, Sign] = {
-    "own": lambda secrets, body: signing.signed(secrets["secret"], body),
-    "app": lambda secrets, body: signing.signed(secrets["secret"], body),
+    "own": lambda secrets, body: signing.signed_headers(secrets["secret"], body),
+    "app": lambda secrets, body: signing.signed_headers(secrets["secret"], body),
     "shopify": lambda secrets, body: {"X-Shopify-Hmac-Sha256": shopify.sign(secrets["client_secret"], body)},
     "woocommerce": lambda secrets, body: {"X-WC-Webhook-Signature": woocommerce.sign(secrets["webhook_secret"], body)},
     "douyin": lambda secrets, body: {"event-sign": douyin.event_sign(secrets["app_key"], secrets["app_secret"], body)},
