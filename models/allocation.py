@@ -14,8 +14,9 @@ from sqlmodel import SQLModel
 
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
-from models.order import NORMAL, OBJECTIVE, Criterion, Sites
+from models.order import NORMAL, Sites
 from models.origins import Code, code
+from models.policy import OBJECTIVE, Criterion
 from models.stock import Shortage
 
 Kilograms = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=3)]

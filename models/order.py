@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, model_validator
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric, text
@@ -19,18 +19,6 @@ from models.money import Amount, Currency
 from models.origins import Origin
 from models.stock import Buyer
 from models.vault import Sealed
-
-SEARCH_ATTRIBUTES = {
-    "OrderStatus": "Keyword",
-    "Channel": "Keyword",
-    "Shop": "Keyword",
-    "Warehouses": "KeywordList",
-    "Carriers": "KeywordList",
-    "Holds": "KeywordList",
-    "OrderPriority": "Int",
-    "PromisedBy": "Datetime",
-}
-"""Typed search attributes of an order's workflow, name → Temporal type. None of them is personal."""
 
 
 class OrderStatus(StrEnum):
@@ -212,77 +200,6 @@ class ChannelOrder(Value):
     def payable(self) -> bool:
         """Nothing stands between this order and the buyer's money."""
         return self.paid_at is not None or self.cash_on_delivery
-
-
-Stage = Literal["service", "finance"]
-"""Whose approval a review waits for."""
-
-
-class HoldKind(StrEnum):
-    """Why an order does not advance."""
-
-    REVIEW = "review"
-    STAFF = "staff"
-    ADDRESS = "address"
-    UNKNOWN_SKU = "unknown_sku"
-    BOOKING = "booking"
-    WAREHOUSE = "warehouse"
-    CHANNEL = "channel"
-    REFUND = "refund"
-
-
-class Hold(Value):
-    kind: HoldKind
-    reason: str
-    """A message key of the catalogue, or a person's own words."""
-    params: dict[str, JsonValue] = {}
-    since: Moment
-    by: str = "hengdan"
-    stage: Stage | None = None
-    """Who must approve; ``None``, anybody."""
-    rule: int | None = None
-    """The rule of review that holds it."""
-
-    def same(self, other: "Hold") -> bool:
-        """Whether it says what another said, whenever that was."""
-        return self.model_copy(update={"since": other.since, "by": other.by}) == other
-
-
-Criterion = Literal["on_time", "fewest_parcels", "lowest_cost", "nearest", "balance"]
-"""What makes one plan better than another."""
-
-OBJECTIVE: tuple[Criterion, ...] = ("on_time", "fewest_parcels", "lowest_cost", "nearest", "balance")
-
-
-class Policy(Value):
-    """How long an order may wait for what, in seconds; set per shop."""
-
-    grace: int = 0
-    """The window in which cancel and modify are free."""
-    payment: int = 24 * 3600
-    """From placing to expiry, where the channel names no time."""
-    review: int = 4 * 3600
-    stock: int = 24 * 3600
-    ship: int = 48 * 3600
-    movement: int = 24 * 3600
-    """A parcel without any scan for so long is late."""
-    delivery: int = 7 * 24 * 3600
-    review_above: Amount = Decimal(5000)
-    """A total above this is held for review."""
-    address_confidence: Annotated[Decimal, Field(ge=0, le=1)] = Decimal("0.8")
-    """An address of which cleansing is less sure than this is held."""
-    ship_in_part: bool = False
-    """Ship what is there and back-order the rest; what is sold in presale leaves on its own."""
-    objective: tuple[Criterion, ...] = OBJECTIVE
-    """What plans are judged by, each deciding only between equals of those before it."""
-    replan_when_late: bool = False
-    """What its warehouse has not sent in time is planned again, elsewhere, where the warehouse lets go of it."""
-    substitute: bool = False
-    """What is missing may be replaced by the catalogue's substitutes."""
-    reserve: Literal["placed", "paid"] = "paid"
-    """From when on stock is kept for an order."""
-    reservation: int = 1800
-    """How long stock is kept for an unpaid order since its last sign of life."""
 
 
 UNMAPPED = text("""holds @> '[{"kind": "unknown_sku"}]'::jsonb""")

@@ -12,7 +12,8 @@ from pydantic import Field, JsonValue, model_validator
 from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
-from models.order import HoldKind, Refund, Stage
+from models.hold import HoldKind, Stage
+from models.order import Refund
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]

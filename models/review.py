@@ -10,7 +10,7 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import Moment, Value
-from models.order import Stage
+from models.hold import Stage
 
 Word = Annotated[str, Field(pattern=r"^[\w.\- ]{1,32}$")]
 Words = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,200}$")]

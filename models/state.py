@@ -8,7 +8,9 @@ from pydantic import Field, JsonValue
 
 from models.base import Moment, Record, Value
 from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
-from models.order import Alert, ChannelOrder, Entry, Hold, HoldKind, OrderStatus, Policy, Stage
+from models.hold import Hold, HoldKind, Stage
+from models.order import Alert, ChannelOrder, Entry, OrderStatus
+from models.policy import Policy
 from models.requests import YES, Answer, no
 from models.stock import Shortage
 

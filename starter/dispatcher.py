@@ -20,7 +20,6 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import (
     Priority,
-    SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
@@ -41,13 +40,16 @@ from activities.kit.database import engine, transaction
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
 from activities.records import alerts
+from models import search_attributes
 from models.base import Value
 from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, Scan
+from models.hold import HoldKind
 from models.i18n import t
 from models.intake import InboxState, IntegrationType
 from models.money import Money
-from models.order import Alert, ChannelOrder, HoldKind, Policy, RefundState
+from models.order import Alert, ChannelOrder, RefundState
 from models.origins import IntakePath
+from models.policy import Policy
 from models.requests import (
     Cancel,
     HoldRequest,
@@ -409,13 +411,13 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
     shop = await get_account(IntegrationType.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
     attributes: list[SearchAttributePair[Any]] = [
-        SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received"),
-        SearchAttributePair(SearchAttributeKey.for_keyword("Channel"), order.channel),
-        SearchAttributePair(SearchAttributeKey.for_keyword("Shop"), order.shop),
-        SearchAttributePair(SearchAttributeKey.for_int("OrderPriority"), order.priority),
+        SearchAttributePair(search_attributes.STATUS, "received"),
+        SearchAttributePair(search_attributes.CHANNEL, order.channel),
+        SearchAttributePair(search_attributes.SHOP, order.shop),
+        SearchAttributePair(search_attributes.PRIORITY, order.priority),
     ]
     if order.promised_by is not None:
-        attributes.append(SearchAttributePair(SearchAttributeKey.for_datetime("PromisedBy"), order.promised_by))
+        attributes.append(SearchAttributePair(search_attributes.PROMISED_BY, order.promised_by))
     amount = Money(amount=order.total, currency=order.currency).text(settings().lang)
     try:
         await client.start_workflow(

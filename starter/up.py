@@ -17,7 +17,7 @@ import httpx
 from activities.accounts.api_keys import create_key, find_principal
 from activities.kit.database import dispose
 from models.api_keys import Scope
-from models.order import SEARCH_ATTRIBUTES
+from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
 from workers.embedded import AlreadyRunningError, Children, StartError, load_keys, start_postgres, start_temporal

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from activities.accounts import accounts
 from activities.kit.database import dispose
-from models.order import SEARCH_ATTRIBUTES
+from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.vault import keyring
 from workers.embedded import Postgres, Temporal, load_keys, start_postgres, start_temporal

@@ -33,7 +33,8 @@ from activities.stock import ledger, order_stock
 from models.allocation import Allocation, Facts, Item, Load, Objective, Plan, Site
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
-from models.order import ChannelOrder, OrderLine, Policy
+from models.order import ChannelOrder, OrderLine
+from models.policy import Policy
 from models.stock import Buyer, LocationKind, Move, MovementKind, Reservation, StockPool, VirtualWarehouse
 
 _tables = SQLModel.metadata.tables

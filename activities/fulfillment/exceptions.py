@@ -48,8 +48,9 @@ from models.fulfillment import (
     TrackingStatus,
     carrier_reference,
 )
+from models.hold import HoldKind
 from models.intake import IntegrationType, Raw, Receipt
-from models.order import Entry, HoldKind, OrderRow
+from models.order import Entry, OrderRow
 from models.requests import Replan
 from models.settlements import SettlementKind
 

@@ -24,7 +24,9 @@ from activities.orders.snapshot import write_snapshots
 from activities.stock import order_stock, waitlist
 from models.base import Moment, Value
 from models.fulfillment import Fulfillment, ScanRow
-from models.order import ChannelOrder, Hold, HoldKind, OrderRow, Policy, RefundState
+from models.hold import Hold, HoldKind
+from models.order import ChannelOrder, OrderRow, RefundState
+from models.policy import Policy
 from models.requests import Remark
 from models.state import Admitted, Allocated, OrderState, RuleResult, Snapshot
 from models.vault import keyring

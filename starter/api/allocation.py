@@ -21,8 +21,9 @@ from models.address import Recipient
 from models.allocation import Plan, Rate, Rule
 from models.base import Moment
 from models.i18n import t
-from models.order import NORMAL, OBJECTIVE, ChannelOrder, Criterion, OrderLine, Policy
+from models.order import NORMAL, ChannelOrder, OrderLine
 from models.origins import ChannelKind, Code, IntakePath, Origin
+from models.policy import OBJECTIVE, Criterion, Policy
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem, lang

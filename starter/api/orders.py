@@ -20,8 +20,9 @@ from activities.kit.database import transaction
 from activities.records import queries
 from models import requests
 from models.address import Recipient
+from models.hold import HoldKind
 from models.i18n import t
-from models.order import CENT, HoldKind, OrderStatus
+from models.order import CENT, OrderStatus
 from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring

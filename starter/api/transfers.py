@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import (
-    SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
@@ -28,6 +27,7 @@ from models import requests
 from models.base import CHINA
 from models.i18n import t
 from models.requests import Answer, Approve
+from models.search_attributes import WAREHOUSES
 from models.settings import settings
 from models.transfers import (
     SUPPORTED,
@@ -281,7 +281,6 @@ async def _begin(request: Request, new: New, number: str, actor: str) -> Transfe
 async def _start(client: Client, transfer: Transfer) -> None:
     """Starts the workflow, and waits until its row is written."""
     small = sum(transfer.planned.values()) <= settings().transfer_units
-    warehouses = SearchAttributeKey.for_keyword_list("Warehouses")
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await client.start_workflow(
@@ -294,7 +293,7 @@ async def _start(client: Client, transfer: Transfer) -> None:
                 start_signal="approve" if small else None,
                 start_signal_args=[Approve(request_id="small", actor="hengdan")] if small else [],
                 search_attributes=TypedSearchAttributes(
-                    [SearchAttributePair(warehouses, [transfer.origin, transfer.destination])]
+                    [SearchAttributePair(WAREHOUSES, [transfer.origin, transfer.destination])]
                 ),
                 static_summary=f"{transfer.origin} → {transfer.destination} · {listed(transfer.planned)}"[:200],
             )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from activities.orders import cleansing
 from models.address import Recipient
-from models.order import Policy
+from models.policy import Policy
 
 FILE = Path(__file__).with_suffix(".tsv")
 _COLUMNS = ("right", "wrong, held", "wrong, not held", "library alone")

@@ -15,7 +15,8 @@ from activities.kit.database import transaction
 from activities.kit.group_commit import GroupCommit
 from activities.orders import steps
 from activities.stock.ledger import move
-from models.order import ChannelOrder, Policy
+from models.order import ChannelOrder
+from models.policy import Policy
 from models.state import OrderState
 from models.stock import Move, MovementKind
 from tests.unit.orders import an_order, line

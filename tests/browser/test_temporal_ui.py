@@ -11,7 +11,7 @@ from playwright.async_api import Page, async_playwright
 from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.intake import IntegrationType
-from models.order import SEARCH_ATTRIBUTES
+from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from starter.sandbox import merchant
 from tests.api import SECRET, bearer, open_account, open_door, sale, tell

@@ -12,7 +12,8 @@ from activities.orders import steps
 from activities.stock import ledger, operations
 from activities.stock.ledger import Drift
 from models.fulfillment import Fulfillment, FulfillmentStatus, TrackingStatus
-from models.order import OrderLine, Policy
+from models.order import OrderLine
+from models.policy import Policy
 from models.state import End, OrderState
 from models.stock import Level
 from tests.unit.orders import an_order

@@ -8,7 +8,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from activities.orders import steps
-from models.order import NORMAL, URGENT, ChannelOrder, Policy
+from models.order import NORMAL, URGENT, ChannelOrder
+from models.policy import Policy
 from models.state import OrderState
 from tests.unit.orders import an_order, line
 

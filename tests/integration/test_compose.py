@@ -22,7 +22,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from typer.testing import CliRunner
 
-from models.order import SEARCH_ATTRIBUTES
+from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import Settings
 from starter.api import create_app
 from starter.cli.commands import app

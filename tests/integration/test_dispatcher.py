@@ -21,7 +21,8 @@ from activities.intake import inbox
 from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow, Scan, ScanRow
 from models.intake import InboxRow, InboxState, IntegrationType, Raw, Receipt
-from models.order import NORMAL, SEARCH_ATTRIBUTES, URGENT, AlertRow, OrderRow
+from models.order import NORMAL, URGENT, AlertRow, OrderRow
+from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from starter import dispatcher
 from starter.dispatcher import EngineDown, take

@@ -17,8 +17,9 @@ from activities.records import timeline
 from models.api_keys import Scope
 from models.exceptions import ExceptionPolicy, Remedy
 from models.fulfillment import ExceptionKind, FulfillmentRow, Scan, TrackingStatus
+from models.hold import Hold, HoldKind
 from models.intake import InboxRow
-from models.order import ChannelOrder, Entry, Hold, HoldKind, OrderRow
+from models.order import ChannelOrder, Entry, OrderRow
 from tests.api import bearer
 from tests.integration.parcels import a_parcel
 from tests.unit.orders import an_order

@@ -24,7 +24,8 @@ from models.allocation import Rate
 from models.carrier_selection import CarrierRule, CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
 from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Raw, Secrets
-from models.order import ChannelOrder, Policy
+from models.order import ChannelOrder
+from models.policy import Policy
 from models.state import OrderState
 from starter.sandbox import merchant
 from starter.sandbox.app import create_app

@@ -13,8 +13,10 @@ from activities.orders import steps
 from activities.orders.review import rules
 from activities.orders.steps import Decision
 from models.api_keys import Scope
+from models.hold import HoldKind
 from models.intake import ChannelOrderRow
-from models.order import HoldKind, OrderStatus, Policy
+from models.order import OrderStatus
+from models.policy import Policy
 from models.state import OrderState
 from starter.sandbox.merchant import seed
 from tests.api import bearer

@@ -9,7 +9,8 @@ import pytest
 from activities.allocation import rules_and_rates
 from activities.kit.database import transaction
 from models.api_keys import Scope
-from models.order import HoldKind, Policy
+from models.hold import HoldKind
+from models.policy import Policy
 from models.state import OrderState
 from starter.sandbox.merchant import seed
 from tests.api import bearer

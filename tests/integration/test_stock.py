@@ -12,7 +12,7 @@ from activities.orders import steps
 from activities.stock import operations
 from activities.stock.ledger import Drift
 from models.fulfillment import FulfillmentStatus
-from models.order import Policy
+from models.policy import Policy
 from models.state import OrderState
 from models.stock import Shortage
 from starter.sandbox.merchant import seed

@@ -23,7 +23,7 @@ from activities.kit.errors import InvalidInput
 from activities.orders import steps
 from activities.stock import ledger, operations
 from models.fulfillment import Fulfillment, FulfillmentStatus, TrackingStatus
-from models.order import Policy
+from models.policy import Policy
 from models.state import OrderState
 from starter.sandbox.merchant import seed
 from tests.unit.orders import an_order, line

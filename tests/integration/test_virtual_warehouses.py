@@ -12,8 +12,8 @@ from activities.kit.errors import InvalidInput
 from activities.orders import steps
 from activities.stock import operations, stocktakes
 from models.fulfillment import FulfillmentStatus, Shortfall, ShortfallKind
-from models.order import Policy
 from models.origins import ChannelKind, IntakePath, Origin
+from models.policy import Policy
 from models.stock import Audience, Level, LocationKind, MovementKind, Shortage
 from starter.sandbox.merchant import seed
 from tests.integration.books import admitted, allocated, cancelled, drifts, level, now, receive, shipped, sql, woken

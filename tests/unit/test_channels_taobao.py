@@ -11,9 +11,11 @@ from activities.channels.taobao import adapter
 from activities.kit.errors import Unauthentic, Unintelligible
 from activities.orders import review
 from activities.vendors.top import fault, sign
+from models.hold import HoldKind
 from models.intake import Account, IntegrationType
-from models.order import NORMAL, URGENT, ChannelOrder, HoldKind, Policy
+from models.order import NORMAL, URGENT, ChannelOrder
 from models.origins import ChannelKind, IntakePath
+from models.policy import Policy
 from tests.unit.payloads import taobao_fullinfo, taobao_trade
 
 ACCOUNT = Account(integration=IntegrationType.CHANNEL, source="taobao", account="flagship")

@@ -7,7 +7,8 @@ import pytest
 
 from activities.orders import cleansing
 from models.address import Recipient
-from models.order import HoldKind, Policy
+from models.hold import HoldKind
+from models.policy import Policy
 from tests.unit.orders import an_order
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

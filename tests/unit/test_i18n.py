@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from models.fulfillment import PROBLEM_STATUSES, ExceptionKind, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.hold import HoldKind
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, IntegrationType
 from models.labels import PrintKind
-from models.order import HoldKind, OrderStatus, RefundState
+from models.order import OrderStatus, RefundState
 from models.origins import IntakePath
 from models.replenishment import Demand, PurchaseStatus, ReplenishmentStatus
 from models.settings import settings

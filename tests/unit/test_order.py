@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.fulfillment import Fulfillment, FulfillmentLine, TrackingStatus
-from models.order import ChannelOrder, Hold, HoldKind, OrderStatus, Policy
+from models.hold import Hold, HoldKind
+from models.order import ChannelOrder, OrderStatus
+from models.policy import Policy
 from models.state import SUPPORTED, Action, Admitted, Allocated, End, OrderState
 from models.stock import Shortage
 from tests.unit.orders import RECIPIENT, an_order, line

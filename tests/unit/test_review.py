@@ -16,7 +16,8 @@ from activities.kit.expressions import BUDGET, LONGEST_LIST, InvalidExpression
 from activities.orders import review
 from activities.orders.review import facts
 from activities.orders.review.samples import ORDERS
-from models.order import ChannelOrder, Policy
+from models.order import ChannelOrder
+from models.policy import Policy
 from models.review import ReviewRule
 from tests.unit.orders import an_order, line
 

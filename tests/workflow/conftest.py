@@ -19,7 +19,7 @@ from activities.kit import http
 from activities.kit.database import transaction
 from activities.stock import operations
 from models.intake import AccountRow, IntegrationType, Secrets
-from models.order import SEARCH_ATTRIBUTES
+from models.search_attributes import SEARCH_ATTRIBUTES
 from starter.sandbox import merchant, warehouse
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto

@@ -9,15 +9,17 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from activities.kit.database import transaction
 from activities.stock import ledger, operations
+from models import search_attributes
 from models.fulfillment import Fulfillment, FulfillmentRow, TrackingStatus
 from models.intake import InboxRow, IntegrationType
-from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, Policy, TimelineRow
+from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, TimelineRow
+from models.policy import Policy
 from models.requests import Answer, Request, Tracking, WarehouseEvent, WarehouseEventKind
 from models.settings import settings
 from models.state import OrderInput, OrderState
@@ -162,9 +164,7 @@ class Lives:
             OrderInput(order=order, policy=policy or Policy()),
             id=order.order_id,
             task_queue=settings().task_queue,
-            search_attributes=TypedSearchAttributes(
-                [SearchAttributePair(SearchAttributeKey.for_keyword("OrderStatus"), "received")]
-            ),
+            search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.STATUS, "received")]),
             result_type=OrderStatus,
         )
         return Life(self, order, handle)

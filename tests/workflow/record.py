@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from models.fulfillment import TrackingStatus
-from models.order import OrderStatus, Policy
+from models.order import OrderStatus
+from models.policy import Policy
 from models.requests import Approve, Cancel, Modify, Payment, QuantityChange, StockArrived
 from models.settings import settings
 from models.vault import keyring

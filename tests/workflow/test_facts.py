@@ -10,8 +10,10 @@ from activities.kit.database import transaction
 from activities.orders import steps
 from models.address import RecipientChange
 from models.fulfillment import RequestStatus
+from models.hold import HoldKind
 from models.listings import Mapping
-from models.order import HoldKind, OrderStatus, Policy, Refund, RefundState
+from models.order import OrderStatus, Refund, RefundState
+from models.policy import Policy
 from models.requests import (
     Approve,
     Cancel,

@@ -12,7 +12,8 @@ from activities.kit.database import transaction
 from activities.stock import ledger
 from models.address import RecipientChange
 from models.fulfillment import Fulfillment, Shortfall, ShortfallKind, TrackingStatus
-from models.order import ChannelOrder, OrderStatus, Policy
+from models.order import ChannelOrder, OrderStatus
+from models.policy import Policy
 from models.requests import (
     Cancel,
     Expedite,

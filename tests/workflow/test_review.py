@@ -4,7 +4,8 @@ from typing import Any
 
 from activities.kit.database import transaction
 from activities.orders.review import rules
-from models.order import HoldKind, OrderStatus
+from models.hold import HoldKind
+from models.order import OrderStatus
 from models.requests import Approve, HoldRequest, Modify, Payment, QuantityChange, Release
 from models.review import ReviewRule
 from tests.unit.orders import an_order, line

@@ -10,7 +10,9 @@ from activities.kit.database import transaction
 from activities.orders import cleansing
 from models.address import Recipient
 from models.fulfillment import Shortfall, ShortfallKind, TrackingStatus
-from models.order import HoldKind, OrderStatus, Policy
+from models.hold import HoldKind
+from models.order import OrderStatus
+from models.policy import Policy
 from models.requests import (
     Approve,
     Cancel,

@@ -18,9 +18,11 @@ from workflows.order.messages import OrderMessages
 with workflow.unsafe.imports_passed_through():
     from activities.fulfillment import steps as fulfillment_activities
     from activities.orders import steps as order_activities
+    from models import search_attributes
     from models.fulfillment import PROBLEM_STATUSES, Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
+    from models.hold import Hold, HoldKind
     from models.i18n import t
-    from models.order import URGENT, ChannelOrder, Hold, HoldKind, OrderStatus, RefundState
+    from models.order import URGENT, ChannelOrder, OrderStatus, RefundState
     from models.requests import (
         YES,
         Answer,
@@ -50,12 +52,6 @@ HISTORY_LIMIT = 1500
 
 _LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1))
 _OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2))
-
-_STATUS = SearchAttributeKey.for_keyword("OrderStatus")
-_PRIORITY = SearchAttributeKey.for_int("OrderPriority")
-_HOLDS = SearchAttributeKey.for_keyword_list("Holds")
-_WAREHOUSES = SearchAttributeKey.for_keyword_list("Warehouses")
-_CARRIERS = SearchAttributeKey.for_keyword_list("Carriers")
 
 Result = TypeVar("Result")
 
@@ -682,11 +678,11 @@ class OrderWorkflow(OrderMessages):
     def _attributes(self) -> dict[SearchAttributeKey[Any], Any]:
         state = self.state
         return {
-            _STATUS: state.status.value,
-            _PRIORITY: state.order.priority,
-            _HOLDS: sorted({hold.kind.value for hold in state.holds}),
-            _WAREHOUSES: sorted({each.warehouse for each in state.active}),
-            _CARRIERS: sorted({each.carrier for each in state.active if each.carrier}),
+            search_attributes.STATUS: state.status.value,
+            search_attributes.PRIORITY: state.order.priority,
+            search_attributes.HOLDS: sorted({hold.kind.value for hold in state.holds}),
+            search_attributes.WAREHOUSES: sorted({each.warehouse for each in state.active}),
+            search_attributes.CARRIERS: sorted({each.carrier for each in state.active if each.carrier}),
         }
 
     @staticmethod

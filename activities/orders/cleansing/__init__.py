@@ -10,7 +10,9 @@ from datetime import datetime
 from activities.orders.cleansing import china, people, spelling, world
 from activities.orders.cleansing.gazetteer import gazetteer
 from models.address import Recipient
-from models.order import ChannelOrder, Hold, HoldKind, Policy
+from models.hold import Hold, HoldKind
+from models.order import ChannelOrder
+from models.policy import Policy
 
 _WIDTHS = str.maketrans({code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20})
 """Full-width forms to their ASCII twins (Unicode block FF00, U+3000)."""

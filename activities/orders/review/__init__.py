@@ -13,7 +13,9 @@ from activities.kit.expressions import InvalidExpression
 from activities.orders.review import facts, rules
 from activities.orders.review.samples import ORDERS
 from models.base import Value
-from models.order import ChannelOrder, Hold, HoldKind, OrderLine, Policy, Sites
+from models.hold import Hold, HoldKind
+from models.order import ChannelOrder, OrderLine, Sites
+from models.policy import Policy
 from models.review import (
     Approves,
     Carries,
