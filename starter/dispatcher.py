@@ -1,22 +1,20 @@
-"""The dispatcher: takes messages from the inbox and makes them workflows and signals, at the engine's own pace.
+"""The dispatcher: takes messages from the inbox and starts or signals workflows, no faster than the engine can follow.
 
-One runs at a time, whatever the number of API processes: the others stand by for its lock. A message is marked before
-the engine hears of it and again afterwards; dying in between repeats it, and every repetition is harmless: a workflow
-starts once for its id, a request counts once for its own.
+One process dispatches at a time; the others wait for its lock. A message is marked before the engine is called and
+again afterwards. A crash in between repeats the call, which is harmless: a workflow starts once for its id, and a
+request counts once for its id.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import Row, Table, select, text, update
-from sqlalchemy.exc import DataError, SQLAlchemyError
 from temporalio.client import Client
 from temporalio.common import (
     Priority,
@@ -33,89 +31,59 @@ from activities.aftersales.reissue import REISSUE
 from activities.carriers import tracker
 from activities.catalogue import sku_mapping
 from activities.channels import Hint, channel
-from activities.fulfillment import exceptions, tracking
-from activities.intake import inbox
+from activities.fulfillment import exceptions, tracking, warehouse_events
+from activities.intake import changes, inbox
 from activities.intake.inbox import Outcome
-from activities.kit.database import engine, transaction
+from activities.kit.database import DatabaseError, InvalidData, Row, advisory_lock, transaction
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
 from activities.records import alerts
 from models import search_attributes
 from models.base import Value
-from models.fulfillment import MILESTONES, FulfillmentRow, FulfillmentStatus, RequestStatus, Scan
-from models.hold import HoldKind
+from models.fulfillment import MILESTONES, Scan
 from models.i18n import t
 from models.intake import InboxState, IntegrationType
 from models.money import Money
 from models.order import Alert, ChannelOrder, RefundState
 from models.origins import IntakePath
 from models.policy import Policy
-from models.requests import (
-    Cancel,
-    HoldRequest,
-    Modify,
-    Payment,
-    QuantityChange,
-    Refunding,
-    Release,
-    Remark,
-    Replan,
-    Request,
-    StockArrived,
-    Tracking,
-    WarehouseEvent,
-    WarehouseEventKind,
-)
+from models.requests import Refunding, Replan, Request, StockArrived, Tracking, WarehouseEvent
 from models.settings import settings
 from models.state import OrderInput
 from starter.logs import place
 
 LOCK = 0x68656E67
-"""The advisory lock of the one dispatcher."""
+"""The advisory lock of the process that dispatches."""
 _BATCH = 200
-_AT_ONCE = 32
-_IDLE = 0.1
-_PAUSE = 0.05
-"""Between two rounds: what comes meanwhile goes together, and the doors of this process have room."""
-
-_fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
+_CONCURRENCY = 32
+_IDLE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.05
+"""Between two rounds: messages that arrive meanwhile go together, and this process serves its API."""
+_DATABASE_ERRORS = (DatabaseError, OSError)
+"""End the round, which is repeated; every other error fails one message."""
 
 log = structlog.get_logger()
 _awake = asyncio.Event()
 
 
 class EngineDown(Exception):
-    """The engine cannot be reached: nothing is lost, everything waits."""
+    """The engine cannot be reached: messages wait, none is lost."""
 
 
 def wake() -> None:
-    """Something was just committed to the inbox by this process."""
+    """Start the next round at once: this process has just committed a message to the inbox."""
     _awake.set()
 
 
 async def run(client: Client) -> None:
-    """Dispatches until it is cancelled."""
+    """Dispatch until cancelled."""
     while True:
         try:
-            async with _turn():
+            async with advisory_lock(LOCK):
                 await _dispatch(client)
         except Exception as error:
             log.warning("dispatcher.interrupted", error=type(error).__name__)
             await asyncio.sleep(1)
-
-
-@asynccontextmanager
-async def _turn() -> AsyncIterator[None]:
-    """Waits until no other process dispatches."""
-    async with engine().connect() as connection:
-        try:
-            while not (await connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK})"))).scalar_one():
-                await connection.rollback()
-                await asyncio.sleep(1)
-            await connection.commit()
-            yield
-        finally:
-            await connection.invalidate()  # back in the pool it would keep the lock
 
 
 async def _dispatch(client: Client) -> None:
@@ -132,36 +100,36 @@ async def _dispatch(client: Client) -> None:
             log.warning("dispatcher.engine_down", error=str(error))
             await asyncio.sleep(1)
             continue
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_PAUSE_SECONDS)
         if not busy:
             with suppress(TimeoutError):
-                await asyncio.wait_for(_awake.wait(), _IDLE)
+                await asyncio.wait_for(_awake.wait(), _IDLE_SECONDS)
 
 
-class Fact(Value):
-    """An order as a message told it."""
+class OrderMessage(Value):
+    """An order as one inbox message has it."""
 
     row: int
-    key: str
+    fact_key: str
     order: ChannelOrder
 
 
 @dataclass
-class Case:
-    """What is new of one order."""
+class PendingOrder:
+    """The messages of one order that wait."""
 
-    facts: list[Fact]
+    messages: list[OrderMessage]
     """Oldest first."""
     known: ChannelOrder | None
-    """What the channel said of it before."""
-    begun: bool
-    """Its workflow runs, or has run."""
-    latest: ChannelOrder | None = None
-    """The newest that its workflow was told."""
+    """The version that the inbox last saved."""
+    started: bool
+    """Whether the workflow runs or has run."""
+    delivered: ChannelOrder | None = None
+    """The newest version that the workflow has received in this round."""
 
 
 async def take(client: Client) -> int:
-    """One round: the messages that may go now; answers how many went. Raises ``EngineDown``."""
+    """Run one round: dispatch the messages that may go now, and return how many there were. Raises ``EngineDown``."""
     async with transaction() as connection:
         room = settings().intake_window - await inbox.count_started(connection)
         others = await inbox.next_messages(
@@ -169,52 +137,47 @@ async def take(client: Client) -> int:
         )
         outcomes, orders, hints = await _read(await inbox.next_messages(connection, [IntegrationType.CHANNEL], room))
         known = await inbox.load_documents(connection, list(orders))
-        cases = [Case(facts, *known.get(order_id, (None, False))) for order_id, facts in orders.items()]
-        openings = [case.facts[0] for case in cases if case.known is None]
-        await inbox.save_documents(connection, [fact.order for fact in openings])
+        pending = [PendingOrder(messages, *known.get(order_id, (None, False))) for order_id, messages in orders.items()]
+        first = [each.messages[0] for each in pending if each.known is None]
+        await inbox.save_documents(connection, [message.order for message in first])
         now = datetime.now(UTC)
         outcomes += [
-            Outcome(row=fact.row, state=InboxState.STARTED, order=fact.order.order_id, at=now)
-            for fact in openings
-            if _to_begin(fact.order)
+            Outcome(row=message.row, state=InboxState.STARTED, order=message.order.order_id, at=now)
+            for message in first
+            if changes.needs_fulfillment(message.order)
         ]
         await inbox.record_outcomes(connection, outcomes)
-    if not cases and not others and not hints:
+    if not pending and not others and not hints:
         return len(outcomes)
-    limit = asyncio.Semaphore(_AT_ONCE)
+    limit = asyncio.Semaphore(_CONCURRENCY)
     pushes = [row for row in others if row.integration == IntegrationType.CARRIER]
-    work = [_channel(client, limit, case) for case in cases] + [_carriers(client, limit, pushes)]
-    work += [_other(client, limit, row) for row in others if row.integration != IntegrationType.CARRIER]
-    work += [_hint(client, limit, *shop, rows) for shop, rows in hints.items()]
+    work = [_dispatch_order(client, limit, each) for each in pending] + [_dispatch_scans(client, limit, pushes)]
+    work += [_dispatch_other(client, limit, row) for row in others if row.integration != IntegrationType.CARRIER]
+    work += [_dispatch_hints(client, limit, *shop, rows) for shop, rows in hints.items()]
     done = [outcome for each in await asyncio.gather(*work) for outcome in each]
     async with transaction() as connection:
         await inbox.record_outcomes(connection, done)
-        told = [case.latest for case in cases if case.latest is not None]
-        await inbox.save_documents(connection, told)
-    if any(each.state is InboxState.PENDING for each in done):
+        delivered = [each.delivered for each in pending if each.delivered is not None]
+        await inbox.save_documents(connection, delivered)
+    if any(outcome.state is InboxState.PENDING for outcome in done):
         raise EngineDown("messages wait")
     return len(others) + len(orders) + len(hints)
-
-
-def _to_begin(order: ChannelOrder) -> bool:
-    """New to us, it is to be handled: it is neither over nor sent by somebody else."""
-    return order.cancelled_at is None and not order.shipped
 
 
 Hints = dict[tuple[str, str], dict[int, Hint]]
 """By channel and shop, by message."""
 
 
-async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[Fact]], Hints]:
-    """What channel messages say, by order, oldest first, and what became of those that say nothing; and hints."""
+async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list[OrderMessage]], Hints]:
+    """Parse channel messages: outcomes of those without an order, orders by id (oldest message first), and hints."""
     outcomes: list[Outcome] = []
-    orders: dict[str, list[Fact]] = defaultdict(list)
+    orders: dict[str, list[OrderMessage]] = defaultdict(list)
     hints: Hints = defaultdict(dict)
     for row in rows:
         try:
             shop = await get_account(IntegrationType.CHANNEL, row.source, row.account)
             order = channel(shop).parse(row.raw.body, row.topic)
-        except (SQLAlchemyError, OSError):
+        except _DATABASE_ERRORS:
             raise
         except Exception as error:
             outcomes.append(_failed(row.id, error))
@@ -222,20 +185,20 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
             if isinstance(order, Hint):
                 hints[row.source, row.account][row.id] = order
             elif order is None:
-                outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="no order of ours"))
+                outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="not an order to fulfil"))
             else:
                 origin = order.origin.standard(IntakePath(row.path), row.received_at)
                 order = order.model_copy(update={"origin": origin})
-                orders[order.order_id].append(Fact(row=row.id, key=row.fact_key, order=order))
-    for facts in orders.values():
-        facts.sort(key=_age)
+                orders[order.order_id].append(OrderMessage(row=row.id, fact_key=row.fact_key, order=order))
+    for messages in orders.values():
+        messages.sort(key=_modified_at)
     return outcomes, orders, hints
 
 
-async def _hint(
+async def _dispatch_hints(
     client: Client, limit: asyncio.Semaphore, source: str, shop: str, rows: Mapping[int, Hint]
 ) -> list[Outcome]:
-    """Has the orders read that messages only name."""
+    """Start reading the orders that messages only name."""
     numbers = sorted({number for hint in rows.values() for number in hint.order_nos})
     async with limit:
         try:
@@ -254,19 +217,19 @@ async def _hint(
         Outcome(
             row=row,
             state=InboxState.DONE,
-            reason="to be read",
+            reason="order queued for reading",
             order=f"order:{source}:{shop}:{hint.order_nos[0]}" if len(hint.order_nos) == 1 else None,
         )
         for row, hint in rows.items()
     ]
 
 
-def _age(fact: Fact) -> datetime:
-    return fact.order.modified_at
+def _modified_at(message: OrderMessage) -> datetime:
+    return message.order.modified_at
 
 
 def _failed(row: int, error: Exception) -> Outcome:
-    """A message that is not understood waits for a person; one that breaks our own code does not stop the others."""
+    """Return the outcome of a message that a person must correct, or that a bug of ours could not handle."""
     if isinstance(error, ValidationError):
         error = unintelligible(error)
     if isinstance(error, Unintelligible):
@@ -274,57 +237,59 @@ def _failed(row: int, error: Exception) -> Outcome:
     if isinstance(error, ApplicationError):
         return Outcome(row=row, state=InboxState.FAILED, reason=error.message)
     log.error("dispatcher.broken", row=row, error=type(error).__name__, place=place(error))
-    return Outcome(row=row, state=InboxState.FAILED, reason=f"{type(error).__name__}: a fault of ours, see the log")
+    return Outcome(row=row, state=InboxState.FAILED, reason=f"{type(error).__name__}: internal error, see the log")
 
 
-async def _channel(client: Client, limit: asyncio.Semaphore, case: Case) -> list[Outcome]:
-    """One order's messages in turn."""
+async def _dispatch_order(client: Client, limit: asyncio.Semaphore, pending: PendingOrder) -> list[Outcome]:
+    """Deliver the messages of one order in turn."""
     outcomes: list[Outcome] = []
     async with limit:
-        for number, fact in enumerate(case.facts):
-            opens = case.known is None and number == 0 and _to_begin(fact.order)
+        for number, message in enumerate(pending.messages):
+            starts = pending.known is None and number == 0 and changes.needs_fulfillment(message.order)
+            order_id = message.order.order_id
             try:
-                reason = await _deliver(client, case, fact)
+                reason = await _deliver(client, pending, message)
             except EngineDown as error:
-                log.info("dispatcher.waits", order=fact.order.order_id, error=str(error))
-                return outcomes + [Outcome(row=each.row, state=InboxState.PENDING) for each in case.facts[number:]]
-            except (SQLAlchemyError, OSError):
+                log.info("dispatcher.waits", order=order_id, error=str(error))
+                waiting = [Outcome(row=each.row, state=InboxState.PENDING) for each in pending.messages[number:]]
+                return outcomes + waiting
+            except _DATABASE_ERRORS:
                 raise
             except Exception as error:
-                outcomes.append(_failed(fact.row, error).model_copy(update={"order": fact.order.order_id}))
+                outcomes.append(_failed(message.row, error).model_copy(update={"order": order_id}))
                 continue
-            if not opens:
-                order_id = fact.order.order_id
-                outcomes.append(Outcome(row=fact.row, state=InboxState.DONE, order=order_id, reason=reason))
+            if not starts:
+                outcomes.append(Outcome(row=message.row, state=InboxState.DONE, order=order_id, reason=reason))
     return outcomes
 
 
-async def _deliver(client: Client, case: Case, fact: Fact) -> str:
-    """Starts the order, or tells it what changed; answers what is to be noted. Raises ``EngineDown``."""
-    before = case.latest or case.known or fact.order
-    newest = fact.order if fact.order.modified_at >= before.modified_at else before
-    if newest.recipient.unreadable:
-        newest = newest.model_copy(update={"recipient": before.recipient})
-    reason = ""
-    if not case.begun and not _to_begin(before):
-        if not _to_begin(newest):
-            case.latest = newest
-            return "over before it reached us"
+async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage) -> str:
+    """Start the order, or signal what changed; return the reason to record. Raises ``EngineDown``."""
+    before = pending.delivered or pending.known or message.order
+    newest = changes.newest(before, message.order)
+    if not pending.started and not changes.needs_fulfillment(before):
+        if not changes.needs_fulfillment(newest):
+            pending.delivered = newest
+            return "closed before it was received"
         before = newest
-    if not case.begun:
+    if not pending.started:
         await start_order(client, before)
-        case.begun = True
-    told = changes(before, fact)
-    if newest.shipped and not before.shipped and not await _all_left(before.order_id):
-        sent = HoldRequest(request_id=f"shipped:{fact.key}", actor=f"channel:{newest.channel}", kind=HoldKind.CHANNEL)
-        told.append(("hold", sent.model_copy(update={"reason": "hold.channel.shipped"})))
-    for name, request in told:
+        pending.started = True
+    signals = changes.changes(before, message.order, message.fact_key)
+    if newest.shipped and not before.shipped and not await _all_shipped(before.order_id):
+        signals.append(changes.hold_for_foreign_shipment(newest, message.fact_key))
+    reason = ""
+    for name, request in signals:
         reason = await _signal(client, before.order_id, name, request) or reason
-    added = {line.line_no for line in newest.lines} - {line.line_no for line in before.lines}
-    if added:
-        await _alert(before.order_id, "lines_added", count=len(added))
-    case.latest = newest
-    return reason or ", ".join(name for name, _ in told)
+    if added := changes.count_added_lines(before, newest):
+        await _alert(before.order_id, "lines_added", count=added)
+    pending.delivered = newest
+    return reason or ", ".join(name for name, _ in signals)
+
+
+async def _all_shipped(order_id: str) -> bool:
+    async with transaction() as connection:
+        return await warehouse_events.all_shipped(connection, order_id)
 
 
 async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
@@ -333,81 +298,8 @@ async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
         await alerts.raise_alerts(connection, [alert])
 
 
-async def _all_left(order_id: str) -> bool:
-    """All that we were to send is on its way: what the channel says was shipped was shipped by us."""
-    query = select(_fulfillments.c.shipped_at).where(
-        _fulfillments.c.order_id == order_id, _fulfillments.c.status != FulfillmentStatus.CANCELLED
-    )
-    async with transaction() as connection:
-        left = list(await connection.scalars(query))
-    return bool(left) and None not in left
-
-
-def changes(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
-    """The requests that a channel's newer word of an order amounts to; an older word amounts to nothing.
-
-    What is not wanted any more comes before the refund of it, which lets the rest go on.
-    """
-    now = fact.order
-    if now.modified_at < before.modified_at:
-        return []
-
-    def told(kind: str) -> dict[str, Any]:
-        return {"request_id": f"{kind}:{fact.key}"[:200], "actor": f"channel:{now.channel}"}
-
-    found: list[tuple[str, Request]] = []
-    if now.cancelled_at and not before.cancelled_at:
-        found.append(("cancel", Cancel(**told("cancel"), reason=str(now.custom.get("cancel_reason", "")))))
-        return found + _refunds(before, fact)
-    if now.paid_at and not before.paid_at:
-        found.append(("payment", Payment(**told("paid"), paid_at=now.paid_at)))
-    wanted = {line.line_no: line.quantity for line in now.lines}
-    lines = tuple(
-        QuantityChange(line_no=line.line_no, quantity=wanted.get(line.line_no, 0))
-        for line in before.lines
-        if wanted.get(line.line_no, 0) != line.quantity
-    )
-    moved = None if now.recipient == before.recipient or now.recipient.unreadable else now.recipient
-    if lines or moved:
-        found.append(("modify", Modify(**told("modify"), recipient=moved, lines=lines)))
-    said = (now.buyer_message, now.seller_memo, now.priority)
-    if said != (before.buyer_message, before.seller_memo, before.priority):
-        remark = Remark(**told("remark"), buyer_message=said[0], seller_memo=said[1], priority=said[2])
-        found.append(("remark", remark))
-    found += _refunds(before, fact)
-    held, hold = before.custom.get("channel_hold"), now.custom.get("channel_hold")
-    if hold and not held:
-        found.append(("hold", HoldRequest(**told("hold"), kind=HoldKind.CHANNEL, reason="hold.channel.told")))
-    if held and not hold:
-        found.append(("release", Release(**told("release"), kind=HoldKind.CHANNEL)))
-    return found
-
-
-def _refunds(before: ChannelOrder, fact: Fact) -> list[tuple[str, Request]]:
-    """Those that are new, stand otherwise than before, or are not spoken of any more."""
-    now = {each.refund_no: each for each in fact.order.refunds}
-    known = {each.refund_no: each for each in before.refunds}
-    gone = [
-        each.model_copy(update={"state": RefundState.CLOSED})
-        for each in before.refunds
-        if each.refund_no not in now and each.state is RefundState.ASKED
-    ]
-    return [
-        (
-            "refund",
-            Refunding(
-                request_id=f"refund:{each.refund_no}:{each.state}:{fact.key}"[:200],
-                actor=f"channel:{fact.order.channel}",
-                refund=each,
-            ),
-        )
-        for each in (*now.values(), *gone)
-        if known.get(each.refund_no) != each
-    ]
-
-
 async def start_order(client: Client, order: ChannelOrder) -> None:
-    """Starts an order's workflow, once for its id. Raises ``EngineDown``."""
+    """Start an order's workflow, once for its id. Raises ``EngineDown``."""
     shop = await get_account(IntegrationType.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
     attributes: list[SearchAttributePair[Any]] = [
@@ -438,7 +330,7 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
 
 
 async def _signal(client: Client, order_id: str, name: str, request: Request) -> str:
-    """Signals an order; answers what is to be noted where it has ended. Raises ``EngineDown``."""
+    """Signal an order; return the reason to record where its workflow has ended. Raises ``EngineDown``."""
     try:
         await client.get_workflow_handle(order_id).signal(name, request)
     except (RPCError, RuntimeError) as error:
@@ -453,18 +345,18 @@ async def _signal(client: Client, order_id: str, name: str, request: Request) ->
 
 
 def ended(error: Exception) -> bool:
-    """Whether the engine says that no such workflow runs, rather than that it does not know its own namespace yet."""
+    """Whether no such workflow runs; a namespace that the engine has not loaded yet is also "not found"."""
     return isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "amespace" not in error.message
 
 
-async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> list[Outcome]:
-    """A message of a warehouse or the stock."""
+async def _dispatch_other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> list[Outcome]:
+    """Dispatch a message of a warehouse, or an internal one."""
     async with limit:
         try:
             reason, order = await _HANDLERS[IntegrationType(row.integration)](client, row)
         except EngineDown:
             return [Outcome(row=row.id, state=InboxState.PENDING)]
-        except (SQLAlchemyError, OSError):
+        except _DATABASE_ERRORS:
             raise
         except Exception as error:
             return [_failed(row.id, error)]
@@ -472,44 +364,44 @@ async def _other(client: Client, limit: asyncio.Semaphore, row: Row[Any]) -> lis
 
 
 Handled = tuple[str, str | None]
-"""What is to be noted of a message, and the order it is about, where that is one."""
+"""The reason to record for a message, and its order, where it is about one."""
 
 
-async def _carriers(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row[Any]]) -> list[Outcome]:
-    """What carriers told: every scan is kept, all in one transaction; a milestone wakes its order."""
+async def _dispatch_scans(client: Client, limit: asyncio.Semaphore, rows: Sequence[Row[Any]]) -> list[Outcome]:
+    """Save the scans of carriers' messages in one transaction, and signal the milestones among them."""
     outcomes: list[Outcome] = []
-    told: dict[int, Sequence[Scan]] = {}
+    parsed: dict[int, Sequence[Scan]] = {}
     for row in rows:
         try:
-            told[row.id] = await _scans(row)
-        except (SQLAlchemyError, OSError):
+            parsed[row.id] = await _scans(row)
+        except _DATABASE_ERRORS:
             raise
         except Exception as error:
             outcomes.append(_failed(row.id, error))
     try:
         async with transaction() as connection:
-            orders = await tracking.save_scans(connection, [scan for scans in told.values() for scan in scans])
-    except (DataError, ValueError) as error:
-        if len(told) == 1:
-            return [*outcomes, *(_failed(row, error) for row in told)]
-        alone = [await _carriers(client, limit, [row]) for row in rows if row.id in told]
+            orders = await tracking.save_scans(connection, [scan for scans in parsed.values() for scan in scans])
+    except (InvalidData, ValueError) as error:
+        if len(parsed) == 1:
+            return [*outcomes, *(_failed(row, error) for row in parsed)]
+        alone = [await _dispatch_scans(client, limit, [row]) for row in rows if row.id in parsed]
         return outcomes + [outcome for each in alone for outcome in each]
     sources = {row.id: row.source for row in rows}
-    work = (_milestones(client, limit, row, sources[row], scans, orders) for row, scans in told.items())
+    work = (_signal_milestones(client, limit, row, sources[row], scans, orders) for row, scans in parsed.items())
     return outcomes + list(await asyncio.gather(*work))
 
 
 async def _scans(row: Row[Any]) -> Sequence[Scan]:
     if row.topic == tracking.PULLED:
         return tracking.SCANS.validate_json(row.raw.body)
-    ours = tracker(await get_account(IntegrationType.CARRIER, row.source, row.account))
-    return ours.parse_push(row.raw.body, row.raw.headers)
+    adapter = tracker(await get_account(IntegrationType.CARRIER, row.source, row.account))
+    return adapter.parse_push(row.raw.body, row.raw.headers)
 
 
-async def _milestones(
+async def _signal_milestones(
     client: Client, limit: asyncio.Semaphore, row: int, source: str, scans: Sequence[Scan], orders: Mapping[str, str]
 ) -> Outcome:
-    """``orders``: by waybill number."""
+    """Signal the milestones of one message to their orders, given by waybill number."""
     reason = ""
     about = {orders[scan.waybill_no] for scan in scans if scan.waybill_no in orders}
     for scan in sorted(scans, key=lambda scan: scan.at):
@@ -528,30 +420,24 @@ async def _milestones(
             except EngineDown:
                 return Outcome(row=row, state=InboxState.PENDING)
     if not about:
-        reason = "no parcel of ours" if scans else "no scans"
+        reason = "no known waybill" if scans else "no scans"
     return Outcome(row=row, state=InboxState.DONE, reason=reason, order=about.pop() if len(about) == 1 else None)
 
 
 async def _warehouse(client: Client, row: Row[Any]) -> Handled:
-    """Acceptance and picking are noted; shipping and rejection wake the order."""
+    """Record what a warehouse reports; signal shipping and rejection to the order."""
     event = WarehouseEvent.model_validate_json(row.raw.body)
     async with transaction() as connection:
-        parcel = (_fulfillments.c.id == event.fulfillment_id) & (_fulfillments.c.warehouse == row.account)
-        order_id = (await connection.execute(select(_fulfillments.c.order_id).where(parcel))).scalar_one_or_none()
-        if order_id is None:
-            raise Unintelligible("fulfillment_id", "no such fulfillment order at this warehouse")
-        if event.kind in {WarehouseEventKind.ACCEPTED, WarehouseEventKind.PICKED}:
-            noted: dict[str, str] = {"request_status": RequestStatus.ACCEPTED}
-            if event.kind is WarehouseEventKind.PICKED:
-                noted["status"] = FulfillmentStatus.IN_PROGRESS
-            still_there = _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS])
-            await connection.execute(update(_fulfillments).where(parcel, still_there).values(noted))
-            return "", order_id
+        order_id = await warehouse_events.record_warehouse_event(connection, row.account, event)
+    if order_id is None:
+        raise Unintelligible("fulfillment_id", "no such fulfillment order at this warehouse")
+    if event.kind in warehouse_events.RECORDED_ONLY:
+        return "", order_id
     return await _signal(client, order_id, "warehouse_event", event), order_id
 
 
-async def _stock(client: Client, row: Row[Any]) -> Handled:
-    """A parcel is to be planned elsewhere, or sent once more; stock has come, or is known now."""
+async def _internal(client: Client, row: Row[Any]) -> Handled:
+    """Signal that an order is to be replanned, its goods are in stock or its SKUs mapped; or start a reissue."""
     if row.topic == exceptions.REPLAN:
         return await _signal(client, row.order_id, "replan", Replan.model_validate_json(row.raw.body)), row.order_id
     if row.topic == REISSUE:
@@ -567,5 +453,5 @@ async def _stock(client: Client, row: Row[Any]) -> Handled:
 
 _HANDLERS: dict[IntegrationType, Callable[[Client, Row[Any]], Awaitable[Handled]]] = {
     IntegrationType.WAREHOUSE: _warehouse,
-    IntegrationType.INTERNAL: _stock,
+    IntegrationType.INTERNAL: _internal,
 }

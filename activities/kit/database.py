@@ -1,12 +1,37 @@
 """The connections to PostgreSQL: one transaction a step."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from sqlalchemy import Row, func, select
+from sqlalchemy.exc import DataError as InvalidData
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError as DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.settings import settings
+
+__all__ = [
+    "Connection",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "InvalidData",
+    "Row",
+    "advisory_lock",
+    "at_once",
+    "dispose",
+    "engine",
+    "ping",
+    "sqlalchemy_url",
+    "transaction",
+]
+
+Connection = AsyncConnection
+DatabaseUnavailable = (OperationalError, PoolTimeout)
+"""PostgreSQL cannot be reached, or has no connection free: try again later."""
 
 _engines: dict[str, AsyncEngine] = {}
 """One pool for transactions, one whose connections commit each statement: switching a connection over costs more."""
@@ -49,6 +74,26 @@ async def at_once() -> AsyncIterator[AsyncConnection]:
     """A connection whose every statement commits by itself: for one statement, two journeys fewer."""
     async with engine("AUTOCOMMIT").connect() as connection:
         yield connection
+
+
+async def ping() -> None:
+    """Run an empty statement. Raises ``DatabaseError`` or ``OSError`` where the database cannot."""
+    async with transaction() as connection:
+        await connection.execute(select(1))
+
+
+@asynccontextmanager
+async def advisory_lock(key: int) -> AsyncIterator[None]:
+    """Hold an advisory lock of the database; wait for it, one attempt a second, while another process holds it."""
+    async with engine().connect() as connection:
+        try:
+            while not (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
+                await connection.rollback()
+                await asyncio.sleep(1)
+            await connection.commit()
+            yield
+        finally:
+            await connection.invalidate()  # back in the pool it would keep the lock
 
 
 async def dispose() -> None:

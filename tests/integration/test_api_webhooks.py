@@ -158,7 +158,7 @@ async def test_a_carrier_is_known_by_the_secret_of_its_path_and_answered_as_it_e
     again = await door.post("/carriers/sf/default/push/s3cret", json=push)
     assert (again.status_code, again.json()["return_code"]) == (200, "0000")
     (row,) = await until(lambda: rows(state=InboxState.DONE))
-    assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "no parcel of ours")
+    assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "no known waybill")
 
 
 async def test_a_warehouse_tells_with_its_key_one_event_or_many_and_none_twice(door: httpx.AsyncClient) -> None:

@@ -248,7 +248,7 @@ async def test_what_was_cancelled_before_we_heard_of_it_never_begins(temporal: C
     await keep(created)
     await take(temporal)
     assert not await known(temporal, order_id)
-    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "over before it reached us")}
+    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "closed before it was received")}
 
 
 async def test_a_message_for_an_order_that_has_ended_is_noted(temporal: Client) -> None:
@@ -468,7 +468,7 @@ async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Clien
     assert {(name, request["status"]) for name, request in told} == {("tracking", "delivered")}
     assert {row.reason for row in await rows(integration=IntegrationType.CARRIER, state=DONE)} == {
         "",
-        "no parcel of ours",
+        "no known waybill",
     }
 
 

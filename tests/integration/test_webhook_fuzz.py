@@ -158,7 +158,7 @@ async def _read(rows: Any) -> None:
     for outcome in told.values():
         if outcome.state is InboxState.FAILED:
             assert outcome.field, outcome
-            assert "fault of ours" not in outcome.reason, outcome
+            assert "internal error" not in outcome.reason, outcome
         assert outcome.reason
     understood = {fact.row for facts in orders.values() for fact in facts}
     named = {row for hinted in hints.values() for row in hinted}
