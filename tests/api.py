@@ -103,7 +103,7 @@ async def rows(**wanted: Any) -> list[Any]:
         return list((await connection.execute(query)).all())
 
 
-async def until(look: Callable[[], Awaitable[Found]], seconds: float = 15) -> Found:
+async def until(look: Callable[[], Awaitable[Found]], seconds: float = 60) -> Found:
     """What ``look`` finds, as soon as it finds something."""
     async with asyncio.timeout(seconds):
         while not (found := await look()):  # noqa: ASYNC110

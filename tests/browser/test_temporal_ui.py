@@ -42,7 +42,7 @@ async def _metadata(page: Page, ui: str, order_id: str) -> str:
     return "\n".join([await frame.inner_text("body") for frame in page.frames])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 async def test_the_ui_tells_all_to_those_with_a_key_and_nothing_to_others(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

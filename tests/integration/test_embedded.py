@@ -38,8 +38,8 @@ from workers.embedded import (
     start_temporal,
 )
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as somebody else")
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: PostgreSQL is started as another user")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc")
 
 NOT_DURABLE = {"fsync": "off"}
 

@@ -113,7 +113,7 @@ async def wish(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) ->
     """A print, once it is finished."""
     answer = await door.post("/labels", json=body, headers=printer)
     assert answer.is_success, answer.text
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while answer.json()["state"] == "running":
             await asyncio.sleep(0.1)
             answer = await door.get(f"/labels/{answer.json()['id']}", headers=printer)
@@ -200,7 +200,7 @@ async def test_two_hundred_are_one_file_in_the_order_asked_for(
     answer = await door.post("/labels", json={"fulfillments": parcels[::-1]}, headers=printer)
     assert answer.status_code == 202
     seen = set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while (told := (await door.get(f"/labels/{answer.json()['id']}", headers=printer)).json())[
             "state"
         ] == "running":

@@ -169,7 +169,7 @@ async def test_each_shop_that_can_be_asked_is_pulled_on_a_schedule(sandbox: str,
     async with Worker(
         client, task_queue=settings().task_queue, workflows=[ChannelPollWorkflow], activities=[pull_orders]
     ):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(240):
             while not await inbox():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         await schedule_shops(client)

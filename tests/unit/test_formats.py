@@ -49,6 +49,9 @@ def test_the_example_is_signed_as_told() -> None:
     assert signing.sign(SECRET, TIMESTAMP, EXAMPLE) == SIGNATURE
 
 
+PACKAGES = {"node": "nodejs", "php": "php-cli"}
+
+
 def test_the_python_recipe() -> None:
     known: dict[str, Any] = {}
     exec(recipe("python"), known)
@@ -68,7 +71,7 @@ def test_the_python_recipe() -> None:
 )
 def test_the_recipe_in_other_languages(program: str, language: str, call: str) -> None:
     if shutil.which(program) is None:
-        pytest.skip(f"no {program} here")
+        pytest.skip(f"needs {program}: apt-get install {PACKAGES[program]}")
     file, args = f'"{FOLDER / "own-order.example.json"}"', f'"{SECRET}", "{TIMESTAMP}"'
     script = recipe(language) + call.replace("{file}", file).replace("{args}", args)
     flag = "-e" if program == "node" else "-r"

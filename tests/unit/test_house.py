@@ -15,7 +15,7 @@ from starter.cli.commands import app
 ROOT = Path(__file__).parents[2]
 GUIDES = ("README.md", "docs/labels.md", "docs/operations.md", "docs/review.md", "docs/stock.md")
 
-tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git what is tracked")
+tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
 
 def sources() -> list[tuple[str, str]]:
