@@ -27,7 +27,7 @@ async def _order_waiting_for_review(door: httpx.AsyncClient, staff: dict[str, st
     order = sale(buyer_message="先别发货")
     assert (await tell(door, order)).status_code == 202
     order_id = f"order:own:web:{order['order_no']}"
-    for _ in range(100):
+    for _ in range(1200):
         shown = await door.get(f"/orders/{order_id}", headers=staff)
         if shown.status_code == 200 and shown.json()["status"] == "in_review":
             return order_id

@@ -46,7 +46,7 @@ class Life:
 
     async def until(self, *statuses: OrderStatus, next_step: str = "") -> OrderState:
         """Waits, without skipping time, until the order is in one of the statuses."""
-        for _ in range(300):
+        for _ in range(6000):
             state = await self.state()
             if state.status in statuses and next_step in state.next_step:
                 return state
@@ -58,7 +58,7 @@ class Life:
     async def next_dispatched(self, before: Sequence[Fulfillment]) -> Fulfillment:
         """Waits until one more fulfillment order is with its warehouse."""
         known = {each.id for each in before}
-        for _ in range(300):
+        for _ in range(6000):
             for each in (await self.state()).active:
                 if each.id not in known and each.request_status == "submitted":
                     return each
@@ -76,7 +76,7 @@ class Life:
     async def parcel(self, **expected: object) -> Fulfillment:
         """Waits, without asking the workflow, until its one fulfillment order is as expected in the database."""
         query = select(FulfillmentRow).where(FulfillmentRow.order_id == self.order.order_id)
-        for _ in range(300):
+        for _ in range(6000):
             async with transaction() as connection:
                 row = (await connection.execute(query)).one_or_none()
             if row is not None and all(row._mapping[name] == value for name, value in expected.items()):

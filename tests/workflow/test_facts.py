@@ -49,7 +49,7 @@ async def taken_back(life: Life) -> OrderState:
 
 
 async def heard(what: str, told: Callable[[], Awaitable[list[str]]]) -> None:
-    for _ in range(300):
+    for _ in range(6000):
         if what in await told():
             return
         await asyncio.sleep(0.02)
