@@ -7,14 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.allocation import allocation, replanning, rules_and_rates
 from activities.catalogue import locations, skus
-from activities.kit.database import transaction
+from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
 from activities.records import queries
 from models.address import Recipient

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
-from sqlalchemy import Row
 from temporalio.exceptions import ApplicationError
 
 from activities.fulfillment import exceptions
-from activities.kit.database import transaction
+from activities.kit.database import Connection, Row, transaction
 from activities.kit.errors import InvalidInput
 from models.exceptions import ExceptionPolicy, Remedy, Severity
 from models.fulfillment import ExceptionKind
@@ -161,7 +160,7 @@ async def hand_over(
     return await _told(fulfillment_id, kind, request)
 
 
-async def _one(connection: Any, fulfillment_id: str, kind: ExceptionKind) -> Row[Any]:
+async def _one(connection: Connection, fulfillment_id: str, kind: ExceptionKind) -> Row[Any]:
     row = await exceptions.get(connection, fulfillment_id, kind)
     if row is None:
         raise Problem(404, "problem.no_exception", {"fulfillment": fulfillment_id, "kind": kind.value})

@@ -2,11 +2,9 @@
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from temporalio.service import RPCError
 
-from activities.kit.database import transaction
+from activities.kit.database import DatabaseError, ping
 
 router = APIRouter(tags=["health"])
 
@@ -21,9 +19,8 @@ async def ready(request: Request) -> JSONResponse:
     """503 without the database. Without the engine still 200: what comes is kept and waits its turn."""
     parts = {"database": "ok", "engine": "ok"}
     try:
-        async with transaction() as connection:
-            await connection.execute(text("SELECT 1"))
-    except (SQLAlchemyError, OSError):
+        await ping()
+    except (DatabaseError, OSError):
         parts["database"] = "down"
     try:
         await request.app.state.temporal.service_client.check_health()

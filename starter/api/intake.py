@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field
-from sqlalchemy import Row
 
 from activities.intake import failed_messages, inbox
 from activities.intake.failed_messages import MessageFilter
-from activities.kit.database import transaction
+from activities.kit.database import Row, transaction
 from models.intake import Handling, InboxState
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff

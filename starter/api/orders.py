@@ -11,12 +11,11 @@ from uuid import uuid4
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
-from sqlalchemy import Row
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.kit.database import transaction
+from activities.kit.database import Row, transaction
 from activities.records import queries
 from models import requests
 from models.address import Recipient

@@ -7,11 +7,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from activities.kit.database import DatabaseUnavailable
 from activities.kit.errors import InvalidInput
 from models.i18n import negotiate, t
 
@@ -129,8 +128,9 @@ def install(app: FastAPI) -> None:
         fields = [{"field": error.field, "message": error.reason}]
         return answer(request, 422, str(error), errors=fields)
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(PoolTimeout)
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("api.unavailable", error=type(error).__name__)
         return answer(request, 503, headers=SOON)
+
+    for kind in DatabaseUnavailable:
+        app.add_exception_handler(kind, unavailable)

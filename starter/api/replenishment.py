@@ -8,13 +8,12 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
-from activities.kit.database import transaction
+from activities.kit.database import Row, transaction
 from activities.stock import replenishment
 from activities.stock.replenishment import AlreadyClosed, Placement, Progress
 from models.base import CHINA

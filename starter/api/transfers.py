@@ -7,7 +7,6 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import (
     SearchAttributePair,
@@ -18,7 +17,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from activities.kit.database import transaction
+from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
 from activities.records import queries
 from activities.stock import transfers

@@ -41,8 +41,7 @@ def demo(
 @contextmanager
 def _plainly() -> Iterator[None]:
     """SIGTERM stops everything as Ctrl-C does; what keeps a part from starting is told in one line."""
-    from sqlalchemy.exc import OperationalError
-
+    from activities.kit.database import DatabaseUnavailable
     from starter.logs import configure
     from workers.embedded import AlreadyRunningError, StartError
 
@@ -50,8 +49,8 @@ def _plainly() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except OperationalError as error:
-        raise Refusal(str(error.orig)) from None
+    except DatabaseUnavailable as error:
+        raise Refusal(str(error.__cause__ or error)) from None
     except (OSError, AlreadyRunningError, StartError) as error:
         raise Refusal(str(error)) from None
 
