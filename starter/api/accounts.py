@@ -50,14 +50,14 @@ class Wish(BaseModel):
 
 
 @router.get("", summary="The accounts we hold")
-async def listed(visitor: Staff, integration: IntegrationType | None = None) -> list[Held]:
+async def listed(principal: Staff, integration: IntegrationType | None = None) -> list[Held]:
     async with transaction() as connection:
         return [_view(row) for row in await accounts.list_all(connection, integration)]
 
 
 @router.put("/{integration}/{source}/{account}", summary="Open an account, or change it")
 async def keep(
-    integration: IntegrationType, source: Source, account: Name, body: Wish, request: Request, visitor: Staff
+    integration: IntegrationType, source: Source, account: Name, body: Wish, request: Request, principal: Staff
 ) -> Held:
     if integration not in _ROOMS and integration is not IntegrationType.WAREHOUSE:
         raise InvalidInput("integration", f"one of {', '.join([*_ROOMS, IntegrationType.WAREHOUSE])}")
@@ -77,7 +77,7 @@ async def keep(
 
 
 @router.delete("/{integration}/{source}/{account}", status_code=204, summary="Close an account")
-async def drop(integration: IntegrationType, source: Source, account: Name, visitor: Staff) -> None:
+async def drop(integration: IntegrationType, source: Source, account: Name, principal: Staff) -> None:
     async with transaction() as connection:
         if not await accounts.remove(connection, integration, source, account):
             raise Problem(404, "problem.no_account", {"source": source, "account": account})

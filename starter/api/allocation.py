@@ -49,7 +49,7 @@ class Progress(BaseModel):
 
 
 @router.post("/again", status_code=202, summary="Plan all that is to leave a warehouse again, elsewhere")
-async def again(body: Again, request: Request, visitor: Staff) -> Progress:
+async def again(body: Again, request: Request, principal: Staff) -> Progress:
     async with transaction() as connection:
         location = await locations.get(connection, body.warehouse)
         if body.close:
@@ -58,18 +58,18 @@ async def again(body: Again, request: Request, visitor: Staff) -> Progress:
     try:
         await client.start_workflow(
             ReplanWorkflow.run,
-            ReplanInput(warehouse=body.warehouse, reason=body.reason, actor=visitor.name),
+            ReplanInput(warehouse=body.warehouse, reason=body.reason, actor=principal.name),
             id=_workflow_id(body.warehouse),
             task_queue=settings().task_queue,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
     except (RPCError, RuntimeError):
         raise Problem(503, "problem.engine_down", headers=SOON) from None
-    return await progress(body.warehouse, request, visitor)
+    return await progress(body.warehouse, request, principal)
 
 
 @router.get("/again/{warehouse}", summary="How far it is")
-async def progress(warehouse: str, request: Request, visitor: Reader) -> Progress:
+async def progress(warehouse: str, request: Request, principal: Reader) -> Progress:
     handle = request.app.state.temporal.get_workflow_handle_for(ReplanWorkflow.run, _workflow_id(warehouse))
     running, told = False, 0
     try:
@@ -84,13 +84,13 @@ async def progress(warehouse: str, request: Request, visitor: Reader) -> Progres
 
 
 @router.get("/rules", summary="The rules of planning, in the order in which they apply")
-async def rules(visitor: Reader) -> list[Rule]:
+async def rules(principal: Reader) -> list[Rule]:
     async with transaction() as connection:
         return await rules_and_rates.list_rules(connection)
 
 
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
-async def keep_rule(number: int, body: Rule, visitor: Staff) -> Rule:
+async def keep_rule(number: int, body: Rule, principal: Staff) -> Rule:
     if body.number != number:
         raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
     async with transaction() as connection:
@@ -99,21 +99,21 @@ async def keep_rule(number: int, body: Rule, visitor: Staff) -> Rule:
 
 
 @router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
-async def drop_rule(number: int, visitor: Staff) -> None:
+async def drop_rule(number: int, principal: Staff) -> None:
     async with transaction() as connection:
         if not await rules_and_rates.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
 
 
 @router.get("/rates", summary="The carriers' rate tables")
-async def rates(visitor: Reader) -> list[Rate]:
+async def rates(principal: Reader) -> list[Rate]:
     async with transaction() as connection:
         return await rules_and_rates.list_rates(connection)
 
 
 @router.put("/rates/{carrier}", summary="A carrier's whole rate table, in place of the old")
 async def replace_rates(
-    carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], visitor: Staff
+    carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], principal: Staff
 ) -> dict[str, int]:
     if others := {each.carrier for each in body} - {carrier}:
         raise InvalidInput("carrier", f"is {min(others)}, but the table of {carrier} is asked to change")
@@ -155,7 +155,7 @@ class Reasoned(BaseModel):
 
 
 @router.post("/try", summary="Which plan would this order get, and why")
-async def try_out(body: Try, request: Request, visitor: Reader) -> Reasoned:
+async def try_out(body: Try, request: Request, principal: Reader) -> Reasoned:
     now = datetime.now(UTC)
     policy = Policy(objective=body.objective, ship_in_part=body.in_part)
     async with transaction() as connection:
@@ -204,14 +204,14 @@ def _imagined(body: Try, now: datetime) -> ChannelOrder:
     )
 
 
-def _reasons(made: Plan, speak: str) -> list[dict[str, str]]:
+def _reasons(made: Plan, language: str) -> list[dict[str, str]]:
     """What spoke for and against each location, in words."""
     found = []
     for each in made.candidates:
-        params = {name: t(str(value), speak) if name == "by" else value for name, value in each.params.items()}
+        params = {name: t(str(value), language) if name == "by" else value for name, value in each.params.items()}
         cost = str(each.offer.freight + each.offer.handling) if each.offer else ""
         days = str(each.offer.days) if each.offer else ""
-        text = t(each.reason, speak, **params)
+        text = t(each.reason, language, **params)
         found.append({"warehouse": each.warehouse, "reason": text, "cost": cost, "days": days})
     return found
 

@@ -14,7 +14,7 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key
 
 
 def scope(*needed: Scope) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the visitor, if the key is known and has one of the scopes."""
+    """A dependency: the principal, if the key is known and has one of the scopes."""
 
     async def check(given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Principal:
         found = await find_principal(given.credentials) if given else None

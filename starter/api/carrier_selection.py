@@ -33,20 +33,20 @@ class Lane(BaseModel):
 
 
 @router.get("", summary="The carriers' terms")
-async def terms(visitor: Reader) -> list[CarrierTerms]:
+async def terms(principal: Reader) -> list[CarrierTerms]:
     async with transaction() as connection:
         return list((await carrier_selection.list_terms(connection)).values())
 
 
 @router.get("/weights", summary="What carriers' faults count, by shop")
-async def weights(visitor: Reader) -> dict[str, Weights]:
+async def weights(principal: Reader) -> dict[str, Weights]:
     """By ``channel:shop``; those of the empty name hold of every shop that is not named."""
     async with transaction() as connection:
         return await rules.list_weights(connection)
 
 
 @router.put("/weights", summary="Say what carriers' faults count, in place of all that was said")
-async def keep_weights(body: dict[str, Weights], visitor: Staff) -> dict[str, Weights]:
+async def keep_weights(body: dict[str, Weights], principal: Staff) -> dict[str, Weights]:
     async with transaction() as connection:
         await rules.save_weights(connection, body)
         carrier_selection.clear_cache()
@@ -54,13 +54,13 @@ async def keep_weights(body: dict[str, Weights], visitor: Staff) -> dict[str, We
 
 
 @router.get("/rules", summary="The rules of who carries what, in the order in which they apply")
-async def carriage_rules(visitor: Reader) -> list[CarrierRule]:
+async def carriage_rules(principal: Reader) -> list[CarrierRule]:
     async with transaction() as connection:
         return await rules.list_rules(connection)
 
 
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
-async def keep_carriage_rule(number: int, body: CarrierRule, visitor: Staff) -> CarrierRule:
+async def keep_carriage_rule(number: int, body: CarrierRule, principal: Staff) -> CarrierRule:
     if body.number != number:
         raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
     async with transaction() as connection:
@@ -70,7 +70,7 @@ async def keep_carriage_rule(number: int, body: CarrierRule, visitor: Staff) -> 
 
 
 @router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
-async def drop_carriage_rule(number: int, visitor: Staff) -> None:
+async def drop_carriage_rule(number: int, principal: Staff) -> None:
     async with transaction() as connection:
         if not await rules.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
@@ -85,7 +85,7 @@ class DryRun(BaseModel):
 
 
 @router.post("/dry-run", summary="Who would have carried past parcels by this rule; nothing changes")
-async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
+async def dry_run(body: DryRun, principal: Reader) -> trial.Trial:
     try:
         rules.PARCELS.check(body.rule.condition)
     except InvalidExpression as error:
@@ -94,7 +94,7 @@ async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
 
 
 @router.put("/{carrier}", summary="Set a carrier's terms up, or change them")
-async def keep_terms(carrier: str, body: CarrierTerms, visitor: Staff) -> CarrierTerms:
+async def keep_terms(carrier: str, body: CarrierTerms, principal: Staff) -> CarrierTerms:
     if body.carrier != carrier:
         raise InvalidInput("carrier", f"is {body.carrier}, but {carrier} is asked to change")
     async with transaction() as connection:
@@ -103,13 +103,13 @@ async def keep_terms(carrier: str, body: CarrierTerms, visitor: Staff) -> Carrie
 
 
 @router.get("/lanes", summary="How carriers did, lane by lane")
-async def lanes(visitor: Reader) -> list[Lane]:
+async def lanes(principal: Reader) -> list[Lane]:
     async with transaction() as connection:
         return [Lane(**row._mapping) for row in await carrier_selection.list_lanes(connection)]
 
 
-def in_words(choice: dict[str, Any] | None, speak: str) -> list[dict[str, Any]]:
+def in_words(choice: dict[str, Any] | None, language: str) -> list[dict[str, Any]]:
     """Each carrier looked at, the best first, and what was made of it."""
     if choice is None:
         return []
-    return [option | {"text": t(option["reason"], speak, **option["params"])} for option in choice["options"]]
+    return [option | {"text": t(option["reason"], language, **option["params"])} for option in choice["options"]]

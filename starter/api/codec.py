@@ -51,30 +51,30 @@ def _answer(payloads: list[object]) -> Response:
 
 
 @router.post("/decode", summary="Open sealed payloads", openapi_extra=RAW)
-async def decode(raw: Body, visitor: Keyholder) -> Response:
+async def decode(raw: Body, principal: Keyholder) -> Response:
     try:
         opened = await SealingCodec(keyring()).decode(_payloads(raw).payloads)
     except SealBroken:
         raise Problem(400, "problem.seal_broken") from None
-    log.info("codec.decode", actor=visitor.name, payloads=len(opened))
+    log.info("codec.decode", actor=principal.name, payloads=len(opened))
     return _answer(list(opened))
 
 
 @router.post("/encode", summary="Seal payloads", openapi_extra=RAW)
-async def encode(raw: Body, visitor: Keyholder) -> Response:
+async def encode(raw: Body, principal: Keyholder) -> Response:
     return _answer(list(await SealingCodec(keyring()).encode(_payloads(raw).payloads)))
 
 
 @router.get("/login", response_class=HTMLResponse, summary="Where a person shows a key, so that the UI may read")
 async def login_page(request: Request, done: bool = False) -> str:
-    speak = lang(request)
-    head = f"<!doctype html><html lang={speak}><meta charset=utf-8><title>Hengdan 恒单</title>"
+    language = lang(request)
+    head = f"<!doctype html><html lang={language}><meta charset=utf-8><title>Hengdan 恒单</title>"
     if done:
-        return f"{head}<p>{t('codec.done', speak)}</p>"
+        return f"{head}<p>{t('codec.done', language)}</p>"
     return (
-        f"{head}<form method=post><label>{t('codec.key', speak)} "
+        f"{head}<form method=post><label>{t('codec.key', language)} "
         f"<input name=key type=password autocomplete=off required></label> "
-        f"<button>{t('codec.open', speak)}</button></form>"
+        f"<button>{t('codec.open', language)}</button></form>"
     )
 
 

@@ -85,14 +85,14 @@ Why = Annotated[str, Query(max_length=200)]
 
 
 @router.get("/summary", summary="How many messages are in each state")
-async def summary(visitor: Reader) -> dict[str, dict[str, int]]:
+async def summary(principal: Reader) -> dict[str, dict[str, int]]:
     async with transaction() as connection:
         return await inbox.summary(connection)
 
 
 @router.get("/failed", summary="What was not understood, and why")
 async def failed(
-    visitor: Reader, which: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
+    principal: Reader, which: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
 ) -> list[Failed]:
     async with transaction() as connection:
         rows = await failed_messages.search(connection, which, limit, cursor)
@@ -100,20 +100,20 @@ async def failed(
 
 
 @router.get("/failed/reasons", summary="How many were not understood for which reason")
-async def reasons(visitor: Reader, which: Chosen) -> list[Alike]:
+async def reasons(principal: Reader, which: Chosen) -> list[Alike]:
     async with transaction() as connection:
         rows = await failed_messages.count_by_reason(connection, which)
     return [Alike.model_validate(dict(row._mapping)) for row in rows]
 
 
 @router.get("/{row}/raw", summary="A message as it came, and what was done to it")
-async def show(row: int, visitor: Staff) -> Message:
+async def show(row: int, principal: Staff) -> Message:
     async with transaction() as connection:
         found = await failed_messages.get(connection, row)
         handled = await failed_messages.list_handlings(connection, row)
     if found is None:
         raise Problem(404, "problem.no_message", {"id": row})
-    log.info("intake.read", actor=visitor.name, row=row)
+    log.info("intake.read", actor=principal.name, row=row)
     told: dict[str, Any] = {name: found._mapping[name] for name in Message.model_fields if name in found._mapping}
     return Message(**told, body=_text(found), handled=[Handled(**each._mapping, body=_text(each)) for each in handled])
 
@@ -123,30 +123,30 @@ def _text(row: Row[Any]) -> str:
 
 
 @router.post("/retry", summary="Read all of them again, or some")
-async def retry_all(visitor: Staff, which: Chosen) -> Retried:
+async def retry_all(principal: Staff, which: Chosen) -> Retried:
     async with transaction() as connection:
         count = await failed_messages.retry(connection, which)
-    log.info("intake.retried", actor=visitor.name, rows=count)
+    log.info("intake.retried", actor=principal.name, rows=count)
     dispatcher.wake()
     return Retried(retried=count)
 
 
 @router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent", openapi_extra=OPTIONAL)
-async def retry(row: int, visitor: Staff, corrected: Body, reason: Why = "") -> Retried:
+async def retry(row: int, principal: Staff, corrected: Body, reason: Why = "") -> Retried:
     async with transaction() as connection:
-        found = await failed_messages.retry_one(connection, row, corrected or None, visitor.name, reason)
+        found = await failed_messages.retry_one(connection, row, corrected or None, principal.name, reason)
     if not found:
         raise Problem(404, "problem.no_message", {"id": row})
-    log.info("intake.retried", actor=visitor.name, row=row, corrected=bool(corrected))
+    log.info("intake.retried", actor=principal.name, row=row, corrected=bool(corrected))
     dispatcher.wake()
     return Retried(retried=1)
 
 
 @router.post("/{row}/discard", summary="Say of one that it need not be understood; it is kept")
-async def discard(row: int, visitor: Staff, body: Discard) -> dict[str, int]:
+async def discard(row: int, principal: Staff, body: Discard) -> dict[str, int]:
     async with transaction() as connection:
-        found = await failed_messages.discard(connection, row, visitor.name, body.reason)
+        found = await failed_messages.discard(connection, row, principal.name, body.reason)
     if not found:
         raise Problem(404, "problem.no_message", {"id": row})
-    log.info("intake.discarded", actor=visitor.name, row=row)
+    log.info("intake.discarded", actor=principal.name, row=row)
     return {"discarded": 1}

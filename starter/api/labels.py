@@ -61,7 +61,7 @@ async def wish(
     body: PrintWish,
     request: Request,
     response: Response,
-    visitor: Printer,
+    principal: Printer,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None,
 ) -> Printing:
     """A few are waited for, and are answered with 200. A request under the same id is the same print."""
@@ -74,7 +74,7 @@ async def wish(
         format=body.format,
         dpi=body.dpi,
         lang=lang(request),
-        actor=visitor.name,
+        actor=principal.name,
     )
     document = f"print:{body.request_id or key or uuid4()}"
     try:
@@ -93,14 +93,14 @@ async def wish(
     except TimeoutError:
         response.status_code = 202
     except WorkflowAlreadyStartedError:
-        return await show(document, request, visitor)
+        return await show(document, request, principal)
     except (RPCError, RuntimeError):
         raise Problem(503, "problem.engine_down", headers=SOON) from None
     return _told(document, "running", PrintProgress(total=len(job.fulfillments)), request)
 
 
 @router.get("/{document}", summary="How far a print is")
-async def show(document: str, request: Request, visitor: Printer) -> Printing:
+async def show(document: str, request: Request, principal: Printer) -> Printing:
     client: Client = request.app.state.temporal
     handle = client.get_workflow_handle_for(PrintWorkflow.run, document)
     try:
@@ -120,10 +120,10 @@ async def show(document: str, request: Request, visitor: Printer) -> Printing:
 
 
 @router.get("/{document}/file", summary="What was printed", response_class=Response, responses={200: {"content": {}}})
-async def file(document: str, visitor: Printer) -> Response:
+async def file(document: str, principal: Printer) -> Response:
     """For a day. Who takes it is told on the timeline of each order in it."""
     async with transaction() as connection:
-        found = await labels.file(connection, document, visitor.name)
+        found = await labels.file(connection, document, principal.name)
     if found is None:
         raise Problem(404, "problem.no_print", {"id": document})
     content, content_type = found

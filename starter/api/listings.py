@@ -38,7 +38,7 @@ class Listing(BaseModel):
 
 @router.get("", summary="What shops sell of our stock, and what they were told of it")
 async def show(
-    visitor: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
+    principal: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
 ) -> list[Listing]:
     async with transaction() as connection:
         rows = await stock_sync.search(connection, channel=channel, shop=shop, sku=sku)
@@ -50,7 +50,7 @@ async def keep(
     channel: str,
     shop: str,
     body: Annotated[dict[str, dict[str, str]], Body(min_length=1, max_length=10_000)],
-    visitor: Staff,
+    principal: Staff,
 ) -> dict[str, int]:
     await known(IntegrationType.CHANNEL, channel, shop)
     async with transaction() as connection:
@@ -66,7 +66,7 @@ async def keep(
 
 
 @router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
-async def rule(channel: str, shop: str, body: StockRule, request: Request, visitor: Staff) -> StockRule:
+async def rule(channel: str, shop: str, body: StockRule, request: Request, principal: Staff) -> StockRule:
     """From then on the shop is told of its stock as it changes."""
     if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockReceiver):
         raise InvalidInput("channel", f"{channel} takes no stock")

@@ -12,13 +12,13 @@ router = APIRouter(prefix="/locations", tags=["locations"])
 
 
 @router.get("", summary="Every location")
-async def show(visitor: Reader) -> list[Location]:
+async def show(principal: Reader) -> list[Location]:
     async with transaction() as connection:
         return await locations.list_all(connection)
 
 
 @router.put("/{code}", summary="Set a location up, or change it")
-async def keep(code: str, body: Location, visitor: Staff) -> Location:
+async def keep(code: str, body: Location, principal: Staff) -> Location:
     if body.code != code:
         raise InvalidInput("code", f"is {body.code}, but {code} is asked to change")
     async with transaction() as connection:

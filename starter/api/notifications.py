@@ -37,7 +37,7 @@ class Address(BaseModel):
 
 @router.get("", summary="What was told, newest first")
 async def log(
-    visitor: Reader,
+    principal: Reader,
     order_id: str | None = None,
     state: NotificationState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
@@ -48,13 +48,13 @@ async def log(
 
 
 @router.get("/templates", summary="The words for each event")
-async def templates(visitor: Reader) -> list[Template]:
+async def templates(principal: Reader) -> list[Template]:
     async with transaction() as connection:
         return await delivery.list_templates(connection)
 
 
 @router.put("/templates", summary="Set the words for an event, medium, shop and language")
-async def keep_template(body: Template, visitor: Staff) -> Template:
+async def keep_template(body: Template, principal: Staff) -> Template:
     async with transaction() as connection:
         await delivery.save_template(connection, body)
     return body
@@ -62,7 +62,7 @@ async def keep_template(body: Template, visitor: Staff) -> Template:
 
 @router.delete("/templates", status_code=204, summary="Drop them")
 async def drop_template(
-    event: str, medium: Medium, visitor: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
+    event: str, medium: Medium, principal: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
 ) -> None:
     async with transaction() as connection:
         if not await delivery.delete_template(connection, event, medium, shop, lang):
@@ -70,13 +70,13 @@ async def drop_template(
 
 
 @router.post("/opt-outs", status_code=204, summary="This phone or address is told nothing any more")
-async def opt_out(body: Address, visitor: Staff) -> None:
+async def opt_out(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
-        await delivery.opt_out(connection, body.address, visitor.name)
+        await delivery.opt_out(connection, body.address, principal.name)
 
 
 @router.post("/opt-outs/remove", status_code=204, summary="It is told again")
-async def opt_in(body: Address, visitor: Staff) -> None:
+async def opt_in(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
         await delivery.opt_in(connection, body.address)
 
@@ -86,7 +86,7 @@ class Again(BaseModel):
 
 
 @router.post("/replay", status_code=202, summary="Send one again")
-async def replay(body: Again, visitor: Staff) -> Again:
+async def replay(body: Again, principal: Staff) -> Again:
     async with transaction() as connection:
         if not await delivery.resend(connection, body.id):
             raise Problem(404, "problem.no_notification", {"notification": body.id})

@@ -106,30 +106,30 @@ class OrderView(OrderSummary):
     supported_actions: list[Action]
 
 
-def _summary(row: Row[Any], speak: str) -> dict[str, Any]:
+def _summary(row: Row[Any], language: str) -> dict[str, Any]:
     fields = {name: row._mapping[name] for name in OrderSummary.model_fields if name in row._mapping}
     return fields | {
-        "status_text": t(f"status.{row.status}", speak),
+        "status_text": t(f"status.{row.status}", language),
         "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
         "recipient": row.recipient and row.recipient.masked(),
-        "next_step": t(row.next_step, speak),
+        "next_step": t(row.next_step, language),
         "holds": [
-            hold | {"kind_text": _kind(hold, speak), "reason": t(hold["reason"], speak, **hold.get("params", {}))}
+            hold | {"kind_text": _kind(hold, language), "reason": t(hold["reason"], language, **hold.get("params", {}))}
             for hold in row.holds
         ],
     }
 
 
-def _kind(hold: Mapping[str, Any], speak: str) -> str:
+def _kind(hold: Mapping[str, Any], language: str) -> str:
     """What holds an order, and whose approval it waits for."""
-    kind, stage = t(f"hold.{hold['kind']}", speak), hold.get("stage")
-    return f"{kind}: {t(f'stage.{stage}', speak)}" if stage else kind
+    kind, stage = t(f"hold.{hold['kind']}", language), hold.get("stage")
+    return f"{kind}: {t(f'stage.{stage}', language)}" if stage else kind
 
 
 @router.get("", summary="Orders, newest first")
 async def list_orders(
     request: Request,
-    visitor: Reader,
+    principal: Reader,
     status: OrderStatus | None = None,
     channel: str | None = None,
     shop: str | None = None,
@@ -177,14 +177,14 @@ def _after(cursor: str | None) -> tuple[datetime, str] | None:
 
 
 @router.get("/counts", summary="How many orders are in each status")
-async def count_orders(visitor: Reader) -> dict[str, int]:
+async def count_orders(principal: Reader) -> dict[str, int]:
     async with transaction() as connection:
         return await queries.counts(connection)
 
 
 @router.get("/{order_id}", summary="One order, its parcels and its timeline")
-async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderView:
-    speak = lang(request)
+async def show_order(order_id: str, request: Request, principal: Reader) -> OrderView:
+    language = lang(request)
     async with transaction() as connection:
         row = await queries.order(connection, order_id)
         if row is None:
@@ -194,7 +194,7 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
         timeline = await queries.timeline(connection, order_id)
         alerts = await queries.alerts(connection, order_id, closed=True)
     return OrderView(
-        **_summary(row, speak),
+        **_summary(row, language),
         lines=row.lines,
         origin=row.origin,
         custom=row.custom,
@@ -206,15 +206,15 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
                     for name in Parcel.model_fields
                     if name in each._mapping and name not in ("weight_kg", "choice")
                 },
-                choice=carrier_selection.in_words(each.choice, speak),
+                choice=carrier_selection.in_words(each.choice, language),
                 choice_rules=(each.choice or {}).get("ruled", []),
-                status_text=t(f"fulfillment.{each.status}", speak),
+                status_text=t(f"fulfillment.{each.status}", language),
                 weight_kg=str(each.weight_kg) if each.weight_kg else None,
                 scans=[
                     {
                         "at": scan.at.isoformat(),
                         "status": scan.status,
-                        "status_text": t(f"tracking.{scan.status}", speak) if scan.status else scan.code,
+                        "status_text": t(f"tracking.{scan.status}", language) if scan.status else scan.code,
                         "place": scan.place,
                         "text": scan.text,
                     }
@@ -225,13 +225,13 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
             for each in parcels
         ],
         timeline=[
-            Event(at=each.at, what=each.what, text=in_words(each, speak), actor=each.actor, detail=each.detail)
+            Event(at=each.at, what=each.what, text=in_words(each, language), actor=each.actor, detail=each.detail)
             for each in timeline
         ],
         alerts=[
             {
                 "kind": each.kind,
-                "text": t(each.kind, speak, **each.detail),
+                "text": t(each.kind, language, **each.detail),
                 "raised_at": each.raised_at.isoformat(),
                 "closed_at": each.closed_at and each.closed_at.isoformat(),
             }
@@ -241,7 +241,7 @@ async def show_order(order_id: str, request: Request, visitor: Reader) -> OrderV
     )
 
 
-def in_words(entry: Row[Any], speak: str) -> str:
+def in_words(entry: Row[Any], language: str) -> str:
     """An entry in words; where no reason was given, it ends before it."""
     words = {"reason": "", **entry.detail}
     for name, value in words.items():
@@ -250,10 +250,10 @@ def in_words(entry: Row[Any], speak: str) -> str:
         elif isinstance(value, list):
             words[name] = ", ".join(map(str, value))
     if "kind" in words:
-        words["kind"] = t(f"hold.{words['kind']}", speak)
+        words["kind"] = t(f"hold.{words['kind']}", language)
     if "path" in words:
-        words["path"] = t(f"path.{words['path']}", speak)
-    return t(entry.what, speak, **words).rstrip(" :：,，")
+        words["path"] = t(f"path.{words['path']}", language)
+    return t(entry.what, language, **words).rstrip(" :：,，")
 
 
 def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:
@@ -286,17 +286,17 @@ def _door(action: Action, model: type[requests.Request], example: dict[str, Any]
     async def act(
         order_id: str,
         request: Request,
-        visitor: Staff,
+        principal: Staff,
         body: body_model | None = None,  # type: ignore[valid-type]
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Answer:
         asked: dict[str, Any] = body.model_dump(exclude_none=True) if body is not None else {}
         request_id = asked.pop("request_id", None) or idempotency_key or str(uuid4())
         try:
-            wish = model.model_validate(asked | {"request_id": request_id, "actor": visitor.name})
+            command = model.model_validate(asked | {"request_id": request_id, "actor": principal.name})
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
-        return await ask(request.app.state.temporal, order_id, action, wish)
+        return await ask(request.app.state.temporal, order_id, action, command)
 
     router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(act)
 
@@ -305,22 +305,22 @@ for _action, _given in _ACTS.items():
     _door(_action, *_given)
 
 
-async def ask(client: Client, order_id: str, action: Action, wish: requests.Request) -> Answer:
+async def ask(client: Client, order_id: str, action: Action, command: requests.Request) -> Answer:
     """Asks the order's workflow. Raises a 409 with the reason where it says no, 404 where there is no such order,
     503 where the engine does not answer in time: asked again under the same id it counts once."""
     handle = client.get_workflow_handle(order_id)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            answer = await ask_workflow(handle, action.value, wish)
+            answer = await ask_workflow(handle, action.value, command)
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None
         answer = Answer.model_validate(error.cause.details[0])
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=wish.request_id) from None
+        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=command.request_id) from None
     except (RPCError, RuntimeError) as error:
         if not dispatcher.ended(error):
-            raise Problem(503, "problem.engine_down", headers=SOON, request_id=wish.request_id) from None
+            raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
         answer = requests.no(f"refused.{action}", status=await _status(order_id))
     if not answer.accepted:
         status = OrderStatus(str(answer.params.get("status") or await _status(order_id)))

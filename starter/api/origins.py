@@ -84,8 +84,8 @@ class Correction(BaseModel):
 
 
 @router.get("/orders/{order_id}/origin", summary="Where an order came from, message by message")
-async def trace(order_id: str, request: Request, visitor: Reader) -> Trace:
-    speak = lang(request)
+async def trace(order_id: str, request: Request, principal: Reader) -> Trace:
+    language = lang(request)
     async with transaction() as connection:
         order = await queries.order(connection, order_id)
         if order is None:
@@ -97,12 +97,12 @@ async def trace(order_id: str, request: Request, visitor: Reader) -> Trace:
     def led_to(message: Any) -> list[str]:
         began = "received" if message.started_at else None
         about = f":{message.fact_key}"
-        return [in_words(each, speak) for each in timeline if each.key == began or each.key.endswith(about)]
+        return [in_words(each, language) for each in timeline if each.key == began or each.key.endswith(about)]
 
     told = [
         Told(
             **{name: each._mapping[name] for name in Told.model_fields if name in each._mapping},
-            state_text=t(f"inbox.{each.state}", speak),
+            state_text=t(f"inbox.{each.state}", language),
             led_to=led_to(each),
         )
         for each in messages
@@ -121,21 +121,21 @@ async def correct(
     order_id: str,
     body: Correction,
     request: Request,
-    visitor: Staff,
+    principal: Staff,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100)] = None,
 ) -> Trace:
     """For tracing and counting: what was planned or reserved by it stays as it is."""
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        if not await origins.correct(connection, order_id, body.written, request_id, visitor.name, body.reason):
+        if not await origins.correct(connection, order_id, body.written, request_id, principal.name, body.reason):
             raise Problem(404, "problem.no_order", {"order": order_id})
-    log.info("origin.corrected", actor=visitor.name, order=order_id)
-    return await trace(order_id, request, visitor)
+    log.info("origin.corrected", actor=principal.name, order=order_id)
+    return await trace(order_id, request, principal)
 
 
 @router.get("/origins", summary="How many orders came from where, and for how much")
 async def shares(
-    visitor: Reader,
+    principal: Reader,
     by: Dimension = "platform",
     placed_from: Annotated[AwareDatetime | None, Query(alias="from")] = None,
     placed_to: Annotated[AwareDatetime | None, Query(alias="to")] = None,

@@ -66,7 +66,7 @@ async def reconcile(
     channel: str,
     shop: str,
     request: Request,
-    visitor: Staff,
+    principal: Staff,
     body: Reconcile | None = None,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None,
 ) -> Begun:
@@ -94,7 +94,7 @@ async def reconcile(
 
 @router.get("/intake/reconciliations", summary="What was found, newest first")
 async def reports(
-    visitor: Reader,
+    principal: Reader,
     channel: str | None = None,
     shop: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -106,7 +106,7 @@ async def reports(
 
 
 @router.get("/intake/reconciliations/{report}", summary="One of them, order by order")
-async def show(report: str, visitor: Reader) -> WholeReport:
+async def show(report: str, principal: Reader) -> WholeReport:
     async with transaction() as connection:
         row = await reconciliation.get(connection, report)
     if row is None:

@@ -82,14 +82,14 @@ class Run(Progress):
     running: bool
 
 
-def _suggestion(row: Row[Any], speak: str) -> Suggestion:
-    why = t("replenish.why", speak, reorder_point=row.reorder_point, **row.detail)
+def _suggestion(row: Row[Any], language: str) -> Suggestion:
+    why = t("replenish.why", language, reorder_point=row.reorder_point, **row.detail)
     told = {name: row.detail[name] for name in ("supplier", "cost", "currency")}
-    return Suggestion(**row._mapping, **told, why=why, status_text=t(f"replenishment.{row.status}", speak))
+    return Suggestion(**row._mapping, **told, why=why, status_text=t(f"replenishment.{row.status}", language))
 
 
-def _purchase(row: Row[Any], speak: str) -> Purchase:
-    return Purchase(**row._mapping, status_text=t(f"purchase.{row.status}", speak))
+def _purchase(row: Row[Any], language: str) -> Purchase:
+    return Purchase(**row._mapping, status_text=t(f"purchase.{row.status}", language))
 
 
 def _found(row: Row[Any] | None, named: str) -> Row[Any]:
@@ -109,7 +109,7 @@ def _today() -> date:
 
 @router.get("/replenishments", summary="What to buy, the most urgent first")
 async def show(
-    request: Request, visitor: Reader, status: ReplenishmentStatus | None = None, sku: str | None = None
+    request: Request, principal: Reader, status: ReplenishmentStatus | None = None, sku: str | None = None
 ) -> list[Suggestion]:
     async with transaction() as connection:
         rows = await replenishment.list_suggestions(connection, status, sku)
@@ -118,14 +118,14 @@ async def show(
 
 @router.get("/replenishments/placement", summary="Which part of a SKU each location should hold")
 async def placement(
-    visitor: Reader, weeks: Annotated[int, Query(ge=1, le=52)] = 8, sku: str | None = None
+    principal: Reader, weeks: Annotated[int, Query(ge=1, le=52)] = 8, sku: str | None = None
 ) -> list[Placement]:
     async with transaction() as connection:
         return await replenishment.placement(connection, weeks, _today(), sku)
 
 
 @router.post("/replenishments/run", summary="Look now; answers when it is done, or that it goes on")
-async def run(request: Request, visitor: Staff) -> Run:
+async def run(request: Request, principal: Staff) -> Run:
     client: Client = request.app.state.temporal
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -145,7 +145,7 @@ async def run(request: Request, visitor: Staff) -> Run:
 
 
 @router.get("/replenishments/run", summary="How far the run that was asked for is")
-async def progress(request: Request, visitor: Reader) -> Run:
+async def progress(request: Request, principal: Reader) -> Run:
     client: Client = request.app.state.temporal
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -179,28 +179,28 @@ def _failed(error: WorkflowFailureError) -> Problem:
 
 
 @router.post("/replenishments/{suggestion_id}/accept", summary="Order it of its supplier")
-async def accept(suggestion_id: str, request: Request, visitor: Staff, body: Accept | None = None) -> Purchase:
+async def accept(suggestion_id: str, request: Request, principal: Staff, body: Accept | None = None) -> Purchase:
     quantity = body.quantity if body else None
     try:
         async with transaction() as connection:
-            row = await replenishment.accept(connection, suggestion_id, quantity, _today(), visitor.name)
+            row = await replenishment.accept(connection, suggestion_id, quantity, _today(), principal.name)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
     return _purchase(_found(row, suggestion_id), lang(request))
 
 
 @router.post("/replenishments/{suggestion_id}/dismiss", summary="Do not buy it")
-async def dismiss(suggestion_id: str, request: Request, visitor: Staff) -> Suggestion:
+async def dismiss(suggestion_id: str, request: Request, principal: Staff) -> Suggestion:
     try:
         async with transaction() as connection:
-            row = await replenishment.dismiss(connection, suggestion_id, visitor.name)
+            row = await replenishment.dismiss(connection, suggestion_id, principal.name)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
     return _suggestion(_found(row, suggestion_id), lang(request))
 
 
 @router.get("/purchase-orders", summary="What was ordered, newest first")
-async def purchases(request: Request, visitor: Reader, status: PurchaseStatus | None = None) -> list[Purchase]:
+async def purchases(request: Request, principal: Reader, status: PurchaseStatus | None = None) -> list[Purchase]:
     async with transaction() as connection:
         rows = await replenishment.list_purchases(connection, status)
     return [_purchase(row, lang(request)) for row in rows]
@@ -208,13 +208,13 @@ async def purchases(request: Request, visitor: Reader, status: PurchaseStatus | 
 
 @router.post("/purchase-orders/{purchase_id}/receive", summary="All of it has arrived, or a part")
 async def receive(
-    purchase_id: str, request: Request, visitor: Storekeeper, body: Receive | None = None, key: Key = None
+    purchase_id: str, request: Request, principal: Storekeeper, body: Receive | None = None, key: Key = None
 ) -> Purchase:
     told = body or Receive()
     request_id = told.request_id or key or str(uuid4())
     try:
         async with transaction() as connection:
-            row = await replenishment.receive_purchase(connection, purchase_id, told.goods, request_id, visitor.name)
+            row = await replenishment.receive_purchase(connection, purchase_id, told.goods, request_id, principal.name)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
     dispatcher.wake()
@@ -222,7 +222,7 @@ async def receive(
 
 
 @router.post("/purchase-orders/{purchase_id}/cancel", summary="Do not expect the rest of it")
-async def cancel(purchase_id: str, request: Request, visitor: Staff) -> Purchase:
+async def cancel(purchase_id: str, request: Request, principal: Staff) -> Purchase:
     try:
         async with transaction() as connection:
             row = await replenishment.cancel_purchase(connection, purchase_id)
@@ -232,26 +232,26 @@ async def cancel(purchase_id: str, request: Request, visitor: Staff) -> Purchase
 
 
 @router.get("/purchase-terms", summary="On what terms goods are bought")
-async def every_terms(visitor: Reader) -> list[Terms]:
+async def every_terms(principal: Reader) -> list[Terms]:
     async with transaction() as connection:
         return await replenishment.list_terms(connection)
 
 
 @router.post("/purchase-terms", summary="Set the terms of a SKU, for one location or for any")
-async def keep_terms(body: Terms, visitor: Staff) -> Terms:
+async def keep_terms(body: Terms, principal: Staff) -> Terms:
     async with transaction() as connection:
         await replenishment.save_terms(connection, body)
     return body
 
 
 @router.get("/promotions", summary="Days that do not tell what is usual")
-async def every_promotion(visitor: Reader) -> list[Promotion]:
+async def every_promotion(principal: Reader) -> list[Promotion]:
     async with transaction() as connection:
         return await replenishment.list_promotions(connection)
 
 
 @router.post("/promotions", summary="Keep a promotion's days out of forecasts")
-async def keep_promotion(body: Promotion, visitor: Staff) -> Promotion:
+async def keep_promotion(body: Promotion, principal: Staff) -> Promotion:
     async with transaction() as connection:
         await replenishment.save_promotion(connection, body)
     return body

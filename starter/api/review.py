@@ -19,13 +19,13 @@ router = APIRouter(prefix="/review", tags=["review"])
 
 
 @router.get("/rules", summary="The rules of review, in the order in which they apply")
-async def review_rules(visitor: Reader) -> list[ReviewRule]:
+async def review_rules(principal: Reader) -> list[ReviewRule]:
     async with transaction() as connection:
         return await rules.list_rules(connection)
 
 
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
-async def keep_review_rule(number: int, body: ReviewRule, visitor: Staff) -> ReviewRule:
+async def keep_review_rule(number: int, body: ReviewRule, principal: Staff) -> ReviewRule:
     if body.number != number:
         raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
     async with transaction() as connection:
@@ -34,7 +34,7 @@ async def keep_review_rule(number: int, body: ReviewRule, visitor: Staff) -> Rev
 
 
 @router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
-async def drop_review_rule(number: int, visitor: Staff) -> None:
+async def drop_review_rule(number: int, principal: Staff) -> None:
     async with transaction() as connection:
         if not await rules.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
@@ -55,7 +55,7 @@ class Checked(BaseModel):
 
 
 @router.post("/check", summary="Is this a condition")
-async def check(body: Condition, visitor: Reader) -> Checked:
+async def check(body: Condition, principal: Reader) -> Checked:
     try:
         return Checked(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
     except InvalidExpression as error:
@@ -73,7 +73,7 @@ class DryRun(BaseModel):
 
 
 @router.post("/dry-run", summary="What would this rule have done; nothing changes")
-async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
+async def dry_run(body: DryRun, principal: Reader) -> trial.Trial:
     try:
         ORDERS.check(body.rule.condition)
     except InvalidExpression as error:
@@ -86,7 +86,7 @@ async def dry_run(body: DryRun, visitor: Reader) -> trial.Trial:
 
 @router.get("/blacklist", summary="The blacklist, newest first; nobody in the clear")
 async def listed(
-    visitor: Reader,
+    principal: Reader,
     kind: BlacklistKind | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> list[BlacklistEntry]:
@@ -106,8 +106,8 @@ class Suspect(BaseModel):
 
 
 @router.post("/blacklist", status_code=201, summary="Blacklist a phone, a buyer's account or an address")
-async def blacklist_somebody(body: Suspect, visitor: Staff) -> BlacklistEntry:
-    given: dict[str, Any] = {"reason": body.reason, "until": body.until, "by": visitor.name}
+async def blacklist_somebody(body: Suspect, principal: Staff) -> BlacklistEntry:
+    given: dict[str, Any] = {"reason": body.reason, "until": body.until, "by": principal.name}
     async with transaction() as connection:
         if body.order_id is not None:
             entry = await blacklist.add_of(connection, body.kind, body.order_id, **given)
@@ -118,7 +118,7 @@ async def blacklist_somebody(body: Suspect, visitor: Staff) -> BlacklistEntry:
 
 
 @router.delete("/blacklist/{kind}/{entry_id}", status_code=204, summary="Take somebody off the blacklist")
-async def forgive(kind: BlacklistKind, entry_id: str, request: Request, visitor: Staff) -> None:
+async def forgive(kind: BlacklistKind, entry_id: str, request: Request, principal: Staff) -> None:
     async with transaction() as connection:
         if not await blacklist.remove(connection, kind, entry_id):
             raise Problem(404, "problem.no_entry", {"id": entry_id})

@@ -39,7 +39,7 @@ Word = Annotated[str | None, Query(max_length=200)]
 
 @router.get("", summary="Claims on carriers and refunds to buyers, the longest open first")
 async def listed(
-    visitor: Reader,
+    principal: Reader,
     kind: SettlementKind | None = None,
     state: SettlementState | None = None,
     carrier: Word = None,
@@ -61,9 +61,9 @@ async def listed(
 
 
 @router.patch("/{fulfillment_id}/{kind}", summary="Write down what became of it")
-async def settle(fulfillment_id: str, kind: SettlementKind, body: Settling, visitor: Staff) -> Settlement:
+async def settle(fulfillment_id: str, kind: SettlementKind, body: Settling, principal: Staff) -> Settlement:
     async with transaction() as connection:
-        row = await settlements.settle(connection, fulfillment_id, kind, body, visitor.name)
+        row = await settlements.settle(connection, fulfillment_id, kind, body, principal.name)
     if row is None:
         raise Problem(404, "problem.no_settlement", {"fulfillment": fulfillment_id, "kind": kind.value})
     return Settlement(**row._mapping)

@@ -34,7 +34,7 @@ class Wanted(BaseModel):
 
 @router.get("", summary="What shops call our SKUs")
 async def show(
-    visitor: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
+    principal: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
 ) -> list[Kept]:
     async with transaction() as connection:
         rows = await sku_mapping.list_all(connection, channel=channel, shop=shop, sku=sku)
@@ -42,22 +42,24 @@ async def show(
 
 
 @router.get("/unmapped", summary="Items that orders are held for, with the SKUs most like them")
-async def unmapped(visitor: Reader, channel: str | None = None, shop: str | None = None) -> list[sku_mapping.Unmapped]:
+async def unmapped(
+    principal: Reader, channel: str | None = None, shop: str | None = None
+) -> list[sku_mapping.Unmapped]:
     async with transaction() as connection:
         return await sku_mapping.list_unmapped(connection, channel, shop)
 
 
 @router.put("", summary="Say which SKU an item is; the orders that wait for it go on")
-async def keep(body: Wanted, visitor: Staff) -> dict[str, int]:
+async def keep(body: Wanted, principal: Staff) -> dict[str, int]:
     async with transaction() as connection:
-        if unknown := await sku_mapping.save(connection, body.mappings, visitor.name):
+        if unknown := await sku_mapping.save(connection, body.mappings, principal.name):
             raise InvalidInput("sku", f"{unknown[0]} is not in the catalogue")
     dispatcher.wake()
     return {"mappings": len(body.mappings)}
 
 
 @router.delete("", status_code=204, summary="Forget what an item is")
-async def drop(channel: str, item: str, visitor: Staff, shop: str = "") -> None:
+async def drop(channel: str, item: str, principal: Staff, shop: str = "") -> None:
     async with transaction() as connection:
         if not await sku_mapping.remove(connection, channel, shop, item):
             raise Problem(404, "problem.no_mapping", {"item": item})

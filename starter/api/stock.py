@@ -130,59 +130,61 @@ def _view(level: Level) -> LevelView:
 
 
 @router.get("", summary="Levels")
-async def show(visitor: Reader, sku: str | None = None, warehouse: str | None = None) -> list[LevelView]:
+async def show(principal: Reader, sku: str | None = None, warehouse: str | None = None) -> list[LevelView]:
     async with transaction() as connection:
         rows = await queries.levels(connection, sku, warehouse)
     return [_view(Level.model_validate(row._mapping)) for row in rows]
 
 
 @router.post("/receive", summary="Goods have arrived")
-async def receive(body: Receive, visitor: Storekeeper, key: Key = None) -> LevelView:
+async def receive(body: Receive, principal: Storekeeper, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        level = await operations.receive(connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name)
+        level = await operations.receive(
+            connection, body.warehouse, body.sku, body.quantity, request_id, principal.name
+        )
     dispatcher.wake()
     return _view(level)
 
 
 @router.post("/adjust", summary="Correct what is there, with a reason")
-async def adjust(body: Adjust, visitor: Staff, key: Key = None) -> LevelView:
+async def adjust(body: Adjust, principal: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
         level = await operations.adjust(
-            connection, body.warehouse, body.sku, body.quantity, body.reason, request_id, visitor.name
+            connection, body.warehouse, body.sku, body.quantity, body.reason, request_id, principal.name
         )
     dispatcher.wake()
     return _view(level)
 
 
 @router.post("/quarantine", summary="Damaged, or in quality control: not for sale")
-async def quarantine(body: Grade, visitor: Storekeeper, key: Key = None) -> LevelView:
-    return await _grade(MovementKind.QUARANTINED, body, visitor, key)
+async def quarantine(body: Grade, principal: Storekeeper, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.QUARANTINED, body, principal, key)
 
 
 @router.post("/restore", summary="Fit for sale again")
-async def restore(body: Grade, visitor: Storekeeper, key: Key = None) -> LevelView:
-    return await _grade(MovementKind.RESTORED, body, visitor, key)
+async def restore(body: Grade, principal: Storekeeper, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.RESTORED, body, principal, key)
 
 
 @router.post("/scrap", summary="Throw away what was quarantined")
-async def scrap(body: Grade, visitor: Staff, key: Key = None) -> LevelView:
-    return await _grade(MovementKind.SCRAPPED, body, visitor, key)
+async def scrap(body: Grade, principal: Staff, key: Key = None) -> LevelView:
+    return await _grade(MovementKind.SCRAPPED, body, principal, key)
 
 
-async def _grade(kind: MovementKind, body: Grade, visitor: Principal, key: str | None) -> LevelView:
+async def _grade(kind: MovementKind, body: Grade, principal: Principal, key: str | None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
         level = await operations.grade(
-            connection, kind, body.warehouse, body.sku, body.quantity, body.reason, request_id, visitor.name
+            connection, kind, body.warehouse, body.sku, body.quantity, body.reason, request_id, principal.name
         )
     dispatcher.wake()
     return _view(level)
 
 
 @router.post("/safety", summary="Keep so many back from orders")
-async def safety(body: Safety, visitor: Staff) -> LevelView:
+async def safety(body: Safety, principal: Staff) -> LevelView:
     async with transaction() as connection:
         level = await operations.set_safety_stock(connection, body.warehouse, body.sku, body.quantity)
     dispatcher.wake()
@@ -190,73 +192,75 @@ async def safety(body: Safety, visitor: Staff) -> LevelView:
 
 
 @router.post("/fence", summary="Give a virtual warehouse some of its parent's goods, or back")
-async def fence(body: Fencing, visitor: Staff, key: Key = None) -> LevelView:
+async def fence(body: Fencing, principal: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
         level = await operations.move_to_virtual(
-            connection, body.warehouse, body.sku, body.quantity, request_id, visitor.name
+            connection, body.warehouse, body.sku, body.quantity, request_id, principal.name
         )
     dispatcher.wake()
     return _view(level)
 
 
 @router.post("/feed", summary="What a supplier can still send")
-async def feed(body: Feed, visitor: Storekeeper, key: Key = None) -> list[LevelView]:
+async def feed(body: Feed, principal: Storekeeper, key: Key = None) -> list[LevelView]:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        levels = await operations.sync_supplier_stock(connection, body.warehouse, body.goods, request_id, visitor.name)
+        levels = await operations.sync_supplier_stock(
+            connection, body.warehouse, body.goods, request_id, principal.name
+        )
     dispatcher.wake()
     return [_view(level) for level in levels]
 
 
 @router.post("/expect", status_code=204, summary="Announce what is on its way")
-async def expect(body: Notice, visitor: Storekeeper) -> None:
+async def expect(body: Notice, principal: Storekeeper) -> None:
     async with transaction() as connection:
         await operations.announce_receipts(connection, body.source, body.warehouse, body.goods, body.due)
 
 
 @router.get("/promises", summary="What can be promised of a SKU, by location and day")
-async def promises(visitor: Reader, sku: str) -> list[Promise]:
+async def promises(principal: Reader, sku: str) -> list[Promise]:
     async with transaction() as connection:
         return await operations.promises(connection, sku, datetime.now(CHINA).date())
 
 
 @router.post("/counts", summary="Keep a count beside the books")
-async def count(body: Count, visitor: Storekeeper, key: Key = None) -> Stocktake:
+async def count(body: Count, principal: Storekeeper, key: Key = None) -> Stocktake:
     async with transaction() as connection:
         return await stocktakes.save_count(
-            connection, body.warehouse, body.counts, body.request_id or key, visitor.name
+            connection, body.warehouse, body.counts, body.request_id or key, principal.name
         )
 
 
 @router.get("/counts", summary="Stocktakes, newest first")
-async def counts(visitor: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
+async def counts(principal: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
     async with transaction() as connection:
         return await stocktakes.list_all(connection, status)
 
 
 @router.post("/counts/{stocktake_id}/approve", summary="Enter a count's differences")
-async def approve(stocktake_id: str, visitor: Staff) -> Stocktake:
+async def approve(stocktake_id: str, principal: Staff) -> Stocktake:
     async with transaction() as connection:
-        stocktake = await stocktakes.approve(connection, stocktake_id, visitor.name)
+        stocktake = await stocktakes.approve(connection, stocktake_id, principal.name)
     dispatcher.wake()
     return stocktake
 
 
 @router.post("/counts/{stocktake_id}/discard", summary="Keep a count for the record only")
-async def discard(stocktake_id: str, visitor: Staff) -> Stocktake:
+async def discard(stocktake_id: str, principal: Staff) -> Stocktake:
     async with transaction() as connection:
-        return await stocktakes.discard(connection, stocktake_id, visitor.name)
+        return await stocktakes.discard(connection, stocktake_id, principal.name)
 
 
 @router.get("/thresholds", summary="Below which level a person is called")
-async def every_threshold(visitor: Reader) -> list[Threshold]:
+async def every_threshold(principal: Reader) -> list[Threshold]:
     async with transaction() as connection:
         return list(await thresholds.list_all(connection))
 
 
 @router.post("/thresholds", summary="Call a person when less is available; zero drops it")
-async def threshold(body: Threshold, visitor: Staff) -> Threshold:
+async def threshold(body: Threshold, principal: Staff) -> Threshold:
     async with transaction() as connection:
         await thresholds.save(connection, body)
     return body
@@ -264,7 +268,7 @@ async def threshold(body: Threshold, visitor: Staff) -> Threshold:
 
 @router.get("/ledger", summary="Movements, newest first")
 async def list_movements(
-    visitor: Reader,
+    principal: Reader,
     sku: str | None = None,
     warehouse: str | None = None,
     order_id: str | None = None,
@@ -280,7 +284,7 @@ async def list_movements(
 
 
 @router.get("/verify", summary="Prove that every level is the sum of its ledger")
-async def verify(visitor: Reader) -> Proof:
+async def verify(principal: Reader) -> Proof:
     async with transaction() as connection:
         drifts = await ledger.verify(connection)
     return Proof(balanced=not drifts, drifts=drifts)

@@ -121,34 +121,34 @@ class ProposalView(Proposal):
     why: str
 
 
-def _fields(row: Row[Any], speak: str) -> dict[str, Any]:
+def _fields(row: Row[Any], language: str) -> dict[str, Any]:
     status = TransferStatus(row.status)
     return dict(row._mapping) | {
-        "status_text": t(f"transfer.{status}", speak),
+        "status_text": t(f"transfer.{status}", language),
         "supported_actions": sorted(SUPPORTED[status]),
     }
 
 
 @router.get("", summary="Transfers, newest first")
-async def show(request: Request, visitor: Reader, status: TransferStatus | None = None) -> list[TransferView]:
+async def show(request: Request, principal: Reader, status: TransferStatus | None = None) -> list[TransferView]:
     async with transaction() as connection:
         rows = await transfers.list_all(connection, status)
     return [TransferView(**_fields(row, lang(request))) for row in rows]
 
 
 @router.get("/proposals", summary="What had better be moved, and why")
-async def proposals(request: Request, visitor: Reader) -> list[ProposalView]:
+async def proposals(request: Request, principal: Reader) -> list[ProposalView]:
     async with transaction() as connection:
         found = await transfers.propose(connection)
     return [ProposalView(**dict(each), why=_why(each, lang(request))) for each in found]
 
 
-def _why(proposal: Proposal, speak: str | None = None) -> str:
-    return t("transfer.why", speak, **dict(proposal))
+def _why(proposal: Proposal, language: str | None = None) -> str:
+    return t("transfer.why", language, **dict(proposal))
 
 
 @router.post("/proposals/accept", status_code=201, summary="Make transfers of proposals; answers those begun")
-async def accept(body: Accept, request: Request, visitor: Staff, key: Key = None) -> list[TransferView]:
+async def accept(body: Accept, request: Request, principal: Staff, key: Key = None) -> list[TransferView]:
     number = body.request_id or key or str(uuid4())
     begun = []
     async with transaction() as connection:
@@ -172,58 +172,58 @@ async def accept(body: Accept, request: Request, visitor: Staff, key: Key = None
                 due=body.due or _today() + timedelta(days=USUAL_DAYS),
                 reason="; ".join(f"{each.sku}: {_why(each)}" for each in chosen)[:500],
             )
-            begun.append(await _begin(request, new, f"{number}-{origin}-{destination}", visitor.name))
+            begun.append(await _begin(request, new, f"{number}-{origin}-{destination}", principal.name))
     return begun
 
 
 @router.post("", status_code=201, summary="Ask for goods to be moved")
-async def create(body: New, request: Request, visitor: Staff, key: Key = None) -> TransferView:
-    return await _begin(request, body, body.request_id or key or str(uuid4()), visitor.name)
+async def create(body: New, request: Request, principal: Staff, key: Key = None) -> TransferView:
+    return await _begin(request, body, body.request_id or key or str(uuid4()), principal.name)
 
 
 @router.get("/{transfer_id}", summary="One transfer and its timeline")
-async def one(transfer_id: str, request: Request, visitor: Reader) -> TransferDetail:
-    speak = lang(request)
+async def one(transfer_id: str, request: Request, principal: Reader) -> TransferDetail:
+    language = lang(request)
     row = await _row(transfer_id)
     async with transaction() as connection:
         timeline = await queries.timeline(connection, transfer_id)
     events = [
-        Event(at=each.at, text=t(each.what, speak, **each.detail).rstrip(" :：,，"), actor=each.actor)
+        Event(at=each.at, text=t(each.what, language, **each.detail).rstrip(" :：,，"), actor=each.actor)
         for each in timeline
     ]
-    return TransferDetail(**_fields(row, speak), timeline=events)
+    return TransferDetail(**_fields(row, language), timeline=events)
 
 
 @router.post("/{transfer_id}/approve", summary="Set the goods aside at the origin")
 async def approve(
-    transfer_id: str, request: Request, visitor: Staff, body: Asked | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Staff, body: Asked | None = None, key: Key = None
 ) -> Answer:
-    wish = Approve(**_of(body, key), actor=visitor.name)
-    return await _ask(request, transfer_id, TransferAction.APPROVE, wish)
+    command = Approve(**_of(body, key), actor=principal.name)
+    return await _ask(request, transfer_id, TransferAction.APPROVE, command)
 
 
 @router.post("/{transfer_id}/ship", summary="The goods leave the origin")
 async def ship(
-    transfer_id: str, request: Request, visitor: Storekeeper, body: Named | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Storekeeper, body: Named | None = None, key: Key = None
 ) -> Answer:
-    wish = Ship(**_of(body, key), actor=visitor.name)
-    return await _ask(request, transfer_id, TransferAction.SHIP, wish)
+    command = Ship(**_of(body, key), actor=principal.name)
+    return await _ask(request, transfer_id, TransferAction.SHIP, command)
 
 
 @router.post("/{transfer_id}/receive", summary="Goods have arrived, in part or all of them")
 async def receive(
-    transfer_id: str, request: Request, visitor: Storekeeper, body: Named | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Storekeeper, body: Named | None = None, key: Key = None
 ) -> Answer:
-    wish = Receive(**_of(body, key), actor=visitor.name)
-    return await _ask(request, transfer_id, TransferAction.RECEIVE, wish)
+    command = Receive(**_of(body, key), actor=principal.name)
+    return await _ask(request, transfer_id, TransferAction.RECEIVE, command)
 
 
 @router.post("/{transfer_id}/cancel", summary="Cancel; once it has left say whether it returns or is written off")
 async def cancel(
-    transfer_id: str, request: Request, visitor: Staff, body: Cancelled | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Staff, body: Cancelled | None = None, key: Key = None
 ) -> Answer:
-    wish = CancelTransfer(**_of(body, key), actor=visitor.name)
-    return await _ask(request, transfer_id, TransferAction.CANCEL, wish)
+    command = CancelTransfer(**_of(body, key), actor=principal.name)
+    return await _ask(request, transfer_id, TransferAction.CANCEL, command)
 
 
 def _of(body: Asked | None, key: str | None) -> dict[str, Any]:
@@ -306,22 +306,22 @@ async def _start(client: Client, transfer: Transfer) -> None:
         raise Problem(503, "problem.engine_down", headers=SOON) from None
 
 
-async def _ask(request: Request, transfer_id: str, action: TransferAction, wish: requests.Request) -> Answer:
+async def _ask(request: Request, transfer_id: str, action: TransferAction, command: requests.Request) -> Answer:
     """Asks the transfer's workflow. Raises a 409 with the reason where it says no, 404 where there is none such, 503
     where the engine does not answer in time: asked again under the same id it counts once."""
     client: Client = request.app.state.temporal
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            answer = await ask_workflow(client.get_workflow_handle(transfer_id), action.value, wish)
+            answer = await ask_workflow(client.get_workflow_handle(transfer_id), action.value, command)
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None
         answer = Answer.model_validate(error.cause.details[0])
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=wish.request_id) from None
+        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=command.request_id) from None
     except (RPCError, RuntimeError) as error:
         if not dispatcher.ended(error):
-            raise Problem(503, "problem.engine_down", headers=SOON, request_id=wish.request_id) from None
+            raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
         answer = requests.no(f"refused.transfer.{action}", transfer=(await _row(transfer_id)).status)
     if not answer.accepted:
         actions = sorted(SUPPORTED[TransferStatus((await _row(transfer_id)).status)])

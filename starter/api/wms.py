@@ -33,18 +33,18 @@ class EventBody(Value):
 
 
 @router.post("/{warehouse}/events", status_code=202, summary="Accepted, rejected, picked, shipped out with weight")
-async def events(warehouse: str, body: EventBody | list[EventBody], visitor: Storekeeper) -> dict[str, int]:
+async def events(warehouse: str, body: EventBody | list[EventBody], principal: Storekeeper) -> dict[str, int]:
     """One event or a list of them; answers how many were new."""
     await known(IntegrationType.WAREHOUSE, "wms", warehouse)
     told = body if isinstance(body, list) else [body]
     new = 0
     async with transaction() as connection:
         for each in told:
-            event = WarehouseEvent(actor=visitor.name, **each.model_dump())
+            event = WarehouseEvent(actor=principal.name, **each.model_dump())
             raw = Raw.model_construct(body=event.model_dump_json().encode(), headers={})
             receipt = Receipt(fact_key=each.request_id, topic=each.kind)
             new += await inbox.accept(
-                connection, IntegrationType.WAREHOUSE, "wms", warehouse, receipt, raw, visitor.name
+                connection, IntegrationType.WAREHOUSE, "wms", warehouse, receipt, raw, principal.name
             )
     dispatcher.wake()
     return {"accepted": new}

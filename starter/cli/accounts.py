@@ -18,8 +18,8 @@ Source = Annotated[str, typer.Argument(help=t("cli.help.accounts.source"))]
 
 @app.command("list", help=t("cli.help.accounts.list"))
 def list_accounts(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/accounts"), _shown)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/accounts"), _shown)
 
 
 @app.command("set", help=t("cli.help.accounts.set"))
@@ -31,13 +31,13 @@ def keep(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     try:
         told = json.loads(file.read_text())
     except ValueError as error:
-        raise Refusal(door.say("cli.bad_file", file=file, error=error)) from None
-    answer = door.put(f"/accounts/{integration}/{source}/{account}", told)
-    door.show(answer, lambda body, say: _shown([body], say))
+        raise Refusal(client.say("cli.bad_file", file=file, error=error)) from None
+    answer = client.put(f"/accounts/{integration}/{source}/{account}", told)
+    client.show(answer, lambda body, say: _shown([body], say))
 
 
 @app.command(help=t("cli.help.accounts.close"))

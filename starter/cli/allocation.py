@@ -32,20 +32,20 @@ def again(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    before = door.get(f"/plan/again/{warehouse}").json()["left"]
-    answer = door.post("/plan/again", {"warehouse": warehouse, "reason": reason, "close": close})
+    client = ApiClient(lang, as_json)
+    before = client.get(f"/plan/again/{warehouse}").json()["left"]
+    answer = client.post("/plan/again", {"warehouse": warehouse, "reason": reason, "close": close})
     columns = (TextColumn(warehouse), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(warehouse, total=before)
         left, since = before, monotonic()
         while answer.json()["running"] or (left and monotonic() < since + STILL_SECONDS):
             sleep(0.3)
-            answer = door.get(f"/plan/again/{warehouse}")
+            answer = client.get(f"/plan/again/{warehouse}")
             if (now := answer.json()["left"]) != left:
                 left, since = now, monotonic()
             bar.update(task, completed=max(before - left, 0))
-    door.show(answer, _told)
+    client.show(answer, _told)
 
 
 @app.command("try", help=t("cli.help.plan.try"))
@@ -58,19 +58,19 @@ def try_out(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     channel, _, name = shop.partition(":")
     wish: dict[str, JsonValue] = {"province": province, "channel": channel, "shop": name, "campaign": campaign}
     if order is not None:
-        wish["order_id"] = unquote(door.order(order).removeprefix("/orders/"))
-    wish["lines"] = [_wanted(each, door.say) for each in goods or ()]
-    door.show(door.post("/plan/try", wish), _reasoned)
+        wish["order_id"] = unquote(client.order(order).removeprefix("/orders/"))
+    wish["lines"] = [_wanted(each, client.say) for each in goods or ()]
+    client.show(client.post("/plan/try", wish), _reasoned)
 
 
 @app.command(help=t("cli.help.plan.rules"))
 def rules(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/plan/rules"), _rules)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/plan/rules"), _rules)
 
 
 @app.command(help=t("cli.help.plan.rule"))
@@ -79,13 +79,13 @@ def rule(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     try:
         told = json.loads(file.read_text())
         number = int(told["number"])
     except (ValueError, KeyError, TypeError):
-        raise Refusal(door.say("cli.bad_rule", file=file)) from None
-    door.show(door.put(f"/plan/rules/{number}", told), lambda body, say: _rules([body], say))
+        raise Refusal(client.say("cli.bad_rule", file=file)) from None
+    client.show(client.put(f"/plan/rules/{number}", told), lambda body, say: _rules([body], say))
 
 
 @app.command(help=t("cli.help.plan.drop"))
@@ -95,10 +95,10 @@ def drop(number: int, lang: Lang = None) -> None:
 
 @app.command(help=t("cli.help.plan.rates"))
 def rates(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("carrier", "origin", "destination", "first_kg", "first_price", "further_kg", "further_price", "days")
-    door.show(
-        door.get("/plan/rates"),
+    client.show(
+        client.get("/plan/rates"),
         lambda body, say: show.table(heads, [[each[head] for head in heads] for each in body], say),
     )
 

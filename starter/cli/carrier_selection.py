@@ -18,16 +18,16 @@ File = Annotated[Path, typer.Argument(help=t("cli.help.carriers.file"), exists=T
 
 @app.command("list", help=t("cli.help.carriers.list"))
 def list_terms(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("carrier", "active", "areas", "max_kg", "capacity", "cutoff", "quotes")
-    door.show(door.get("/carriers"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/carriers"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.carriers.lanes"))
 def lanes(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("carrier", "origin", "destination", "parcels", "late", "lost", "days")
-    door.show(door.get("/carriers/lanes"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/carriers/lanes"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.carriers.weights"))
@@ -36,29 +36,29 @@ def weights(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     if file is None:
-        answer = door.get("/carriers/weights")
+        answer = client.get("/carriers/weights")
     else:
         try:
             told = json.loads(file.read_text())
         except ValueError as error:
-            raise Refusal(door.say("cli.bad_file", file=file, error=error)) from None
-        answer = door.put("/carriers/weights", told)
-    door.show(answer, _weights)
+            raise Refusal(client.say("cli.bad_file", file=file, error=error)) from None
+        answer = client.put("/carriers/weights", told)
+    client.show(answer, _weights)
 
 
 @app.command(help=t("cli.help.carriers.rules"))
 def rules(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/carriers/rules"), show.rules)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/carriers/rules"), show.rules)
 
 
 @app.command(help=t("cli.help.carriers.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    told = door.rule(file)
-    door.show(door.put(f"/carriers/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
+    client = ApiClient(lang, as_json)
+    told = client.rule(file)
+    client.show(client.put(f"/carriers/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.carriers.drop"))
@@ -73,9 +73,9 @@ def try_out(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    asked: dict[str, Any] = {"rule": door.rule(file), "since": since.astimezone().isoformat()}
-    door.show(door.post("/carriers/dry-run", asked), _tried)
+    client = ApiClient(lang, as_json)
+    asked: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat()}
+    client.show(client.post("/carriers/dry-run", asked), _tried)
 
 
 def _weights(body: Any, say: Say) -> None:

@@ -25,31 +25,31 @@ def load(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     query = urlencode({"partial": partial, "check": check, "name": file.name[-100:]})
     try:
-        with Console(stderr=True).status(door.say("cli.importing", file=file.name)):
-            answer = door.post(f"/files/{quote(kind, safe='')}?{query}", content=file.read_bytes())
+        with Console(stderr=True).status(client.say("cli.importing", file=file.name)):
+            answer = client.post(f"/files/{quote(kind, safe='')}?{query}", content=file.read_bytes())
     except Refusal as refusal:
         if refusal.answer is not None and "applied" in refusal.answer.text:
-            door.show(refusal.answer, show.sheet_errors)
+            client.show(refusal.answer, show.sheet_errors)
         raise
 
     def tell(body: Any, say: Say) -> None:
         show.sheet_errors(body, say)
         show.line(say("cli.checked" if check else "cli.imported", rows=body["rows"], applied=body["applied"]))
 
-    door.show(answer, tell)
+    client.show(answer, tell)
     if errors := answer.json()["errors"]:
-        raise Refusal(door.say("cli.rows_wrong", errors=len(errors) + answer.json()["more"]))
+        raise Refusal(client.say("cli.rows_wrong", errors=len(errors) + answer.json()["more"]))
 
 
 @app.command("export", help=t("cli.help.files.export"))
 def dump(kind: Kind, file: Annotated[Path, typer.Argument(dir_okay=False)], lang: Lang = None) -> None:
-    door = ApiClient(lang, False)
-    answer = door.get(f"/files/{quote(kind, safe='')}", format=file.suffix[1:].lower() or "csv")
+    client = ApiClient(lang, False)
+    answer = client.get(f"/files/{quote(kind, safe='')}", format=file.suffix[1:].lower() or "csv")
     try:
         file.write_bytes(answer.content)
     except OSError as error:
         raise Refusal(f"{file}: {error.strerror}") from None
-    show.line(door.say("cli.exported", file=file))
+    show.line(client.say("cli.exported", file=file))

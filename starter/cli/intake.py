@@ -39,14 +39,14 @@ def failed(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
     if message is not None:
-        door.show(door.get(f"/intake/{message}/raw"), lambda raw, say: typer.echo(raw["body"]))
+        client.show(client.get(f"/intake/{message}/raw"), lambda raw, say: typer.echo(raw["body"]))
     elif reasons:
-        door.show(door.get("/intake/failed/reasons", **which), show.reasons)
+        client.show(client.get("/intake/failed/reasons", **which), show.reasons)
     else:
-        door.show(door.get("/intake/failed", **which, limit=limit, cursor=cursor), show.failed)
+        client.show(client.get("/intake/failed", **which, limit=limit, cursor=cursor), show.failed)
 
 
 @app.command(help=t("cli.help.intake.retry"))
@@ -62,15 +62,15 @@ def retry(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
     if (message is None) is not every or (every and body) or (not every and any(which.values())):
-        raise Refusal(door.say("cli.one_or_all"))
+        raise Refusal(client.say("cli.one_or_all"))
     if every:
-        door.show(door.post("/intake/retry", params=which), _retried)
+        client.show(client.post("/intake/retry", params=which), _retried)
     else:
         content = body.read() if body else None
-        door.show(door.post(f"/intake/{message}/retry", content=content, params={"reason": reason}), _retried)
+        client.show(client.post(f"/intake/{message}/retry", content=content, params={"reason": reason}), _retried)
 
 
 @app.command(help=t("cli.help.intake.edit"))
@@ -81,12 +81,12 @@ def edit(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    before = door.get(f"/intake/{message}/raw").json()["body"].encode()
-    after = body.read() if body else _edited(before, door.say)
+    client = ApiClient(lang, as_json)
+    before = client.get(f"/intake/{message}/raw").json()["body"].encode()
+    after = body.read() if body else _edited(before, client.say)
     if after == before:
-        raise Refusal(door.say("cli.unchanged"))
-    door.show(door.post(f"/intake/{message}/retry", content=after, params={"reason": reason}), _retried)
+        raise Refusal(client.say("cli.unchanged"))
+    client.show(client.post(f"/intake/{message}/retry", content=after, params={"reason": reason}), _retried)
 
 
 def _edited(before: bytes, say: Say) -> bytes:
@@ -111,9 +111,9 @@ def discard(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.post(f"/intake/{message}/discard", {"reason": reason})
-    door.show(answer, lambda body, say: show.line(say("cli.discarded", id=message)))
+    client = ApiClient(lang, as_json)
+    answer = client.post(f"/intake/{message}/discard", {"reason": reason})
+    client.show(answer, lambda body, say: show.line(say("cli.discarded", id=message)))
 
 
 def _retried(answer: Any, say: Say) -> None:
@@ -129,15 +129,15 @@ def reconcile(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     asked: dict[str, JsonValue] = {"since": moment(since), "until": moment(until)}
-    begun = door.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", asked).json()["id"]
+    begun = client.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", asked).json()["id"]
     path = f"/intake/reconciliations/{quote(begun, safe='')}"
     with Console(stderr=True).status("") as progress:
-        while not (report := door.get(path).json())["finished_at"]:
-            progress.update(door.say("cli.reconcile.progress", **report))
+        while not (report := client.get(path).json())["finished_at"]:
+            progress.update(client.say("cli.reconcile.progress", **report))
             sleep(0.5)
-    door.show(door.get(path), show.reconciliation)
+    client.show(client.get(path), show.reconciliation)
 
 
 @app.command(help=t("cli.help.intake.reports"))
@@ -149,9 +149,9 @@ def reports(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     if report is None:
-        found = door.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
-        door.show(found, show.reconciliations)
+        found = client.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
+        client.show(found, show.reconciliations)
     else:
-        door.show(door.get(f"/intake/reconciliations/{quote(report, safe='')}"), show.reconciliation)
+        client.show(client.get(f"/intake/reconciliations/{quote(report, safe='')}"), show.reconciliation)

@@ -33,33 +33,33 @@ def print_(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     wish: dict[str, JsonValue] = {"warehouse": warehouse, "carrier": carrier, "status": status}
     wish |= {"unprinted": unprinted, "kind": kind, "size": size, "format": format_, "dpi": dpi}
     if not (named or warehouse or carrier or status):
         named = _told_on_standard_input()
     if named:
-        wish["fulfillments"] = [each for name in named for each in _fulfillments(door, name)]
+        wish["fulfillments"] = [each for name in named for each in _fulfillments(client, name)]
     target = output or Path(f"{kind}s.{format_}")
     if not target.absolute().parent.is_dir():
-        raise Refusal(door.say("cli.no_folder", folder=target.parent))
-    answer = door.post("/labels", wish)
+        raise Refusal(client.say("cli.no_folder", folder=target.parent))
+    answer = client.post("/labels", wish)
     path = f"/labels/{quote(answer.json()['id'], safe='')}"
     columns = (TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(kind, total=answer.json()["total"])
         while answer.json()["state"] == "running":
             sleep(0.3)
-            answer = door.get(path)
+            answer = client.get(path)
             bar.update(task, completed=answer.json()["done"])
         bar.update(task, completed=answer.json()["done"])
     told = answer.json()
     if told["state"] == "failed":
-        raise Refusal(door.say("cli.print_failed", id=told["id"]))
+        raise Refusal(client.say("cli.print_failed", id=told["id"]))
     pages = told["total"] - len(told["left_out"])
     if pages:
         try:
-            target.write_bytes(door.get(f"{path}/file").content)
+            target.write_bytes(client.get(f"{path}/file").content)
         except OSError as error:
             raise Refusal(f"{target}: {error.strerror}") from None
 
@@ -68,7 +68,7 @@ def print_(
             show.line((fulfillment, "bold red"), "  ", why)
         show.line(say("cli.printed", pages=pages, file=target) if pages else say("cli.nothing"))
 
-    door.show(answer, tell)
+    client.show(answer, tell)
 
 
 def _told_on_standard_input() -> list[str]:
@@ -77,12 +77,12 @@ def _told_on_standard_input() -> list[str]:
     return [] if told.isatty() else [line.strip() for line in told if line.strip()]
 
 
-def _fulfillments(door: ApiClient, name: str) -> list[str]:
+def _fulfillments(client: ApiClient, name: str) -> list[str]:
     """A fulfillment order named in full, or all of an order that have a waybill."""
     if name.startswith("order:") and name.rpartition(":")[2].startswith("F") and name.count(":") == 4:
         return [name]
-    parcels = door.get(door.order(name)).json()["fulfillments"]
+    parcels = client.get(client.order(name)).json()["fulfillments"]
     ready = [str(each["id"]) for each in parcels if each["waybill_no"]]
     if not ready:
-        raise Refusal(door.say("cli.not_ready", order=name))
+        raise Refusal(client.say("cli.not_ready", order=name))
     return ready

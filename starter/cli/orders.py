@@ -33,8 +33,8 @@ def list_orders(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    page = door.get(
+    client = ApiClient(lang, as_json)
+    page = client.get(
         "/orders",
         status=status,
         channel=channel,
@@ -48,13 +48,13 @@ def list_orders(
         limit=limit,
         cursor=cursor,
     )
-    door.show(page, show.orders)
+    client.show(page, show.orders)
 
 
 @app.command("show", help=t("cli.help.orders.show"))
 def show_order(order: Order, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get(door.order(order)), show.order)
+    client = ApiClient(lang, as_json)
+    client.show(client.get(client.order(order)), show.order)
 
 
 @app.command(help=t("cli.help.orders.cancel"))
@@ -78,7 +78,7 @@ def modify(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, str | None] = {
         "name": name,
         "phone": phone,
@@ -92,10 +92,10 @@ def modify(
     changed: dict[str, JsonValue] = {field: text for field, text in told.items() if text is not None}
     wishes: dict[str, JsonValue] = {"recipient": changed} if changed else {}
     if line:
-        wishes["lines"] = [_quantity(each, door.say) for each in line]
+        wishes["lines"] = [_quantity(each, client.say) for each in line]
     if not wishes:
-        raise Refusal(door.say("cli.no_change"))
-    _ask(door, order, "modify", **wishes, reason=reason)
+        raise Refusal(client.say("cli.no_change"))
+    _ask(client, order, "modify", **wishes, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.hold"))
@@ -160,16 +160,16 @@ def note(
     _ask(ApiClient(lang, as_json), order, "note", text=text)
 
 
-def _ask(door: ApiClient, named: str, action: str, **wishes: JsonValue) -> None:
+def _ask(client: ApiClient, named: str, action: str, **wishes: JsonValue) -> None:
     """Asks an order for something, and tells where it stands then."""
-    order = door.order(named)
-    answer = door.post(f"{order}/{action}", wishes)
+    order = client.order(named)
+    answer = client.post(f"{order}/{action}", wishes)
 
     def tell(_: Any, say: Say) -> None:
-        now = door.get(order).json()
+        now = client.get(order).json()
         show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
 
-    door.show(answer, tell)
+    client.show(answer, tell)
 
 
 def _quantity(told: str, say: Say) -> JsonValue:

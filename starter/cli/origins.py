@@ -22,17 +22,17 @@ def origin(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    path = f"{door.order(order)}/origin"
+    client = ApiClient(lang, as_json)
+    path = f"{client.order(order)}/origin"
     told = {"campaign": campaign, "platform": platform, "region": region}
     wishes: dict[str, JsonValue] = {name: text for name, text in told.items() if text is not None}
     if wishes and not reason:
-        raise Refusal(door.say("cli.why"))
-    trace = door.post(path, {**wishes, "reason": reason}) if wishes else door.get(path)
-    door.show(trace, show.origin)
+        raise Refusal(client.say("cli.why"))
+    trace = client.post(path, {**wishes, "reason": reason}) if wishes else client.get(path)
+    client.show(trace, show.origin)
     if raw:
         for each in trace.json()["messages"]:
-            door.show(door.get(f"/intake/{each['id']}/raw"), lambda body, say: typer.echo(body["body"]))
+            client.show(client.get(f"/intake/{each['id']}/raw"), lambda body, say: typer.echo(body["body"]))
 
 
 def origins(
@@ -42,6 +42,6 @@ def origins(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    found = door.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
-    door.show(found, show.origins)
+    client = ApiClient(lang, as_json)
+    found = client.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
+    client.show(found, show.origins)

@@ -22,15 +22,15 @@ Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])]
 
 @app.command("list", help=t("cli.help.replenish.list"))
 def list_suggestions(status: Status = "suggested", sku: Sku = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/replenishments", status=status, sku=sku), _suggestions)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/replenishments", status=status, sku=sku), _suggestions)
 
 
 @app.command(help=t("cli.help.replenish.run"))
 def run(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(
-        door.post("/replenishments/run"),
+    client = ApiClient(lang, as_json)
+    client.show(
+        client.post("/replenishments/run"),
         lambda body, say: show.line(
             say("cli.replenish.running" if body["running"] else "cli.replenish.done", **body),
         ),
@@ -44,22 +44,22 @@ def accept(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.post(f"/replenishments/{quote(suggestion, safe='')}/accept", {"quantity": quantity})
-    door.show(answer, lambda body, say: _purchases([body], say))
+    client = ApiClient(lang, as_json)
+    answer = client.post(f"/replenishments/{quote(suggestion, safe='')}/accept", {"quantity": quantity})
+    client.show(answer, lambda body, say: _purchases([body], say))
 
 
 @app.command(help=t("cli.help.replenish.dismiss"))
 def dismiss(suggestion: Named, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.post(f"/replenishments/{quote(suggestion, safe='')}/dismiss")
-    door.show(answer, lambda body, say: _suggestions([body], say))
+    client = ApiClient(lang, as_json)
+    answer = client.post(f"/replenishments/{quote(suggestion, safe='')}/dismiss")
+    client.show(answer, lambda body, say: _suggestions([body], say))
 
 
 @app.command(help=t("cli.help.replenish.orders"))
 def orders(status: Status = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/purchase-orders", status=status), _purchases)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/purchase-orders", status=status), _purchases)
 
 
 @app.command(help=t("cli.help.replenish.receive"))
@@ -69,15 +69,15 @@ def receive(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.post(f"{_path(purchase)}/receive", {"goods": door.goods(goods or [])})
-    door.show(answer, lambda body, say: _purchases([body], say))
+    client = ApiClient(lang, as_json)
+    answer = client.post(f"{_path(purchase)}/receive", {"goods": client.goods(goods or [])})
+    client.show(answer, lambda body, say: _purchases([body], say))
 
 
 @app.command(help=t("cli.help.replenish.cancel"))
 def cancel(purchase: Ordered, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.post(f"{_path(purchase)}/cancel"), lambda body, say: _purchases([body], say))
+    client = ApiClient(lang, as_json)
+    client.show(client.post(f"{_path(purchase)}/cancel"), lambda body, say: _purchases([body], say))
 
 
 @app.command(help=t("cli.help.replenish.placement"))
@@ -87,14 +87,14 @@ def placement(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/replenishments/placement", weeks=weeks, sku=sku), _placement)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/replenishments/placement", weeks=weeks, sku=sku), _placement)
 
 
 @app.command(help=t("cli.help.replenish.terms"))
 def terms(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/purchase-terms"), _terms)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/purchase-terms"), _terms)
 
 
 @app.command(help=t("cli.help.replenish.agree"))
@@ -113,7 +113,7 @@ def agree(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {
         "sku": sku,
         "warehouse": warehouse,
@@ -127,7 +127,7 @@ def agree(
         "unit_cost": unit_cost,
         "currency": currency,
     }
-    door.show(door.post("/purchase-terms", told), lambda body, say: _terms([body], say))
+    client.show(client.post("/purchase-terms", told), lambda body, say: _terms([body], say))
 
 
 @app.command(help=t("cli.help.replenish.promotion"))

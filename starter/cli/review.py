@@ -28,15 +28,15 @@ Until = Annotated[datetime | None, typer.Option(help=t("cli.help.blacklist.until
 
 @app.command(help=t("cli.help.review.rules"))
 def rules(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/review/rules"), show.rules)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/review/rules"), show.rules)
 
 
 @app.command(help=t("cli.help.review.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    told = door.rule(file)
-    door.show(door.put(f"/review/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
+    client = ApiClient(lang, as_json)
+    told = client.rule(file)
+    client.show(client.put(f"/review/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.review.drop"))
@@ -50,13 +50,13 @@ def check(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.post("/review/check", {"condition": condition})
+    client = ApiClient(lang, as_json)
+    answer = client.post("/review/check", {"condition": condition})
     found = answer.json()
     if not found["ok"] and not as_json:
         place = "" if found["position"] is None else f" ({found['position'] + 1})"
         raise Refusal(f"{found['message']}{place}")
-    door.show(answer, lambda body, say: show.line(say("cli.review.ok", facts=", ".join(body["facts"]))))
+    client.show(answer, lambda body, say: show.line(say("cli.review.ok", facts=", ".join(body["facts"]))))
 
 
 @app.command("try", help=t("cli.help.review.try"))
@@ -67,8 +67,8 @@ def try_out(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    asked: dict[str, Any] = {"rule": door.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
+    client = ApiClient(lang, as_json)
+    asked: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
     if until is not None:
         asked["until"] = until.astimezone().isoformat()
     whole: dict[str, Any] = {}
@@ -76,20 +76,20 @@ def try_out(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("")
         while not whole or whole["next"]:
-            page = door.post("/review/dry-run", asked | {"cursor": whole.get("next")}).json()
+            page = client.post("/review/dry-run", asked | {"cursor": whole.get("next")}).json()
             whole = _together(whole, page) if whole else page
             bar.update(task, total=whole["total"], completed=whole["orders"])
     if as_json:
         typer.echo(json.dumps(whole, ensure_ascii=False))
     else:
-        _tried(whole, door.say)
+        _tried(whole, client.say)
 
 
 @blacklist.command("list", help=t("cli.help.blacklist.list"))
 def blacklisted(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("id", "kind", "hint", "reason", "until", "added_by")
-    door.show(door.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
 
 
 @blacklist.command(help=t("cli.help.blacklist.add"))
@@ -103,14 +103,14 @@ def add(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, Any] = {"kind": kind, "value": value, "channel": channel, "reason": reason}
     if order is not None:
-        told["order_id"] = door.get(door.order(order)).json()["id"]
+        told["order_id"] = client.get(client.order(order)).json()["id"]
     if until is not None:
         told["until"] = until.astimezone().isoformat()
-    answer = door.post("/review/blacklist", told)
-    door.show(answer, lambda body, say: show.columns(("id", "kind", "hint", "reason", "until"), [body], say))
+    answer = client.post("/review/blacklist", told)
+    client.show(answer, lambda body, say: show.columns(("id", "kind", "hint", "reason", "until"), [body], say))
 
 
 @blacklist.command(help=t("cli.help.blacklist.remove"))

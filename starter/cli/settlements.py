@@ -24,9 +24,9 @@ def list_settlements(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     asked = {"kind": kind, "carrier": carrier, "settled": settled or None}
-    door.show(door.get("/settlements", **asked), _shown)
+    client.show(client.get("/settlements", **asked), _shown)
 
 
 @app.command("set", help=t("cli.help.settlements.set"))
@@ -40,11 +40,11 @@ def settle(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     said: dict[str, JsonValue] = {"state": state, "paid": paid, "reference": reference, "note": note}
     path = f"/settlements/{quote(parcel, safe='')}/{kind}"
-    answer = door.patch(path, {name: value for name, value in said.items() if value is not None})
-    door.show(answer, lambda body, say: _shown([body], say))
+    answer = client.patch(path, {name: value for name, value in said.items() if value is not None})
+    client.show(answer, lambda body, say: _shown([body], say))
 
 
 def _shown(body: Any, say: Say) -> None:

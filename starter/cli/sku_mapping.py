@@ -19,25 +19,25 @@ Item = Annotated[str, typer.Argument(help=t("cli.help.item"))]
 def every(
     channel: Channel = None, shop: Shop = None, sku: str | None = None, as_json: Json = False, lang: Lang = None
 ) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/mappings", channel=channel, shop=shop, sku=sku), show.mappings)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/mappings", channel=channel, shop=shop, sku=sku), show.mappings)
 
 
 @app.command(help=t("cli.help.map.unmapped"))
 def unmapped(channel: Channel = None, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/mappings/unmapped", channel=channel, shop=shop), show.unmapped)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/mappings/unmapped", channel=channel, shop=shop), show.unmapped)
 
 
 @app.command("set", help=t("cli.help.map.set"))
 def keep(channel: str, item: Item, sku: str, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told = {"channel": channel, "shop": shop or "", "item": item, "sku": sku}
 
     def tell(answer: Any, say: Say) -> None:
         show.line(say("cli.mapped", item=item, sku=sku))
 
-    door.show(door.put("/mappings", {"mappings": [told]}), tell)
+    client.show(client.put("/mappings", {"mappings": [told]}), tell)
 
 
 @app.command(help=t("cli.help.map.drop"))

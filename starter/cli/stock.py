@@ -26,15 +26,15 @@ def levels(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/stock", sku=sku, warehouse=warehouse), show.levels)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/stock", sku=sku, warehouse=warehouse), show.levels)
 
 
 @app.command(help=t("cli.help.stock.receive"))
 def receive(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    door.show(door.post("/stock/receive", told), show.level)
+    client.show(client.post("/stock/receive", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.adjust"), context_settings={"ignore_unknown_options": True})
@@ -46,9 +46,9 @@ def adjust(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
-    door.show(door.post("/stock/adjust", told), show.level)
+    client.show(client.post("/stock/adjust", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.quarantine"))
@@ -70,16 +70,16 @@ def scrap(warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: J
     _grade("scrap", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
-def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, door: ApiClient) -> None:
+def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, client: ApiClient) -> None:
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
-    door.show(door.post(f"/stock/{verb}", told), show.level)
+    client.show(client.post(f"/stock/{verb}", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.safety"))
 def safety(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    door.show(door.post("/stock/safety", told), show.level)
+    client.show(client.post("/stock/safety", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.fence"), context_settings={"ignore_unknown_options": True})
@@ -90,16 +90,16 @@ def fence(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    door.show(door.post("/stock/fence", told), show.level)
+    client.show(client.post("/stock/fence", told), show.level)
 
 
 @app.command(help=t("cli.help.stock.feed"))
 def feed(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": door.goods(goods)}
-    door.show(door.post("/stock/feed", told), show.levels)
+    client = ApiClient(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": client.goods(goods)}
+    client.show(client.post("/stock/feed", told), show.levels)
 
 
 @app.command(help=t("cli.help.stock.expect"))
@@ -110,42 +110,42 @@ def expect(
     goods: Goods,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, False)
+    client = ApiClient(lang, False)
     told: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
-    door.post("/stock/expect", told | {"goods": door.goods(goods)})
+    client.post("/stock/expect", told | {"goods": client.goods(goods)})
 
 
 @app.command(help=t("cli.help.stock.promise"))
 def promise(sku: Sku, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("sku", "warehouse", "day", "quantity")
-    door.show(door.get("/stock/promises", sku=sku), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/stock/promises", sku=sku), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.count"))
 def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": door.goods(goods)}
-    door.show(door.post("/stock/counts", told), show.stocktake)
+    client = ApiClient(lang, as_json)
+    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": client.goods(goods)}
+    client.show(client.post("/stock/counts", told), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.counts"))
 def counts(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("id", "warehouse", "status", "counted_by", "counted_at")
-    door.show(door.get("/stock/counts"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/stock/counts"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.approve"))
 def approve(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.post(f"/stock/counts/{stocktake}/approve"), show.stocktake)
+    client = ApiClient(lang, as_json)
+    client.show(client.post(f"/stock/counts/{stocktake}/approve"), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.discard"))
 def discard(stocktake: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.post(f"/stock/counts/{stocktake}/discard"), show.stocktake)
+    client = ApiClient(lang, as_json)
+    client.show(client.post(f"/stock/counts/{stocktake}/discard"), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.threshold"))
@@ -160,9 +160,9 @@ def threshold(
 
 @app.command(help=t("cli.help.stock.locations"))
 def locations(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
-    door.show(door.get("/locations"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/locations"), lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.listings"))
@@ -172,11 +172,11 @@ def listings(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     channel, _, name = (shop or "").partition(":")
     heads = ("sku", "channel", "shop", "offered", "offered_at", "refused")
-    answer = door.get("/listings", channel=channel or None, shop=name or None, sku=sku)
-    door.show(answer, lambda body, say: show.columns(heads, body, say))
+    answer = client.get("/listings", channel=channel or None, shop=name or None, sku=sku)
+    client.show(answer, lambda body, say: show.columns(heads, body, say))
 
 
 @app.command(help=t("cli.help.stock.rule"))
@@ -196,8 +196,8 @@ def rule(
 
 @app.command(help=t("cli.help.stock.verify"))
 def verify(as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    answer = door.get("/stock/verify")
-    door.show(answer, show.proof)
+    client = ApiClient(lang, as_json)
+    answer = client.get("/stock/verify")
+    client.show(answer, show.proof)
     if not answer.json()["balanced"]:
         raise typer.Exit(1)

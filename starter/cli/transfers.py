@@ -25,8 +25,8 @@ Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
 def list_transfers(
     status: Annotated[str | None, typer.Option()] = None, as_json: Json = False, lang: Lang = None
 ) -> None:
-    door = ApiClient(lang, as_json)
-    door.show(door.get("/transfers", status=status), _transfers)
+    client = ApiClient(lang, as_json)
+    client.show(client.get("/transfers", status=status), _transfers)
 
 
 @app.command(help=t("cli.help.transfers.propose"))
@@ -35,11 +35,11 @@ def propose(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     if accept:
-        door.show(door.post("/transfers/proposals/accept", {"request_id": _number()}), _transfers)
+        client.show(client.post("/transfers/proposals/accept", {"request_id": _number()}), _transfers)
     else:
-        door.show(door.get("/transfers/proposals"), _proposals)
+        client.show(client.get("/transfers/proposals"), _proposals)
 
 
 @app.command(help=t("cli.help.transfers.create"))
@@ -52,16 +52,16 @@ def create(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    door = ApiClient(lang, as_json)
+    client = ApiClient(lang, as_json)
     told: dict[str, JsonValue] = {
         "origin": origin,
         "destination": destination,
-        "goods": door.goods(goods or []),
+        "goods": client.goods(goods or []),
         "due": (due or datetime.now(CHINA) + timedelta(days=7)).date().isoformat(),
         "reason": reason,
         "request_id": _number(),
     }
-    door.show(door.post("/transfers", told), lambda body, say: _transfers([body], say))
+    client.show(client.post("/transfers", told), lambda body, say: _transfers([body], say))
 
 
 @app.command(help=t("cli.help.transfers.approve"))
@@ -71,14 +71,14 @@ def approve(transfer: Named, as_json: Json = False, lang: Lang = None) -> None:
 
 @app.command(help=t("cli.help.transfers.ship"))
 def ship(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    _ask(door, transfer, "ship", goods=door.goods(goods or []))
+    client = ApiClient(lang, as_json)
+    _ask(client, transfer, "ship", goods=client.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.receive"))
 def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
-    door = ApiClient(lang, as_json)
-    _ask(door, transfer, "receive", goods=door.goods(goods or []))
+    client = ApiClient(lang, as_json)
+    _ask(client, transfer, "receive", goods=client.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.cancel"))
@@ -92,10 +92,10 @@ def cancel(
     _ask(ApiClient(lang, as_json), transfer, "cancel", how=how, reason=reason)
 
 
-def _ask(door: ApiClient, named: str, verb: str, **body: JsonValue) -> None:
+def _ask(client: ApiClient, named: str, verb: str, **body: JsonValue) -> None:
     path = f"/transfers/{quote('transfer:' + named.removeprefix('transfer:'), safe='')}"
-    answer = door.post(f"{path}/{verb}", body)
-    door.show(answer, lambda _, say: _transfers([door.get(path).json()], say))
+    answer = client.post(f"{path}/{verb}", body)
+    client.show(answer, lambda _, say: _transfers([client.get(path).json()], say))
 
 
 def _number() -> str:
