@@ -187,7 +187,7 @@ class OrderState(Record):
             case OrderStatus.AWAITING_STOCK if self.short_since is not None:
                 return self.short_since + timedelta(seconds=policy.stock)
         dues = [due for each in self.active if (due := self.due(each)) is not None]
-        if self.kept_back:
+        if self.remainder_held:
             dues.append(self.held_until)
         return min(dues, default=None)
 
@@ -197,7 +197,7 @@ class OrderState(Record):
         return min(hold.since for hold in self.holds) + timedelta(seconds=self.policy.review)
 
     @property
-    def kept_back(self) -> bool:
+    def remainder_held(self) -> bool:
         """Some has left, the rest is held, and nobody was called for that yet."""
         return bool(self.holds) and self.to_plan and bool(self.active) and OrderStatus.ON_HOLD not in self.overdue
 
@@ -263,6 +263,17 @@ class OrderState(Record):
         """Calls for a person, once for each kind and what it is about."""
         key = ":".join(part for part in (self.order.order_id, kind, about) if part)
         self.alerts.append(Alert(key=key, kind=f"alert.{kind}", order_id=self.order.order_id, detail=detail))
+
+    def open_fulfillment(self, fulfillment: Fulfillment, at: datetime) -> None:
+        """Open a scheduled fulfillment order, which may now be booked and released."""
+        fulfillment.open(at)
+        where = {"fulfillment": fulfillment.short_id, "warehouse": fulfillment.warehouse}
+        self.add_timeline_entry(f"opened:{fulfillment.id}", at, "opened", **where, waybill_no=fulfillment.waybill_no)
+
+    def exclude_warehouse(self, warehouse: str) -> None:
+        """Exclude a warehouse from planning until the warehouse hold is released."""
+        if warehouse not in self.excluded_warehouses:
+            self.excluded_warehouses.append(warehouse)
 
     def remember(self, request_id: str, answer: Answer) -> None:
         self.answers[request_id] = answer
@@ -353,7 +364,7 @@ class OrderState(Record):
     def fulfillment(self, fulfillment_id: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.id == fulfillment_id), None)
 
-    def parcel(self, waybill_no: str) -> Fulfillment | None:
+    def fulfillment_of(self, waybill_no: str) -> Fulfillment | None:
         return next((each for each in self.fulfillments if each.waybill_no == waybill_no), None)
 
     def snapshot(self, at: datetime) -> "Snapshot":

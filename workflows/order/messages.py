@@ -1,7 +1,10 @@
-"""What may be asked of an order: every verb as a signal (for the Temporal UI and CLI) and as an update (yes, no, why).
+"""The messages of the order workflow.
 
-A validator refuses at once, leaving no trace in the history, what the order's stage forbids; the handler may still
-answer no where somebody else has the last word, such as a warehouse that has shipped.
+Requests come from people and channels: each is a signal, for the Temporal UI and CLI, and an update, which answers yes
+or no with a reason. The update's validator refuses what the order's status forbids without leaving a trace in the
+history; the handler may still answer no, for example when a warehouse has already shipped.
+
+Facts come from channels, warehouses, carriers and the stock: each is a signal, and nothing is refused.
 """
 
 from abc import abstractmethod
@@ -9,7 +12,14 @@ from abc import abstractmethod
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
+from workflows.order.context import OrderContext, reference
+from workflows.order.fulfillment_process import FulfillmentProcesses
+
 with workflow.unsafe.imports_passed_through():
+    from activities.orders import steps as order_activities
+    from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus
+    from models.hold import HoldKind
+    from models.order import RefundState
     from models.requests import (
         Answer,
         Approve,
@@ -18,35 +28,44 @@ with workflow.unsafe.imports_passed_through():
         HoldRequest,
         Modify,
         Note,
+        Payment,
+        Refunding,
         Reject,
         Release,
+        Remark,
         Replan,
         Request,
+        StockArrived,
+        Tracking,
+        WarehouseEvent,
+        WarehouseEventKind,
     )
-    from models.state import Action, OrderState
+    from models.state import Action, End, OrderState
 
 
-class OrderMessages:
+class OrderMessages(OrderContext):
     """The message handlers of the order workflow."""
 
-    state: OrderState
+    processes: FulfillmentProcesses
 
     @abstractmethod
     async def act(self, action: Action, request: Request) -> Answer:
-        """Carries out a request once, whatever the number of times it arrives."""
+        """Carry out a request once; answer a repetition of its id with the first answer."""
 
     def check(self, action: Action, request: Request) -> None:
-        """Raises ``ApplicationError`` of type ``Refused`` with the ``Answer`` as its detail."""
+        """Raise ``ApplicationError`` of type ``Refused``, detail ``Answer``, if the status forbids the action."""
         if request.request_id not in self.state.answers:
             answer = self.state.allows(action)
             if not answer.accepted:
                 raise ApplicationError(answer.reason, answer, type="Refused", non_retryable=True)
 
+    # Requests
+
     @workflow.signal(name="cancel", description='Cancel: {"request_id": "...", "actor": "...", "reason": "..."}')
     async def signal_cancel(self, request: Cancel) -> None:
         await self.act(Action.CANCEL, request)
 
-    @workflow.update(name="cancel", description="Cancel; asks the warehouses first where they hold the order")
+    @workflow.update(name="cancel", description="Cancel; recalls the order from its warehouses first")
     async def cancel(self, request: Cancel) -> Answer:
         return await self.act(Action.CANCEL, request)
 
@@ -66,11 +85,11 @@ class OrderMessages:
     def check_modify(self, request: Modify) -> None:
         self.check(Action.MODIFY, request)
 
-    @workflow.signal(name="hold", description="Stop the order from advancing")
+    @workflow.signal(name="hold", description="Place a hold on the order")
     async def signal_hold(self, request: HoldRequest) -> None:
         await self.act(Action.HOLD, request)
 
-    @workflow.update(name="hold", description="Stop the order from advancing")
+    @workflow.update(name="hold", description="Place a hold on the order")
     async def hold(self, request: HoldRequest) -> Answer:
         return await self.act(Action.HOLD, request)
 
@@ -78,11 +97,11 @@ class OrderMessages:
     def check_hold(self, request: HoldRequest) -> None:
         self.check(Action.HOLD, request)
 
-    @workflow.signal(name="release", description="Lift the holds of one kind, or all of them")
+    @workflow.signal(name="release", description="Lift the holds of one kind, or all holds")
     async def signal_release(self, request: Release) -> None:
         await self.act(Action.RELEASE, request)
 
-    @workflow.update(name="release", description="Lift the holds of one kind, or all of them")
+    @workflow.update(name="release", description="Lift the holds of one kind, or all holds")
     async def release(self, request: Release) -> Answer:
         return await self.act(Action.RELEASE, request)
 
@@ -90,11 +109,11 @@ class OrderMessages:
     def check_release(self, request: Release) -> None:
         self.check(Action.RELEASE, request)
 
-    @workflow.signal(name="approve", description="Review: let the order go on")
+    @workflow.signal(name="approve", description="Review: approve the order")
     async def signal_approve(self, request: Approve) -> None:
         await self.act(Action.APPROVE, request)
 
-    @workflow.update(name="approve", description="Review: let the order go on")
+    @workflow.update(name="approve", description="Review: approve the order")
     async def approve(self, request: Approve) -> Answer:
         return await self.act(Action.APPROVE, request)
 
@@ -102,11 +121,11 @@ class OrderMessages:
     def check_approve(self, request: Approve) -> None:
         self.check(Action.APPROVE, request)
 
-    @workflow.signal(name="reject", description="Review: end the order")
+    @workflow.signal(name="reject", description="Review: reject the order, which ends it")
     async def signal_reject(self, request: Reject) -> None:
         await self.act(Action.REJECT, request)
 
-    @workflow.update(name="reject", description="Review: end the order")
+    @workflow.update(name="reject", description="Review: reject the order, which ends it")
     async def reject(self, request: Reject) -> Answer:
         return await self.act(Action.REJECT, request)
 
@@ -126,11 +145,11 @@ class OrderMessages:
     def check_expedite(self, request: Expedite) -> None:
         self.check(Action.EXPEDITE, request)
 
-    @workflow.signal(name="replan", description="Plan what has not left again, elsewhere")
+    @workflow.signal(name="replan", description="Plan again, at other warehouses, what has not shipped")
     async def signal_replan(self, request: Replan) -> None:
         await self.act(Action.REPLAN, request)
 
-    @workflow.update(name="replan", description="Plan what has not left again, elsewhere")
+    @workflow.update(name="replan", description="Plan again, at other warehouses, what has not shipped")
     async def replan(self, request: Replan) -> Answer:
         return await self.act(Action.REPLAN, request)
 
@@ -138,14 +157,130 @@ class OrderMessages:
     def check_replan(self, request: Replan) -> None:
         self.check(Action.REPLAN, request)
 
-    @workflow.signal(name="note", description="Write a remark on the order's timeline")
+    @workflow.signal(name="note", description="Add a note to the order's timeline")
     async def signal_note(self, request: Note) -> None:
         await self.act(Action.NOTE, request)
 
-    @workflow.update(name="note", description="Write a remark on the order's timeline")
+    @workflow.update(name="note", description="Add a note to the order's timeline")
     async def note(self, request: Note) -> Answer:
         return await self.act(Action.NOTE, request)
 
     @note.validator
     def check_note(self, request: Note) -> None:
         self.check(Action.NOTE, request)
+
+    # Facts
+
+    @workflow.signal(description="The channel reports the payment")
+    async def payment(self, fact: Payment) -> None:
+        """Record the payment, and review the paid order again before anything is allocated."""
+        state = self.state
+        if state.order.paid_at is not None:
+            return
+        was_waiting = state.admitted and not state.order.payable
+        state.order = state.order.model_copy(update={"paid_at": fact.paid_at})
+        state.add_timeline_entry("paid", workflow.now(), "paid", fact.actor)
+        if was_waiting and workflow.patched("review-paid"):
+            async with self.lock:
+                if not state.status.final:
+                    await self._remap_and_review(just_paid=True)
+
+    @workflow.signal(description="The buyer or the seller changed a remark")
+    async def remark(self, fact: Remark) -> None:
+        """Review the new remark; recall what has not shipped if a rule now holds the order."""
+        state = self.state
+        async with self.lock:
+            if state.status.final:
+                return
+            revised = await self.run_step(order_activities.review_remark, state, fact, workflow.now())
+            state.order = revised.order
+            state.add_timeline_entry(fact.request_id, workflow.now(), "remarked", fact.actor)
+            unshipped = [each for each in state.active if not each.has_shipped]
+            if revised.holds and (unshipped or not state.active):
+                for hold in revised.holds:
+                    state.hold(hold)
+                await self.processes.recall_for_hold(unshipped)
+
+    @workflow.signal(description="The buyer asked for a refund, or the channel decided on one")
+    async def refund(self, fact: Refunding) -> None:
+        """Hold the order and recall the goods of an open refund; lift the hold once every refund is decided."""
+        state, refund = self.state, fact.refund
+        async with self.lock:
+            known = {each.refund_no: each for each in state.order.refunds}
+            if state.status.final or known.get(refund.refund_no) == refund:
+                return
+            known[refund.refund_no] = refund
+            state.order = state.order.model_copy(update={"refunds": tuple(known.values())})
+            detail = refund.model_dump(mode="json", include={"refund_no", "amount", "line_no", "quantity", "reason"})
+            state.add_timeline_entry(fact.request_id, workflow.now(), f"refund.{refund.state}", fact.actor, **detail)
+            affected = [each for each in state.active if each.carries(refund.line_no)]
+            if refund.state is not RefundState.CLOSED and any(each.has_shipped for each in affected):
+                state.alert("refund_after_shipping", refund.refund_no, amount=str(refund.amount))
+            unshipped = [each for each in affected if not each.has_shipped]
+            if refund.state is RefundState.ASKED and (unshipped or not affected):
+                self.place_hold(HoldKind.REFUND, "hold.refund.asked", fact.actor)
+                await self.processes.recall_for_hold(unshipped)
+            if all(each.state is not RefundState.ASKED for each in state.order.refunds):
+                state.holds = [each for each in state.holds if each.kind is not HoldKind.REFUND]
+
+    @workflow.signal(description="Stock arrived that the order waits for")
+    def stock_arrived(self, fact: StockArrived) -> None:
+        if self.state.shortages:
+            self.state.to_plan = True
+
+    @workflow.signal(description="The catalogue may now know an item that was unknown")
+    async def mapped(self, fact: StockArrived) -> None:
+        state = self.state
+        async with self.lock:
+            unknown = [each for each in state.holds if each.kind is HoldKind.UNKNOWN_SKU]
+            if not unknown or state.status.final:
+                return
+            await self._remap_and_review()
+            if not all(each in state.holds for each in unknown):
+                state.add_timeline_entry(fact.request_id, workflow.now(), "mapped", fact.actor)
+
+    async def _remap_and_review(self, *, just_paid: bool = False) -> None:
+        """Map the order's items to SKUs again, review the order, and apply what the rules decide."""
+        state = self.state
+        revised = await self.run_step(order_activities.remap_and_review, state, workflow.now(), just_paid)
+        state.order = revised.order
+        state.rule(revised.ruled, workflow.now())
+        state.merge_holds(revised.holds, lambda each: each.kind is HoldKind.UNKNOWN_SKU)
+        if revised.rejected:
+            state.end = End.REJECTED
+
+    @workflow.signal(description="A warehouse shipped or rejected a fulfillment order")
+    def warehouse_event(self, fact: WarehouseEvent) -> None:
+        fulfillment = self.state.fulfillment(fact.fulfillment_id)
+        if fulfillment is None or fulfillment.has_shipped:
+            return
+        shipped = fact.kind is WarehouseEventKind.SHIPPED
+        if fulfillment.status is FulfillmentStatus.CANCELLED:
+            if shipped:
+                self.state.alert("shipped_after_recall", fulfillment.short_id, **reference(fulfillment))
+        elif shipped:
+            fulfillment.leave(fact.at)
+            fulfillment.weight_kg = fact.weight_kg
+        elif fact.kind is WarehouseEventKind.REJECTED:
+            fulfillment.request_status = RequestStatus.REJECTED
+            fulfillment.shortfalls = fact.shortfalls
+            detail = reference(fulfillment) | {"reason": fact.reason}
+            self.state.add_timeline_entry(fact.request_id, fact.at, "warehouse_rejected", fact.actor, **detail)
+
+    @workflow.signal(description="A parcel reached a tracking milestone")
+    def tracking(self, fact: Tracking) -> None:
+        fulfillment = self.state.fulfillment_of(fact.waybill_no)
+        if fulfillment is None or fulfillment.is_closed or fulfillment.tracking is fact.status:
+            return
+        if fulfillment.status is FulfillmentStatus.CANCELLED:
+            self.state.alert("shipped_after_recall", fulfillment.short_id, **reference(fulfillment))
+            return
+        fulfillment.track(fact.status, fact.at)
+        key = f"{fact.status}:{fact.waybill_no}:{fact.at.isoformat()}"
+        self.state.add_timeline_entry(key, fact.at, f"tracking.{fact.status}", fact.actor, waybill_no=fact.waybill_no)
+        if fact.status in PROBLEM_STATUSES:
+            self.state.alert(str(fact.status), fulfillment.short_id, waybill_no=fact.waybill_no)
+
+    @workflow.query(name="state", description="The order's whole state")
+    def get_state(self) -> OrderState:
+        return self.state

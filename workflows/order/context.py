@@ -1,0 +1,133 @@
+"""What every part of the order workflow uses: the order's state, its lock, and the calls that take effect outside."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.orders import steps as order_activities
+    from models.fulfillment import Fulfillment
+    from models.hold import Hold, HoldKind
+    from models.state import OrderState
+    from workflows.order.details import render_details, search_attribute_values
+
+_LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1))
+_OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2))
+
+Result = TypeVar("Result")
+
+
+class OrderContext:
+    def __init__(self, state: OrderState, *, continued: bool) -> None:
+        self.state = state
+        self.lock = asyncio.Lock()
+        """Held while the plan changes: requests, facts and allocations run one after another."""
+        self._calls = 0
+        self._outdated = False
+        self._published: dict[SearchAttributeKey[Any], Any] = {} if continued else search_attribute_values(state)
+
+    @property
+    def calling(self) -> bool:
+        """Whether an activity is running."""
+        return self._calls > 0
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether something happened that the database does not show yet."""
+        return self._outdated or bool(self.state.entries or self.state.alerts)
+
+    async def write(self, step: Callable[..., Awaitable[None]] = order_activities.record, *about: Fulfillment) -> None:
+        """Write the current snapshot, alone or in one transaction with a step's effect on the stock."""
+        state = self.state
+        state.revision += 1
+        self._outdated = False
+        snapshot = state.snapshot(workflow.now())
+        state.entries, state.alerts = [], []
+        self._publish()
+        await self.run_step(step, snapshot, *about)
+
+    async def settle(self) -> None:
+        """Write the current snapshot and release the stock of cancelled fulfillment orders."""
+        await self.write(order_activities.settle)
+
+    async def run_and_apply(
+        self, step: Callable[[OrderState, datetime], Awaitable[Result]], apply: Callable[[Result], None]
+    ) -> None:
+        """Run a step that decides on the order and writes it in one transaction; then apply its result to the state.
+
+        Entries added while the step ran are kept for the next write.
+        """
+        state = self.state
+        state.revision += 1
+        given = state.model_copy()
+        state.entries, state.alerts = [], []
+        result = await self.run_step(step, given, workflow.now())
+        later = state.entries
+        state.entries = []
+        apply(result)
+        state.entries = later
+        self._outdated = state.revision != given.revision
+        self._publish()
+
+    async def run_step(self, step: Callable[..., Awaitable[Result]], *args: object) -> Result:
+        """Run a short step on our own database as a local activity, which costs one history event."""
+        self._calls += 1
+        try:
+            return await workflow.execute_local_activity(
+                step, args=args, start_to_close_timeout=timedelta(seconds=30), retry_policy=_LOCAL_RETRY
+            )
+        finally:
+            self._calls -= 1
+
+    async def call(self, activity: Callable[[str], Awaitable[Result]], fulfillment: Fulfillment) -> Result:
+        """Call an external system; a cancellation waits until the call has ended."""
+        self._calls += 1
+        try:
+            return await workflow.execute_activity(
+                activity,
+                fulfillment.id,
+                start_to_close_timeout=timedelta(seconds=60),
+                retry_policy=_OUTSIDE_RETRY,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                priority=Priority(priority_key=self.state.order.priority),
+                summary=f"{fulfillment.short_id} {fulfillment.warehouse}",
+            )
+        finally:
+            self._calls -= 1
+
+    def place_hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
+        self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))
+
+    def _publish(self) -> None:
+        """Update the current details, and those search attributes whose values changed."""
+        workflow.set_current_details(render_details(self.state))
+        values = search_attribute_values(self.state)
+        changed = [key.value_set(value) for key, value in values.items() if self._published.get(key) != value]
+        if changed:
+            workflow.upsert_search_attributes(changed)
+            self._published = values
+
+
+def reference(fulfillment: Fulfillment) -> dict[str, Any]:
+    """Return what timeline entries and alerts say of a fulfillment order to identify it."""
+    return {
+        "fulfillment": fulfillment.short_id,
+        "warehouse": fulfillment.warehouse,
+        "waybill_no": fulfillment.waybill_no,
+    }
+
+
+def failure_message(error: ActivityError) -> str:
+    """Return the message of the failure, in the words of the system that was called."""
+    cause = error.cause
+    return cause.message if isinstance(cause, ApplicationError) else str(cause)
+
+
+def failure_code(error: ActivityError) -> str:
+    """Return the failure's code, as the called system gave it; empty if it gave none."""
+    return str(error.cause.details[0]) if isinstance(error.cause, ApplicationError) and error.cause.details else ""
