@@ -1,19 +1,14 @@
 """The house: its rooms, its dependencies, its papers."""
 
 import re
-import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 from sys import executable
 
 import pytest
-from typer.main import get_command
-
-from starter.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("README.md", "docs/labels.md", "docs/operations.md", "docs/review.md", "docs/stock.md")
 
 tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
@@ -64,25 +59,3 @@ def test_each_dependency_says_why() -> None:
         assert lines
         for line in lines:
             assert re.search(r"\]?,?\s+# \w{2,}|\]  # \w{2,}", line), line
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_what_a_guide_points_at_is_there(guide: str) -> None:
-    text = (ROOT / guide).read_text()
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text):
-        assert (ROOT / guide).parent.joinpath(target).exists(), target
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^\$ |`|or )make ([a-z]+)", text, re.MULTILINE)) <= targets
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_the_commands_of_a_guide_are_commands_of_ours(guide: str) -> None:
-    lines = re.findall(r"(?:^\$ |`)hengdan ([^`#\n]+)", (ROOT / guide).read_text(), re.MULTILINE)
-    assert lines
-    for line in lines:
-        words = shlex.split(line)
-        command = get_command(app)
-        while subcommands := getattr(command, "commands", None):
-            command = subcommands[words.pop(0)]
-        known = {option for param in command.params for option in param.opts}
-        assert {word for word in words if word.startswith("--")} <= known, line

@@ -1,0 +1,78 @@
+"""The documents: what they link to, name and tell people to run is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from starter.cli.commands import app
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for folder in (".", "docs", "docs/formats") for path in (ROOT / folder).glob("*.md")
+)
+FOLDERS = ("models", "activities", "workflows", "workers", "starter", "tests", "docs", "docker")
+
+
+def text(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def commands(document: str) -> list[list[str]]:
+    """Every ``hengdan ...`` that a document tells people to run, as words."""
+    found = re.findall(r"(?:^\$ |`)hengdan ([^`#\n|]+)", text(document), re.MULTILINE)
+    return [shlex.split(re.sub(r"[\[\]]", " ", each)) for each in found]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_relative_link_leads_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text(document)):
+        assert (ROOT / document).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_named_exists(document: str) -> None:
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", text(document))
+    assert [each for each in named if not (ROOT / each).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_module_named_exists(document: str) -> None:
+    named = re.findall(rf"`(?:python -m |from )?((?:{'|'.join(FOLDERS)})(?:\.\w+)+)`", text(document))
+    for each in named:
+        parts = each.split(".")
+        paths = [ROOT.joinpath(*parts[:count]) for count in range(len(parts), 0, -1)]
+        assert any(path.with_suffix(".py").exists() or (path.is_dir() and path != ROOT / parts[0]) for path in paths), (
+            each
+        )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_target_of_make_exists(document: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"(?:^\$ |`|or )make ([a-z]+)", text(document), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_is_ours_with_its_options(document: str) -> None:
+    for words in commands(document):
+        command, rest = get_command(app), list(words)
+        while subcommands := getattr(command, "commands", None):
+            if not rest or rest[0].startswith("-"):
+                break
+            assert rest[0] in subcommands, words
+            command = subcommands[rest.pop(0)]
+        known = {option for param in command.params for option in param.opts} | {"--help"}
+        assert {word for word in rest if word.startswith("--")} <= known, words
+
+
+def test_documents_show_commands() -> None:
+    assert sum(len(commands(document)) for document in DOCUMENTS) > 40
+
+
+def test_make_says_what_each_target_does() -> None:
+    makefile = text("Makefile")
+    targets = re.findall(r"^([a-z]+):.*$", makefile, re.MULTILINE)
+    assert targets == re.findall(r"^([a-z]+):.* ## \w.*$", makefile, re.MULTILINE)
