@@ -11,7 +11,28 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import Value
-from models.fulfillment import ExceptionKind
+
+
+class ExceptionKind(StrEnum):
+    """What goes wrong with a fulfillment order on its way to the customer."""
+
+    NOT_ACCEPTED = "not_accepted"
+    """Its warehouse said nothing of it in time."""
+    BOOKING_FAILED = "booking_failed"
+    """No carrier takes it."""
+    NOT_PICKED_UP = "not_picked_up"
+    NO_MOVEMENT = "no_movement"
+    """Its carrier says nothing of it, since it took it."""
+    STUCK = "stuck"
+    """It lies at one place."""
+    LATE = "late"
+    """Its promise is broken, or will be."""
+    DELIVERY_FAILED = "delivery_failed"
+    REFUSED = "refused"
+    RETURNED = "returned"
+    LOST = "lost"
+    DAMAGED = "damaged"
+    WRONG_ADDRESS = "wrong_address"
 
 
 class Severity(StrEnum):

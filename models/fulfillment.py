@@ -15,6 +15,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Record, Value
+from models.exceptions import ExceptionKind
 from models.money import Money
 
 
@@ -76,28 +77,6 @@ PROBLEM_STATUSES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURN
 
 TERMINAL_STATUSES = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
 """After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
-
-
-class ExceptionKind(StrEnum):
-    """What goes wrong with a fulfillment order on its way to the customer."""
-
-    NOT_ACCEPTED = "not_accepted"
-    """Its warehouse said nothing of it in time."""
-    BOOKING_FAILED = "booking_failed"
-    """No carrier takes it."""
-    NOT_PICKED_UP = "not_picked_up"
-    NO_MOVEMENT = "no_movement"
-    """Its carrier says nothing of it, since it took it."""
-    STUCK = "stuck"
-    """It lies at one place."""
-    LATE = "late"
-    """Its promise is broken, or will be."""
-    DELIVERY_FAILED = "delivery_failed"
-    REFUSED = "refused"
-    RETURNED = "returned"
-    LOST = "lost"
-    DAMAGED = "damaged"
-    WRONG_ADDRESS = "wrong_address"
 
 
 class FulfillmentLine(Value):

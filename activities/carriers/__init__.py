@@ -14,7 +14,8 @@ from typing import Protocol, cast, runtime_checkable
 
 from activities.kit.errors import Unauthentic, refused
 from models.base import Value
-from models.fulfillment import Booking, ExceptionKind, Offer, Scan, TrackingStatus, Waybill
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 

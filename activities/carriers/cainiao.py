@@ -33,7 +33,8 @@ from activities.kit.errors import Unauthentic, Unintelligible, refused, unavaila
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from activities.vendors.top import Top
 from models.address import Addressee
-from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 _GOODS = 100

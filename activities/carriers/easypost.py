@@ -32,7 +32,8 @@ from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.kit.payloads import Code, Model, Text, decode
 from models.address import Addressee
-from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 from models.money import Money
 

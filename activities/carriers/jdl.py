@@ -29,7 +29,8 @@ from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
-from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 NAME = "京东物流"

@@ -33,7 +33,8 @@ from activities.kit.errors import Unauthentic, Unintelligible, refused, unavaila
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
-from models.fulfillment import Booking, ExceptionKind, Label, Offer, Scan, TrackingStatus, Waybill
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 CARRIERS = {"sf": "SF", "yto": "YTO", "sto": "STO", "zto": "ZTO", "yunda": "YD", "jdl": "JD", "ems": "EMS"}

@@ -27,7 +27,8 @@ from activities.carriers import PushAnswer, authenticate, content_id, masked, tr
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
-from models.fulfillment import ExceptionKind, Scan, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import Scan, TrackingStatus
 from models.intake import Account, Receipt
 
 CARRIERS = {

@@ -39,15 +39,8 @@ from activities.kit.database import transaction
 from activities.kit.errors import refused
 from activities.records import timeline
 from models.base import Value
-from models.exceptions import POLICIES, ExceptionPolicy, ExceptionPolicyRow, ExceptionRow, Remedy
-from models.fulfillment import (
-    ExceptionKind,
-    FulfillmentRow,
-    FulfillmentStatus,
-    RequestStatus,
-    TrackingStatus,
-    carrier_reference,
-)
+from models.exceptions import POLICIES, ExceptionKind, ExceptionPolicy, ExceptionPolicyRow, ExceptionRow, Remedy
+from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus, TrackingStatus, carrier_reference
 from models.hold import HoldKind
 from models.intake import IntegrationType, Raw, Receipt
 from models.order import Entry, OrderRow

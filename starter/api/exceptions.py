@@ -10,8 +10,7 @@ from temporalio.exceptions import ApplicationError
 from activities.fulfillment import exceptions
 from activities.kit.database import Connection, Row, transaction
 from activities.kit.errors import InvalidInput
-from models.exceptions import ExceptionPolicy, Remedy, Severity
-from models.fulfillment import ExceptionKind
+from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy, Severity
 from models.i18n import t
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem, lang

@@ -6,8 +6,7 @@ from decimal import Decimal
 from functools import partial
 
 from models.carrier_selection import CarrierTerms
-from models.exceptions import POLICIES, ExceptionPolicy
-from models.fulfillment import ExceptionKind
+from models.exceptions import POLICIES, ExceptionKind, ExceptionPolicy
 from models.order import OrderStatus
 from starter.demo.world import Sale, World, demand
 from starter.sandbox.accounts import BOOKING

@@ -15,7 +15,8 @@ from activities.carriers import carrier
 from activities.carriers.easypost import signature
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
-from models.fulfillment import Booking, ExceptionKind, Label, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import Booking, Label, TrackingStatus
 from models.intake import Account, IntegrationType
 from models.money import Money
 from tests.contract.test_carriers_sf import a_booking, refusal

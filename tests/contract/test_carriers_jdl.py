@@ -15,7 +15,8 @@ from activities.carriers import carrier
 from activities.carriers.jdl import sign
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
-from models.fulfillment import ExceptionKind, Label, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import Label, TrackingStatus
 from models.intake import Account, IntegrationType
 from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served

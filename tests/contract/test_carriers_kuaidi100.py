@@ -15,7 +15,8 @@ from activities.carriers import Aggregator, carrier, tracker
 from activities.carriers.kuaidi100 import sign
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
-from models.fulfillment import ExceptionKind, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import TrackingStatus
 from models.intake import Account, IntegrationType
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100 as twin

@@ -15,8 +15,8 @@ from activities.fulfillment import carrier_selection, exceptions, tracking
 from activities.kit.database import transaction
 from activities.records import timeline
 from models.api_keys import Scope
-from models.exceptions import ExceptionPolicy, Remedy
-from models.fulfillment import ExceptionKind, FulfillmentRow, Scan, TrackingStatus
+from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
+from models.fulfillment import FulfillmentRow, Scan, TrackingStatus
 from models.hold import Hold, HoldKind
 from models.intake import InboxRow
 from models.order import ChannelOrder, Entry, OrderRow

@@ -13,8 +13,8 @@ from activities.accounts import accounts
 from activities.carriers import carrier
 from activities.fulfillment import exceptions, tracking
 from activities.kit.database import transaction
-from models.exceptions import ExceptionPolicy, Remedy
-from models.fulfillment import ExceptionKind, FulfillmentRow, carrier_reference
+from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
+from models.fulfillment import FulfillmentRow, carrier_reference
 from models.intake import AccountRow, InboxRow, IntegrationType, Secrets
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100, sf

@@ -10,7 +10,8 @@ import pytest
 
 from activities.carriers import easypost, sto, tracker, yunda, zto
 from activities.kit.errors import Unauthentic, Unintelligible
-from models.fulfillment import ExceptionKind, Scan, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import Scan, TrackingStatus
 from models.intake import Account, IntegrationType
 
 S, E = TrackingStatus, ExceptionKind

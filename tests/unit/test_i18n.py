@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from models.fulfillment import PROBLEM_STATUSES, ExceptionKind, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.exceptions import ExceptionKind
+from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus, TrackingStatus
 from models.hold import HoldKind
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, IntegrationType
