@@ -14,6 +14,7 @@ from sqlmodel import SQLModel
 
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine
+from models.i18n import InvalidValue
 from models.order import NORMAL, Sites
 from models.origins import Code, code
 from models.policy import OBJECTIVE, Criterion
@@ -141,7 +142,7 @@ class Objective(Value):
     @model_validator(mode="after")
     def _criteria_are_distinct(self) -> "Objective":
         if len(set(self.criteria)) != len(self.criteria):
-            raise ValueError("criteria: each at most once")
+            raise InvalidValue("invalid.criteria.duplicate")
         return self
 
 
@@ -193,14 +194,15 @@ class Condition(Value):
         try:
             return tuple(map(read, value)) if isinstance(value, tuple) else read(value)
         except InvalidOperation:
-            raise ValueError("not a number") from None
+            raise InvalidValue("invalid.number") from None
 
     @model_validator(mode="after")
     def _op_fits(self) -> "Condition":
         if isinstance(self.value, tuple) != (self.op in ("in", "not_in")):
-            raise ValueError(f"value: {self.op} takes {'a list' if self.op in ('in', 'not_in') else 'one value'}")
+            takes_list = self.op in ("in", "not_in")
+            raise InvalidValue(f"invalid.condition.{'list' if takes_list else 'single'}", op=self.op)
         if self.op in ("gte", "lte") and self.field not in NUMBERS:
-            raise ValueError(f"op: {self.field} is not a number")
+            raise InvalidValue("invalid.condition.not_number", fact=self.field)
         return self
 
 

@@ -6,12 +6,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
+from models.i18n import InvalidValue
+
 
 def _utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("beyond the calendar") from None
+        raise InvalidValue("invalid.moment") from None
 
 
 CHINA = ZoneInfo("Asia/Shanghai")

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel
 
 from models.allocation import Kilograms, Price, Rate
 from models.base import CHINA, Moment, Value
+from models.i18n import InvalidValue
 from models.money import Amount
 from models.order import CENT
 from models.review import LONGEST, Code, Words
@@ -107,7 +108,7 @@ class CarrierRule(Value):
     @classmethod
     def _each_at_most_once(cls, decisions: tuple[CarrierDecision, ...]) -> tuple[CarrierDecision, ...]:
         if len({each.do for each in decisions}) < len(decisions):
-            raise ValueError("each decision at most once")
+            raise InvalidValue("invalid.decisions.duplicate")
         return decisions
 
     def concerns(self, shop: str) -> bool:

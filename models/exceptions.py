@@ -11,6 +11,7 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import Value
+from models.i18n import InvalidValue
 
 
 class ExceptionKind(StrEnum):
@@ -85,7 +86,7 @@ class ExceptionPolicy(Value):
     @classmethod
     def _can_be_done(cls, remedy: Remedy | None) -> Remedy | None:
         if remedy is not None and remedy not in AUTOMATIC:
-            raise ValueError(f"one of {', '.join(sorted(AUTOMATIC))}, or nothing")
+            raise InvalidValue("invalid.remedy", choices=", ".join(sorted(AUTOMATIC)))
         return remedy
 
 

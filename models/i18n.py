@@ -1,8 +1,13 @@
-"""The one catalogue of what people read. English is the source; ``locales/<lang>/messages.po`` translate it."""
+"""The one catalogue of texts for people: message keys with ``{params}``, in ``locales/<lang>/messages.po``.
+
+A message is a key, or a key with its params as one string (``message``), so that it can be stored or pass through an
+error, and be rendered later in the reader's language.
+"""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 from babel.messages.pofile import read_po
 
@@ -20,20 +25,45 @@ def _load(lang: str) -> dict[str, str]:
 CATALOGUE: Mapping[str, Mapping[str, str]] = {lang: _load(lang) for lang in LANGUAGES}
 
 
-def t(key: str, lang: str | None = None, /, **params: object) -> str:
-    """The text of a message key with its ``{params}`` filled in; a person's own words as they are.
+def message(key: str, /, **params: object) -> str:
+    """Return a key and its params as one string: ``invalid.sku.unknown?sku=A001``."""
+    pairs = (f"{name}={str(value).replace('%', '%25').replace('&', '%26')}" for name, value in params.items())
+    return f"{key}?{'&'.join(pairs)}" if params else key
 
-    A param may itself be a message key, whole or with the param's name before it (``status="shipped"``): it is told
-    too, with the other params filled in.
+
+def _parse(text: str, texts: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Split a message into its key and params; a text that is no message is returned whole."""
+    key, mark, query = text.partition("?")
+    if not mark or key not in texts:
+        return text, {}
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return key, {name: unquote(value) for name, _, value in pairs}
+
+
+class InvalidValue(ValueError):
+    """A value that the rules forbid; ``message`` says why, in the language of the reader once rendered."""
+
+    def __init__(self, key: str, /, **params: object) -> None:
+        self.message = message(key, **params)
+        super().__init__(t(self.message, "en"))
+
+
+def t(key: str, lang: str | None = None, /, **params: object) -> str:
+    """Return the text of a message with its ``{params}`` filled in; return a person's own words unchanged.
+
+    A param may itself be a message, or the end of a key that begins with the param's name (``status="shipped"``): its
+    text is used, with the other params filled in.
     """
     texts = CATALOGUE[lang or settings().lang]
+    key, own = _parse(key, texts)
+    params = {**params, **own}
 
     def filled(match: re.Match[str]) -> str:
         if (name := match[1]) not in params:
             return match[0]
         value = str(params[name])
         others = {other: params[other] for other in params if other != name}
-        return texts.get(f"{name}.{value}") or (t(value, lang, **others) if value in texts else value)
+        return texts.get(f"{name}.{value}") or (t(value, lang, **others) if _parse(value, texts)[0] in texts else value)
 
     return re.sub(r"\{(\w+)\}", filled, texts.get(key, key))
 

@@ -11,6 +11,7 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import CHINA, Value
+from models.i18n import InvalidValue
 from models.vault import Sealed
 
 
@@ -88,14 +89,16 @@ class Template(Value):
     @classmethod
     def _is_told(cls, event: str) -> str:
         if event not in EVENTS:
-            raise ValueError(f"one of {', '.join(EVENTS)}")
+            raise InvalidValue("invalid.choice", choices=", ".join(EVENTS))
         return event
 
     @field_validator("subject", "body")
     @classmethod
     def _names_facts(cls, text: str) -> str:
         if unknown := set(_NAMED.findall(text)) - FIELDS:
-            raise ValueError(f"{{{min(unknown)}}} is not known; one of {', '.join(sorted(FIELDS))}")
+            raise InvalidValue(
+                "invalid.placeholder.unknown", placeholder=min(unknown), choices=", ".join(sorted(FIELDS))
+            )
         return text
 
     def filled(self, facts: dict[str, JsonValue]) -> tuple[str, str]:

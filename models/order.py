@@ -14,6 +14,7 @@ from sqlmodel import SQLModel
 
 from models.address import Recipient
 from models.base import Moment, Value
+from models.i18n import InvalidValue
 from models.listings import join_ids
 from models.money import Amount, Currency
 from models.origins import Origin
@@ -150,7 +151,7 @@ class ChannelOrder(Value):
     @model_validator(mode="after")
     def _lines_are_distinct(self) -> "ChannelOrder":
         if len({line.line_no for line in self.lines}) != len(self.lines):
-            raise ValueError("lines: line_no must be unique within the order")
+            raise InvalidValue("invalid.lines.duplicate")
         return self
 
     @property
@@ -162,7 +163,7 @@ class ChannelOrder(Value):
         """The order with new quantities by line number, 0 dropping the line; line discounts shrink in proportion, and
         so does the tax, with what the lines come to.
 
-        Raises ``ValueError`` naming a line that is not there, or where nothing would be left.
+        Raises ``InvalidValue`` naming a line that is not there, or where nothing would be left.
         """
         lines: list[OrderLine] = []
         total = self.total
@@ -173,9 +174,9 @@ class ChannelOrder(Value):
             if quantity:
                 lines.append(line.model_copy(update={"quantity": quantity, "discount": discount}))
         if unknown := set(quantities) - {line.line_no for line in self.lines}:
-            raise ValueError(f"lines: no line {sorted(unknown)[0]}")
+            raise InvalidValue("invalid.lines.unknown", line=min(unknown))
         if not lines:
-            raise ValueError("lines: at least one must remain; cancel the order instead")
+            raise InvalidValue("invalid.lines.none_left")
         was, left = self.goods, sum((line.net for line in lines), Decimal(0))
         tax = (self.tax * left / was).quantize(CENT, ROUND_HALF_EVEN) if was else self.tax
         total += tax - self.tax

@@ -13,6 +13,7 @@ from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
 from models.hold import HoldKind, Stage
+from models.i18n import InvalidValue
 from models.order import Refund
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
@@ -45,7 +46,7 @@ class Modify(Request):
     @model_validator(mode="after")
     def _changes_something(self) -> "Modify":
         if self.recipient is None and not self.lines:
-            raise ValueError("recipient or lines: name at least one change")
+            raise InvalidValue("invalid.change.nothing")
         return self
 
 

@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 
 from models.base import Moment, Value
 from models.hold import Stage
+from models.i18n import InvalidValue
 
 Word = Annotated[str, Field(pattern=r"^[\w.\- ]{1,32}$")]
 Words = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,200}$")]
@@ -103,7 +104,7 @@ class ReviewRule(Value):
     def _each_at_most_once(cls, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         kinds = [(each.do, each.stage if isinstance(each, Holds) else "") for each in decisions]
         if len(set(kinds)) < len(kinds):
-            raise ValueError("each decision at most once, a hold once for each stage")
+            raise InvalidValue("invalid.decisions.duplicate_hold")
         return decisions
 
     def concerns(self, shop: str) -> bool:

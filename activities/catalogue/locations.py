@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.kit.errors import InvalidInput
 from models.base import Value
+from models.i18n import InvalidValue
 from models.stock import Audience, LevelRow, LocationKind, VirtualWarehouse, WarehouseRow
 
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
@@ -45,7 +46,7 @@ class Location(Value):
     @classmethod
     def _are_provinces(cls, areas: tuple[str, ...]) -> tuple[str, ...]:
         if any(len(area) < 2 for area in areas):
-            raise ValueError("name each province by at least two characters")
+            raise InvalidValue("invalid.province.short")
         return areas
 
 
@@ -59,7 +60,7 @@ async def get(connection: AsyncConnection, code: str) -> Location:
     """Raises ``NotAllowed`` where there is none such."""
     row = (await connection.execute(select(_warehouses).where(_warehouses.c.code == code))).one_or_none()
     if row is None:
-        raise InvalidInput("warehouse", f"{code} is not known")
+        raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=code)
     return Location.model_validate(row._mapping)
 
 
@@ -70,19 +71,19 @@ async def save(connection: AsyncConnection, location: Location) -> Location:
     if location.kind is LocationKind.VIRTUAL:
         parent = others.get(location.parent or "")
         if parent is None or parent.kind is LocationKind.VIRTUAL:
-            raise InvalidInput("parent", "name the location where a virtual warehouse's goods lie")
+            raise InvalidInput("parent", "invalid.parent.missing")
         given = sum(each.share for each in others.values() if each.parent == location.parent)
         if given + location.share > 1:
-            raise InvalidInput("share", f"{given} of what {location.parent} receives is given away already")
+            raise InvalidInput("share", "invalid.share", given=given, parent=location.parent)
         location = location.model_copy(update={"province": parent.province, "carrier": parent.carrier})
     elif location.parent is not None:
-        raise InvalidInput("parent", "only a virtual warehouse lies within another")
+        raise InvalidInput("parent", "invalid.parent.not_virtual")
     elif not location.province:
-        raise InvalidInput("province", "say where it is")
+        raise InvalidInput("province", "invalid.province.missing")
     if before is not None and (before.kind, before.parent) != (location.kind, location.parent):
         stock = select(func.count()).where(_levels.c.warehouse == location.code, _levels.c.on_hand > 0)
         if await connection.scalar(stock):
-            raise InvalidInput("kind", f"{location.code} has stock: give it back first")
+            raise InvalidInput("kind", "invalid.kind.has_stock", location=location.code)
     row: dict[str, Any] = location.model_dump() | {"areas": list(location.areas), "abilities": list(location.abilities)}
     row["audience"] = location.audience.model_dump(mode="json")
     entered = insert(_warehouses).values(row)

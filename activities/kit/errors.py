@@ -4,34 +4,36 @@ from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
 
+from models.i18n import message, t
 
-def refused(message: str, code: str = "") -> ApplicationError:
+
+def refused(reason: str, code: str = "") -> ApplicationError:
     """The other side understood and said no: trying again cannot help. ``code`` is the other side's own."""
-    return ApplicationError(message, code, type="Refused", non_retryable=True)
+    return ApplicationError(reason, code, type="Refused", non_retryable=True)
 
 
-def unavailable(message: str, retry_after: float | None = None) -> ApplicationError:
+def unavailable(reason: str, retry_after: float | None = None) -> ApplicationError:
     """The other side cannot just now. ``retry_after`` in seconds where it named one."""
     return ApplicationError(
-        message, type="Unavailable", next_retry_delay=None if retry_after is None else timedelta(seconds=retry_after)
+        reason, type="Unavailable", next_retry_delay=None if retry_after is None else timedelta(seconds=retry_after)
     )
 
 
 EXPIRED = "Expired"
 
 
-def expired(message: str) -> ApplicationError:
+def expired(reason: str) -> ApplicationError:
     """Our access has run out: ``activities.accounts.channel_access`` renews it, and the call is tried again."""
-    return ApplicationError(message, type=EXPIRED)
+    return ApplicationError(reason, type=EXPIRED)
 
 
 class InvalidInput(Exception):
-    """A request that the rules forbid; ``field`` names what to change."""
+    """A request that the rules forbid: ``field`` names what to change, ``message`` says why."""
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
+    def __init__(self, field: str, key: str, /, **params: object) -> None:
         self.field = field
-        self.reason = reason
+        self.message = message(key, **params)
+        super().__init__(f"{field}: {t(self.message, 'en')}")
 
 
 class Unauthentic(Exception):

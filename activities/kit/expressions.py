@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import cel
 from pydantic import JsonValue
 
+from models.i18n import InvalidValue, message
 from models.review import LONGEST, Values
 
 Facts = Mapping[str, Any]
@@ -42,13 +43,19 @@ _TOKEN = re.compile(
 )
 
 
-class InvalidExpression(ValueError):
-    """Why an expression is no condition, and where: characters from its beginning, where that is known."""
+class InvalidExpression(InvalidValue):
+    """Why an expression is not a condition; ``position`` counts characters from its beginning, where known."""
 
-    def __init__(self, message: str, position: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, key: str, position: int | None = None, **params: object) -> None:
+        super().__init__(key, **params)
         self.position = position
+
+    @property
+    def described(self) -> str:
+        """The message with its position, counted from 1."""
+        if self.position is None:
+            return self.message
+        return message("expression.at", why=self.message, position=self.position + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +115,9 @@ class Expression:
         try:
             found = self.program.execute(context)
         except Exception as error:
-            raise InvalidExpression(_first_line(error)) from None
+            raise InvalidExpression(_explain(error)) from None
         if not isinstance(found, bool):
-            raise InvalidExpression("is neither true nor false")
+            raise InvalidExpression("expression.not_boolean")
         return found
 
     def values(self, facts: Facts) -> Values:
@@ -137,7 +144,7 @@ def context(roots: frozenset[str], facts: Facts) -> cel.Context:
 @lru_cache(2048)
 def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
     if len(text) > LONGEST:
-        raise InvalidExpression(f"longer than {LONGEST} characters", LONGEST)
+        raise InvalidExpression("expression.too_long", LONGEST, most=LONGEST)
     tokens = list(_tokens(text))
     reader = _Reader(tokens, vocabulary)
     paths = reader.paths()
@@ -146,9 +153,9 @@ def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
     except Exception as error:
         told = str(error)
         column = re.search(r"<input>:(\d+):(\d+)", told)
-        raise InvalidExpression(_first_line(error), _position(text, column)) from None
+        raise InvalidExpression(_explain(error), _position(text, column)) from None
     if hidden := set(program.variables()) - reader.names:
-        raise InvalidExpression(f"{min(hidden)} cannot be read here")
+        raise InvalidExpression("expression.hidden", name=min(hidden))
     words = tuple(dict.fromkeys(each.text.removeprefix("r")[1:-1] for each in tokens if each.kind in ("string", "raw")))
     return Expression(program=program, paths=frozenset(paths), words=words)
 
@@ -158,7 +165,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None or text.startswith(("//", '"""', "'''"), at):
-            raise InvalidExpression(f"{text[at]!r} cannot stand here", at)
+            raise InvalidExpression("expression.character", at, character=repr(text[at]))
         if found.lastgroup != "space":
             yield _Token(str(found.lastgroup), found[0], at)
         at = found.end()
@@ -216,7 +223,7 @@ class _Reader:
     def _spend(self, steps: int, token: _Token) -> None:
         self.cost += steps
         if self.cost > BUDGET:
-            raise InvalidExpression("too much to ask of an order of many lines: lists within lists", token.at)
+            raise InvalidExpression("expression.cost", token.at)
 
     def _path(self, number: int, variables: Mapping[str, list[str]], width: int) -> tuple[int, str, _Token | None]:
         """A dotted name from its first token on: the token after it, what it names, and the macro asked of it."""
@@ -246,17 +253,17 @@ class _Reader:
             over = variables[root][-1]
             path = ".".join((over, *fields)) if over else ""
             if over == "lines" and not fields:
-                raise InvalidExpression(f"{root} is a line: name one of its facts", first.at)
+                raise InvalidExpression("expression.line", first.at, name=root)
         else:
             path = ".".join((root, *fields))
         if not path:
             if fields:
-                raise InvalidExpression(f"{root} has no {fields[0]}", first.at)
+                raise InvalidExpression("expression.field", first.at, name=root, field=fields[0])
             return ""
         if path == "lines" and self.tokens[number].text not in _MACROS:
-            raise InvalidExpression("lines are asked by exists, exists_one, all, filter or map", first.at)
+            raise InvalidExpression("expression.lines", first.at)
         if not self.vocabulary.knows(path):
-            raise InvalidExpression(f"there is no fact {path}", first.at)
+            raise InvalidExpression("expression.fact", first.at, fact=path)
         self.found.add(path)
         self.names.add(path.partition(".")[0])
         return path
@@ -267,16 +274,16 @@ class _Reader:
         if name.kind == "name" and after.text == "(":
             if name.text in _MACROS:
                 if self.tokens[number - 2].text != "]":
-                    raise InvalidExpression(f"{name.text} is asked of a fact or of a list that is written out", name.at)
+                    raise InvalidExpression("expression.macro", name.at, macro=name.text)
                 return number + 1, name
             self._function(name, width)
         elif name.kind == "name":
-            raise InvalidExpression(f"nothing here has {name.text}", name.at)
+            raise InvalidExpression("expression.subject", name.at, name=name.text)
         return number + 1, None
 
     def _function(self, name: _Token, width: int) -> None:
         if name.text not in _FUNCTIONS:
-            raise InvalidExpression(f"there is no function {name.text}", name.at)
+            raise InvalidExpression("expression.function", name.at, function=name.text)
         if name.text == "matches":
             self._spend(width * _REGEX_STEPS, name)
 
@@ -284,7 +291,7 @@ class _Reader:
         """A macro from its parenthesis on: its variable, and the token after its comma."""
         _, variable, comma = self.tokens[number : number + 3]
         if variable.kind != "name" or comma.text != "," or variable.text in self.vocabulary.roots | _WORDS | _FUNCTIONS:
-            raise InvalidExpression(f"{macro.text}(x, …): give what it runs over a name of its own", macro.at)
+            raise InvalidExpression("expression.loop", macro.at, macro=macro.text)
         self.names.add(variable.text)
         return variable.text, number + 3
 
@@ -296,13 +303,15 @@ def _at(facts: Facts, path: str) -> JsonValue:
     return found  # type: ignore[no-any-return]
 
 
-def _first_line(error: Exception) -> str:
-    """What CEL says, without the source it repeats."""
+def _explain(error: Exception) -> str:
+    """Return CEL's error as a message, without the source that CEL repeats."""
     if isinstance(error, TypeError):
-        return "texts, whole numbers and fractions do not mix: 1.5 goes with order.total, 1 or double(x) with a count"
-    told = str(error).splitlines()[0] if str(error) else type(error).__name__
-    told = told.partition("ERROR: ")[2].partition(": ")[2] or told
-    return f"there is no {told}" if isinstance(error, KeyError) else told.partition(" expecting ")[0]
+        return "expression.types"
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text.partition("ERROR: ")[2].partition(": ")[2] or text
+    if isinstance(error, KeyError):
+        return message("expression.missing", name=text)
+    return message("expression.cel", error=text.partition(" expecting ")[0])
 
 
 def _position(text: str, found: re.Match[str] | None) -> int | None:
@@ -311,8 +320,3 @@ def _position(text: str, found: re.Match[str] | None) -> int | None:
         return None
     lines = text.splitlines(keepends=True)[: int(found[1]) - 1]
     return min(max(sum(map(len, lines)) + int(found[2]) - 1, 0), len(text))
-
-
-def told(error: InvalidExpression) -> str:
-    """What is wrong, with its place counted from 1."""
-    return error.message if error.position is None else f"{error.message} (character {error.position + 1})"

@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
 from activities.kit.errors import Unintelligible
+from models.i18n import InvalidValue
 from models.money import Amount
 from models.order import ChannelOrder
 
@@ -64,7 +65,7 @@ def _identifier(value: Any) -> Any:
 def within_calendar(moment: datetime) -> datetime:
     """A time that every calendar here can hold. Raises ``ValueError``."""
     if not 1970 <= moment.year <= 9000:
-        raise ValueError("beyond the calendar")
+        raise InvalidValue("invalid.moment")
     return moment
 
 

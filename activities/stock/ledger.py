@@ -107,16 +107,16 @@ async def move(connection: AsyncConnection, moves: Sequence[Move], *, locked: bo
     try:
         done = (await connection.execute(_MOVE, {"moves": rows})).one()
     except IntegrityError as error:
-        raise InvalidInput("quantity", violated_rule(error)) from None
+        raise InvalidInput("quantity", "invalid.level.below_zero", column=violated_column(error)) from None
     if done.moved != done.changes:
-        raise InvalidInput("sku", "has no level at this warehouse: receive it first")
+        raise InvalidInput("sku", "invalid.level.missing")
     return int(done.entered)
 
 
-def violated_rule(error: IntegrityError) -> str:
+def violated_column(error: IntegrityError) -> str:
+    """Return the amount that would have fallen below zero."""
     text = str(error.orig)
-    rule = next((each for each in (*_AMOUNTS, "available") if f'"{each}_not_negative"' in text), "stock")
-    return f"{rule} would fall below zero"
+    return next((each for each in (*_AMOUNTS, "available") if f'"{each}_not_negative"' in text), "stock")
 
 
 async def has_entered(connection: AsyncConnection, key: str) -> bool:
@@ -141,13 +141,13 @@ async def open_level(connection: AsyncConnection, warehouse: str, sku: str, *, v
         )
     ).one()
     if known.warehouse is None:
-        raise InvalidInput("warehouse", f"{warehouse} is not known")
+        raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=warehouse)
     if known.parent is not None and not virtual:
-        raise InvalidInput("warehouse", f"{warehouse} exists on paper: its goods lie at {known.parent}")
+        raise InvalidInput("warehouse", "invalid.warehouse.virtual", warehouse=warehouse, parent=known.parent)
     if known.oversell is None:
-        raise InvalidInput("sku", f"{sku} is not in the catalogue")
+        raise InvalidInput("sku", "invalid.sku.unknown", sku=sku)
     if known.bundle is not None:
-        raise InvalidInput("sku", f"{sku} is a bundle: its components hold the stock")
+        raise InvalidInput("sku", "invalid.sku.bundle", sku=sku)
     if known.level is None:
         async with connection.begin_nested() as attempt:
             await lock_skus(connection, [sku])

@@ -20,7 +20,7 @@ from activities.stock.ledger import (
     lower_safety_stock,
     move,
     open_level,
-    violated_rule,
+    violated_column,
 )
 from activities.stock.waitlist import notify_waiting_orders
 from models.base import Value
@@ -38,7 +38,7 @@ async def receive(
     Raises ``NotAllowed``.
     """
     if not 0 < quantity <= MAX_QUANTITY:
-        raise InvalidInput("quantity", f"must be between 1 and {MAX_QUANTITY}")
+        raise InvalidInput("quantity", "invalid.quantity", least=1, most=MAX_QUANTITY)
     await open_level(connection, warehouse, sku)
     received = Move(
         key=f"received:{request_id}",
@@ -82,9 +82,9 @@ async def move_to_virtual(
     """
     parent = await connection.scalar(select(_warehouses.c.parent).where(_warehouses.c.code == code))
     if parent is None:
-        raise InvalidInput("warehouse", f"{code} is not a virtual warehouse")
+        raise InvalidInput("warehouse", "invalid.warehouse.not_virtual", warehouse=code)
     if quantity == 0 or abs(quantity) > MAX_QUANTITY:
-        raise InvalidInput("quantity", f"must be between -{MAX_QUANTITY} and {MAX_QUANTITY}, and not zero")
+        raise InvalidInput("quantity", "invalid.quantity.not_zero", least=-MAX_QUANTITY, most=MAX_QUANTITY)
     await open_level(connection, parent, sku)
     await open_level(connection, code, sku, virtual=True)
     here, there = virtual_transfer(parent, code, sku, quantity, f"fenced:{request_id}", actor)
@@ -96,9 +96,9 @@ async def adjust(
 ) -> Level:
     """Corrects what is there by ``quantity``, up or down. Raises ``NotAllowed``, also without a reason."""
     if not reason.strip():
-        raise InvalidInput("reason", "say why")
+        raise InvalidInput("reason", "invalid.reason.missing")
     if quantity == 0 or abs(quantity) > MAX_QUANTITY:
-        raise InvalidInput("quantity", f"must be between -{MAX_QUANTITY} and {MAX_QUANTITY}, and not zero")
+        raise InvalidInput("quantity", "invalid.quantity.not_zero", least=-MAX_QUANTITY, most=MAX_QUANTITY)
     await open_level(connection, warehouse, sku)
     move_ = Move(
         key=f"adjusted:{request_id}",
@@ -121,7 +121,7 @@ async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str
             update(_levels).where(*place).values(safety_stock=quantity).returning(_levels)
         )
     except IntegrityError as error:
-        raise InvalidInput("quantity", violated_rule(error)) from None
+        raise InvalidInput("quantity", "invalid.level.below_zero", column=violated_column(error)) from None
     level = Level.model_validate(changed.one()._mapping)
     await notify_waiting_orders(connection, {sku}, f"safety_stock:{uuid4()}")
     return level
@@ -133,11 +133,11 @@ async def sync_supplier_stock(
     """A supplier's own count of what it can still send, SKU → quantity: our stock there is that, beside what our
     orders there already have. Raises ``NotAllowed``."""
     query = select(_warehouses.c.kind).where(_warehouses.c.code == supplier)
-    if (kind := await connection.scalar(query)) != LocationKind.SUPPLIER:
-        raise InvalidInput("warehouse", f"{supplier} is {'a ' + kind + ', not a supplier' if kind else 'not known'}")
+    if await connection.scalar(query) != LocationKind.SUPPLIER:
+        raise InvalidInput("warehouse", "invalid.warehouse.not_supplier", warehouse=supplier)
     for sku, quantity in sorted(goods.items()):
         if not 0 <= quantity <= MAX_QUANTITY:
-            raise InvalidInput("quantity", f"of {sku} must be between 0 and {MAX_QUANTITY}")
+            raise InvalidInput("quantity", "invalid.quantity.of", sku=sku, least=0, most=MAX_QUANTITY)
         await open_level(connection, supplier, sku)
     there = [each for each in await levels(connection, goods, lock=True) if each.warehouse == supplier]
     changes = [
@@ -206,11 +206,11 @@ async def announce_receipts(
 ) -> None:
     """``expect``, as a person or another system says it. Raises ``NotAllowed``."""
     if not await connection.scalar(select(_warehouses.c.code).where(_warehouses.c.code == warehouse)):
-        raise InvalidInput("warehouse", f"{warehouse} is not known")
+        raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=warehouse)
     if unknown := await unknown_skus(connection, goods):
-        raise InvalidInput("goods", f"{unknown[0]} is not in the catalogue")
+        raise InvalidInput("goods", "invalid.sku.unknown", sku=unknown[0])
     if wrong := [sku for sku, quantity in goods.items() if not 0 <= quantity <= MAX_QUANTITY]:
-        raise InvalidInput("goods", f"of {wrong[0]} must be between 0 and {MAX_QUANTITY}")
+        raise InvalidInput("goods", "invalid.quantity.of", sku=wrong[0], least=0, most=MAX_QUANTITY)
     await set_expected_receipts(connection, source, warehouse, goods, due)
 
 
@@ -226,11 +226,11 @@ async def grade(
 ) -> Level:
     """Damaged, or in quality control: quarantined; then restored or scrapped. Raises ``NotAllowed``."""
     if kind not in _GRADES:
-        raise InvalidInput("kind", f"must be one of {', '.join(_GRADES)}")
+        raise InvalidInput("kind", "invalid.choice", choices=", ".join(_GRADES))
     if not reason.strip():
-        raise InvalidInput("reason", "say why")
+        raise InvalidInput("reason", "invalid.reason.missing")
     if not 0 < quantity <= MAX_QUANTITY:
-        raise InvalidInput("quantity", f"must be between 1 and {MAX_QUANTITY}")
+        raise InvalidInput("quantity", "invalid.quantity", least=1, most=MAX_QUANTITY)
     await open_level(connection, warehouse, sku)
     key = f"{kind}:{request_id}"
     entry = Move(key=key, kind=kind, warehouse=warehouse, sku=sku, quantity=quantity, reason=reason, actor=actor)

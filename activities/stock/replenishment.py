@@ -386,7 +386,7 @@ async def receive_purchase(
     arrived = dict(goods) or outstanding
     for sku, quantity in arrived.items():
         if not 0 < quantity <= outstanding.get(sku, 0):
-            raise InvalidInput(f"goods.{sku}", f"must be between 1 and {outstanding.get(sku, 0)}")
+            raise InvalidInput(f"goods.{sku}", "invalid.quantity", least=1, most=outstanding.get(sku, 0))
     lines = [line.model_copy(update={"received": line.received + arrived.get(line.sku, 0)}) for line in lines]
     for sku, quantity in sorted(arrived.items()):
         await operations.receive(connection, row.warehouse, sku, quantity, act, actor)
@@ -420,9 +420,9 @@ async def _change(connection: AsyncConnection, purchase_id: str, changed: Mappin
 async def save_terms(connection: AsyncConnection, terms: Terms) -> None:
     """Sets the terms of a SKU at a location. Raises ``NotAllowed``."""
     if await skus.unknown_skus(connection, [terms.sku]):
-        raise InvalidInput("sku", f"{terms.sku} is not in the catalogue")
+        raise InvalidInput("sku", "invalid.sku.unknown", sku=terms.sku)
     if terms.warehouse and terms.warehouse not in await _sites(connection):
-        raise InvalidInput("warehouse", f"{terms.warehouse} is not an open warehouse or store of ours")
+        raise InvalidInput("warehouse", "invalid.site", warehouse=terms.warehouse)
     row = terms.model_dump()
     written = insert(_terms).values(row)
     await connection.execute(written.on_conflict_do_update(index_elements=["sku", "warehouse"], set_=row))
@@ -436,9 +436,9 @@ async def list_terms(connection: AsyncConnection) -> list[Terms]:
 async def save_promotion(connection: AsyncConnection, promotion: Promotion) -> None:
     """Days that do not tell what is usual. Raises ``NotAllowed``."""
     if promotion.last < promotion.first:
-        raise InvalidInput("last", "is before the first day")
+        raise InvalidInput("last", "invalid.last")
     if promotion.sku and await skus.unknown_skus(connection, [promotion.sku]):
-        raise InvalidInput("sku", f"{promotion.sku} is not in the catalogue")
+        raise InvalidInput("sku", "invalid.sku.unknown", sku=promotion.sku)
     row = promotion.model_dump()
     written = insert(_promotions).values(row)
     await connection.execute(written.on_conflict_do_update(index_elements=["sku", "first"], set_=row))

@@ -52,14 +52,14 @@ async def save_count(
 ) -> Stocktake:
     """Keeps a count beside what the books say now; the same request again answers as before. Raises ``NotAllowed``."""
     if not counts:
-        raise InvalidInput("counts", "count at least one SKU")
+        raise InvalidInput("counts", "invalid.counts.none")
     place = (await connection.execute(select(_warehouses).where(_warehouses.c.code == warehouse))).one_or_none()
     if place is None or place.parent is not None:
-        raise InvalidInput("warehouse", f"{warehouse} is not a place where goods lie")
+        raise InvalidInput("warehouse", "invalid.warehouse.no_goods", warehouse=warehouse)
     if wrong := [sku for sku, quantity in counts.items() if not 0 <= quantity <= ledger.MAX_QUANTITY]:
-        raise InvalidInput("counts", f"of {wrong[0]} must be between 0 and {ledger.MAX_QUANTITY}")
+        raise InvalidInput("counts", "invalid.quantity.of", sku=wrong[0], least=0, most=ledger.MAX_QUANTITY)
     if unknown := await skus.unknown_skus(connection, counts):
-        raise InvalidInput("counts", f"{unknown[0]} is not in the catalogue")
+        raise InvalidInput("counts", "invalid.sku.unknown", sku=unknown[0])
     here = _warehouses.c.code.label("code")
     places = select(here).where(or_(_warehouses.c.code == warehouse, _warehouses.c.parent == warehouse))
     books = {
@@ -87,7 +87,7 @@ async def get(connection: AsyncConnection, stocktake_id: str, *, lock: bool = Fa
     query = select(_stocktakes).where(_stocktakes.c.id == stocktake_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
-        raise InvalidInput("id", f"there is no stocktake {stocktake_id}")
+        raise InvalidInput("id", "invalid.stocktake.unknown", stocktake=stocktake_id)
     return Stocktake.model_validate(row._mapping)
 
 
@@ -103,7 +103,7 @@ async def approve(connection: AsyncConnection, stocktake_id: str, actor: str) ->
     """Enters the differences; approved before, nothing changes. Raises ``NotAllowed``."""
     stocktake = await get(connection, stocktake_id, lock=True)
     if stocktake.status is StocktakeStatus.DISCARDED:
-        raise InvalidInput("id", "this stocktake was discarded: count again")
+        raise InvalidInput("id", "invalid.stocktake.discarded")
     for line in stocktake.lines:
         await ledger.open_level(connection, stocktake.warehouse, line.sku)
     differences = [
@@ -128,7 +128,7 @@ async def discard(connection: AsyncConnection, stocktake_id: str, actor: str) ->
     """Keeps the count for the record only. Raises ``NotAllowed``."""
     stocktake = await get(connection, stocktake_id, lock=True)
     if stocktake.status is StocktakeStatus.APPROVED:
-        raise InvalidInput("id", "this stocktake was approved: what it found is entered")
+        raise InvalidInput("id", "invalid.stocktake.approved")
     return await _decide(connection, stocktake, StocktakeStatus.DISCARDED, actor)
 
 

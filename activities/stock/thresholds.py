@@ -37,7 +37,7 @@ class ThresholdReport(Value):
 async def save(connection: AsyncConnection, threshold: Threshold) -> None:
     """Sets a threshold; one of zero is dropped. Raises ``NotAllowed``."""
     if await skus.unknown_skus(connection, [threshold.sku]):
-        raise InvalidInput("sku", f"{threshold.sku} is not in the catalogue")
+        raise InvalidInput("sku", "invalid.sku.unknown", sku=threshold.sku)
     if threshold.below <= 0:
         here = (_thresholds.c.sku == threshold.sku, _thresholds.c.warehouse == threshold.warehouse)
         await connection.execute(delete(_thresholds).where(*here))

@@ -43,7 +43,7 @@ async def record_step(step: TransferStep) -> Answer:
                 await operations.set_expected_receipts(connection, transfer.id, place, goods, transfer.due)
             await _project(connection, step)
     except InvalidInput as error:
-        return no("refused.transfer.stock", location=transfer.origin, why=await _lacking(transfer) or error.reason)
+        return no("refused.transfer.stock", location=transfer.origin, why=await _lacking(transfer) or error.message)
     return YES
 
 
@@ -90,12 +90,12 @@ async def _lacking(transfer: Transfer) -> str:
 async def validate(connection: AsyncConnection, transfer: Transfer) -> None:
     """That it is between two of our own locations, of goods that hold stock. Raises ``NotAllowed``."""
     if transfer.origin == transfer.destination:
-        raise InvalidInput("destination", "is the origin")
+        raise InvalidInput("destination", "invalid.destination")
     query = select(_warehouses.c.code).where(_warehouses.c.kind.in_(OWN_LOCATIONS))
     ours = set(await connection.scalars(query))
     for field in ("origin", "destination"):
         if (code := getattr(transfer, field)) not in ours:
-            raise InvalidInput(field, f"{code} is not a warehouse or store of ours")
+            raise InvalidInput(field, "invalid.warehouse.not_ours", warehouse=code)
     for line in sorted(transfer.lines, key=lambda line: line.sku):
         await ledger.open_level(connection, transfer.destination, line.sku)
 

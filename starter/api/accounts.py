@@ -60,11 +60,11 @@ async def keep(
     integration: IntegrationType, source: Source, account: Name, body: Wish, request: Request, principal: Staff
 ) -> Held:
     if integration not in _ROOMS and integration is not IntegrationType.WAREHOUSE:
-        raise InvalidInput("integration", f"one of {', '.join([*_ROOMS, IntegrationType.WAREHOUSE])}")
+        raise InvalidInput("integration", "invalid.choice", choices=", ".join([*_ROOMS, IntegrationType.WAREHOUSE]))
     if integration is IntegrationType.WAREHOUSE and source != "wms":
-        raise InvalidInput("source", "of a warehouse is wms")
+        raise InvalidInput("source", "invalid.choice", choices="wms")
     if (room := _ROOMS.get(integration)) is not None and find_spec(f"{room}.{source}") is None:
-        raise InvalidInput("source", f"there is no adapter for {source}")
+        raise InvalidInput("source", "invalid.source.unknown", source=source)
     async with transaction() as connection:
         row = await accounts.save(connection, integration, source, account, body.base_url, body.secrets, body.settings)
     accounts.clear_cache()

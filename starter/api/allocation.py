@@ -92,7 +92,7 @@ async def rules(principal: Reader) -> list[Rule]:
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
 async def keep_rule(number: int, body: Rule, principal: Staff) -> Rule:
     if body.number != number:
-        raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
+        raise InvalidInput("number", "invalid.differs", given=body.number, expected=number)
     async with transaction() as connection:
         await rules_and_rates.save_rules(connection, [body])
     return body
@@ -116,9 +116,9 @@ async def replace_rates(
     carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], principal: Staff
 ) -> dict[str, int]:
     if others := {each.carrier for each in body} - {carrier}:
-        raise InvalidInput("carrier", f"is {min(others)}, but the table of {carrier} is asked to change")
+        raise InvalidInput("carrier", "invalid.differs", given=min(others), expected=carrier)
     if len({(each.origin, each.destination) for each in body}) < len(body):
-        raise InvalidInput("origin", "and destination: each pair at most once")
+        raise InvalidInput("origin", "invalid.rates.duplicate")
     async with transaction() as connection:
         await rules_and_rates.replace_rates(connection, carrier, body)
     return {"rates": len(body)}
@@ -167,9 +167,9 @@ async def try_out(body: Try, request: Request, principal: Reader) -> Reasoned:
         elif body.lines:
             order = _imagined(body, now)
         else:
-            raise InvalidInput("lines", "or order_id: say which order")
+            raise InvalidInput("lines", "invalid.preview.order")
         if unknown := await skus.unknown_skus(connection, {line.sku for line in order.lines}):
-            raise InvalidInput("lines", f"{unknown[0]} is not in the catalogue")
+            raise InvalidInput("lines", "invalid.sku.unknown", sku=unknown[0])
         made = await allocation.preview(connection, allocation.Demand(order=order, policy=policy, at=now))
     return Reasoned(plan=made, reasons=_reasons(made, lang(request)))
 

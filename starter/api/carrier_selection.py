@@ -2,19 +2,18 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel
 
 from activities.fulfillment import carrier_selection
 from activities.fulfillment.carrier_selection import rules, trial
-from activities.kit import expressions
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from models.carrier_selection import CarrierRule, CarrierTerms, Weights
 from models.i18n import t
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import Problem
+from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/carriers", tags=["carriers"])
 
@@ -62,7 +61,7 @@ async def carriage_rules(principal: Reader) -> list[CarrierRule]:
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
 async def keep_carriage_rule(number: int, body: CarrierRule, principal: Staff) -> CarrierRule:
     if body.number != number:
-        raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
+        raise InvalidInput("number", "invalid.differs", given=body.number, expected=number)
     async with transaction() as connection:
         await rules.save_rule(connection, body)
     carrier_selection.clear_cache()
@@ -85,18 +84,21 @@ class DryRun(BaseModel):
 
 
 @router.post("/dry-run", summary="Who would have carried past parcels by this rule; nothing changes")
-async def dry_run(body: DryRun, principal: Reader) -> trial.Trial:
+async def dry_run(body: DryRun, request: Request, principal: Reader) -> trial.Trial:
     try:
         rules.PARCELS.check(body.rule.condition)
     except InvalidExpression as error:
-        raise InvalidInput("rule.condition", expressions.told(error)) from None
-    return await trial.run(body.rule, body.since)
+        raise InvalidInput("rule.condition", error.described) from None
+    found = await trial.run(body.rule, body.since)
+    speak = lang(request)
+    examples = tuple(each.model_copy(update={"failure": t(each.failure, speak)}) for each in found.examples)
+    return found.model_copy(update={"examples": examples})
 
 
 @router.put("/{carrier}", summary="Set a carrier's terms up, or change them")
 async def keep_terms(carrier: str, body: CarrierTerms, principal: Staff) -> CarrierTerms:
     if body.carrier != carrier:
-        raise InvalidInput("carrier", f"is {body.carrier}, but {carrier} is asked to change")
+        raise InvalidInput("carrier", "invalid.differs", given=body.carrier, expected=carrier)
     async with transaction() as connection:
         await carrier_selection.save_terms(connection, body)
     return body

@@ -112,7 +112,7 @@ async def policies(visitor: Reader) -> list[ExceptionPolicy]:
 @router.put("/policies/{kind}", summary="Say what is to be done about a kind")
 async def keep_policy(kind: ExceptionKind, body: ExceptionPolicy, visitor: Staff) -> ExceptionPolicy:
     if body.kind is not kind:
-        raise InvalidInput("kind", f"is {body.kind}, but {kind} is asked to change")
+        raise InvalidInput("kind", "invalid.differs", given=body.kind, expected=kind)
     async with transaction() as connection:
         await exceptions.save_policy(connection, body)
     return body

@@ -137,19 +137,19 @@ async def _chosen(body: PrintWish) -> list[str]:
     named = list(dict.fromkeys(body.fulfillments or ()))
     columns = {"warehouse": body.warehouse, "carrier": body.carrier, "status": body.status}
     if not named and not any(columns.values()):
-        raise InvalidInput("fulfillments", "say which, or their warehouse, carrier or status")
+        raise InvalidInput("fulfillments", "invalid.print.which")
     async with transaction() as connection:
         found = await labels.wanted(
             connection, body.kind, MOST, fulfillments=named or None, unprinted=body.unprinted, **columns
         )
     if named and not body.unprinted and not any(columns.values()):
         if missing := [each for each in named if each not in set(found)]:
-            raise InvalidInput("fulfillments", f"{missing[0]} is not there, or not ready to be printed")
+            raise InvalidInput("fulfillments", "invalid.print.missing", fulfillment=missing[0])
         return named
     if not found:
-        raise InvalidInput("fulfillments", "there is nothing to print")
+        raise InvalidInput("fulfillments", "invalid.print.nothing")
     if len(found) > MOST:
-        raise InvalidInput("fulfillments", f"these are more than {MOST}: print them in parts")
+        raise InvalidInput("fulfillments", "invalid.print.too_many", most=MOST)
     return found
 
 
@@ -157,9 +157,9 @@ def _size(body: PrintWish) -> PrintSize:
     fitting = SIZES[body.kind]
     size = body.size or fitting[0]
     if size not in fitting:
-        raise InvalidInput("size", f"a {body.kind} is printed on {' or '.join(fitting)}")
+        raise InvalidInput("size", "invalid.print.size", sizes=", ".join(fitting))
     if body.format is PrintFormat.ZPL and body.kind is not PrintKind.LABEL:
-        raise InvalidInput("format", "packing lists are printed as pdf")
+        raise InvalidInput("format", "invalid.print.format")
     return size
 
 

@@ -55,7 +55,7 @@ async def keep(
     await known(IntegrationType.CHANNEL, channel, shop)
     async with transaction() as connection:
         if unknown := await skus.unknown_skus(connection, body):
-            raise InvalidInput("sku", f"{unknown[0]} is not in the catalogue")
+            raise InvalidInput("sku", "invalid.sku.unknown", sku=unknown[0])
         await sku_mapping.lock_catalogue(connection)
         await stock_sync.save_listings(connection, channel, shop, body)
         await sku_mapping.notify_held_orders(
@@ -69,7 +69,7 @@ async def keep(
 async def rule(channel: str, shop: str, body: StockRule, request: Request, principal: Staff) -> StockRule:
     """From then on the shop is told of its stock as it changes."""
     if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockReceiver):
-        raise InvalidInput("channel", f"{channel} takes no stock")
+        raise InvalidInput("channel", "invalid.stock.not_accepted", channel=channel)
     async with transaction() as connection:
         await stock_sync.save_rule(connection, channel, shop, body)
     try:

@@ -20,6 +20,6 @@ async def show(principal: Reader) -> list[Location]:
 @router.put("/{code}", summary="Set a location up, or change it")
 async def keep(code: str, body: Location, principal: Staff) -> Location:
     if body.code != code:
-        raise InvalidInput("code", f"is {body.code}, but {code} is asked to change")
+        raise InvalidInput("code", "invalid.differs", given=body.code, expected=code)
     async with transaction() as connection:
         return await locations.save(connection, body)

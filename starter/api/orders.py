@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.kit.database import Row, transaction
+from activities.kit.errors import InvalidInput
 from activities.records import queries
 from models import requests
 from models.address import Recipient
@@ -173,7 +174,7 @@ def _after(cursor: str | None) -> tuple[datetime, str] | None:
         at, _, order_id = base64.urlsafe_b64decode(cursor).decode().partition(" ")
         return datetime.fromisoformat(at), order_id
     except ValueError:
-        raise Problem(422, "problem.bad_cursor", errors=[{"field": "cursor", "message": "not one of ours"}]) from None
+        raise InvalidInput("cursor", "invalid.cursor") from None
 
 
 @router.get("/counts", summary="How many orders are in each status")

@@ -12,7 +12,7 @@ from activities.intake import origins
 from activities.intake.origins import Dimension, Share
 from activities.kit.database import transaction
 from activities.records import queries
-from models.i18n import t
+from models.i18n import InvalidValue, t
 from models.intake import InboxState
 from models.origins import Code, IntakePath, Origin, platform, region
 from starter.api.authentication import Reader, Staff
@@ -69,7 +69,7 @@ class Correction(BaseModel):
     @model_validator(mode="after")
     def _says_something(self) -> "Correction":
         if not self.written:
-            raise ValueError("name campaign, platform or region")
+            raise InvalidValue("invalid.correction.nothing")
         return self
 
     @property

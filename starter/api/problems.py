@@ -106,11 +106,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> JSONResponse:
-        params = {
-            name: t(f"status.{value}", lang(request)) if name == "status" else value
-            for name, value in error.params.items()
-        }
-        detail = t(error.detail, lang(request), **params)
+        detail = t(error.detail, lang(request), **error.params)
         return answer(request, error.status, detail, error.headers, **error.more)
 
     @app.exception_handler(HTTPException)
@@ -124,9 +120,10 @@ def install(app: FastAPI) -> None:
         return answer(request, 422, detail, errors=fields)
 
     @app.exception_handler(InvalidInput)
-    async def not_allowed(request: Request, error: InvalidInput) -> JSONResponse:
-        fields = [{"field": error.field, "message": error.reason}]
-        return answer(request, 422, str(error), errors=fields)
+    async def invalid_input(request: Request, error: InvalidInput) -> JSONResponse:
+        text = t(error.message, lang(request))
+        fields = [{"field": error.field, "message": text}]
+        return answer(request, 422, f"{error.field}: {text}", errors=fields)
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("api.unavailable", error=type(error).__name__)

@@ -73,9 +73,9 @@ async def reconcile(
     """Answers the report's id; ``finished_at`` says when it is done."""
     told = body or Reconcile()
     if told.since and told.until and told.since >= told.until:
-        raise InvalidInput("since", "must be before until")
+        raise InvalidInput("since", "invalid.period")
     if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.OrderReader):
-        raise InvalidInput("channel", f"{channel} cannot be asked for its orders")
+        raise InvalidInput("channel", "invalid.orders.not_readable", channel=channel)
     client: Client = request.app.state.temporal
     report = f"reconcile:{channel}:{shop}:{told.request_id or key or uuid4()}"
     window = Window(since=told.since, until=told.until)

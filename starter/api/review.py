@@ -5,15 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
-from activities.kit import expressions
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from activities.orders.review import blacklist, rules, trial
 from activities.orders.review.samples import ORDERS
+from models.i18n import t
 from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import Problem
+from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/review", tags=["review"])
 
@@ -27,7 +27,7 @@ async def review_rules(principal: Reader) -> list[ReviewRule]:
 @router.put("/rules/{number}", summary="Set a rule up, or change it")
 async def keep_review_rule(number: int, body: ReviewRule, principal: Staff) -> ReviewRule:
     if body.number != number:
-        raise InvalidInput("number", f"is {body.number}, but {number} is asked to change")
+        raise InvalidInput("number", "invalid.differs", given=body.number, expected=number)
     async with transaction() as connection:
         await rules.save_rule(connection, body)
     return body
@@ -55,11 +55,11 @@ class Checked(BaseModel):
 
 
 @router.post("/check", summary="Is this a condition")
-async def check(body: Condition, principal: Reader) -> Checked:
+async def check(body: Condition, request: Request, principal: Reader) -> Checked:
     try:
         return Checked(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
     except InvalidExpression as error:
-        return Checked(ok=False, message=error.message, position=error.position)
+        return Checked(ok=False, message=t(error.message, lang(request)), position=error.position)
 
 
 class DryRun(BaseModel):
@@ -73,15 +73,18 @@ class DryRun(BaseModel):
 
 
 @router.post("/dry-run", summary="What would this rule have done; nothing changes")
-async def dry_run(body: DryRun, principal: Reader) -> trial.Trial:
+async def dry_run(body: DryRun, request: Request, principal: Reader) -> trial.Trial:
     try:
         ORDERS.check(body.rule.condition)
     except InvalidExpression as error:
-        raise InvalidInput("rule.condition", expressions.told(error)) from None
+        raise InvalidInput("rule.condition", error.described) from None
     try:
-        return await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
+        found = await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
     except trial.BadCursor:
-        raise InvalidInput("cursor", "not one of ours") from None
+        raise InvalidInput("cursor", "invalid.cursor") from None
+    speak = lang(request)
+    failures = tuple(each.model_copy(update={"failure": t(each.failure, speak)}) for each in found.failures)
+    return found.model_copy(update={"failures": failures})
 
 
 @router.get("/blacklist", summary="The blacklist, newest first; nobody in the clear")

@@ -53,7 +53,7 @@ async def unmapped(
 async def keep(body: Wanted, principal: Staff) -> dict[str, int]:
     async with transaction() as connection:
         if unknown := await sku_mapping.save(connection, body.mappings, principal.name):
-            raise InvalidInput("sku", f"{unknown[0]} is not in the catalogue")
+            raise InvalidInput("sku", "invalid.sku.unknown", sku=unknown[0])
     dispatcher.wake()
     return {"mappings": len(body.mappings)}
 

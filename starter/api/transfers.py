@@ -266,7 +266,7 @@ async def _begin(request: Request, new: New, number: str, actor: str) -> Transfe
         row = await transfers.get(connection, transfer.id)
         if row is None:
             if new.due < _today():
-                raise InvalidInput("due", "has passed")
+                raise InvalidInput("due", "invalid.due")
             await transfers.validate(connection, transfer)
     if row is None:
         await _start(request.app.state.temporal, transfer)

@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
     from models.fulfillment import FulfillmentStatus
     from models.hold import HoldKind
-    from models.i18n import t
+    from models.i18n import InvalidValue, t
     from models.order import URGENT, ChannelOrder, OrderStatus
     from models.requests import (
         YES,
@@ -279,8 +279,8 @@ class OrderWorkflow(OrderMessages):
         state = self.state
         try:
             _modified(state.order, request)
-        except ValueError as error:
-            return no("refused.lines", why=str(error))
+        except InvalidValue as error:
+            return no("refused.lines", why=error.message)
         line_nos = [line.line_no for line in request.lines]
         if any(each.has_shipped for each in state.active):
             affected = [each for each in state.active if each.carries(*line_nos)]

@@ -143,7 +143,7 @@ async def save_rule(connection: AsyncConnection, rule: CarrierRule) -> None:
     try:
         PARCELS.check(rule.condition)
     except InvalidExpression as error:
-        raise InvalidInput("condition", expressions.told(error)) from None
+        raise InvalidInput("condition", error.described) from None
     row = insert(_rules).values(number=rule.number, rule=rule.model_dump(mode="json"))
     await connection.execute(row.on_conflict_do_update(index_elements=["number"], set_={"rule": row.excluded.rule}))
 

@@ -35,7 +35,7 @@ async def add(
         entry_id, hint = phone_index(value), Recipient(phone=value).masked().phone
     elif kind == "buyer":
         if value and not channel:
-            raise InvalidInput("channel", "say on which channel the account is")
+            raise InvalidInput("channel", "invalid.account.channel")
         entry_id, hint = buyer_index(channel, value) if value else "", f"{channel}: {value[:2]}**"
     else:
         entry_id, hint = place_text_index(value) if value else "", f"{value[:6]}****"
@@ -80,7 +80,7 @@ async def _keep(
     by: str,
 ) -> BlacklistEntry:
     if not entry_id:
-        raise InvalidInput(field, f"names no {kind} that could be recognised")
+        raise InvalidInput(field, f"invalid.blacklist.{kind}")
     entry = BlacklistEntry(
         kind=kind, id=entry_id, hint=hint, reason=reason, until=until, added_by=by, added_at=datetime.now(UTC)
     )

@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.catalogue import skus
-from activities.kit import expressions
 from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from activities.kit.ttl_cache import TtlCache
@@ -67,14 +66,14 @@ async def save_rule(connection: AsyncConnection, rule: ReviewRule) -> None:
     try:
         ORDERS.check(rule.condition)
     except InvalidExpression as error:
-        raise InvalidInput("condition", expressions.told(error)) from None
+        raise InvalidInput("condition", error.described) from None
     for each in rule.decisions:
         if isinstance(each, Gives) and await skus.unknown_skus(connection, [each.sku]):
-            raise InvalidInput("decisions", f"{each.sku} is not in the catalogue")
+            raise InvalidInput("decisions", "invalid.sku.unknown", sku=each.sku)
         if isinstance(each, Places):
             there = set(await connection.scalars(select(_warehouses.c.code)))
             if unknown := sorted(set(each.locations) - there):
-                raise InvalidInput("decisions", f"there is no location {unknown[0]}")
+                raise InvalidInput("decisions", "invalid.location.unknown", location=unknown[0])
     row = rule.model_dump(mode="json")
     entered = insert(_rules).values(row)
     await connection.execute(entered.on_conflict_do_update(index_elements=["number"], set_=row))
