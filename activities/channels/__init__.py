@@ -1,6 +1,6 @@
-"""Channels: one module a system, each the whole adapter for it.
+"""Channels: one module for each system, holding its whole adapter.
 
-A module named as its channel offers ``adapter(account) -> Channel``; nothing else needs to know of it.
+A module named after its channel offers ``adapter(account) -> Channel``; no other registration is needed.
 """
 
 import json
@@ -11,22 +11,23 @@ from importlib import import_module
 from typing import Annotated, Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field, JsonValue
+from temporalio.exceptions import ApplicationError
 
 from activities.kit.errors import refused, unavailable
 from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
-from models.order import ChannelOrder
+from models.order import NORMAL, ChannelOrder
 
 
 class Hint(Value):
-    """A message that names orders without telling of them: they are read."""
+    """A message that names orders without their contents: read each of them."""
 
     order_nos: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 
 
 class PulledOrder(Value):
-    """One order as a page of the channel held it."""
+    """One order as the channel returned it."""
 
     receipt: Receipt
     body: bytes
@@ -36,14 +37,14 @@ class StockOffer(Value):
     """How many of a SKU a shop may sell now."""
 
     sku: str
-    """The merchant's."""
+    """The merchant's SKU."""
     listing: dict[str, str]
-    """The channel's own ids of what it sells; empty where it goes by the merchant's SKUs."""
+    """The channel's own ids of the listing; empty where the channel uses the merchant's SKUs."""
     quantity: Annotated[int, Field(ge=0)]
 
 
 class StockRefusal(Value):
-    """A SKU whose quantity the channel will not take, however often it is told."""
+    """A SKU whose quantity the channel refuses for good: a retry cannot help."""
 
     sku: str
     reason: str
@@ -51,31 +52,31 @@ class StockRefusal(Value):
 
 class Channel(Protocol):
     signed: bool
-    """Its webhooks prove who sent them; where they do not, the door asks for an API key with scope ``pos``."""
+    """Whether webhooks prove their sender. Where they do not, the API asks for an API key with scope ``pos``."""
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        """Verifies a webhook and names its fact; header names in lower case. Raises ``errors.Unauthentic``.
+        """Verify a webhook and name its fact; header names in lower case. Raises ``errors.Unauthentic``.
 
-        A body that is authentic but not understood still gets a receipt: understanding comes later.
+        A body that is authentic but unreadable still gets a receipt: parsing comes later.
         """
         ...
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
-        """The order in standard form as it stands, also after it left; which orders to read; or ``None`` where there is
-        no order of ours in it, such as a test of the connection, or goods that nobody ships. Raises
-        ``errors.Unintelligible``. An item without a merchant's code goes by the channel's own id.
+        """Return the order in standard form as it now stands, also after it shipped; or the orders to read; or ``None``
+        where the message holds no order to fulfill, such as a connection test or goods that are not shipped. Raises
+        ``errors.Unintelligible``. An item without a merchant's code is identified by the channel's own id.
 
-        ``custom.channel_hold`` names why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
-        cancelled, ``custom.total_mismatch`` by how much more its parts add up to than its total.
+        ``custom.channel_hold`` says why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
+        cancelled, ``custom.total_mismatch`` by how much the sum of its parts exceeds its total.
         """
         ...
 
     def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Every order changed in the window. Raises ``ApplicationError`` as ``activities.kit.errors`` makes them."""
+        """Yield every order changed in the window. Raises ``ApplicationError`` by ``activities.kit.errors``."""
         ...
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Tells the channel what left, line by line where it takes that. Repeating it is harmless.
+        """Report a shipment to the channel, line by line where the channel supports that. Idempotent.
 
         Raises ``ApplicationError``.
         """
@@ -84,69 +85,116 @@ class Channel(Protocol):
 
 @runtime_checkable
 class OrderReader(Protocol):
-    """A channel that can be asked."""
+    """A channel whose orders can be queried."""
 
     async def read(self, order_no: str) -> PulledOrder | None:
-        """One order as it stands; ``None`` where the channel has none. Raises ``ApplicationError``."""
+        """Return one order as it now stands; ``None`` where the channel has none. Raises ``ApplicationError``."""
         ...
 
     def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        """The numbers of all orders placed in the window. Raises ``ApplicationError``."""
+        """Yield the numbers of all orders placed in the window. Raises ``ApplicationError``."""
         ...
 
 
 @runtime_checkable
 class AccessRenewer(Protocol):
-    """A channel whose access runs out. ``expires_at`` among its secrets, ISO 8601, says when, where it is known."""
+    """A channel whose access expires. Its secret ``expires_at`` (ISO 8601) says when, where that is known."""
 
     async def renew(self) -> Mapping[str, str]:
-        """Secrets that replace those of the same names. Raises ``refused`` where a person must authorise anew."""
+        """Return the secrets to replace. Raises ``refused`` where a person must authorise the access again."""
         ...
-
-
-def order_fact_key(order_no: object, modified: object, said: Any) -> str:
-    """The key of an order as it was read: when it changed, and a digest of all that is said of it, for channels count
-    by seconds, and more than one thing may change in one."""
-    digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
-    return f"{order_no}:{modified}:{digest}"
-
-
-def oauth_secrets(told: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:
-    """The secrets that an OAuth answer gives, the access token under a ``name``. Raises ``unavailable``."""
-    try:
-        ends = datetime.now(UTC) + timedelta(seconds=int(told["expires_in"]))
-        fresh = {name: str(told["access_token"]), "expires_at": ends.isoformat()}
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise unavailable("answered with what is no token") from None
-    return fresh | ({"refresh_token": str(told["refresh_token"])} if told.get("refresh_token") else {})
 
 
 @runtime_checkable
 class WebhookAcknowledger(Protocol):
-    """A channel that believes only its own words."""
+    """A channel that expects a body of its own in answer to a webhook."""
 
     acknowledgement: Mapping[str, JsonValue]
-    """What it is to be answered, with status 200, once its webhook is committed."""
+    """The body to answer with, status 200, once the webhook is committed."""
 
 
 @runtime_checkable
 class StockReceiver(Protocol):
-    """A channel that is told how many it may sell. One that has no ``push_stock``, such as a shop counter, is not."""
+    """A channel that accepts stock quantities. A shop counter, for one, does not."""
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """Sets the quantities, in as few calls as the channel allows, and answers what it refused for good.
+        """Set the quantities in as few calls as the channel allows; return the SKUs it refused for good.
 
-        Repeating it is harmless. Raises ``ApplicationError``: then any part may have been set.
+        Idempotent. Raises ``ApplicationError``: then any part may have been set.
         """
         ...
+
+
+CARRIER_NAMES: Mapping[str, str] = {
+    "sf": "SF Express",
+    "yto": "YTO Express",
+    "sto": "STO Express",
+    "zto": "ZTO Express",
+    "yunda": "Yunda Express",
+    "jdl": "JD Logistics",
+    "ems": "EMS",
+}
+"""Our carriers by the names that buyers read, for channels without carrier codes of their own."""
+
+
+def carrier_code(account: Account, codes: Mapping[str, str], carrier: str, default: str | None = None) -> str:
+    """Return what a channel calls one of our carriers: the account's setting ``carrier_codes`` overrides the adapter's
+    ``codes``. Without either, return ``default``; raise ``refused`` where there is none."""
+    code = {**codes, **account.settings.get("carrier_codes", {})}.get(carrier, default)
+    if code is None:
+        raise refused(f"{account.source}: carrier {carrier} has no code: add it to setting carrier_codes", "carrier")
+    return str(code)
+
+
+def order_fact_key(order_no: object, modified: object, content: Any) -> str:
+    """Return the fact key of an order that was read: its time of change and a digest of its content. The time alone is
+    not enough: channels count in seconds, and several changes may fall into one."""
+    digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    return f"{order_no}:{modified}:{digest}"
+
+
+def pulled_order(topic: str, fact_key: str, document: Mapping[str, Any], priority: int = NORMAL) -> PulledOrder:
+    """Return an order that was read, its document as compact JSON."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return PulledOrder(receipt=Receipt(fact_key=fact_key, topic=topic, priority=priority), body=body)
+
+
+def oauth_secrets(response: Mapping[str, Any], name: str = "access_token") -> dict[str, str]:
+    """Return the secrets in an OAuth response, the access token under ``name``. Raises ``unavailable``."""
+    try:
+        ends = datetime.now(UTC) + timedelta(seconds=int(response["expires_in"]))
+        secrets = {name: str(response["access_token"]), "expires_at": ends.isoformat()}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise unavailable("the response holds no token") from None
+    return secrets | ({"refresh_token": str(response["refresh_token"])} if response.get("refresh_token") else {})
+
+
+def refusal_code(error: ApplicationError) -> str:
+    """Return the channel's own code of a final refusal; empty where a retry may help."""
+    return str(error.details[0]) if error.non_retryable and error.details else ""
+
+
+async def refused_one_by_one(
+    offered: Sequence[StockOffer], attempt: Callable[[StockOffer], Awaitable[str]]
+) -> list[StockRefusal]:
+    """Set quantities where a channel takes one SKU a call; return what it refused for good.
+
+    ``attempt`` sets one quantity and returns the reason of a refusal; empty where it was accepted.
+    """
+    refusals = []
+    for each in offered:
+        if reason := await attempt(each):
+            refusals.append(StockRefusal(sku=each.sku, reason=reason))
+    return refusals
 
 
 async def refused_by_halves(
     batch: Sequence[StockOffer], attempt: Callable[[Sequence[StockOffer]], Awaitable[str]]
 ) -> list[StockRefusal]:
-    """What of a batch is refused for good, where a channel refuses it as a whole and does not say for which SKU.
+    """Set quantities where a channel refuses a batch as a whole without naming the SKU; return what it refused for
+    good, found by bisection.
 
-    ``attempt`` sets quantities in one call, and answers why that was refused; empty where it was not.
+    ``attempt`` sets quantities in one call and returns the reason of a refusal; empty where it was accepted.
     """
     if not (reason := await attempt(batch)):
         return []
@@ -157,19 +205,19 @@ async def refused_by_halves(
 
 
 def channel(account: Account) -> Channel:
-    """The adapter of an account's channel. Raises ``ModuleNotFoundError`` where there is none."""
+    """Return the adapter of an account's channel. Raises ``ModuleNotFoundError`` where there is none."""
     return cast(Channel, import_module(f"activities.channels.{account.source}").adapter(account))
 
 
-def stock_receiver(ours: Channel) -> StockReceiver:
-    """The same, to be told of stock. Raises ``refused`` where the channel takes none."""
-    if not isinstance(ours, StockReceiver):
+def stock_receiver(adapter: Channel) -> StockReceiver:
+    """Return the adapter as a receiver of stock. Raises ``refused`` where the channel takes none."""
+    if not isinstance(adapter, StockReceiver):
         raise refused("this channel takes no stock", "takes_no_stock")
-    return ours
+    return adapter
 
 
-def order_reader(ours: Channel) -> OrderReader:
-    """The same, to be asked. Raises ``refused`` where the channel answers no questions."""
-    if not isinstance(ours, OrderReader):
+def order_reader(adapter: Channel) -> OrderReader:
+    """Return the adapter as a reader of orders. Raises ``refused`` where the channel cannot be queried."""
+    if not isinstance(adapter, OrderReader):
         raise refused("this channel cannot be asked for its orders", "no_reader")
-    return ours
+    return adapter

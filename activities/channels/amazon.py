@@ -1,4 +1,4 @@
-"""Amazon by its Selling Partner API: orders that the seller sends (MFN); what Amazon sends (AFN) is not ours.
+"""Amazon by its Selling Partner API: orders that the seller ships (MFN); orders that Amazon ships (AFN) are left out.
 
 Sources: amzn/selling-partner-api-models (ordersV0, tokens_2021-03-01, listingsItems_2021-08-01, financesV0,
 orders_2026-01-01 for packages, schemas/notifications/OrderChangeNotification) and developer-docs.amazon.com (usage
@@ -6,25 +6,25 @@ plans, Merge a listing, Connecting to the Selling Partner API). Amazon removes v
 favour of 2026-01-01, which needs no restricted token; ``confirmShipment`` stays.
 
 Account: one seller in one marketplace. ``base_url`` ``https://sellingpartnerapi-{na|eu|fe}.amazon.com``; secrets
-``client_id``, ``client_secret``, ``refresh_token`` (Login with Amazon; ``access_token`` and ``expires_at`` come of
-them) and ``notification_key``; settings ``marketplace_id``, ``seller_id``, ``token_url`` where it is not Amazon's own,
-``carrier_codes`` where ours are not known below, ``rate_factor`` (1) where Amazon grants more than its default rates,
-``behind_seconds`` (120). Listings: ``seller_sku`` where it is not the merchant's SKU, and
-``product_type`` where ``PRODUCT`` will not do; ``asin`` is told with an order. The application needs the roles Direct
-to Consumer Shipping (recipients), Product Listing (stock), and Finance and Accounting for refunds: without the last,
-``custom.refunds_untold`` says so of an order.
+``client_id``, ``client_secret``, ``refresh_token`` (Login with Amazon; ``access_token`` and ``expires_at`` are obtained
+with them) and ``notification_key``; settings ``marketplace_id``, ``seller_id``, ``token_url`` where it is not Amazon's
+own, ``carrier_codes`` for carriers that are not below, ``rate_factor`` (1) where Amazon grants more than its default
+rates, ``behind_seconds`` (120). Listings: ``seller_sku`` where it is not the merchant's SKU, and ``product_type`` where
+it is not ``PRODUCT``; an order brings its ``asin``. The application needs the roles Direct to Consumer Shipping
+(recipients), Product Listing (stock), and Finance and Accounting for refunds: without the last,
+``custom.refunds_unknown`` marks the orders.
 
 Notifications: Amazon delivers ORDER_CHANGE to an SQS queue alone, and not to EventBridge. Its messages reach us by an
 EventBridge pipe from the queue, in batches of one, to an API destination, with the input template ``<$.body>`` and an
 API key connection that sends ``notification_key`` as ``x-api-key``. Reading the queue ourselves needs AWS's own
-signatures and is not built. A notification names an order, which is then read; one lost is made up for by the next
-pull, but for a buyer's wish to cancel, which may change no date that pulls go by.
+signatures and is not built. A notification names an order, which is then read. The next pull makes up for a lost one,
+except for a buyer's request to cancel, which may not change the date that pulls filter by.
 
-Before payment is authorised (Pending) Amazon tells neither prices nor address and keeps its own count of the stock:
-such an order is none yet. ``total`` is what the buyer pays, taxes included; promotions are the seller's and taken off.
-A buyer who asks for cancellation asks for a refund of that line. What was refunded after shipping shows in the finances
-within 48 hours, so each pull reads the window of two days before. Not built: Easy Ship pick-ups, Transparency codes,
-and how cash was collected in Japan. Amazon's list of carrier codes was found at second hand only.
+Before payment is authorised (Pending) Amazon shows neither prices nor address and reserves the stock itself: such an
+order is skipped. ``total`` is what the buyer pays, taxes included; promotions are the seller's and taken off. A buyer's
+request to cancel becomes a refund request for that line. A refund after shipping appears in the finances within 48
+hours, so each pull also reads the window of two days before. Not built: Easy Ship pick-ups, Transparency codes, and
+cash collected in Japan. Amazon's list of carrier codes was found only at second hand.
 """
 
 import asyncio
@@ -41,7 +41,18 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key
+from activities.channels import (
+    CARRIER_NAMES,
+    Hint,
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    carrier_code,
+    oauth_secrets,
+    order_fact_key,
+    pulled_order,
+    refused_one_by_one,
+)
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.kit.payloads import (
@@ -51,6 +62,7 @@ from activities.kit.payloads import (
     Part,
     Text,
     decode,
+    drop_empty,
     price_per_unit,
     validating_order,
     with_total_mismatch,
@@ -64,21 +76,20 @@ from models.order import Refund as Refunded
 from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "orders/v0"
-"""The topic of an order that was pulled or read: ``{"order", "items", "refunds"}``, as three operations answer."""
+"""The topic of an order that was pulled or read: ``{"order", "items", "refunds"}`` of three operations."""
 CHANGED = "ORDER_CHANGE"
 
 _TOKEN_URL = "https://api.amazon.com/auth/o2/token"  # noqa: S105
-_BEHIND = 120
-"""Seconds: Amazon lists nothing younger."""
-_POSTED = timedelta(hours=48)
-"""Amazon's finances may lack anything younger."""
-_UNTOLD = {"Pending", "PendingAvailability"}
-_LEFT = {"Shipped", "InvoiceUnconfirmed"}
-_KNOWN = {"Unshipped", "PartiallyShipped", "Unfulfillable", "Canceled"} | _LEFT
-_HURRIED = {"SameDay", "NextDay"}
-_CARRIERS = {"sf": "SF Express"}
-"""As Amazon's lists of carrier codes name them; the others have no code there and go as ``Other`` by their names."""
-_NAMES = {"yto": "YTO Express", "sto": "STO Express", "zto": "ZTO Express", "yunda": "Yunda", "jd": "JD Logistics"}
+_BEHIND_SECONDS = 120
+"""Amazon lists no newer orders."""
+_POSTING_DELAY = timedelta(hours=48)
+"""Refunds may reach Amazon's finances this late."""
+_PENDING = {"Pending", "PendingAvailability"}
+_SHIPPED = {"Shipped", "InvoiceUnconfirmed"}
+_STATUSES = {"Unshipped", "PartiallyShipped", "Unfulfillable", "Canceled"} | _SHIPPED
+_EXPRESS_SERVICES = {"SameDay", "NextDay"}
+CARRIER_CODES = {"sf": "SF Express"}
+"""The codes in Amazon's lists; other carriers are sent as ``Other`` with their names."""
 _CURRENCIES = {
     "ATVPDKIKX0DER": "USD",
     "A2EUQ1WTGCTBG2": "CAD",
@@ -97,7 +108,7 @@ _CURRENCIES = {
     "A39IBJ37TRP1C6": "AUD",
     "A1VC38T7YXB528": "JPY",
 }
-"""By marketplace, for an order cancelled before it had a price; the euro everywhere else."""
+"""By marketplace, for an order cancelled before it had a price; elsewhere the euro."""
 
 Time = Annotated[AwareDatetime, AfterValidator(within_calendar)]
 MaybeTime = Annotated[Time | None, BeforeValidator(lambda value: value or None)]
@@ -117,7 +128,7 @@ class _Cancel(BaseModel):
     BuyerCancelReason: Text = ""
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return str(self.IsBuyerRequestedCancel).lower() == "true"
 
 
@@ -176,20 +187,20 @@ class _Item(BaseModel):
         return _amount(self.ItemTax) + _amount(self.ShippingTax) + wrap
 
     def refund(self, cancelled: bool) -> Refunded | None:
-        """The buyer's wish to have this cancelled, and what came of it; Amazon numbers it not."""
-        asked = self.BuyerRequestedCancel is not None and self.BuyerRequestedCancel.asked
-        if not (asked or self.QuantityOrdered == 0):
+        """Return the buyer's request to cancel the line, and its outcome; Amazon gives it no number."""
+        requested = self.BuyerRequestedCancel is not None and self.BuyerRequestedCancel.requested
+        if not (requested or self.QuantityOrdered == 0):
             return None
-        left = max(self.QuantityOrdered - self.QuantityShipped, 0)
+        unshipped = max(self.QuantityOrdered - self.QuantityShipped, 0)
         granted = cancelled or self.QuantityOrdered == 0
-        state = RefundState.GRANTED if granted else RefundState.ASKED if left else RefundState.CLOSED
-        share = max(_amount(self.ItemPrice), Decimal(0)) * left / max(self.QuantityOrdered, 1)
+        state = RefundState.GRANTED if granted else RefundState.ASKED if unshipped else RefundState.CLOSED
+        share = max(_amount(self.ItemPrice), Decimal(0)) * unshipped / max(self.QuantityOrdered, 1)
         return Refunded(
             refund_no=f"cancel:{self.OrderItemId}"[:64],
             state=state,
             amount=share.quantize(Decimal("0.01")),
             line_no=self.OrderItemId,
-            quantity=left,
+            quantity=unshipped,
             reason=self.BuyerRequestedCancel.BuyerCancelReason if self.BuyerRequestedCancel else "",
         )
 
@@ -234,7 +245,7 @@ class _Address(BaseModel):
 
 class _Buyer(BaseModel):
     BuyerEmail: Text = ""
-    """Amazon's alias: the same for all of a buyer's orders with one seller."""
+    """Amazon's alias of the buyer, one for each seller."""
     PurchaseOrderNumber: Text = ""
 
 
@@ -268,7 +279,7 @@ class _Head(BaseModel):
 
     @property
     def hold(self) -> str:
-        """Why it is not to be shipped as it is; empty where it is."""
+        """Why it must not be shipped as it is; empty where it may be."""
         if self.OrderStatus in {"PartiallyShipped", "Unfulfillable"}:
             return self.OrderStatus
         return "IsISPU" if self.IsISPU else "HasRegulatedItems" if self.HasRegulatedItems else ""
@@ -284,8 +295,8 @@ class _Charge(BaseModel):
 
     @property
     def amount(self) -> Decimal:
-        told = self.ChargeAmount or self.PromotionAmount
-        return told.CurrencyAmount if told else Decimal(0)
+        amount = self.ChargeAmount or self.PromotionAmount
+        return amount.CurrencyAmount if amount else Decimal(0)
 
 
 Charges = Annotated[list[_Charge], BeforeValidator(lambda value: value or [])]
@@ -300,7 +311,7 @@ class _Adjustment(BaseModel):
 
     @property
     def amount(self) -> Decimal:
-        """Charges given back are negative; promotions taken back with them are positive."""
+        """What the buyer gets back: refunded charges are negative, reversed promotions positive."""
         parts = (*self.ItemChargeAdjustmentList, *self.PromotionAdjustmentList)
         return max(-sum((part.amount for part in parts), Decimal(0)), Decimal(0))
 
@@ -313,7 +324,7 @@ class _Read(BaseModel):
     order: _Head
     items: Annotated[list[_Item], Field(min_length=1, max_length=200)]
     refunds: list[_RefundEvent] | None = []
-    """``None``: we may not see the finances."""
+    """``None``: we lack the permission to see the finances."""
 
 
 class _Summary(BaseModel):
@@ -339,23 +350,23 @@ class _Metadata(BaseModel):
     NotificationId: Text = ""
 
 
-class _Glance(BaseModel):
+class _NotificationHeader(BaseModel):
     NotificationType: Text = ""
     NotificationMetadata: _Metadata = _Metadata()
 
 
-class _Pace:
-    """A token bucket as in Amazon's usage plans: calls wait here rather than be refused there."""
+class _RateLimit:
+    """A token bucket as in Amazon's usage plans: calls wait here instead of being refused there."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self.interval = 1 / rate
-        self._ahead = self.interval * burst
+        self._burst_seconds = self.interval * burst
         self._next = 0.0
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         now = asyncio.get_running_loop().time()
         self._next = max(self._next, now) + self.interval
-        if (wait := self._next - now - self._ahead) > 0:
+        if (wait := self._next - now - self._burst_seconds) > 0:
             await asyncio.sleep(wait)
 
 
@@ -367,48 +378,48 @@ class Amazon:
         self._api = account.base_url.rstrip("/")
         self._marketplace = str(account.settings.get("marketplace_id", ""))
         self._seller = str(account.settings.get("seller_id", ""))
-        self._behind = timedelta(seconds=float(account.settings.get("behind_seconds", _BEHIND)))
-        granted = float(account.settings.get("rate_factor", 1))
-        self._listing, self._reading = _Pace(0.0167 * granted, 20), _Pace(0.5 * granted, 30)
-        self._money, self._stocking = _Pace(0.5 * granted, 30), _Pace(5 * granted, 5)
+        self._behind = timedelta(seconds=float(account.settings.get("behind_seconds", _BEHIND_SECONDS)))
+        factor = float(account.settings.get("rate_factor", 1))
+        self._order_list, self._order_read = _RateLimit(0.0167 * factor, 20), _RateLimit(0.5 * factor, 30)
+        self._finances, self._listings = _RateLimit(0.5 * factor, 30), _RateLimit(5 * factor, 5)
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        """A notification as an API destination sends it. Amazon repeats one under the same id."""
+        """Verify a notification that an API destination sends. Amazon repeats a notification under the same id."""
         key = self._account.secrets.get("notification_key", "")
         if not key or not hmac.compare_digest(headers.get("x-api-key", "").encode(), key.encode()):
-            raise Unauthentic("x-api-key: is not ours")
+            raise Unauthentic("x-api-key: does not match")
         try:
-            told = decode(_Glance, body)
+            header = decode(_NotificationHeader, body)
         except Unintelligible:
-            told = _Glance()
-        number = told.NotificationMetadata.NotificationId or sha256(body).hexdigest()
-        return Receipt(fact_key=f"notification:{number}", topic=told.NotificationType or CHANGED)
+            header = _NotificationHeader()
+        number = header.NotificationMetadata.NotificationId or sha256(body).hexdigest()
+        return Receipt(fact_key=f"notification:{number}", topic=header.NotificationType or CHANGED)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic == READ:
             return self._order(decode(_Read, body))
-        told = decode(_Notification, body)
-        if told.NotificationType != CHANGED:
+        notification = decode(_Notification, body)
+        if notification.NotificationType != CHANGED:
             return None
-        if (change := told.Payload.OrderChangeNotification) is None:
+        if (change := notification.Payload.OrderChangeNotification) is None:
             raise Unintelligible("Payload.OrderChangeNotification", "Field required")
         if change.Summary.FulfillmentType == "AFN" or (self._seller and change.SellerId not in ("", self._seller)):
             return None
         return Hint(order_nos=(change.AmazonOrderId,))
 
-    def _order(self, told: _Read) -> ChannelOrder | None:
-        head = told.order
-        if head.FulfillmentChannel == "AFN" or head.OrderStatus in _UNTOLD:
+    def _order(self, read: _Read) -> ChannelOrder | None:
+        head = read.order
+        if head.FulfillmentChannel == "AFN" or head.OrderStatus in _PENDING:
             return None
-        if head.OrderStatus not in _KNOWN:
+        if head.OrderStatus not in _STATUSES:
             raise Unintelligible("order.OrderStatus", "not an order status we know")
-        wanted = [item for item in told.items if item.QuantityOrdered]
-        cancelled = head.OrderStatus == "Canceled" or not wanted
-        wanted = wanted or told.items
+        items = [item for item in read.items if item.QuantityOrdered]
+        cancelled = head.OrderStatus == "Canceled" or not items
+        items = items or read.items
         cash = head.PaymentMethod == "COD"
-        freight = sum((item.freight for item in wanted), Decimal(0))
+        freight = sum((item.freight for item in items), Decimal(0))
         with validating_order():
-            lines = tuple(item.line for item in wanted)
+            lines = tuple(item.line for item in items)
             parts = sum((line.net for line in lines), Decimal(0)) + freight
             order = ChannelOrder(
                 channel=self._account.source,
@@ -418,37 +429,37 @@ class Amazon:
                 modified_at=head.LastUpdateDate,
                 paid_at=None if cash or cancelled else head.PurchaseDate,
                 cancelled_at=head.LastUpdateDate if cancelled else None,
-                shipped=head.OrderStatus in _LEFT,
+                shipped=head.OrderStatus in _SHIPPED,
                 cash_on_delivery=cash,
-                currency=self._currency(told),
+                currency=self._currency(read),
                 lines=lines,
-                refunds=(*self._wishes(told, cancelled), *self._granted(told)),
+                refunds=(*self._cancellation_requests(read, cancelled), *self._granted_refunds(read)),
                 freight=max(freight, Decimal(0)),
                 total=head.OrderTotal.Amount if head.OrderTotal else max(parts, Decimal(0)),
                 recipient=head.ShippingAddress.recipient if head.ShippingAddress else Recipient(),
                 buyer=head.BuyerInfo.BuyerEmail if head.BuyerInfo else "",
-                buyer_message=" ".join(item.gift_message for item in wanted).strip(),
+                buyer_message=" ".join(item.gift_message for item in items).strip(),
                 promised_by=head.LatestDeliveryDate or head.LatestShipDate,
                 priority=_priority(head.ShipmentServiceLevelCategory),
                 origin=self._origin(head),
-                custom=_custom(told, cancelled),
+                custom=_custom(read, cancelled),
             )
-        tax = max(sum((item.tax for item in wanted), Decimal(0)), Decimal(0))
-        added = order.model_copy(update={"tax": tax})
-        return with_total_mismatch(order if added.mismatch else added)
+        tax = max(sum((item.tax for item in items), Decimal(0)), Decimal(0))
+        taxed = order.model_copy(update={"tax": tax})
+        return with_total_mismatch(order if taxed.mismatch else taxed)
 
-    def _currency(self, told: _Read) -> str:
-        named = [told.order.OrderTotal, *(item.ItemPrice for item in told.items)]
-        marketplace = told.order.MarketplaceId or self._marketplace
-        known = next((money.CurrencyCode for money in named if money and money.CurrencyCode), "")
+    def _currency(self, read: _Read) -> str:
+        amounts = [read.order.OrderTotal, *(item.ItemPrice for item in read.items)]
+        marketplace = read.order.MarketplaceId or self._marketplace
+        known = next((money.CurrencyCode for money in amounts if money and money.CurrencyCode), "")
         return known or _CURRENCIES.get(marketplace, "EUR")
 
-    def _wishes(self, told: _Read, cancelled: bool) -> Iterable[Refunded]:
-        return [wish for item in told.items if (wish := item.refund(cancelled)) is not None]
+    def _cancellation_requests(self, read: _Read, cancelled: bool) -> Iterable[Refunded]:
+        return [refund for item in read.items if (refund := item.refund(cancelled)) is not None]
 
-    def _granted(self, told: _Read) -> Iterable[Refunded]:
-        """Refunds name a SKU: of several lines that hold it, the first."""
-        lines = {item.SellerSKU: item.OrderItemId for item in reversed(told.items)}
+    def _granted_refunds(self, read: _Read) -> Iterable[Refunded]:
+        """Refunds name a SKU: assign them to the first line that holds it."""
+        lines = {item.SellerSKU: item.OrderItemId for item in reversed(read.items)}
         return [
             Refunded(
                 refund_no=each.OrderAdjustmentItemId,
@@ -457,7 +468,7 @@ class Amazon:
                 line_no=lines.get(each.SellerSKU),
                 quantity=each.QuantityShipped,
             )
-            for event in told.refunds or []
+            for event in read.refunds or []
             for each in event.ShipmentItemAdjustmentList
         ]
 
@@ -472,62 +483,58 @@ class Amazon:
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """By ``getOrders``, then what was refunded two days before. Read one by one, for Amazon grants 0.5 a second."""
-        token = await self._restricted()
+        """Yield orders by ``getOrders``, then orders refunded two days before. Amazon allows 0.5 reads a second."""
+        token = await self._restricted_token()
         async for head in self._orders("LastUpdated", since, until, token):
-            if head.get("OrderStatus") not in _UNTOLD:
-                yield await self._whole(head, token)
-        async for number in self._refunded(since - _POSTED, until - _POSTED):
+            if head.get("OrderStatus") not in _PENDING:
+                yield await self._with_items(head, token)
+        async for number in self._refunded_orders(since - _POSTING_DELAY, until - _POSTING_DELAY):
             if (pulled := await self._read(number, token)) is not None:
                 yield pulled
 
     async def read(self, order_no: str) -> PulledOrder | None:
-        return await self._read(order_no, await self._restricted())
+        return await self._read(order_no, await self._restricted_token())
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         async for head in self._orders("Created", since, until, self._access):
-            if head.get("OrderStatus") not in _UNTOLD:
+            if head.get("OrderStatus") not in _PENDING:
                 yield str(head["AmazonOrderId"])
 
     async def _orders(self, by: str, since: datetime, until: datetime, token: str) -> AsyncIterator[dict[str, Any]]:
-        """Orders ``by`` when they were ``Created`` or ``LastUpdated``; Amazon keeps the place by a token."""
+        """Yield orders ``by`` the time they were ``Created`` or ``LastUpdated``."""
         if since >= (until := min(until, datetime.now(UTC) - self._behind)):
             return
         window = {f"{by}After": _time(since), f"{by}Before": _time(until)}
-        mine = {"MarketplaceIds": self._marketplace, "FulfillmentChannels": "MFN", "MaxResultsPerPage": "100"}
-        async for page in self._pages("/orders/v0/orders", mine | window, token, self._listing):
+        query = {"MarketplaceIds": self._marketplace, "FulfillmentChannels": "MFN", "MaxResultsPerPage": "100"}
+        async for page in self._pages("/orders/v0/orders", query | window, token, self._order_list):
             for head in page.get("Orders") or []:
                 yield head
 
     async def _read(self, order_no: str, token: str) -> PulledOrder | None:
-        """The order; ``None`` where there is none, and where Amazon sends it or does not tell of it yet."""
-        await self._reading.turn()
+        """Return the order; ``None`` where it does not exist."""
+        await self._order_read.acquire()
         try:
             answer = await self._call("GET", f"/orders/v0/orders/{quote(order_no, safe='')}", token=token)
         except ApplicationError as error:
             if error.details[:1] == ("404",):
                 return None
             raise
-        return await self._whole(_payload(answer), token)
+        return await self._with_items(_payload(answer), token)
 
-    async def _whole(self, head: dict[str, Any], token: str) -> PulledOrder:
+    async def _with_items(self, head: dict[str, Any], token: str) -> PulledOrder:
         number = quote(str(head["AmazonOrderId"]), safe="")
         items: list[Any] = []
-        async for page in self._pages(f"/orders/v0/orders/{number}/orderItems", {}, token, self._reading):
+        async for page in self._pages(f"/orders/v0/orders/{number}/orderItems", {}, token, self._order_read):
             items += page.get("OrderItems") or []
         refunds: list[Any] | None = []
-        if head.get("OrderStatus") in _LEFT | {"PartiallyShipped"}:
+        if head.get("OrderStatus") in _SHIPPED | {"PartiallyShipped"}:
             refunds = await self._refunds(f"/finances/v0/orders/{number}/financialEvents", {})
-        receipt = Receipt(
-            fact_key=order_fact_key(head["AmazonOrderId"], head.get("LastUpdateDate"), [head, items, refunds]),
-            topic=READ,
-            priority=_priority(str(head.get("ShipmentServiceLevelCategory"))),
-        )
-        body = {"order": head, "items": items, "refunds": refunds}
-        return PulledOrder(receipt=receipt, body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+        fact_key = order_fact_key(head["AmazonOrderId"], head.get("LastUpdateDate"), [head, items, refunds])
+        priority = _priority(str(head.get("ShipmentServiceLevelCategory")))
+        return pulled_order(READ, fact_key, {"order": head, "items": items, "refunds": refunds}, priority)
 
-    async def _refunded(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        """The numbers of orders with a refund posted in the window, each once."""
+    async def _refunded_orders(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        """Yield the numbers of orders with a refund posted in the window, each once."""
         until = min(until, datetime.now(UTC) - self._behind)
         window = {"PostedAfter": _time(since), "PostedBefore": _time(until), "MaxResultsPerPage": "100"}
         events = await self._refunds("/finances/v0/financialEvents", window) or []
@@ -535,23 +542,22 @@ class Amazon:
             yield number
 
     async def _refunds(self, path: str, params: dict[str, str]) -> list[dict[str, Any]] | None:
-        """Refunds as the finances hold them; ``None`` where the application may not see those."""
-        found: list[dict[str, Any]] = []
+        """Return the refunds in the finances; ``None`` where the application may not see them."""
+        refunds: list[dict[str, Any]] = []
         try:
-            async for page in self._pages(path, params, self._access, self._money):
-                found += (page.get("FinancialEvents") or {}).get("RefundEventList") or []
+            async for page in self._pages(path, params, self._access, self._finances):
+                refunds += (page.get("FinancialEvents") or {}).get("RefundEventList") or []
         except ApplicationError as error:
             if error.details[:1] == ("403",):
                 return None
             raise
-        return found
+        return refunds
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """``confirmShipment``: the same package number again edits the package. Refused, it is fine where the order
+        """Call ``confirmShipment``, which edits a package that exists. A refusal is ignored where the order
         shows a package with this waybill."""
-        codes = _CARRIERS | dict(self._account.settings.get("carrier_codes", {}))
-        code = str(codes.get(shipment.carrier, "Other"))
-        name = {} if code != "Other" else {"carrierName": _NAMES.get(shipment.carrier, shipment.carrier.upper())}
+        code = carrier_code(self._account, CARRIER_CODES, shipment.carrier, "Other")
+        name = {"carrierName": CARRIER_NAMES.get(shipment.carrier, shipment.carrier.upper())} if code == "Other" else {}
         quantities: dict[str, int] = {}
         for line in shipment.lines:
             quantities[line.line_no] = max(quantities.get(line.line_no, 0), line.quantity)
@@ -564,42 +570,38 @@ class Amazon:
             "orderItems": [{"orderItemId": item, "quantity": count} for item, count in quantities.items()],
         }
         path = f"/orders/v0/orders/{quote(shipment.channel_order_no, safe='')}/shipmentConfirmation"
-        told = {"marketplaceId": self._marketplace, "packageDetail": package}
+        confirmation = {"marketplaceId": self._marketplace, "packageDetail": package}
         try:
-            await self._call("POST", path, token=self._access, told=told)
+            await self._call("POST", path, token=self._access, content=confirmation)
         except ApplicationError as error:
-            if not (error.non_retryable and error.details[:1] != ("403",) and await self._shows(shipment)):
+            if not (error.non_retryable and error.details[:1] != ("403",) and await self._shows_waybill(shipment)):
                 raise
 
-    async def _shows(self, shipment: Shipment) -> bool:
-        """The order holds a package with this waybill, by version 2026-01-01: v0 does not tell of packages."""
+    async def _shows_waybill(self, shipment: Shipment) -> bool:
+        """Whether the order has a package with this waybill, by version 2026-01-01: v0 does not show packages."""
         path = f"/orders/2026-01-01/orders/{quote(shipment.channel_order_no, safe='')}"
         answer = await self._call("GET", path, token=self._access, params={"includedData": "PACKAGES"})
         packages = (answer.get("order") or {}).get("packages") or []
         return any(package.get("trackingNumber") == shipment.waybill_no for package in packages)
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """By ``patchListingsItem``, a call for each SKU, five a second; the merge leaves all else as it is."""
-        refusals: list[StockRefusal] = []
-        for each in offered:
-            await self._stocking.turn()
-            if reason := await self._set_stock(each):
-                refusals.append(StockRefusal(sku=each.sku, reason=reason))
-        return refusals
+        """Call ``patchListingsItem`` for one SKU at a time, five a second; the merge changes the quantity only."""
+        return await refused_one_by_one(offered, self._set_stock)
 
     async def _set_stock(self, offered: StockOffer) -> str:
-        """Why Amazon will not take it; empty where it did."""
+        """Set one quantity; return the reason where Amazon refuses it for good."""
+        await self._listings.acquire()
         sku = quote(offered.listing.get("seller_sku") or offered.sku, safe="")
         level = {"fulfillment_channel_code": "DEFAULT", "quantity": offered.quantity}
         patch = {"op": "merge", "path": "/attributes/fulfillment_availability", "value": [level]}
-        told = {"productType": offered.listing.get("product_type") or "PRODUCT", "patches": [patch]}
+        change = {"productType": offered.listing.get("product_type") or "PRODUCT", "patches": [patch]}
         try:
             answer = await self._call(
                 "PATCH",
                 f"/listings/2021-08-01/items/{quote(self._seller, safe='')}/{sku}",
                 token=self._access,
                 params={"marketplaceIds": self._marketplace},
-                told=told,
+                content=change,
             )
         except ApplicationError as error:
             if error.details[:1] in (("400",), ("404",)):
@@ -611,16 +613,16 @@ class Amazon:
         return ", ".join(issues) or str(answer.get("status"))
 
     async def renew(self) -> Mapping[str, str]:
-        """By Login with Amazon; access lasts an hour."""
+        """Get an access token from Login with Amazon; it lasts an hour."""
         secrets = self._account.secrets
-        told = {
+        form = {
             "grant_type": "refresh_token",
             "refresh_token": secrets.get("refresh_token", ""),
             "client_id": secrets.get("client_id", ""),
             "client_secret": secrets.get("client_secret", ""),
         }
         url = str(self._account.settings.get("token_url", _TOKEN_URL))
-        response = await http.send("POST", url, data=told, telling={400, 401})
+        response = await http.send("POST", url, data=form, telling={400, 401})
         answer = http.document(response)
         if response.status_code >= 400:
             raise refused(f"amazon: {answer.get('error')}", str(answer.get("error")))
@@ -632,26 +634,28 @@ class Amazon:
             raise expired("amazon: no access token yet")
         return token
 
-    async def _restricted(self) -> str:
-        """A token for what is personal, good for an hour and any order."""
-        mine = ["buyerInfo", "shippingAddress"]
+    async def _restricted_token(self) -> str:
+        """Return a token for personal data, valid for an hour and any order."""
+        elements = ["buyerInfo", "shippingAddress"]
         resources = [
-            {"method": "GET", "path": "/orders/v0/orders", "dataElements": mine},
-            {"method": "GET", "path": "/orders/v0/orders/{orderId}", "dataElements": mine},
+            {"method": "GET", "path": "/orders/v0/orders", "dataElements": elements},
+            {"method": "GET", "path": "/orders/v0/orders/{orderId}", "dataElements": elements},
             {"method": "GET", "path": "/orders/v0/orders/{orderId}/orderItems", "dataElements": ["buyerInfo"]},
         ]
-        told = {"restrictedResources": resources}
-        answer = await self._call("POST", "/tokens/2021-03-01/restrictedDataToken", token=self._access, told=told)
+        content = {"restrictedResources": resources}
+        answer = await self._call("POST", "/tokens/2021-03-01/restrictedDataToken", token=self._access, content=content)
         return str(answer.get("restrictedDataToken"))
 
-    async def _pages(self, path: str, params: dict[str, str], token: str, pace: _Pace) -> AsyncIterator[dict[str, Any]]:
-        """The ``payload`` of each page; the next is asked for with all parameters and the token of the last."""
-        following: dict[str, str] = {}
+    async def _pages(
+        self, path: str, params: dict[str, str], token: str, rate_limit: _RateLimit
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the ``payload`` of each page; the token of one page asks for the next."""
+        next_page: dict[str, str] = {}
         while True:
-            await pace.turn()
-            page = _payload(await self._call("GET", path, token=token, params=params | following))
+            await rate_limit.acquire()
+            page = _payload(await self._call("GET", path, token=token, params=params | next_page))
             yield page
-            if not (following := {"NextToken": str(page["NextToken"])} if page.get("NextToken") else {}):
+            if not (next_page := {"NextToken": str(page["NextToken"])} if page.get("NextToken") else {}):
                 return
 
     async def _call(
@@ -661,18 +665,18 @@ class Amazon:
         *,
         token: str,
         params: dict[str, str] | None = None,
-        told: dict[str, Any] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The answer's document, empty where there is none.
+        """Return the response's document, empty where there is none.
 
-        Raises ``refused`` with the status as its detail, ``expired``, and ``unavailable``: throttled,
-        for as long as the operation's rate says.
+        Raises ``refused`` with the status as its detail, ``expired``, and ``unavailable`` where throttled, for as long
+        as the operation's rate demands.
         """
         response = await http.send(
             method,
             f"{self._api}{path}",
             params=params,
-            content=None if told is None else json.dumps(told).encode(),
+            content=None if content is None else json.dumps(content).encode(),
             headers={"x-amz-access-token": token, "Content-Type": "application/json"},
             telling={400, 401, 403, 404, 413, 415, 429},
         )
@@ -691,11 +695,11 @@ class Amazon:
 
 
 def _priority(service: str) -> int:
-    return URGENT if service in _HURRIED else NORMAL
+    return URGENT if service in _EXPRESS_SERVICES else NORMAL
 
 
-def _custom(told: _Read, cancelled: bool) -> dict[str, JsonValue]:
-    head = told.order
+def _custom(read: _Read, cancelled: bool) -> dict[str, JsonValue]:
+    head = read.order
     settings = head.AutomatedShippingSettings
     custom: dict[str, JsonValue] = {
         "channel_hold": "" if cancelled else head.hold,
@@ -709,9 +713,9 @@ def _custom(told: _Read, cancelled: bool) -> dict[str, JsonValue]:
         "purchase_order": head.BuyerInfo.PurchaseOrderNumber if head.BuyerInfo else "",
         "prime": bool(head.IsPrime),
         "business": bool(head.IsBusinessOrder),
-        "refunds_untold": told.refunds is None,
+        "refunds_unknown": read.refunds is None,
     }
-    return {key: value for key, value in custom.items() if value}
+    return drop_empty(custom)
 
 
 def _time(moment: datetime) -> str:
@@ -719,7 +723,7 @@ def _time(moment: datetime) -> str:
 
 
 def _wait(response: httpx.Response) -> float | None:
-    """Seconds until the operation grants another call: its rate is told in calls a second."""
+    """Return the seconds until the operation allows another call; the header holds its rate in calls a second."""
     try:
         rate = float(response.headers.get("x-amzn-ratelimit-limit", ""))
     except ValueError:
@@ -729,7 +733,7 @@ def _wait(response: httpx.Response) -> float | None:
 
 def _payload(answer: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(payload := answer.get("payload"), dict):
-        raise unavailable("amazon: answered without a payload")
+        raise unavailable("amazon: the response has no payload")
     return payload
 
 

@@ -1,4 +1,4 @@
-"""The merchant's own mobile app: it speaks as the own site does (``activities.channels.own``)."""
+"""The merchant's own mobile app, in the format of the own site (``activities.channels.own``)."""
 
 from activities.channels.own import Own
 from models.intake import Account

@@ -3,10 +3,10 @@
 Sources: zsmhub/doudian-sdk (Apache-2.0: signing, pushes, and the fields of order.orderDetail, order.searchList,
 order.batchDecrypt, order.logisticsAddMultiPack, sku.syncStockBatch), the platform's error codes as its SDKs list them.
 Not sourced: how many items ``sku.syncStockBatch`` takes (50 here), a refund's own number within an order (the sku
-order's stands for it), codes of logistics companies beyond those below.
+order's number is used), codes of logistics companies beyond those below.
 
-Amounts are in fen. ``total`` is what the merchant sells it for: what the buyer pays, and what the platform pays for
-them. Recipients come encrypted: those of orders to be sent are decrypted as they are read. Pushes only name orders.
+Amounts are in fen. ``total`` is the merchant's price: what the buyer pays and what the platform pays in addition.
+Recipients come encrypted: those of orders to ship are decrypted when read. Pushes only name orders.
 
 Account: ``base_url`` ``https://openapi-fxg.jinritemai.com``; secrets ``app_key``, ``app_secret``, ``access_token``,
 ``refresh_token``; settings ``carrier_codes``. Listings: ``product_id`` and ``sku_id``.
@@ -31,13 +31,16 @@ from activities.channels import (
     PulledOrder,
     StockOffer,
     StockRefusal,
+    carrier_code,
     oauth_secrets,
     order_fact_key,
+    pulled_order,
+    refusal_code,
     refused_by_halves,
 )
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.paging import last_page_first, page_count, time_slices
+from activities.kit.paging import page_count, sliced_rows
 from activities.kit.payloads import (
     Code,
     Fen,
@@ -49,9 +52,11 @@ from activities.kit.payloads import (
     Seconds,
     Text,
     decode,
+    drop_empty,
     validating_order,
     with_total_mismatch,
 )
+from activities.vendors.gateway import compact_json, documented_format
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -60,23 +65,30 @@ from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "order.orderDetail"
 """The topic of an order that was read."""
-CARRIERS = {
-    "sf": "shunfeng", "yto": "yuantong", "sto": "shentong", "zto": "zhongtong", "yunda": "yunda", "jd": "jd",
+CARRIER_CODES = {
+    "sf": "shunfeng",
+    "yto": "yuantong",
+    "sto": "shentong",
+    "zto": "zhongtong",
+    "yunda": "yunda",
+    "jdl": "jd",
     "ems": "ems",
-}  # fmt: skip
+}
 _SLICE = timedelta(days=1)
 _PAGE = 100
 _LARGEST_BATCH = 50
-_UNPAID, _CLOSED, _OVER = {1, 103}, {4, 21}, {3, 5, 22, 39}
-_WAITING = 105
-"""Paid, but not to be sent yet."""
-_TO_SEND = {2, 101, _WAITING}
-_ASKED, _GRANTED, _TURNED_DOWN = {6, 7, 8, 11, 13, 14}, {12, 51, 53}, {27, 28, 29}
+_UNPAID, _CLOSED, _SHIPPED = {1, 103}, {4, 21}, {3, 5, 22, 39}
+_PAID_NOT_READY = 105
+"""Paid, but not to be shipped yet."""
+_TO_SHIP = {2, 101, _PAID_NOT_READY}
+_REFUND_ASKED, _REFUND_GRANTED, _REFUND_CLOSED = {6, 7, 8, 11, 13, 14}, {12, 51, 53}, {27, 28, 29}
 """After-sale statuses."""
 _VIRTUAL = {2, 4, 5}
 _EXPIRED = {"isv.access-token-expired", "isv.access-token-no-existed"}
-_PASSING = {20000, 20001, 90000}
+_TRANSIENT = {20000, 20001, 90000}
 _LIMITED = 60000
+_NO_ORDER = "isv.business-failed:4"
+"""How ``order.orderDetail`` reports an order that does not exist. Not sourced."""
 
 
 class _Name(BaseModel):
@@ -121,11 +133,11 @@ class _Line(BaseModel):
     @property
     def state(self) -> RefundState | None:
         status = self.after_sale_info.after_sale_status if self.after_sale_info else 0
-        if status in _GRANTED:
+        if status in _REFUND_GRANTED:
             return RefundState.GRANTED
-        if status in _TURNED_DOWN:
+        if status in _REFUND_CLOSED:
             return RefundState.CLOSED
-        return RefundState.ASKED if status in _ASKED else None
+        return RefundState.ASKED if status in _REFUND_ASKED else None
 
     @property
     def line(self) -> OrderLine:
@@ -174,16 +186,18 @@ class _Order(BaseModel):
     sku_order_list: Annotated[list[_Line], Field(min_length=1, max_length=200)]
 
     @property
-    def worth(self) -> Decimal:
+    def merchant_total(self) -> Decimal:
+        """What the buyer and the platform pay."""
         return self.pay_amount + self.platform_cost_amount + self.promotion_pay_amount
 
     @property
     def ciphers(self) -> list[str]:
-        told = (self.encrypt_post_receiver, self.encrypt_post_tel, self.post_addr.encrypt_detail)
-        return [each for each in told if each] if self.order_status in _TO_SEND else []
+        """The encrypted parts of the recipient, of an order that is to be shipped."""
+        parts = (self.encrypt_post_receiver, self.encrypt_post_tel, self.post_addr.encrypt_detail)
+        return [each for each in parts if each] if self.order_status in _TO_SHIP else []
 
 
-class _Plain(BaseModel):
+class _Decrypted(BaseModel):
     cipher_text: Text = ""
     decrypt_text: Text = ""
     err_no: Integer = 0
@@ -191,25 +205,25 @@ class _Plain(BaseModel):
 
 class _Detail(BaseModel):
     shop_order_detail: _Order
-    decrypt_infos: list[_Plain] = []
+    decrypt_infos: list[_Decrypted] = []
 
     @property
     def recipient(self) -> Recipient:
-        """As decrypted; what was not stays masked."""
+        """The decrypted recipient; parts that were not decrypted stay masked."""
         order, plain = self.shop_order_detail, {each.cipher_text: each.decrypt_text for each in self.decrypt_infos}
-        at = order.post_addr if order.post_addr.province.name else order.mask_post_addr
+        address = order.post_addr if order.post_addr.province.name else order.mask_post_addr
         detail = plain.get(order.post_addr.encrypt_detail) or order.post_addr.detail or order.mask_post_addr.detail
         return Recipient(
             name=(plain.get(order.encrypt_post_receiver) or order.mask_post_receiver)[:200],
             phone=(plain.get(order.encrypt_post_tel) or order.mask_post_tel)[:200],
-            province=at.province.name,
-            city=at.city.name,
-            district=at.town.name,
-            street=f"{at.street.name}{detail}"[:200],
+            province=address.province.name,
+            city=address.city.name,
+            district=address.town.name,
+            street=f"{address.street.name}{detail}"[:200],
         )
 
 
-class _Told(BaseModel):
+class _PushedOrder(BaseModel):
     p_id: Text = ""
 
 
@@ -224,25 +238,25 @@ class _Push(BaseModel):
 
 
 def sign(app_key: str, secret: str, method: str, param_json: str, timestamp: str) -> str:
-    """Of a call; ``param_json`` sorted by keys, without spaces."""
+    """Return the signature of a call; ``param_json`` is compact JSON sorted by key."""
     text = f"{secret}app_key{app_key}method{method}param_json{param_json}timestamp{timestamp}v2{secret}"
     return hmac.digest(secret.encode(), text.encode(), "sha256").hex()
 
 
 def event_sign(app_key: str, secret: str, body: bytes) -> str:
-    """Of a push."""
+    """Return the signature of a push."""
     return md5(app_key.encode() + body + secret.encode(), usedforsecurity=False).hexdigest()
 
 
 def fault(method: str, answer: Mapping[str, Any]) -> ApplicationError:
-    """What an answer other than 10000 means."""
+    """Return the error for a code other than 10000."""
     code, sub_code = answer.get("code"), str(answer.get("sub_code") or "")
-    said = f"{method}: {code} {sub_code}".rstrip()
+    message = f"{method}: {code} {sub_code}".rstrip()
     if sub_code in _EXPIRED:
-        return expired(said)
+        return expired(message)
     if code == _LIMITED:
-        return unavailable(said, 1.0)
-    return unavailable(said) if code in _PASSING else refused(said, sub_code or str(code))
+        return unavailable(message, 1.0)
+    return unavailable(message) if code in _TRANSIENT else refused(message, sub_code or str(code))
 
 
 class Douyin:
@@ -265,15 +279,15 @@ class Douyin:
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic != READ:
-            return _named(body)
-        told = decode(_Detail, body)
-        order = told.shop_order_detail
+            return _hint(body)
+        detail = decode(_Detail, body)
+        order = detail.shop_order_detail
         if order.order_type in _VIRTUAL or all(line.goods_type == 1 for line in order.sku_order_list):
             return None
-        if order.order_status not in _UNPAID | _CLOSED | _OVER | _TO_SEND:
+        if order.order_status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
             raise Unintelligible("shop_order_detail.order_status", "not an order status we know")
         lines = [line for line in order.sku_order_list if line.goods_type != 1]
-        shipped = order.order_status in _OVER
+        shipped = order.order_status in _SHIPPED
         kept = [
             line
             for line in lines
@@ -281,13 +295,13 @@ class Douyin:
         ]
         closed = order.order_status in _CLOSED or not kept
         lines = lines if closed else kept
-        gone = sum((line.net for line in order.sku_order_list if line not in lines), Decimal(0))
+        cancelled_amount = sum((line.net for line in order.sku_order_list if line not in lines), Decimal(0))
         cash_on_delivery = order.pay_type == 0
         paid = order.order_status not in _UNPAID | {4} and not cash_on_delivery
         custom: dict[str, JsonValue] = {
-            "channel_hold": "paid_not_ready" if order.order_status == _WAITING else "",
+            "channel_hold": "paid_not_ready" if order.order_status == _PAID_NOT_READY else "",
             "cancel_reason": order.cancel_reason if closed else "",
-            "encrypted": bool(order.ciphers) and told.recipient.unreadable,
+            "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
         }
         with validating_order():
             standard = ChannelOrder(
@@ -313,10 +327,8 @@ class Douyin:
                     if line.state is not None
                 ),
                 freight=max(order.post_amount, Decimal(0)),
-                total=max(
-                    order.pay_amount + order.platform_cost_amount + order.promotion_pay_amount - gone, Decimal(0)
-                ),
-                recipient=told.recipient,
+                total=max(order.merchant_total - cancelled_amount, Decimal(0)),
+                recipient=detail.recipient,
                 buyer=order.doudian_open_id or order.open_id,
                 buyer_message=order.buyer_words,
                 seller_memo=order.seller_words,
@@ -325,62 +337,64 @@ class Douyin:
                     kind=ChannelKind.MARKETPLACE,
                     platform="douyin",
                     shop=self._account.account,
-                    region=told.recipient.region,
+                    region=detail.recipient.region,
                     campaign=order.b_type_desc,
                     intake=IntakePath.POLL,
                 ),
-                custom={key: value for key, value in custom.items() if value},
+                custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
         async for order in self._search("update_time", since, until):
-            yield await self._whole(order)
+            yield await self._decrypted(order)
 
     async def read(self, order_no: str) -> PulledOrder | None:
         try:
             data = await self._call("order.orderDetail", {"shop_order_id": order_no})
         except ApplicationError as error:
-            if error.non_retryable and error.details[:1] == (_NO_ORDER,):
+            if refusal_code(error) == _NO_ORDER:
                 return None
             raise
-        return await self._whole(data["shop_order_detail"])
+        return await self._decrypted(data["shop_order_detail"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         async for order in self._search("create_time", since, until):
             yield str(order["order_id"])
 
-    async def _search(self, by: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        for start, end in time_slices(since, until, _SLICE):
-            window = {f"{by}_start": int(start.timestamp()), f"{by}_end": int(end.timestamp()) - 1}
-            async for orders in last_page_first(partial(self._page, {**window, "order_by": by})):
-                for order in orders:
-                    yield order
+    def _search(self, by: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
+        """Yield orders ``by`` their ``create_time`` or ``update_time``."""
 
-    async def _page(self, asked: Mapping[str, Any], number: int) -> tuple[list[dict[str, Any]], int]:
-        told = {**asked, "size": _PAGE, "order_asc": True, "page": number - 1}
-        found = await self._call("order.searchList", told)
-        return found.get("shop_order_list") or [], page_count(found.get("total"), _PAGE)
+        async def page(start: datetime, end: datetime, number: int) -> tuple[list[dict[str, Any]], int]:
+            query = {
+                f"{by}_start": int(start.timestamp()),
+                f"{by}_end": int(end.timestamp()) - 1,
+                "order_by": by,
+                "order_asc": True,
+                "size": _PAGE,
+                "page": number - 1,
+            }
+            data = await self._call("order.searchList", query)
+            return data.get("shop_order_list") or [], page_count(data.get("total"), _PAGE)
 
-    async def _whole(self, order: dict[str, Any]) -> PulledOrder:
-        """An order with its recipient decrypted where it is to be sent."""
+        return sliced_rows(since, until, _SLICE, page)
+
+    async def _decrypted(self, order: dict[str, Any]) -> PulledOrder:
+        """Return an order, its recipient decrypted where it is to be shipped."""
         detail: dict[str, Any] = {"shop_order_detail": order, "decrypt_infos": []}
         try:
             ciphers = _Detail.model_validate(detail).shop_order_detail.ciphers
         except ValueError:
             ciphers = []
         if ciphers:
-            asked = [{"auth_id": str(order["order_id"]), "cipher_text": each} for each in ciphers]
-            data = await self._call("order.batchDecrypt", {"cipher_infos": asked})
+            queries = [{"auth_id": str(order["order_id"]), "cipher_text": each} for each in ciphers]
+            data = await self._call("order.batchDecrypt", {"cipher_infos": queries})
             detail["decrypt_infos"] = data.get("decrypt_infos") or []
-        fact = order_fact_key(order.get("order_id"), order.get("update_time"), order)
-        body = json.dumps(detail, ensure_ascii=False, separators=(",", ":")).encode()
-        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return pulled_order(READ, order_fact_key(order.get("order_id"), order.get("update_time"), order), detail)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """``order.logisticsAddMultiPack``: the same ``request_id`` again answers as the first time."""
-        codes = {**CARRIERS, **self._account.settings.get("carrier_codes", {})}
+        """Call ``order.logisticsAddMultiPack``, idempotent by ``request_id``. A refusal is ignored where the order
+        already shows the waybill."""
         quantities: dict[str, int] = defaultdict(int)
         for line in shipment.lines:
             quantities[line.line_no] += line.quantity
@@ -389,23 +403,23 @@ class Douyin:
                 {"shipped_order_id": line_no, "shipped_num": quantity} for line_no, quantity in quantities.items()
             ],
             "logistics_code": shipment.waybill_no,
-            "company_code": str(codes.get(shipment.carrier, shipment.carrier)),
+            "company_code": carrier_code(self._account, CARRIER_CODES, shipment.carrier, shipment.carrier),
         }
         key = sha256(shipment.reference.encode()).hexdigest()[:32]
-        asked = {"order_id": shipment.channel_order_no, "pack_list": [pack], "request_id": key}
+        parameters = {"order_id": shipment.channel_order_no, "pack_list": [pack], "request_id": key}
         try:
-            await self._call("order.logisticsAddMultiPack", asked)
+            await self._call("order.logisticsAddMultiPack", parameters)
         except ApplicationError as error:
-            if not (error.non_retryable and await self._shows(shipment)):
+            if not (error.non_retryable and await self._shows_waybill(shipment)):
                 raise
 
-    async def _shows(self, shipment: Shipment) -> bool:
+    async def _shows_waybill(self, shipment: Shipment) -> bool:
         data = await self._call("order.orderDetail", {"shop_order_id": shipment.channel_order_no})
-        sent = data["shop_order_detail"].get("logistics_info") or []
-        return any(each.get("tracking_no") == shipment.waybill_no for each in sent)
+        packages = data["shop_order_detail"].get("logistics_info") or []
+        return any(each.get("tracking_no") == shipment.waybill_no for each in packages)
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """``sku.syncStockBatch``, all SKUs of one product in a call; refused, it says not for which: halves tell."""
+        """Call ``sku.syncStockBatch`` for up to 50 SKUs of one product; a refusal does not name the SKU."""
         refusals: list[StockRefusal] = []
         batches: dict[str, list[StockOffer]] = defaultdict(list)
         for each in offered:
@@ -415,36 +429,33 @@ class Douyin:
             else:
                 refusals.append(StockRefusal(sku=each.sku, reason="product_id and sku_id must be numbers"))
         for product_id, batch in batches.items():
-            for at in range(0, len(batch), _LARGEST_BATCH):
+            for start in range(0, len(batch), _LARGEST_BATCH):
                 refusals += await refused_by_halves(
-                    batch[at : at + _LARGEST_BATCH], partial(self._set_stock, product_id)
+                    batch[start : start + _LARGEST_BATCH], partial(self._set_stock, product_id)
                 )
         return refusals
 
     async def _set_stock(self, product_id: str, batch: Sequence[StockOffer]) -> str:
-        """One call; why it was refused for good."""
-        wanted = [{"sku_id": int(each.listing["sku_id"]), "sku_type": 0, "stock_num": each.quantity} for each in batch]
-        asked = {"product_id": int(product_id), "incremental": False, "sku_sync_list": wanted}
+        """Make one call; return the reason where it is refused for good."""
+        levels = [{"sku_id": int(each.listing["sku_id"]), "sku_type": 0, "stock_num": each.quantity} for each in batch]
+        parameters = {"product_id": int(product_id), "incremental": False, "sku_sync_list": levels}
         try:
-            await self._call("sku.syncStockBatch", asked)
+            await self._call("sku.syncStockBatch", parameters)
         except ApplicationError as error:
-            if error.non_retryable and str(error.details[0]).startswith("isv.business-failed"):
-                return str(error.details[0])
-            raise
+            if not (code := refusal_code(error)).startswith("isv.business-failed"):
+                raise
+            return code
         return ""
 
     async def renew(self) -> Mapping[str, str]:
-        asked = {"grant_type": "refresh_token", "refresh_token": self._secrets.get("refresh_token", "")}
-        return oauth_secrets(await self._call("token.refresh", asked, token=False))
+        parameters = {"grant_type": "refresh_token", "refresh_token": self._secrets.get("refresh_token", "")}
+        return oauth_secrets(await self._call("token.refresh", parameters, token=False))
 
     async def _call(self, method: str, params: Mapping[str, Any], *, token: bool = True) -> dict[str, Any]:
-        """The ``data`` of the answer. Raises ``ApplicationError``: faults come with status 200."""
-        param_json = json.dumps(params, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        key, secret, timestamp = (
-            self._secrets["app_key"],
-            self._secrets["app_secret"],
-            str(int(datetime.now(UTC).timestamp())),
-        )
+        """Return the ``data`` of the response. Raises ``ApplicationError``: errors come with status 200."""
+        param_json = compact_json(params)
+        key, secret = self._secrets["app_key"], self._secrets["app_secret"]
+        timestamp = str(int(datetime.now(UTC).timestamp()))
         query = {
             "app_key": key,
             "method": method,
@@ -462,34 +473,28 @@ class Douyin:
             params=query,
             headers={"Content-Type": "application/json"},
         )
-        try:
+        with documented_format(method):
             answer = json.loads(response.content)
             if answer["code"] != 10000:
                 raise fault(method, answer)
             data: dict[str, Any] = answer.get("data") or {}
-        except (ValueError, TypeError, KeyError):
-            raise unavailable(f"{method}: answered with what is not in the format") from None
         return data
-
-
-_NO_ORDER = "isv.business-failed:4"
-"""Of ``order.orderDetail``. Not sourced."""
 
 
 def _messages(body: bytes) -> list[_Message]:
     return decode(_Push, b'{"messages":' + body + b"}").messages
 
 
-def _named(body: bytes) -> Hint | None:
-    """The orders that a push is about; some pushes, such as those that try the connection, are about none."""
+def _hint(body: bytes) -> Hint | None:
+    """Return the orders that a push names; some pushes, such as connection tests, name none."""
     numbers = []
     for each in _messages(body):
         try:
-            told = decode(_Told, each.data.encode())
+            pushed = decode(_PushedOrder, each.data.encode())
         except Unintelligible:
             continue
-        if re.fullmatch(r"\d{1,64}", told.p_id):
-            numbers.append(told.p_id)
+        if re.fullmatch(r"\d{1,64}", pushed.p_id):
+            numbers.append(pushed.p_id)
     return Hint(order_nos=tuple(dict.fromkeys(numbers))) if numbers else None
 
 

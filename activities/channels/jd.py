@@ -4,16 +4,16 @@ Sources: the signing example of open.jd.com (listId 2643), XiBao/jos and pifeife
 fields (jingdong.pop.order.search, jingdong.pop.order.get, jingdong.pop.order.shipment,
 jingdong.stock.write.updateSkuStock), open-oauth.jd.com/oauth2/refresh_token. The envelope is officially spelt
 ``…_responce``; any spelling is read. Not sourced: the gateway's codes for its limits (an unknown code is final, unless
-its words speak of a time-out or a limit), the code of an order that is not there, carriers' numbers beyond SF and EMS:
-those below are as merchants' tools list them, a seller's own list has all, and settings ``carrier_codes`` name others.
-jingdong.asc.serviceAndRefund.view (doc 15040) as public SDKs and readers of it have it: status 13 is refunded, 14 is
-failed, every other is still open; whether ``refoundAmount`` is in yuan is not told, and read so.
+its text mentions a time-out or a limit), the code of an order that does not exist, carriers' numbers beyond SF and EMS:
+those below are as merchants' tools list them, a seller's own list has all, and setting ``carrier_codes`` adds others.
+jingdong.asc.serviceAndRefund.view (doc 15040) is read as public SDKs do: status 13 is refunded, 14 is failed, every
+other is still open; the unit of ``refoundAmount`` is not documented and taken to be yuan.
 
-What coupons took off a line is found by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``: what the
-merchant sells it for. While a buyer asks to cancel or for a refund before it left, the whole order is ``LOCKED``; what
-is asked afterwards is read from JD's after-sales service, without whose permission ``custom.refunds_untold`` says so.
-Recipients are plain for merchants' own apps and masked for others: what is masked stays so. An order is one shipment:
-what leaves in a second parcel cannot be told.
+Coupons are assigned to a line by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``, the merchant's
+price. While a buyer requests a cancellation or refund before shipping, the whole order is ``LOCKED``; later requests
+are read from JD's after-sales service, and ``custom.refunds_unknown`` marks orders whose requests we may not see.
+Recipients are plain for merchants' own apps and masked for others: masked ones stay masked. JD takes one shipment an
+order: a second parcel cannot be reported.
 
 Account: ``base_url`` ``https://api.jd.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``refresh_token``;
 settings ``oauth_url`` (``https://open-oauth.jd.com``), ``carrier_codes``. Listings: ``sku_id``.
@@ -25,17 +25,25 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
-from hashlib import md5
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key
+from activities.channels import (
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    carrier_code,
+    oauth_secrets,
+    order_fact_key,
+    pulled_order,
+    refusal_code,
+    refused_one_by_one,
+)
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
-from activities.kit.paging import last_page_first, page_count, time_slices
+from activities.kit.paging import last_page_first, page_count, sliced_rows, time_slices
 from activities.kit.payloads import (
     CHINA,
     ChinaTime,
@@ -47,10 +55,13 @@ from activities.kit.payloads import (
     Quantity,
     Text,
     decode,
+    drop_empty,
     format_china_time,
     validating_order,
     with_total_mismatch,
+    without_prefixes,
 )
+from activities.vendors.gateway import compact_json, documented_format, md5_sign
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -59,7 +70,15 @@ from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "jingdong.pop.order.get"
 """The topic of an order that was read."""
-CARRIERS = {"yto": 463, "ems": 465, "sf": 467, "sto": 470, "yunda": 1327, "zto": 1499, "jd": 2087}
+CARRIER_CODES = {
+    "yto": "463",
+    "ems": "465",
+    "sf": "467",
+    "sto": "470",
+    "yunda": "1327",
+    "zto": "1499",
+    "jdl": "2087",
+}
 _FIELDS = (
     "orderId,parentOrderId,venderId,orderType,payType,orderTotalPrice,orderSellerPrice,orderPayment,freightPrice,"
     "sellerDiscount,orderState,orderStateRemark,orderStartTime,paymentConfirmTime,modified,venderRemark,orderRemark,"
@@ -70,21 +89,21 @@ _STATES = (
     "POP_ORDER_PAUSE,PAUSE"
 )
 _UNPAID, _CLOSED = {"NOT_PAY"}, {"TRADE_CANCELED"}
-_TO_SEND, _HELD = {"WAIT_SELLER_STOCK_OUT"}, {"LOCKED", "POP_ORDER_PAUSE", "PAUSE"}
-_OVER = {"WAIT_SELLER_DELIVERY", "WAIT_GOODS_RECEIVE_CONFIRM", "FINISHED_L"}
+_TO_SHIP, _HELD = {"WAIT_SELLER_STOCK_OUT"}, {"LOCKED", "POP_ORDER_PAUSE", "PAUSE"}
+_SHIPPED = {"WAIT_SELLER_DELIVERY", "WAIT_GOODS_RECEIVE_CONFIRM", "FINISHED_L"}
 _VIRTUAL = {"WAIT_SEND_CODE"}
-_NOT_SENT = {"75"}
-"""Order types that nobody ships: local services."""
+_NOT_SHIPPED = {"75"}
+"""Order types without shipping: local services."""
 _SLICE = timedelta(days=30)
-_SERVICES = "jingdong.asc.serviceAndRefund.view"
-_SERVICES_PAGE = 50
+_AFTER_SALES = "jingdong.asc.serviceAndRefund.view"
+_AFTER_SALES_PAGE = 50
 _WEEK = timedelta(days=7)
 _SETTLING = timedelta(days=3)
-"""How long after its approval the end of a refund is looked for."""
-_SETTLED = {"13": RefundState.GRANTED, "14": RefundState.CLOSED}
+"""How long after its approval a refund may take to end."""
+_REFUND_STATES = {"13": RefundState.GRANTED, "14": RefundState.CLOSED}
 _PAGE = 100
 _EXPIRED = {"19"}
-_PASSING = re.compile(r"限流|频|超时|稍后|繁忙|timeout|limit|busy", re.IGNORECASE)
+_TRANSIENT = re.compile(r"限流|频|超时|稍后|繁忙|timeout|limit|busy", re.IGNORECASE)
 _NO_ORDER = "10400001"
 
 
@@ -139,9 +158,7 @@ class _Order(BaseModel):
     @property
     def recipient(self) -> Recipient:
         person = self.consigneeInfo
-        street = person.fullAddress
-        for part in (person.province, person.city, person.county):
-            street = street.removeprefix(part)
+        street = without_prefixes(person.fullAddress, person.province, person.city, person.county)
         return Recipient(
             name=person.fullname,
             phone=person.mobile or person.telephone,
@@ -153,10 +170,10 @@ class _Order(BaseModel):
 
     @property
     def lines(self) -> list[OrderLine]:
-        """Of one SKU there is one line; what coupons took off it is its discount, others are the order's."""
-        off: dict[str, Decimal] = defaultdict(Decimal)
+        """One line for each SKU. A coupon for its SKU is its discount; other coupons are the order's."""
+        coupons: dict[str, Decimal] = defaultdict(Decimal)
         for each in self.couponDetailList:
-            off[each.skuId] += each.couponPrice
+            coupons[each.skuId] += each.couponPrice
         return [
             OrderLine(
                 line_no=item.skuId,
@@ -165,7 +182,7 @@ class _Order(BaseModel):
                 title=item.skuName,
                 quantity=item.itemTotal,
                 unit_price=item.jdPrice,
-                discount=max(off[item.skuId], Decimal(0)),
+                discount=max(coupons[item.skuId], Decimal(0)),
             )
             for item in self.itemInfoList
         ]
@@ -193,7 +210,7 @@ class _Service(BaseModel):
         bill = self.sameOrderServiceBill
         return Refund(
             refund_no=(bill.serviceId or self.afsRefundId or bill.orderId)[:64],
-            state=_SETTLED.get(self.status, RefundState.ASKED),
+            state=_REFUND_STATES.get(self.status, RefundState.ASKED),
             amount=max(self.refoundAmount, Decimal(0)),
         )
 
@@ -201,20 +218,14 @@ class _Service(BaseModel):
 class _Detail(BaseModel):
     orderInfo: _Order
     services: Annotated[list[_Service] | None, Field(max_length=200)] = []
-    """``None``: we may not see them."""
+    """``None``: we lack the permission to see them."""
 
 
-def sign(params: Mapping[str, str], secret: str) -> str:
-    """Keys and values in the order of the keys, between the secret; capital hex."""
-    text = "".join(f"{key}{value}" for key, value in sorted(params.items()) if key != "sign")
-    return md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest().upper()
-
-
-def fault(method: str, code: str, said: str = "") -> ApplicationError:
-    """What a refusal means: of the gateway by its ``code``, of a service by its words."""
+def fault(method: str, code: str, text: str = "") -> ApplicationError:
+    """Return the error for a refusal: expired access by its ``code``, a passing one by its text."""
     if code in _EXPIRED:
         return expired(f"{method}: {code}")
-    return unavailable(f"{method}: {code}") if _PASSING.search(said) else refused(f"{method}: {code}", code)
+    return unavailable(f"{method}: {code}") if _TRANSIENT.search(text) else refused(f"{method}: {code}", code)
 
 
 class Jd:
@@ -230,20 +241,20 @@ class Jd:
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
         detail = decode(_Detail, body.replace(b'"0001-01-01 00:00:00"', b'""'))
         order = detail.orderInfo
-        if order.orderType in _NOT_SENT or order.orderState in _VIRTUAL:
+        if order.orderType in _NOT_SHIPPED or order.orderState in _VIRTUAL:
             return None
-        if order.orderState not in _UNPAID | _CLOSED | _TO_SEND | _HELD | _OVER:
+        if order.orderState not in _UNPAID | _CLOSED | _TO_SHIP | _HELD | _SHIPPED:
             raise Unintelligible("orderInfo.orderState", "not an order state we know")
         closed, held = order.orderState in _CLOSED, order.orderState in _HELD
         cash_on_delivery = order.payType.startswith("1-")
         paid = order.orderState not in _UNPAID | _CLOSED and not cash_on_delivery
-        asked = order.orderState == "LOCKED"
-        wanted = Refund(refund_no=order.orderId, state=RefundState.ASKED, amount=order.orderSellerPrice)
+        locked = order.orderState == "LOCKED"
+        request = Refund(refund_no=order.orderId, state=RefundState.ASKED, amount=order.orderSellerPrice)
         custom: dict[str, JsonValue] = {
-            "channel_hold": order.orderState if held and not asked else "",
+            "channel_hold": order.orderState if held and not locked else "",
             "cancel_reason": order.orderStateRemark if closed else "",
             "encrypted": order.recipient.unreadable,
-            "refunds_untold": detail.services is None,
+            "refunds_unknown": detail.services is None,
         }
         with validating_order():
             standard = ChannelOrder(
@@ -254,10 +265,10 @@ class Jd:
                 modified_at=order.modified,
                 paid_at=(order.paymentConfirmTime or order.modified) if paid else None,
                 cancelled_at=order.modified if closed else None,
-                shipped=order.orderState in _OVER,
+                shipped=order.orderState in _SHIPPED,
                 cash_on_delivery=cash_on_delivery,
                 lines=tuple(order.lines),
-                refunds=(wanted,) if asked else tuple(each.refund for each in detail.services or ()),
+                refunds=(request,) if locked else tuple(each.refund for each in detail.services or ()),
                 freight=max(order.freightPrice, Decimal(0)),
                 discount=order.discount,
                 total=order.orderSellerPrice,
@@ -272,176 +283,168 @@ class Jd:
                     region=order.recipient.region,
                     intake=IntakePath.POLL,
                 ),
-                custom={key: value for key, value in custom.items() if value},
+                custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Pages from the last to the first, for rows leave the window, and move forward, while it is read; then orders
-        of which a refund was asked for or decided."""
-        told = set()
+        """Yield changed orders, then orders with a refund that was requested or decided."""
+        seen = set()
         async for order in self._search("0", since, until, _FIELDS):
-            told.add(str(order.get("orderId")))
-            yield await self._whole(order)
-        async for order_no in self._disputed(since, until):
-            if order_no not in told and (pulled := await self.read(order_no)) is not None:
-                told.add(order_no)
+            seen.add(str(order.get("orderId")))
+            yield await self._with_after_sales(order)
+        async for order_no in self._with_refunds(since, until):
+            if order_no not in seen and (pulled := await self.read(order_no)) is not None:
+                seen.add(order_no)
                 yield pulled
 
     async def read(self, order_no: str) -> PulledOrder | None:
         try:
-            told = await self._call(READ, {"order_id": order_no, "optional_fields": _FIELDS})
+            answer = await self._call(READ, {"order_id": order_no, "optional_fields": _FIELDS})
         except ApplicationError as error:
-            if error.non_retryable and error.details[:1] == (_NO_ORDER,):
+            if refusal_code(error) == _NO_ORDER:
                 return None
             raise
-        return await self._whole(_inner(told, "orderDetailInfo")["orderInfo"])
+        return await self._with_after_sales(_part(answer, "orderDetailInfo")["orderInfo"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         async for order in self._search("1", since, until, "orderId"):
             yield str(order["orderId"])
 
-    async def _disputed(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+    async def _with_refunds(self, since: datetime, until: datetime) -> AsyncIterator[str]:
+        """Yield the numbers of orders with a refund requested or decided in the window."""
         for name, first in (("apply", since), ("approve", since - _SETTLING)):
             for start, end in time_slices(first, until, _WEEK):
                 window = {f"{name}TimeBegin": format_china_time(start), f"{name}TimeEnd": format_china_time(end)}
-                for each in await self._services(window) or ():
+                for each in await self._after_sales(window) or ():
                     if order_no := str((each.get("sameOrderServiceBill") or {}).get("orderId") or ""):
                         yield order_no
 
-    async def _services(self, asked: Mapping[str, str]) -> list[dict[str, Any]] | None:
-        """What the after-sales service has of them; ``None`` where we may not see it."""
+    async def _after_sales(self, query: Mapping[str, str]) -> list[dict[str, Any]] | None:
+        """Return the after-sales requests; ``None`` where we lack the permission."""
 
         async def page(number: int) -> tuple[list[dict[str, Any]], int]:
-            paged = {"pageNumber": str(number), "pageSize": str(_SERVICES_PAGE)}
-            found = _inner(await self._call(_SERVICES, {**asked, **paged}), "pageResult")
-            return found.get("data") or [], page_count(found.get("totalCount"), _SERVICES_PAGE)
+            paging = {"pageNumber": str(number), "pageSize": str(_AFTER_SALES_PAGE)}
+            result = _part(await self._call(_AFTER_SALES, {**query, **paging}), "pageResult")
+            return result.get("data") or [], page_count(result.get("totalCount"), _AFTER_SALES_PAGE)
 
         try:
-            return [each async for part in last_page_first(page) for each in part]
+            return [each async for rows in last_page_first(page) for each in rows]
         except ApplicationError as error:
             if error.non_retryable:
                 return None
             raise
 
-    async def _whole(self, order: dict[str, Any]) -> PulledOrder:
-        """An order, with what is asked for since it left."""
+    async def _with_after_sales(self, order: dict[str, Any]) -> PulledOrder:
+        """Return an order with the after-sales requests made since it shipped."""
         services: list[dict[str, Any]] | None = []
-        if order.get("orderState") in _OVER:
-            services = await self._services({"orderId": str(order.get("orderId"))})
-        told = {"orderInfo": order, "services": services}
+        if order.get("orderState") in _SHIPPED:
+            services = await self._after_sales({"orderId": str(order.get("orderId"))})
         fact = order_fact_key(order.get("orderId"), order.get("modified"), [order, services or []])
-        body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
-        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        return pulled_order(READ, fact, {"orderInfo": order, "services": services})
 
-    async def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
-        """``by``: "1" when it was placed, "0" when it last changed."""
-        for start, end in time_slices(since, until, _SLICE):
-            asked = {
+    def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield orders ``by`` the time they were placed ("1") or last changed ("0")."""
+
+        async def page(start: datetime, end: datetime, number: int) -> tuple[list[dict[str, Any]], int]:
+            query = {
                 "start_date": format_china_time(start),
                 "end_date": format_china_time(end - timedelta(seconds=1)),
                 "order_state": _STATES,
                 "optional_fields": fields,
+                "page": str(number),
                 "page_size": str(_PAGE),
                 "sortType": "1",
                 "dateType": by,
             }
-            async for orders in last_page_first(partial(self._page, asked)):
-                for order in orders:
-                    yield order
+            result = _part(await self._call("jingdong.pop.order.search", query), "searchorderinfo_result")
+            return result.get("orderInfoList") or [], page_count(result.get("orderTotal"), _PAGE)
 
-    async def _page(self, asked: Mapping[str, str], number: int) -> tuple[list[dict[str, Any]], int]:
-        told = await self._call("jingdong.pop.order.search", {**asked, "page": str(number)})
-        found = _inner(told, "searchorderinfo_result")
-        return found.get("orderInfoList") or [], page_count(found.get("orderTotal"), _PAGE)
+        return sliced_rows(since, until, _SLICE, page)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """``jingdong.pop.order.shipment``; where JD refuses, it is fine if the order already shows this waybill, or, as
-        JD takes one shipment an order, any."""
-        codes = {**CARRIERS, **self._account.settings.get("carrier_codes", {})}
-        if shipment.carrier not in codes:
-            raise refused(f"jd: no number of carrier {shipment.carrier}: name it in carrier_codes", "carrier")
-        asked = {
+        """Call ``jingdong.pop.order.shipment``. A refusal is ignored where the order already shows a waybill: JD
+        takes one shipment an order."""
+        parameters = {
             "orderId": shipment.channel_order_no,
-            "logiCoprId": str(codes[shipment.carrier]),
+            "logiCoprId": carrier_code(self._account, CARRIER_CODES, shipment.carrier),
             "logiNo": shipment.waybill_no,
         }
         try:
-            await self._call("jingdong.pop.order.shipment", asked)
+            await self._call("jingdong.pop.order.shipment", parameters)
         except ApplicationError as error:
-            if not (error.non_retryable and await self._shows(shipment)):
+            if not (error.non_retryable and await self._is_shipped(shipment.channel_order_no)):
                 raise
 
-    async def _shows(self, shipment: Shipment) -> bool:
-        told = await self._call(READ, {"order_id": shipment.channel_order_no, "optional_fields": "orderId,waybill"})
-        return bool(_inner(told, "orderDetailInfo")["orderInfo"].get("waybill"))
+    async def _is_shipped(self, order_no: str) -> bool:
+        answer = await self._call(READ, {"order_id": order_no, "optional_fields": "orderId,waybill"})
+        return bool(_part(answer, "orderDetailInfo")["orderInfo"].get("waybill"))
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """``jingdong.stock.write.updateSkuStock``, one SKU a call; the number given replaces the one there."""
-        refusals: list[StockRefusal] = []
-        for each in offered:
-            sku_id = each.listing.get("sku_id", "")
-            if not re.fullmatch(r"\d{1,19}", sku_id):
-                refusals.append(StockRefusal(sku=each.sku, reason="sku_id must be a number"))
-                continue
-            try:
-                asked = {"skuId": sku_id, "stockNum": str(each.quantity), "storeId": "0"}
-                await self._call("jingdong.stock.write.updateSkuStock", asked)
-            except ApplicationError as error:
-                if not error.non_retryable or len(str(error.details[0])) < 3:
-                    raise
-                refusals.append(StockRefusal(sku=each.sku, reason=str(error.details[0])))
-        return refusals
+        """Call ``jingdong.stock.write.updateSkuStock`` for one SKU at a time; the quantity replaces the former one."""
+        return await refused_one_by_one(offered, self._set_stock)
+
+    async def _set_stock(self, offered: StockOffer) -> str:
+        """Set one quantity; return the reason of a refusal. Codes of two digits are the gateway's own."""
+        sku_id = offered.listing.get("sku_id", "")
+        if not re.fullmatch(r"\d{1,19}", sku_id):
+            return "sku_id must be a number"
+        parameters = {"skuId": sku_id, "stockNum": str(offered.quantity), "storeId": "0"}
+        try:
+            await self._call("jingdong.stock.write.updateSkuStock", parameters)
+        except ApplicationError as error:
+            if len(code := refusal_code(error)) < 3:
+                raise
+            return code
+        return ""
 
     async def renew(self) -> Mapping[str, str]:
-        """Access tokens last a year and less; the refresh token gives the next."""
+        """Exchange the refresh token for the next access token, which lasts up to a year."""
         url = str(self._account.settings.get("oauth_url", "https://open-oauth.jd.com")).rstrip("/")
-        asked = {
+        form = {
             "app_key": self._secrets["app_key"],
             "app_secret": self._secrets["app_secret"],
             "grant_type": "refresh_token",
             "refresh_token": self._secrets.get("refresh_token", ""),
         }
-        response = await http.send("POST", f"{url}/oauth2/refresh_token", data=asked)
-        told = http.document(response)
-        if "access_token" not in told:
-            raise refused(f"jd: {told.get('code')}: authorise anew", str(told.get("code")))
-        return oauth_secrets(told)
+        response = await http.send("POST", f"{url}/oauth2/refresh_token", data=form)
+        answer = http.document(response)
+        if "access_token" not in answer:
+            raise refused(f"jd: {answer.get('code')}: authorise the access again", str(answer.get("code")))
+        return oauth_secrets(answer)
 
     async def _call(self, method: str, business: Mapping[str, str]) -> dict[str, Any]:
-        """What the answer envelops. Raises ``ApplicationError``: faults come with status 200."""
+        """Return the content of the response's envelope. Raises ``ApplicationError``: errors come with status 200."""
         params = {
             "method": method,
             "access_token": self._secrets["access_token"],
             "app_key": self._secrets["app_key"],
             "timestamp": format_china_time(datetime.now(CHINA)),
             "v": "2.0",
-            "360buy_param_json": json.dumps(business, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
+            "360buy_param_json": compact_json(business),
         }
-        params["sign"] = sign(params, self._secrets["app_secret"])
+        params["sign"] = md5_sign(params, self._secrets["app_secret"])
         response = await http.send("POST", f"{self._account.base_url.rstrip('/')}/routerjson", data=params)
-        try:
-            answer = json.loads(response.content)
-            if "error_response" in answer:
-                error = answer["error_response"]
+        with documented_format(method):
+            document = json.loads(response.content)
+            if "error_response" in document:
+                error = document["error_response"]
                 raise fault(method, str(error.get("code")), f"{error.get('zh_desc')} {error.get('en_desc')}")
-            (told,) = answer.values()
-            for inner in [told, *(each for each in told.values() if isinstance(each, dict))]:
-                told_so = inner.get("apiResult") if isinstance(inner.get("apiResult"), dict) else inner
-                if str(told_so.get("success", True)).lower() == "false":
-                    code = told_so.get("numberCode") or told_so.get("englishErrCode") or "refused"
-                    raise fault(method, str(code), str(told_so.get("chineseErrCode")))
-        except (ValueError, TypeError, AttributeError):
-            raise unavailable(f"{method}: answered with what is not in the format") from None
-        return dict(told)
+            (answer,) = document.values()
+            for part in [answer, *(each for each in answer.values() if isinstance(each, dict))]:
+                result = part.get("apiResult") if isinstance(part.get("apiResult"), dict) else part
+                if str(result.get("success", True)).lower() == "false":
+                    code = result.get("numberCode") or result.get("englishErrCode") or "refused"
+                    raise fault(method, str(code), str(result.get("chineseErrCode")))
+        return dict(answer)
 
 
-def _inner(told: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A part of an answer. Raises ``unavailable`` where it is missing."""
-    found = told.get(name)
-    if not isinstance(found, dict):
-        raise unavailable(f"jd: the answer has no {name}")
-    return found
+def _part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of a response. Raises ``unavailable`` where it is missing."""
+    part = answer.get(name)
+    if not isinstance(part, dict):
+        raise unavailable(f"jd: the response has no {name}")
+    return part
 
 
 def adapter(account: Account) -> Jd:

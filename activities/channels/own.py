@@ -1,13 +1,13 @@
 """The merchant's own site, in a format of our own: ``OwnOrder``, whose JSON Schema is its documentation.
 
-There is no standard for this, so the format is the order as Hengdan knows it, and the signature (``signing``) the one
-that Stripe and Standard Webhooks made familiar: any language has the three lines that make it.
+There is no standard for this, so the format is Hengdan's own order, and the signature (``signing``) the one that Stripe
+and Standard Webhooks made familiar: three lines in any language.
 
-In: ``POST`` of an ``OwnOrder`` whenever something changes, whole each time. Out: ``POST {base_url}/shipments`` of an
-``OwnShipment``, signed likewise; any 2xx is taken, anything else is sent again, with the same ``event_id``. And, where
-the shop has a stock rule, ``POST {base_url}/stock`` of an ``OwnStock``, signed likewise.
+In: ``POST`` of an ``OwnOrder`` whenever something changes, complete each time. Out: ``POST {base_url}/shipments`` of an
+``OwnShipment``, signed likewise; any 2xx confirms it, anything else is retried with the same ``event_id``. Where the
+shop has a stock rule, also ``POST {base_url}/stock`` of an ``OwnStock``, signed likewise.
 
-Account: secrets ``secret``, and ``secret_old`` while it is rotated.
+Account: secrets ``secret``, and ``secret_old`` during rotation.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -38,7 +38,7 @@ Price = Annotated[Amount, Field(ge=0)]
 
 
 class _Strict(BaseModel):
-    """In a format of our own a field we do not know is a mistake; ``custom`` is the place for more."""
+    """An unknown field is an error in our own format; ``custom`` holds additional ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,36 +47,36 @@ class OwnLine(_Strict):
     sku: Name
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Price
-    line_no: Annotated[Name | None, Field(description="Yours; by default 1, 2, 3 and so on.")] = None
+    line_no: Annotated[Name | None, Field(description="Your own; by default 1, 2, 3 and so on.")] = None
     title: Remark = ""
-    discount: Annotated[Price, Field(description="Of the whole line.")] = Decimal(0)
+    discount: Annotated[Price, Field(description="On the whole line.")] = Decimal(0)
 
 
 class OwnRefund(_Strict):
-    """Money the buyer wants back, or was given back; the same ``refund_no`` again says how it now stands."""
+    """A refund that the buyer requests or received; the same ``refund_no`` again updates its state."""
 
     refund_no: Name
     state: RefundState
     amount: Price = Decimal(0)
-    line_no: Annotated[Name | None, Field(description="Absent: the whole order.")] = None
-    quantity: Annotated[int, Field(ge=0, le=100_000, description="Pieces that come back; 0: money alone.")] = 0
+    line_no: Annotated[Name | None, Field(description="Absent: for the whole order.")] = None
+    quantity: Annotated[int, Field(ge=0, le=100_000, description="Pieces returned; 0: money only.")] = 0
     reason: Remark = ""
 
 
 class Sold(_Strict):
-    """What was sold. Times are ISO 8601 with a zone, amounts decimal strings in units of the currency."""
+    """The content of a sale. Times are ISO 8601 with a time zone, amounts decimal strings in units of the currency."""
 
     placed_at: Time
     paid_at: Annotated[Time | None, Field(description="Absent: not paid yet.")] = None
-    pay_before: Annotated[Time | None, Field(description="Not paid by then, it is cancelled.")] = None
+    pay_before: Annotated[Time | None, Field(description="Cancelled if not paid by then.")] = None
     cash_on_delivery: bool = False
-    cancelled_at: Annotated[Time | None, Field(description="Set: the buyer cancelled.")] = None
+    cancelled_at: Annotated[Time | None, Field(description="When the buyer cancelled.")] = None
     cancel_reason: Remark = ""
     currency: Currency = "CNY"
     lines: Annotated[tuple[OwnLine, ...], Field(min_length=1, max_length=200)]
     freight: Price = Decimal(0)
-    discount: Annotated[Price, Field(description="Of the whole order, beside the lines' own.")] = Decimal(0)
-    tax: Annotated[Price, Field(description="On top of the prices; leave out what prices contain.")] = Decimal(0)
+    discount: Annotated[Price, Field(description="On the whole order, beside the lines' discounts.")] = Decimal(0)
+    tax: Annotated[Price, Field(description="Added to the prices; leave out tax that the prices include.")] = Decimal(0)
     total: Annotated[Price, Field(description="What the buyer pays.")]
     recipient: Addressee
     buyer: Remark = ""
@@ -84,32 +84,34 @@ class Sold(_Strict):
     seller_memo: Remark = ""
     refunds: Annotated[
         tuple[OwnRefund, ...],
-        Field(max_length=200, description="Of what had not left, the pieces are off the lines as well."),
+        Field(max_length=200, description="Take pieces refunded before shipping off the lines as well."),
     ] = ()
-    carrier: Annotated[Name | None, Field(description="Demanded by the buyer, such as `sf`.")] = None
+    carrier: Annotated[Name | None, Field(description="The carrier the buyer chose, such as `sf`.")] = None
     promised_by: Time | None = None
-    urgent: Annotated[bool, Field(description="Overtakes every order that is not.")] = False
+    urgent: Annotated[bool, Field(description="Processed before all orders that are not urgent.")] = False
     campaign: Remark = ""
     custom: Annotated[
         dict[str, JsonValue],
-        Field(description="Kept with the order and shown to staff. Nothing personal: it is not sealed."),
+        Field(description="Kept with the order and shown to staff. No personal data: it is not encrypted."),
     ] = {}
 
 
 class OwnOrder(Sold):
-    """An order of the site as it now stands."""
+    """An order of the site in its current state."""
 
     event_id: Annotated[
         str,
         StringConstraints(min_length=1, max_length=200),
-        Field(description="Yours, unique for each change: the same one again changes nothing."),
+        Field(description="Your own, unique for each change: repeating one has no effect."),
     ]
     order_no: Annotated[str, Field(pattern=r"^[^\s:/]{1,64}$")]
-    updated_at: Annotated[Time, Field(description="When it last changed: the newest wins, however late it comes.")]
+    updated_at: Annotated[
+        Time, Field(description="When it last changed: the newest version wins, in whatever order they arrive.")
+    ]
 
 
 class OwnShipment(Value):
-    """What we tell the site: these lines left. ``event_id`` is the same whenever it is told again."""
+    """A shipment that we report to the site. A retry has the same ``event_id``."""
 
     event_id: str
     order_no: str
@@ -126,9 +128,9 @@ class OwnStocked(Value):
 
 
 class OwnStock(Value):
-    """We tell the site how many of these it may sell now: the quantities are set, not added.
+    """How many of each SKU the site may sell now: set these quantities, do not add them.
 
-    The site answers 2xx, with ``{"refused": [{"sku": "", "reason": ""}]}`` where it does not know some of them.
+    The site answers 2xx, with ``{"refused": [{"sku": "", "reason": ""}]}`` for SKUs it does not know.
     """
 
     event_id: str
@@ -150,7 +152,7 @@ class OwnShippedLine(Value):
     quantity: int
 
 
-class _Glance(BaseModel):
+class _Event(BaseModel):
     event_id: Annotated[str, Field(min_length=1, max_length=200)]
     urgent: bool = False
 
@@ -166,30 +168,30 @@ class Own:
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         signing.verify(self._secrets, headers, body)
         try:
-            glance = decode(_Glance, body)
+            event = decode(_Event, body)
         except Unintelligible:
             return Receipt(fact_key=sha256(body).hexdigest(), topic="order")
-        return Receipt(fact_key=glance.event_id, topic="order", priority=URGENT if glance.urgent else NORMAL)
+        return Receipt(fact_key=event.event_id, topic="order", priority=URGENT if event.urgent else NORMAL)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        told = decode(OwnOrder, body)
+        order = decode(OwnOrder, body)
         origin = Origin(
             kind=self.kind,
             platform=self._account.source,
             shop=self._account.account,
-            region=told.recipient.region,
-            campaign=told.campaign,
+            region=order.recipient.region,
+            campaign=order.campaign,
             intake=IntakePath.WEBHOOK,
         )
-        return standard(told, self._account, origin, told.order_no, told.updated_at, told.paid_at)
+        return standard_order(order, self._account, origin, order.order_no, order.updated_at, order.paid_at)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Nothing: the site tells us."""
+        """Yield nothing: the site sends its orders."""
         return
         yield
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        told = OwnShipment(
+        message = OwnShipment(
             event_id=shipment.reference,
             order_no=shipment.channel_order_no,
             carrier=shipment.carrier,
@@ -198,7 +200,7 @@ class Own:
             whole_order=shipment.whole_order,
             lines=tuple(OwnShippedLine(**line.model_dump()) for line in shipment.lines),
         )
-        body = told.model_dump_json().encode()
+        body = message.model_dump_json().encode()
         headers = signing.signed_headers(self._account.secrets["secret"], body)
         await http.send("POST", f"{self._account.base_url.rstrip('/')}/shipments", content=body, headers=headers)
 
@@ -206,15 +208,15 @@ class Own:
         stock = tuple(OwnStocked(sku=each.sku, quantity=each.quantity) for each in offered)
         body = OwnStock(event_id=str(uuid4()), stock=stock).model_dump_json().encode()
         headers = signing.signed_headers(self._account.secrets["secret"], body)
-        answer = await http.send("POST", f"{self._account.base_url.rstrip('/')}/stock", content=body, headers=headers)
+        response = await http.send("POST", f"{self._account.base_url.rstrip('/')}/stock", content=body, headers=headers)
         try:
-            told = _StockAnswer.model_validate_json(answer.content or b"{}")
+            answer = _StockAnswer.model_validate_json(response.content or b"{}")
         except ValidationError:
-            raise unavailable("own: the answer is not in the format") from None
-        return [StockRefusal(sku=each.sku, reason=each.reason) for each in told.refused]
+            raise unavailable("own: the response is not in the documented format") from None
+        return [StockRefusal(sku=each.sku, reason=each.reason) for each in answer.refused]
 
 
-def standard(
+def standard_order(
     sold: Sold,
     account: Account,
     origin: Origin,
@@ -223,7 +225,7 @@ def standard(
     paid_at: datetime | None,
     **custom: JsonValue,
 ) -> ChannelOrder:
-    """What was sold, in standard form. Raises ``Unintelligible``."""
+    """Return a sale as a standard order. Raises ``Unintelligible``."""
     if sold.cancel_reason:
         custom["cancel_reason"] = sold.cancel_reason
     with validating_order():

@@ -1,7 +1,7 @@
-"""Shop counters: sales made at a till and shipped from a warehouse, in our own format; the receipt names them.
+"""Shop counters: sales made at a till and shipped from a warehouse, in our own format.
 
-A till authenticates with an API key at the door, so nothing is signed here. Tills queue while offline and replay: a
-sale is known by (store, terminal, receipt number), whatever else a replay may carry.
+A till authenticates with an API key, so nothing is signed. Tills queue sales while offline and send them again: store,
+terminal and receipt number identify a sale, whatever else a repeated message holds.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from activities.channels import PulledOrder
-from activities.channels.own import Sold, standard
+from activities.channels.own import Sold, standard_order
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import decode
 from models.fulfillment import Shipment
@@ -24,7 +24,7 @@ Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,20}$")]
 
 
 class _Sale(BaseModel):
-    """What names a sale."""
+    """What identifies a sale."""
 
     store: Place
     terminal: Place
@@ -36,10 +36,10 @@ class _Sale(BaseModel):
 
 
 class PosOrder(_Sale, Sold):
-    """A counter sale. It arrives paid; one that is cancelled later comes again with ``cancelled_at``."""
+    """A counter sale, already paid. Send it again with ``cancelled_at`` to cancel it."""
 
 
-class _Glance(_Sale):
+class _Event(_Sale):
     urgent: bool = False
     cancelled_at: str | None = None
 
@@ -51,14 +51,14 @@ class Pos:
         self._account = account
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        """Names the sale. Who sends it was checked at the door."""
+        """Identify the sale. The API key was already checked."""
         try:
-            glance = decode(_Glance, body)
+            event = decode(_Event, body)
         except Unintelligible:
             return Receipt(fact_key=sha256(body).hexdigest(), topic="sale")
-        topic = "cancellation" if glance.cancelled_at else "sale"
-        priority = URGENT if glance.urgent else NORMAL
-        return Receipt(fact_key=f"{glance.number}:{topic}", topic=topic, priority=priority)
+        topic = "cancellation" if event.cancelled_at else "sale"
+        priority = URGENT if event.urgent else NORMAL
+        return Receipt(fact_key=f"{event.number}:{topic}", topic=topic, priority=priority)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
         sale = decode(PosOrder, body)
@@ -70,7 +70,7 @@ class Pos:
             campaign=sale.campaign,
             intake=IntakePath.WEBHOOK,
         )
-        return standard(
+        return standard_order(
             sale,
             self._account,
             origin,
@@ -82,12 +82,12 @@ class Pos:
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Nothing: tills tell us."""
+        """Yield nothing: tills send their sales."""
         return
         yield
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Nothing: the sale was over when the buyer left the counter."""
+        """Do nothing: tills take no shipments."""
 
 
 def adapter(account: Account) -> Pos:

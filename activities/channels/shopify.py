@@ -1,15 +1,13 @@
-"""Shopify: webhooks signed over their raw bytes, REST pages for what they missed, GraphQL to confirm shipments and to
-tell of stock.
+"""Shopify: webhooks signed over their raw bytes, REST pages for orders they missed, GraphQL for shipments and stock.
 
 Sources: shopify.dev (webhooks, Order, FulfillmentOrder, fulfillmentCreate, inventorySetQuantities, API limits), shapes
 as in the fixtures of Shopify's own clients.
 
-Of a refund the order says which lines, and which were restocked; its webhook names the order only. ``total`` is what is
-left to pay for after edits and refunds. Access that runs out is renewed by its refresh token, as for expiring offline
-tokens.
+The order lists the lines of a refund, and which were restocked; the webhook of a refund names the order only. ``total``
+is what remains to be paid after edits and refunds. Expiring offline tokens are renewed by their refresh token.
 
 Account: ``base_url`` ``https://{shop}.myshopify.com``; secrets ``client_secret``, ``client_secret_old`` while it is
-rotated, ``access_token``, and ``client_id`` and ``refresh_token`` where it runs out; settings ``api_version`` (2026-04
+rotated, ``access_token``, and ``client_id`` and ``refresh_token`` where it expires; settings ``api_version`` (2026-04
 or later), ``carrier_codes`` where the tracking company is not our carrier's name in capitals. Listings:
 ``inventory_item_id`` and ``location_id``, as gid or number alone.
 """
@@ -32,7 +30,7 @@ import httpx
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, oauth_secrets
+from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, carrier_code, oauth_secrets
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
 from activities.kit.payloads import (
@@ -44,6 +42,7 @@ from activities.kit.payloads import (
     Quantity,
     Text,
     decode,
+    drop_empty,
     validating_order,
     with_total_mismatch,
     within_calendar,
@@ -57,22 +56,22 @@ from models.origins import ChannelKind, IntakePath, Origin
 POLLED = "orders.json"
 """The topic of an order that was pulled."""
 _TOPICS = {"orders/create", "orders/paid", "orders/updated", "orders/cancelled", POLLED}
-_NAMING = {"refunds/create", "order_transactions/create"}
-"""Topics that tell of an order by its number."""
+_HINT_TOPICS = {"refunds/create", "order_transactions/create"}
+"""Topics whose body names an order without its content."""
 _SHIPPED = {"fulfilled", "restocked"}
 _PAID = {"paid", "partially_refunded"}
-_VOID = {"refunded", "voided"}
-_READ = """query Shipping($id: ID!) { order(id: $id) {
+_UNDONE = {"refunded", "voided"}
+_SHIPPING_QUERY = """query Shipping($id: ID!) { order(id: $id) {
   fulfillments(first: 250) { status trackingInfo(first: 10) { number }
     fulfillmentLineItems(first: 250) { nodes { quantity lineItem { id } } } }
   fulfillmentOrders(first: 50) { nodes { id status assignedLocation { location { id } }
     lineItems(first: 250) { nodes { id remainingQuantity lineItem { id } } } } } } }"""
-_CREATE = """mutation Ship($fulfillment: FulfillmentInput!) { fulfillmentCreate(fulfillment: $fulfillment) {
+_FULFILLMENT_CREATE = """mutation Ship($fulfillment: FulfillmentInput!) { fulfillmentCreate(fulfillment: $fulfillment) {
   fulfillment { id status } userErrors { field message } } }"""
 _SHIPPABLE = {"OPEN", "IN_PROGRESS"}
-_SET = """mutation Stock($input: InventorySetQuantitiesInput!, $key: String!) {
+_INVENTORY_SET = """mutation Stock($input: InventorySetQuantitiesInput!, $key: String!) {
   inventorySetQuantities(input: $input) @idempotent(key: $key) { userErrors { code field message } } }"""
-"""As of version 2026-04: the key is demanded, and ``changeFromQuantity`` null says not to compare."""
+"""Since version 2026-04 the key is required, and ``changeFromQuantity`` null skips the comparison."""
 _LARGEST_BATCH = 250
 
 Time = Annotated[AwareDatetime, AfterValidator(within_calendar)]
@@ -92,19 +91,19 @@ class _Line(BaseModel):
     variant_title: Text = ""
     quantity: Quantity
     current_quantity: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    """What is left of ``quantity`` after edits and refunds."""
+    """``quantity`` after edits and refunds."""
     price: Price
     total_discount: Fee = Decimal(0)
     discount_allocations: Amounts = []
     requires_shipping: bool | None = True
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self.quantity if self.current_quantity is None else self.current_quantity
 
     @property
     def discount(self) -> Decimal:
-        """Of the whole quantity, the order's discounts as allotted to it included."""
+        """The discount of the whole quantity, including its share of the order's discounts."""
         return sum((each.amount for each in self.discount_allocations), Decimal(0)) or self.total_discount
 
     def line(self, quantity: int) -> OrderLine:
@@ -138,7 +137,7 @@ class _Refund(BaseModel):
 
     @property
     def facts(self) -> list[Refund]:
-        """One for each line; of money alone, one."""
+        """One refund for each line, or one for money alone."""
         granted = {"state": RefundState.GRANTED, "reason": self.note}
         if not self.refund_line_items:
             money = sum((each.amount for each in self.transactions if each.kind == "refund"), Decimal(0))
@@ -223,7 +222,7 @@ class _Order(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        """Nobody where nothing was to be sent anywhere: an address that review will ask for."""
+        """The recipient, empty where the order has no address: review will ask for one."""
         address = self.shipping_address
         if address is None:
             return Recipient()
@@ -245,11 +244,11 @@ class _Order(BaseModel):
         return self.fulfillment_status if self.fulfillment_status == "partial" else ""
 
 
-class _Glance(BaseModel):
+class _Tags(BaseModel):
     tags: Text = ""
 
 
-class _Naming(BaseModel):
+class _OrderId(BaseModel):
     order_id: Identifier
 
 
@@ -258,15 +257,17 @@ def _priority(tags: str) -> int:
 
 
 def _receipt(topic: str, body: bytes) -> Receipt:
-    """A fact is a topic and what was signed: Shopify repeats a delivery byte for byte, and signs no header."""
+    """Return a receipt whose fact is the topic and the signed body: Shopify repeats a delivery byte for byte, and signs
+    no header."""
     try:
-        priority = _priority(decode(_Glance, body).tags)
+        priority = _priority(decode(_Tags, body).tags)
     except Unintelligible:
         priority = NORMAL
     return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic, priority=priority)
 
 
 def sign(secret: str, body: bytes) -> str:
+    """Return the signature of a webhook."""
     return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
 
 
@@ -279,87 +280,87 @@ class Shopify:
         self._api = f"{account.base_url.rstrip('/')}/admin/api/{version}"
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        given = headers.get("x-shopify-hmac-sha256") or headers.get("shopify-hmac-sha256") or ""
+        signature = headers.get("x-shopify-hmac-sha256") or headers.get("shopify-hmac-sha256") or ""
         secrets = [self._account.secrets.get(name) for name in ("client_secret", "client_secret_old")]
-        authentic = [hmac.compare_digest(sign(secret, body).encode(), given.encode()) for secret in secrets if secret]
-        if not (body and any(authentic)):
+        matches = [hmac.compare_digest(sign(secret, body).encode(), signature.encode()) for secret in secrets if secret]
+        if not (body and any(matches)):
             raise Unauthentic("x-shopify-hmac-sha256: does not match")
         return _receipt(headers.get("x-shopify-topic") or headers.get("shopify-topic") or "", body)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
-        """An order, or the one to read; ``None`` where the topic is another, or nothing of it is to be shipped."""
-        if topic in _NAMING:
-            return Hint(order_nos=(str(decode(_Naming, body).order_id),))
+        """Return the order, or a hint to read it; ``None`` for other topics, or where no line needs shipping."""
+        if topic in _HINT_TOPICS:
+            return Hint(order_nos=(str(decode(_OrderId, body).order_id),))
         if topic not in _TOPICS:
             return None
-        told = decode(_Order, body)
-        lines = [item for item in told.line_items if item.requires_shipping is not False]
+        source = decode(_Order, body)
+        lines = [item for item in source.line_items if item.requires_shipping is not False]
         if not lines:
             return None
-        shipped = told.fulfillment_status in _SHIPPED
-        void = told.financial_status in _VOID and not shipped
-        cancelled_at = told.cancelled_at or (told.updated_at if void else None)
-        left = [(item, item.left) for item in lines if item.left]
-        if not (left or shipped):
-            cancelled_at = cancelled_at or told.updated_at
+        shipped = source.fulfillment_status in _SHIPPED
+        undone = source.financial_status in _UNDONE and not shipped
+        cancelled_at = source.cancelled_at or (source.updated_at if undone else None)
+        kept = [(item, item.remaining) for item in lines if item.remaining]
+        if not (kept or shipped):
+            cancelled_at = cancelled_at or source.updated_at
         if cancelled_at or shipped:
-            left = [(item, item.quantity) for item in lines]
-        paid = told.financial_status in _PAID
-        total, tax = told.total_price, told.total_tax
-        if told.current_total_price is not None and not shipped:
-            total, tax = told.current_total_price, tax if told.current_total_tax is None else told.current_total_tax
-        freight = sum((line.price - line.discount for line in told.shipping_lines), Decimal(0))
-        allotted = sum((item.discount for item in told.line_items), Decimal(0))
-        allotted += sum((line.discount for line in told.shipping_lines), Decimal(0))
+            kept = [(item, item.quantity) for item in lines]
+        paid = source.financial_status in _PAID
+        total, tax = source.total_price, source.total_tax
+        if source.current_total_price is not None and not shipped:
+            total, tax = (
+                source.current_total_price,
+                tax if source.current_total_tax is None else source.current_total_tax,
+            )
+        freight = sum((line.price - line.discount for line in source.shipping_lines), Decimal(0))
+        line_discounts = sum((item.discount for item in source.line_items), Decimal(0))
+        line_discounts += sum((line.discount for line in source.shipping_lines), Decimal(0))
         custom: dict[str, JsonValue] = {
-            "order_name": told.name,
-            "tags": told.tags,
-            "channel_hold": told.hold,
-            "cancel_reason": told.cancel_reason or told.financial_status if cancelled_at else "",
+            "order_name": source.name,
+            "tags": source.tags,
+            "channel_hold": source.hold,
+            "cancel_reason": source.cancel_reason or source.financial_status if cancelled_at else "",
         }
         with validating_order():
             order = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
-                channel_order_no=str(told.id),
-                placed_at=told.created_at,
-                modified_at=told.updated_at,
-                paid_at=told.updated_at if paid else None,
+                channel_order_no=str(source.id),
+                placed_at=source.created_at,
+                modified_at=source.updated_at,
+                paid_at=source.updated_at if paid else None,
                 cancelled_at=cancelled_at,
-                cash_on_delivery=not paid and any(_collects(name) for name in told.payment_gateway_names),
-                currency=told.currency,
+                cash_on_delivery=not paid and any(_is_cash_on_delivery(name) for name in source.payment_gateway_names),
+                currency=source.currency,
                 shipped=shipped,
-                lines=tuple(item.line(quantity) for item, quantity in left),
-                refunds=tuple(fact for refund in told.refunds for fact in refund.facts)[:200],
+                lines=tuple(item.line(quantity) for item, quantity in kept),
+                refunds=tuple(fact for refund in source.refunds for fact in refund.facts)[:200],
                 freight=max(freight, Decimal(0)),
-                discount=max(told.total_discounts - allotted, Decimal(0)),
-                tax=Decimal(0) if told.taxes_included else max(tax, Decimal(0)),
+                discount=max(source.total_discounts - line_discounts, Decimal(0)),
+                tax=Decimal(0) if source.taxes_included else max(tax, Decimal(0)),
                 total=total,
-                recipient=told.recipient,
-                buyer=told.customer.id if told.customer else "",
-                buyer_message=told.note,
-                priority=_priority(told.tags),
-                origin=self._origin(told, topic),
-                custom={key: value for key, value in custom.items() if value},
+                recipient=source.recipient,
+                buyer=source.customer.id if source.customer else "",
+                buyer_message=source.note,
+                priority=_priority(source.tags),
+                origin=self._origin(source, topic),
+                custom=drop_empty(custom),
             )
         return with_total_mismatch(order)
 
-    def _origin(self, told: _Order, topic: str) -> Origin:
-        address = told.shipping_address
+    def _origin(self, source: _Order, topic: str) -> Origin:
+        address = source.shipping_address
         return Origin(
-            kind=ChannelKind.STORE if told.source_name == "pos" else ChannelKind.OWN_SITE,
+            kind=ChannelKind.STORE if source.source_name == "pos" else ChannelKind.OWN_SITE,
             platform="shopify",
             shop=self._account.account,
             region=f"{address.country_code} {address.province} {address.city}".strip() if address else "",
-            campaign=_campaign(told.landing_site),
+            campaign=_campaign(source.landing_site),
             intake=IntakePath.POLL if topic == POLLED else IntakePath.WEBHOOK,
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        window = {
-            "updated_at_min": since.astimezone(UTC).isoformat(),
-            "updated_at_max": until.astimezone(UTC).isoformat(),
-        }
+        window = {"updated_at_min": _utc(since), "updated_at_max": _utc(until)}
         async for order in self._pages(window):
             yield _pulled(order)
 
@@ -375,10 +376,7 @@ class Shopify:
         return _pulled(http.document(response)["order"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        window = {
-            "created_at_min": since.astimezone(UTC).isoformat(),
-            "created_at_max": until.astimezone(UTC).isoformat(),
-        }
+        window = {"created_at_min": _utc(since), "created_at_max": _utc(until)}
         async for order in self._pages({**window, "fields": "id"}):
             yield str(order["id"])
 
@@ -397,7 +395,7 @@ class Shopify:
 
     @contextmanager
     def _renewable(self) -> Iterator[None]:
-        """A token that is not known any more has run out, where it can be renewed."""
+        """Report a rejected token as expired where it can be renewed."""
         try:
             yield
         except ApplicationError as error:
@@ -406,57 +404,58 @@ class Shopify:
             raise
 
     async def renew(self) -> Mapping[str, str]:
-        asked = {"grant_type": "refresh_token"}
-        asked |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
+        form = {"grant_type": "refresh_token"}
+        form |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
         url = f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token"
-        return oauth_secrets(http.document(await http.send("POST", url, data=asked)))
+        return oauth_secrets(http.document(await http.send("POST", url, data=form)))
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """Fulfills what no fulfillment with this waybill covers yet, one for each location that holds some of it."""
+        """Create fulfillments for the quantities that none with this waybill covers yet, one for each location."""
         order_id = f"gid://shopify/Order/{shipment.channel_order_no}"
-        order = (await self._graphql(_READ, {"id": order_id})).get("order")
+        order = (await self._graphql(_SHIPPING_QUERY, {"id": order_id})).get("order")
         if order is None:
             raise refused("shopify: no such order", "not_found")
-        told = _told(order, shipment.waybill_no)
+        covered = _covered(order, shipment.waybill_no)
         missing: dict[str, int] = {}
         for line in shipment.lines:
-            missing[line.line_no] = max(missing.get(line.line_no, 0), line.quantity - told.get(line.line_no, 0))
+            missing[line.line_no] = max(missing.get(line.line_no, 0), line.quantity - covered.get(line.line_no, 0))
         batches: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for held in order["fulfillmentOrders"]["nodes"]:
+        for fulfillment_order in order["fulfillmentOrders"]["nodes"]:
             items = []
-            for item in held["lineItems"]["nodes"] if held["status"] in _SHIPPABLE else []:
+            for item in fulfillment_order["lineItems"]["nodes"] if fulfillment_order["status"] in _SHIPPABLE else []:
                 line_no = _number(item["lineItem"]["id"])
                 quantity = min(missing.get(line_no, 0), item["remainingQuantity"])
                 if quantity:
                     missing[line_no] -= quantity
                     items.append({"id": item["id"], "quantity": quantity})
             if items:
-                location = str(((held.get("assignedLocation") or {}).get("location") or {}).get("id"))
-                batches[location].append({"fulfillmentOrderId": held["id"], "fulfillmentOrderLineItems": items})
-        if not (batches or told):
-            raise refused("shopify: nothing of these lines is left to fulfill", "nothing_to_fulfill")
+                location = str(((fulfillment_order.get("assignedLocation") or {}).get("location") or {}).get("id"))
+                batches[location].append(
+                    {"fulfillmentOrderId": fulfillment_order["id"], "fulfillmentOrderLineItems": items}
+                )
+        if not (batches or covered):
+            raise refused("shopify: these lines have nothing left to fulfill", "nothing_to_fulfill")
         for batch in batches.values():
             await self._fulfill(batch, shipment)
 
     async def _fulfill(self, batch: list[dict[str, Any]], shipment: Shipment) -> None:
-        names = self._account.settings.get("carrier_codes", {})
         fulfillment = {
             "lineItemsByFulfillmentOrder": batch,
             "trackingInfo": {
-                "company": str(names.get(shipment.carrier, shipment.carrier.upper())),
+                "company": carrier_code(self._account, {}, shipment.carrier, shipment.carrier.upper()),
                 "number": shipment.waybill_no,
             },
             "notifyCustomer": True,
         }
-        answer = (await self._graphql(_CREATE, {"fulfillment": fulfillment})).get("fulfillmentCreate") or {}
+        answer = (await self._graphql(_FULFILLMENT_CREATE, {"fulfillment": fulfillment})).get("fulfillmentCreate") or {}
         if errors := answer.get("userErrors"):
             fields = ".".join(str(part) for part in errors[0].get("field") or ["fulfillment"])
             raise refused(f"shopify: fulfillmentCreate refused {fields}", "userErrors")
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """By ``inventorySetQuantities``, up to 250 a call."""
+        """Call ``inventorySetQuantities`` for up to 250 quantities at a time."""
         refusals: list[StockRefusal] = []
-        known: list[tuple[str, dict[str, Any]]] = []
+        levels: list[tuple[str, dict[str, Any]]] = []
         for each in offered:
             item, location = (each.listing.get(name, "") for name in ("inventory_item_id", "location_id"))
             if _ITEM.fullmatch(item) and _LOCATION.fullmatch(location):
@@ -466,34 +465,38 @@ class Shopify:
                     "quantity": each.quantity,
                     "changeFromQuantity": None,
                 }
-                known.append((each.sku, level))
+                levels.append((each.sku, level))
             else:
                 refusals.append(
                     StockRefusal(sku=each.sku, reason="inventory_item_id and location_id must be Shopify's ids")
                 )
-        for at in range(0, len(known), _LARGEST_BATCH):
-            refusals += await self._set_stock(known[at : at + _LARGEST_BATCH])
+        for start in range(0, len(levels), _LARGEST_BATCH):
+            refusals += await self._set_stock(levels[start : start + _LARGEST_BATCH])
         return refusals
 
     async def _set_stock(self, batch: list[tuple[str, dict[str, Any]]]) -> list[StockRefusal]:
-        """Shopify takes all or none: what it refuses is left out of the next try."""
+        """Set the quantities. Shopify takes all or none: retry without those it refuses."""
         refusals: list[StockRefusal] = []
         while batch:
             key = str(uuid4())
-            told = {
+            quantities = {
                 "name": "available",
                 "reason": "correction",
                 "referenceDocumentUri": f"hengdan://stock/{key}",
                 "quantities": [level for _, level in batch],
             }
-            answer = (await self._graphql(_SET, {"input": told, "key": key})).get("inventorySetQuantities") or {}
-            wrong = {_place(error): str(error.get("message")) for error in answer.get("userErrors") or []}
+            answer = (await self._graphql(_INVENTORY_SET, {"input": quantities, "key": key})).get(
+                "inventorySetQuantities"
+            ) or {}
+            wrong = {_index(error): str(error.get("message")) for error in answer.get("userErrors") or []}
             if not wrong:
                 break
             if not wrong.keys() <= set(range(len(batch))):
                 raise refused("shopify: inventorySetQuantities refused the call", "userErrors")
-            refusals += [StockRefusal(sku=sku, reason=wrong[at]) for at, (sku, _) in enumerate(batch) if at in wrong]
-            batch = [each for at, each in enumerate(batch) if at not in wrong]
+            refusals += [
+                StockRefusal(sku=sku, reason=wrong[index]) for index, (sku, _) in enumerate(batch) if index in wrong
+            ]
+            batch = [each for index, each in enumerate(batch) if index not in wrong]
         return refusals
 
     @property
@@ -501,7 +504,7 @@ class Shopify:
         return {"X-Shopify-Access-Token": self._account.secrets["access_token"]}
 
     async def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """The ``data`` of an answer. Raises ``ApplicationError``: GraphQL reports faults with status 200."""
+        """Return the ``data`` of the response. Raises ``ApplicationError``: GraphQL reports errors with status 200."""
         with self._renewable():
             response = await http.send(
                 "POST",
@@ -529,15 +532,15 @@ def _pulled(order: dict[str, Any]) -> PulledOrder:
     return PulledOrder(receipt=_receipt(POLLED, body), body=body)
 
 
-def _told(order: dict[str, Any], waybill_no: str) -> dict[str, int]:
-    """What of each line the channel knows to be in this parcel."""
-    told: dict[str, int] = defaultdict(int)
+def _covered(order: dict[str, Any], waybill_no: str) -> dict[str, int]:
+    """Return the quantity of each line that fulfillments with this waybill cover."""
+    covered: dict[str, int] = defaultdict(int)
     for fulfillment in order["fulfillments"]:
         numbers = {tracking["number"] for tracking in fulfillment["trackingInfo"]}
         if waybill_no in numbers and fulfillment["status"] not in {"CANCELLED", "ERROR", "FAILURE"}:
             for item in fulfillment["fulfillmentLineItems"]["nodes"]:
-                told[_number(item["lineItem"]["id"])] += item["quantity"]
-    return told
+                covered[_number(item["lineItem"]["id"])] += item["quantity"]
+    return covered
 
 
 def _number(gid: str) -> str:
@@ -549,13 +552,13 @@ _ITEM = re.compile(r"(gid://shopify/InventoryItem/)?[0-9]+")
 _LOCATION = re.compile(r"(gid://shopify/Location/)?[0-9]+")
 
 
-def _place(error: Mapping[str, Any]) -> int:
-    """Of the quantity that is refused, as in ``["input", "quantities", "1", "locationId"]``; -1 where it is none."""
+def _index(error: Mapping[str, Any]) -> int:
+    """Return which quantity is refused, from ``["input", "quantities", "1", "locationId"]``; -1 where it names none."""
     return next((int(part) for part in error.get("field") or () if str(part).isdecimal()), -1)
 
 
 def _restored(answer: dict[str, Any]) -> float | None:
-    """Seconds until the bucket holds what the query costs; ``None`` where it was not told."""
+    """Return the seconds until the bucket holds what the query costs; ``None`` where the response does not say."""
     cost = (answer.get("extensions") or {}).get("cost") or {}
     bucket = cost.get("throttleStatus") or {}
     if not (rate := bucket.get("restoreRate")):
@@ -563,7 +566,7 @@ def _restored(answer: dict[str, Any]) -> float | None:
     return max(float(cost.get("requestedQueryCost", 0) - bucket.get("currentlyAvailable", 0)) / float(rate), 1.0)
 
 
-def _collects(gateway: str) -> bool:
+def _is_cash_on_delivery(gateway: str) -> bool:
     return "cash on delivery" in gateway.lower() or "货到付款" in gateway
 
 

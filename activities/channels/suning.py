@@ -2,12 +2,12 @@
 
 Sources: why2lyj/suning-sdk (a copy of the official SDK: signature, suning.custom.order.query, .ordmodtime.query,
 .order.get, .orderdelivery.add, .inventory.modify), the fields of orders and the error codes as merchants' systems in
-public repositories read them. Not sourced: the status of unpaid orders (``00`` here), what ``returnOrderFlag`` says
-beyond that a return is under way (``1``), how limits are told (an error whose code speaks of a limit or a time-out
-passes), carriers' codes (settings ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
+public repositories read them. Not sourced: the status of unpaid orders (``00`` here), values of ``returnOrderFlag``
+other than ``1``, a return under way; how limits are reported (an error whose code names a limit or a time-out is
+passing); carriers' codes (setting ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
 
-An order does not tell when it last changed: the moment we were answered stands for it. Lines are shipped one by one.
-``total`` is what was paid for the lines and their freight. Access does not run out.
+An order does not say when it last changed: the time of the response is used. Lines ship one by one. ``total`` is what
+was paid for the lines and their freight. Access does not expire.
 
 Account: ``base_url`` ``https://open.suning.com``; secrets ``app_key``, ``app_secret``. Listings: ``product_code``.
 """
@@ -18,17 +18,24 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
-from functools import partial
 from hashlib import md5, sha256
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import PulledOrder, StockOffer, StockRefusal
+from activities.channels import (
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    carrier_code,
+    pulled_order,
+    refusal_code,
+    refused_one_by_one,
+)
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.kit.paging import last_page_first, time_slices
+from activities.kit.paging import sliced_rows
 from activities.kit.payloads import (
     CHINA,
     ChinaTime,
@@ -38,10 +45,13 @@ from activities.kit.payloads import (
     Price,
     Text,
     decode,
+    drop_empty,
     format_china_time,
     validating_order,
     with_total_mismatch,
+    without_prefixes,
 )
+from activities.vendors.gateway import compact_json, documented_format
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -50,15 +60,15 @@ from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""
-_UNPAID, _CLOSED, _OVER, _TO_SEND = {"00"}, {"40"}, {"20", "30"}, {"10", "21"}
+_UNPAID, _CLOSED, _SHIPPED, _TO_SHIP = {"00"}, {"40"}, {"20", "30"}, {"10", "21"}
 _COD = {"货到付款", "07"}
 _SLICE = timedelta(days=1)
 _PAGE = 50
 _FACT_SECONDS = 60
-"""The same words of an order within so long are the same fact: less than what polls read twice, so that what changed
-and changed back is told all the same."""
-_NOTHING = "biz.handler.data-get:no-result"
-_PASSING = re.compile(r"limit|frequen|timeout|busy|isp\.", re.IGNORECASE)
+"""The same content of an order within this time is the same fact. Shorter than the overlap of polls, so that a change
+that was undone is still a new fact."""
+_NO_RESULT = "biz.handler.data-get:no-result"
+_TRANSIENT = re.compile(r"limit|frequen|timeout|busy|isp\.", re.IGNORECASE)
 
 
 class _Line(BaseModel):
@@ -86,7 +96,7 @@ class _Line(BaseModel):
 
     @property
     def line(self) -> OrderLine:
-        """What was paid for it less than its price is its discount."""
+        """The discount is the difference between its price and what was paid."""
         unit = max(self.unitPrice, (self.payAmount / self.pieces).quantize(CENT, ROUND_CEILING))
         return OrderLine(
             line_no=self.orderLineNumber,
@@ -117,16 +127,13 @@ class _Order(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        street = self.customerAddress
-        for part in (self.provinceName, self.cityName, self.districtName):
-            street = street.removeprefix(part)
         return Recipient(
             name=self.customerName,
             phone=self.mobNum,
             province=self.provinceName,
             city=self.cityName,
             district=self.districtName,
-            street=street,
+            street=without_prefixes(self.customerAddress, self.provinceName, self.cityName, self.districtName),
         )
 
 
@@ -136,6 +143,7 @@ class _Detail(BaseModel):
 
 
 def sign(secret: str, method: str, timestamp: str, app_key: str, version: str, body: bytes) -> str:
+    """Return the ``signInfo`` of a call."""
     text = f"{secret}{method}{timestamp}{app_key}{version}".encode() + base64.b64encode(body)
     return md5(text, usedforsecurity=False).hexdigest()
 
@@ -151,19 +159,19 @@ class Suning:
         raise Unauthentic("Suning sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        told = decode(_Detail, body)
-        order = told.order
-        for at, line in enumerate(order.orderDetail):
+        detail = decode(_Detail, body)
+        order = detail.order
+        for index, line in enumerate(order.orderDetail):
             if not re.fullmatch(r"[1-9]\d{0,4}(\.0+)?", line.saleNum):
-                raise Unintelligible(f"order.orderDetail[{at}].saleNum", "not a number of pieces")
-        if order.orderTotalStatus not in _UNPAID | _CLOSED | _OVER | _TO_SEND:
+                raise Unintelligible(f"order.orderDetail[{index}].saleNum", "not a number of pieces")
+        if order.orderTotalStatus not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
             raise Unintelligible("order.orderTotalStatus", "not an order status we know")
-        shipped = order.orderTotalStatus in _OVER
-        kept = [line for line in order.orderDetail if shipped or line.state is not RefundState.GRANTED]
-        closed = order.orderTotalStatus in _CLOSED or not kept
-        lines = order.orderDetail if closed else kept
+        shipped = order.orderTotalStatus in _SHIPPED
+        open_lines = [line for line in order.orderDetail if shipped or line.state is not RefundState.GRANTED]
+        closed = order.orderTotalStatus in _CLOSED or not open_lines
+        lines = order.orderDetail if closed else open_lines
         cash_on_delivery = order.payType in _COD
-        paid = order.orderTotalStatus in _TO_SEND | _OVER and not cash_on_delivery
+        paid = order.orderTotalStatus in _TO_SHIP | _SHIPPED and not cash_on_delivery
         freight = sum((line.transportFee for line in order.orderDetail), Decimal(0))
         custom: dict[str, JsonValue] = {
             "cancel_reason": "closed" if closed else "",
@@ -175,9 +183,9 @@ class Suning:
                 shop=self._account.account,
                 channel_order_no=order.orderCode,
                 placed_at=order.orderSaleTime,
-                modified_at=told.asked_at,
+                modified_at=detail.asked_at,
                 paid_at=order.orderSaleTime if paid else None,
-                cancelled_at=told.asked_at if closed else None,
+                cancelled_at=detail.asked_at if closed else None,
                 shipped=shipped,
                 cash_on_delivery=cash_on_delivery,
                 lines=tuple(line.line for line in lines),
@@ -205,13 +213,13 @@ class Suning:
                     region=order.recipient.region,
                     intake=IntakePath.POLL,
                 ),
-                custom={key: value for key, value in custom.items() if value},
+                custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """A day at a time, pages from the last to the first: what changes meanwhile leaves the window."""
-        async for order in self._pages("suning.custom.ordmodtime.query", since, until):
+        """Yield changed orders, a day at a time."""
+        async for order in self._search("suning.custom.ordmodtime.query", since, until):
             yield _pulled(order)
 
     async def read(self, order_no: str) -> PulledOrder | None:
@@ -220,37 +228,39 @@ class Suning:
         return _pulled(order) if isinstance(order, dict) else None
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        async for order in self._pages("suning.custom.order.query", since, until):
+        async for order in self._search("suning.custom.order.query", since, until):
             yield str(order["orderCode"])
 
-    async def _pages(self, method: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
-        for start, end in time_slices(since, until, _SLICE):
-            window = {"startTime": format_china_time(start), "endTime": format_china_time(end - timedelta(seconds=1))}
-            async for orders in last_page_first(partial(self._page, method, window)):
-                for order in orders:
-                    yield order
+    def _search(self, method: str, since: datetime, until: datetime) -> AsyncIterator[dict[str, Any]]:
+        async def page(start: datetime, end: datetime, number: int) -> tuple[list[dict[str, Any]], int]:
+            query = {
+                "startTime": format_china_time(start),
+                "endTime": format_china_time(end - timedelta(seconds=1)),
+                "pageSize": str(_PAGE),
+                "pageNo": str(number),
+            }
+            answer = await self._call(method, "orderQuery", query)
+            return answer.get("orderQuery") or [], int((answer.get("sn_head") or {}).get("pageTotal") or 1)
 
-    async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[dict[str, Any]], int]:
-        found = await self._call(method, "orderQuery", {**window, "pageSize": str(_PAGE), "pageNo": str(number)})
-        return found.get("orderQuery") or [], int((found.get("sn_head") or {}).get("pageTotal") or 1)
+        return sliced_rows(since, until, _SLICE, page)
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """``suning.custom.orderdelivery.add`` for its lines; refused, it is fine where they already show a waybill."""
-        codes = self._account.settings.get("carrier_codes", {})
+        """Call ``suning.custom.orderdelivery.add`` for the lines. A refusal is ignored where they already show a
+        waybill."""
         lines = sorted({line.line_no for line in shipment.lines})
         products = await self._products(shipment.channel_order_no)
-        asked = {
+        parameters = {
             "orderCode": shipment.channel_order_no,
-            "expressCompanyCode": str(codes.get(shipment.carrier, shipment.carrier.upper())),
+            "expressCompanyCode": carrier_code(self._account, {}, shipment.carrier, shipment.carrier.upper()),
             "expressNo": shipment.waybill_no,
             "deliveryTime": format_china_time(shipment.shipped_at),
             "sendDetail": {"productCode": [products.get(line_no, "") for line_no in lines]},
             "orderLineNumbers": {"orderLineNumber": lines},
         }
         try:
-            await self._call("suning.custom.orderdelivery.add", "orderDelivery", asked)
+            await self._call("suning.custom.orderdelivery.add", "orderDelivery", parameters)
         except ApplicationError as error:
-            if not (error.non_retryable and await self._shows(shipment.channel_order_no, lines)):
+            if not (error.non_retryable and await self._are_shipped(shipment.channel_order_no, lines)):
                 raise
 
     async def _lines(self, order_no: str) -> list[dict[str, Any]]:
@@ -261,29 +271,29 @@ class Suning:
     async def _products(self, order_no: str) -> dict[str, str]:
         return {str(line.get("orderLineNumber")): str(line.get("productCode")) for line in await self._lines(order_no)}
 
-    async def _shows(self, order_no: str, line_nos: Sequence[str]) -> bool:
-        sent = {str(line.get("orderLineNumber")) for line in await self._lines(order_no) if line.get("expressno")}
-        return set(line_nos) <= sent
+    async def _are_shipped(self, order_no: str, line_nos: Sequence[str]) -> bool:
+        shipped = {str(line.get("orderLineNumber")) for line in await self._lines(order_no) if line.get("expressno")}
+        return set(line_nos) <= shipped
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """``suning.custom.inventory.modify``, one product a call; the number given replaces the one there."""
-        refusals: list[StockRefusal] = []
-        for each in offered:
-            asked = {"productCode": each.listing.get("product_code", ""), "destInvNum": str(each.quantity)}
-            if not asked["productCode"]:
-                refusals.append(StockRefusal(sku=each.sku, reason="product_code is missing"))
-                continue
-            try:
-                await self._call("suning.custom.inventory.modify", "inventory", asked)
-            except ApplicationError as error:
-                if not error.non_retryable or not str(error.details[0]).startswith("biz."):
-                    raise
-                refusals.append(StockRefusal(sku=each.sku, reason=str(error.details[0])))
-        return refusals
+        """Call ``suning.custom.inventory.modify`` for one product at a time; the quantity replaces the former one."""
+        return await refused_one_by_one(offered, self._set_stock)
 
-    async def _call(self, method: str, node: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """``sn_body`` with its ``sn_head``; nothing found is an empty one. Raises ``ApplicationError``."""
-        body = json.dumps({"sn_request": {"sn_body": {node: asked}}}, ensure_ascii=False).encode()
+    async def _set_stock(self, offered: StockOffer) -> str:
+        parameters = {"productCode": offered.listing.get("product_code", ""), "destInvNum": str(offered.quantity)}
+        if not parameters["productCode"]:
+            return "product_code is missing"
+        try:
+            await self._call("suning.custom.inventory.modify", "inventory", parameters)
+        except ApplicationError as error:
+            if not (code := refusal_code(error)).startswith("biz."):
+                raise
+            return code
+        return ""
+
+    async def _call(self, method: str, node: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``sn_body`` with its ``sn_head``, empty where nothing was found. Raises ``ApplicationError``."""
+        body = json.dumps({"sn_request": {"sn_body": {node: parameters}}}, ensure_ascii=False).encode()
         key, version, timestamp = self._secrets["app_key"], "v1.2", format_china_time(datetime.now(CHINA))
         headers = {
             "Content-Type": "application/json",
@@ -296,28 +306,25 @@ class Suning:
         }
         url = f"{self._account.base_url.rstrip('/')}/api/http/sopRequest"
         response = await http.send("POST", url, content=body, headers=headers)
-        try:
-            answer = json.loads(response.content)["sn_responseContent"]
-            error = answer.get("sn_error")
-            told = {**(answer.get("sn_body") or {}), "sn_head": answer.get("sn_head") or {}}
+        with documented_format(method):
+            document = json.loads(response.content)["sn_responseContent"]
+            error = document.get("sn_error")
+            answer = {**(document.get("sn_body") or {}), "sn_head": document.get("sn_head") or {}}
             code = str(error["error_code"]) if error else ""
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise unavailable(f"{method}: answered with what is not in the format") from None
-        if code == _NOTHING:
+        if code == _NO_RESULT:
             return {}
         if code:
-            said = f"{method}: {code}"
-            raise unavailable(said) if _PASSING.search(code) else refused(said, code)
-        return told
+            message = f"{method}: {code}"
+            raise unavailable(message) if _TRANSIENT.search(code) else refused(message, code)
+        return answer
 
 
 def _pulled(order: dict[str, Any]) -> PulledOrder:
+    """Return an order as read now."""
     now = datetime.now(UTC)
-    said = json.dumps(order, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    digest = sha256(said.encode()).hexdigest()[:32]
+    digest = sha256(compact_json(order).encode()).hexdigest()[:32]
     fact = f"{order.get('orderCode')}:{digest}:{int(now.timestamp()) // _FACT_SECONDS}"
-    body = json.dumps({"order": order, "asked_at": now.isoformat()}, ensure_ascii=False).encode()
-    return PulledOrder(receipt=Receipt(fact_key=fact[:200], topic=READ), body=body)
+    return pulled_order(READ, fact[:200], {"order": order, "asked_at": now.isoformat()})
 
 
 def adapter(account: Account) -> Suning:

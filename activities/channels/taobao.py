@@ -3,13 +3,13 @@
 Sources: open.taobao.com (signing, docId 101617; taobao.trades.sold.increment.get, taobao.trades.sold.get,
 taobao.trade.fullinfo.get, taobao.logistics.offline.send, taobao.skus.quantity.update, taobao.item.quantity.update,
 taobao.top.auth.token.refresh, taobao.top.oaid.decrypt), field names as in the generated SDKs. TOP sends no webhooks:
-orders are pulled; its message service (TMC) is not read. A refund is told by its line's ``refund_status``, its number
-by ``refund_id``, its amount by the line's share of what was paid. Not sourced: the scenes of decrypting; where setting
-``decrypt_scene`` names one, recipients of what is to be sent are decrypted, else what comes masked stays so.
+orders are pulled; its message service (TMC) is not read. The state of a refund is its line's ``refund_status``, its
+number ``refund_id``, its amount the line's share of what was paid. Not sourced: the scenes of decryption; where setting
+``decrypt_scene`` names one, recipients of orders to ship are decrypted, otherwise they stay masked.
 
 Account: ``base_url`` up to ``/router/rest`` (``https://eco.taobao.com``); secrets ``app_key``, ``app_secret``,
-``session``, ``refresh_token`` where it is to be renewed; settings ``sign_method`` (``md5``, ``hmac``,
-``hmac-sha256``), ``platform`` where ``tmall`` is not told by the orders, ``carrier_codes`` where TOP's code is not our
+``session``, ``refresh_token`` where the session is renewed; settings ``sign_method`` (``md5``, ``hmac``,
+``hmac-sha256``), ``platform`` where the orders do not show ``tmall``, ``carrier_codes`` where TOP's code is not our
 carrier's name in capitals, ``decrypt_scene``. Listings: ``num_iid`` of the item, and ``sku_id`` where it has SKUs.
 """
 
@@ -20,15 +20,23 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Annotated
 
 from pydantic import BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import PulledOrder, StockOffer, StockRefusal, oauth_secrets, order_fact_key, refused_by_halves
+from activities.channels import (
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    carrier_code,
+    oauth_secrets,
+    order_fact_key,
+    refusal_code,
+    refused_by_halves,
+)
 from activities.kit.errors import Unauthentic, Unintelligible
-from activities.kit.paging import last_page_first, page_count, time_slices
+from activities.kit.paging import page_count, sliced_pages
 from activities.kit.payloads import (
     ChinaTime,
     Code,
@@ -41,6 +49,7 @@ from activities.kit.payloads import (
     Quantity,
     Text,
     decode,
+    drop_empty,
     format_china_time,
     validating_order,
     with_total_mismatch,
@@ -54,8 +63,8 @@ from models.origins import ChannelKind, IntakePath, Origin
 
 _SLICE = timedelta(days=1)
 _PAGE = 50
-_AT_ONCE = 4
-"""How many trades are read at the same time: TOP counts calls by the second."""
+_CONCURRENT_READS = 4
+"""TOP limits the calls of a second."""
 _FIELDS = (
     "tid,status,type,payment,post_fee,created,modified,pay_time,end_time,receiver_name,receiver_state,receiver_city,"
     "receiver_district,receiver_town,receiver_address,receiver_zip,receiver_mobile,receiver_phone,oaid,buyer_nick,"
@@ -66,13 +75,13 @@ _FIELDS = (
 _UNPAID = {"TRADE_NO_CREATE_PAY", "WAIT_BUYER_PAY", "PAY_PENDING", "WAIT_PRE_AUTH_CONFIRM"}
 _PAID = {"WAIT_SELLER_SEND_GOODS", "PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"}
 _CLOSED = {"TRADE_CLOSED", "TRADE_CLOSED_BY_TAOBAO"}
-_OVER = {"WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"}
+_SHIPPED = {"WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"}
 _HOLDING = {"PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"}
-"""Paid, but not to be shipped as it is: a group purchase still open, or a part shipped by someone else."""
+"""Paid, but not to be shipped yet: an open group purchase, or a part that someone else shipped."""
 _COD = {"cod", "b2c_cod", "super_market_cod_trade"}
 _LARGEST_BATCH = 20
-_ITEM = ("isv.item-not-exist", "isv.item-is-")
-"""Refused for the item, whichever of its SKUs."""
+_ITEM_REFUSED = ("isv.item-not-exist", "isv.item-is-")
+"""Codes that refuse the item with all of its SKUs."""
 _REFUNDS = {
     "WAIT_SELLER_AGREE": RefundState.ASKED,
     "WAIT_BUYER_RETURN_GOODS": RefundState.ASKED,
@@ -84,7 +93,7 @@ _REFUNDS = {
 
 
 class _Order(BaseModel):
-    """One line: TOP calls it an order, and the whole a trade."""
+    """A line: TOP calls it an order, and the order a trade."""
 
     oid: Identifier
     num: Quantity
@@ -101,12 +110,12 @@ class _Order(BaseModel):
     refund_status: Text = ""
     refund_id: Text = ""
     divide_order_fee: Fee = Decimal(0)
-    """Its share of what was paid for the trade."""
+    """The line's share of what was paid for the trade."""
     seller_type: Text = ""
     invoice_no: Text = ""
 
     @property
-    def void(self) -> bool:
+    def is_cancelled(self) -> bool:
         return self.status in _CLOSED or self.refund_status == "SUCCESS"
 
     @property
@@ -116,7 +125,7 @@ class _Order(BaseModel):
 
     @property
     def sku(self) -> str:
-        """The merchant's code, of the SKU or the item; else TOP's own ids."""
+        """The merchant's code of the SKU or the item, or TOP's own ids."""
         return (self.outer_sku_id or self.outer_iid or ":".join(self.listing.values()) or str(self.oid))[:64]
 
     @property
@@ -184,7 +193,7 @@ class _Trade(BaseModel):
 
     @property
     def hold(self) -> str:
-        """Why the platform does not want it shipped; empty where it does."""
+        """Why the platform does not want it shipped yet; empty where it does."""
         if self.status in _HOLDING:
             return self.status
         flags = ("forbid_consign", "top_hold", "team_buy_hold", "share_group_hold", "ofp_hold")
@@ -231,13 +240,17 @@ class _Fullinfo(BaseModel):
         plain = self.top_oaid_decrypt_response
         if plain is None or not plain.receiver_list.receiver:
             return masked
-        told = plain.receiver_list.receiver[0]
-        clear = {"name": told.name, "phone": told.mobile or told.phone, "street": told.address_detail}
+        receiver = plain.receiver_list.receiver[0]
+        clear = {
+            "name": receiver.name,
+            "phone": receiver.mobile or receiver.phone,
+            "street": receiver.address_detail,
+        }
         return masked.model_copy(update={key: value for key, value in clear.items() if value})
 
 
 def _priority(seller_flag: object, seller_memo: str) -> int:
-    """The seller's red flag, or a memo that says urgent."""
+    """Return urgent for the seller's red flag, or a memo that says so."""
     return URGENT if seller_flag == 1 or "加急" in seller_memo else NORMAL
 
 
@@ -252,20 +265,20 @@ class Taobao:
         raise Unauthentic("Taobao sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder:
-        """A ``trade_fullinfo_get_response``, and what it came with decrypted."""
-        told = decode(_Fullinfo, body)
-        trade = told.trade_fullinfo_get_response.trade
-        if trade.status not in _UNPAID | _PAID | _CLOSED | _OVER:
+        """Parse a ``trade_fullinfo_get_response``, which may come with its decrypted recipient."""
+        fullinfo = decode(_Fullinfo, body)
+        trade = fullinfo.trade_fullinfo_get_response.trade
+        if trade.status not in _UNPAID | _PAID | _CLOSED | _SHIPPED:
             raise Unintelligible("trade_fullinfo_get_response.trade.status", "not a trade status we know")
-        shipped = trade.status in _OVER
+        shipped = trade.status in _SHIPPED
         closed = trade.status in _CLOSED
         cash_on_delivery = trade.type in _COD
-        sold = [order for order in trade.orders.order if closed or shipped or not order.void]
-        if not sold:
-            sold, closed = trade.orders.order, True
-        gone = sum((order.divide_order_fee for order in trade.orders.order if order not in sold), Decimal(0))
+        kept = [order for order in trade.orders.order if closed or shipped or not order.is_cancelled]
+        if not kept:
+            kept, closed = trade.orders.order, True
+        cancelled_sum = sum((order.divide_order_fee for order in trade.orders.order if order not in kept), Decimal(0))
         paid_at = trade.pay_time
-        if trade.status in _PAID | _OVER and not cash_on_delivery:
+        if trade.status in _PAID | _SHIPPED and not cash_on_delivery:
             paid_at = trade.pay_time or trade.modified
         custom: dict[str, JsonValue] = {"oaid": trade.oaid, "channel_hold": trade.hold}
         with validating_order():
@@ -279,17 +292,17 @@ class Taobao:
                 cancelled_at=(trade.end_time or trade.modified) if closed else None,
                 shipped=shipped,
                 cash_on_delivery=cash_on_delivery,
-                lines=tuple(order.line for order in sold),
+                lines=tuple(order.line for order in kept),
                 refunds=tuple(each for order in trade.orders.order if (each := order.refund) is not None),
                 freight=max(trade.post_fee, Decimal(0)),
-                total=max(trade.payment - gone, Decimal(0)),
-                recipient=told.recipient,
+                total=max(trade.payment - cancelled_sum, Decimal(0)),
+                recipient=fullinfo.recipient,
                 buyer=trade.buyer_open_uid or trade.buyer_nick,
                 buyer_message=trade.buyer_message,
                 seller_memo=trade.seller_memo,
                 priority=_priority(trade.seller_flag, trade.seller_memo),
                 origin=self._origin(trade),
-                custom={key: value for key, value in custom.items() if value},
+                custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)
 
@@ -305,9 +318,9 @@ class Taobao:
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
-        gate = asyncio.Semaphore(_AT_ONCE)
-        async for tids in self._windows("taobao.trades.sold.increment.get", "modified", since, until):
+        """Yield the trades that changed and still are as they were when the window ended."""
+        gate = asyncio.Semaphore(_CONCURRENT_READS)
+        async for tids in self._search("taobao.trades.sold.increment.get", "modified", since, until):
             for trade in await asyncio.gather(*(self._trade(tid, gate, until) for tid in tids)):
                 if trade is not None:
                     yield trade
@@ -316,29 +329,28 @@ class Taobao:
         return await self._trade(order_no, asyncio.Semaphore(1)) if re.fullmatch(r"\d{1,19}", order_no) else None
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
-        async for tids in self._windows("taobao.trades.sold.get", "created", since, until):
+        async for tids in self._search("taobao.trades.sold.get", "created", since, until):
             for tid in tids:
                 yield tid
 
-    async def _windows(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[Sequence[str]]:
-        """Page by page, the last of each day first."""
-        for start, end in time_slices(since, until, _SLICE):
-            window = {f"start_{by}": format_china_time(start), f"end_{by}": format_china_time(end)}
-            async for tids in last_page_first(partial(self._page, method, window)):
-                yield tids
+    def _search(self, method: str, by: str, since: datetime, until: datetime) -> AsyncIterator[Sequence[str]]:
+        """Yield the numbers of trades page by page, ``by`` the time ``created`` or ``modified``."""
 
-    async def _page(self, method: str, window: Mapping[str, str], number: int) -> tuple[list[str], int]:
-        answer, _ = await self._top.call(method, fields="tid", page_no=str(number), page_size=str(_PAGE), **window)
-        trades = (answer.get("trades") or {}).get("trade") or []
-        return [str(trade["tid"]) for trade in trades], page_count(answer.get("total_results"), _PAGE)
+        async def page(start: datetime, end: datetime, number: int) -> tuple[list[str], int]:
+            window = {f"start_{by}": format_china_time(start), f"end_{by}": format_china_time(end)}
+            answer, _ = await self._top.call(method, fields="tid", page_no=str(number), page_size=str(_PAGE), **window)
+            trades = (answer.get("trades") or {}).get("trade") or []
+            return [str(trade["tid"]) for trade in trades], page_count(answer.get("total_results"), _PAGE)
+
+        return sliced_pages(since, until, _SLICE, page)
 
     async def _trade(self, tid: str, gate: asyncio.Semaphore, until: datetime | None = None) -> PulledOrder | None:
-        """One trade as it stands; ``None`` where it is gone, or changed after the window: the next pull brings it."""
+        """Return one trade; ``None`` where it does not exist, or changed after ``until``: the next pull reads it."""
         async with gate:
             try:
                 answer, body = await self._top.call("taobao.trade.fullinfo.get", fields=_FIELDS, tid=tid)
             except ApplicationError as error:
-                if error.details[:1] == ("isv.trade-not-exist",):
+                if refusal_code(error) == "isv.trade-not-exist":
                     return None
                 raise
         trade = answer["trade"]
@@ -347,8 +359,8 @@ class Taobao:
             return None
         scene = self._account.settings.get("decrypt_scene")
         if scene and trade.get("oaid") and trade.get("status") in _PAID:
-            asked = json.dumps([{"oaid": trade["oaid"], "tid": tid, "scene": str(scene)}])
-            _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=asked)
+            query = json.dumps([{"oaid": trade["oaid"], "tid": tid, "scene": str(scene)}])
+            _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=query)
             body = json.dumps({**json.loads(body), **json.loads(plain)}, ensure_ascii=False).encode()
         receipt = Receipt(
             fact_key=order_fact_key(tid, modified, trade),
@@ -358,19 +370,18 @@ class Taobao:
         return PulledOrder(receipt=receipt, body=body)
 
     async def renew(self) -> Mapping[str, str]:
-        """By ``taobao.top.auth.token.refresh``; its ``token_result`` is JSON in a text."""
+        """Call ``taobao.top.auth.token.refresh``, whose ``token_result`` is JSON within a string."""
         answer, _ = await self._top.call(
             "taobao.top.auth.token.refresh", refresh_token=self._account.secrets.get("refresh_token", "")
         )
         try:
-            told = json.loads(answer["token_result"])
+            token = json.loads(answer["token_result"])
         except (KeyError, TypeError, ValueError):
-            told = {}
-        return oauth_secrets(told, "session")
+            token = {}
+        return oauth_secrets(token, "session")
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """``taobao.logistics.offline.send``; whatever TOP refuses is fine where the trade already shows it."""
-        codes = self._account.settings.get("carrier_codes", {})
+        """Call ``taobao.logistics.offline.send``. A refusal is ignored where the trade already shows the shipment."""
         oids = sorted({line.line_no for line in shipment.lines})
         split = {} if shipment.whole_order else {"is_split": "1", "sub_tid": ",".join(oids)}
         try:
@@ -378,29 +389,30 @@ class Taobao:
                 "taobao.logistics.offline.send",
                 tid=shipment.channel_order_no,
                 out_sid=shipment.waybill_no,
-                company_code=str(codes.get(shipment.carrier, shipment.carrier.upper())),
+                company_code=carrier_code(self._account, {}, shipment.carrier, shipment.carrier.upper()),
                 **split,
             )
         except ApplicationError as error:
-            if not (error.non_retryable and await self._shows(shipment)):
+            if not (error.non_retryable and await self._shows_shipment(shipment)):
                 raise
 
-    async def _shows(self, shipment: Shipment) -> bool:
-        """The trade shows these lines as sent with this waybill, or, where a line left in parts, with another."""
+    async def _shows_shipment(self, shipment: Shipment) -> bool:
+        """Whether the trade shows the lines as shipped with this waybill, or with another where only part of a line
+        ships."""
         answer, _ = await self._top.call(
             "taobao.trade.fullinfo.get", fields="tid,orders", tid=shipment.channel_order_no
         )
         orders = {str(order["oid"]): order for order in answer["trade"]["orders"]["order"]}
         return all(
             (order := orders.get(line.line_no)) is not None
-            and (sent := order.get("invoice_no"))
-            and (sent == shipment.waybill_no or line.quantity < order["num"])
+            and (waybill_no := order.get("invoice_no"))
+            and (waybill_no == shipment.waybill_no or line.quantity < order["num"])
             for line in shipment.lines
         )
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """By ``taobao.skus.quantity.update``, up to 20 SKUs of one item a call, and ``taobao.item.quantity.update`` for
-        an item without SKUs; both set (``type`` 1)."""
+        """Call ``taobao.skus.quantity.update`` for up to 20 SKUs of one item, ``taobao.item.quantity.update`` for an
+        item without SKUs; ``type`` 1 sets the quantities."""
         refusals: list[StockRefusal] = []
         batches: dict[tuple[str, bool], list[StockOffer]] = defaultdict(list)
         for each in offered:
@@ -411,38 +423,38 @@ class Taobao:
                 refusals.append(StockRefusal(sku=each.sku, reason="num_iid and sku_id must be numbers"))
         for (num_iid, by_sku), batch in batches.items():
             size = _LARGEST_BATCH if by_sku else 1
-            for at in range(0, len(batch), size):
-                refusals += await self._set_stock(num_iid, batch[at : at + size])
+            for start in range(0, len(batch), size):
+                refusals += await self._set_stock(num_iid, batch[start : start + size])
         return refusals
 
     async def _set_stock(self, num_iid: str, batch: Sequence[StockOffer]) -> list[StockRefusal]:
-        """TOP refuses a call as a whole; where the item itself is why, all of it is refused."""
-        whole = ""
+        """Set the quantities of one item. TOP refuses a call as a whole; after it refuses the item, stop."""
+        item_reason = ""
 
         async def attempt(part: Sequence[StockOffer]) -> str:
-            nonlocal whole
-            if not whole:
+            nonlocal item_reason
+            if not item_reason:
                 reason = await self._try_stock(num_iid, part)
-                whole = reason if reason.startswith(_ITEM) else ""
+                item_reason = reason if reason.startswith(_ITEM_REFUSED) else ""
                 return reason
-            return whole
+            return item_reason
 
         return await refused_by_halves(batch, attempt)
 
     async def _try_stock(self, num_iid: str, batch: Sequence[StockOffer]) -> str:
-        """One call; why it was refused for good."""
+        """Make one call; return the reason where it is refused for good."""
         if "sku_id" in batch[0].listing:
             method = "taobao.skus.quantity.update"
-            told = {"skuid_quantities": ";".join(f"{each.listing['sku_id']}:{each.quantity}" for each in batch)}
+            quantities = {"skuid_quantities": ";".join(f"{each.listing['sku_id']}:{each.quantity}" for each in batch)}
         else:
             method = "taobao.item.quantity.update"
-            told = {"quantity": str(batch[0].quantity)}
+            quantities = {"quantity": str(batch[0].quantity)}
         try:
-            await self._top.call(method, num_iid=num_iid, type="1", **told)
+            await self._top.call(method, num_iid=num_iid, type="1", **quantities)
         except ApplicationError as error:
-            if error.non_retryable and str(error.details[0]).startswith("isv."):
-                return str(error.details[0])
-            raise
+            if not (code := refusal_code(error)).startswith("isv."):
+                raise
+            return code
         return ""
 
 

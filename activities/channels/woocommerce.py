@@ -1,21 +1,21 @@
-"""WooCommerce: signed webhooks, and its REST API for what they missed, for refunds, shipments and stock.
+"""WooCommerce: signed webhooks, and its REST API for orders they missed, refunds, shipments and stock.
 
 Sources: woocommerce-rest-api-docs (v3: orders, refunds, notes, products and variations in batches, webhooks, errors);
-``_refunded_item_id``, the batches' errors and the list of Chinese states as in WooCommerce's own source. The ping
-without a signature that it sends as a webhook is saved, and ``_wc_shipment_tracking_items``, are not in those
-documents: as handled in many public integrations.
+``_refunded_item_id``, the batches' errors and the list of Chinese states as in WooCommerce's own source. Not in those
+documents, but handled as in many public integrations: the unsigned ping sent when a webhook is saved, and
+``_wc_shipment_tracking_items``.
 
-Account: ``base_url`` of the site, over HTTPS, for keys go by HTTP Basic (OAuth 1.0a, which plain HTTP would need, is
-not built); secrets ``consumer_key``, ``consumer_secret``, ``webhook_secret``, ``webhook_secret_old`` while it is
+Account: ``base_url`` of the site, over HTTPS because keys are sent by HTTP Basic (OAuth 1.0a, which plain HTTP needs,
+is not built); secrets ``consumer_key``, ``consumer_secret``, ``webhook_secret``, ``webhook_secret_old`` while it is
 rotated; settings ``statuses`` from a plugin's order status to one of WooCommerce's own, ``carrier_codes`` where the
-buyer is to read another name, ``lang`` of the notes that buyers read. Listings: ``product_id``, and ``variation_id``
+buyer should read another name, ``lang`` of the notes that buyers read. Listings: ``product_id``, and ``variation_id``
 where the product has variations.
 
-``total`` is what the buyer pays, taxes included; WooCommerce's discounts are all the merchant's. It knows refunds only
-as granted. A webhook names a refund without its lines, so such an order is read. WooCommerce knows no parcels: each is
-kept in the order's meta data and told the buyer by a note, and the order completed as its last piece left. What is put
-into the trash is told by webhook alone, for lists leave it out. After five failed deliveries it disables a webhook:
-orders are to be pulled too.
+``total`` is what the buyer pays, taxes included; all discounts are the merchant's. Refunds appear only once granted. A
+webhook names a refund without its lines, so such an order is read. WooCommerce has no parcels: each is kept in the
+order's meta data, a note informs the buyer, and the order is completed when everything shipped. Only a webhook reports
+an order moved to the trash: lists leave it out. After five failed deliveries WooCommerce disables a webhook: pull
+orders too.
 """
 
 import asyncio
@@ -35,9 +35,20 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator, model_validator
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, order_fact_key
+from activities.channels import (
+    CARRIER_NAMES,
+    Hint,
+    PulledOrder,
+    StockOffer,
+    StockRefusal,
+    carrier_code,
+    order_fact_key,
+    pulled_order,
+    refusal_code,
+)
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.paging import last_page_first
 from activities.kit.payloads import (
     Code,
     Fee,
@@ -48,6 +59,7 @@ from activities.kit.payloads import (
     Quantity,
     Text,
     decode,
+    drop_empty,
     price_per_unit,
     validating_order,
     with_total_mismatch,
@@ -69,38 +81,29 @@ _TOPICS = {"order.created", "order.updated", "order.restored"}
 
 _DRAFTS = {"checkout-draft", "auto-draft", "draft"}
 _UNPAID = {"pending", "failed"}
-"""A payment that failed may be tried again."""
-_VOID = {"cancelled", "trash"}
-_KNOWN = _UNPAID | _VOID | {"on-hold", "processing", "completed", "refunded"}
-_OVER = _VOID | {"refunded"}
+"""A failed payment may be retried."""
+_CANCELLED = {"cancelled", "trash"}
+_STATUSES = _UNPAID | _CANCELLED | {"on-hold", "processing", "completed", "refunded"}
+_CLOSED = _CANCELLED | {"refunded"}
 _NO_ORDER = "woocommerce_rest_shop_order_invalid_id"
 _PAGE = 100
-_AT_ONCE = 4
-_PARCEL = "_hengdan_parcel_"
-"""With a waybill number, the key of a parcel's quantities by line."""
-_TRACKING = "_wc_shipment_tracking_items"
-"""What plugins that show waybills read."""
-_NAMES = {
-    "sf": "SF Express",
-    "yto": "YTO Express",
-    "sto": "STO Express",
-    "zto": "ZTO Express",
-    "yunda": "Yunda Express",
-    "jd": "JD Logistics",
-    "ems": "EMS",
-}
+_CONCURRENT_READS = 4
+_PARCEL_KEY = "_hengdan_parcel_"
+"""Prefix of the key of a parcel's quantities by line; the waybill number follows."""
+_TRACKING_KEY = "_wc_shipment_tracking_items"
+"""The key that plugins which show waybills read."""
 _STATES = (
     "云南 北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 "
     "河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 陕西 甘肃 青海 宁夏 澳门 西藏 新疆"
 )
 _PROVINCES = dict(enumerate(_STATES.split(), 1))
-"""Of China, by the numbers of their codes: ``CN1``, ``CN2``, ..."""
+"""Chinese provinces by the number of their codes ``CN1``, ``CN2``, ..."""
 
 Gmt = Annotated[
     datetime,
     AfterValidator(lambda moment: within_calendar(moment if moment.tzinfo else moment.replace(tzinfo=UTC))),
 ]
-"""A time told without its zone, which is GMT."""
+"""A time without a zone: GMT."""
 MaybeGmt = Annotated[Gmt | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -120,7 +123,7 @@ class _Line(BaseModel):
     sku: Text = ""
     quantity: Quantity
     subtotal: Price
-    """Of the whole quantity, before discounts and without tax."""
+    """The price of the whole quantity, before discounts and without tax."""
     total: Price
 
     @property
@@ -128,9 +131,10 @@ class _Line(BaseModel):
         ids = {"product_id": self.product_id, "variation_id": self.variation_id}
         return {name: str(number) for name, number in ids.items() if number}
 
-    def line(self, quantity: int, worth: Decimal) -> OrderLine:
-        """So many of it at what they are worth; at more than their price where the refund of the others was short."""
-        unit = max(price_per_unit(self.subtotal, self.quantity), price_per_unit(worth, quantity))
+    def line(self, quantity: int, net: Decimal) -> OrderLine:
+        """Return the line for what remains of it and its net amount. The unit price exceeds the original one where the
+        other units were refunded below their price."""
+        unit = max(price_per_unit(self.subtotal, self.quantity), price_per_unit(net, quantity))
         return OrderLine(
             line_no=str(self.id),
             sku=(self.sku or f"{self.product_id}:{self.variation_id}")[:64],
@@ -138,7 +142,7 @@ class _Line(BaseModel):
             title=unescape(self.name),
             quantity=quantity,
             unit_price=unit,
-            discount=unit * quantity - worth,
+            discount=unit * quantity - net,
         )
 
 
@@ -174,18 +178,18 @@ class _Address(BaseModel):
 
     @property
     def name(self) -> str:
-        """The family name comes first where it is written in characters."""
+        """The family name comes first unless the name is ASCII."""
         whole = f"{self.first_name} {self.last_name}".strip()
         return (whole if whole.isascii() else f"{self.last_name}{self.first_name}")[:200]
 
     @property
     def province(self) -> str:
-        found = re.fullmatch(r"CN(\d{1,2})", self.state)
-        return _PROVINCES.get(int(found[1]), self.state) if found else self.state
+        match = re.fullmatch(r"CN(\d{1,2})", self.state)
+        return _PROVINCES.get(int(match[1]), self.state) if match else self.state
 
 
-class _Mention(BaseModel):
-    """A refund as its order names it."""
+class _RefundReference(BaseModel):
+    """A refund as its order lists it, without lines."""
 
     id: Identifier
 
@@ -211,7 +215,7 @@ class _Order(BaseModel):
     line_items: Annotated[list[_Line], Field(max_length=200)]
     fee_lines: list[_Charge] = []
     shipping_lines: list[_Freight] = []
-    refunds: list[_Mention] = []
+    refunds: list[_RefundReference] = []
     meta_data: Metas = []
 
     @field_validator("billing", "shipping", mode="before")
@@ -226,7 +230,7 @@ class _Order(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        """Who it is sent to, or else who pays; nobody where neither has a country."""
+        """The shipping address, or else the billing address; empty where neither has a country."""
         address = self.shipping if self.shipping.country and self.shipping.street else self.billing
         if not address.country:
             return Recipient()
@@ -244,11 +248,11 @@ class _Order(BaseModel):
     def pickup(self) -> bool:
         return any(line.method_id in {"local_pickup", "pickup_location"} for line in self.shipping_lines)
 
-    def told(self, key: str) -> str:
+    def meta(self, key: str) -> str:
         return next((meta.value for meta in self.meta_data if meta.key == key and isinstance(meta.value, str)), "")
 
 
-class _Returned(BaseModel):
+class _RefundedLine(BaseModel):
     """A line of a refund: quantity and amounts are negative."""
 
     id: Identifier
@@ -270,11 +274,11 @@ class _Refund(BaseModel):
     id: Identifier
     amount: Price
     reason: Text = ""
-    line_items: Annotated[list[_Returned], BeforeValidator(lambda value: value or [])] = []
+    line_items: Annotated[list[_RefundedLine], BeforeValidator(lambda value: value or [])] = []
 
     @property
     def rest(self) -> Decimal:
-        """What of it is for no line: shipping, fees, goodwill."""
+        """The part that belongs to no line: shipping, fees, goodwill."""
         return max(self.amount - sum((line.amount for line in self.line_items), Decimal(0)), Decimal(0))
 
     @property
@@ -306,11 +310,12 @@ class _Deleted(BaseModel):
 
 
 def _receipt(topic: str, body: bytes) -> Receipt:
-    """A fact is a topic and what was signed: WooCommerce signs no header."""
+    """Return a receipt whose fact is the topic and the signed body: WooCommerce signs no header."""
     return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic)
 
 
 def sign(secret: str, body: bytes) -> str:
+    """Return the signature of a webhook."""
     return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
 
 
@@ -322,19 +327,19 @@ class WooCommerce:
         self._api = f"{account.base_url.rstrip('/')}/wp-json/wc/v3"
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
-        given = headers.get("x-wc-webhook-signature", "")
-        if not given and re.fullmatch(rb"webhook_id=[0-9]+", body.strip()):
+        signature = headers.get("x-wc-webhook-signature", "")
+        if not signature and re.fullmatch(rb"webhook_id=[0-9]+", body.strip()):
             return Receipt(fact_key=_PING, topic=_PING)
         secrets = [self._account.secrets.get(name) for name in ("webhook_secret", "webhook_secret_old")]
-        authentic = [hmac.compare_digest(sign(secret, body).encode(), given.encode()) for secret in secrets if secret]
-        if not (body and any(authentic)):
+        matches = [hmac.compare_digest(sign(secret, body).encode(), signature.encode()) for secret in secrets if secret]
+        if not (body and any(matches)):
             raise Unauthentic("x-wc-webhook-signature: does not match")
         return _receipt(headers.get("x-wc-webhook-topic", ""), body)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic == READ:
-            told = decode(_Read, body)
-            return self._order(told.order, told.refunds, IntakePath.POLL)
+            read = decode(_Read, body)
+            return self._order(read.order, read.refunds, IntakePath.POLL)
         if topic == _DELETED:
             return Hint(order_nos=(str(decode(_Deleted, body).id),))
         if topic not in _TOPICS:
@@ -344,75 +349,77 @@ class WooCommerce:
             return Hint(order_nos=(str(order.id),))
         return self._order(order, [], IntakePath.WEBHOOK)
 
-    def _order(self, told: _Order, refunds: Sequence[_Refund], intake: IntakePath) -> ChannelOrder | None:
-        status = str(self._account.settings.get("statuses", {}).get(told.status, told.status))
-        if status in _DRAFTS or not told.line_items:
+    def _order(self, source: _Order, refunds: Sequence[_Refund], intake: IntakePath) -> ChannelOrder | None:
+        status = str(self._account.settings.get("statuses", {}).get(source.status, source.status))
+        if status in _DRAFTS or not source.line_items:
             return None
-        if status not in _KNOWN:
-            raise Unintelligible("status", "not an order status we know; settings may say which it stands for")
-        shipped = status == "completed" or (status == "refunded" and told.date_completed_gmt is not None)
-        counted = () if shipped else refunds
-        left, worth, tax = _left(told, counted)
-        cancelled = status in _VOID or (not shipped and (status == "refunded" or not any(left.values())))
+        if status not in _STATUSES:
+            raise Unintelligible("status", "not an order status we know; setting statuses can map it")
+        shipped = status == "completed" or (status == "refunded" and source.date_completed_gmt is not None)
+        deducted = () if shipped else refunds
+        remaining, net, tax = _remaining(source, deducted)
+        cancelled = status in _CANCELLED or (not shipped and (status == "refunded" or not any(remaining.values())))
         if cancelled:
-            left, worth, tax = _left(told, ())
-            counted = ()
-        fees = [fee.total for fee in told.fee_lines]
-        cash = told.payment_method == "cod"
-        paid_at = told.date_paid_gmt
-        if status in {"processing", "completed", "refunded"} and not cash:
-            paid_at = paid_at or told.date_modified_gmt
+            remaining, net, tax = _remaining(source, ())
+            deducted = ()
+        fees = [fee.total for fee in source.fee_lines]
+        cash_on_delivery = source.payment_method == "cod"
+        paid_at = source.date_paid_gmt
+        if status in {"processing", "completed", "refunded"} and not cash_on_delivery:
+            paid_at = paid_at or source.date_modified_gmt
         with validating_order():
             order = ChannelOrder(
                 channel=self._account.source,
                 shop=self._account.account,
-                channel_order_no=str(told.id),
-                placed_at=told.date_created_gmt,
-                modified_at=told.date_modified_gmt,
+                channel_order_no=str(source.id),
+                placed_at=source.date_created_gmt,
+                modified_at=source.date_modified_gmt,
                 paid_at=None if status in _UNPAID else paid_at,
-                cancelled_at=told.date_modified_gmt if cancelled else None,
+                cancelled_at=source.date_modified_gmt if cancelled else None,
                 shipped=shipped,
-                cash_on_delivery=cash,
-                currency=told.currency,
+                cash_on_delivery=cash_on_delivery,
+                currency=source.currency,
                 lines=tuple(
-                    line.line(left[str(line.id)], worth[str(line.id)]) for line in told.line_items if left[str(line.id)]
+                    line.line(remaining[str(line.id)], net[str(line.id)])
+                    for line in source.line_items
+                    if remaining[str(line.id)]
                 ),
                 refunds=tuple(fact for refund in refunds for fact in refund.facts),
-                freight=max(told.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0)),
-                discount=sum((refund.rest for refund in counted), Decimal(0)) - sum(fee for fee in fees if fee < 0),
+                freight=max(source.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0)),
+                discount=sum((refund.rest for refund in deducted), Decimal(0)) - sum(fee for fee in fees if fee < 0),
                 tax=max(tax, Decimal(0)),
-                total=max(told.total - sum((refund.amount for refund in counted), Decimal(0)), Decimal(0)),
-                recipient=told.recipient,
-                buyer=str(told.customer_id) if told.customer_id else "",
-                buyer_message=told.customer_note,
-                origin=self._origin(told, intake),
-                custom=_custom(told, status, cancelled),
+                total=max(source.total - sum((refund.amount for refund in deducted), Decimal(0)), Decimal(0)),
+                recipient=source.recipient,
+                buyer=str(source.customer_id) if source.customer_id else "",
+                buyer_message=source.customer_note,
+                origin=self._origin(source, intake),
+                custom=_custom(source, status, cancelled),
             )
         return with_total_mismatch(order)
 
-    def _origin(self, told: _Order, intake: IntakePath) -> Origin:
-        to = told.recipient
+    def _origin(self, source: _Order, intake: IntakePath) -> Origin:
+        recipient = source.recipient
         return Origin(
-            kind=ChannelKind.STORE if "pos" in told.created_via else ChannelKind.OWN_SITE,
+            kind=ChannelKind.STORE if "pos" in source.created_via else ChannelKind.OWN_SITE,
             platform="woocommerce",
             shop=self._account.account,
-            region=f"{to.country} {to.province} {to.city}".strip() if to.street else "",
-            campaign=told.told("_wc_order_attribution_utm_campaign"),
+            region=f"{recipient.country} {recipient.province} {recipient.city}".strip() if recipient.street else "",
+            campaign=source.meta("_wc_order_attribution_utm_campaign"),
             intake=intake,
         )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
-        """Pages from the last to the first, for rows leave the window, and move forward, while it is read."""
-        gate = asyncio.Semaphore(_AT_ONCE)
+        """Yield changed orders with their refunds."""
+        gate = asyncio.Semaphore(_CONCURRENT_READS)
         window = {"modified_after": _gmt(since), "modified_before": _gmt(until), "dates_are_gmt": "true"}
         async for page in self._pages(window):
-            for pulled in await asyncio.gather(*(self._whole(order, gate) for order in page)):
+            for pulled in await asyncio.gather(*(self._with_refunds(order, gate) for order in page)):
                 yield pulled
 
     async def read(self, order_no: str) -> PulledOrder | None:
         if not re.fullmatch(r"[0-9]+", order_no) or (order := await self._get(order_no)) is None:
             return None
-        return await self._whole(order, asyncio.Semaphore(1))
+        return await self._with_refunds(order, asyncio.Semaphore(1))
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         window = {"after": _gmt(since), "before": _gmt(until), "dates_are_gmt": "true", "_fields": "id,status"}
@@ -421,65 +428,64 @@ class WooCommerce:
                 if order.get("status") not in _DRAFTS:
                     yield str(order["id"])
 
-    async def _pages(self, window: dict[str, str]) -> AsyncIterator[list[dict[str, Any]]]:
+    def _pages(self, window: dict[str, str]) -> AsyncIterator[Sequence[dict[str, Any]]]:
         params = {**window, "per_page": str(_PAGE), "orderby": "id", "order": "asc"}
-        first = await self._send("GET", "/orders", params={**params, "page": "1"})
-        pages = _count(first.headers.get("x-wp-totalpages", ""))
-        for number in range(pages, 1, -1):
-            yield _list(await self._send("GET", "/orders", params={**params, "page": str(number)}))
-        yield _list(await self._send("GET", "/orders", params={**params, "page": "1"}) if pages > 1 else first)
+
+        async def page(number: int) -> tuple[list[dict[str, Any]], int]:
+            response = await self._send("GET", "/orders", params={**params, "page": str(number)})
+            return _list(response), max(_count(response.headers.get("x-wp-totalpages", "")), 1)
+
+        return last_page_first(page)
 
     async def _get(self, order_no: str) -> dict[str, Any] | None:
         try:
             return _object(await self._send("GET", f"/orders/{order_no}"))
         except ApplicationError as error:
-            if error.details[:1] == (_NO_ORDER,):
+            if refusal_code(error) == _NO_ORDER:
                 return None
             raise
 
-    async def _whole(self, order: dict[str, Any], gate: asyncio.Semaphore) -> PulledOrder:
-        """The order with its refunds; without, it names them but not their lines."""
+    async def _with_refunds(self, order: dict[str, Any], gate: asyncio.Semaphore) -> PulledOrder:
+        """Return the order with its refunds: the order itself lists them without lines."""
         refunds: list[dict[str, Any]] = []
         if order.get("refunds"):
             async with gate:
                 refunds = _list(await self._send("GET", f"/orders/{order['id']}/refunds", params={"per_page": "100"}))
-        fact = order_fact_key(order.get("id"), order.get("date_modified_gmt"), [order, refunds])
-        body = json.dumps({"order": order, "refunds": refunds}, ensure_ascii=False, separators=(",", ":")).encode()
-        return PulledOrder(receipt=Receipt(fact_key=fact, topic=READ), body=body)
+        fact_key = order_fact_key(order.get("id"), order.get("date_modified_gmt"), [order, refunds])
+        return pulled_order(READ, fact_key, {"order": order, "refunds": refunds})
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
-        """The parcel into the order's meta data, once; a note to the buyer, once; and once all pieces have left, the
-        order is completed."""
+        """Save the parcel in the order's meta data and add a note to the buyer, each once; complete the order when
+        everything shipped."""
         path = f"/orders/{shipment.channel_order_no}"
         if (order := await self._get(shipment.channel_order_no)) is None:
             raise refused("woocommerce: no such order", "not_found")
-        if order.get("status") in _OVER:
+        if order.get("status") in _CLOSED:
             raise refused(f"woocommerce: the order is {order['status']}", str(order["status"]))
-        names = _NAMES | dict(self._account.settings.get("carrier_codes", {}))
-        carrier = str(names.get(shipment.carrier, shipment.carrier.upper()))
-        if f"{_PARCEL}{shipment.waybill_no}" not in _parcels(order):
-            meta = _told(order, shipment, carrier)
-            order = _object(await self._send("PUT", path, told={"meta_data": meta}))
-        if order.get("status") != "completed" and await self._complete(order):
-            await self._send("PUT", path, told={"status": "completed"})
+        carrier = carrier_code(self._account, CARRIER_NAMES, shipment.carrier, shipment.carrier.upper())
+        if f"{_PARCEL_KEY}{shipment.waybill_no}" not in _parcels(order):
+            meta_data = _parcel_meta(order, shipment, carrier)
+            order = _object(await self._send("PUT", path, content={"meta_data": meta_data}))
+        if order.get("status") != "completed" and await self._everything_shipped(order):
+            await self._send("PUT", path, content={"status": "completed"})
         notes = _list(await self._send("GET", f"{path}/notes", params={"type": "customer"}))
         if not any(shipment.waybill_no in str(note.get("note")) for note in notes):
             lang = str(self._account.settings.get("lang", "")) or None
             note = t("note.shipped", lang, carrier=carrier, waybill=shipment.waybill_no)
-            await self._send("POST", f"{path}/notes", told={"note": note, "customer_note": True})
+            await self._send("POST", f"{path}/notes", content={"note": note, "customer_note": True})
 
-    async def _complete(self, order: dict[str, Any]) -> bool:
-        """The parcels hold all of it that was not refunded."""
-        body = (await self._whole(order, asyncio.Semaphore(1))).body
-        told = decode(_Read, body)
-        left, _, _ = _left(told.order, told.refunds)
+    async def _everything_shipped(self, order: dict[str, Any]) -> bool:
+        """Whether the parcels hold everything that was not refunded."""
+        body = (await self._with_refunds(order, asyncio.Semaphore(1))).body
+        read = decode(_Read, body)
+        unshipped, _, _ = _remaining(read.order, read.refunds)
         for lines in _parcels(order).values():
             for line_no, quantity in lines.items():
-                left[line_no] = left.get(line_no, 0) - quantity
-        return not any(quantity > 0 for quantity in left.values())
+                unshipped[line_no] = unshipped.get(line_no, 0) - quantity
+        return not any(quantity > 0 for quantity in unshipped.values())
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
-        """By batches of up to 100 products, and of as many variations of one product; both begin to manage stock."""
+        """Update up to 100 products, or variations of one product, in a call; it also turns stock management on."""
         refusals: list[StockRefusal] = []
         batches: dict[str, list[tuple[StockOffer, str]]] = defaultdict(list)
         for each in offered:
@@ -490,14 +496,14 @@ class WooCommerce:
             else:
                 refusals.append(StockRefusal(sku=each.sku, reason="product_id and variation_id must be numbers"))
         for path, batch in batches.items():
-            for at in range(0, len(batch), _PAGE):
-                refusals += await self._set_stock(path, batch[at : at + _PAGE])
+            for start in range(0, len(batch), _PAGE):
+                refusals += await self._set_stock(path, batch[start : start + _PAGE])
         return refusals
 
     async def _set_stock(self, path: str, batch: Sequence[tuple[StockOffer, str]]) -> list[StockRefusal]:
         levels = [{"id": int(number), "manage_stock": True, "stock_quantity": each.quantity} for each, number in batch]
-        answer = _object(await self._send("POST", path, told={"update": levels}))
-        wrong = {str(told.get("id")): told["error"] for told in answer.get("update") or [] if told.get("error")}
+        answer = _object(await self._send("POST", path, content={"update": levels}))
+        wrong = {str(each.get("id")): each["error"] for each in answer.get("update") or [] if each.get("error")}
         if any(_status(error) >= 500 for error in wrong.values()):
             raise unavailable("woocommerce: could not set all quantities")
         return [
@@ -512,15 +518,15 @@ class WooCommerce:
         path: str,
         *,
         params: dict[str, str] | None = None,
-        told: dict[str, Any] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> httpx.Response:
-        """Raises ``refused`` with WooCommerce's own code."""
+        """Make a call. Raises ``refused`` with WooCommerce's own code."""
         keys = f"{self._account.secrets['consumer_key']}:{self._account.secrets['consumer_secret']}"
         response = await http.send(
             method,
             f"{self._api}{path}",
             params=params,
-            content=None if told is None else json.dumps(told).encode(),
+            content=None if content is None else json.dumps(content).encode(),
             headers={
                 "Authorization": f"Basic {base64.b64encode(keys.encode()).decode()}",
                 "Content-Type": "application/json",
@@ -533,46 +539,46 @@ class WooCommerce:
         return response
 
 
-def _left(told: _Order, refunds: Sequence[_Refund]) -> tuple[dict[str, int], dict[str, Decimal], Decimal]:
-    """What refunds leave of each line, what that is worth, and the tax on all."""
-    left = {str(line.id): line.quantity for line in told.line_items}
-    worth = {str(line.id): line.total for line in told.line_items}
-    tax = told.total_tax
-    for line in (line for refund in refunds for line in refund.line_items if line.line_no in left):
-        left[line.line_no] = max(left[line.line_no] + line.quantity, 0)
-        worth[line.line_no] = max(worth[line.line_no] + line.total, Decimal(0))
+def _remaining(source: _Order, refunds: Sequence[_Refund]) -> tuple[dict[str, int], dict[str, Decimal], Decimal]:
+    """Return the quantity of each line after the refunds, its net amount, and the tax on all lines."""
+    remaining = {str(line.id): line.quantity for line in source.line_items}
+    net = {str(line.id): line.total for line in source.line_items}
+    tax = source.total_tax
+    for line in (line for refund in refunds for line in refund.line_items if line.line_no in remaining):
+        remaining[line.line_no] = max(remaining[line.line_no] + line.quantity, 0)
+        net[line.line_no] = max(net[line.line_no] + line.total, Decimal(0))
         tax += line.total_tax
-    return left, worth, tax
+    return remaining, net, tax
 
 
-def _custom(told: _Order, status: str, cancelled: bool) -> dict[str, JsonValue]:
-    hold = "on-hold" if status == "on-hold" else "local_pickup" if told.pickup else ""
+def _custom(source: _Order, status: str, cancelled: bool) -> dict[str, JsonValue]:
+    hold = "on-hold" if status == "on-hold" else "local_pickup" if source.pickup else ""
     custom: dict[str, JsonValue] = {
         "channel_hold": "" if cancelled else hold,
         "cancel_reason": status if cancelled else "",
-        "order_number": told.number if told.number != str(told.id) else "",
-        "status": told.status if told.status != status else "",
-        "shipping_method": " ".join(line.method_title for line in told.shipping_lines),
-        "created_via": told.created_via,
+        "order_number": source.number if source.number != str(source.id) else "",
+        "status": source.status if source.status != status else "",
+        "shipping_method": " ".join(line.method_title for line in source.shipping_lines),
+        "created_via": source.created_via,
     }
-    return {key: value for key, value in custom.items() if value}
+    return drop_empty(custom)
 
 
 def _parcels(order: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Quantities by line of each parcel that we told of, by its key."""
+    """Return the parcels that we saved in the meta data: quantities by line, by the key of the parcel."""
     return {
         str(meta["key"]): meta["value"]
         for meta in order.get("meta_data") or []
-        if str(meta.get("key")).startswith(_PARCEL) and isinstance(meta.get("value"), dict)
+        if str(meta.get("key")).startswith(_PARCEL_KEY) and isinstance(meta.get("value"), dict)
     }
 
 
-def _told(order: Mapping[str, Any], shipment: Shipment, carrier: str) -> list[dict[str, Any]]:
-    """The meta data that hold a parcel: ours, and what plugins show."""
+def _parcel_meta(order: Mapping[str, Any], shipment: Shipment, carrier: str) -> list[dict[str, Any]]:
+    """Return the meta data that hold a parcel: our own, and those that plugins show."""
     quantities: dict[str, int] = {}
     for line in shipment.lines:
         quantities[line.line_no] = max(quantities.get(line.line_no, 0), line.quantity)
-    known = [meta["value"] for meta in order.get("meta_data") or [] if meta.get("key") == _TRACKING]
+    tracked = [meta["value"] for meta in order.get("meta_data") or [] if meta.get("key") == _TRACKING_KEY]
     item = {
         "tracking_provider": "",
         "custom_tracking_provider": carrier,
@@ -581,16 +587,16 @@ def _told(order: Mapping[str, Any], shipment: Shipment, carrier: str) -> list[di
         "date_shipped": str(int(shipment.shipped_at.timestamp())),
         "tracking_id": sha256(shipment.reference.encode()).hexdigest()[:32],
     }
-    items = [*(known[0] if known and isinstance(known[0], list) else []), item]
-    return [{"key": f"{_PARCEL}{shipment.waybill_no}", "value": quantities}, {"key": _TRACKING, "value": items}]
+    items = [*(tracked[0] if tracked and isinstance(tracked[0], list) else []), item]
+    return [{"key": f"{_PARCEL_KEY}{shipment.waybill_no}", "value": quantities}, {"key": _TRACKING_KEY, "value": items}]
 
 
 def _gmt(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _count(told: str) -> int:
-    return int(told) if re.fullmatch(r"[0-9]{1,6}", told) else 0
+def _count(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
 
 
 def _status(error: Mapping[str, Any]) -> int:
@@ -600,13 +606,13 @@ def _status(error: Mapping[str, Any]) -> int:
 
 def _object(response: httpx.Response) -> dict[str, Any]:
     if not isinstance(answer := _json(response), dict):
-        raise unavailable("woocommerce: answered with what is no JSON object")
+        raise unavailable("woocommerce: the response is not a JSON object")
     return answer
 
 
 def _list(response: httpx.Response) -> list[dict[str, Any]]:
     if not isinstance(answer := _json(response), list):
-        raise unavailable("woocommerce: answered with what is no JSON list")
+        raise unavailable("woocommerce: the response is not a JSON list")
     return answer
 
 

@@ -1,17 +1,17 @@
-"""Reading what the world sends: a vendor's shape is a Pydantic model, and a fault is named by the vendor's own path.
+"""Decoding the payloads of vendors: a Pydantic model describes the shape, and an error names the vendor's own path.
 
-The types here are lenient where the world is: absent, ``null``, a number for a text.
+The types here accept what vendors really send: absent fields, ``null``, a number in place of text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_UP, Decimal
 from typing import Annotated, Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
 
 from activities.kit.errors import Unintelligible
 from models.i18n import InvalidValue
@@ -22,7 +22,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def decode(model: type[Model], body: bytes) -> Model:
-    """A JSON body in the vendor's shape, less NUL characters: no database holds them. Raises ``Unintelligible``."""
+    """Decode a JSON body into the vendor's shape, without NUL characters: PostgreSQL stores none. Raises
+    ``Unintelligible``."""
     try:
         return model.model_validate_json(body.replace(b"\\u0000", b""))
     except ValidationError as error:
@@ -30,7 +31,7 @@ def decode(model: type[Model], body: bytes) -> Model:
 
 
 def decode_xml(text: str) -> Element:
-    """An XML document without entities of its own. Raises ``Unintelligible``."""
+    """Decode an XML document; a document type, which could define entities, is refused. Raises ``Unintelligible``."""
     if "<!DOCTYPE" in text:
         raise Unintelligible("body", "a document type is not expected")
     try:
@@ -40,7 +41,7 @@ def decode_xml(text: str) -> Element:
 
 
 def unintelligible(error: ValidationError) -> Unintelligible:
-    """The first fault with its path, such as ``line_items[0].quantity``; never the value found there."""
+    """Return the first error with its path, such as ``line_items[0].quantity``, but never the value found there."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
     return Unintelligible(path.lstrip(".") or "body", fault["msg"])
@@ -58,12 +59,12 @@ def _integer(value: Any) -> int:
 
 def _identifier(value: Any) -> Any:
     if isinstance(value, float | bool):
-        raise ValueError("an identifier is never a fraction: it would lose digits")  # noqa: TRY004
+        raise ValueError("an identifier must not be a fraction: digits would be lost")  # noqa: TRY004
     return value
 
 
 def within_calendar(moment: datetime) -> datetime:
-    """A time that every calendar here can hold. Raises ``ValueError``."""
+    """Return a time within 1970 and 9000, which every system here can hold. Raises ``ValueError``."""
     if not 1970 <= moment.year <= 9000:
         raise InvalidValue("invalid.moment")
     return moment
@@ -86,39 +87,51 @@ ChinaTime = Annotated[
     datetime,
     AfterValidator(lambda moment: within_calendar(moment if moment.tzinfo else moment.replace(tzinfo=CHINA))),
 ]
-"""A time told without a zone, as Chinese systems do: GMT+8."""
+"""A time without a zone, as Chinese systems write it: GMT+8."""
 
 
 def format_china_time(moment: datetime) -> str:
-    """A time as Chinese systems are told: ``2026-11-11 00:00:00``, GMT+8."""
+    """Return a time as Chinese systems write it: ``2026-11-11 00:00:00``, GMT+8."""
     return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 MaybeChinaTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
 Seconds = Annotated[datetime, BeforeValidator(_seconds)]
-"""A time told as seconds since 1970."""
+"""A time in seconds since 1970."""
 MaybeSeconds = Annotated[Seconds | None, BeforeValidator(lambda value: value or None)]
 Fen = Annotated[Decimal, BeforeValidator(_fen)]
-"""An amount told in hundredths; it may be absent or negative."""
+"""An amount in hundredths; may be absent or negative."""
 Text = Annotated[str, BeforeValidator(_text)]
-"""Free text; anything that is none reads as empty."""
+"""Free text; any other type becomes empty."""
 Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]
 """A part of an address."""
 Code = Annotated[str, BeforeValidator(_text), StringConstraints(min_length=1, max_length=64)]
-"""A number or code that must be there."""
+"""A required number or code."""
 Identifier = Annotated[int, BeforeValidator(_identifier), Field(ge=1, lt=2**63)]
-"""A 64-bit id: beyond what a float can hold."""
+"""A 64-bit id, too large for a float."""
 Integer = Annotated[int, BeforeValidator(_integer)]
-"""A flag or counter; anything that is none reads as 0."""
+"""A flag or counter; any other type becomes 0."""
 Quantity = Annotated[int, Field(ge=1, le=100_000)]
 Price = Annotated[Amount, Field(ge=0)]
 Fee = Annotated[Decimal, BeforeValidator(lambda value: value or 0), Field(max_digits=18, decimal_places=4)]
 """An amount that may be absent, empty or negative."""
 
 
+def without_prefixes(text: str, *prefixes: str) -> str:
+    """Return an address line without the regions it begins with."""
+    for prefix in prefixes:
+        text = text.removeprefix(prefix)
+    return text
+
+
+def drop_empty(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the entries that are set, for ``ChannelOrder.custom``."""
+    return {key: value for key, value in values.items() if value}
+
+
 @contextmanager
 def validating_order() -> Iterator[None]:
-    """Around the making of a ``ChannelOrder``: what the language forbids is a fault of the payload."""
+    """Report a ``ChannelOrder`` that fails validation as ``Unintelligible``: the payload is at fault."""
     try:
         yield
     except ValidationError as error:
@@ -126,12 +139,12 @@ def validating_order() -> Iterator[None]:
 
 
 def price_per_unit(amount: Decimal, quantity: int) -> Decimal:
-    """What one of so many costs; what does not divide is rounded up, for the line's discount to make good for it."""
+    """Return the price of one unit, rounded up; the line's discount takes the rounding back."""
     return (amount / quantity).quantize(Decimal("0.0001"), ROUND_UP)
 
 
 def with_total_mismatch(order: ChannelOrder) -> ChannelOrder:
-    """The order as told; where its parts add up to another total, ``custom.total_mismatch`` says by how much more."""
+    """Return the order; ``custom.total_mismatch`` holds by how much the sum of its parts exceeds its total."""
     if not order.mismatch:
         return order
     return order.model_copy(update={"custom": {**order.custom, "total_mismatch": str(order.mismatch)}})

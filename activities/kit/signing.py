@@ -1,8 +1,8 @@
-"""Our own message signature, for what is told to us and by us where no vendor's format rules.
+"""Our own message signature, for messages in both directions where no vendor's format applies.
 
 Headers ``Hengdan-Timestamp`` (Unix seconds) and ``Hengdan-Signature: v1=<hex>``, the hex HMAC-SHA256 under the shared
-secret over ``{timestamp}.{raw body}``. The scheme of Stripe and of Standard Webhooks: the time is signed with the body,
-so that a captured message cannot be sent again later; ``v1`` leaves room for another algorithm; several signatures
+secret over ``{timestamp}.{raw body}``. Stripe and Standard Webhooks use the same scheme: the time is signed with the
+body, so that a captured message cannot be replayed later; ``v1`` leaves room for another algorithm; several signatures
 separated by spaces let a sender rotate its secret.
 """
 
@@ -13,15 +13,16 @@ from time import time
 from activities.kit.errors import Unauthentic
 
 WINDOW_SECONDS = 300
-"""How far the sender's clock may stand from ours."""
+"""The largest difference allowed between the sender's clock and ours."""
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """Return the value of ``Hengdan-Signature``."""
     return "v1=" + hmac.digest(secret.encode(), timestamp.encode() + b"." + body, "sha256").hex()
 
 
 def signed_headers(secret: str, body: bytes) -> dict[str, str]:
-    """The headers of a signed JSON message, made now."""
+    """Return the headers of a JSON message signed now."""
     timestamp = str(int(time()))
     return {
         "Content-Type": "application/json",
@@ -31,11 +32,11 @@ def signed_headers(secret: str, body: bytes) -> dict[str, str]:
 
 
 def verify(secrets: Iterable[str], headers: Mapping[str, str], body: bytes) -> None:
-    """Checks a message against each secret; header names in lower case. Raises ``Unauthentic``."""
+    """Check a message against each secret; header names in lower case. Raises ``Unauthentic``."""
     timestamp = headers.get("hengdan-timestamp", "")
     if not (timestamp.isascii() and timestamp.isdecimal() and abs(time() - int(timestamp[:20])) <= WINDOW_SECONDS):
         raise Unauthentic(f"hengdan-timestamp: expected Unix seconds within {WINDOW_SECONDS} s of now")
-    given = headers.get("hengdan-signature", "").encode().split()
+    signatures = headers.get("hengdan-signature", "").encode().split()
     expected = [sign(secret, timestamp, body).encode() for secret in secrets if secret]
-    if not any(hmac.compare_digest(one, other) for one in given for other in expected):
+    if not any(hmac.compare_digest(one, other) for one in signatures for other in expected):
         raise Unauthentic("hengdan-signature: does not match")

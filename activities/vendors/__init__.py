@@ -1,1 +1,1 @@
-"""What several systems of one vendor share."""
+"""What several adapters share: the systems of one vendor, and the conventions of Chinese API gateways."""

@@ -1,4 +1,4 @@
-"""TOP, the Taobao Open Platform: signed calls and their errors, for Taobao and Cainiao.
+"""TOP, the Taobao Open Platform, for Taobao and Cainiao: signed calls and their errors.
 
 Sources: open.taobao.com (signing, docId 101617; error codes of the gateway and of services).
 
@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import md5
 from typing import Any
 
 from temporalio.exceptions import ApplicationError
@@ -19,26 +18,26 @@ from temporalio.exceptions import ApplicationError
 from activities.kit import http
 from activities.kit.errors import expired, refused, unavailable
 from activities.kit.payloads import CHINA, format_china_time
+from activities.vendors.gateway import documented_format, joined_params, md5_sign
 from models.intake import Account
 
 _TRANSIENT = ("B150", "S01")
 _BUSY = re.compile(r"(稍后再试|超时|服务不可用)[！!。]?$")
-"""How a ``sub_msg`` ends where an ``isv.*`` is theirs all the same."""
+"""How a ``sub_msg`` ends where an ``isv.*`` code is passing all the same."""
 _SERVICES = {15, 50}
-"""The codes of what the service behind the gateway refused, and not the gateway."""
+"""Codes of refusals by the service behind the gateway, not by the gateway."""
 
 
 def sign(params: Mapping[str, str], secret: str, method: str = "md5") -> str:
-    """TOP's signature: keys and values in the order of the keys, digested with the secret; capital hex."""
-    text = "".join(f"{key}{value}" for key, value in sorted(params.items()) if key != "sign").encode()
-    key = secret.encode()
+    """Return TOP's signature of the sorted parameters, in upper-case hex."""
     if method == "md5":
-        return md5(key + text + key, usedforsecurity=False).hexdigest().upper()
-    return hmac.digest(key, text, "sha256" if method == "hmac-sha256" else "md5").hex().upper()
+        return md5_sign(params, secret)
+    digest = "sha256" if method == "hmac-sha256" else "md5"
+    return hmac.digest(secret.encode(), joined_params(params).encode(), digest).hex().upper()
 
 
 class Top:
-    """Calls to TOP, and what its answers mean."""
+    """A client of TOP."""
 
     def __init__(self, account: Account) -> None:
         self._url = f"{account.base_url.rstrip('/')}/router/rest"
@@ -46,7 +45,7 @@ class Top:
         self._sign_method = str(account.settings.get("sign_method", "hmac-sha256"))
 
     async def call(self, method: str, **business: str) -> tuple[dict[str, Any], bytes]:
-        """The decoded answer and its bytes. Raises ``ApplicationError``: TOP reports faults with status 200."""
+        """Return the decoded response and its bytes. Raises ``ApplicationError``: errors come with status 200."""
         params = {
             "method": method,
             "app_key": self._secrets["app_key"],
@@ -60,29 +59,28 @@ class Top:
             params["session"] = self._secrets["session"]
         params["sign"] = sign(params, self._secrets["app_secret"], self._sign_method)
         response = await http.send("POST", self._url, data=params)
-        try:
-            answer = json.loads(response.content)
-            if "error_response" in answer:
-                if answer["error_response"].get("code") == 27 and self._secrets.get("refresh_token"):
+        with documented_format(method):
+            document = json.loads(response.content)
+            if "error_response" in document:
+                if document["error_response"].get("code") == 27 and self._secrets.get("refresh_token"):
                     raise expired(f"{method}: 27")
-                raise fault(method, answer["error_response"])
-            return answer[f"{method.removeprefix('taobao.').replace('.', '_')}_response"], response.content
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise unavailable(f"{method}: answered with what is no TOP response") from None
+                raise fault(method, document["error_response"])
+            answer: dict[str, Any] = document[f"{method.removeprefix('taobao.').replace('.', '_')}_response"]
+        return answer, response.content
 
 
 def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
-    """What an ``error_response`` means: ``isv.*`` is our fault and final, ``isp.*`` theirs and passing.
+    """Return the error for an ``error_response``: ``isv.*`` is our fault and final, ``isp.*`` is TOP's and passing.
 
-    Refused by a service, its detail is the sub code; by the gateway, which does not know us, the gateway's own number.
+    The detail of a refusal is the sub code of the service, or the gateway's own code where the gateway refused.
     """
     code, sub_code, sub_msg = error.get("code"), str(error.get("sub_code") or ""), str(error.get("sub_msg") or "")
-    said = f"{method}: {code} {sub_code}".rstrip()
+    message = f"{method}: {code} {sub_code}".rstrip()
     if code == 7:
         ban = re.search(r"last for (\d{1,6}) more second", sub_msg)
-        return unavailable(said, float(ban[1]) if ban else None)
+        return unavailable(message, float(ban[1]) if ban else None)
     if sub_code.startswith("isp.") or sub_code.endswith(_TRANSIENT) or _BUSY.search(sub_msg):
-        return unavailable(said)
+        return unavailable(message)
     if code in _SERVICES | {10} and not sub_code.startswith("isv."):
-        return unavailable(said)
-    return refused(said, sub_code if code in _SERVICES else str(code))
+        return unavailable(message)
+    return refused(message, sub_code if code in _SERVICES else str(code))

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from itertools import count
 from pkgutil import iter_modules
 from typing import Any
@@ -15,7 +16,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from temporalio.exceptions import ApplicationError
 
-from activities.channels import AccessRenewer, Hint, OrderReader, order_fact_key
+from activities import carriers
+from activities.channels import CARRIER_NAMES, AccessRenewer, Hint, OrderReader, order_fact_key
 from activities.kit import http
 from activities.kit.errors import EXPIRED, Unauthentic, Unintelligible
 from models.fulfillment import Shipment, ShipmentLine
@@ -30,6 +32,7 @@ TOLD_ONLY = {"own", "app", "pos"}
 """They tell us, and cannot be asked."""
 WHOLE = {"pdd", "jd"}
 """They know an order to be refunded, and shipped, as a whole only."""
+OUR_CARRIERS = [each.name for each in iter_modules(carriers.__path__)]
 ASKED = [name for name in EVERY if name not in TOLD_ONLY]
 _shops = count(1)
 _heard: list[tuple[dict[str, str], bytes]] = []
@@ -174,6 +177,32 @@ async def test_what_left_is_told_once_however_often(sandbox: str, door: str, cha
         assert (await told(world, order.channel_order_no, door)).shipped
 
 
+@pytest.mark.parametrize("channel", EVERY)
+def test_carrier_codes_are_keyed_by_our_carriers(channel: str) -> None:
+    codes = getattr(import_module(f"activities.channels.{channel}"), "CARRIER_CODES", {})
+    assert set(codes) | set(CARRIER_NAMES) <= {*OUR_CARRIERS, "ems"}
+    assert all(isinstance(code, str) for code in codes.values())
+
+
+@pytest.mark.parametrize("channel", ASKED)
+async def test_account_setting_overrides_a_carrier_code(sandbox: str, door: str, channel: str) -> None:
+    world = World(sandbox, channel, f"{channel}-{next(_shops)}", carrier_codes={"sf": "777"})
+    order = await told(world, world.sell(("A001", 2)), door)
+    await world.adapter.confirm_shipment(shipment(order, "SF1000000000001"))
+    assert [each["carrier"] for each in world.shipments] == ["777"]
+
+
+@pytest.mark.parametrize("channel", ["jd", "pdd"])
+async def test_carrier_without_a_code_is_refused(sandbox: str, door: str, channel: str) -> None:
+    world = a_shop(sandbox, channel)
+    order = await told(world, world.sell(("A001", 2)), door)
+    unknown = shipment(order, "X1").model_copy(update={"carrier": "unknown"})
+    with pytest.raises(ApplicationError, match="add it to setting carrier_codes") as caught:
+        await world.adapter.confirm_shipment(unknown)
+    assert caught.value.non_retryable
+    await world.adapter.confirm_shipment(unknown.model_copy(update={"carrier": "jdl"}))
+
+
 @pytest.mark.parametrize("channel", [name for name in EVERY if name not in ("pos", *WHOLE)])
 async def test_an_order_that_leaves_in_two_parcels_is_told_line_by_line(sandbox: str, door: str, channel: str) -> None:
     world = a_shop(sandbox, channel)
@@ -292,7 +321,7 @@ def test_what_is_no_order_is_refused_by_the_field(sandbox: str, channel: str) ->
 
 @pytest.mark.parametrize("channel", EVERY)
 def test_its_docstring_names_its_sources(channel: str) -> None:
-    module = __import__(f"activities.channels.{channel}", fromlist=["adapter"])
+    module = import_module(f"activities.channels.{channel}")
     assert (inspect.getdoc(module) or "").strip()
 
 

@@ -260,9 +260,9 @@ def world(sandbox: str) -> World:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was refunded shows at once."""
-    monkeypatch.setattr(amazon, "_POSTED", timedelta(0))
+def refunds_posted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refunds appear in the finances at once."""
+    monkeypatch.setattr(amazon, "_POSTING_DELAY", timedelta(0))
 
 
 async def read(world: World, number: str) -> ChannelOrder:
@@ -295,7 +295,7 @@ async def test_the_present_is_left_to_the_next_pull(world: World) -> None:
     assert await world.pulled(since=datetime.now(UTC), until=datetime.now(UTC)) == []
 
 
-async def test_each_change_is_a_new_fact_once(world: World, at_once: None) -> None:
+async def test_each_change_is_a_new_fact_once(world: World, refunds_posted_at_once: None) -> None:
     number = world.sell()
     ours = world.adapter
     assert isinstance(ours, Amazon)
@@ -392,7 +392,7 @@ async def test_in_trouble_it_is_tried_again(world: World, operation: str, fault:
     assert len(await world.pulled()) == 1
 
 
-async def test_refunds_before_and_after_shipping(world: World, at_once: None) -> None:
+async def test_refunds_before_and_after_shipping(world: World, refunds_posted_at_once: None) -> None:
     number = world.sell(("A001", 2), ("B007", 1))
     world.refund(number, "r1", sku="B007", state="asked", reason="Too late")
     told = await read(world, number)
@@ -411,7 +411,9 @@ async def test_refunds_before_and_after_shipping(world: World, at_once: None) ->
     ]
 
 
-async def test_a_refund_alone_brings_its_order_back(world: World, at_once: None, monkeypatch: Any) -> None:
+async def test_a_refund_alone_brings_its_order_back(
+    world: World, refunds_posted_at_once: None, monkeypatch: Any
+) -> None:
     number = world.sell()
     await world.adapter.confirm_shipment(shipment(await read(world, number)))
     since = datetime.now(UTC)
@@ -419,7 +421,7 @@ async def test_a_refund_alone_brings_its_order_back(world: World, at_once: None,
     monkeypatch.setattr(twin, "head", lambda *told, head=twin.head: head(*told) | {"FulfillmentChannel": "MFN"})
     ours = world.adapter
     assert isinstance(ours, Amazon)
-    found = [each async for each in ours._refunded(since - DAY, datetime.now(UTC) + timedelta(0))]
+    found = [each async for each in ours._refunded_orders(since - DAY, datetime.now(UTC) + timedelta(0))]
     assert found == [number]
 
 
@@ -434,7 +436,7 @@ async def test_finances_we_may_not_see_are_no_reason_to_miss_an_order(
 
     monkeypatch.setattr(twin, "_events", denied)
     told = await read(world, number)
-    assert (told.shipped, told.custom["refunds_untold"]) == (True, True)
+    assert (told.shipped, told.custom["refunds_unknown"]) == (True, True)
 
 
 async def test_a_listing_that_is_not_in_order_is_refused_with_its_issue(world: World) -> None:
@@ -471,9 +473,9 @@ async def test_authorisation_that_was_withdrawn_is_refused(world: World, secret:
     assert (error.type, error.details[0]) == ("Refused", code)
 
 
-async def test_calls_wait_for_their_turn() -> None:
-    pace = amazon._Pace(rate=50, burst=2)
+async def test_calls_wait_for_the_rate_limit() -> None:
+    limit = amazon._RateLimit(rate=50, burst=2)
     started = datetime.now(UTC)
     for _ in range(7):
-        await pace.turn()
+        await limit.acquire()
     assert timedelta(seconds=0.09) < datetime.now(UTC) - started < timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""Signatures held against those that others published, or computed from their published recipes."""
+"""Signatures compared with published examples, or with values computed by published recipes."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from activities.channels import douyin, jd, pdd, suning, woocommerce
 from activities.kit.errors import EXPIRED
+from activities.vendors.gateway import md5_sign
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,12 @@ from activities.kit.errors import EXPIRED
         ),
     ],
 )
-def test_pinduoduo(params: dict[str, str], secret: str, signature: str) -> None:
+def test_pinduoduo_signature_matches_published_examples(params: dict[str, str], secret: str, signature: str) -> None:
     assert pdd.sign(params, secret) == signature
     assert pdd.sign({**params, "sign": "x", "empty": ""}, secret) == signature
 
 
-def test_jd_as_published() -> None:
+def test_jd_signature_matches_the_published_example() -> None:
     """open.jd.com, listId 2643."""
     business = (
         '{"end_date":null,"optional_fields":null,"order_state":"WAIT_SELLER_STOCK_OUT",'
@@ -64,10 +65,10 @@ def test_jd_as_published() -> None:
         "timestamp": "2021-05-07 09:20:39.683+0800",
         "v": "2.0",
     }
-    assert jd.sign(params, "yourappSecret") == "D70825340F4084360B9362B60DFD7930"
+    assert md5_sign(params, "yourappSecret") == "D70825340F4084360B9362B60DFD7930"
 
 
-def test_douyin_by_its_recipe() -> None:
+def test_douyin_signatures_follow_the_published_recipe() -> None:
     """Computed from zsmhub/doudian-sdk, utils/sign_util.go and message/doudian_sign.go."""
     param_json = '{"order_by":"create_time","page":0,"size":10}'
     signature = douyin.sign("1", "s", "order.searchList", param_json, "1700000000")
@@ -75,14 +76,14 @@ def test_douyin_by_its_recipe() -> None:
     assert douyin.event_sign("1", "s", b"[]") == "174ed6176ebf3089b012a8f81c4a4d6b"
 
 
-def test_suning_by_its_recipe() -> None:
+def test_suning_signature_follows_the_published_recipe() -> None:
     """Computed from why2lyj/suning-sdk, suning/api/abstract.py."""
     signature = suning.sign("s", "suning.custom.order.query", "2020-01-01 00:00:00", "k", "v1.2", b"{}")
     assert signature == "41c8d64907b9431b3abd9207443e19e3"
 
 
-def test_woocommerce_signs_as_shopify_does() -> None:
-    """The scheme is the same; Shopify published this vector."""
+def test_woocommerce_signature_matches_the_shopify_example() -> None:
+    """Both use the same scheme; Shopify published this example."""
     assert woocommerce.sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
 
 
@@ -102,7 +103,7 @@ def test_woocommerce_signs_as_shopify_does() -> None:
         (douyin.fault("m", {"code": 50002, "sub_code": "isv.business-failed:17"}), "Refused", None),
     ],
 )
-def test_faults_say_whether_trying_again_helps(error: Any, kind: str, wait: float | None) -> None:
+def test_fault_says_whether_a_retry_helps(error: Any, kind: str, wait: float | None) -> None:
     assert error.type == kind
     assert error.non_retryable is (kind == "Refused")
     assert error.next_retry_delay == (None if wait is None else timedelta(seconds=wait))
