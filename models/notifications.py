@@ -1,4 +1,4 @@
-"""What people are told, by which medium, in which words, and what became of it."""
+"""Notifications: templates by event and medium, the messages made from them, and the outcome of each."""
 
 import re
 from datetime import datetime, time, timedelta
@@ -19,7 +19,7 @@ class Medium(StrEnum):
     SMS = "sms"
     EMAIL = "email"
     WEBHOOK = "webhook"
-    """Our own subscribers."""
+    """The merchant's own subscribers."""
     DINGTALK = "dingtalk"
     WECOM = "wecom"
     FEISHU = "feishu"
@@ -31,9 +31,9 @@ class NotificationState(StrEnum):
     SENT = "sent"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """The person wants no messages, or there is nobody to tell."""
+    """The recipient opted out, or no address is known."""
     UNKNOWN = "unknown"
-    """It may have been sent: we did not live to hear. It is not sent again, unless a person says so."""
+    """The process ended while sending, so it may have been sent. Only a person sends it again."""
 
 
 EVENTS = (
@@ -52,7 +52,7 @@ EVENTS = (
     "exception.opened",
     "exception.escalated",
 )
-"""What may be told: lines of an order's timeline, and exceptions."""
+"""What a template may be for: entries of an order's timeline, and exceptions."""
 FIELDS = frozenset(
     {
         "order_no",
@@ -68,18 +68,18 @@ FIELDS = frozenset(
         "amount",
     }
 )
-"""What a template may name; ``what`` is the kind of exception in words."""
+"""The facts that a template may name; ``what`` is the kind of exception in words."""
 Lang = Literal["zh-CN", "en"]
-_NAMED = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class Template(Value):
-    """The words for an event by a medium; ``{name}`` stands for a fact. Of several, the one of the shop counts."""
+    """The text of an event for a medium; ``{name}`` stands for a fact. A shop's template precedes the general one."""
 
     event: str
     medium: Medium
     shop: str = ""
-    """``channel:shop``; empty, every shop without one of its own."""
+    """``channel:shop``; empty: every shop without a template of its own."""
     lang: Lang = "zh-CN"
     subject: Annotated[str, Field(max_length=200)] = ""
     body: Annotated[str, Field(min_length=1, max_length=4000)]
@@ -87,30 +87,30 @@ class Template(Value):
 
     @field_validator("event")
     @classmethod
-    def _is_told(cls, event: str) -> str:
+    def _is_known_event(cls, event: str) -> str:
         if event not in EVENTS:
             raise InvalidValue("invalid.choice", choices=", ".join(EVENTS))
         return event
 
     @field_validator("subject", "body")
     @classmethod
-    def _names_facts(cls, text: str) -> str:
-        if unknown := set(_NAMED.findall(text)) - FIELDS:
+    def _names_known_facts(cls, text: str) -> str:
+        if unknown := set(_PLACEHOLDER.findall(text)) - FIELDS:
             raise InvalidValue(
                 "invalid.placeholder.unknown", placeholder=min(unknown), choices=", ".join(sorted(FIELDS))
             )
         return text
 
-    def filled(self, facts: dict[str, JsonValue]) -> tuple[str, str]:
-        """Subject and body; what is not known of a fact is empty."""
+    def render(self, facts: dict[str, JsonValue]) -> tuple[str, str]:
+        """Return subject and body; a missing fact is empty."""
 
         def fact(match: re.Match[str]) -> str:
             return str(facts.get(match[1]) or "")
 
-        return _NAMED.sub(fact, self.subject), _NAMED.sub(fact, self.body)
+        return _PLACEHOLDER.sub(fact, self.subject), _PLACEHOLDER.sub(fact, self.body)
 
 
-_MAILS: tuple[tuple[str, Lang, str, str], ...] = (
+_EMAIL_TEXTS: tuple[tuple[str, Lang, str, str], ...] = (
     (
         "shipped",
         "zh-CN",
@@ -128,7 +128,7 @@ _MAILS: tuple[tuple[str, Lang, str, str], ...] = (
     ),
     ("tell_buyer", "en", "About your order {order_no}", "Your parcel {waybill_no}: {what}. We are sorry."),
 )
-_CHATS: tuple[tuple[str, Lang, str], ...] = (
+_CHAT_TEXTS: tuple[tuple[str, Lang, str], ...] = (
     ("exception.opened", "zh-CN", "订单 {order_no}：{what}，{carrier} {waybill_no}，负责人 {owner}"),
     ("exception.opened", "en", "Order {order_no}: {what}, {carrier} {waybill_no}, for {owner}"),
     ("exception.escalated", "zh-CN", "超时升级至 {owner}：订单 {order_no}，{what}，{carrier} {waybill_no}"),
@@ -137,12 +137,12 @@ _CHATS: tuple[tuple[str, Lang, str], ...] = (
 DEFAULTS: tuple[Template, ...] = (
     *(
         Template(event=event, medium=Medium.EMAIL, lang=lang, subject=subject, body=body)
-        for event, lang, subject, body in _MAILS
+        for event, lang, subject, body in _EMAIL_TEXTS
     ),
     *(
         Template(event=event, medium=medium, lang=lang, body=body)
         for medium in (Medium.DINGTALK, Medium.WECOM, Medium.FEISHU)
-        for event, lang, body in _CHATS
+        for event, lang, body in _CHAT_TEXTS
     ),
     *(
         Template(event=event, medium=Medium.WEBHOOK, lang=lang, body="{order_no} {waybill_no}")
@@ -150,29 +150,29 @@ DEFAULTS: tuple[Template, ...] = (
         for lang in get_args(Lang)
     ),
 )
-"""The words where staff set none; a text message has none, for its words are agreed with who sends it."""
+"""Used where staff set no template. SMS has no default: its texts must be approved by the provider."""
 
 
 class Message(Value):
-    """A notification as it is sent: personal, and kept sealed."""
+    """A notification as it is sent: personal, and stored encrypted."""
 
     id: str
     event: str
     to: str = ""
-    """A phone or an address; empty where the account itself says whom."""
+    """A phone number or e-mail address; empty where the account itself defines the recipient."""
     subject: str = ""
     body: str
     facts: dict[str, JsonValue] = {}
 
 
-class Quiet(Value):
-    """From when to when nobody is to be woken, on China's clocks."""
+class QuietHours(Value):
+    """A daily period without messages, in China time; it may span midnight."""
 
     since: time
     until: time
 
-    def ends(self, at: datetime) -> datetime:
-        """When a message may be sent that is due at this time."""
+    def next_allowed(self, at: datetime) -> datetime:
+        """Return when a message due at ``at`` may be sent."""
         local = at.astimezone(CHINA)
         end = local.replace(hour=self.until.hour, minute=self.until.minute, second=0, microsecond=0)
         now = local.time()
@@ -198,7 +198,7 @@ class TemplateRow(SQLModel, table=True):
 
 
 class NotificationRow(SQLModel, table=True):
-    """One message to one account or person, sent once."""
+    """One message by one media account, sent once."""
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -220,8 +220,8 @@ class NotificationRow(SQLModel, table=True):
     done_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 
-class LookRow(SQLModel, table=True):
-    """How far timelines were looked through: one row."""
+class TimelineCursorRow(SQLModel, table=True):
+    """The number of the last timeline entry read: a single row."""
 
     __tablename__ = "notification_looks"
 
@@ -230,7 +230,7 @@ class LookRow(SQLModel, table=True):
 
 
 class OptOutRow(SQLModel, table=True):
-    """Who wants no messages, by a blind index of the address."""
+    """An address that gets no messages, by its blind index."""
 
     __tablename__ = "opt_outs"
 

@@ -90,7 +90,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     exceptions.watch_exceptions,
     exceptions.intercept_parcel,
     carrier_selection.measure_performance,
-    delivery.notify,
+    delivery.deliver,
 )
 
 

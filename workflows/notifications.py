@@ -1,4 +1,4 @@
-"""NotificationsWorkflow: one turn of telling people, started by its schedule."""
+"""NotificationsWorkflow: one run that creates and sends notifications, started by its schedule."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.notifications.delivery import DeliveryReport, notify
+    from activities.notifications.delivery import DeliveryReport, deliver
 
 
 @workflow.defn
@@ -14,5 +14,5 @@ class NotificationsWorkflow:
     @workflow.run
     async def run(self) -> DeliveryReport:
         return await workflow.execute_activity(
-            notify, start_to_close_timeout=timedelta(minutes=10), retry_policy=RetryPolicy(maximum_attempts=1)
+            deliver, start_to_close_timeout=timedelta(minutes=10), retry_policy=RetryPolicy(maximum_attempts=1)
         )

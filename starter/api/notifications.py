@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from activities.kit.database import transaction
 from activities.notifications import delivery
+from activities.notifications import templates as notification_templates
 from models.notifications import Medium, NotificationState, Template
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
@@ -50,13 +51,13 @@ async def log(
 @router.get("/templates", summary="The words for each event")
 async def templates(principal: Reader) -> list[Template]:
     async with transaction() as connection:
-        return await delivery.list_templates(connection)
+        return await notification_templates.list_templates(connection)
 
 
 @router.put("/templates", summary="Set the words for an event, medium, shop and language")
 async def keep_template(body: Template, principal: Staff) -> Template:
     async with transaction() as connection:
-        await delivery.save_template(connection, body)
+        await notification_templates.save_template(connection, body)
     return body
 
 
@@ -65,20 +66,20 @@ async def drop_template(
     event: str, medium: Medium, principal: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
 ) -> None:
     async with transaction() as connection:
-        if not await delivery.delete_template(connection, event, medium, shop, lang):
+        if not await notification_templates.delete_template(connection, event, medium, shop, lang):
             raise Problem(404, "problem.no_template", {"event": event})
 
 
 @router.post("/opt-outs", status_code=204, summary="This phone or address is told nothing any more")
 async def opt_out(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
-        await delivery.opt_out(connection, body.address, principal.name)
+        await notification_templates.opt_out(connection, body.address, principal.name)
 
 
 @router.post("/opt-outs/remove", status_code=204, summary="It is told again")
 async def opt_in(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
-        await delivery.opt_in(connection, body.address)
+        await notification_templates.opt_in(connection, body.address)
 
 
 class Again(BaseModel):
