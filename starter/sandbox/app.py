@@ -1,4 +1,4 @@
-"""The sandbox application: finds its twins by itself and mounts each at ``/{name}``."""
+"""The sandbox application: discovers its twins and mounts each at ``/{name}``."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,14 +15,14 @@ from starter.sandbox import carriers, channels, faults
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """``app.state.http`` is the client with which twins call Hengdan: webhooks and pushes go out by it."""
+    """Open ``app.state.http``, the client with which twins call Hengdan."""
     async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
         app.state.http = client
         yield
 
 
 def twins() -> Iterator[tuple[str, ModuleType]]:
-    """Name and module of every twin; each offers ``router: APIRouter``."""
+    """Yield name and module of every twin; each module offers ``router: APIRouter``."""
     for package in (channels, carriers):
         for found in iter_modules(package.__path__):
             yield found.name, import_module(f"{package.__name__}.{found.name}")

@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: what a twin does wrong, how often, and to whom."""
+"""Faults on demand: what a twin does wrong, how often, and for which calls."""
 
 from asyncio import sleep
 from collections.abc import Awaitable, Callable
@@ -12,23 +12,23 @@ from starlette.responses import Response
 class Kind(StrEnum):
     SERVER_ERROR = "500"
     TOO_MANY = "429"
-    """To be tried again after ``seconds``."""
+    """Asks for a retry after ``seconds``."""
     TIMEOUT_AFTER = "timeout_after"
-    """Does the work, then answers only after ``seconds``: longer than the client waits."""
+    """Do the work, then respond only after ``seconds``: longer than the client waits."""
     DELAY = "delay"
-    """Waits ``seconds``, then does the work."""
+    """Wait ``seconds``, then do the work."""
     GARBAGE = "garbage"
-    """Answers 200 with what is not in the format."""
+    """Respond 200 with a body outside of the format."""
     DUPLICATE = "duplicate"
-    """Does the work twice."""
+    """Do the work twice."""
 
 
 class Fault(BaseModel):
     system: str
     operation: str = ""
-    """The twin's operation; empty: any."""
+    """The twin's operation; empty for any."""
     match: str = ""
-    """Only calls whose text contains this."""
+    """Only for calls whose text contains this."""
     fault: Kind
     times: int = 1
     seconds: float = 15
@@ -46,7 +46,7 @@ async def add(fault: Fault) -> Fault:
 
 @router.get("")
 async def waiting() -> list[Fault]:
-    """Faults that were not met yet."""
+    """Return the faults not used up yet."""
     return _faults
 
 
@@ -56,7 +56,7 @@ async def clear() -> None:
 
 
 def take(system: str, operation: str, text: str) -> Fault | None:
-    """The next fault meant for this call, used up by it."""
+    """Take the next fault for this call, which uses it up."""
     for fault in _faults:
         if fault.system == system and fault.operation in ("", operation) and fault.match in text:
             fault.times -= 1
@@ -77,7 +77,7 @@ async def play(
     work: Callable[[], Awaitable[Response]],
     too_many: Callable[[int], Response] = _too_many,
 ) -> Response:
-    """The answer to a call, given as a fault demands where one waits for it. ``too_many`` says 429 the system's way."""
+    """Respond to a call, with its fault where one is set. ``too_many`` makes the system's own form of 429."""
     fault = take(system, operation, text)
     if fault is None:
         return await work()
@@ -89,9 +89,9 @@ async def play(
         case Kind.GARBAGE:
             return Response("<html>\x00 upstream", media_type="text/html")
         case Kind.TIMEOUT_AFTER:
-            answer = await work()
+            response = await work()
             await sleep(fault.seconds)
-            return answer
+            return response
         case Kind.DELAY:
             await sleep(fault.seconds)
         case Kind.DUPLICATE:

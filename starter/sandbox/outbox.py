@@ -1,4 +1,4 @@
-"""What a twin tells Hengdan on its own: in order, in bunches, again until it is taken."""
+"""Messages that a twin sends to Hengdan by itself: in order, in batches, repeated until accepted."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -8,30 +8,30 @@ import httpx
 
 Item = TypeVar("Item")
 
-_GATHER_SECONDS = 0.02
-_AGAIN_SECONDS = 0.5
+_BATCH_SECONDS = 0.02
+_RETRY_SECONDS = 0.5
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def spawn(work: Coroutine[Any, Any, None]) -> None:
-    """Runs beside the requests; what is lost with the process is lost."""
+    """Run beside the requests; ends with the process."""
     task = asyncio.create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
 
 class Outbox(Generic[Item]):
-    """``render`` makes headers and body of at most ``size`` items; ``taken`` reads the answer."""
+    """``render`` makes headers and body of at most ``size`` items; ``accepted`` reads the response."""
 
     def __init__(
         self,
         size: int,
         render: Callable[[Sequence[Item]], tuple[Mapping[str, str], bytes]],
-        taken: Callable[[httpx.Response], bool],
+        accepted: Callable[[httpx.Response], bool],
     ) -> None:
         self._size = size
         self._render = render
-        self._taken = taken
+        self._accepted = accepted
         self._waiting: dict[str, list[Item]] = {}
         self._sending: set[str] = set()
 
@@ -42,27 +42,27 @@ class Outbox(Generic[Item]):
             spawn(self._send(client, url))
 
     async def post(self, client: httpx.AsyncClient, url: str, items: Sequence[Item]) -> list[httpx.Response]:
-        """Sends at once, and only once."""
-        bunches = [items[at : at + self._size] for at in range(0, len(items), self._size)]
-        return [await self._post(client, url, bunch) for bunch in bunches]
+        """Send at once, without a retry."""
+        batches = [items[at : at + self._size] for at in range(0, len(items), self._size)]
+        return [await self._post(client, url, batch) for batch in batches]
 
-    async def _post(self, client: httpx.AsyncClient, url: str, bunch: Sequence[Item]) -> httpx.Response:
-        headers, body = self._render(bunch)
+    async def _post(self, client: httpx.AsyncClient, url: str, batch: Sequence[Item]) -> httpx.Response:
+        headers, body = self._render(batch)
         return await client.post(url, content=body, headers=headers)
 
     async def _send(self, client: httpx.AsyncClient, url: str) -> None:
         waiting = self._waiting[url]
         try:
             while waiting:
-                await asyncio.sleep(_GATHER_SECONDS)
-                bunch = waiting[: self._size]
+                await asyncio.sleep(_BATCH_SECONDS)
+                batch = waiting[: self._size]
                 try:
-                    taken = self._taken(await self._post(client, url, bunch))
+                    accepted = self._accepted(await self._post(client, url, batch))
                 except httpx.HTTPError:
-                    taken = False
-                if taken:
-                    del waiting[: len(bunch)]
+                    accepted = False
+                if accepted:
+                    del waiting[: len(batch)]
                 else:
-                    await asyncio.sleep(_AGAIN_SECONDS)
+                    await asyncio.sleep(_RETRY_SECONDS)
         finally:
             self._sending.discard(url)

@@ -1,19 +1,26 @@
-"""What every twin of a channel has in common: shops that hold sales, and the control paths that act the buyer's part.
+"""What the twins of all channels share: shops with their sales, and control paths that play the buyer.
 
-A twin adds its own wire format: it renders a ``Sale`` as its channel would, and records what it is told was shipped.
+A twin adds its wire format: it renders a ``Sale`` as its channel would, and records the shipments reported to it.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count
+from secrets import token_hex
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 Recipient = dict[str, str]
+CHINA = timezone(timedelta(hours=8))
+
+
+def china_time(moment: datetime) -> str:
+    """Return a time as Chinese systems write it: GMT+8, without a zone."""
+    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 class Strict(BaseModel):
@@ -29,7 +36,7 @@ class SaleLine(Strict):
 
 
 class Refund(Strict):
-    """What a buyer wants back, by SKU, or of the whole order; the same number again changes it."""
+    """A refund of a SKU or, without one, of the whole order; the same number again changes it."""
 
     refund_no: str
     state: str = "asked"
@@ -41,7 +48,7 @@ class Refund(Strict):
 
 
 class Sale(Strict):
-    """A sale in plain terms. Without ``order_no`` the twin numbers it."""
+    """A sale. Without ``order_no`` the twin assigns a number."""
 
     order_no: str = ""
     lines: list[SaleLine]
@@ -54,7 +61,7 @@ class Sale(Strict):
     buyer_message: str = ""
     seller_memo: str = ""
     status: str = ""
-    """The channel's own status, where it is to be other than what follows from the rest."""
+    """Overrides the channel's own status, which otherwise follows from the rest."""
     refunds: dict[str, Refund] = {}
     custom: dict[str, Any] = {}
     store: str = "S001"
@@ -71,7 +78,7 @@ class Sale(Strict):
 
 
 class Change(Strict):
-    """What a buyer or seller changes later; what is not named stays."""
+    """A later change by the buyer or seller; fields left out stay as they are."""
 
     paid: bool | None = None
     cancelled: bool | None = None
@@ -84,7 +91,7 @@ class Change(Strict):
 
 
 class Shipped(BaseModel):
-    """A shipment as the channel took it. ``lines`` are quantities by the channel's line numbers."""
+    """A shipment that the channel accepted. ``lines`` holds quantities by the channel's line numbers."""
 
     order_no: str
     carrier: str
@@ -94,7 +101,7 @@ class Shipped(BaseModel):
 
 
 class Shop(BaseModel):
-    """One shop: its credentials as the account holds them, what it sold, what it knows to be shipped."""
+    """One shop: its credentials as in the account, its sales and its shipments."""
 
     name: str
     secrets: dict[str, str]
@@ -102,11 +109,17 @@ class Shop(BaseModel):
     sales: dict[str, Sale] = {}
     shipments: list[Shipped] = []
     stock: dict[str, int] = {}
-    """What it may sell, by what its channel calls it."""
+    """Quantities for sale, by the channel's own ids."""
     pushes: int = 0
 
     def shipped(self, order_no: str) -> list[Shipped]:
         return [each for each in self.shipments if each.order_no == order_no]
+
+    def renew(self, *names: str) -> dict[str, str]:
+        """Replace secrets by new random ones and return them."""
+        fresh = {name: token_hex(12) for name in names}
+        self.secrets = {**self.secrets, **fresh}
+        return fresh
 
 
 class Opening(Strict):
@@ -115,14 +128,14 @@ class Opening(Strict):
 
 
 class Delivery(Strict):
-    """Where a webhook goes, how often at once, and under which topic where the channel has topics."""
+    """Where to send a webhook, how many copies at once, and under which topic where the channel has topics."""
 
     url: str
     copies: int = 1
     topic: str = ""
     api_key: str = ""
     garbage: bool = False
-    """Sends an authentic body that nobody can understand."""
+    """Send an authentic body that cannot be parsed."""
 
 
 def no_webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
@@ -130,16 +143,20 @@ def no_webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str,
 
 
 class Shops:
-    """The shops of one twin. ``number`` makes the channel's next order number; ``webhook`` renders a sale for delivery
-    as headers and body."""
+    """The shops of one twin. ``number`` makes the channel's next order number, ``webhook`` renders a sale as headers
+    and body, ``expiring`` names the secret that can expire."""
 
     def __init__(
         self,
         router: APIRouter,
         number: Callable[[Sale, int], str],
         webhook: Callable[[Shop, Sale, Delivery], tuple[Mapping[str, str], bytes]] = no_webhook,
+        expiring: str = "",
     ) -> None:
         self.all: dict[str, Shop] = {}
+        self.expired: set[str] = set()
+        """Tokens that no longer give access."""
+        self._expiring = expiring
         self._number = number
         self._webhook = webhook
         self._counter = count(1)
@@ -151,10 +168,12 @@ class Shops:
         control.get("/{shop}/shipments")(self.shipments)
         control.get("/{shop}/stock")(self.stock)
         control.post("/{shop}/orders/{order_no}/deliver")(self.deliver)
+        if expiring:
+            control.post("/{shop}/expire", status_code=204)(self.expire)
         router.include_router(control)
 
     async def open(self, opening: Opening) -> dict[str, str]:
-        """Opens a shop, or changes the credentials of one that is open."""
+        """Open a shop, or change the credentials of an open one."""
         shop = self.all.setdefault(opening.shop, Shop(name=opening.shop, secrets={}))
         shop.secrets = opening.secrets
         return {"shop": shop.name}
@@ -191,16 +210,24 @@ class Shops:
         return self.shop(shop).shipments
 
     async def stock(self, shop: str) -> dict[str, Any]:
-        """What the shop was told that it may sell, and in how many calls."""
-        known = self.shop(shop)
-        return {"stock": known.stock, "pushes": known.pushes}
+        """Return the quantities pushed to the shop, and the number of calls."""
+        found = self.shop(shop)
+        return {"stock": found.stock, "pushes": found.pushes}
 
     async def deliver(self, shop: str, order_no: str, delivery: Delivery, request: Request) -> dict[str, list[int]]:
-        """Sends the sale as it stands, all copies at once; answers with their statuses."""
+        """Send the sale as it stands, all copies at once; return the statuses of the responses."""
         headers, body = self._webhook(self.shop(shop), self.sale(shop, order_no), delivery)
         client = request.app.state.http
-        sent = [client.post(delivery.url, content=body, headers=headers) for _ in range(delivery.copies)]
-        return {"statuses": [response.status_code for response in await asyncio.gather(*sent)]}
+        requests = [client.post(delivery.url, content=body, headers=headers) for _ in range(delivery.copies)]
+        return {"statuses": [response.status_code for response in await asyncio.gather(*requests)]}
+
+    async def expire(self, shop: str) -> None:
+        """Let the shop's token expire."""
+        self.expired.add(self.shop(shop).secrets[self._expiring])
+
+    def find(self, **secrets: str | None) -> Shop | None:
+        """Return the shop with these secrets."""
+        return next((each for each in self.all.values() if secrets.items() <= each.secrets.items()), None)
 
     def shop(self, name: str) -> Shop:
         if name not in self.all:

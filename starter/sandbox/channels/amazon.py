@@ -1,7 +1,7 @@
 """Amazon's twin: the Selling Partner API's tokens, orders, finances, listings, and ORDER_CHANGE as a pipe delivers it.
 
-Account: ``base_url`` ``{sandbox}/amazon``; secrets and settings as below. It lists even what is younger than two
-minutes. Access that ran out is answered as Amazon does, with 403.
+Account: ``base_url`` ``{sandbox}/amazon``; secrets and settings as below. Unlike Amazon it lists orders at once,
+not after two minutes. Expired access is answered with 403, as by Amazon.
 """
 
 import base64
@@ -23,7 +23,7 @@ from starter.sandbox.shops import Delivery, Refund, Sale, SaleLine, Shipped, Sho
 
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "refresh_token", "access_token", "notification_key")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {
     "marketplace_id": "ATVPDKIKX0DER",
     "seller_id": "SELLER-{shop}",
@@ -34,9 +34,8 @@ SETTINGS: dict[str, str] = {
 
 router = APIRouter()
 _LARGEST_PAGE = 100
-_expired: set[str] = set()
 _restricted: dict[str, str] = {}
-"""Shops by the restricted tokens that were given out."""
+"""Shops by their restricted tokens."""
 _issued = count(1)
 
 
@@ -47,7 +46,7 @@ class Refusal(Exception):
 
 
 def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:
-    """ORDER_CHANGE, as an EventBridge pipe takes it off the queue."""
+    """Render ORDER_CHANGE as an EventBridge pipe delivers it."""
     summary = {
         "MarketplaceId": sale.custom.get("MarketplaceId", "ATVPDKIKX0DER"),
         "OrderStatus": _status(shop, sale),
@@ -78,44 +77,43 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
     return headers, json.dumps(notification).encode()
 
 
-shops = Shops(router, number=lambda sale, n: f"902-{n // 10_000_000:07}-{n % 10_000_000:07}", webhook=_webhook)
-
-
-@router.post("/_control/shops/{shop}/expire", status_code=204)
-async def expire(shop: str) -> None:
-    """The shop's access token runs out."""
-    _expired.add(shops.shop(shop).secrets["access_token"])
+shops = Shops(
+    router,
+    number=lambda sale, n: f"902-{n // 10_000_000:07}-{n % 10_000_000:07}",
+    webhook=_webhook,
+    expiring="access_token",
+)
 
 
 @router.post("/auth/o2/token")
 async def token(request: Request) -> Response:
-    told = dict(parse_qsl((await request.body()).decode()))
+    form = dict(parse_qsl((await request.body()).decode()))
 
     async def work() -> Response:
-        shop = next((each for each in shops.all.values() if each.secrets["client_id"] == told.get("client_id")), None)
-        if shop is None or shop.secrets["client_secret"] != told.get("client_secret"):
-            described = "Client authentication failed"
-            return JSONResponse({"error": "invalid_client", "error_description": described}, 401)
-        if told.get("grant_type") != "refresh_token" or told.get("refresh_token") != shop.secrets["refresh_token"]:
-            described = "The request has an invalid grant parameter : refresh_token"
-            return JSONResponse({"error": "invalid_grant", "error_description": described}, 400)
+        shop = shops.find(client_id=form.get("client_id"))
+        if shop is None or shop.secrets["client_secret"] != form.get("client_secret"):
+            description = "Client authentication failed"
+            return JSONResponse({"error": "invalid_client", "error_description": description}, 401)
+        if form.get("grant_type") != "refresh_token" or form.get("refresh_token") != shop.secrets["refresh_token"]:
+            description = "The request has an invalid grant parameter : refresh_token"
+            return JSONResponse({"error": "invalid_grant", "error_description": description}, 400)
         shop.secrets["access_token"] = f"Atza|sandbox-{shop.name}-{next(_issued)}"
         answer = {"access_token": shop.secrets["access_token"], "refresh_token": shop.secrets["refresh_token"]}
         return JSONResponse({**answer, "token_type": "bearer", "expires_in": 3600})
 
-    return await faults.play("amazon", "token", told.get("client_id", ""), work)
+    return await faults.play("amazon", "token", form.get("client_id", ""), work)
 
 
 async def _play(request: Request, operation: str, text: str, work: Callable[[Shop], Any]) -> Response:
-    """The answer of ``work`` to somebody whom we know. ``None`` is 204."""
+    """Respond with the result of ``work`` for the authenticated shop; ``None`` becomes 204."""
     body = await request.body()
 
     async def answer() -> Response:
         try:
-            told = work(_known(request))
+            content = work(_authenticated(request))
         except Refusal as refusal:
             return refusal.answer
-        return Response(status_code=204) if told is None else JSONResponse(told)
+        return Response(status_code=204) if content is None else JSONResponse(content)
 
     played: Awaitable[Response] = faults.play("amazon", operation, f"{text} {body.decode()}", answer, _limited)
     return await played
@@ -128,16 +126,15 @@ def _limited(seconds: int) -> Response:
     return JSONResponse({"errors": errors}, 429, {"x-amzn-RateLimit-Limit": str(1 / seconds)})
 
 
-def _known(request: Request) -> Shop:
+def _authenticated(request: Request) -> Shop:
     denied = "Access to requested resource is denied."
-    if not (given := request.headers.get("x-amz-access-token", "")):
+    if not (token := request.headers.get("x-amz-access-token", "")):
         raise Refusal(403, "Unauthorized", denied, "Access token is missing in the request header.")
-    if given in _expired:
+    if token in shops.expired:
         raise Refusal(403, "Unauthorized", denied, "The access token you provided has expired.")
-    if given in _restricted:
-        return shops.all[_restricted[given]]
-    shop = next((each for each in shops.all.values() if each.secrets.get("access_token") == given), None)
-    if shop is None:
+    if token in _restricted:
+        return shops.all[_restricted[token]]
+    if (shop := shops.find(access_token=token)) is None:
         raise Refusal(403, "Unauthorized", denied, "The access token you provided is revoked, malformed or invalid.")
     return shop
 
@@ -148,15 +145,15 @@ def _personal(request: Request) -> bool:
 
 @router.post("/tokens/2021-03-01/restrictedDataToken")
 async def restricted_data_token(request: Request) -> Response:
-    told = json.loads(await request.body())
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> dict[str, Any]:
-        resources = told.get("restrictedResources") or []
+        resources = content.get("restrictedResources") or []
         if not 1 <= len(resources) <= 50 or not all({"method", "path"} <= set(each) for each in resources):
             raise Refusal(400, "InvalidRequest", "Request is missing or has invalid parameters")
-        given = f"Atz.sprdt|{shop.name}-{next(_issued)}"
-        _restricted[given] = shop.name
-        return {"restrictedDataToken": given, "expiresIn": 3600}
+        issued = f"Atz.sprdt|{shop.name}-{next(_issued)}"
+        _restricted[issued] = shop.name
+        return {"restrictedDataToken": issued, "expiresIn": 3600}
 
     return await _play(request, "restrictedDataToken", "", work)
 
@@ -178,7 +175,7 @@ def _sent(shop: Shop, sale: Sale, at: int) -> int:
 
 
 def _ordered(shop: Shop, sale: Sale, at: int) -> int:
-    """What of a line was not called off before it was sent."""
+    """Return the quantity of a line that was not cancelled before it shipped."""
     line = sale.lines[at]
     if sale.cancelled:
         return 0
@@ -204,11 +201,11 @@ def _money(amount: Decimal) -> dict[str, str]:
 
 
 def head(shop: Shop, sale: Sale, personal: bool) -> dict[str, Any]:
-    """A sale as ``getOrder`` shows it; name, street and buyer for a restricted token alone."""
+    """Return a sale as ``getOrder`` does; name, street and buyer only for a restricted token."""
     status = _status(shop, sale)
     sent = sum(_sent(shop, sale, at) for at in range(len(sale.lines)))
     person = sale.recipient
-    told: dict[str, Any] = {
+    order: dict[str, Any] = {
         "AmazonOrderId": sale.order_no,
         "PurchaseDate": _time(sale.created),
         "LastUpdateDate": _time(sale.modified),
@@ -229,26 +226,26 @@ def head(shop: Shop, sale: Sale, personal: bool) -> dict[str, Any]:
     }
     if status not in ("Pending", "PendingAvailability", "Canceled"):
         goods = sum(_share(shop, sale, at) for at in range(len(sale.lines)))
-        told["OrderTotal"] = _money(goods + sale.freight)
-        told["ShippingAddress"] = {
+        order["OrderTotal"] = _money(goods + sale.freight)
+        order["ShippingAddress"] = {
             "City": person.get("city"),
             "StateOrRegion": person.get("province"),
             "PostalCode": person.get("postcode"),
             "CountryCode": person.get("country", "CN"),
         }
         if personal:
-            told["ShippingAddress"] |= {
+            order["ShippingAddress"] |= {
                 "Name": person.get("name"),
                 "AddressLine1": person.get("street"),
                 "District": person.get("district"),
                 "Phone": person.get("phone"),
             }
-            told["BuyerInfo"] = {"BuyerEmail": f"{sale.order_no}@marketplace.amazon.com"}
-    return told
+            order["BuyerInfo"] = {"BuyerEmail": f"{sale.order_no}@marketplace.amazon.com"}
+    return order
 
 
 def _share(shop: Shop, sale: Sale, at: int) -> Decimal:
-    """What is paid for what is left of a line."""
+    """Return what is paid for the remaining quantity of a line."""
     line = sale.lines[at]
     return (line.price * line.quantity - line.discount) * _ordered(shop, sale, at) / line.quantity
 
@@ -275,8 +272,8 @@ def _items(shop: Shop, sale: Sale, personal: bool) -> list[dict[str, Any]]:
                 item["ShippingPrice"] = _money(sale.freight)
             if personal and sale.buyer_message and at == 0:
                 item["BuyerInfo"] = {"GiftMessageText": sale.buyer_message}
-        if asked := _refunds(sale, line, "asked"):
-            cancel = {"IsBuyerRequestedCancel": "true", "BuyerCancelReason": asked[-1].reason}
+        if requests := _refunds(sale, line, "asked"):
+            cancel = {"IsBuyerRequestedCancel": "true", "BuyerCancelReason": requests[-1].reason}
             item["BuyerRequestedCancel"] = cancel
         items.append(item)
     return items
@@ -297,10 +294,10 @@ async def orders(request: Request) -> Response:
         at = json.loads(base64.b64decode(query["NextToken"])) if "NextToken" in query else 0
         limit = min(int(query.get("MaxResultsPerPage", 100)), _LARGEST_PAGE)
         field = "modified" if name == "LastUpdated" else "created"
-        wanted = query.get("FulfillmentChannels", "MFN,AFN").split(",")
+        channels = query.get("FulfillmentChannels", "MFN,AFN").split(",")
         found = [sale for sale in shop.sales.values() if low <= getattr(sale, field) <= high]
         heads = [head(shop, sale, _personal(request)) for sale in sorted(found, key=attrgetter(field))]
-        heads = [each for each in heads if each["FulfillmentChannel"] in wanted]
+        heads = [each for each in heads if each["FulfillmentChannel"] in channels]
         payload: dict[str, Any] = {"Orders": heads[at : at + limit], f"{name}Before": query[f"{name}Before"]}
         if at + limit < len(heads):
             payload["NextToken"] = base64.b64encode(json.dumps(at + limit).encode()).decode()
@@ -338,13 +335,13 @@ async def order_items(order_no: str, request: Request) -> Response:
 
 @router.post("/orders/v0/orders/{order_no}/shipmentConfirmation")
 async def confirm_shipment(order_no: str, request: Request) -> Response:
-    """A package number that is known edits its package."""
-    told = json.loads(await request.body())
+    """Record a package; a known package number edits it."""
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> None:
-        sale, package = _sale(shop, order_no), told.get("packageDetail") or {}
+        sale, package = _sale(shop, order_no), content.get("packageDetail") or {}
         names = ("packageReferenceId", "carrierCode", "trackingNumber", "shipDate", "orderItems")
-        complete = told.get("marketplaceId") and all(package.get(name) for name in names)
+        complete = content.get("marketplaceId") and all(package.get(name) for name in names)
         named = package.get("carrierCode") != "Other" or package.get("carrierName")
         if not (complete and named and str(package["packageReferenceId"]).isdecimal()):
             raise Refusal(400, "InvalidInput", "Invalid Input")
@@ -384,14 +381,14 @@ async def order_2026(order_no: str, request: Request) -> Response:
             {"packageReferenceId": str(at + 1), "carrier": each.carrier, "trackingNumber": each.waybill_no}
             for at, each in enumerate(shop.shipped(order_no))
         ]
-        wanted = "PACKAGES" in request.query_params.get("includedData", "")
-        return {"order": {"orderId": sale.order_no, **({"packages": packages} if wanted else {})}}
+        included = "PACKAGES" in request.query_params.get("includedData", "")
+        return {"order": {"orderId": sale.order_no, **({"packages": packages} if included else {})}}
 
     return await _play(request, "packages", order_no, work)
 
 
 def _events(shop: Shop, sale: Sale) -> list[dict[str, Any]]:
-    """What was given back once it was sent."""
+    """Return the refunds granted after shipping."""
     events = []
     for each in sale.refunds.values():
         for at, line in enumerate(sale.lines):
@@ -431,8 +428,8 @@ async def financial_events(request: Request) -> Response:
 
 @router.patch("/listings/2021-08-01/items/{seller}/{sku:path}")
 async def patch_listing(seller: str, sku: str, request: Request) -> Response:
-    """SKUs that begin with 404 are unknown; those that begin with ``bad`` have a listing that is not in order."""
-    told = json.loads(await request.body())
+    """SKUs that begin with 404 are unknown; those that begin with ``bad`` have an invalid listing."""
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> dict[str, Any]:
         shop.pushes += 1
@@ -441,14 +438,14 @@ async def patch_listing(seller: str, sku: str, request: Request) -> Response:
         if (
             seller != f"SELLER-{shop.name}"
             or not request.query_params.get("marketplaceIds")
-            or "productType" not in told
+            or "productType" not in content
         ):
             raise Refusal(400, "BAD_REQUEST", "Invalid input")
         answer: dict[str, Any] = {"sku": sku, "submissionId": str(uuid4()), "status": "ACCEPTED", "issues": []}
         if sku.startswith("bad"):
             issue = {"code": "90220", "severity": "ERROR", "message": "'quantity' is required but missing."}
             return answer | {"status": "INVALID", "issues": [issue]}
-        for patch in told["patches"]:
+        for patch in content["patches"]:
             if (patch["op"], patch["path"]) != ("merge", "/attributes/fulfillment_availability"):
                 raise Refusal(400, "BAD_REQUEST", "Invalid input")
             for level in patch["value"]:

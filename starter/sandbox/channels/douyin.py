@@ -9,7 +9,6 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from hashlib import md5
-from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
@@ -21,12 +20,11 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "access_token", "refresh_token")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 _idempotent: set[str] = set()
-_expired: set[str] = set()
 _AFTER_SALE = {"asked": 6, "granted": 51, "closed": 27}
 
 
@@ -38,20 +36,16 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
         "shop_id": 1,
         "order_status": _status(shop, sale),
     }
-    told = [{"tag": tag, "msg_id": str(uuid4().int % 10**19), "data": json.dumps(data)}]
-    body = json.dumps({"messages": "?"} if delivery.garbage else told).encode()
+    messages = [{"tag": tag, "msg_id": str(uuid4().int % 10**19), "data": json.dumps(data)}]
+    body = json.dumps({"messages": "?"} if delivery.garbage else messages).encode()
     digest = md5(shop.secrets["app_key"].encode() + body + shop.secrets["app_secret"].encode(), usedforsecurity=False)
     headers = {"event-sign": digest.hexdigest(), "app-id": shop.secrets["app_key"]}
     return {"Content-Type": "application/json", **headers}, body
 
 
-shops = Shops(router, number=lambda sale, n: str(4_900_000_000_000_000_000 + n * 1000), webhook=_webhook)
-
-
-@router.post("/_control/shops/{name}/expire", status_code=204)
-async def expire(name: str) -> None:
-    """The shop's access token runs out."""
-    _expired.add(shops.shop(name).secrets["access_token"])
+shops = Shops(
+    router, number=lambda sale, n: str(4_900_000_000_000_000_000 + n * 1000), webhook=_webhook, expiring="access_token"
+)
 
 
 def _status(shop: Shop, sale: Sale) -> int:
@@ -67,12 +61,12 @@ def _status(shop: Shop, sale: Sale) -> int:
             sent[line_no] = sent.get(line_no, 0) + quantity
     if not sent:
         return 2
-    wanted = {_line_no(sale, at): line.quantity for at, line in enumerate(sale.lines)}
-    return 3 if all(sent.get(line_no, 0) >= quantity for line_no, quantity in wanted.items()) else 101
+    ordered = {_line_no(sale, at): line.quantity for at, line in enumerate(sale.lines)}
+    return 3 if all(sent.get(line_no, 0) >= quantity for line_no, quantity in ordered.items()) else 101
 
 
 def _line_no(sale: Sale, at: int) -> str:
-    """One of the lines has its order's own number."""
+    """Return the number of a line; the first has the number of the order."""
     return str(int(sale.order_no) + at)
 
 
@@ -149,76 +143,75 @@ class Refusal(Exception):
         self.code, self.sub_code = code, sub_code
 
 
-def _no(code: int, sub_code: str) -> JSONResponse:
+def _error(code: int, sub_code: str) -> JSONResponse:
     return JSONResponse({"code": code, "msg": "", "sub_code": sub_code, "sub_msg": "", "log_id": uuid4().hex})
 
 
-async def _search(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    by, moment = ("update_time", "modified") if "update_time_start" in asked else ("create_time", "created")
+async def _search(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    by, moment = ("update_time", "modified") if "update_time_start" in query else ("create_time", "created")
 
     def at(sale: Sale) -> int:
-        told: datetime = getattr(sale, moment)
-        return int(told.timestamp())
+        time: datetime = getattr(sale, moment)
+        return int(time.timestamp())
 
-    first, last = asked[f"{by}_start"], asked[f"{by}_end"]
+    first, last = query[f"{by}_start"], query[f"{by}_end"]
     found = sorted((sale for sale in shop.sales.values() if first <= at(sale) <= last), key=at)
-    page, size = asked["page"], asked["size"]
+    page, size = query["page"], query["size"]
     shown = [_order(shop, sale) for sale in found[page * size : (page + 1) * size]]
     return {"total": len(found), "page": page, "size": size, "shop_order_list": shown}
 
 
-async def _detail(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["shop_order_id"])
+async def _detail(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    sale = shop.sales.get(query["shop_order_id"])
     if sale is None:
         raise Refusal(50002, "isv.business-failed:4")
     return {"shop_order_detail": _order(shop, sale)}
 
 
-async def _decrypt(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
+async def _decrypt(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
     return {
         "decrypt_infos": [
             {**each, "decrypt_text": base64.b64decode(each["cipher_text"].split("#")[1]).decode(), "err_no": 0}
-            for each in asked["cipher_infos"]
+            for each in query["cipher_infos"]
         ]
     }
 
 
-async def _ship(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    if asked["request_id"] in _idempotent:
-        return {"pack_id": asked["request_id"]}
-    if asked["order_id"] not in shop.sales:
+async def _ship(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    if query["request_id"] in _idempotent:
+        return {"pack_id": query["request_id"]}
+    if query["order_id"] not in shop.sales:
         raise Refusal(50002, "isv.business-failed:4")
-    for pack in asked["pack_list"]:
-        if any(each.waybill_no == pack["logistics_code"] for each in shop.shipped(asked["order_id"])):
+    for pack in query["pack_list"]:
+        if any(each.waybill_no == pack["logistics_code"] for each in shop.shipped(query["order_id"])):
             raise Refusal(50002, "isv.business-failed:17")
         lines = {each["shipped_order_id"]: each["shipped_num"] for each in pack["shipped_order_info"]}
         shop.shipments.append(
             Shipped(
-                order_no=asked["order_id"],
+                order_no=query["order_id"],
                 carrier=pack["company_code"],
                 waybill_no=pack["logistics_code"],
                 lines=lines,
             )
         )
-    _idempotent.add(asked["request_id"])
-    return {"pack_id": asked["request_id"]}
+    _idempotent.add(query["request_id"])
+    return {"pack_id": query["request_id"]}
 
 
-async def _stock(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    """All or nothing; a SKU from 9000000000 on does not exist."""
+async def _stock(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    """Set all quantities or none; SKUs from 9000000000 on do not exist."""
     shop.pushes += 1
-    if any(each["sku_id"] >= 9_000_000_000 for each in asked["sku_sync_list"]):
+    if any(each["sku_id"] >= 9_000_000_000 for each in query["sku_sync_list"]):
         raise Refusal(50002, "isv.business-failed:2010001")
-    for each in asked["sku_sync_list"]:
-        shop.stock[f"{asked['product_id']}:{each['sku_id']}"] = each["stock_num"]
+    for each in query["sku_sync_list"]:
+        shop.stock[f"{query['product_id']}:{each['sku_id']}"] = each["stock_num"]
     return {}
 
 
-async def _refresh(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    if asked["refresh_token"] != shop.secrets["refresh_token"]:
+async def _refresh(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    if query["refresh_token"] != shop.secrets["refresh_token"]:
         raise Refusal(50001, "dop.token-generate-failed:refresh-token-invalid")
-    shop.secrets = {**shop.secrets, "access_token": token_hex(12), "refresh_token": token_hex(12)}
-    return {**{name: shop.secrets[name] for name in ("access_token", "refresh_token")}, "expires_in": 604800}
+    return {**shop.renew("access_token", "refresh_token"), "expires_in": 604800}
 
 
 _METHODS: dict[str, Callable[[Shop, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
@@ -234,27 +227,27 @@ _METHODS: dict[str, Callable[[Shop, dict[str, Any]], Awaitable[dict[str, Any]]]]
 @router.post("/{group}/{name}")
 async def call(group: str, name: str, request: Request) -> Response:
     query, body = request.query_params, (await request.body()).decode()
-    shop = next((each for each in shops.all.values() if each.secrets["app_key"] == query.get("app_key")), None)
+    shop = shops.find(app_key=query.get("app_key"))
     method = query.get("method", "")
     if shop is None:
-        return _no(30001, "isv.app-permissions-insufficient")
+        return _error(30001, "isv.app-permissions-insufficient")
     secret = shop.secrets["app_secret"]
     text = f"{secret}app_key{query['app_key']}method{method}param_json{body}timestamp{query['timestamp']}v2{secret}"
     if not hmac.compare_digest(hmac.new(secret.encode(), text.encode(), "sha256").hexdigest(), query.get("sign", "")):
-        return _no(40003, "isv.signature-invalid")
+        return _error(40003, "isv.signature-invalid")
     if f"{group}.{name}" != method or method not in _METHODS:
-        return _no(70000, "isp.unknown-method")
+        return _error(70000, "isp.unknown-method")
     token = query.get("access_token")
-    if method != "token.refresh" and token in _expired:
-        return _no(40003, "isv.access-token-expired")
+    if method != "token.refresh" and token in shops.expired:
+        return _error(40003, "isv.access-token-expired")
     if method != "token.refresh" and token != shop.secrets["access_token"]:
-        return _no(40003, "isv.access-token-invalid")
+        return _error(40003, "isv.access-token-invalid")
 
     async def work() -> Response:
         try:
             data = await _METHODS[method](shop, json.loads(body))
         except Refusal as refusal:
-            return _no(refusal.code, refusal.sub_code)
+            return _error(refusal.code, refusal.sub_code)
         return JSONResponse({"code": 10000, "msg": "success", "sub_code": "", "log_id": uuid4().hex, "data": data})
 
-    return await faults.play("douyin", method, body, work, lambda seconds: _no(60000, "isp.too-many-requests"))
+    return await faults.play("douyin", method, body, work, lambda seconds: _error(60000, "isp.too-many-requests"))

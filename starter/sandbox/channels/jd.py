@@ -7,9 +7,8 @@ Account: ``base_url`` ``{sandbox}/jd``, the same as setting ``oauth_url``; secre
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from hashlib import md5
-from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,29 +16,21 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.shops import Sale, Shipped, Shop, Shops
+from starter.sandbox.shops import Sale, Shipped, Shop, Shops, china_time
 
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "access_token", "refresh_token")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {"oauth_url": "{url}"}
 
-CHINA = timezone(timedelta(hours=8))
 router = APIRouter()
-shops = Shops(router, number=lambda sale, n: str(310_000_000_000 + n))
-_expired: set[str] = set()
-_STOCK_SKU = 9_000_000_000
-"""From here on no SKU exists."""
-
-
-@router.post("/_control/shops/{name}/expire", status_code=204)
-async def expire(name: str) -> None:
-    """The shop's access token runs out."""
-    _expired.add(shops.shop(name).secrets["access_token"])
+shops = Shops(router, number=lambda sale, n: str(310_000_000_000 + n), expiring="access_token")
+_FIRST_UNKNOWN_SKU = 9_000_000_000
+"""SKUs from this number on do not exist."""
 
 
 def _time(moment: datetime | None) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S") if moment else "0001-01-01 00:00:00"
+    return china_time(moment) if moment else "0001-01-01 00:00:00"
 
 
 def _state(shop: Shop, sale: Sale) -> str:
@@ -107,75 +98,75 @@ def _order(shop: Shop, sale: Sale) -> dict[str, Any]:
 
 
 class Refusal(Exception):
-    def __init__(self, code: str, said: str) -> None:
-        super().__init__(said)
-        self.code, self.said = code, said
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
 
 
-async def _search(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
+async def _search(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
     def at(sale: Sale) -> str:
-        return _time(sale.created if asked["dateType"] == "1" else sale.modified)
+        return _time(sale.created if query["dateType"] == "1" else sale.modified)
 
-    states = asked["order_state"].split(",")
+    states = query["order_state"].split(",")
     found = sorted(
-        (sale for sale in shop.sales.values() if asked["start_date"] <= at(sale) <= asked["end_date"]), key=at
+        (sale for sale in shop.sales.values() if query["start_date"] <= at(sale) <= query["end_date"]), key=at
     )
     found = [sale for sale in found if _state(shop, sale) in states]
-    page, size = int(asked["page"]), int(asked["page_size"])
+    page, size = int(query["page"]), int(query["page_size"])
     shown = [_order(shop, sale) for sale in found[(page - 1) * size : page * size]]
     result = {"apiResult": {"success": True}, "orderTotal": len(found), "orderInfoList": shown}
     return {"searchorderinfo_result": result}
 
 
-async def _get(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["order_id"])
+async def _get(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    sale = shop.sales.get(query["order_id"])
     if sale is None:
         raise Refusal("10400001", "订单不存在")
     return {"orderDetailInfo": {"apiResult": {"success": True}, "orderInfo": _order(shop, sale)}}
 
 
-async def _ship(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["orderId"])
-    if sale is None or shop.shipped(asked["orderId"]):
+async def _ship(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    sale = shop.sales.get(query["orderId"])
+    if sale is None or shop.shipped(query["orderId"]):
         refused = {"success": "false", "numberCode": "10400002", "chineseErrCode": "订单状态不允许出库"}
         return {"sopjosshipment_result": refused}
     lines = {str(100_000 + at): line.quantity for at, line in enumerate(sale.lines)}
     shop.shipments.append(
-        Shipped(order_no=sale.order_no, carrier=asked["logiCoprId"], waybill_no=asked["logiNo"], lines=lines)
+        Shipped(order_no=sale.order_no, carrier=query["logiCoprId"], waybill_no=query["logiNo"], lines=lines)
     )
     return {"sopjosshipment_result": {"success": "true", "chineseErrCode": "成功"}}
 
 
-async def _stock(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
+async def _stock(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
     shop.pushes += 1
-    if int(asked["skuId"]) >= _STOCK_SKU:
+    if int(query["skuId"]) >= _FIRST_UNKNOWN_SKU:
         raise Refusal("10500009", "sku不存在")
-    shop.stock[asked["skuId"]] = int(asked["stockNum"])
+    shop.stock[query["skuId"]] = int(query["stockNum"])
     return {"code": "0"}
 
 
-_APPROVED = {"asked": "2", "granted": "13", "closed": "14"}
+_SERVICE_STATUSES = {"asked": "2", "granted": "13", "closed": "14"}
 
 
-async def _services(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    """What was asked for since an order left; asked for, and decided, as the order last changed."""
-    by = next((name for name in ("apply", "approve") if f"{name}TimeBegin" in asked), "")
+async def _after_sales(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    """Requests since an order shipped; their times of request and approval are the order's last change."""
+    by = next((name for name in ("apply", "approve") if f"{name}TimeBegin" in query), "")
     found = []
     for sale in shop.sales.values():
-        if not shop.shipped(sale.order_no) or asked.get("orderId", sale.order_no) != sale.order_no:
+        if not shop.shipped(sale.order_no) or query.get("orderId", sale.order_no) != sale.order_no:
             continue
-        if by and not asked[f"{by}TimeBegin"] <= _time(sale.modified) <= asked[f"{by}TimeEnd"]:
+        if by and not query[f"{by}TimeBegin"] <= _time(sale.modified) <= query[f"{by}TimeEnd"]:
             continue
         found += [
             {
                 "afsRefundId": each.refund_no,
-                "status": _APPROVED[each.state],
+                "status": _SERVICE_STATUSES[each.state],
                 "refoundAmount": f"{each.amount:.2f}",
                 "sameOrderServiceBill": {"serviceId": each.refund_no, "orderId": sale.order_no},
             }
             for each in sale.refunds.values()
         ]
-    page, size = int(asked["pageNumber"]), int(asked["pageSize"])
+    page, size = int(query["pageNumber"]), int(query["pageSize"])
     shown = found[(page - 1) * size : page * size]
     return {"pageResult": {"success": True, "totalCount": len(found), "data": shown}}
 
@@ -184,49 +175,48 @@ _METHODS: dict[str, Callable[[Shop, dict[str, str]], Awaitable[dict[str, Any]]]]
     "jingdong.pop.order.search": _search,
     "jingdong.pop.order.get": _get,
     "jingdong.pop.order.shipment": _ship,
-    "jingdong.asc.serviceAndRefund.view": _services,
+    "jingdong.asc.serviceAndRefund.view": _after_sales,
     "jingdong.stock.write.updateSkuStock": _stock,
 }
 
 
-def _no(code: str, said: str) -> JSONResponse:
-    return JSONResponse({"error_response": {"code": code, "zh_desc": said, "en_desc": ""}})
+def _error(code: str, text: str) -> JSONResponse:
+    return JSONResponse({"error_response": {"code": code, "zh_desc": text, "en_desc": ""}})
 
 
 @router.post("/routerjson")
 async def call(request: Request) -> Response:
-    asked = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
-    shop = next((each for each in shops.all.values() if each.secrets["app_key"] == asked.get("app_key")), None)
+    query = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
+    shop = shops.find(app_key=query.get("app_key"))
     if shop is None:
-        return _no("11", "无效的app_key")
+        return _error("11", "无效的app_key")
     secret = shop.secrets["app_secret"]
-    text = "".join(f"{key}{value}" for key, value in sorted(asked.items()) if key != "sign")
+    text = "".join(f"{key}{value}" for key, value in sorted(query.items()) if key != "sign")
     digest = md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest().upper()
-    if not hmac.compare_digest(digest, asked.get("sign", "")):
-        return _no("12", "无效签名")
-    method, token = asked.get("method", ""), asked.get("access_token", "")
+    if not hmac.compare_digest(digest, query.get("sign", "")):
+        return _error("12", "无效签名")
+    method, token = query.get("method", ""), query.get("access_token", "")
     if method not in _METHODS:
-        return _no("15", "无效方法")
-    if token in _expired or token != shop.secrets["access_token"]:
-        return _no("19", "token已过期或者不存在，请重新授权")
-    business = json.loads(asked["360buy_param_json"])
+        return _error("15", "无效方法")
+    if token in shops.expired or token != shop.secrets["access_token"]:
+        return _error("19", "token已过期或者不存在，请重新授权")
+    business = json.loads(query["360buy_param_json"])
 
     async def work() -> Response:
         try:
-            told = await _METHODS[method](shop, business)
+            content = await _METHODS[method](shop, business)
         except Refusal as refusal:
-            return _no(refusal.code, refusal.said)
-        return JSONResponse({f"{method.replace('.', '_')}_responce": {"code": "0", **told}})
+            return _error(refusal.code, refusal.text)
+        return JSONResponse({f"{method.replace('.', '_')}_responce": {"code": "0", **content}})
 
-    return await faults.play("jd", method, json.dumps(business), work, lambda seconds: _no("21", "调用频率超过限流"))
+    return await faults.play("jd", method, json.dumps(business), work, lambda seconds: _error("21", "调用频率超过限流"))
 
 
 @router.post("/oauth2/refresh_token")
 async def refresh(request: Request) -> Response:
-    asked = dict(parse_qsl((await request.body()).decode()))
-    shop = next((each for each in shops.all.values() if each.secrets["app_key"] == asked.get("app_key")), None)
-    if shop is None or asked.get("refresh_token") != shop.secrets["refresh_token"]:
+    query = dict(parse_qsl((await request.body()).decode()))
+    shop = shops.find(app_key=query.get("app_key"))
+    if shop is None or query.get("refresh_token") != shop.secrets["refresh_token"]:
         return JSONResponse({"code": "402", "msg": "refresh_token invalid"})
-    shop.secrets = {**shop.secrets, "access_token": token_hex(12), "refresh_token": token_hex(12)}
-    tokens = {name: shop.secrets[name] for name in ("access_token", "refresh_token")}
+    tokens = shop.renew("access_token", "refresh_token")
     return JSONResponse({**tokens, "expires_in": 31_536_000, "token_type": "bearer"})

@@ -1,4 +1,4 @@
-"""The own site's twin, and the app's: tells of its orders in our own format, and takes our shipments, both signed.
+"""The own site's twin, and the app's: sends orders in our own format and receives shipments and stock, all signed.
 
 Account: ``base_url`` ``{sandbox}/own/{shop}``; secret ``secret``.
 """
@@ -17,12 +17,12 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 
 SECRETS: tuple[str, ...] = ("secret",)
 PATH = "/{shop}"
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 
 def sold(sale: Sale) -> dict[str, Any]:
-    """The part of a message that a counter's has too. What was refunded is off the lines."""
+    """Return the part of a message that counter sales share. Refunded pieces are off the lines."""
     granted = {each.sku: each for each in sale.refunds.values() if each.state == "granted"}
     cancelled_at = sale.cancelled_at or (sale.modified if "" in granted else None)
     lines = [
@@ -37,7 +37,7 @@ def sold(sale: Sale) -> dict[str, Any]:
         for number, line in enumerate(sale.lines, 1)
     ]
     numbers = {line.sku: str(number) for number, line in enumerate(sale.lines, 1)}
-    told = {
+    message = {
         "placed_at": sale.created.isoformat(),
         "paid_at": sale.paid_at and sale.paid_at.isoformat(),
         "cash_on_delivery": sale.cash_on_delivery,
@@ -64,7 +64,7 @@ def sold(sale: Sale) -> dict[str, Any]:
             for each in sale.refunds.values()
         ],
     }
-    return {key: value for key, value in told.items() if value not in (None, "", {}, [])}
+    return {key: value for key, value in message.items() if value not in (None, "", {}, [])}
 
 
 def _signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -85,52 +85,52 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
     }, body
 
 
-def playing(system: str, letter: str) -> tuple[APIRouter, Shops]:
-    """Shops that speak our own format, whose orders' numbers begin with a letter."""
+def site(system: str, letter: str) -> tuple[APIRouter, Shops]:
+    """Return shops that use our own format; ``letter`` begins their order numbers."""
     router = APIRouter()
     shops = Shops(router, number=lambda sale, n: f"{letter}{n:08}", webhook=_webhook)
 
     @router.post("/{name}/shipments")
     async def shipments(name: str, request: Request) -> Response:
-        """Takes a shipment once, however often it is told."""
+        """Record a shipment once, however often it is reported."""
         shop = shops.shop(name)
-        told = await _authentic(shop, request)
+        message = await _authentic(shop, request)
 
         async def work() -> Response:
-            if told["order_no"] not in shop.sales:
+            if message["order_no"] not in shop.sales:
                 return JSONResponse({"error": "order_no"}, 404)
             lines: dict[str, int] = {}
-            for line in told["lines"]:
+            for line in message["lines"]:
                 lines[line["line_no"]] = line["quantity"]
             shipped = Shipped(
-                order_no=told["order_no"], carrier=told["carrier"], waybill_no=told["waybill_no"], lines=lines
+                order_no=message["order_no"], carrier=message["carrier"], waybill_no=message["waybill_no"], lines=lines
             )
             if all(each.waybill_no != shipped.waybill_no for each in shop.shipped(shipped.order_no)):
                 shop.shipments.append(shipped)
             return JSONResponse({"received": True})
 
-        return await faults.play(system, "shipments", told["order_no"], work)
+        return await faults.play(system, "shipments", message["order_no"], work)
 
     @router.post("/{name}/stock")
     async def stock(name: str, request: Request) -> Response:
-        """Takes what it may sell; what begins with ``?`` it does not know."""
+        """Set the quantities; SKUs that begin with ``?`` are unknown."""
         shop = shops.shop(name)
-        told = await _authentic(shop, request)
+        message = await _authentic(shop, request)
 
         async def work() -> Response:
             shop.pushes += 1
-            known = {each["sku"]: each["quantity"] for each in told["stock"] if not each["sku"].startswith("?")}
+            known = {each["sku"]: each["quantity"] for each in message["stock"] if not each["sku"].startswith("?")}
             shop.stock |= known
-            refused = [each["sku"] for each in told["stock"] if each["sku"] not in known]
+            refused = [each["sku"] for each in message["stock"] if each["sku"] not in known]
             return JSONResponse({"refused": [{"sku": sku, "reason": "not sold here"} for sku in refused]})
 
-        return await faults.play(system, "stock", f"{name} {told['stock']}", work)
+        return await faults.play(system, "stock", f"{name} {message['stock']}", work)
 
     return router, shops
 
 
 async def _authentic(shop: Shop, request: Request) -> Any:
-    """The body. Raises 401 where it was not signed by us."""
+    """Return the body. Raises 401 where the signature does not match."""
     body = await request.body()
     timestamp = request.headers.get("hengdan-timestamp", "")
     signature = f"v1={_signature(shop.secrets['secret'], timestamp, body)}"
@@ -139,4 +139,4 @@ async def _authentic(shop: Shop, request: Request) -> Any:
     return json.loads(body)
 
 
-router, shops = playing("own", "W")
+router, shops = site("own", "W")

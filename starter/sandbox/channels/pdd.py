@@ -7,7 +7,7 @@ import base64
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from hashlib import md5
 from secrets import token_hex
 from typing import Any
@@ -17,24 +17,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.shops import Sale, Shipped, Shop, Shops
+from starter.sandbox.shops import Sale, Shipped, Shop, Shops, china_time
 
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "access_token", "refresh_token")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {"behind_seconds": "0"}
 
-CHINA = timezone(timedelta(hours=8))
 router = APIRouter()
-shops = Shops(router, number=lambda sale, n: f"261123-{n:015}")
-_expired: set[str] = set()
+shops = Shops(router, number=lambda sale, n: f"261123-{n:015}", expiring="access_token")
 _REFUND = {"asked": 2, "granted": 4, "closed": 1}
-
-
-@router.post("/_control/shops/{name}/expire", status_code=204)
-async def expire(name: str) -> None:
-    """The shop's access token runs out."""
-    _expired.add(shops.shop(name).secrets["access_token"])
 
 
 class Refusal(Exception):
@@ -44,7 +36,7 @@ class Refusal(Exception):
 
 
 def _time(moment: datetime | None) -> str | None:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S") if moment else None
+    return china_time(moment) if moment else None
 
 
 def _seal(text: str) -> str:
@@ -98,71 +90,71 @@ def _order(shop: Shop, sale: Sale) -> dict[str, Any]:
     }
 
 
-def _within(shop: Shop, asked: dict[str, str], by: str, moment: Callable[[Sale], datetime | None]) -> list[Sale]:
-    first, last = int(asked[f"start_{by}"]), int(asked[f"end_{by}"])
+def _within(shop: Shop, query: dict[str, str], by: str, moment: Callable[[Sale], datetime | None]) -> list[Sale]:
+    first, last = int(query[f"start_{by}"]), int(query[f"end_{by}"])
     found = [sale for sale in shop.sales.values() if (at := moment(sale)) and first <= at.timestamp() < last]
     return sorted(found, key=lambda sale: sale.order_no)
 
 
-def _page(found: list[Any], asked: dict[str, str]) -> list[Any]:
-    page, size = int(asked["page"]), int(asked["page_size"])
+def _page(found: list[Any], query: dict[str, str]) -> list[Any]:
+    page, size = int(query["page"]), int(query["page_size"])
     return found[(page - 1) * size : page * size]
 
 
-async def _increment(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    if int(asked["end_updated_at"]) - int(asked["start_updated_at"]) > 1800:
+async def _increment(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    if int(query["end_updated_at"]) - int(query["start_updated_at"]) > 1800:
         raise Refusal(20000, "时间间隔不得超过30分钟")
-    found = _within(shop, asked, "updated_at", lambda sale: sale.modified)
-    return {"total_count": len(found), "order_sn_list": [_order(shop, sale) for sale in _page(found, asked)]}
+    found = _within(shop, query, "updated_at", lambda sale: sale.modified)
+    return {"total_count": len(found), "order_sn_list": [_order(shop, sale) for sale in _page(found, query)]}
 
 
-async def _list(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    found = _within(shop, asked, "confirm_at", lambda sale: sale.paid_at)
-    return {"total_count": len(found), "order_list": [_order(shop, sale) for sale in _page(found, asked)]}
+async def _list(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    found = _within(shop, query, "confirm_at", lambda sale: sale.paid_at)
+    return {"total_count": len(found), "order_list": [_order(shop, sale) for sale in _page(found, query)]}
 
 
-async def _information(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["order_sn"])
+async def _information(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    sale = shop.sales.get(query["order_sn"])
     if sale is None:
         raise Refusal(50001, "订单不存在", "order_not_found")
     return {"order_info": _order(shop, sale)}
 
 
-async def _decrypt(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    told = json.loads(asked["data_list"])
+async def _decrypt(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    parts = json.loads(query["data_list"])
     return {
         "data_decrypt_list": [
-            {**each, "decrypted_data": base64.b64decode(each["encrypted_data"].split("~")[1]).decode()} for each in told
+            {**each, "decrypted_data": base64.b64decode(each["encrypted_data"].split("~")[1]).decode()}
+            for each in parts
         ]
     }
 
 
-async def _send(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["order_sn"])
-    if sale is None or shop.shipped(asked["order_sn"]):
+async def _send(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    sale = shop.sales.get(query["order_sn"])
+    if sale is None or shop.shipped(query["order_sn"]):
         raise Refusal(40000, "订单已发货", "order_sent")
     lines = {str(at): line.quantity for at, line in enumerate(sale.lines, 1)}
     sent = Shipped(
-        order_no=sale.order_no, carrier=asked["logistics_id"], waybill_no=asked["tracking_number"], lines=lines
+        order_no=sale.order_no, carrier=query["logistics_id"], waybill_no=query["tracking_number"], lines=lines
     )
     shop.shipments.append(sent)
     return {"is_success": True}
 
 
-async def _stock(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    """A SKU from 9000000000 on does not exist."""
+async def _stock(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    """SKUs from 9000000000 on do not exist."""
     shop.pushes += 1
-    if int(asked["sku_id"]) >= 9_000_000_000:
+    if int(query["sku_id"]) >= 9_000_000_000:
         raise Refusal(40000, "商品不存在", "goods_sku_not_exist")
-    shop.stock[f"{asked['goods_id']}:{asked['sku_id']}"] = int(asked["quantity"])
+    shop.stock[f"{query['goods_id']}:{query['sku_id']}"] = int(query["quantity"])
     return {"is_success": True}
 
 
-async def _refresh(shop: Shop, asked: dict[str, str]) -> dict[str, Any]:
-    if asked["refresh_token"] != shop.secrets["refresh_token"]:
+async def _refresh(shop: Shop, query: dict[str, str]) -> dict[str, Any]:
+    if query["refresh_token"] != shop.secrets["refresh_token"]:
         raise Refusal(10018, "refresh_token已过期")
-    shop.secrets = {**shop.secrets, "access_token": token_hex(12), "refresh_token": token_hex(12)}
-    return {**{name: shop.secrets[name] for name in ("access_token", "refresh_token")}, "expires_in": 86400}
+    return {**shop.renew("access_token", "refresh_token"), "expires_in": 86400}
 
 
 _METHODS: dict[str, tuple[str, Callable[[Shop, dict[str, str]], Awaitable[dict[str, Any]]]]] = {
@@ -176,35 +168,35 @@ _METHODS: dict[str, tuple[str, Callable[[Shop, dict[str, str]], Awaitable[dict[s
 }
 
 
-def _no(code: int, msg: str, sub_code: str = "") -> JSONResponse:
-    told = {"error_code": code, "error_msg": msg, "sub_code": sub_code, "sub_msg": msg, "request_id": token_hex(8)}
-    return JSONResponse({"error_response": told})
+def _error(code: int, msg: str, sub_code: str = "") -> JSONResponse:
+    error = {"error_code": code, "error_msg": msg, "sub_code": sub_code, "sub_msg": msg, "request_id": token_hex(8)}
+    return JSONResponse({"error_response": error})
 
 
 @router.post("/api/router")
 async def call(request: Request) -> Response:
-    asked = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
-    shop = next((each for each in shops.all.values() if each.secrets["client_id"] == asked.get("client_id")), None)
+    query = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
+    shop = shops.find(client_id=query.get("client_id"))
     if shop is None:
-        return _no(10001, "client_id错误")
+        return _error(10001, "client_id错误")
     secret = shop.secrets["client_secret"]
-    text = "".join(f"{key}{value}" for key, value in sorted(asked.items()) if key != "sign" and value)
+    text = "".join(f"{key}{value}" for key, value in sorted(query.items()) if key != "sign" and value)
     digest = md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest().upper()
-    if not hmac.compare_digest(digest, asked.get("sign", "")):
-        return _no(20004, "签名sign校验失败")
-    method, token = asked.get("type", ""), asked.get("access_token")
+    if not hmac.compare_digest(digest, query.get("sign", "")):
+        return _error(20004, "签名sign校验失败")
+    method, token = query.get("type", ""), query.get("access_token")
     if method not in _METHODS:
-        return _no(10002, "type不存在")
-    if method != "pdd.pop.auth.token.refresh" and token in _expired:
-        return _no(10019, "access_token已过期")
+        return _error(10002, "type不存在")
+    if method != "pdd.pop.auth.token.refresh" and token in shops.expired:
+        return _error(10019, "access_token已过期")
     if method != "pdd.pop.auth.token.refresh" and token != shop.secrets["access_token"]:
-        return _no(10020, "access_token错误")
-    name, work_of = _METHODS[method]
+        return _error(10020, "access_token错误")
+    name, handler = _METHODS[method]
 
     async def work() -> Response:
         try:
-            return JSONResponse({name: await work_of(shop, asked)})
+            return JSONResponse({name: await handler(shop, query)})
         except Refusal as refusal:
-            return _no(refusal.code, refusal.msg, refusal.sub_code)
+            return _error(refusal.code, refusal.msg, refusal.sub_code)
 
-    return await faults.play("pdd", method, json.dumps(asked), work, lambda seconds: _no(70031, "调用过于频繁"))
+    return await faults.play("pdd", method, json.dumps(query), work, lambda seconds: _error(70031, "调用过于频繁"))

@@ -1,4 +1,4 @@
-"""A till's twin: rings up sales and sends them with its API key. It is told nothing back."""
+"""A till's twin: sends sales with its API key and receives nothing."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from starter.sandbox.shops import Delivery, Sale, Shop, Shops
 
 SECRETS: tuple[str, ...] = ()
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()

@@ -1,7 +1,7 @@
 """Shopify's twin: signed webhooks, REST pages with Link headers, GraphQL for fulfillments and stock.
 
-Account: ``base_url`` ``{sandbox}/shopify``; secrets ``client_secret``, ``access_token``. GraphQL is answered by the
-operation it names, not by a GraphQL engine.
+Account: ``base_url`` ``{sandbox}/shopify``; secrets ``client_secret``, ``access_token``. Responses depend on the
+operation that a GraphQL call names: there is no GraphQL engine.
 """
 
 import base64
@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
@@ -23,30 +22,20 @@ from starter.sandbox.shops import Delivery, Refund, Sale, Shipped, Shop, Shops
 
 SECRETS: tuple[str, ...] = ("client_id", "client_secret", "access_token", "refresh_token")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
 
 
-_expired: set[str] = set()
-
-
-@router.post("/_control/shops/{name}/expire", status_code=204)
-async def expire(name: str) -> None:
-    """The shop's access token runs out."""
-    _expired.add(shops.shop(name).secrets["access_token"])
-
-
 @router.post("/admin/oauth/access_token")
 async def refresh(request: Request) -> Response:
-    asked = dict(parse_qsl((await request.body()).decode()))
-    known = ("client_id", "client_secret", "refresh_token")
-    shop = next((each for each in shops.all.values() if all(asked.get(n) == each.secrets.get(n) for n in known)), None)
+    form = dict(parse_qsl((await request.body()).decode()))
+    names = ("client_id", "client_secret", "refresh_token")
+    shop = shops.find(**{name: form.get(name) for name in names})
     if shop is None:
         return JSONResponse({"error": "invalid_request"}, 400)
-    shop.secrets = {**shop.secrets, "access_token": token_hex(12), "refresh_token": token_hex(12)}
-    tokens = {name: shop.secrets[name] for name in ("access_token", "refresh_token")}
+    tokens = shop.renew("access_token", "refresh_token")
     return JSONResponse({**tokens, "expires_in": 3600, "refresh_token_expires_in": 7_776_000})
 
 
@@ -55,12 +44,12 @@ def _granted(sale: Sale) -> list[Refund]:
 
 
 def order(sale: Sale, shop: Shop | None = None) -> dict[str, Any]:
-    """A sale as Shopify shows it. Money is text, ids are 64-bit numbers."""
+    """Return a sale as Shopify does: money as text, ids as 64-bit numbers."""
     number = int(sale.order_no)
-    gone = {each.sku: each for each in _granted(sale)}
-    back = sum((each.amount for each in gone.values()), sale.total * 0)
+    refunded = {each.sku: each for each in _granted(sale)}
+    refunded_amount = sum((each.amount for each in refunded.values()), sale.total * 0)
     sent = shop is not None and bool(shop.shipped(sale.order_no))
-    whole = sent and not any(_left(shop, sale).values()) if shop else False
+    whole = sent and not any(_unfulfilled(shop, sale).values()) if shop else False
     person = sale.recipient
     first, _, last = person.get("name", "").partition(" ")
     address = {
@@ -83,7 +72,7 @@ def order(sale: Sale, shop: Shop | None = None) -> dict[str, Any]:
             "sku": line.sku,
             "title": line.title or line.sku,
             "quantity": line.quantity,
-            "current_quantity": line.quantity - (gone[line.sku].quantity if line.sku in gone else 0),
+            "current_quantity": line.quantity - (refunded[line.sku].quantity if line.sku in refunded else 0),
             "fulfillable_quantity": line.quantity,
             "price": f"{line.price:.2f}",
             "discount_allocations": [{"amount": f"{line.discount:.2f}"}] if line.discount else [],
@@ -102,14 +91,14 @@ def order(sale: Sale, shop: Shop | None = None) -> dict[str, Any]:
         "cancelled_at": _time(sale.cancelled_at) if sale.cancelled_at else None,
         "cancel_reason": "customer" if sale.cancelled else None,
         "financial_status": sale.status
-        or ("refunded" if "" in gone else "partially_refunded" if gone else "paid" if sale.paid else "pending"),
+        or ("refunded" if "" in refunded else "partially_refunded" if refunded else "paid" if sale.paid else "pending"),
         "fulfillment_status": "fulfilled" if whole else "partial" if sent else None,
         "source_name": "web",
         "landing_site": "/?utm_campaign=autumn",
         "payment_gateway_names": ["Cash on Delivery (COD)"] if sale.cash_on_delivery else ["shopify_payments"],
         "currency": "CNY",
         "total_price": f"{sale.total:.2f}",
-        "current_total_price": f"{sale.total - back:.2f}",
+        "current_total_price": f"{sale.total - refunded_amount:.2f}",
         "subtotal_price": f"{sale.total - sale.freight:.2f}",
         "total_discounts": f"{sum(line.discount for line in sale.lines):.2f}",
         "total_tax": "0.00",
@@ -131,7 +120,7 @@ def order(sale: Sale, shop: Shop | None = None) -> dict[str, Any]:
                 ],
                 "transactions": [{"kind": "refund", "amount": f"{each.amount:.2f}"}],
             }
-            for each in gone.values()
+            for each in refunded.values()
         ],
     }
 
@@ -161,14 +150,14 @@ def _topic(sale: Sale) -> str:
     return "orders/create" if sale.modified == sale.created else "orders/updated"
 
 
-shops = Shops(router, number=lambda sale, n: str(820_982_911_946_000_000 + n * 1000), webhook=_webhook)
+shops = Shops(
+    router, number=lambda sale, n: str(820_982_911_946_000_000 + n * 1000), webhook=_webhook, expiring="access_token"
+)
 
 
 def _shop(request: Request) -> Shop | None:
     token = request.headers.get("x-shopify-access-token", "")
-    if token in _expired:
-        return None
-    return next((each for each in shops.all.values() if each.secrets.get("access_token") == token), None)
+    return None if token in shops.expired else shops.find(access_token=token)
 
 
 _UNAUTHORISED = "[API] Invalid API key or access token (unrecognized login or wrong password)"
@@ -176,7 +165,7 @@ _UNAUTHORISED = "[API] Invalid API key or access token (unrecognized login or wr
 
 @router.get("/admin/api/{version}/orders.json")
 async def orders(version: str, request: Request) -> Response:
-    """Pages by ``limit``; ``page_info`` alone may follow it, as in the Link header."""
+    """Return a page of ``limit`` orders; the Link header names the next by ``page_info``."""
 
     async def work() -> Response:
         if (shop := _shop(request)) is None:
@@ -241,13 +230,13 @@ def _throttled(seconds: int) -> Response:
     return JSONResponse({"errors": errors, "extensions": {"cost": cost}})
 
 
-def _left(shop: Shop, sale: Sale) -> dict[int, int]:
-    """What of each line no fulfillment covers yet, by the line's place."""
-    left = {at: line.quantity for at, line in enumerate(sale.lines)}
+def _unfulfilled(shop: Shop, sale: Sale) -> dict[int, int]:
+    """Return the quantities not fulfilled yet, by the position of the line."""
+    unfulfilled = {at: line.quantity for at, line in enumerate(sale.lines)}
     for shipped in shop.shipped(sale.order_no):
         for line, quantity in shipped.lines.items():
-            left[int(line) - int(sale.order_no) - 1] -= quantity
-    return left
+            unfulfilled[int(line) - int(sale.order_no) - 1] -= quantity
+    return unfulfilled
 
 
 def _order(shop: Shop, gid: str) -> dict[str, Any] | None:
@@ -255,14 +244,14 @@ def _order(shop: Shop, gid: str) -> dict[str, Any] | None:
     if sale is None:
         return None
     number = int(sale.order_no)
-    left = _left(shop, sale)
+    unfulfilled = _unfulfilled(shop, sale)
     items = [
         {
             "id": f"gid://shopify/FulfillmentOrderLineItem/{number + 1 + at}",
             "remainingQuantity": quantity,
             "lineItem": {"id": f"gid://shopify/LineItem/{number + 1 + at}"},
         }
-        for at, quantity in left.items()
+        for at, quantity in unfulfilled.items()
     ]
     fulfillments = [
         {
@@ -277,13 +266,13 @@ def _order(shop: Shop, gid: str) -> dict[str, Any] | None:
         }
         for shipped in shop.shipped(sale.order_no)
     ]
-    held = {
+    fulfillment_order = {
         "id": f"gid://shopify/FulfillmentOrder/{number}",
-        "status": "OPEN" if any(left.values()) else "CLOSED",
+        "status": "OPEN" if any(unfulfilled.values()) else "CLOSED",
         "assignedLocation": {"location": {"id": "gid://shopify/Location/1"}},
         "lineItems": {"nodes": items},
     }
-    return {"fulfillments": fulfillments, "fulfillmentOrders": {"nodes": [held]}}
+    return {"fulfillments": fulfillments, "fulfillmentOrders": {"nodes": [fulfillment_order]}}
 
 
 def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
@@ -291,19 +280,19 @@ def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
         return {"fulfillment": None, "userErrors": [{"field": ["fulfillment", field], "message": message}]}
 
     tracking = fulfillment.get("trackingInfo") or {}
-    for held in fulfillment["lineItemsByFulfillmentOrder"]:
-        sale = shop.sales.get(held["fulfillmentOrderId"].rpartition("/")[2])
+    for part in fulfillment["lineItemsByFulfillmentOrder"]:
+        sale = shop.sales.get(part["fulfillmentOrderId"].rpartition("/")[2])
         if sale is None:
             return refused("fulfillmentOrderId", "Fulfillment order does not exist.")
         if sale.cancelled:
             return refused("fulfillmentOrderId", "Fulfillment order has been cancelled.")
-        left = _left(shop, sale)
+        unfulfilled = _unfulfilled(shop, sale)
         base = int(sale.order_no) + 1
-        items = held.get("fulfillmentOrderLineItems") or [
-            {"id": str(base + at), "quantity": quantity} for at, quantity in left.items() if quantity
+        items = part.get("fulfillmentOrderLineItems") or [
+            {"id": str(base + at), "quantity": quantity} for at, quantity in unfulfilled.items() if quantity
         ]
         lines = {item["id"].rpartition("/")[2]: item["quantity"] for item in items}
-        if not lines or any(quantity > left.get(int(line) - base, 0) for line, quantity in lines.items()):
+        if not lines or any(quantity > unfulfilled.get(int(line) - base, 0) for line, quantity in lines.items()):
             return refused("fulfillmentOrderLineItems", "Invalid fulfillment order line item quantity requested.")
         shop.shipments.append(
             Shipped(
@@ -317,7 +306,7 @@ def _fulfill(shop: Shop, fulfillment: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stock(shop: Shop, call: dict[str, Any]) -> dict[str, Any]:
-    """``inventorySetQuantities`` as of version 2026-04: all or none. Items whose number begins with 404 are unknown."""
+    """Play ``inventorySetQuantities`` of version 2026-04: all or none. Items that begin with 404 are unknown."""
 
     def failed(code: str, message: str) -> dict[str, Any]:
         return {"errors": [{"message": message, "extensions": {"code": code}}]}
@@ -328,24 +317,24 @@ def _stock(shop: Shop, call: dict[str, Any]) -> dict[str, Any]:
     if "@idempotent(key:" not in call["query"] or not variables.get("key"):
         return failed("BAD_REQUEST", "The @idempotent directive is required for this mutation but was not provided.")
     if len(quantities) > _LARGEST_PAGE:
-        said = f"The input array size of {len(quantities)} is greater than the maximum allowed of {_LARGEST_PAGE}."
-        return failed("MAX_INPUT_SIZE_EXCEEDED", said)
+        message = f"The input array size of {len(quantities)} is greater than the maximum allowed of {_LARGEST_PAGE}."
+        return failed("MAX_INPUT_SIZE_EXCEEDED", message)
     if "ignoreCompareQuantity" in variables["input"] or any("changeFromQuantity" not in each for each in quantities):
-        said = "InventoryQuantityInput must include the following argument: changeFromQuantity."
-        return failed("INVALID_FIELD_ARGUMENTS", said)
+        message = "InventoryQuantityInput must include the following argument: changeFromQuantity."
+        return failed("INVALID_FIELD_ARGUMENTS", message)
     levels: dict[str, int] = {}
     errors: list[dict[str, Any]] = []
     for at, each in enumerate(quantities):
         number = each["inventoryItemId"].rpartition("/")[2]
-        wrong = None
+        problem = None
         if number.startswith("404"):
-            wrong = ("INVALID_INVENTORY_ITEM", "inventoryItemId", "The specified inventory item could not be found.")
+            problem = ("INVALID_INVENTORY_ITEM", "inventoryItemId", "The specified inventory item could not be found.")
         elif not each["locationId"].startswith("gid://shopify/Location/"):
-            wrong = ("INVALID_LOCATION", "locationId", "The specified location could not be found.")
+            problem = ("INVALID_LOCATION", "locationId", "The specified location could not be found.")
         elif each["quantity"] < 0:
-            wrong = ("INVALID_QUANTITY_NEGATIVE", "quantity", "The quantity can't be negative.")
-        if wrong:
-            code, field, message = wrong
+            problem = ("INVALID_QUANTITY_NEGATIVE", "quantity", "The quantity can't be negative.")
+        if problem:
+            code, field, message = problem
             errors.append({"code": code, "field": ["input", "quantities", str(at), field], "message": message})
         levels[number] = each["quantity"]
     if not errors:

@@ -7,7 +7,7 @@ import base64
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from hashlib import md5
 from math import ceil
 from typing import Any
@@ -16,14 +16,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.shops import Sale, Shipped, Shop, Shops
+from starter.sandbox.shops import Sale, Shipped, Shop, Shops, china_time
 
 SECRETS: tuple[str, ...] = ("app_key", "app_secret")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
-CHINA = timezone(timedelta(hours=8))
 router = APIRouter()
 shops = Shops(router, number=lambda sale, n: str(26_000_000_000 + n))
 
@@ -32,12 +31,8 @@ class Refusal(Exception):
     pass
 
 
-def _time(moment: datetime) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _sent(shop: Shop, sale: Sale) -> dict[str, str]:
-    """Waybills by line."""
+    """Return the waybills by line."""
     return {line_no: each.waybill_no for each in shop.shipped(sale.order_no) for line_no in each.lines}
 
 
@@ -86,7 +81,7 @@ def _order(shop: Shop, sale: Sale) -> dict[str, Any]:
     return {
         "orderCode": sale.order_no,
         "orderTotalStatus": _status(shop, sale),
-        "orderSaleTime": _time(sale.created),
+        "orderSaleTime": china_time(sale.created),
         "customerName": person.get("name", ""),
         "mobNum": person.get("phone", ""),
         "provinceName": province,
@@ -101,37 +96,37 @@ def _order(shop: Shop, sale: Sale) -> dict[str, Any]:
     }
 
 
-async def _query(shop: Shop, asked: dict[str, Any], moment: Callable[[Sale], datetime]) -> dict[str, Any]:
-    first, last = asked["startTime"], asked["endTime"]
-    found = sorted((sale for sale in shop.sales.values() if first <= _time(moment(sale)) <= last), key=moment)
+async def _query(shop: Shop, query: dict[str, Any], moment: Callable[[Sale], datetime]) -> dict[str, Any]:
+    first, last = query["startTime"], query["endTime"]
+    found = sorted((sale for sale in shop.sales.values() if first <= china_time(moment(sale)) <= last), key=moment)
     if not found:
         raise Refusal("biz.handler.data-get:no-result")
-    number, size = int(asked["pageNo"]), int(asked["pageSize"])
+    number, size = int(query["pageNo"]), int(query["pageSize"])
     shown = [_order(shop, sale) for sale in found[(number - 1) * size : number * size]]
     head = {"pageNo": number, "pageTotal": ceil(len(found) / size), "totalSize": len(found)}
     return {"sn_head": head, "sn_body": {"orderQuery": shown}}
 
 
-async def _placed(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    return await _query(shop, asked, lambda sale: sale.created)
+async def _placed(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    return await _query(shop, query, lambda sale: sale.created)
 
 
-async def _changed(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    return await _query(shop, asked, lambda sale: sale.modified)
+async def _changed(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    return await _query(shop, query, lambda sale: sale.modified)
 
 
-async def _get(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["orderCode"])
+async def _get(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    sale = shop.sales.get(query["orderCode"])
     if sale is None:
         raise Refusal("biz.handler.data-get:no-result")
     return {"sn_body": {"orderGet": _order(shop, sale)}}
 
 
-async def _deliver(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    sale = shop.sales.get(asked["orderCode"])
+async def _deliver(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    sale = shop.sales.get(query["orderCode"])
     if sale is None:
         raise Refusal("biz.orderDelivery.ordercode-value:inexistence")
-    lines = asked["orderLineNumbers"]["orderLineNumber"]
+    lines = query["orderLineNumbers"]["orderLineNumber"]
     if set(lines) & set(_sent(shop, sale)):
         raise Refusal("biz.orderDelivery.order-status:error")
     quantities = {_line_no(sale, at): line.quantity for at, line in enumerate(sale.lines)}
@@ -140,20 +135,20 @@ async def _deliver(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
     shop.shipments.append(
         Shipped(
             order_no=sale.order_no,
-            carrier=asked["expressCompanyCode"],
-            waybill_no=asked["expressNo"],
+            carrier=query["expressCompanyCode"],
+            waybill_no=query["expressNo"],
             lines={line_no: quantities[line_no] for line_no in lines},
         )
     )
     return {"sn_body": {"orderDelivery": {"result": "Y"}}}
 
 
-async def _stock(shop: Shop, asked: dict[str, Any]) -> dict[str, Any]:
-    """A product from 900000000 on does not exist."""
+async def _stock(shop: Shop, query: dict[str, Any]) -> dict[str, Any]:
+    """Products from 900000000 on do not exist."""
     shop.pushes += 1
-    if int(asked["productCode"]) >= 900_000_000:
+    if int(query["productCode"]) >= 900_000_000:
         raise Refusal("biz.custom.inventory.invalid-biz:productCode")
-    shop.stock[asked["productCode"]] = int(asked["destInvNum"])
+    shop.stock[query["productCode"]] = int(query["destInvNum"])
     return {"sn_body": {"inventory": {"result": "Y"}}}
 
 
@@ -166,30 +161,30 @@ _METHODS: dict[str, tuple[str, Callable[[Shop, dict[str, Any]], Awaitable[dict[s
 }
 
 
-def _no(code: str) -> JSONResponse:
+def _error(code: str) -> JSONResponse:
     return JSONResponse({"sn_responseContent": {"sn_error": {"error_code": code, "error_msg": ""}}})
 
 
 @router.post("/api/http/sopRequest")
 async def call(request: Request) -> Response:
-    told, body = request.headers, await request.body()
-    shop = next((each for each in shops.all.values() if each.secrets["app_key"] == told.get("appkey")), None)
+    headers, body = request.headers, await request.body()
+    shop = shops.find(app_key=headers.get("appkey"))
     if shop is None:
-        return _no("sys.check.header-param:forbidden")
-    method, moment = told.get("appmethod", ""), told.get("apprequesttime", "")
-    text = f"{shop.secrets['app_secret']}{method}{moment}{told['appkey']}{told.get('versionno')}".encode()
+        return _error("sys.check.header-param:forbidden")
+    method, moment = headers.get("appmethod", ""), headers.get("apprequesttime", "")
+    text = f"{shop.secrets['app_secret']}{method}{moment}{headers['appkey']}{headers.get('versionno')}".encode()
     digest = md5(text + base64.b64encode(body), usedforsecurity=False).hexdigest()
-    if not hmac.compare_digest(digest, told.get("signinfo", "")):
-        return _no("sys.check.header-param:forbidden")
+    if not hmac.compare_digest(digest, headers.get("signinfo", "")):
+        return _error("sys.check.header-param:forbidden")
     if method not in _METHODS:
-        return _no("sys.check.header-param:appmethod")
-    node, work_of = _METHODS[method]
-    asked = json.loads(body)["sn_request"]["sn_body"][node]
+        return _error("sys.check.header-param:appmethod")
+    node, handler = _METHODS[method]
+    query = json.loads(body)["sn_request"]["sn_body"][node]
 
     async def work() -> Response:
         try:
-            return JSONResponse({"sn_responseContent": await work_of(shop, asked)})
+            return JSONResponse({"sn_responseContent": await handler(shop, query)})
         except Refusal as refusal:
-            return _no(str(refusal))
+            return _error(str(refusal))
 
-    return await faults.play("suning", method, json.dumps(asked), work)
+    return await faults.play("suning", method, json.dumps(query), work)

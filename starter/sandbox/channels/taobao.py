@@ -1,15 +1,13 @@
 """Taobao's twin: TOP's gateway with its signatures, envelopes, field lists, paging and fault codes.
 
-Account: ``base_url`` ``{sandbox}/taobao``; secrets ``app_key``, ``app_secret``, ``session``,
-``refresh_token``.
+Account: ``base_url`` ``{sandbox}/taobao``; secrets ``app_key``, ``app_secret``, ``session``, ``refresh_token``.
 """
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from hashlib import md5
 from hmac import compare_digest, digest
-from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,26 +15,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.shops import Sale, Shipped, Shop, Shops
-
-CHINA = timezone(timedelta(hours=8))
+from starter.sandbox.shops import CHINA, Sale, Shipped, Shop, Shops, china_time
 
 SECRETS: tuple[str, ...] = ("app_key", "app_secret", "session", "refresh_token")
 PATH = ""
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
-shops = Shops(router, number=lambda sale, n: str(4_100_000_000_000_000_000 + n * 100))
-
-
-_expired: set[str] = set()
-
-
-@router.post("/_control/shops/{name}/expire", status_code=204)
-async def expire(name: str) -> None:
-    """The shop's session runs out."""
-    _expired.add(shops.shop(name).secrets["session"])
+shops = Shops(router, number=lambda sale, n: str(4_100_000_000_000_000_000 + n * 100), expiring="session")
 
 
 class Refusal(Exception):
@@ -76,8 +63,8 @@ def _authenticated(params: Mapping[str, str]) -> Shop:
     if not refreshing and "session" not in params:
         raise Refusal(26, "Missing Session")
     name = "refresh_token" if refreshing else "session"
-    shop = next((each for each in shops.all.values() if each.secrets.get(name) == params.get(name)), None)
-    if shop is None or (not refreshing and params["session"] in _expired):
+    shop = shops.find(**{name: params.get(name)})
+    if shop is None or (not refreshing and params["session"] in shops.expired):
         raise Refusal(27, "Invalid Session")
     if params.get("app_key") != shop.secrets["app_key"]:
         raise Refusal(29, "Invalid App Key")
@@ -91,16 +78,12 @@ def _authenticated(params: Mapping[str, str]) -> Shop:
     if expected is None or not compare_digest(expected().upper(), params.get("sign", "")):
         raise Refusal(25, "Invalid Signature")
     try:
-        told = datetime.strptime(params.get("timestamp", ""), "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA)
+        moment = datetime.strptime(params.get("timestamp", ""), "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA)
     except ValueError:
         raise Refusal(31, "Invalid Timestamp") from None
-    if abs(datetime.now(CHINA) - told) > timedelta(minutes=10):
+    if abs(datetime.now(CHINA) - moment) > timedelta(minutes=10):
         raise Refusal(31, "Invalid Timestamp")
     return shop
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _status(shop: Shop, sale: Sale) -> str:
@@ -118,7 +101,7 @@ def _status(shop: Shop, sale: Sale) -> str:
 
 
 def _oid(sale: Sale, at: int) -> str:
-    """A trade of one line has its own number as that of the line."""
+    """Return the number of a line; the only line of a trade has the number of the trade."""
     return sale.order_no if len(sale.lines) == 1 else str(int(sale.order_no) + 1 + at)
 
 
@@ -126,7 +109,7 @@ _REFUNDS = {"asked": "WAIT_SELLER_AGREE", "granted": "SUCCESS", "closed": "CLOSE
 
 
 def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
-    """A sale as ``taobao.trade.fullinfo.get`` shows it. What is not there is left out, as TOP does."""
+    """Return a sale as ``taobao.trade.fullinfo.get`` does, without empty fields."""
     status = _status(shop, sale)
     sent = {oid: each for each in shop.shipped(sale.order_no) for oid in each.lines}
     orders = []
@@ -160,10 +143,10 @@ def trade(shop: Shop, sale: Sale) -> dict[str, Any]:
         "type": "cod" if sale.cash_on_delivery else "fixed",
         "payment": f"{sale.total:.2f}",
         "post_fee": f"{sale.freight:.2f}",
-        "created": _time(sale.created),
-        "modified": _time(sale.modified),
-        "pay_time": _time(sale.paid_at) if sale.paid_at else None,
-        "end_time": _time(sale.cancelled_at) if sale.cancelled_at else None,
+        "created": china_time(sale.created),
+        "modified": china_time(sale.modified),
+        "pay_time": china_time(sale.paid_at) if sale.paid_at else None,
+        "end_time": china_time(sale.cancelled_at) if sale.cancelled_at else None,
         "receiver_name": person.get("name"),
         "receiver_state": person.get("province"),
         "receiver_city": person.get("city"),
@@ -202,7 +185,7 @@ def _window(shop: Shop, params: Mapping[str, str], by: str) -> dict[str, Any]:
     size, number = int(params.get("page_size", "40")), int(params.get("page_no", "1"))
     if not 1 <= size <= 100:
         raise Refusal(15, "Remote service error", "isv.invalid-parameter:page_size")
-    changed = (sale for sale in shop.sales.values() if start <= _time(getattr(sale, by)) <= end)
+    changed = (sale for sale in shop.sales.values() if start <= china_time(getattr(sale, by)) <= end)
     found = sorted(changed, key=lambda sale: str(getattr(sale, by).astimezone(CHINA)), reverse=True)
     page = found[(number - 1) * size : number * size]
     trades = [_fields(trade(shop, sale), params) for sale in page]
@@ -224,9 +207,9 @@ def _sale(shop: Shop, params: Mapping[str, str]) -> Sale:
 
 
 def _fields(whole: dict[str, Any], params: Mapping[str, str]) -> dict[str, Any]:
-    if not (wanted := set(params.get("fields", "").split(",")) - {""}):
+    if not (fields := set(params.get("fields", "").split(",")) - {""}):
         raise Refusal(40, "Missing Required Arguments:fields")
-    return {key: value for key, value in whole.items() if key in wanted}
+    return {key: value for key, value in whole.items() if key in fields}
 
 
 def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
@@ -248,8 +231,8 @@ def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
         raise refused("CD24", f"子订单不存在 {len(unknown)}")
     status = _status(shop, sale)
     sent = {oid for each in shop.shipped(sale.order_no) for oid in each.lines}
-    wanted = part or list(oids)
-    if status == "WAIT_BUYER_CONFIRM_GOODS" or sent & set(wanted):
+    shipping = part or list(oids)
+    if status == "WAIT_BUYER_CONFIRM_GOODS" or sent & set(shipping):
         raise refused("B04", "订单已发货")
     if status not in ("WAIT_SELLER_SEND_GOODS", "SELLER_CONSIGNED_PART"):
         raise refused("B02", "订单状态不允许发货")
@@ -258,7 +241,7 @@ def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
             order_no=sale.order_no,
             carrier=params["company_code"],
             waybill_no=params["out_sid"],
-            lines={oid: oids[oid] for oid in wanted},
+            lines={oid: oids[oid] for oid in shipping},
         )
     )
     sale.modified = datetime.now(CHINA)
@@ -266,17 +249,13 @@ def _send(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _refresh(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
-    shop.secrets = {**shop.secrets, "session": token_hex(12), "refresh_token": token_hex(12)}
-    told = {
-        "access_token": shop.secrets["session"],
-        "refresh_token": shop.secrets["refresh_token"],
-        "expires_in": 86400,
-    }
-    return {"token_result": json.dumps(told), "request_id": "sandbox"}
+    fresh = shop.renew("session", "refresh_token")
+    token = {"access_token": fresh["session"], "refresh_token": fresh["refresh_token"], "expires_in": 86400}
+    return {"token_result": json.dumps(token), "request_id": "sandbox"}
 
 
 def _decrypt(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
-    """The sandbox masks nothing: what it decrypts is what it told."""
+    """Return recipients as they are: the sandbox masks nothing."""
     receivers = []
     for each in json.loads(params["query_list"]):
         person = shop.sales[each["tid"]].recipient
@@ -293,7 +272,7 @@ def _decrypt(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _unknown(number: str) -> bool:
-    """Items and SKUs that the shop does not sell, as far as the sandbox goes."""
+    """Whether the shop does not sell an item or SKU: those that begin with 404."""
     return number.startswith("404")
 
 
@@ -307,7 +286,7 @@ def _skus_quantity(shop: Shop, params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _set(shop: Shop, params: Mapping[str, str], quantities: Mapping[str, str]) -> dict[str, Any]:
-    """Sets all or none."""
+    """Set all quantities or none."""
     shop.pushes += 1
     if not params.get("num_iid"):
         raise Refusal(40, "Missing Required Arguments:num_iid")
@@ -318,7 +297,7 @@ def _set(shop: Shop, params: Mapping[str, str], quantities: Mapping[str, str]) -
     if any(_unknown(number) for number in quantities):
         raise Refusal(15, "Remote service error", "isv.item-quantity-sku-update-service-error", "没有找到SKUID")
     shop.stock |= {number: int(quantity) for number, quantity in quantities.items()}
-    now = _time(datetime.now(CHINA))
+    now = china_time(datetime.now(CHINA))
     skus = [{"sku_id": int(number), "quantity": shop.stock[number], "modified": now} for number in quantities]
     return {"item": {"num_iid": int(params["num_iid"]), "modified": now, "skus": {"sku": skus}}}
 

@@ -23,7 +23,7 @@ from starter.sandbox.shops import Delivery, Sale, Shipped, Shop, Shops
 
 SECRETS: tuple[str, ...] = ("consumer_key", "consumer_secret", "webhook_secret")
 PATH = "/{shop}"
-"""Of the account's ``base_url``, below the twin."""
+"""The path of the account's ``base_url`` below the twin."""
 SETTINGS: dict[str, str] = {}
 
 router = APIRouter()
@@ -60,7 +60,7 @@ def _line_id(sale: Sale, at: int) -> int:
 
 
 def order(shop: Shop, sale: Sale) -> dict[str, Any]:
-    """A sale as WooCommerce shows it: money is text, a line's price a number, times are without their zone."""
+    """Return a sale as WooCommerce does: money as text, a line's price as a number, times without a zone."""
     number = int(sale.order_no)
     person = sale.recipient
     address = {
@@ -139,10 +139,10 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
     if delivery.topic == "ping":
         return {"Content-Type": "application/x-www-form-urlencoded"}, b"webhook_id=42"
     topic = delivery.topic or ("order.created" if sale.modified == sale.created else "order.updated")
-    told: dict[str, Any] = {"id": int(sale.order_no)} if topic == "order.deleted" else order(shop, sale)
+    content: dict[str, Any] = {"id": int(sale.order_no)} if topic == "order.deleted" else order(shop, sale)
     if delivery.garbage:
-        told["line_items"] = "?"
-    body = json.dumps(told).encode()
+        content["line_items"] = "?"
+    body = json.dumps(content).encode()
     signature = base64.b64encode(hmac.digest(shop.secrets["webhook_secret"].encode(), body, "sha256")).decode()
     resource, _, event = topic.partition(".")
     return {
@@ -165,14 +165,14 @@ async def _play(name: str, request: Request, operation: str, text: str, work: Ca
 
     async def answer() -> Response:
         try:
-            return work(_known(name, request))
+            return work(_authenticated(name, request))
         except Refusal as refusal:
             return refusal.answer
 
     return await faults.play("woocommerce", operation, f"{name} {text} {body.decode()}", answer)
 
 
-def _known(name: str, request: Request) -> Shop:
+def _authenticated(name: str, request: Request) -> Shop:
     shop = shops.shop(name)
     keys = f"{shop.secrets['consumer_key']}:{shop.secrets['consumer_secret']}"
     expected = f"Basic {base64.b64encode(keys.encode()).decode()}"
@@ -207,8 +207,8 @@ async def orders(name: str, request: Request) -> Response:
         size = min(size, _LARGEST_PAGE)
         headers = {"X-WP-Total": str(len(found)), "X-WP-TotalPages": str(ceil(len(found) / size))}
         page = [order(shop, sale) for sale in found[(number - 1) * size : number * size]]
-        if wanted := query.get("_fields"):
-            page = [{key: told[key] for key in wanted.split(",")} for told in page]
+        if fields := query.get("_fields"):
+            page = [{key: each[key] for key in fields.split(",")} for each in page]
         return JSONResponse(page, headers=headers)
 
     return await _play(name, request, "orders", "", work)
@@ -221,24 +221,24 @@ async def get_order(name: str, order_no: str, request: Request) -> Response:
 
 @router.put("/{name}/wp-json/wc/v3/orders/{order_no}")
 async def update_order(name: str, order_no: str, request: Request) -> Response:
-    """Meta data of the same key are replaced."""
-    told = json.loads(await request.body())
+    """Update an order; meta data with the same key are replaced."""
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> Response:
         sale = _sale(shop, order_no)
-        kept = _meta.setdefault(f"{shop.name}/{order_no}", {})
-        parcels = {meta["key"]: meta["value"] for meta in told.get("meta_data", []) if _PARCEL in meta["key"]}
-        kept |= {meta["key"]: meta["value"] for meta in told.get("meta_data", [])}
+        saved = _meta.setdefault(f"{shop.name}/{order_no}", {})
+        parcels = {meta["key"]: meta["value"] for meta in content.get("meta_data", []) if _PARCEL in meta["key"]}
+        saved |= {meta["key"]: meta["value"] for meta in content.get("meta_data", [])}
         for key, lines in parcels.items():
             waybill_no = key.removeprefix(_PARCEL)
-            tracked = kept["_wc_shipment_tracking_items"]
+            tracked = saved["_wc_shipment_tracking_items"]
             carrier = next(each for each in tracked if each["tracking_number"] == waybill_no)
             shop.shipments.append(
                 Shipped(
                     order_no=order_no, carrier=carrier["custom_tracking_provider"], waybill_no=waybill_no, lines=lines
                 )
             )
-        sale.status = told.get("status", sale.status)
+        sale.status = content.get("status", sale.status)
         sale.modified = datetime.now(UTC)
         return JSONResponse(order(shop, sale))
 
@@ -250,7 +250,7 @@ async def refunds(name: str, order_no: str, request: Request) -> Response:
     def work(shop: Shop) -> Response:
         sale = _sale(shop, order_no)
         granted = [each for each in sale.refunds.values() if each.state == "granted"]
-        told = []
+        documents = []
         for number, refund in enumerate(granted):
             lines = [
                 {
@@ -264,7 +264,7 @@ async def refunds(name: str, order_no: str, request: Request) -> Response:
                 for at, line in enumerate(sale.lines)
                 if line.sku == refund.sku
             ]
-            told.append(
+            documents.append(
                 {
                     "id": _refund_id(sale, number),
                     "date_created_gmt": _time(sale.modified),
@@ -274,7 +274,7 @@ async def refunds(name: str, order_no: str, request: Request) -> Response:
                     "line_items": lines,
                 }
             )
-        return JSONResponse(told)
+        return JSONResponse(documents)
 
     return await _play(name, request, "refunds", order_no, work)
 
@@ -290,11 +290,11 @@ async def notes(name: str, order_no: str, request: Request) -> Response:
 
 @router.post("/{name}/wp-json/wc/v3/orders/{order_no}/notes")
 async def create_note(name: str, order_no: str, request: Request) -> Response:
-    told = json.loads(await request.body())
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> Response:
         _sale(shop, order_no)
-        note = {"id": next(_numbers), "author": "system", **told}
+        note = {"id": next(_numbers), "author": "system", **content}
         _notes.setdefault(f"{name}/{order_no}", []).append(note)
         return JSONResponse(note, 201)
 
@@ -312,16 +312,16 @@ async def variations(name: str, product: str, request: Request) -> Response:
 
 
 async def _stock(name: str, request: Request, code: str, product: str = "") -> Response:
-    """Sets each on its own. Products and variations whose number begins with 404 are unknown."""
-    told = json.loads(await request.body())
+    """Set each quantity on its own. Products and variations whose number begins with 404 are unknown."""
+    content = json.loads(await request.body())
 
     def work(shop: Shop) -> Response:
         shop.pushes += 1
-        if len(told["update"]) > _LARGEST_PAGE:
-            said = "Unable to accept more than 100 items for this request."
-            raise Refusal(413, "woocommerce_rest_request_entity_too_large", said)
+        if len(content["update"]) > _LARGEST_PAGE:
+            message = "Unable to accept more than 100 items for this request."
+            raise Refusal(413, "woocommerce_rest_request_entity_too_large", message)
         answers: list[dict[str, Any]] = []
-        for each in told["update"]:
+        for each in content["update"]:
             if str(each["id"]).startswith("404") or product.startswith("404"):
                 error = {"code": code, "message": "Invalid ID.", "data": {"status": 400}}
                 answers.append({"id": each["id"], "error": error})
