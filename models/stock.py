@@ -55,8 +55,10 @@ Only an adjustment's quantity may be negative.
 """
 
 
+MAX_QUANTITY = 10_000_000
+"""The largest quantity that one act may move: more is a typing error."""
 UNLIMITED = 1_000_000
-"""What may be promised of a SKU that may be oversold."""
+"""The promisable quantity of a SKU that may be oversold."""
 
 
 class LocationKind(StrEnum):

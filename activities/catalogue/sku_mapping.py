@@ -18,7 +18,6 @@ from sqlalchemy import (
     Table,
     any_,
     bindparam,
-    column,
     delete,
     func,
     literal,
@@ -26,10 +25,11 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.intake import inbox
+from activities.kit.sql import json_rows
 from models.base import Value
 from models.intake import InboxRow, Raw
 from models.listings import ListingRow, Mapping, MappingRow, Match
@@ -232,12 +232,7 @@ async def _guess(connection: AsyncConnection, known: _Known, lost: Iterable[tupl
     known.mappings.update(found)
 
 
-_told = [column(name, String) for name in ("channel", "shop", "item")] + [column("listing", JSONB)]
-_sold = (
-    func.jsonb_to_recordset(bindparam("sold", type_=JSONB))
-    .table_valued(*_told)
-    .render_derived(name="sold", with_types=True)
-)
+_sold = json_rows("sold", _listings.c.channel, _listings.c.shop, _mappings.c.item, _listings.c.listing)
 _same = (_listings.c.listing == _sold.c.listing).label("same")
 _LISTED = select(_sold.c.channel, _sold.c.shop, _sold.c.item, _listings.c.sku, _same).where(
     _listings.c.channel == _sold.c.channel,

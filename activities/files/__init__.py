@@ -1,1 +1,1 @@
-"""Import and export of sheets."""
+"""Import and export of spreadsheets."""

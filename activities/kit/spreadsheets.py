@@ -1,4 +1,4 @@
-"""Sheets as people keep them, CSV and XLSX: read into text, written so that no cell runs as a formula."""
+"""Spreadsheets, CSV and XLSX: read as text, written so that no cell runs as a formula."""
 
 import csv
 import io
@@ -27,19 +27,19 @@ CONTENT_TYPES: dict[Format, str] = {
 
 MAX_BYTES = 10 * 1024 * 1024
 MAX_UNPACKED = 128 * 1024 * 1024
-"""Of an XLSX, which is a zip."""
+"""The size of an XLSX, which is a zip archive, once unpacked."""
 MAX_ROWS = 100_000
 MAX_COLUMNS = 100
 _LAST_ROW = 1_048_576
-"""Of any XLSX: rows with nothing but a format may go on until here."""
+"""The row limit of XLSX. Rows that have only a format may extend to it."""
 
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r]")
-"""What a spreadsheet would run, and what looks like our guard against that."""
+"""A cell that a spreadsheet program would run, or that looks like our guard against that."""
 _GUARDED = re.compile(r"'+[=+\-@＝＋－＠\t\r]")
 
 
 class UnreadableFile(Exception):
-    """Not a sheet at all, or too much of one: a message key with its params."""
+    """The file is not a spreadsheet, or is too large: a message key with its params."""
 
     def __init__(self, message: str, **params: object) -> None:
         super().__init__(message)
@@ -48,35 +48,35 @@ class UnreadableFile(Exception):
 
 
 class Sheet(Value):
-    """The heads, and each row that is not blank by its number in the file; the heads are row 1."""
+    """The headings, which are row 1, and each row that is not blank by its number in the file."""
 
-    heads: tuple[str, ...]
+    headings: tuple[str, ...]
     rows: dict[int, tuple[str, ...]]
 
 
 def read(content: bytes) -> Sheet:
-    """A sheet, whatever it is called: the first one of an XLSX, or CSV. Raises ``Unreadable``, and nothing else."""
+    """Read CSV, or the first worksheet of an XLSX, by its content. Raise ``UnreadableFile`` and nothing else."""
     if len(content) > MAX_BYTES:
         raise UnreadableFile("sheet.too_large", most=MAX_BYTES // 1024**2)
     if content.startswith(b"\xd0\xcf\x11\xe0"):
         raise UnreadableFile("sheet.old_excel")
     records = _xlsx(content) if content.startswith(b"PK\x03\x04") else _csv(content)
-    heads: tuple[str, ...] = ()
+    headings: tuple[str, ...] = ()
     rows: dict[int, tuple[str, ...]] = {}
     for number, cells in enumerate(records, 1):
         if number == 1:
-            heads = _trimmed(cells)
+            headings = _trimmed(cells)
         elif filled := _trimmed(cells):
             rows[number] = filled
         if len(rows) > MAX_ROWS or number > _LAST_ROW:
             raise UnreadableFile("sheet.too_many_rows", most=MAX_ROWS)
-    if not heads:
+    if not headings:
         raise UnreadableFile("sheet.empty")
-    return Sheet(heads=heads, rows=rows)
+    return Sheet(headings=headings, rows=rows)
 
 
 def _trimmed(cells: list[str]) -> tuple[str, ...]:
-    """Without the blank cells at its end."""
+    """Drop the blank cells at the end of a row."""
     while cells and not cells[-1]:
         cells.pop()
     return tuple(cells)
@@ -94,7 +94,7 @@ def _csv(content: bytes) -> Iterator[list[str]]:
 
 
 def _decoded(content: bytes) -> str:
-    """UTF-8, UTF-16 where it says so, or GB18030, in which Excel in China writes CSV."""
+    """Decode UTF-8, UTF-16 with a byte order mark, or GB18030, in which Excel in China writes CSV."""
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gb18030"):
         try:
@@ -107,7 +107,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _xlsx(content: bytes) -> Iterator[list[str]]:
-    """The values as the spreadsheet program left them: a formula is never run, its last result is read."""
+    """Read values as the spreadsheet program saved them: of a formula its last result; nothing is run."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if sum(part.file_size for part in parts.infolist()) > MAX_UNPACKED:
@@ -119,7 +119,7 @@ def _xlsx(content: bytes) -> Iterator[list[str]]:
             yield [] if cells.count(None) == len(cells) else [_text(cell) for cell in cells]
     except (UnreadableFile, GeneratorExit):
         raise
-    except Exception:  # the library raises whatever its parsing trips over
+    except Exception:  # the library raises errors of any type on malformed files
         raise UnreadableFile("sheet.not_a_sheet") from None
 
 
@@ -130,34 +130,34 @@ def _text(cell: object) -> str:
         case bool():
             return "true" if cell else "false"
         case int() | float() | Decimal():
-            return plain(Decimal(str(cell)))
+            return plain_number(Decimal(str(cell)))
         case datetime() if cell.time() == time():
             return cell.date().isoformat()
         case _:
             return str(cell).strip()
 
 
-def plain(number: Decimal) -> str:
-    """A number as a person writes it: ``59``, not ``59.0000`` or ``5.9E+1``."""
+def plain_number(number: Decimal) -> str:
+    """Format a number as people write it: ``59``, not ``59.0000`` or ``5.9E+1``."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def normal(head: str) -> str:
-    """A head without what does not tell heads apart: case, width, blanks, underscores."""
-    return re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", head).casefold())
+def normalize_heading(heading: str) -> str:
+    """Remove case, width, blanks and underscores, which do not distinguish headings."""
+    return re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", heading).casefold())
 
 
-def write(heads: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> bytes:
-    """A sheet of texts, numbers, dates and times; ``None`` is blank."""
-    return _to_csv(heads, rows) if format == "csv" else _to_xlsx(heads, rows)
+def write(headings: Sequence[str], rows: Iterable[Sequence[Any]], format: Format) -> bytes:
+    """Write texts, numbers, dates and times; ``None`` is blank."""
+    return _to_csv(headings, rows) if format == "csv" else _to_xlsx(headings, rows)
 
 
-def _to_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """With a byte order mark, by which Excel knows that it is UTF-8."""
+def _to_csv(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Write UTF-8 with the byte order mark by which Excel recognises it."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(heads)
+    writer.writerow(headings)
     for row in rows:
         writer.writerow([_guarded(cell) for cell in row])
     return file.getvalue().encode("utf-8-sig")
@@ -165,34 +165,34 @@ def _to_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 def _guarded(cell: Any) -> Any:
     if isinstance(cell, Decimal):
-        return plain(cell)
+        return plain_number(cell)
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
 _SAMPLE = 200
-"""Rows that the columns are made wide enough for."""
+"""Rows that decide the width of the columns."""
 
 
-def _to_xlsx(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+def _to_xlsx(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     book = Workbook(write_only=True)
     sheet = book.create_sheet()
     sheet.freeze_panes = "A2"
     rest = iter(rows)
-    sample = [heads, *islice(rest, _SAMPLE)]
+    sample = [headings, *islice(rest, _SAMPLE)]
     for number, column in enumerate(zip(*sample, strict=True), 1):
         sheet.column_dimensions[get_column_letter(number)].width = min(max(map(_width, column)) + 2, 60)
     bold, grey = Font(bold=True), PatternFill("solid", fgColor="DDDDDD")
 
     def cell(value: Any) -> Any:
-        """Text stays text, also where it looks like a number or a formula."""
+        """Keep text as text, even if it looks like a number or a formula."""
         if not isinstance(value, str):
-            return Decimal(plain(value)) if isinstance(value, Decimal) else value
-        made = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
-        made.data_type = "s"
-        made.number_format = "@"
-        return made
+            return Decimal(plain_number(value)) if isinstance(value, Decimal) else value
+        text = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
+        text.data_type = "s"
+        text.number_format = "@"
+        return text
 
-    top = [cell(head) for head in heads]
+    top = [cell(heading) for heading in headings]
     for each in top:
         each.font, each.fill = bold, grey
     sheet.append(top)
@@ -204,6 +204,6 @@ def _to_xlsx(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _width(cell: object) -> int:
-    """In columns of a terminal or a spreadsheet: a Chinese character takes two."""
+    """Return the display width of a cell: a Chinese character takes two columns."""
     text = "" if cell is None else str(cell)
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)

@@ -25,9 +25,6 @@ _tables = SQLModel.metadata.tables
 _skus, _bundles, _warehouses = _tables["skus"], _tables["bundles"], _tables["warehouses"]
 _levels, _movements, _orders = _tables["stock_levels"], _tables["movements"], _tables["orders"]
 
-MAX_QUANTITY = 10_000_000
-"""The largest quantity of one act: more is a slip of the finger."""
-
 
 class Drift(Value):
     """A level that is not what it should be."""

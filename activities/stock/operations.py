@@ -14,7 +14,6 @@ from sqlmodel import SQLModel
 from activities.catalogue.skus import unknown_skus
 from activities.kit.errors import InvalidInput
 from activities.stock.ledger import (
-    MAX_QUANTITY,
     has_entered,
     levels,
     lower_safety_stock,
@@ -24,7 +23,7 @@ from activities.stock.ledger import (
 )
 from activities.stock.waitlist import notify_waiting_orders
 from models.base import Value
-from models.stock import EFFECT, Level, LocationKind, Move, MovementKind
+from models.stock import EFFECT, MAX_QUANTITY, Level, LocationKind, Move, MovementKind
 
 _tables = SQLModel.metadata.tables
 _warehouses, _levels, _incoming = _tables["warehouses"], _tables["stock_levels"], _tables["incoming"]

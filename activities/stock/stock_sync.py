@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Integer, Row, String, Table, bindparam, case, cast, column, func, select, update
+from sqlalchemy import Row, Table, bindparam, case, cast, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -22,6 +22,7 @@ from activities.catalogue import locations
 from activities.channels import StockOffer, stock_receiver
 from activities.kit.database import transaction
 from activities.kit.errors import refused
+from activities.kit.sql import json_rows
 from activities.stock import ledger
 from models.base import Value
 from models.intake import AccountRow, IntegrationType
@@ -130,24 +131,22 @@ async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncRep
             declined = {each.sku: each.reason for each in await stock_receiver(ours).push_stock(portion)}
         refusals += len(declined)
         now = datetime.now(UTC)
-        told = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]
+        offers = [
+            {"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion
+        ]
         async with transaction() as connection:
-            await connection.execute(_TELL, {"told": told, "source": source, "of_shop": shop, "now": now})
+            await connection.execute(_RECORD_OFFERS, {"offers": offers, "source": source, "of_shop": shop, "now": now})
         if activity.in_activity():
             activity.heartbeat()
     return SyncReport(pushed=len(changed) - refusals, refused=refusals)
 
 
-_told = (
-    func.jsonb_to_recordset(bindparam("told", type_=JSONB))
-    .table_valued(column("sku", String), column("offered", Integer), column("refused", String))
-    .render_derived(name="told", with_types=True)
-)
-_TELL = (
+_offers = json_rows("offers", _listings.c.sku, _listings.c.offered, _listings.c.refused)
+_RECORD_OFFERS = (
     update(_listings)
     .where(_listings.c.channel == bindparam("source"), _listings.c.shop == bindparam("of_shop"))
-    .where(_listings.c.sku == _told.c.sku)
-    .values(offered=_told.c.offered, refused=_told.c.refused, offered_at=bindparam("now"))
+    .where(_listings.c.sku == _offers.c.sku)
+    .values(offered=_offers.c.offered, refused=_offers.c.refused, offered_at=bindparam("now"))
 )
 
 

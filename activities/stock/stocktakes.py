@@ -17,7 +17,7 @@ from activities.catalogue import skus
 from activities.kit.errors import InvalidInput
 from activities.stock import ledger, operations
 from models.base import Moment, Value
-from models.stock import LevelRow, Move, MovementKind, StocktakeRow, StocktakeStatus, WarehouseRow
+from models.stock import MAX_QUANTITY, LevelRow, Move, MovementKind, StocktakeRow, StocktakeStatus, WarehouseRow
 
 _stocktakes: Table = StocktakeRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
@@ -56,8 +56,8 @@ async def save_count(
     place = (await connection.execute(select(_warehouses).where(_warehouses.c.code == warehouse))).one_or_none()
     if place is None or place.parent is not None:
         raise InvalidInput("warehouse", "invalid.warehouse.no_goods", warehouse=warehouse)
-    if wrong := [sku for sku, quantity in counts.items() if not 0 <= quantity <= ledger.MAX_QUANTITY]:
-        raise InvalidInput("counts", "invalid.quantity.of", sku=wrong[0], least=0, most=ledger.MAX_QUANTITY)
+    if wrong := [sku for sku, quantity in counts.items() if not 0 <= quantity <= MAX_QUANTITY]:
+        raise InvalidInput("counts", "invalid.quantity.of", sku=wrong[0], least=0, most=MAX_QUANTITY)
     if unknown := await skus.unknown_skus(connection, counts):
         raise InvalidInput("counts", "invalid.sku.unknown", sku=unknown[0])
     here = _warehouses.c.code.label("code")

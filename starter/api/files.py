@@ -1,4 +1,4 @@
-"""The door for sheets: levels, catalogue and locations come and go as CSV or XLSX."""
+"""Import and export of stock, catalogue and planning as CSV or XLSX."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from activities.files import imports
-from activities.files.imports import KINDS, Act, Fault, Kind, Report
+from activities.files import engine
+from activities.files.engine import SHEETS, ImportReport
 from activities.kit import spreadsheets
 from activities.kit.database import transaction
+from activities.kit.sheets import CellError, ImportContext, SheetDefinition
 from activities.kit.spreadsheets import CONTENT_TYPES, MAX_BYTES, Format, UnreadableFile
 from models.i18n import t
 from starter import dispatcher
@@ -43,7 +44,7 @@ class Error(BaseModel):
     row: int
     field: str
     column: str
-    """The field's head, in the language of ``Accept-Language``."""
+    """The field's heading, in the language of ``Accept-Language``."""
     value: str
     message: str
 
@@ -56,65 +57,65 @@ class Imported(BaseModel):
     """Errors beyond ``errors``."""
 
 
-@router.post("/{kind}", summary="Import a sheet: all of it, or nothing", openapi_extra=_BODY)
+@router.post("/{kind}", summary="Import a sheet: all rows or none", openapi_extra=_BODY)
 async def load(
     kind: str,
     request: Request,
     visitor: Staff,
-    partial: Annotated[bool, Query(description="Apply the rows that are well, and tell of the others.")] = False,
-    check: Annotated[bool, Query(description="Tell what is wrong, and apply nothing.")] = False,
-    name: Annotated[str, Query(max_length=100, description="The file's, for the ledger.")] = "",
+    partial: Annotated[bool, Query(description="Apply the valid rows and report the errors of the others.")] = False,
+    check: Annotated[bool, Query(description="Report the errors and apply nothing.")] = False,
+    name: Annotated[str, Query(max_length=100, description="The name of the file, for the ledger.")] = "",
     key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> Imported:
-    """CSV (UTF-8 or GB18030; comma, semicolon or tab) or XLSX, as the body or as the file of a form. The heads are
-    those of the export, in English or Chinese. Columns that are left out stay as they are. Refused with 422 and every
-    error where a row is not well, unless ``partial`` or ``check``."""
-    chosen = _kind(kind)
-    content, sent = await _file(request)
+    """CSV (UTF-8 or GB18030; comma, semicolon or tab) or XLSX, as the body or as the file of a form. The headings are
+    those of the export, in English or Chinese. Columns that are left out keep their values. If a row is invalid, the
+    import is refused with 422 and every error, unless ``partial`` or ``check`` is set."""
+    definition = _definition(kind)
+    content, filename = await _file(request)
     try:
-        told = await asyncio.to_thread(lambda: imports.understand(chosen, spreadsheets.read(content)))
+        parsed = await asyncio.to_thread(lambda: engine.parse(definition, spreadsheets.read(content)))
     except UnreadableFile as error:
         raise Problem(422, error.message, error.params) from None
-    act = Act(request_id=key or str(uuid4()), actor=visitor.name, file=name or sent)
+    context = ImportContext(request_id=key or str(uuid4()), actor=visitor.name, file=name or filename)
     async with transaction() as connection:
-        report = await imports.load(connection, told, act, partial=partial, check=check)
+        report = await engine.run_import(connection, parsed, context, partial=partial, check=check)
     dispatcher.wake()
-    answer = _answer(report, chosen, lang(request))
+    response = _response(report, definition, lang(request))
     if report.errors and not (partial or check):
-        raise Problem(422, "sheet.refused", {"errors": len(report.errors) + report.more}, **answer.model_dump())
-    return answer
+        raise Problem(422, "sheet.refused", {"errors": len(report.errors) + report.more}, **response.model_dump())
+    return response
 
 
 @router.get("/{kind}", summary="Export a sheet", response_class=Response, responses={200: {"content": {}}})
 async def dump(kind: str, request: Request, visitor: Staff, format: Format = "csv") -> Response:
-    """What is exported may be imported again."""
-    chosen, told = _kind(kind), lang(request)
+    """An exported sheet can be imported again."""
+    definition, language = _definition(kind), lang(request)
     async with transaction() as connection:
-        rows = await imports.dump(connection, chosen)
-    heads = [t(f"column.{field}", told) for field in chosen.line.model_fields]
-    cells = ([_cell(value, told) for value in row] for row in rows)
-    content = await asyncio.to_thread(spreadsheets.write, heads, cells, format)
+        rows = await engine.export(connection, definition)
+    headings = [t(f"column.{field}", language) for field in definition.line.model_fields]
+    cells = ([_cell(value, language) for value in row] for row in rows)
+    content = await asyncio.to_thread(spreadsheets.write, headings, cells, format)
     disposition = f'attachment; filename="{kind}.{format}"'
     return Response(content, media_type=CONTENT_TYPES[format], headers={"Content-Disposition": disposition})
 
 
-def _kind(name: str) -> Kind[Any]:
-    if name not in KINDS:
-        raise Problem(404, "sheet.no_kind", {"kinds": ", ".join(KINDS)})
-    return KINDS[name]
+def _definition(kind: str) -> SheetDefinition[Any]:
+    if kind not in SHEETS:
+        raise Problem(404, "sheet.no_kind", {"kinds": ", ".join(SHEETS)})
+    return SHEETS[kind]
 
 
 async def _file(request: Request) -> tuple[bytes, str]:
-    """What was sent, and the name it has in a form."""
+    """Return the content, and the file name if it was sent in a form."""
     content = await at_most(MAX_BYTES + _FORM_OVERHEAD, request)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return content, ""
 
-    async def again() -> AsyncGenerator[bytes, None]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield content
 
     try:
-        form = await MultiPartParser(request.headers, again(), max_files=1, max_fields=10).parse()
+        form = await MultiPartParser(request.headers, chunks(), max_files=1, max_fields=10).parse()
     except (MultiPartException, KeyError):
         raise Problem(422, "sheet.no_file") from None
     try:
@@ -126,23 +127,23 @@ async def _file(request: Request) -> tuple[bytes, str]:
     raise Problem(422, "sheet.no_file")
 
 
-def _answer(report: Report, kind: Kind[Any], told: str) -> Imported:
-    return Imported(
-        **report.model_dump(exclude={"errors"}), errors=[_error(each, kind, told) for each in report.errors]
-    )
+def _response(report: ImportReport, definition: SheetDefinition[Any], language: str) -> Imported:
+    errors = [_error(each, definition, language) for each in report.errors]
+    return Imported(**report.model_dump(exclude={"errors"}), errors=errors)
 
 
-def _error(fault: Fault, kind: Kind[Any], told: str) -> Error:
-    column = t(f"column.{fault.field}", told) if fault.field in kind.line.model_fields else fault.field
-    message = t(fault.message, told, **fault.params)
-    return Error(row=fault.row, field=fault.field, column=column, value=fault.value, message=message)
+def _error(error: CellError, definition: SheetDefinition[Any], language: str) -> Error:
+    known = error.field in definition.line.model_fields
+    column = t(f"column.{error.field}", language) if known else error.field
+    message = t(error.message, language, **error.params)
+    return Error(row=error.row, field=error.field, column=column, value=error.value, message=message)
 
 
-def _cell(value: Any, told: str) -> Any:
-    """As a person writes it."""
+def _cell(value: Any, language: str) -> Any:
+    """Return a value as people write it in a sheet."""
     match value:
         case bool():
-            return t("sheet.yes" if value else "sheet.no", told)
+            return t("sheet.yes" if value else "sheet.no", language)
         case list():
             return ", ".join(value)
         case _:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, text
 
-from activities.files.imports import KINDS
+from activities.files.engine import SHEETS
 from activities.kit.database import transaction
 from activities.stock import ledger, operations
 from models.api_keys import Scope
@@ -90,7 +90,7 @@ async def on_hand(warehouse: str, sku: str) -> int | None:
 
 @pytest.mark.parametrize("lang", ["en", "zh-CN"])
 @pytest.mark.parametrize("format", ["csv", "xlsx"])
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(SHEETS))
 async def test_what_is_exported_is_imported_unchanged(
     door: httpx.AsyncClient, staff: Heads, kind: str, format: str, lang: str
 ) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_exported_is_imported_unchanged(
     assert await everything() == before
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"levels", "safety"}))
+@pytest.mark.parametrize("kind", sorted(set(SHEETS) - {"levels", "safety"}))
 async def test_what_was_deleted_comes_back(door: httpx.AsyncClient, staff: Heads, kind: str) -> None:
     table = {"locations": "warehouses", "rules": "routing_rules"}.get(kind, kind)
     before = (await everything())[table]

@@ -13,10 +13,10 @@ from sqlalchemy import func, insert, select
 from temporalio.client import Client
 
 from activities.catalogue import sku_mapping
-from activities.files import imports
-from activities.files.imports import Act
+from activities.files import engine
 from activities.kit import spreadsheets
 from activities.kit.database import transaction
+from activities.kit.sheets import ImportContext
 from activities.orders.steps import row
 from activities.stock import ledger, operations, stock_sync
 from models.api_keys import Scope
@@ -193,9 +193,10 @@ async def test_a_sku_that_enters_the_catalogue_wakes_who_waits_for_it(door: http
 async def test_a_listing_wakes_who_waits_for_its_ids(staff: Any) -> None:
     await hold(of_taobao("1", "SALE", **IDS), of_taobao("2", "SALE", "other", **IDS))
     sheet = 'channel,shop,sku,listing\ntaobao,demo,A001,"{""num_iid"": ""61"", ""sku_id"": ""7""}"\n'
-    told = imports.understand(imports.KINDS["listings"], spreadsheets.read(sheet.encode()))
+    parsed = engine.parse(engine.SHEETS["listings"], spreadsheets.read(sheet.encode()))
+    context = ImportContext(request_id="l1", actor="li", file="")
     async with transaction() as connection:
-        report = await imports.load(connection, told, Act(request_id="l1", actor="li", file=""))
+        report = await engine.run_import(connection, parsed, context)
     assert report.applied == 1
     assert await woken() == {"order:taobao:demo:1"}
 

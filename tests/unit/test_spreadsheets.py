@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openpyxl import Workbook, load_workbook
 
-from activities.files.imports import KINDS, understand
+from activities.files.engine import SHEETS, parse
 from activities.kit import spreadsheets
 from activities.kit.spreadsheets import Sheet, UnreadableFile, read, write
 
@@ -57,7 +57,7 @@ def test_any_csv_that_excel_writes_is_read(encoding: str, delimiter: str, end: s
     text = end.join(
         delimiter.join(row) for row in (("商品编码", "实物"), ("甲1", " 3 "), ("", ""), ('"a""b,c;d"', "4"))
     )
-    told = Sheet(heads=("商品编码", "实物"), rows={2: ("甲1", "3"), 4: ('a"b,c;d', "4")})
+    told = Sheet(headings=("商品编码", "实物"), rows={2: ("甲1", "3"), 4: ('a"b,c;d', "4")})
     assert read(text.encode(encoding)) == told
 
 
@@ -122,8 +122,8 @@ def test_random_bytes_are_a_sheet_or_are_not(content: bytes, start: bytes) -> No
     except UnreadableFile as error:
         assert error.message.startswith("sheet.")  # noqa: PT017
     else:
-        for kind in KINDS.values():
-            understand(kind, told)
+        for kind in SHEETS.values():
+            parse(kind, told)
 
 
 WORKBOOK = xlsx(HEADS, ["A001", "Tee", 59, 0.2])
@@ -145,11 +145,11 @@ def test_a_damaged_workbook_is_a_sheet_or_is_not(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=4, max_size=4))
 def test_any_cell_is_understood_or_told(cells: list[str]) -> None:
-    for kind in KINDS.values():
+    for kind in SHEETS.values():
         fields = tuple(kind.line.model_fields)
         row = tuple((cells * len(fields))[: len(fields)])
-        told = understand(kind, Sheet(heads=fields, rows={2: row}))
-        assert bool(told.lines) != bool(told.faults)
+        told = parse(kind, Sheet(headings=fields, rows={2: row}))
+        assert bool(told.lines) != bool(told.errors)
 
 
 DANGEROUS = ("=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "''-x", "＝1+1", '=HYPERLINK("http://x","y")')
@@ -192,9 +192,7 @@ def test_numbers_and_days_stay_what_they_are() -> None:
 
 def faults(kind: str, heads: str, *rows: str) -> list[tuple[int, str, str]]:
     told = read("\n".join([heads, *rows]).encode())
-    return [
-        (each.row, each.field, each.message.removeprefix("sheet.")) for each in understand(KINDS[kind], told).faults
-    ]
+    return [(each.row, each.field, each.message.removeprefix("sheet.")) for each in parse(SHEETS[kind], told).errors]
 
 
 def test_columns_are_found_by_any_name() -> None:
@@ -214,7 +212,7 @@ def test_cells_are_understood_as_people_write_them() -> None:
         "B,T,59.00,1,,no,2026/11/11",
         "C,T,0,0,,,",
     )
-    lines = understand(KINDS["skus"], read("\n".join([heads, *rows]).encode())).lines.values()
+    lines = parse(SHEETS["skus"], read("\n".join([heads, *rows]).encode())).lines.values()
     assert [(each.price, each.oversell, each.presale_on) for each in lines] == [
         (Decimal("1299.50"), True, date(2026, 1, 5)),
         (Decimal(59), False, date(2026, 11, 11)),
