@@ -1,4 +1,4 @@
-"""The HTTP door: webhooks, orders, stock, warehouses, intake, alerts, codec."""
+"""The HTTP API: webhooks, orders, stock, warehouses, intake, alerts, codec."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -86,10 +86,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await dispose()
 
 
-class _Log:
-    """One line a request that went wrong: its route, never its path, which may hold a secret or a name.
+class _LogFailures:
+    """Log failed requests by route, never by path, which may hold a secret or a name.
 
-    What breaks ends here: the text of an exception may hold what was sent.
+    Exceptions end here: their text may hold what was sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -99,24 +99,24 @@ class _Log:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = perf_counter()
+        started = perf_counter()
         status = 0
 
-        async def sent(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, receive, send_and_note)
         except Exception as error:
             log.error("api.error", error=type(error).__name__, place=place(error))
             if status == 0:
-                await problems.answer(Request(scope), 500)(scope, receive, sent)
+                await problems.answer(Request(scope), 500)(scope, receive, send_and_note)
         if status >= 400:
             route = getattr(scope.get("route"), "path", "unknown")
-            took = round((perf_counter() - begun) * 1000)
+            took = round((perf_counter() - started) * 1000)
             log.info("api.request", method=scope["method"], route=route, status=status, ms=took)
 
 
@@ -128,9 +128,9 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
     )
     problems.install(app)
-    for door in ROUTERS:
-        app.include_router(door.router, responses=problems.DOCUMENTED)
-    app.add_middleware(_Log)
+    for each in ROUTERS:
+        app.include_router(each.router, responses=problems.DOCUMENTED)
+    app.add_middleware(_LogFailures)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings().ui_origins,

@@ -1,5 +1,4 @@
-"""The planner's door: rules and rate tables, what plan an order would get and why, and a warehouse's orders planned
-again elsewhere."""
+"""Allocation: rules, rate tables, trial plans with their reasons, and replanning all orders of a warehouse."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,22 +24,23 @@ from models.origins import ChannelKind, Code, IntakePath, Origin
 from models.policy import OBJECTIVE, Criterion, Policy
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
+from starter.api.commands import must_match_path
 from starter.api.problems import SOON, Problem, lang
 from workflows.replanning import ReplanInput, ReplanWorkflow
 
 router = APIRouter(prefix="/plan", tags=["plan"])
 
 
-class Again(BaseModel):
-    """Every order that has something to leave there yet is planned again, elsewhere."""
+class ReplanWarehouse(BaseModel):
+    """Replan every order that is still to ship from the warehouse."""
 
     warehouse: Annotated[str, Field(examples=["SH"])]
     reason: Annotated[str, Field(min_length=1, max_length=200, examples=["flooded"])]
-    close: Annotated[bool, Field(description="Close it first: nothing new is planned there.")] = False
+    close: Annotated[bool, Field(description="Close the warehouse first, so that no new plan uses it.")] = False
 
 
 class Progress(BaseModel):
-    """``left``: orders that still have something to leave there; ``told`` of those that had."""
+    """``left``: orders that are still to ship from the warehouse; ``told``: orders signalled to replan."""
 
     warehouse: str
     running: bool
@@ -48,8 +48,8 @@ class Progress(BaseModel):
     left: int
 
 
-@router.post("/again", status_code=202, summary="Plan all that is to leave a warehouse again, elsewhere")
-async def again(body: Again, request: Request, principal: Staff) -> Progress:
+@router.post("/again", status_code=202, summary="Replan the orders of a warehouse to other warehouses")
+async def replan_warehouse(body: ReplanWarehouse, request: Request, principal: Staff) -> Progress:
     async with transaction() as connection:
         location = await locations.get(connection, body.warehouse)
         if body.close:
@@ -68,50 +68,49 @@ async def again(body: Again, request: Request, principal: Staff) -> Progress:
     return await progress(body.warehouse, request, principal)
 
 
-@router.get("/again/{warehouse}", summary="How far it is")
+@router.get("/again/{warehouse}", summary="Progress of replanning")
 async def progress(warehouse: str, request: Request, principal: Reader) -> Progress:
     handle = request.app.state.temporal.get_workflow_handle_for(ReplanWorkflow.run, _workflow_id(warehouse))
-    running, told = False, 0
+    running, signalled = False, 0
     try:
         running = (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
-        told = await handle.query(ReplanWorkflow.told)
+        signalled = await handle.query(ReplanWorkflow.told)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise Problem(503, "problem.engine_down", headers=SOON) from None
     return Progress(
-        warehouse=warehouse, running=running, told=told, left=await replanning.count_orders_to_leave(warehouse)
+        warehouse=warehouse, running=running, told=signalled, left=await replanning.count_orders_to_leave(warehouse)
     )
 
 
-@router.get("/rules", summary="The rules of planning, in the order in which they apply")
-async def rules(principal: Reader) -> list[Rule]:
+@router.get("/rules", summary="Allocation rules, in the order in which they apply")
+async def list_rules(principal: Reader) -> list[Rule]:
     async with transaction() as connection:
         return await rules_and_rates.list_rules(connection)
 
 
-@router.put("/rules/{number}", summary="Set a rule up, or change it")
-async def keep_rule(number: int, body: Rule, principal: Staff) -> Rule:
-    if body.number != number:
-        raise InvalidInput("number", "invalid.differs", given=body.number, expected=number)
+@router.put("/rules/{number}", summary="Create or change a rule")
+async def save_rule(number: int, body: Rule, principal: Staff) -> Rule:
+    must_match_path("number", body.number, number)
     async with transaction() as connection:
         await rules_and_rates.save_rules(connection, [body])
     return body
 
 
-@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
-async def drop_rule(number: int, principal: Staff) -> None:
+@router.delete("/rules/{number}", status_code=204, summary="Delete a rule")
+async def delete_rule(number: int, principal: Staff) -> None:
     async with transaction() as connection:
         if not await rules_and_rates.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
 
 
-@router.get("/rates", summary="The carriers' rate tables")
-async def rates(principal: Reader) -> list[Rate]:
+@router.get("/rates", summary="Carrier rate tables")
+async def list_rates(principal: Reader) -> list[Rate]:
     async with transaction() as connection:
         return await rules_and_rates.list_rates(connection)
 
 
-@router.put("/rates/{carrier}", summary="A carrier's whole rate table, in place of the old")
+@router.put("/rates/{carrier}", summary="Replace a carrier's rate table")
 async def replace_rates(
     carrier: str, body: Annotated[list[Rate], Body(max_length=50_000)], principal: Staff
 ) -> dict[str, int]:
@@ -124,16 +123,16 @@ async def replace_rates(
     return {"rates": len(body)}
 
 
-class Wanted(BaseModel):
+class DemandLine(BaseModel):
     sku: Annotated[str, Field(min_length=1, max_length=64)]
     quantity: Annotated[int, Field(ge=1, le=100_000)] = 1
 
 
-class Try(BaseModel):
-    """An order there is, or one that might be."""
+class TrialOrder(BaseModel):
+    """An existing order, or a hypothetical one."""
 
     order_id: str | None = None
-    lines: Annotated[list[Wanted], Field(max_length=200)] = []
+    lines: Annotated[list[DemandLine], Field(max_length=200)] = []
     province: str = ""
     city: str = ""
     channel: str = "own"
@@ -147,15 +146,15 @@ class Try(BaseModel):
     in_part: bool = False
 
 
-class Reasoned(BaseModel):
-    """The plan, and why so in words."""
+class ExplainedPlan(BaseModel):
+    """The plan, and the reason for or against each location as text."""
 
     plan: Plan
     reasons: list[dict[str, str]]
 
 
-@router.post("/try", summary="Which plan would this order get, and why")
-async def try_out(body: Try, request: Request, principal: Reader) -> Reasoned:
+@router.post("/try", summary="Preview an order's plan and its reasons")
+async def try_out(body: TrialOrder, request: Request, principal: Reader) -> ExplainedPlan:
     now = datetime.now(UTC)
     policy = Policy(objective=body.objective, ship_in_part=body.in_part)
     async with transaction() as connection:
@@ -163,23 +162,23 @@ async def try_out(body: Try, request: Request, principal: Reader) -> Reasoned:
             row = await queries.order(connection, body.order_id)
             if row is None:
                 raise Problem(404, "problem.no_order", {"order": body.order_id})
-            order = _known(row)
+            order = _order_of(row)
         elif body.lines:
-            order = _imagined(body, now)
+            order = _hypothetical(body, now)
         else:
             raise InvalidInput("lines", "invalid.preview.order")
         if unknown := await skus.unknown_skus(connection, {line.sku for line in order.lines}):
             raise InvalidInput("lines", "invalid.sku.unknown", sku=unknown[0])
-        made = await allocation.preview(connection, allocation.Demand(order=order, policy=policy, at=now))
-    return Reasoned(plan=made, reasons=_reasons(made, lang(request)))
+        plan = await allocation.preview(connection, allocation.Demand(order=order, policy=policy, at=now))
+    return ExplainedPlan(plan=plan, reasons=_reasons(plan, lang(request)))
 
 
-def _known(row: Row[Any]) -> ChannelOrder:
-    told = {name: row._mapping[name] for name in ChannelOrder.model_fields if name in row._mapping}
-    return ChannelOrder.model_validate(told | {"modified_at": row.placed_at})
+def _order_of(row: Row[Any]) -> ChannelOrder:
+    fields = {name: row._mapping[name] for name in ChannelOrder.model_fields if name in row._mapping}
+    return ChannelOrder.model_validate(fields | {"modified_at": row.placed_at})
 
 
-def _imagined(body: Try, now: datetime) -> ChannelOrder:
+def _hypothetical(body: TrialOrder, now: datetime) -> ChannelOrder:
     lines = tuple(
         OrderLine(line_no=str(number), sku=each.sku, quantity=each.quantity, unit_price=Decimal(0))
         for number, each in enumerate(body.lines, 1)
@@ -204,16 +203,16 @@ def _imagined(body: Try, now: datetime) -> ChannelOrder:
     )
 
 
-def _reasons(made: Plan, language: str) -> list[dict[str, str]]:
-    """What spoke for and against each location, in words."""
-    found = []
-    for each in made.candidates:
+def _reasons(plan: Plan, language: str) -> list[dict[str, str]]:
+    """Return the reason for or against each location as text."""
+    reasons = []
+    for each in plan.candidates:
         params = {name: t(str(value), language) if name == "by" else value for name, value in each.params.items()}
         cost = str(each.offer.freight + each.offer.handling) if each.offer else ""
         days = str(each.offer.days) if each.offer else ""
         text = t(each.reason, language, **params)
-        found.append({"warehouse": each.warehouse, "reason": text, "cost": cost, "days": days})
-    return found
+        reasons.append({"warehouse": each.warehouse, "reason": text, "cost": cost, "days": days})
+    return reasons
 
 
 def _workflow_id(warehouse: str) -> str:

@@ -1,4 +1,4 @@
-"""Who comes in: ``Authorization: Bearer hd_...`` with the scope a door asks for."""
+"""API keys: ``Authorization: Bearer hd_...`` with a scope that the route requires."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -10,19 +10,19 @@ from activities.accounts.api_keys import Principal, find_principal
 from models.api_keys import Scope
 from starter.api.problems import Problem
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="A key made by `hengdan up` or an operator.")
+_bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="Created by `hengdan up` or an operator.")
 
 
 def scope(*needed: Scope) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the principal, if the key is known and has one of the scopes."""
+    """Return a dependency that authenticates a key with one of the scopes. Raises 401 or 403."""
 
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Principal:
-        found = await find_principal(given.credentials) if given else None
-        if found is None:
+    async def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Principal:
+        principal = await find_principal(credentials.credentials) if credentials else None
+        if principal is None:
             raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-        if not any(found.may(each) for each in needed):
+        if not any(principal.may(each) for each in needed):
             raise Problem(403, "problem.forbidden.detail", {"scope": ", ".join(needed)})
-        return found
+        return principal
 
     return check
 

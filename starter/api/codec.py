@@ -1,7 +1,7 @@
-"""The codec's door: lets those with a key read sealed payloads in the Temporal UI and command line.
+"""The codec server: decrypts payloads for the Temporal UI and command line.
 
-The command line shows its key with ``--codec-auth``. The UI, set to "include cross-origin credentials", shows the
-cookie that ``/codec/login`` gives. Protocol: POST of ``{"payloads": [...]}`` in proto JSON, answered likewise.
+The command line sends its key with ``--codec-auth``. The UI, set to "include cross-origin credentials", sends the
+cookie that ``/codec/login`` sets. Protocol: POST of ``{"payloads": [...]}`` in proto JSON, answered likewise.
 """
 
 from typing import Annotated
@@ -26,17 +26,17 @@ log = structlog.get_logger()
 COOKIE = "hengdan_codec"
 
 
-async def reader(
+async def authenticate(
     authorization: Annotated[str, Header()] = "", hengdan_codec: Annotated[str, Cookie()] = ""
 ) -> Principal:
     key = authorization.removeprefix("Bearer ") or hengdan_codec
-    found = await find_principal(key) if key else None
-    if found is None or not found.may(Scope.STAFF):
+    principal = await find_principal(key) if key else None
+    if principal is None or not principal.may(Scope.STAFF):
         raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-    return found
+    return principal
 
 
-Keyholder = Annotated[Principal, Depends(reader)]
+Keyholder = Annotated[Principal, Depends(authenticate)]
 
 
 def _payloads(raw: bytes) -> Payloads:
@@ -50,7 +50,7 @@ def _answer(payloads: list[object]) -> Response:
     return Response(MessageToJson(Payloads(payloads=payloads)), media_type="application/json")  # type: ignore[arg-type]
 
 
-@router.post("/decode", summary="Open sealed payloads", openapi_extra=RAW)
+@router.post("/decode", summary="Decrypt payloads", openapi_extra=RAW)
 async def decode(raw: Body, principal: Keyholder) -> Response:
     try:
         opened = await SealingCodec(keyring()).decode(_payloads(raw).payloads)
@@ -60,12 +60,12 @@ async def decode(raw: Body, principal: Keyholder) -> Response:
     return _answer(list(opened))
 
 
-@router.post("/encode", summary="Seal payloads", openapi_extra=RAW)
+@router.post("/encode", summary="Encrypt payloads", openapi_extra=RAW)
 async def encode(raw: Body, principal: Keyholder) -> Response:
     return _answer(list(await SealingCodec(keyring()).encode(_payloads(raw).payloads)))
 
 
-@router.get("/login", response_class=HTMLResponse, summary="Where a person shows a key, so that the UI may read")
+@router.get("/login", response_class=HTMLResponse, summary="Form to log in to the codec with a key")
 async def login_page(request: Request, done: bool = False) -> str:
     language = lang(request)
     head = f"<!doctype html><html lang={language}><meta charset=utf-8><title>Hengdan 恒单</title>"
@@ -78,9 +78,9 @@ async def login_page(request: Request, done: bool = False) -> str:
     )
 
 
-@router.post("/login", summary="Shows the key")
+@router.post("/login", summary="Log in to the codec")
 async def login(request: Request, key: Annotated[str, Form()]) -> Response:
-    await reader(authorization=key)
+    await authenticate(authorization=key)
     answer = RedirectResponse("/codec/login?done=1", 303)
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, key, httponly=True, secure=secure, samesite="strict", max_age=8 * 3600, path="/codec")

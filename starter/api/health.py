@@ -1,4 +1,4 @@
-"""Whether we live, and whether we can work."""
+"""Liveness and readiness."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -14,9 +14,9 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", summary="Able to keep what comes; says too whether the engine is there")
+@router.get("/ready", summary="Whether messages can be stored; also reports whether the engine is up")
 async def ready(request: Request) -> JSONResponse:
-    """503 without the database. Without the engine still 200: what comes is kept and waits its turn."""
+    """503 without the database. 200 without the engine: messages are stored and wait."""
     parts = {"database": "ok", "engine": "ok"}
     try:
         await ping()

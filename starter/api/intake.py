@@ -1,4 +1,4 @@
-"""What was acknowledged but not understood: listed with the reason, corrected, read again, or discarded."""
+"""FailedMessage messages: acknowledged, but not understood. Search, correct, retry or discard them."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 OPTIONAL = {"requestBody": RAW["requestBody"] | {"required": False}}
 
 
-class Failed(BaseModel):
+class FailedMessage(BaseModel):
     id: int
     integration: str
     source: str
@@ -34,7 +34,7 @@ class Failed(BaseModel):
     received_at: datetime
 
 
-class Handled(BaseModel):
+class HandlingView(BaseModel):
     what: Handling
     actor: str
     at: datetime
@@ -42,17 +42,17 @@ class Handled(BaseModel):
     body: Annotated[str, Field(description="The message as it was before.")]
 
 
-class Message(Failed):
+class MessageView(FailedMessage):
     path: str
     state: InboxState
     order_id: str | None
     body: str
-    """The message as it came, or as it was corrected. It may be personal: staff only."""
-    handled: list[Handled]
+    """As received, or as corrected. It may hold personal data: staff only."""
+    handled: list[HandlingView]
 
 
-class Alike(BaseModel):
-    """Messages that failed for one reason."""
+class FailureReason(BaseModel):
+    """The messages that failed for one reason."""
 
     integration: str
     source: str
@@ -71,7 +71,7 @@ class Discard(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def _which(
+def _filter(
     channel: Annotated[str | None, Query(description="Or carrier, or warehouse system.")] = None,
     shop: str | None = None,
     field: str | None = None,
@@ -80,50 +80,53 @@ def _which(
     return MessageFilter(channel=channel, shop=shop, field=field, since=since)
 
 
-Chosen = Annotated[MessageFilter, Depends(_which)]
-Why = Annotated[str, Query(max_length=200)]
+Filter = Annotated[MessageFilter, Depends(_filter)]
+Reason = Annotated[str, Query(max_length=200)]
 
 
-@router.get("/summary", summary="How many messages are in each state")
+@router.get("/summary", summary="Count messages by integration and state")
 async def summary(principal: Reader) -> dict[str, dict[str, int]]:
     async with transaction() as connection:
         return await inbox.summary(connection)
 
 
-@router.get("/failed", summary="What was not understood, and why")
+@router.get("/failed", summary="Failed messages, oldest first")
 async def failed(
-    principal: Reader, which: Chosen, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
-) -> list[Failed]:
+    principal: Reader, which: Filter, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
+) -> list[FailedMessage]:
     async with transaction() as connection:
         rows = await failed_messages.search(connection, which, limit, cursor)
-    return [Failed.model_validate(row._mapping) for row in rows]
+    return [FailedMessage.model_validate(row._mapping) for row in rows]
 
 
-@router.get("/failed/reasons", summary="How many were not understood for which reason")
-async def reasons(principal: Reader, which: Chosen) -> list[Alike]:
+@router.get("/failed/reasons", summary="Count failed messages by reason")
+async def reasons(principal: Reader, which: Filter) -> list[FailureReason]:
     async with transaction() as connection:
         rows = await failed_messages.count_by_reason(connection, which)
-    return [Alike.model_validate(dict(row._mapping)) for row in rows]
+    return [FailureReason.model_validate(dict(row._mapping)) for row in rows]
 
 
-@router.get("/{row}/raw", summary="A message as it came, and what was done to it")
-async def show(row: int, principal: Staff) -> Message:
+@router.get("/{row}/raw", summary="A message with its body and how it was handled")
+async def show(row: int, principal: Staff) -> MessageView:
     async with transaction() as connection:
-        found = await failed_messages.get(connection, row)
-        handled = await failed_messages.list_handlings(connection, row)
-    if found is None:
+        message = await failed_messages.get(connection, row)
+        handlings = await failed_messages.list_handlings(connection, row)
+    if message is None:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.read", actor=principal.name, row=row)
-    told: dict[str, Any] = {name: found._mapping[name] for name in Message.model_fields if name in found._mapping}
-    return Message(**told, body=_text(found), handled=[Handled(**each._mapping, body=_text(each)) for each in handled])
+    fields: dict[str, Any] = {
+        name: message._mapping[name] for name in MessageView.model_fields if name in message._mapping
+    }
+    handled = [HandlingView(**each._mapping, body=_text(each)) for each in handlings]
+    return MessageView(**fields, body=_text(message), handled=handled)
 
 
 def _text(row: Row[Any]) -> str:
     return str(row.raw.body.decode(errors="replace"))
 
 
-@router.post("/retry", summary="Read all of them again, or some")
-async def retry_all(principal: Staff, which: Chosen) -> Retried:
+@router.post("/retry", summary="Retry all failed messages, or those of a filter")
+async def retry_all(principal: Staff, which: Filter) -> Retried:
     async with transaction() as connection:
         count = await failed_messages.retry(connection, which)
     log.info("intake.retried", actor=principal.name, rows=count)
@@ -131,22 +134,22 @@ async def retry_all(principal: Staff, which: Chosen) -> Retried:
     return Retried(retried=count)
 
 
-@router.post("/{row}/retry", summary="Read one again, with a corrected body where one is sent", openapi_extra=OPTIONAL)
-async def retry(row: int, principal: Staff, corrected: Body, reason: Why = "") -> Retried:
+@router.post("/{row}/retry", summary="Retry one message, with a corrected body if sent", openapi_extra=OPTIONAL)
+async def retry(row: int, principal: Staff, corrected: Body, reason: Reason = "") -> Retried:
     async with transaction() as connection:
-        found = await failed_messages.retry_one(connection, row, corrected or None, principal.name, reason)
-    if not found:
+        done = await failed_messages.retry_one(connection, row, corrected or None, principal.name, reason)
+    if not done:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.retried", actor=principal.name, row=row, corrected=bool(corrected))
     dispatcher.wake()
     return Retried(retried=1)
 
 
-@router.post("/{row}/discard", summary="Say of one that it need not be understood; it is kept")
+@router.post("/{row}/discard", summary="Discard one message; its record is kept")
 async def discard(row: int, principal: Staff, body: Discard) -> dict[str, int]:
     async with transaction() as connection:
-        found = await failed_messages.discard(connection, row, principal.name, body.reason)
-    if not found:
+        done = await failed_messages.discard(connection, row, principal.name, body.reason)
+    if not done:
         raise Problem(404, "problem.no_message", {"id": row})
     log.info("intake.discarded", actor=principal.name, row=row)
     return {"discarded": 1}

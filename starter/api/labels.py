@@ -1,4 +1,4 @@
-"""The printers' door: labels and packing lists of many fulfillment orders as one file."""
+"""Labels and packing lists of many fulfillment orders, printed as one file."""
 
 import asyncio
 from typing import Annotated, Literal
@@ -24,30 +24,30 @@ from workflows.labels import PrintWorkflow
 
 router = APIRouter(prefix="/labels", tags=["labels"])
 
-MOST = 2000
-"""Pages of a file, or so."""
+MAX_FULFILLMENTS = 2000
+"""In one file."""
 FEW = 20
-"""So many are waited for."""
+"""The request waits for a print of up to so many fulfillment orders."""
 WAIT_SECONDS = 5.0
 
 
-class PrintWish(BaseModel):
-    """Either which ``fulfillments``, or what all of them have in common."""
+class PrintRequest(BaseModel):
+    """The ``fulfillments`` to print, or a filter that selects them."""
 
-    fulfillments: Annotated[list[str] | None, Field(min_length=1, max_length=MOST)] = None
+    fulfillments: Annotated[list[str] | None, Field(min_length=1, max_length=MAX_FULFILLMENTS)] = None
     warehouse: str | None = None
     carrier: str | None = None
     status: FulfillmentStatus | None = None
-    unprinted: Annotated[bool, Field(description="Only what was never printed.")] = False
+    unprinted: Annotated[bool, Field(description="Only those never printed.")] = False
     kind: PrintKind = PrintKind.LABEL
-    size: Annotated[PrintSize | None, Field(description="By default 100x180, of a packing list a5.")] = None
+    size: Annotated[PrintSize | None, Field(description="Default: 100x180, for packing lists a5.")] = None
     format: PrintFormat = PrintFormat.PDF
-    dpi: Annotated[Literal[203, 300], Field(description="Of the label printer, for ZPL.")] = 203
+    dpi: Annotated[Literal[203, 300], Field(description="Resolution of the label printer, for ZPL.")] = 203
     request_id: Annotated[str | None, Field(max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None
 
 
-class Printing(BaseModel):
-    """``left_out``: what could not be printed, and why."""
+class PrintView(BaseModel):
+    """``left_out``: the fulfillment orders that could not be printed, and why."""
 
     id: str
     state: Literal["running", "finished", "failed"]
@@ -56,19 +56,19 @@ class Printing(BaseModel):
     left_out: dict[str, str]
 
 
-@router.post("", status_code=202, summary="Print labels or packing lists", responses={200: {"model": Printing}})
-async def wish(
-    body: PrintWish,
+@router.post("", status_code=202, summary="Print labels or packing lists", responses={200: {"model": PrintView}})
+async def start_print(
+    body: PrintRequest,
     request: Request,
     response: Response,
     principal: Printer,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None,
-) -> Printing:
-    """A few are waited for, and are answered with 200. A request under the same id is the same print."""
+) -> PrintView:
+    """A small print is answered with 200 when finished. A request with the same id returns the same print."""
     client: Client = request.app.state.temporal
     size = _size(body)
     job = PrintJob(
-        fulfillments=tuple(await _chosen(body)),
+        fulfillments=tuple(await _select(body)),
         kind=body.kind,
         size=size,
         format=body.format,
@@ -89,18 +89,18 @@ async def wish(
         if len(job.fulfillments) <= FEW:
             async with asyncio.timeout(WAIT_SECONDS):
                 response.status_code = 200
-                return _told(document, "finished", await handle.result(), request)
+                return _view(document, "finished", await handle.result(), request)
     except TimeoutError:
         response.status_code = 202
     except WorkflowAlreadyStartedError:
-        return await show(document, request, principal)
+        return await show_print(document, request, principal)
     except (RPCError, RuntimeError):
         raise Problem(503, "problem.engine_down", headers=SOON) from None
-    return _told(document, "running", PrintProgress(total=len(job.fulfillments)), request)
+    return _view(document, "running", PrintProgress(total=len(job.fulfillments)), request)
 
 
-@router.get("/{document}", summary="How far a print is")
-async def show(document: str, request: Request, principal: Printer) -> Printing:
+@router.get("/{document}", summary="Progress of a print")
+async def show_print(document: str, request: Request, principal: Printer) -> PrintView:
     client: Client = request.app.state.temporal
     handle = client.get_workflow_handle_for(PrintWorkflow.run, document)
     try:
@@ -116,55 +116,55 @@ async def show(document: str, request: Request, principal: Printer) -> Printing:
         WorkflowExecutionStatus.RUNNING: "running",
         WorkflowExecutionStatus.COMPLETED: "finished",
     }
-    return _told(document, states.get(status, "failed"), progress, request)
+    return _view(document, states.get(status, "failed"), progress, request)
 
 
-@router.get("/{document}/file", summary="What was printed", response_class=Response, responses={200: {"content": {}}})
+@router.get("/{document}/file", summary="The printed file", response_class=Response, responses={200: {"content": {}}})
 async def file(document: str, principal: Printer) -> Response:
-    """For a day. Who takes it is told on the timeline of each order in it."""
+    """Available for a day. Each download is recorded on the timeline of every order in the file."""
     async with transaction() as connection:
-        found = await labels.file(connection, document, principal.name)
-    if found is None:
+        document_file = await labels.file(connection, document, principal.name)
+    if document_file is None:
         raise Problem(404, "problem.no_print", {"id": document})
-    content, content_type = found
-    ending = "pdf" if content_type == "application/pdf" else "zpl"
-    name = f'attachment; filename="{document.partition(":")[2]}.{ending}"'
+    content, content_type = document_file
+    extension = "pdf" if content_type == "application/pdf" else "zpl"
+    name = f'attachment; filename="{document.partition(":")[2]}.{extension}"'
     headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
     return Response(content, media_type=content_type, headers=headers)
 
 
-async def _chosen(body: PrintWish) -> list[str]:
-    named = list(dict.fromkeys(body.fulfillments or ()))
+async def _select(body: PrintRequest) -> list[str]:
+    requested = list(dict.fromkeys(body.fulfillments or ()))
     columns = {"warehouse": body.warehouse, "carrier": body.carrier, "status": body.status}
-    if not named and not any(columns.values()):
+    if not requested and not any(columns.values()):
         raise InvalidInput("fulfillments", "invalid.print.which")
     async with transaction() as connection:
-        found = await labels.wanted(
-            connection, body.kind, MOST, fulfillments=named or None, unprinted=body.unprinted, **columns
+        ready = await labels.wanted(
+            connection, body.kind, MAX_FULFILLMENTS, fulfillments=requested or None, unprinted=body.unprinted, **columns
         )
-    if named and not body.unprinted and not any(columns.values()):
-        if missing := [each for each in named if each not in set(found)]:
+    if requested and not body.unprinted and not any(columns.values()):
+        if missing := [each for each in requested if each not in set(ready)]:
             raise InvalidInput("fulfillments", "invalid.print.missing", fulfillment=missing[0])
-        return named
-    if not found:
+        return requested
+    if not ready:
         raise InvalidInput("fulfillments", "invalid.print.nothing")
-    if len(found) > MOST:
-        raise InvalidInput("fulfillments", "invalid.print.too_many", most=MOST)
-    return found
+    if len(ready) > MAX_FULFILLMENTS:
+        raise InvalidInput("fulfillments", "invalid.print.too_many", most=MAX_FULFILLMENTS)
+    return ready
 
 
-def _size(body: PrintWish) -> PrintSize:
-    fitting = SIZES[body.kind]
-    size = body.size or fitting[0]
-    if size not in fitting:
-        raise InvalidInput("size", "invalid.print.size", sizes=", ".join(fitting))
+def _size(body: PrintRequest) -> PrintSize:
+    sizes = SIZES[body.kind]
+    size = body.size or sizes[0]
+    if size not in sizes:
+        raise InvalidInput("size", "invalid.print.size", sizes=", ".join(sizes))
     if body.format is PrintFormat.ZPL and body.kind is not PrintKind.LABEL:
         raise InvalidInput("format", "invalid.print.format")
     return size
 
 
-def _told(
+def _view(
     document: str, state: Literal["running", "finished", "failed"], progress: PrintProgress, request: Request
-) -> Printing:
+) -> PrintView:
     left_out = {each: t(why, lang(request)) for each, why in progress.left_out.items()}
-    return Printing(id=document, state=state, done=progress.done, total=progress.total, left_out=left_out)
+    return PrintView(id=document, state=state, done=progress.done, total=progress.total, left_out=left_out)

@@ -1,4 +1,4 @@
-"""The listings' door: what shops sell of our stock, how many they were told they may, and the rule that says so."""
+"""Listings: the SKUs that shops sell, the quantities offered to them, and the rules that compute these."""
 
 from datetime import datetime
 from typing import Annotated
@@ -18,14 +18,14 @@ from models.listings import StockRule, join_ids
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem
-from starter.api.webhooks import known
+from starter.api.webhooks import find_account
 from workers.schedules import schedule_shops
 
 router = APIRouter(prefix="/listings", tags=["listings"])
 
 
 class Listing(BaseModel):
-    """``offered`` is what the shop was last told; ``refused`` why its channel would not hear of it."""
+    """``offered``: the quantity last sent to the channel; ``refused``: why the channel refused it."""
 
     channel: str
     shop: str
@@ -36,8 +36,8 @@ class Listing(BaseModel):
     refused: str
 
 
-@router.get("", summary="What shops sell of our stock, and what they were told of it")
-async def show(
+@router.get("", summary="Listings with the quantity last sent to their channel")
+async def list_listings(
     principal: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
 ) -> list[Listing]:
     async with transaction() as connection:
@@ -45,14 +45,14 @@ async def show(
     return [Listing.model_validate(dict(row._mapping)) for row in rows]
 
 
-@router.put("/{channel}/{shop}", summary="What a shop sells: SKU → the channel's own ids")
-async def keep(
+@router.put("/{channel}/{shop}", summary="Set a shop's listings: SKU → the channel's ids")
+async def save_listings(
     channel: str,
     shop: str,
     body: Annotated[dict[str, dict[str, str]], Body(min_length=1, max_length=10_000)],
     principal: Staff,
 ) -> dict[str, int]:
-    await known(IntegrationType.CHANNEL, channel, shop)
+    await find_account(IntegrationType.CHANNEL, channel, shop)
     async with transaction() as connection:
         if unknown := await skus.unknown_skus(connection, body):
             raise InvalidInput("sku", "invalid.sku.unknown", sku=unknown[0])
@@ -65,10 +65,12 @@ async def keep(
     return {"listings": len(body)}
 
 
-@router.put("/{channel}/{shop}/rule", summary="How many of what is available a shop may sell")
-async def rule(channel: str, shop: str, body: StockRule, request: Request, principal: Staff) -> StockRule:
-    """From then on the shop is told of its stock as it changes."""
-    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.StockReceiver):
+@router.put("/{channel}/{shop}/rule", summary="Set the share of available stock that a shop may sell")
+async def save_rule(channel: str, shop: str, body: StockRule, request: Request, principal: Staff) -> StockRule:
+    """Starts stock sync for the shop: its channel is updated whenever stock changes."""
+    if not isinstance(
+        channels.channel(await find_account(IntegrationType.CHANNEL, channel, shop)), channels.StockReceiver
+    ):
         raise InvalidInput("channel", "invalid.stock.not_accepted", channel=channel)
     async with transaction() as connection:
         await stock_sync.save_rule(connection, channel, shop, body)

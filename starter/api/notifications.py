@@ -1,4 +1,4 @@
-"""The door of notifications: the words, the log, and who wants none."""
+"""Notifications: templates, the log, and opt-outs."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ from starter.api.problems import Problem
 router = APIRouter(prefix="/notifications", tags=["notifications"])
 
 
-class Notified(BaseModel):
+class NotificationView(BaseModel):
     id: str
     event: str
     medium: Medium
@@ -31,38 +31,38 @@ class Notified(BaseModel):
 
 
 class Address(BaseModel):
-    """A phone or an e-mail address; only a blind index of it is kept."""
+    """A phone number or an e-mail address; only its blind index is stored."""
 
     address: Annotated[str, Field(min_length=3, max_length=200)]
 
 
-@router.get("", summary="What was told, newest first")
-async def log(
+@router.get("", summary="Notifications, newest first")
+async def list_notifications(
     principal: Reader,
     order_id: str | None = None,
     state: NotificationState | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> list[Notified]:
+) -> list[NotificationView]:
     async with transaction() as connection:
         rows = await delivery.search(connection, order_id=order_id, state=state, limit=limit)
-    return [Notified(**row._mapping) for row in rows]
+    return [NotificationView(**row._mapping) for row in rows]
 
 
-@router.get("/templates", summary="The words for each event")
-async def templates(principal: Reader) -> list[Template]:
+@router.get("/templates", summary="Templates")
+async def list_templates(principal: Reader) -> list[Template]:
     async with transaction() as connection:
         return await notification_templates.list_templates(connection)
 
 
-@router.put("/templates", summary="Set the words for an event, medium, shop and language")
-async def keep_template(body: Template, principal: Staff) -> Template:
+@router.put("/templates", summary="Set the template for an event, medium, shop and language")
+async def save_template(body: Template, principal: Staff) -> Template:
     async with transaction() as connection:
         await notification_templates.save_template(connection, body)
     return body
 
 
-@router.delete("/templates", status_code=204, summary="Drop them")
-async def drop_template(
+@router.delete("/templates", status_code=204, summary="Delete a template")
+async def delete_template(
     event: str, medium: Medium, principal: Staff, shop: str = "", lang: Literal["zh-CN", "en"] = "zh-CN"
 ) -> None:
     async with transaction() as connection:
@@ -70,24 +70,24 @@ async def drop_template(
             raise Problem(404, "problem.no_template", {"event": event})
 
 
-@router.post("/opt-outs", status_code=204, summary="This phone or address is told nothing any more")
+@router.post("/opt-outs", status_code=204, summary="Send nothing more to a phone or address")
 async def opt_out(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
         await notification_templates.opt_out(connection, body.address, principal.name)
 
 
-@router.post("/opt-outs/remove", status_code=204, summary="It is told again")
+@router.post("/opt-outs/remove", status_code=204, summary="Send to a phone or address again")
 async def opt_in(body: Address, principal: Staff) -> None:
     async with transaction() as connection:
         await notification_templates.opt_in(connection, body.address)
 
 
-class Again(BaseModel):
+class Resend(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-@router.post("/replay", status_code=202, summary="Send one again")
-async def replay(body: Again, principal: Staff) -> Again:
+@router.post("/replay", status_code=202, summary="Resend a notification")
+async def resend(body: Resend, principal: Staff) -> Resend:
     async with transaction() as connection:
         if not await delivery.resend(connection, body.id):
             raise Problem(404, "problem.no_notification", {"notification": body.id})

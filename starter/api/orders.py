@@ -1,6 +1,5 @@
-"""The orders' door: lists for people, and what they ask of an order, answered yes or no at once."""
+"""Orders: lists, details, and commands that the order's workflow answers at once."""
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -11,9 +10,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
-from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.client import Client
 
 from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
@@ -26,20 +23,19 @@ from models.order import CENT, OrderStatus
 from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
-from starter import dispatcher
 from starter.api import carrier_selection
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import SOON, Problem, lang
-from workers.client import ask_workflow
+from starter.api.commands import send_command
+from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
-PATIENCE_SECONDS = 30
-"""How long an order may take to answer: its warehouses may have to be asked first."""
+TIMEOUT_SECONDS = 30
+"""For a command: the order may have to ask its warehouses before it answers."""
 
 
 class OrderSummary(BaseModel):
-    """An order as a list shows it; whoever receives it is masked."""
+    """An order as a list shows it; the recipient is masked."""
 
     id: str
     channel: str
@@ -64,10 +60,10 @@ class OrderSummary(BaseModel):
 class OrderPage(BaseModel):
     items: list[OrderSummary]
     next: str | None
-    """Hand it back as ``cursor`` for the next page."""
+    """The ``cursor`` of the next page."""
 
 
-class Parcel(BaseModel):
+class FulfillmentView(BaseModel):
     id: str
     warehouse: str
     status: str
@@ -82,9 +78,9 @@ class Parcel(BaseModel):
     channel_notified: bool
     eta: datetime | None
     choice: list[dict[str, JsonValue]]
-    """The carriers looked at, the best first, and what was made of each."""
+    """The carriers considered, the best first, with the reason for or against each."""
     choice_rules: list[dict[str, JsonValue]]
-    """The merchant's rules that had a say, with the facts they looked at."""
+    """The merchant's rules that applied, with the facts they read."""
     scans: list[dict[str, JsonValue]]
 
 
@@ -101,7 +97,7 @@ class OrderView(OrderSummary):
     origin: dict[str, JsonValue]
     custom: dict[str, JsonValue]
     plan: dict[str, JsonValue] | None
-    fulfillments: list[Parcel]
+    fulfillments: list[FulfillmentView]
     timeline: list[Event]
     alerts: list[dict[str, JsonValue]]
     supported_actions: list[Action]
@@ -115,14 +111,15 @@ def _summary(row: Row[Any], language: str) -> dict[str, Any]:
         "recipient": row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, language),
         "holds": [
-            hold | {"kind_text": _kind(hold, language), "reason": t(hold["reason"], language, **hold.get("params", {}))}
+            hold
+            | {"kind_text": _hold_kind(hold, language), "reason": t(hold["reason"], language, **hold.get("params", {}))}
             for hold in row.holds
         ],
     }
 
 
-def _kind(hold: Mapping[str, Any], language: str) -> str:
-    """What holds an order, and whose approval it waits for."""
+def _hold_kind(hold: Mapping[str, Any], language: str) -> str:
+    """Return the kind of a hold as text, with the stage of approval that it waits for."""
     kind, stage = t(f"hold.{hold['kind']}", language), hold.get("stage")
     return f"{kind}: {t(f'stage.{stage}', language)}" if stage else kind
 
@@ -135,9 +132,9 @@ async def list_orders(
     channel: str | None = None,
     shop: str | None = None,
     hold: HoldKind | None = None,
-    phone: Annotated[str | None, Query(description="The recipient's, found by its blind index.")] = None,
-    order_no: Annotated[str | None, Query(description="The channel's own number.")] = None,
-    tag: Annotated[str | None, Query(description="What rules of review call it.")] = None,
+    phone: Annotated[str | None, Query(description="The recipient's phone number.")] = None,
+    order_no: Annotated[str | None, Query(description="The channel's order number.")] = None,
+    tag: Annotated[str | None, Query(description="A tag that review rules have set.")] = None,
     placed_from: AwareDatetime | None = None,
     placed_to: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -177,21 +174,21 @@ def _after(cursor: str | None) -> tuple[datetime, str] | None:
         raise InvalidInput("cursor", "invalid.cursor") from None
 
 
-@router.get("/counts", summary="How many orders are in each status")
+@router.get("/counts", summary="Count orders by status")
 async def count_orders(principal: Reader) -> dict[str, int]:
     async with transaction() as connection:
         return await queries.counts(connection)
 
 
-@router.get("/{order_id}", summary="One order, its parcels and its timeline")
+@router.get("/{order_id}", summary="One order with its fulfillment orders and timeline")
 async def show_order(order_id: str, request: Request, principal: Reader) -> OrderView:
     language = lang(request)
     async with transaction() as connection:
         row = await queries.order(connection, order_id)
         if row is None:
             raise Problem(404, "problem.no_order", {"order": order_id})
-        parcels = await queries.fulfillments(connection, order_id)
-        seen = await queries.scans(connection, [each.waybill_no for each in parcels if each.waybill_no])
+        fulfillments = await queries.fulfillments(connection, order_id)
+        scans = await queries.scans(connection, [each.waybill_no for each in fulfillments if each.waybill_no])
         timeline = await queries.timeline(connection, order_id)
         alerts = await queries.alerts(connection, order_id, closed=True)
     return OrderView(
@@ -201,13 +198,13 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
         custom=row.custom,
         plan=row.plan,
         fulfillments=[
-            Parcel(
+            FulfillmentView(
                 **{
                     name: each._mapping[name]
-                    for name in Parcel.model_fields
+                    for name in FulfillmentView.model_fields
                     if name in each._mapping and name not in ("weight_kg", "choice")
                 },
-                choice=carrier_selection.in_words(each.choice, language),
+                choice=carrier_selection.describe_choice(each.choice, language),
                 choice_rules=(each.choice or {}).get("ruled", []),
                 status_text=t(f"fulfillment.{each.status}", language),
                 weight_kg=str(each.weight_kg) if each.weight_kg else None,
@@ -219,14 +216,14 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
                         "place": scan.place,
                         "text": scan.text,
                     }
-                    for scan in seen
+                    for scan in scans
                     if scan.waybill_no == each.waybill_no
                 ],
             )
-            for each in parcels
+            for each in fulfillments
         ],
         timeline=[
-            Event(at=each.at, what=each.what, text=in_words(each, language), actor=each.actor, detail=each.detail)
+            Event(at=each.at, what=each.what, text=entry_text(each, language), actor=each.actor, detail=each.detail)
             for each in timeline
         ],
         alerts=[
@@ -242,23 +239,23 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
     )
 
 
-def in_words(entry: Row[Any], language: str) -> str:
-    """An entry in words; where no reason was given, it ends before it."""
-    words = {"reason": "", **entry.detail}
-    for name, value in words.items():
+def entry_text(entry: Row[Any], language: str) -> str:
+    """Return a timeline entry as text, without a trailing colon where its last parameter is empty."""
+    params = {"reason": "", **entry.detail}
+    for name, value in params.items():
         if isinstance(value, dict):
-            words[name] = ", ".join(f"{fact} = {json.dumps(each, ensure_ascii=False)}" for fact, each in value.items())
+            params[name] = ", ".join(f"{fact} = {json.dumps(each, ensure_ascii=False)}" for fact, each in value.items())
         elif isinstance(value, list):
-            words[name] = ", ".join(map(str, value))
-    if "kind" in words:
-        words["kind"] = t(f"hold.{words['kind']}", language)
-    if "path" in words:
-        words["path"] = t(f"path.{words['path']}", language)
-    return t(entry.what, language, **words).rstrip(" :：,，")
+            params[name] = ", ".join(map(str, value))
+    if "kind" in params:
+        params["kind"] = t(f"hold.{params['kind']}", language)
+    if "path" in params:
+        params["path"] = t(f"path.{params['path']}", language)
+    return t(entry.what, language, **params).rstrip(" :：,，")
 
 
 def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:
-    """A request as the API takes it: the actor is whoever asks, the id may come in ``Idempotency-Key``."""
+    """Return the body of a command: without the actor, and with an id that ``Idempotency-Key`` may give instead."""
     fields: dict[str, Any] = {
         name: (field.annotation, field)
         for name, field in model.model_fields.items()
@@ -268,9 +265,9 @@ def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseMo
     return create_model(f"{model.__name__}Body", __config__=documented, request_id=(str | None, None), **fields)
 
 
-_ACTS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
+_COMMANDS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
     Action.CANCEL: (requests.Cancel, {"reason": "ordered twice"}),
-    Action.MODIFY: (requests.Modify, {"lines": [{"line_no": "1", "quantity": 2}], "reason": "asked by phone"}),
+    Action.MODIFY: (requests.Modify, {"lines": [{"line_no": "1", "quantity": 2}], "reason": "requested by phone"}),
     Action.HOLD: (requests.HoldRequest, {"reason": "the address looks wrong"}),
     Action.RELEASE: (requests.Release, {"kind": "staff"}),
     Action.APPROVE: (requests.Approve, {"stage": "finance"}),
@@ -281,47 +278,39 @@ _ACTS: Mapping[Action, tuple[type[requests.Request], dict[str, Any]]] = {
 }
 
 
-def _door(action: Action, model: type[requests.Request], example: dict[str, Any]) -> None:
+def _add_route(action: Action, model: type[requests.Request], example: dict[str, Any]) -> None:
     body_model = _body(model, example)
 
-    async def act(
+    async def send(
         order_id: str,
         request: Request,
         principal: Staff,
         body: body_model | None = None,  # type: ignore[valid-type]
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Answer:
-        asked: dict[str, Any] = body.model_dump(exclude_none=True) if body is not None else {}
-        request_id = asked.pop("request_id", None) or idempotency_key or str(uuid4())
+        fields: dict[str, Any] = body.model_dump(exclude_none=True) if body is not None else {}
+        request_id = fields.pop("request_id", None) or idempotency_key or str(uuid4())
         try:
-            command = model.model_validate(asked | {"request_id": request_id, "actor": principal.name})
+            command = model.model_validate(fields | {"request_id": request_id, "actor": principal.name})
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
-        return await ask(request.app.state.temporal, order_id, action, command)
+        return await _send(request.app.state.temporal, order_id, action, command)
 
-    router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(act)
-
-
-for _action, _given in _ACTS.items():
-    _door(_action, *_given)
+    router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(send)
 
 
-async def ask(client: Client, order_id: str, action: Action, command: requests.Request) -> Answer:
-    """Asks the order's workflow. Raises a 409 with the reason where it says no, 404 where there is no such order,
-    503 where the engine does not answer in time: asked again under the same id it counts once."""
-    handle = client.get_workflow_handle(order_id)
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            answer = await ask_workflow(handle, action.value, command)
-    except WorkflowUpdateFailedError as error:
-        if not isinstance(error.cause, ApplicationError) or not error.cause.details:
-            raise Problem(409, "problem.conflict") from None
-        answer = Answer.model_validate(error.cause.details[0])
-    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=command.request_id) from None
-    except (RPCError, RuntimeError) as error:
-        if not dispatcher.ended(error):
-            raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
+for _action, _parameters in _COMMANDS.items():
+    _add_route(_action, *_parameters)
+
+
+async def _send(client: Client, order_id: str, action: Action, command: requests.Request) -> Answer:
+    """Send a command to the order's workflow.
+
+    Raises a 409 with the reason where the order refuses, 404 where there is no such order, 503 where the engine does
+    not answer in time.
+    """
+    answer = await send_command(client, order_id, action.value, command, TIMEOUT_SECONDS)
+    if answer is None:
         answer = requests.no(f"refused.{action}", status=await _status(order_id))
     if not answer.accepted:
         status = OrderStatus(str(answer.params.get("status") or await _status(order_id)))

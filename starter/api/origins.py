@@ -1,4 +1,4 @@
-"""Where orders came from: by which path, when, as told and as written since; and how many from where."""
+"""Order origins: the path and messages of an order, corrections, and counts by origin."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from models.i18n import InvalidValue, t
 from models.intake import InboxState
 from models.origins import Code, IntakePath, Origin, platform, region
 from starter.api.authentication import Reader, Staff
-from starter.api.orders import in_words
+from starter.api.orders import entry_text
 from starter.api.problems import Problem, lang
 
 router = APIRouter(tags=["orders"])
@@ -25,8 +25,8 @@ log = structlog.get_logger()
 Text = Annotated[str, Field(max_length=200)]
 
 
-class Told(BaseModel):
-    """A message about the order. The whole of it is shown by ``/intake/{id}/raw``."""
+class MessageView(BaseModel):
+    """A message about the order. ``/intake/{id}/raw`` shows its body."""
 
     id: int
     integration: str
@@ -38,10 +38,10 @@ class Told(BaseModel):
     state: InboxState
     state_text: str
     reason: str
-    led_to: Annotated[list[str], Field(description="What the order's timeline has of it.")]
+    led_to: Annotated[list[str], Field(description="The entries of the order's timeline that it caused.")]
 
 
-class Corrected(BaseModel):
+class CorrectionView(BaseModel):
     at: datetime
     actor: str
     reason: str
@@ -51,14 +51,14 @@ class Corrected(BaseModel):
 
 class Trace(BaseModel):
     order_id: str
-    origin: Annotated[Origin, Field(description="As written; ``told`` has what the channel said otherwise.")]
-    paths: Annotated[list[IntakePath], Field(description="By which it came, the first first.")]
-    messages: list[Told]
-    corrections: list[Corrected]
+    origin: Annotated[Origin, Field(description="In standard form; ``told``: the channel's own spelling.")]
+    paths: Annotated[list[IntakePath], Field(description="The paths by which it was received, the first one first.")]
+    messages: list[MessageView]
+    corrections: list[CorrectionView]
 
 
 class Correction(BaseModel):
-    """What is named is written anew."""
+    """Fields that are given replace those of the origin."""
 
     campaign: Annotated[Code | None, Field(max_length=200)] = None
     platform: Text | None = None
@@ -67,24 +67,24 @@ class Correction(BaseModel):
     request_id: Annotated[str | None, Field(max_length=100)] = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> "Correction":
-        if not self.written:
+    def _is_not_empty(self) -> "Correction":
+        if not self.standard_fields:
             raise InvalidValue("invalid.correction.nothing")
         return self
 
     @property
-    def written(self) -> dict[str, str]:
-        """As all origins are written."""
-        told = {
+    def standard_fields(self) -> dict[str, str]:
+        """The given fields in standard form."""
+        fields = {
             "campaign": self.campaign,
             "platform": None if self.platform is None else platform(self.platform),
             "region": None if self.region is None else region(self.region),
         }
-        return {name: text for name, text in told.items() if text is not None}
+        return {name: text for name, text in fields.items() if text is not None}
 
 
-@router.get("/orders/{order_id}/origin", summary="Where an order came from, message by message")
-async def trace(order_id: str, request: Request, principal: Reader) -> Trace:
+@router.get("/orders/{order_id}/origin", summary="An order's origin and messages")
+async def show_origin(order_id: str, request: Request, principal: Reader) -> Trace:
     language = lang(request)
     async with transaction() as connection:
         order = await queries.order(connection, order_id)
@@ -95,13 +95,13 @@ async def trace(order_id: str, request: Request, principal: Reader) -> Trace:
         corrections = await origins.list_corrections(connection, order_id)
 
     def led_to(message: Any) -> list[str]:
-        began = "received" if message.started_at else None
-        about = f":{message.fact_key}"
-        return [in_words(each, language) for each in timeline if each.key == began or each.key.endswith(about)]
+        first = "received" if message.started_at else None
+        suffix = f":{message.fact_key}"
+        return [entry_text(each, language) for each in timeline if each.key == first or each.key.endswith(suffix)]
 
-    told = [
-        Told(
-            **{name: each._mapping[name] for name in Told.model_fields if name in each._mapping},
+    views = [
+        MessageView(
+            **{name: each._mapping[name] for name in MessageView.model_fields if name in each._mapping},
             state_text=t(f"inbox.{each.state}", language),
             led_to=led_to(each),
         )
@@ -110,31 +110,33 @@ async def trace(order_id: str, request: Request, principal: Reader) -> Trace:
     return Trace(
         order_id=order_id,
         origin=Origin.model_validate(order.origin),
-        paths=list(dict.fromkeys(each.path for each in told if each.integration == "channel")),
-        messages=told,
-        corrections=[Corrected.model_validate(dict(each._mapping)) for each in corrections],
+        paths=list(dict.fromkeys(each.path for each in views if each.integration == "channel")),
+        messages=views,
+        corrections=[CorrectionView.model_validate(dict(each._mapping)) for each in corrections],
     )
 
 
-@router.post("/orders/{order_id}/origin", summary="Correct an order's origin; what it was is kept")
-async def correct(
+@router.post("/orders/{order_id}/origin", summary="Correct an order's origin; the previous one is kept")
+async def correct_origin(
     order_id: str,
     body: Correction,
     request: Request,
     principal: Staff,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100)] = None,
 ) -> Trace:
-    """For tracing and counting: what was planned or reserved by it stays as it is."""
+    """Affects tracing and counts only: plans and reservations made by the previous origin stay."""
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
-        if not await origins.correct(connection, order_id, body.written, request_id, principal.name, body.reason):
+        if not await origins.correct(
+            connection, order_id, body.standard_fields, request_id, principal.name, body.reason
+        ):
             raise Problem(404, "problem.no_order", {"order": order_id})
     log.info("origin.corrected", actor=principal.name, order=order_id)
-    return await trace(order_id, request, principal)
+    return await show_origin(order_id, request, principal)
 
 
-@router.get("/origins", summary="How many orders came from where, and for how much")
-async def shares(
+@router.get("/origins", summary="Count orders and their amounts by origin")
+async def count_by_origin(
     principal: Reader,
     by: Dimension = "platform",
     placed_from: Annotated[AwareDatetime | None, Query(alias="from")] = None,

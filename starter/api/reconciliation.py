@@ -1,4 +1,4 @@
-"""The reconciliations' door: what channels sold and we did not know of."""
+"""Reconciliations: orders that channels list, compared with ours."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -19,15 +19,15 @@ from models.intake import IntegrationType
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import SOON, Problem
-from starter.api.webhooks import known
+from starter.api.webhooks import find_account
 from workflows.reconciliation import ReconciliationWorkflow
 
 router = APIRouter(tags=["intake"])
 
 
 class Report(BaseModel):
-    """``known`` of what is ``listed`` was here, or is no order of ours; ``missing`` was not: ``pulled`` is now,
-    ``failed`` still is not. The channel does not list what is ``gone`` any more."""
+    """Numbers of orders. Of those ``listed`` by the channel, ``known`` were here or are not to be fulfilled;
+    ``missing`` were not: ``pulled`` have been read since, ``failed`` could not be. ``gone``: ours, but not listed."""
 
     id: str
     channel: str
@@ -42,73 +42,75 @@ class Report(BaseModel):
     pulled: int
     failed: int
     gone: int
-    error: Annotated[str, Field(description="Why it was given up.")]
+    error: Annotated[str, Field(description="Why it was stopped.")]
 
 
-class WholeReport(Report):
-    details: Annotated[dict[str, Any], Field(description="Order numbers; of what failed, why.")]
+class DetailedReport(Report):
+    details: Annotated[dict[str, Any], Field(description="Order numbers; for those that failed, the reason.")]
 
 
-class Reconcile(BaseModel):
-    """Of placing; where nothing is told, the last days up to an hour ago."""
+class ReconciliationRequest(BaseModel):
+    """The window in which orders were placed. Default: the last days up to an hour ago."""
 
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
     request_id: Annotated[str | None, Field(max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None
 
 
-class Begun(BaseModel):
+class Started(BaseModel):
     id: str
 
 
-@router.post("/channels/{channel}/{shop}/reconcile", status_code=202, summary="Hold a shop's orders against ours")
+@router.post("/channels/{channel}/{shop}/reconcile", status_code=202, summary="Compare a shop's orders with ours")
 async def reconcile(
     channel: str,
     shop: str,
     request: Request,
     principal: Staff,
-    body: Reconcile | None = None,
+    body: ReconciliationRequest | None = None,
     key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100, pattern=r"^[A-Za-z0-9._\-]+$")] = None,
-) -> Begun:
-    """Answers the report's id; ``finished_at`` says when it is done."""
-    told = body or Reconcile()
-    if told.since and told.until and told.since >= told.until:
+) -> Started:
+    """Returns the id of the report, whose ``finished_at`` is set when it is done."""
+    options = body or ReconciliationRequest()
+    if options.since and options.until and options.since >= options.until:
         raise InvalidInput("since", "invalid.period")
-    if not isinstance(channels.channel(await known(IntegrationType.CHANNEL, channel, shop)), channels.OrderReader):
+    if not isinstance(
+        channels.channel(await find_account(IntegrationType.CHANNEL, channel, shop)), channels.OrderReader
+    ):
         raise InvalidInput("channel", "invalid.orders.not_readable", channel=channel)
     client: Client = request.app.state.temporal
-    report = f"reconcile:{channel}:{shop}:{told.request_id or key or uuid4()}"
-    window = Window(since=told.since, until=told.until)
+    report = f"reconcile:{channel}:{shop}:{options.request_id or key or uuid4()}"
+    window = Window(since=options.since, until=options.until)
     try:
         await client.start_workflow(
             ReconciliationWorkflow.run, args=[channel, shop, window], id=report, task_queue=settings().task_queue
         )
     except WorkflowAlreadyStartedError:
-        return Begun(id=report)
+        return Started(id=report)
     except (RPCError, RuntimeError):
         raise Problem(503, "problem.engine_down", headers=SOON) from None
     async with transaction() as connection:
         await reconciliation.begin(connection, report, channel, shop, window)
-    return Begun(id=report)
+    return Started(id=report)
 
 
-@router.get("/intake/reconciliations", summary="What was found, newest first")
-async def reports(
+@router.get("/intake/reconciliations", summary="Reconciliations, newest first")
+async def list_reports(
     principal: Reader,
     channel: str | None = None,
     shop: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[AwareDatetime | None, Query(description="Those begun before.")] = None,
+    cursor: Annotated[AwareDatetime | None, Query(description="Only those started before.")] = None,
 ) -> list[Report]:
     async with transaction() as connection:
         rows = await reconciliation.list_all(connection, channel, shop, limit, cursor)
     return [Report.model_validate(dict(row._mapping)) for row in rows]
 
 
-@router.get("/intake/reconciliations/{report}", summary="One of them, order by order")
-async def show(report: str, principal: Reader) -> WholeReport:
+@router.get("/intake/reconciliations/{report}", summary="One reconciliation with its order numbers")
+async def show_report(report: str, principal: Reader) -> DetailedReport:
     async with transaction() as connection:
         row = await reconciliation.get(connection, report)
     if row is None:
         raise Problem(404, "problem.no_report", {"id": report})
-    return WholeReport.model_validate(dict(row._mapping))
+    return DetailedReport.model_validate(dict(row._mapping))

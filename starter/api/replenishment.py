@@ -1,4 +1,4 @@
-"""The door of replenishment: what to buy and why, what was ordered and has arrived, and where it had better be."""
+"""Replenishment: suggestions, purchase orders, placement by location, purchase terms and promotions."""
 
 import asyncio
 from datetime import date, datetime
@@ -27,9 +27,9 @@ from workflows.replenishment import ReplenishmentWorkflow
 
 router = APIRouter(tags=["replenishment"])
 
-PATIENCE_SECONDS = 15
+TIMEOUT_SECONDS = 15
 RUN = "replenishment:asked"
-"""The workflow of a run somebody asked for: one at a time."""
+"""The workflow of a requested run: one at a time."""
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 Quantity = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -56,7 +56,7 @@ class Suggestion(BaseModel):
 
 
 class Accept(BaseModel):
-    quantity: Annotated[Quantity | None, Field(description="Where another than suggested.")] = None
+    quantity: Annotated[Quantity | None, Field(description="Replaces the suggested quantity.")] = None
 
 
 class Purchase(BaseModel):
@@ -72,29 +72,29 @@ class Purchase(BaseModel):
 
 
 class Receive(BaseModel):
-    goods: Annotated[dict[str, Quantity], Field(description="How many, by SKU; none named: all outstanding.")] = {}
+    goods: Annotated[dict[str, Quantity], Field(description="Quantity by SKU; empty: all outstanding.")] = {}
     request_id: Annotated[str | None, Field(max_length=200)] = None
 
 
 class Run(Progress):
-    """A look at everything; ``running``: not through yet."""
+    """A run over all SKUs; ``running``: not finished yet."""
 
     running: bool
 
 
 def _suggestion(row: Row[Any], language: str) -> Suggestion:
     why = t("replenish.why", language, reorder_point=row.reorder_point, **row.detail)
-    told = {name: row.detail[name] for name in ("supplier", "cost", "currency")}
-    return Suggestion(**row._mapping, **told, why=why, status_text=t(f"replenishment.{row.status}", language))
+    terms = {name: row.detail[name] for name in ("supplier", "cost", "currency")}
+    return Suggestion(**row._mapping, **terms, why=why, status_text=t(f"replenishment.{row.status}", language))
 
 
 def _purchase(row: Row[Any], language: str) -> Purchase:
     return Purchase(**row._mapping, status_text=t(f"purchase.{row.status}", language))
 
 
-def _found(row: Row[Any] | None, named: str) -> Row[Any]:
+def _or_404(row: Row[Any] | None, record_id: str) -> Row[Any]:
     if row is None:
-        raise Problem(404, "problem.no_replenishment", {"id": named})
+        raise Problem(404, "problem.no_replenishment", {"id": record_id})
     return row
 
 
@@ -107,8 +107,8 @@ def _today() -> date:
     return datetime.now(CHINA).date()
 
 
-@router.get("/replenishments", summary="What to buy, the most urgent first")
-async def show(
+@router.get("/replenishments", summary="Purchase suggestions, the most urgent first")
+async def list_suggestions(
     request: Request, principal: Reader, status: ReplenishmentStatus | None = None, sku: str | None = None
 ) -> list[Suggestion]:
     async with transaction() as connection:
@@ -116,19 +116,19 @@ async def show(
     return [_suggestion(row, lang(request)) for row in rows]
 
 
-@router.get("/replenishments/placement", summary="Which part of a SKU each location should hold")
-async def placement(
+@router.get("/replenishments/placement", summary="The share of each SKU that a location should hold")
+async def show_placement(
     principal: Reader, weeks: Annotated[int, Query(ge=1, le=52)] = 8, sku: str | None = None
 ) -> list[Placement]:
     async with transaction() as connection:
         return await replenishment.placement(connection, weeks, _today(), sku)
 
 
-@router.post("/replenishments/run", summary="Look now; answers when it is done, or that it goes on")
-async def run(request: Request, principal: Staff) -> Run:
+@router.post("/replenishments/run", summary="Compute suggestions now; returns when finished, or while still running")
+async def start_run(request: Request, principal: Staff) -> Run:
     client: Client = request.app.state.temporal
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             handle = await client.start_workflow(
                 ReplenishmentWorkflow.run,
                 id=RUN,
@@ -144,11 +144,11 @@ async def run(request: Request, principal: Staff) -> Run:
         raise Problem(503, "problem.engine_down", headers=SOON) from None
 
 
-@router.get("/replenishments/run", summary="How far the run that was asked for is")
-async def progress(request: Request, principal: Reader) -> Run:
+@router.get("/replenishments/run", summary="Progress of the requested run")
+async def show_run(request: Request, principal: Reader) -> Run:
     client: Client = request.app.state.temporal
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await _progress(client)
     except WorkflowFailureError as error:
         raise _failed(error) from None
@@ -159,15 +159,15 @@ async def progress(request: Request, principal: Reader) -> Run:
 
 
 async def _progress(client: Client) -> Run:
-    """As its activity said last."""
+    """Return the progress of the last heartbeat."""
     handle: WorkflowHandle[ReplenishmentWorkflow, Progress] = client.get_workflow_handle(RUN, result_type=Progress)
     described = await handle.describe()
     if described.status is not WorkflowExecutionStatus.RUNNING:
         return Run(running=False, **(await handle.result()).model_dump())
     for pending in described.raw_description.pending_activities:
         if pending.heartbeat_details.payloads:
-            (told,) = await client.data_converter.decode(pending.heartbeat_details.payloads, [Progress])
-            return Run(running=True, **told.model_dump())
+            (last,) = await client.data_converter.decode(pending.heartbeat_details.payloads, [Progress])
+            return Run(running=True, **last.model_dump())
     return Run(running=True)
 
 
@@ -178,7 +178,7 @@ def _failed(error: WorkflowFailureError) -> Problem:
     return Problem(409, "problem.run_failed")
 
 
-@router.post("/replenishments/{suggestion_id}/accept", summary="Order it of its supplier")
+@router.post("/replenishments/{suggestion_id}/accept", summary="Accept a suggestion: order from the supplier")
 async def accept(suggestion_id: str, request: Request, principal: Staff, body: Accept | None = None) -> Purchase:
     quantity = body.quantity if body else None
     try:
@@ -186,72 +186,74 @@ async def accept(suggestion_id: str, request: Request, principal: Staff, body: A
             row = await replenishment.accept(connection, suggestion_id, quantity, _today(), principal.name)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
-    return _purchase(_found(row, suggestion_id), lang(request))
+    return _purchase(_or_404(row, suggestion_id), lang(request))
 
 
-@router.post("/replenishments/{suggestion_id}/dismiss", summary="Do not buy it")
+@router.post("/replenishments/{suggestion_id}/dismiss", summary="Dismiss a suggestion")
 async def dismiss(suggestion_id: str, request: Request, principal: Staff) -> Suggestion:
     try:
         async with transaction() as connection:
             row = await replenishment.dismiss(connection, suggestion_id, principal.name)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
-    return _suggestion(_found(row, suggestion_id), lang(request))
+    return _suggestion(_or_404(row, suggestion_id), lang(request))
 
 
-@router.get("/purchase-orders", summary="What was ordered, newest first")
-async def purchases(request: Request, principal: Reader, status: PurchaseStatus | None = None) -> list[Purchase]:
+@router.get("/purchase-orders", summary="Purchase orders, newest first")
+async def list_purchases(request: Request, principal: Reader, status: PurchaseStatus | None = None) -> list[Purchase]:
     async with transaction() as connection:
         rows = await replenishment.list_purchases(connection, status)
     return [_purchase(row, lang(request)) for row in rows]
 
 
-@router.post("/purchase-orders/{purchase_id}/receive", summary="All of it has arrived, or a part")
+@router.post("/purchase-orders/{purchase_id}/receive", summary="Receive a purchase order, all or in part")
 async def receive(
     purchase_id: str, request: Request, principal: Storekeeper, body: Receive | None = None, key: Key = None
 ) -> Purchase:
-    told = body or Receive()
-    request_id = told.request_id or key or str(uuid4())
+    receipt = body or Receive()
+    request_id = receipt.request_id or key or str(uuid4())
     try:
         async with transaction() as connection:
-            row = await replenishment.receive_purchase(connection, purchase_id, told.goods, request_id, principal.name)
+            row = await replenishment.receive_purchase(
+                connection, purchase_id, receipt.goods, request_id, principal.name
+            )
     except AlreadyClosed as error:
         raise _closed(error, request) from None
     dispatcher.wake()
-    return _purchase(_found(row, purchase_id), lang(request))
+    return _purchase(_or_404(row, purchase_id), lang(request))
 
 
-@router.post("/purchase-orders/{purchase_id}/cancel", summary="Do not expect the rest of it")
+@router.post("/purchase-orders/{purchase_id}/cancel", summary="Cancel the rest of a purchase order")
 async def cancel(purchase_id: str, request: Request, principal: Staff) -> Purchase:
     try:
         async with transaction() as connection:
             row = await replenishment.cancel_purchase(connection, purchase_id)
     except AlreadyClosed as error:
         raise _closed(error, request) from None
-    return _purchase(_found(row, purchase_id), lang(request))
+    return _purchase(_or_404(row, purchase_id), lang(request))
 
 
-@router.get("/purchase-terms", summary="On what terms goods are bought")
-async def every_terms(principal: Reader) -> list[Terms]:
+@router.get("/purchase-terms", summary="Purchase terms")
+async def list_terms(principal: Reader) -> list[Terms]:
     async with transaction() as connection:
         return await replenishment.list_terms(connection)
 
 
-@router.post("/purchase-terms", summary="Set the terms of a SKU, for one location or for any")
-async def keep_terms(body: Terms, principal: Staff) -> Terms:
+@router.post("/purchase-terms", summary="Set the purchase terms of a SKU, for one location or all")
+async def save_terms(body: Terms, principal: Staff) -> Terms:
     async with transaction() as connection:
         await replenishment.save_terms(connection, body)
     return body
 
 
-@router.get("/promotions", summary="Days that do not tell what is usual")
-async def every_promotion(principal: Reader) -> list[Promotion]:
+@router.get("/promotions", summary="Promotions, whose days forecasts leave out")
+async def list_promotions(principal: Reader) -> list[Promotion]:
     async with transaction() as connection:
         return await replenishment.list_promotions(connection)
 
 
-@router.post("/promotions", summary="Keep a promotion's days out of forecasts")
-async def keep_promotion(body: Promotion, principal: Staff) -> Promotion:
+@router.post("/promotions", summary="Add a promotion, whose days forecasts leave out")
+async def save_promotion(body: Promotion, principal: Staff) -> Promotion:
     async with transaction() as connection:
         await replenishment.save_promotion(connection, body)
     return body

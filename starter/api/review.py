@@ -1,4 +1,4 @@
-"""Review's door: rules in data, tried on past orders before any order feels them, and the blacklist."""
+"""Order review: rules, trial runs on past orders, and the blacklist."""
 
 from typing import Annotated, Any
 
@@ -13,28 +13,28 @@ from activities.orders.review.samples import ORDERS
 from models.i18n import t
 from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
 from starter.api.authentication import Reader, Staff
+from starter.api.commands import must_match_path
 from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/review", tags=["review"])
 
 
-@router.get("/rules", summary="The rules of review, in the order in which they apply")
-async def review_rules(principal: Reader) -> list[ReviewRule]:
+@router.get("/rules", summary="Review rules, in the order in which they apply")
+async def list_review_rules(principal: Reader) -> list[ReviewRule]:
     async with transaction() as connection:
         return await rules.list_rules(connection)
 
 
-@router.put("/rules/{number}", summary="Set a rule up, or change it")
-async def keep_review_rule(number: int, body: ReviewRule, principal: Staff) -> ReviewRule:
-    if body.number != number:
-        raise InvalidInput("number", "invalid.differs", given=body.number, expected=number)
+@router.put("/rules/{number}", summary="Create or change a rule")
+async def save_review_rule(number: int, body: ReviewRule, principal: Staff) -> ReviewRule:
+    must_match_path("number", body.number, number)
     async with transaction() as connection:
         await rules.save_rule(connection, body)
     return body
 
 
-@router.delete("/rules/{number}", status_code=204, summary="Drop a rule")
-async def drop_review_rule(number: int, principal: Staff) -> None:
+@router.delete("/rules/{number}", status_code=204, summary="Delete a rule")
+async def delete_review_rule(number: int, principal: Staff) -> None:
     async with transaction() as connection:
         if not await rules.delete_rule(connection, number):
             raise Problem(404, "problem.no_rule", {"number": number})
@@ -44,26 +44,26 @@ class Condition(BaseModel):
     condition: Annotated[str, Field(max_length=10 * LONGEST, examples=["order.total > 5000"])]
 
 
-class Checked(BaseModel):
-    """Whether it is a condition; else why not, and after how many characters."""
+class ConditionCheck(BaseModel):
+    """Whether the text is a valid condition; if not, the error and its offset in characters."""
 
     ok: bool
     message: str = ""
     position: int | None = None
     facts: list[str] = []
-    """What it looks at."""
+    """The facts that it reads."""
 
 
-@router.post("/check", summary="Is this a condition")
-async def check(body: Condition, request: Request, principal: Reader) -> Checked:
+@router.post("/check", summary="Check a condition")
+async def check(body: Condition, request: Request, principal: Reader) -> ConditionCheck:
     try:
-        return Checked(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
+        return ConditionCheck(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
     except InvalidExpression as error:
-        return Checked(ok=False, message=t(error.message, lang(request)), position=error.position)
+        return ConditionCheck(ok=False, message=t(error.message, lang(request)), position=error.position)
 
 
 class DryRun(BaseModel):
-    """A rule, and the past orders to ask it of, oldest first."""
+    """A rule, and the past orders to try it on, oldest first."""
 
     rule: ReviewRule
     since: AwareDatetime
@@ -72,23 +72,23 @@ class DryRun(BaseModel):
     cursor: str | None = None
 
 
-@router.post("/dry-run", summary="What would this rule have done; nothing changes")
+@router.post("/dry-run", summary="Try a rule on past orders; changes nothing")
 async def dry_run(body: DryRun, request: Request, principal: Reader) -> trial.Trial:
     try:
         ORDERS.check(body.rule.condition)
     except InvalidExpression as error:
         raise InvalidInput("rule.condition", error.described) from None
     try:
-        found = await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
+        result = await trial.run(body.rule, body.since, body.until, body.limit, body.cursor)
     except trial.BadCursor:
         raise InvalidInput("cursor", "invalid.cursor") from None
-    speak = lang(request)
-    failures = tuple(each.model_copy(update={"failure": t(each.failure, speak)}) for each in found.failures)
-    return found.model_copy(update={"failures": failures})
+    language = lang(request)
+    failures = tuple(each.model_copy(update={"failure": t(each.failure, language)}) for each in result.failures)
+    return result.model_copy(update={"failures": failures})
 
 
-@router.get("/blacklist", summary="The blacklist, newest first; nobody in the clear")
-async def listed(
+@router.get("/blacklist", summary="The blacklist, newest first; values are masked")
+async def list_blacklist(
     principal: Reader,
     kind: BlacklistKind | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
@@ -97,8 +97,8 @@ async def listed(
         return await blacklist.list_entries(connection, kind, limit)
 
 
-class Suspect(BaseModel):
-    """Somebody told in full, or by an order of theirs. Of a buyer's account, the channel is to be told too."""
+class BlacklistRequest(BaseModel):
+    """A value, or an order that has it. A buyer's account also needs its channel."""
 
     kind: BlacklistKind
     value: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,500}$", examples=["13800138000"])] = ""
@@ -109,7 +109,7 @@ class Suspect(BaseModel):
 
 
 @router.post("/blacklist", status_code=201, summary="Blacklist a phone, a buyer's account or an address")
-async def blacklist_somebody(body: Suspect, principal: Staff) -> BlacklistEntry:
+async def add_to_blacklist(body: BlacklistRequest, principal: Staff) -> BlacklistEntry:
     given: dict[str, Any] = {"reason": body.reason, "until": body.until, "by": principal.name}
     async with transaction() as connection:
         if body.order_id is not None:
@@ -120,8 +120,8 @@ async def blacklist_somebody(body: Suspect, principal: Staff) -> BlacklistEntry:
         return await blacklist.add(connection, body.kind, body.value, body.channel, **given)
 
 
-@router.delete("/blacklist/{kind}/{entry_id}", status_code=204, summary="Take somebody off the blacklist")
-async def forgive(kind: BlacklistKind, entry_id: str, request: Request, principal: Staff) -> None:
+@router.delete("/blacklist/{kind}/{entry_id}", status_code=204, summary="Remove an entry from the blacklist")
+async def remove_from_blacklist(kind: BlacklistKind, entry_id: str, request: Request, principal: Staff) -> None:
     async with transaction() as connection:
         if not await blacklist.remove(connection, kind, entry_id):
             raise Problem(404, "problem.no_entry", {"id": entry_id})

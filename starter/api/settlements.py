@@ -1,4 +1,4 @@
-"""The settlements' door: what carriers owe us and we owe buyers, because something went wrong."""
+"""Settlements: claims on carriers and refunds to buyers that exceptions cause."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -34,16 +34,16 @@ class Settlement(BaseModel):
     updated_at: datetime
 
 
-Word = Annotated[str | None, Query(max_length=200)]
+Filter = Annotated[str | None, Query(max_length=200)]
 
 
 @router.get("", summary="Claims on carriers and refunds to buyers, the longest open first")
-async def listed(
+async def list_settlements(
     principal: Reader,
     kind: SettlementKind | None = None,
     state: SettlementState | None = None,
-    carrier: Word = None,
-    order_id: Word = None,
+    carrier: Filter = None,
+    order_id: Filter = None,
     settled: bool = False,
     after_opened: AwareDatetime | None = None,
     after: Annotated[str | None, Query(description="``{fulfillment_id}|{kind}`` of the last one seen.")] = None,
@@ -54,13 +54,13 @@ async def listed(
         fulfillment_id, _, last_kind = after.rpartition("|")
         last = (after_opened, fulfillment_id, last_kind)
     equal: dict[str, Any] = {"kind": kind, "state": state, "carrier": carrier, "order_id": order_id}
-    whole = settled or state is not None
+    include_settled = settled or state is not None
     async with transaction() as connection:
-        rows = await settlements.search(connection, settled=whole, after=last, limit=limit, **equal)
+        rows = await settlements.search(connection, settled=include_settled, after=last, limit=limit, **equal)
     return [Settlement(**row._mapping) for row in rows]
 
 
-@router.patch("/{fulfillment_id}/{kind}", summary="Write down what became of it")
+@router.patch("/{fulfillment_id}/{kind}", summary="Record the outcome of a settlement")
 async def settle(fulfillment_id: str, kind: SettlementKind, body: Settling, principal: Staff) -> Settlement:
     async with transaction() as connection:
         row = await settlements.settle(connection, fulfillment_id, kind, body, principal.name)

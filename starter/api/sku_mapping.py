@@ -1,4 +1,4 @@
-"""The mappings' door: what shops call our SKUs, and what they sell that nobody knows."""
+"""SKU mapping: the items of shops as our SKUs, and items without a SKU."""
 
 from datetime import datetime
 
@@ -16,8 +16,8 @@ from starter.api.problems import Problem
 router = APIRouter(prefix="/mappings", tags=["mappings"])
 
 
-class Kept(BaseModel):
-    """``shop`` is empty where it holds for all of its channel; ``match`` says how it was found."""
+class MappingView(BaseModel):
+    """``shop`` is empty where the mapping holds for the whole channel; ``match`` is how it was found."""
 
     channel: str
     shop: str
@@ -28,29 +28,29 @@ class Kept(BaseModel):
     at: datetime
 
 
-class Wanted(BaseModel):
+class Mappings(BaseModel):
     mappings: list[Mapping] = Field(min_length=1, max_length=10_000)
 
 
-@router.get("", summary="What shops call our SKUs")
-async def show(
+@router.get("", summary="Mappings of shop items to SKUs")
+async def list_mappings(
     principal: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
-) -> list[Kept]:
+) -> list[MappingView]:
     async with transaction() as connection:
         rows = await sku_mapping.list_all(connection, channel=channel, shop=shop, sku=sku)
-    return [Kept.model_validate(row._mapping) for row in rows]
+    return [MappingView.model_validate(row._mapping) for row in rows]
 
 
-@router.get("/unmapped", summary="Items that orders are held for, with the SKUs most like them")
-async def unmapped(
+@router.get("/unmapped", summary="Unmapped items that hold orders, with the most similar SKUs")
+async def list_unmapped(
     principal: Reader, channel: str | None = None, shop: str | None = None
 ) -> list[sku_mapping.Unmapped]:
     async with transaction() as connection:
         return await sku_mapping.list_unmapped(connection, channel, shop)
 
 
-@router.put("", summary="Say which SKU an item is; the orders that wait for it go on")
-async def keep(body: Wanted, principal: Staff) -> dict[str, int]:
+@router.put("", summary="Map items to SKUs; orders that wait for them continue")
+async def save_mappings(body: Mappings, principal: Staff) -> dict[str, int]:
     async with transaction() as connection:
         if unknown := await sku_mapping.save(connection, body.mappings, principal.name):
             raise InvalidInput("sku", "invalid.sku.unknown", sku=unknown[0])
@@ -58,8 +58,8 @@ async def keep(body: Wanted, principal: Staff) -> dict[str, int]:
     return {"mappings": len(body.mappings)}
 
 
-@router.delete("", status_code=204, summary="Forget what an item is")
-async def drop(channel: str, item: str, principal: Staff, shop: str = "") -> None:
+@router.delete("", status_code=204, summary="Delete a mapping")
+async def delete_mapping(channel: str, item: str, principal: Staff, shop: str = "") -> None:
     async with transaction() as connection:
         if not await sku_mapping.remove(connection, channel, shop, item):
             raise Problem(404, "problem.no_mapping", {"item": item})

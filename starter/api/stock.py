@@ -1,4 +1,4 @@
-"""The stock's door: levels, receipts, adjustments, the ledger, and the proof that they agree."""
+"""Stock: levels, movements, stocktakes, thresholds, the ledger and its verification."""
 
 from datetime import date, datetime
 from typing import Annotated
@@ -26,7 +26,7 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key")]
 
 
 class LevelView(BaseModel):
-    """A level, with what it can promise."""
+    """A level, with the quantity available."""
 
     warehouse: str
     sku: str
@@ -48,13 +48,13 @@ class Receive(BaseModel):
 class Adjust(BaseModel):
     warehouse: Annotated[str, Field(examples=["SH"])]
     sku: Annotated[str, Field(examples=["A001"])]
-    quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Up, or down where negative.")]
+    quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Positive: up; negative: down.")]
     reason: Annotated[str, Field(min_length=1, max_length=200)]
     request_id: str | None = None
 
 
 class Grade(BaseModel):
-    """Goods that are not fit for sale, or are again."""
+    """Goods that become unfit or fit for sale."""
 
     warehouse: Annotated[str, Field(examples=["SH"])]
     sku: Annotated[str, Field(examples=["A001"])]
@@ -63,21 +63,23 @@ class Grade(BaseModel):
     request_id: str | None = None
 
 
-class Fencing(BaseModel):
+class VirtualTransfer(BaseModel):
     warehouse: Annotated[str, Field(description="The virtual warehouse.", examples=["SH@618"])]
     sku: Annotated[str, Field(examples=["A001"])]
-    quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Given back where negative.")]
+    quantity: Annotated[int, Field(ge=-10_000_000, le=10_000_000, description="Negative: back to the parent.")]
     request_id: str | None = None
 
 
-class Feed(BaseModel):
+class SupplierStock(BaseModel):
     warehouse: Annotated[str, Field(description="The supplier's location.")]
-    goods: Annotated[dict[str, int], Field(min_length=1, max_length=10_000, description="What it can send, by SKU.")]
+    goods: Annotated[
+        dict[str, int], Field(min_length=1, max_length=10_000, description="What the supplier can send, by SKU.")
+    ]
     request_id: str | None = None
 
 
-class Notice(BaseModel):
-    """What is on its way; a source that says something new says all of it."""
+class ExpectedReceipts(BaseModel):
+    """Goods on their way; a new notice of a source replaces its previous one."""
 
     source: Annotated[str, Field(min_length=1, max_length=100, examples=["asn:1001"])]
     warehouse: str
@@ -85,7 +87,7 @@ class Notice(BaseModel):
     due: date
 
 
-class Safety(BaseModel):
+class SafetyStock(BaseModel):
     warehouse: str
     sku: str
     quantity: Annotated[int, Field(ge=0, le=10_000_000)]
@@ -93,7 +95,7 @@ class Safety(BaseModel):
 
 class Count(BaseModel):
     warehouse: str
-    counts: Annotated[dict[str, int], Field(min_length=1, max_length=10_000, description="What was counted, by SKU.")]
+    counts: Annotated[dict[str, int], Field(min_length=1, max_length=10_000, description="Counted quantity by SKU.")]
     request_id: str | None = None
 
 
@@ -113,13 +115,13 @@ class Movement(BaseModel):
     actor: str
 
 
-class Ledger(BaseModel):
+class LedgerPage(BaseModel):
     items: list[Movement]
     next: int | None
 
 
-class Proof(BaseModel):
-    """``drifts`` is empty where every level is its ledger and no finished order holds stock."""
+class Verification(BaseModel):
+    """``drifts`` is empty where every level equals its ledger and no closed order holds stock."""
 
     balanced: bool
     drifts: list[Drift]
@@ -129,14 +131,14 @@ def _view(level: Level) -> LevelView:
     return LevelView(**level.model_dump(), available=level.available)
 
 
-@router.get("", summary="Levels")
-async def show(principal: Reader, sku: str | None = None, warehouse: str | None = None) -> list[LevelView]:
+@router.get("", summary="Stock levels")
+async def list_levels(principal: Reader, sku: str | None = None, warehouse: str | None = None) -> list[LevelView]:
     async with transaction() as connection:
         rows = await queries.levels(connection, sku, warehouse)
     return [_view(Level.model_validate(row._mapping)) for row in rows]
 
 
-@router.post("/receive", summary="Goods have arrived")
+@router.post("/receive", summary="Receive goods")
 async def receive(body: Receive, principal: Storekeeper, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
@@ -147,7 +149,7 @@ async def receive(body: Receive, principal: Storekeeper, key: Key = None) -> Lev
     return _view(level)
 
 
-@router.post("/adjust", summary="Correct what is there, with a reason")
+@router.post("/adjust", summary="Adjust the quantity on hand, with a reason")
 async def adjust(body: Adjust, principal: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
@@ -158,17 +160,17 @@ async def adjust(body: Adjust, principal: Staff, key: Key = None) -> LevelView:
     return _view(level)
 
 
-@router.post("/quarantine", summary="Damaged, or in quality control: not for sale")
+@router.post("/quarantine", summary="Quarantine goods: damaged, or in quality control")
 async def quarantine(body: Grade, principal: Storekeeper, key: Key = None) -> LevelView:
     return await _grade(MovementKind.QUARANTINED, body, principal, key)
 
 
-@router.post("/restore", summary="Fit for sale again")
+@router.post("/restore", summary="Restore quarantined goods to sale")
 async def restore(body: Grade, principal: Storekeeper, key: Key = None) -> LevelView:
     return await _grade(MovementKind.RESTORED, body, principal, key)
 
 
-@router.post("/scrap", summary="Throw away what was quarantined")
+@router.post("/scrap", summary="Scrap quarantined goods")
 async def scrap(body: Grade, principal: Staff, key: Key = None) -> LevelView:
     return await _grade(MovementKind.SCRAPPED, body, principal, key)
 
@@ -183,16 +185,16 @@ async def _grade(kind: MovementKind, body: Grade, principal: Principal, key: str
     return _view(level)
 
 
-@router.post("/safety", summary="Keep so many back from orders")
-async def safety(body: Safety, principal: Staff) -> LevelView:
+@router.post("/safety", summary="Set the safety stock")
+async def set_safety_stock(body: SafetyStock, principal: Staff) -> LevelView:
     async with transaction() as connection:
         level = await operations.set_safety_stock(connection, body.warehouse, body.sku, body.quantity)
     dispatcher.wake()
     return _view(level)
 
 
-@router.post("/fence", summary="Give a virtual warehouse some of its parent's goods, or back")
-async def fence(body: Fencing, principal: Staff, key: Key = None) -> LevelView:
+@router.post("/fence", summary="Move goods to a virtual warehouse from its parent, or back")
+async def move_to_virtual(body: VirtualTransfer, principal: Staff, key: Key = None) -> LevelView:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
         level = await operations.move_to_virtual(
@@ -202,8 +204,8 @@ async def fence(body: Fencing, principal: Staff, key: Key = None) -> LevelView:
     return _view(level)
 
 
-@router.post("/feed", summary="What a supplier can still send")
-async def feed(body: Feed, principal: Storekeeper, key: Key = None) -> list[LevelView]:
+@router.post("/feed", summary="Set a supplier's stock")
+async def sync_supplier_stock(body: SupplierStock, principal: Storekeeper, key: Key = None) -> list[LevelView]:
     request_id = body.request_id or key or str(uuid4())
     async with transaction() as connection:
         levels = await operations.sync_supplier_stock(
@@ -213,20 +215,20 @@ async def feed(body: Feed, principal: Storekeeper, key: Key = None) -> list[Leve
     return [_view(level) for level in levels]
 
 
-@router.post("/expect", status_code=204, summary="Announce what is on its way")
-async def expect(body: Notice, principal: Storekeeper) -> None:
+@router.post("/expect", status_code=204, summary="Announce receipts of a source")
+async def announce_receipts(body: ExpectedReceipts, principal: Storekeeper) -> None:
     async with transaction() as connection:
         await operations.announce_receipts(connection, body.source, body.warehouse, body.goods, body.due)
 
 
-@router.get("/promises", summary="What can be promised of a SKU, by location and day")
-async def promises(principal: Reader, sku: str) -> list[Promise]:
+@router.get("/promises", summary="Quantities of a SKU to promise, by location and day")
+async def list_promises(principal: Reader, sku: str) -> list[Promise]:
     async with transaction() as connection:
         return await operations.promises(connection, sku, datetime.now(CHINA).date())
 
 
-@router.post("/counts", summary="Keep a count beside the books")
-async def count(body: Count, principal: Storekeeper, key: Key = None) -> Stocktake:
+@router.post("/counts", summary="Record a stocktake")
+async def record_stocktake(body: Count, principal: Storekeeper, key: Key = None) -> Stocktake:
     async with transaction() as connection:
         return await stocktakes.save_count(
             connection, body.warehouse, body.counts, body.request_id or key, principal.name
@@ -234,39 +236,39 @@ async def count(body: Count, principal: Storekeeper, key: Key = None) -> Stockta
 
 
 @router.get("/counts", summary="Stocktakes, newest first")
-async def counts(principal: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
+async def list_stocktakes(principal: Reader, status: StocktakeStatus | None = None) -> list[Stocktake]:
     async with transaction() as connection:
         return await stocktakes.list_all(connection, status)
 
 
-@router.post("/counts/{stocktake_id}/approve", summary="Enter a count's differences")
-async def approve(stocktake_id: str, principal: Staff) -> Stocktake:
+@router.post("/counts/{stocktake_id}/approve", summary="Approve a stocktake: adjust stock by its differences")
+async def approve_stocktake(stocktake_id: str, principal: Staff) -> Stocktake:
     async with transaction() as connection:
         stocktake = await stocktakes.approve(connection, stocktake_id, principal.name)
     dispatcher.wake()
     return stocktake
 
 
-@router.post("/counts/{stocktake_id}/discard", summary="Keep a count for the record only")
-async def discard(stocktake_id: str, principal: Staff) -> Stocktake:
+@router.post("/counts/{stocktake_id}/discard", summary="Discard a stocktake; its record is kept")
+async def discard_stocktake(stocktake_id: str, principal: Staff) -> Stocktake:
     async with transaction() as connection:
         return await stocktakes.discard(connection, stocktake_id, principal.name)
 
 
-@router.get("/thresholds", summary="Below which level a person is called")
-async def every_threshold(principal: Reader) -> list[Threshold]:
+@router.get("/thresholds", summary="Thresholds below which an alert is raised")
+async def list_thresholds(principal: Reader) -> list[Threshold]:
     async with transaction() as connection:
         return list(await thresholds.list_all(connection))
 
 
-@router.post("/thresholds", summary="Call a person when less is available; zero drops it")
-async def threshold(body: Threshold, principal: Staff) -> Threshold:
+@router.post("/thresholds", summary="Set a threshold for alerts; zero removes it")
+async def save_threshold(body: Threshold, principal: Staff) -> Threshold:
     async with transaction() as connection:
         await thresholds.save(connection, body)
     return body
 
 
-@router.get("/ledger", summary="Movements, newest first")
+@router.get("/ledger", summary="Stock movements, newest first")
 async def list_movements(
     principal: Reader,
     sku: str | None = None,
@@ -274,17 +276,17 @@ async def list_movements(
     order_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: int | None = None,
-) -> Ledger:
+) -> LedgerPage:
     async with transaction() as connection:
         rows = await queries.ledger(
             connection, sku=sku, warehouse=warehouse, order_id=order_id, before=cursor, limit=limit
         )
     items = [Movement.model_validate(row._mapping) for row in rows]
-    return Ledger(items=items, next=items[-1].id if len(items) == limit else None)
+    return LedgerPage(items=items, next=items[-1].id if len(items) == limit else None)
 
 
-@router.get("/verify", summary="Prove that every level is the sum of its ledger")
-async def verify(principal: Reader) -> Proof:
+@router.get("/verify", summary="Verify that every level is the sum of its movements")
+async def verify(principal: Reader) -> Verification:
     async with transaction() as connection:
         drifts = await ledger.verify(connection)
-    return Proof(balanced=not drifts, drifts=drifts)
+    return Verification(balanced=not drifts, drifts=drifts)

@@ -1,4 +1,4 @@
-"""The transfers' door: what is moved between our locations, what had better be, and what is asked of each."""
+"""Transfers between locations: proposals, details, and commands that the transfer's workflow answers."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -7,14 +7,14 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, Field
-from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import Client
 from temporalio.common import (
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from activities.kit.database import Row, transaction
@@ -42,32 +42,32 @@ from models.transfers import (
 )
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff, Storekeeper
+from starter.api.commands import send_command
 from starter.api.problems import SOON, Problem, lang
-from workers.client import ask_workflow
 from workflows.transfers import TransferWorkflow
 
 router = APIRouter(prefix="/transfers", tags=["transfers"])
 
-PATIENCE_SECONDS = 15
-USUAL_DAYS = 7
-"""In which accepted proposals are due, unless said otherwise."""
+TIMEOUT_SECONDS = 15
+DEFAULT_DAYS = 7
+"""Until an accepted proposal is due, unless the request says otherwise."""
 
 Number = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,80}$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9._\-]{1,80}$")]
 Goods = Annotated[dict[str, Annotated[int, Field(ge=1, le=10_000_000)]], Field(max_length=500)]
 
 
-class New(BaseModel):
+class TransferRequest(BaseModel):
     origin: Annotated[str, Field(examples=["SH"])]
     destination: Annotated[str, Field(examples=["GZ"])]
-    goods: Annotated[Goods, Field(min_length=1, description="How many, by SKU.", examples=[{"A001": 6}])]
-    due: Annotated[date, Field(description="Arrived by the end of this day, in China.")]
+    goods: Annotated[Goods, Field(min_length=1, description="Quantity by SKU.", examples=[{"A001": 6}])]
+    due: Annotated[date, Field(description="To arrive by the end of this day, China time.")]
     reason: Annotated[str, Field(max_length=500)] = ""
-    request_id: Annotated[Number | None, Field(description="Its number: `transfer:{request_id}`.")] = None
+    request_id: Annotated[Number | None, Field(description="The transfer's id is `transfer:{request_id}`.")] = None
 
 
-class Accept(BaseModel):
-    """All proposals, or those of an origin, a destination, a SKU."""
+class AcceptProposals(BaseModel):
+    """All proposals, or those of an origin, a destination or a SKU."""
 
     origin: str | None = None
     destination: str | None = None
@@ -76,16 +76,16 @@ class Accept(BaseModel):
     request_id: Number | None = None
 
 
-class Asked(BaseModel):
+class Command(BaseModel):
     request_id: str | None = None
 
 
-class Named(Asked):
-    goods: Annotated[Goods, Field(description="How many, by SKU; none named: all.")] = {}
+class GoodsCommand(Command):
+    goods: Annotated[Goods, Field(description="Quantity by SKU; empty: all.")] = {}
 
 
-class Cancelled(Asked):
-    how: Annotated[Unreceived | None, Field(description="Once it has left.")] = None
+class CancelCommand(Command):
+    how: Annotated[Unreceived | None, Field(description="Required once the goods have left.")] = None
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
@@ -130,59 +130,61 @@ def _fields(row: Row[Any], language: str) -> dict[str, Any]:
 
 
 @router.get("", summary="Transfers, newest first")
-async def show(request: Request, principal: Reader, status: TransferStatus | None = None) -> list[TransferView]:
+async def list_transfers(
+    request: Request, principal: Reader, status: TransferStatus | None = None
+) -> list[TransferView]:
     async with transaction() as connection:
         rows = await transfers.list_all(connection, status)
     return [TransferView(**_fields(row, lang(request))) for row in rows]
 
 
-@router.get("/proposals", summary="What had better be moved, and why")
-async def proposals(request: Request, principal: Reader) -> list[ProposalView]:
+@router.get("/proposals", summary="Proposed transfers and their reasons")
+async def list_proposals(request: Request, principal: Reader) -> list[ProposalView]:
     async with transaction() as connection:
-        found = await transfers.propose(connection)
-    return [ProposalView(**dict(each), why=_why(each, lang(request))) for each in found]
+        proposals = await transfers.propose(connection)
+    return [ProposalView(**dict(each), why=_why(each, lang(request))) for each in proposals]
 
 
 def _why(proposal: Proposal, language: str | None = None) -> str:
     return t("transfer.why", language, **dict(proposal))
 
 
-@router.post("/proposals/accept", status_code=201, summary="Make transfers of proposals; answers those begun")
-async def accept(body: Accept, request: Request, principal: Staff, key: Key = None) -> list[TransferView]:
+@router.post("/proposals/accept", status_code=201, summary="Create transfers of proposals")
+async def accept(body: AcceptProposals, request: Request, principal: Staff, key: Key = None) -> list[TransferView]:
     number = body.request_id or key or str(uuid4())
-    begun = []
+    created = []
     async with transaction() as connection:
         await transfers.lock_proposals(connection)
-        wanted: dict[tuple[str, str], list[Proposal]] = {}
+        routes: dict[tuple[str, str], list[Proposal]] = {}
         for each in await transfers.propose(connection):
             if all(
-                asked in (None, had)
-                for asked, had in (
+                filter_value in (None, value)
+                for filter_value, value in (
                     (body.origin, each.origin),
                     (body.destination, each.destination),
                     (body.sku, each.sku),
                 )
             ):
-                wanted.setdefault((each.origin, each.destination), []).append(each)
-        for (origin, destination), chosen in wanted.items():
-            new = New(
+                routes.setdefault((each.origin, each.destination), []).append(each)
+        for (origin, destination), chosen in routes.items():
+            requested = TransferRequest(
                 origin=origin,
                 destination=destination,
                 goods={each.sku: each.quantity for each in chosen},
-                due=body.due or _today() + timedelta(days=USUAL_DAYS),
+                due=body.due or _today() + timedelta(days=DEFAULT_DAYS),
                 reason="; ".join(f"{each.sku}: {_why(each)}" for each in chosen)[:500],
             )
-            begun.append(await _begin(request, new, f"{number}-{origin}-{destination}", principal.name))
-    return begun
+            created.append(await _create(request, requested, f"{number}-{origin}-{destination}", principal.name))
+    return created
 
 
-@router.post("", status_code=201, summary="Ask for goods to be moved")
-async def create(body: New, request: Request, principal: Staff, key: Key = None) -> TransferView:
-    return await _begin(request, body, body.request_id or key or str(uuid4()), principal.name)
+@router.post("", status_code=201, summary="Create a transfer")
+async def create(body: TransferRequest, request: Request, principal: Staff, key: Key = None) -> TransferView:
+    return await _create(request, body, body.request_id or key or str(uuid4()), principal.name)
 
 
-@router.get("/{transfer_id}", summary="One transfer and its timeline")
-async def one(transfer_id: str, request: Request, principal: Reader) -> TransferDetail:
+@router.get("/{transfer_id}", summary="One transfer with its timeline")
+async def show_transfer(transfer_id: str, request: Request, principal: Reader) -> TransferDetail:
     language = lang(request)
     row = await _row(transfer_id)
     async with transaction() as connection:
@@ -194,41 +196,41 @@ async def one(transfer_id: str, request: Request, principal: Reader) -> Transfer
     return TransferDetail(**_fields(row, language), timeline=events)
 
 
-@router.post("/{transfer_id}/approve", summary="Set the goods aside at the origin")
+@router.post("/{transfer_id}/approve", summary="Approve: reserve the goods at the origin")
 async def approve(
-    transfer_id: str, request: Request, principal: Staff, body: Asked | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Staff, body: Command | None = None, key: Key = None
 ) -> Answer:
-    command = Approve(**_of(body, key), actor=principal.name)
-    return await _ask(request, transfer_id, TransferAction.APPROVE, command)
+    command = Approve(**_fields_of(body, key), actor=principal.name)
+    return await _send(request, transfer_id, TransferAction.APPROVE, command)
 
 
-@router.post("/{transfer_id}/ship", summary="The goods leave the origin")
+@router.post("/{transfer_id}/ship", summary="Ship the goods")
 async def ship(
-    transfer_id: str, request: Request, principal: Storekeeper, body: Named | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Storekeeper, body: GoodsCommand | None = None, key: Key = None
 ) -> Answer:
-    command = Ship(**_of(body, key), actor=principal.name)
-    return await _ask(request, transfer_id, TransferAction.SHIP, command)
+    command = Ship(**_fields_of(body, key), actor=principal.name)
+    return await _send(request, transfer_id, TransferAction.SHIP, command)
 
 
-@router.post("/{transfer_id}/receive", summary="Goods have arrived, in part or all of them")
+@router.post("/{transfer_id}/receive", summary="Receive the goods, all or in part")
 async def receive(
-    transfer_id: str, request: Request, principal: Storekeeper, body: Named | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Storekeeper, body: GoodsCommand | None = None, key: Key = None
 ) -> Answer:
-    command = Receive(**_of(body, key), actor=principal.name)
-    return await _ask(request, transfer_id, TransferAction.RECEIVE, command)
+    command = Receive(**_fields_of(body, key), actor=principal.name)
+    return await _send(request, transfer_id, TransferAction.RECEIVE, command)
 
 
-@router.post("/{transfer_id}/cancel", summary="Cancel; once it has left say whether it returns or is written off")
+@router.post("/{transfer_id}/cancel", summary="Cancel; goods that have left return or are written off")
 async def cancel(
-    transfer_id: str, request: Request, principal: Staff, body: Cancelled | None = None, key: Key = None
+    transfer_id: str, request: Request, principal: Staff, body: CancelCommand | None = None, key: Key = None
 ) -> Answer:
-    command = CancelTransfer(**_of(body, key), actor=principal.name)
-    return await _ask(request, transfer_id, TransferAction.CANCEL, command)
+    command = CancelTransfer(**_fields_of(body, key), actor=principal.name)
+    return await _send(request, transfer_id, TransferAction.CANCEL, command)
 
 
-def _of(body: Asked | None, key: str | None) -> dict[str, Any]:
-    asked = body.model_dump(exclude_none=True) if body is not None else {}
-    return {"request_id": key or str(uuid4())} | asked
+def _fields_of(body: Command | None, key: str | None) -> dict[str, Any]:
+    fields = body.model_dump(exclude_none=True) if body is not None else {}
+    return {"request_id": key or str(uuid4())} | fields
 
 
 def _today() -> date:
@@ -247,41 +249,45 @@ async def _row(transfer_id: str) -> Row[Any]:
     return row
 
 
-async def _begin(request: Request, new: New, number: str, actor: str) -> TransferView:
-    """Begins a transfer, approved at once where it is small; the same number again begins nothing.
+async def _create(request: Request, requested: TransferRequest, number: str, actor: str) -> TransferView:
+    """Create a transfer, approved at once where it is small; a repeated number returns the transfer it has.
 
-    Raises ``NotAllowed``; a 409 where the number is another transfer's.
+    Raises ``InvalidInput``; a 409 where the number belongs to a different transfer.
     """
     transfer = Transfer(
         id=f"transfer:{number}",
-        origin=new.origin,
-        destination=new.destination,
-        lines=[TransferLine(sku=sku, quantity=quantity) for sku, quantity in new.goods.items()],
-        due=new.due,
-        reason=new.reason,
+        origin=requested.origin,
+        destination=requested.destination,
+        lines=[TransferLine(sku=sku, quantity=quantity) for sku, quantity in requested.goods.items()],
+        due=requested.due,
+        reason=requested.reason,
         proposed_by=actor,
         proposed_at=datetime.now(UTC),
     )
     async with transaction() as connection:
         row = await transfers.get(connection, transfer.id)
         if row is None:
-            if new.due < _today():
+            if requested.due < _today():
                 raise InvalidInput("due", "invalid.due")
             await transfers.validate(connection, transfer)
     if row is None:
         await _start(request.app.state.temporal, transfer)
         row = await _row(transfer.id)
     planned = {line["sku"]: line["quantity"] for line in row.lines}
-    if (row.origin, row.destination, planned) != (new.origin, new.destination, new.goods):
+    if (row.origin, row.destination, planned) != (
+        requested.origin,
+        requested.destination,
+        requested.goods,
+    ):
         raise Problem(409, "problem.other_transfer", {"transfer": transfer.id})
     return TransferView(**_fields(row, lang(request)))
 
 
 async def _start(client: Client, transfer: Transfer) -> None:
-    """Starts the workflow, and waits until its row is written."""
+    """Start the workflow, and wait until its row is written."""
     small = sum(transfer.planned.values()) <= settings().transfer_units
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await client.start_workflow(
                 TransferWorkflow.run,
                 transfer,
@@ -306,22 +312,14 @@ async def _start(client: Client, transfer: Transfer) -> None:
         raise Problem(503, "problem.engine_down", headers=SOON) from None
 
 
-async def _ask(request: Request, transfer_id: str, action: TransferAction, command: requests.Request) -> Answer:
-    """Asks the transfer's workflow. Raises a 409 with the reason where it says no, 404 where there is none such, 503
-    where the engine does not answer in time: asked again under the same id it counts once."""
-    client: Client = request.app.state.temporal
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            answer = await ask_workflow(client.get_workflow_handle(transfer_id), action.value, command)
-    except WorkflowUpdateFailedError as error:
-        if not isinstance(error.cause, ApplicationError) or not error.cause.details:
-            raise Problem(409, "problem.conflict") from None
-        answer = Answer.model_validate(error.cause.details[0])
-    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=command.request_id) from None
-    except (RPCError, RuntimeError) as error:
-        if not dispatcher.ended(error):
-            raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
+async def _send(request: Request, transfer_id: str, action: TransferAction, command: requests.Request) -> Answer:
+    """Send a command to the transfer's workflow.
+
+    Raises a 409 with the reason where the transfer refuses, 404 where there is no such transfer, 503 where the engine
+    does not answer in time.
+    """
+    answer = await send_command(request.app.state.temporal, transfer_id, action.value, command, TIMEOUT_SECONDS)
+    if answer is None:
         answer = requests.no(f"refused.transfer.{action}", transfer=(await _row(transfer_id)).status)
     if not answer.accepted:
         actions = sorted(SUPPORTED[TransferStatus((await _row(transfer_id)).status)])

@@ -1,4 +1,4 @@
-"""The channels' and carriers' doors: verify, commit to the inbox, acknowledge. Understanding comes later."""
+"""Webhooks of channels and carriers: verify, commit to the inbox, acknowledge. Messages are parsed later."""
 
 from typing import Annotated, Any
 
@@ -24,12 +24,12 @@ router = APIRouter(tags=["webhooks"])
 
 
 async def body(request: Request) -> bytes:
-    """The raw body. Raises 413 beyond a mebibyte."""
+    """Return the raw body. Raises 413 beyond a mebibyte."""
     return await at_most(MAX_BYTES, request)
 
 
 async def at_most(limit: int, request: Request) -> bytes:
-    """The raw body. Raises 413 beyond ``limit`` bytes, before it is read whole where the sender says its length."""
+    """Return the raw body. Raises 413 beyond ``limit`` bytes, without reading on; at once where its length is given."""
     if int(request.headers.get("content-length") or 0) > limit:
         raise Problem(413, "problem.too_large.detail", {"most": limit // 1024**2})
     parts = bytearray()
@@ -41,12 +41,12 @@ async def at_most(limit: int, request: Request) -> bytes:
 
 
 RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}}
-"""How a raw body is documented."""
+"""How OpenAPI documents a raw body."""
 
 Body = Annotated[bytes, Depends(body)]
 
 
-async def known(integration: IntegrationType, source: str, name: str) -> Account:
+async def find_account(integration: IntegrationType, source: str, name: str) -> Account:
     try:
         return await get_account(integration, source, name)
     except ApplicationError:
@@ -54,12 +54,15 @@ async def known(integration: IntegrationType, source: str, name: str) -> Account
 
 
 @router.post(
-    "/channels/{source}/{shop}/webhook", status_code=202, summary="A channel tells of an order", openapi_extra=RAW
+    "/channels/{source}/{shop}/webhook",
+    status_code=202,
+    summary="Receive a channel's message",
+    openapi_extra=RAW,
 )
 async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
-    """Signed as the channel signs; a shop counter shows an API key with scope ``pos`` instead."""
-    adapter = channel(await known(IntegrationType.CHANNEL, source, shop))
-    actor = "" if adapter.signed else await _till(request)
+    """Signed by the channel's method; a shop counter sends an API key with scope ``pos`` instead."""
+    adapter = channel(await find_account(IntegrationType.CHANNEL, source, shop))
+    actor = "" if adapter.signed else await _pos_actor(request)
     try:
         receipt = adapter.receive(request.headers, raw)
     except Unauthentic:
@@ -74,20 +77,20 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
     return JSONResponse({"status": "accepted" if new else "duplicate"}, 202)
 
 
-async def _till(request: Request) -> str:
+async def _pos_actor(request: Request) -> str:
     key = request.headers.get("authorization", "").removeprefix("Bearer ")
-    found = await find_principal(key) if key else None
-    if found is None:
+    principal = await find_principal(key) if key else None
+    if principal is None:
         raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-    if not found.may(Scope.POS):
+    if not principal.may(Scope.POS):
         raise Problem(403, "problem.forbidden.detail", {"scope": Scope.POS.value})
-    return found.name
+    return principal.name
 
 
-@router.post("/carriers/{source}/{name}/push/{secret}", summary="A carrier tells of parcels", openapi_extra=RAW)
+@router.post("/carriers/{source}/{name}/push/{secret}", summary="Receive tracking from a carrier", openapi_extra=RAW)
 async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
-    """Known by the secret in its path, and its signature where the carrier signs; answered as the carrier expects."""
-    adapter = tracker(await known(IntegrationType.CARRIER, source, name))
+    """Authenticated by the secret in the path and the carrier's signature, if any; answers in the carrier's format."""
+    adapter = tracker(await find_account(IntegrationType.CARRIER, source, name))
     headers = {key: value for key, value in request.headers.items() if key == "content-type"}
     try:
         receipt = adapter.receive(request.headers, raw, secret)

@@ -205,7 +205,7 @@ async def test_who_may_ask_what(door: httpx.AsyncClient, staff: dict[str, str]) 
 async def test_an_engine_that_is_down_or_slow_says_so(
     database: str, temporal: Client, staff: dict[str, str], door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(orders, "TIMEOUT_SECONDS", 1)
     told = sale(**UNPAID)
     await tell(door, told)
     order = {"id": f"order:own:web:{told['order_no']}"}

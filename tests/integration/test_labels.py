@@ -379,8 +379,8 @@ async def test_the_command_line_saves_a_file(
         assert "2 printed" in await commands.ok("print", "-o", str(target), "--lang", "en")
         assert Printed(target.read_bytes()).codes()[0][1] == "SF1330200001071"
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-        assert "say which" in await commands.refused("print", "-o", str(target))
-        assert "nothing to print" in await commands.refused("print", "--warehouse", "MOON")
+        assert "Give fulfillment orders" in await commands.refused("print", "-o", str(target))
+        assert "Nothing to print" in await commands.refused("print", "--warehouse", "MOON")
         assert "size" in await commands.refused("print", "--warehouse", "SH", "--size", "a4")
         assert "none" in await commands.refused("print", "1070", "-o", str(tmp_path / "none" / "sheets.pdf"))
 

@@ -1,0 +1,39 @@
+"""Send commands to workflows, and compare what a command names twice."""
+
+import asyncio
+
+from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from activities.kit.errors import InvalidInput
+from models.requests import Answer, Request
+from starter import dispatcher
+from starter.api.problems import SOON, Problem
+from workers.client import ask_workflow
+
+
+async def send_command(client: Client, workflow_id: str, verb: str, command: Request, seconds: float) -> Answer | None:
+    """Send a command to a workflow and return its answer, ``None`` where no such workflow runs.
+
+    Raises a 503 where the engine does not answer within ``seconds``: the command counts once for its id when repeated.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await ask_workflow(client.get_workflow_handle(workflow_id), verb, command)
+    except WorkflowUpdateFailedError as error:
+        if not isinstance(error.cause, ApplicationError) or not error.cause.details:
+            raise Problem(409, "problem.conflict") from None
+        return Answer.model_validate(error.cause.details[0])
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+        raise Problem(503, "problem.engine_slow", headers=SOON, request_id=command.request_id) from None
+    except (RPCError, RuntimeError) as error:
+        if not dispatcher.ended(error):
+            raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
+        return None
+
+
+def must_match_path(field: str, in_body: str | int, in_path: str | int) -> None:
+    """Raise ``InvalidInput`` where a body names another record than its path."""
+    if in_body != in_path:
+        raise InvalidInput(field, "invalid.differs", given=in_body, expected=in_path)
