@@ -229,4 +229,4 @@ async def test_the_command_line_waits_for_the_report(
         assert report["id"] in await hengdan.ok("intake", "reports", "--shop", shop.account.account)
         assert number in await hengdan.ok("intake", "reports", report["id"])
         with capture_logs():
-            assert "own does not support downloading orders" in await hengdan.refused("intake", "reconcile", "own", "web")
+            assert "does not support downloading" in await hengdan.refused("intake", "reconcile", "own", "web")
