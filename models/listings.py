@@ -1,4 +1,4 @@
-"""What shops offer of our stock: their listings, and the rule by which they are told how many they may sell."""
+"""The listings of shops, and the rules for the quantities they may sell."""
 
 from collections.abc import Mapping as Ids
 from datetime import datetime
@@ -16,51 +16,52 @@ from models.base import Value
 
 
 class StockRule(Value):
-    """How many of what is available a shop may sell: a part of it, less a buffer, within bounds."""
+    """How much of the available stock a shop may sell: a percentage, less a buffer, within bounds."""
 
     percentage: Annotated[Decimal, Field(gt=0, le=100)] = Decimal(100)
     buffer: Annotated[int, Field(ge=0)] = 0
-    """Kept back for what is sold between two pushes."""
+    """Withheld for sales between two pushes."""
     least: Annotated[int, Field(ge=0)] = 0
-    """Fewer than this are offered as none."""
+    """Offer 0 below this quantity."""
     most: Annotated[int, Field(ge=1)] = 9_999
-    """Never more than this, also of what may be oversold."""
+    """The largest quantity to offer, also of SKUs that may be oversold."""
     locations: tuple[str, ...] = ()
-    """What lies elsewhere is not offered; none named, all."""
+    """The locations whose stock is offered; empty for all."""
 
     def offer(self, available: int) -> int:
+        """Return the quantity to offer."""
         offered = int(max(available, 0) * self.percentage / 100) - self.buffer
         return min(offered, self.most) if offered >= max(self.least, 0) and offered > 0 else 0
 
 
 def join_ids(ids: Ids[str, str]) -> str:
-    """A channel's own ids as one item."""
+    """Return a channel's own ids as one item code, in the order of their names."""
     return ":".join(value for _, value in sorted(ids.items()))
 
 
 class Match(StrEnum):
-    """How it was found which SKU an item is."""
+    """How the SKU of an item was found."""
 
     MANUAL = "manual"
     LISTING = "listing"
-    """The shop's listings say so."""
+    """By the shop's listings."""
     SPELLING = "spelling"
-    """But for case, width, spaces and dashes it is this SKU, and no other."""
+    """By spelling: only this SKU is the same apart from case, width, spaces and dashes."""
 
 
 class Mapping(Value):
-    """What a shop, or where ``shop`` is empty every shop of a channel, calls a SKU or bundle."""
+    """The item code of a SKU or bundle in a shop, or in every shop of a channel where ``shop`` is empty."""
 
     channel: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     shop: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]*$")] = ""
     item: Annotated[str, Field(min_length=1, max_length=200)]
-    """The seller's code as the channel tells it, or the channel's own ids joined by colons, in the order of their
+    """The seller's code as the channel sends it, or the channel's own ids joined by colons in the order of their
     names."""
     sku: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class MappingRow(SQLModel, table=True):
-    """A ``Mapping``, and how it came to be."""
+    """A ``Mapping`` and how it was found."""
 
     __tablename__ = "mappings"
 
@@ -74,7 +75,7 @@ class MappingRow(SQLModel, table=True):
 
 
 class ListingRow(SQLModel, table=True):
-    """A SKU or bundle that a shop sells, and what the shop was last told of it."""
+    """A SKU or bundle that a shop sells, and the quantity last pushed to the shop."""
 
     __tablename__ = "listings"
 
@@ -82,9 +83,9 @@ class ListingRow(SQLModel, table=True):
     shop: str = Col(primary_key=True)
     sku: str = Col(primary_key=True)
     listing: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
-    """The channel's own ids of it."""
+    """The channel's own ids."""
     offered: int | None = None
-    """What the shop was last told; ``None``: nothing yet."""
+    """The quantity last pushed; ``None`` before the first push."""
     offered_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     refused: str = ""
-    """Why the channel would not hear of it."""
+    """Why the channel refused the quantity; empty where it accepted."""

@@ -1,4 +1,4 @@
-"""Where an order was born, and how it came to us."""
+"""The origin of an order: where it was sold, and by which path it arrived."""
 
 import re
 import unicodedata
@@ -43,82 +43,84 @@ _PLATFORMS = {
     "苏宁易购": "suning",
     "woo": "woocommerce",
 }
-"""Other names of what we call by one."""
-_NOTHING = {"(none)", "(not set)", "(direct)", "none", "null", "undefined", "-"}
-"""What sites and their analytics write where there was no campaign."""
+"""Other names of platforms, mapped to ours."""
+_EMPTY = {"(none)", "(not set)", "(direct)", "none", "null", "undefined", "-"}
+"""What sites and their analytics write in place of an empty value."""
 
 
 def code(text: str) -> str:
-    """A campaign's name, or the like, in the one way it is written: half-width, in lower case, with single spaces."""
-    tidy = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
-    return "" if tidy in _NOTHING else tidy
+    """Normalise the name of a campaign or the like: half-width, lower case, single spaces."""
+    name = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+    return "" if name in _EMPTY else name
 
 
 Code = Annotated[str, AfterValidator(code)]
 
 
 def platform(text: str) -> str:
-    """The platform, by whatever name: in a person's words, or by its domain."""
+    """Return our name of a platform, given any name or domain of it."""
     name = re.sub(r"^(https?://)?(www\.)?|\.(com|cn)(/.*)?$", "", code(text))
     return _PLATFORMS.get(name, name)
 
 
 def region(text: str) -> str:
-    """A region told in words, beginning with its country."""
-    tidy = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip()
-    return tidy if not tidy or re.match(r"[A-Z]{2}( |$)", tidy) else f"CN {tidy}"
+    """Normalise a region; it begins with its country."""
+    name = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip()
+    return name if not name or re.match(r"[A-Z]{2}( |$)", name) else f"CN {name}"
 
 
 class Origin(Value):
-    """The source of an order. A channel's adapter tells of it; ``standard`` and ``located`` write it as all are
-    written, and keep what was told otherwise."""
+    """The origin of an order as its channel's adapter found it. ``standard`` and ``located`` normalise it and keep the
+    original values in ``told``."""
 
     kind: ChannelKind
     platform: str
     shop: str
     store: str = ""
-    """Of a sale in a store: which."""
+    """The store of a sale in a store."""
     region: str = ""
-    """The buyer's: country, province, city, district."""
+    """The buyer's region: country, province, city, district."""
     campaign: str = ""
     source: str = ""
-    """Who referred the buyer (``utm_source``)."""
+    """The referrer (``utm_source``)."""
     medium: str = ""
-    """By what means (``utm_medium``)."""
+    """The marketing medium (``utm_medium``)."""
     intake: IntakePath
     first_seen_at: Moment | None = None
     told: dict[str, str] = {}
-    """In the channel's own words what is written otherwise here."""
+    """The channel's own values of the fields that were normalised."""
 
     def standard(self, intake: IntakePath, first_seen_at: datetime) -> "Origin":
-        """As all origins are written. A campaign may be told by its code, or as the address that the buyer came by."""
-        referred = _utm(self.campaign)
-        written = {
+        """Return the normalised origin. ``campaign`` may hold a code or the URL that the buyer arrived at."""
+        utm = _utm(self.campaign)
+        values = {
             "platform": platform(self.platform),
             "store": self.store or (self.shop if self.kind is ChannelKind.STORE else ""),
-            "campaign": code(referred.get("campaign", "") if referred is not None else self.campaign),
-            "source": code(self.source or (referred or {}).get("source", "")),
-            "medium": code(self.medium or (referred or {}).get("medium", "")),
+            "campaign": code(utm.get("campaign", "") if utm is not None else self.campaign),
+            "source": code(self.source or (utm or {}).get("source", "")),
+            "medium": code(self.medium or (utm or {}).get("medium", "")),
         }
-        return self._write(written).model_copy(update={"intake": intake, "first_seen_at": first_seen_at})
+        return self._replace(values).model_copy(update={"intake": intake, "first_seen_at": first_seen_at})
 
     def located(self, region: str) -> "Origin":
-        """The same, with the buyer's region as cleansing found it."""
-        return self._write({"region": region})
+        """Return the origin with the buyer's region from the cleansed address."""
+        return self._replace({"region": region})
 
-    def _write(self, written: dict[str, str]) -> "Origin":
-        before = {name: getattr(self, name) for name in written}
-        told = {name: was for name, was in before.items() if was and was != written[name]}
-        return self.model_copy(update={**written, "told": told | self.told})
+    def _replace(self, values: dict[str, str]) -> "Origin":
+        before = {name: getattr(self, name) for name in values}
+        original = {name: value for name, value in before.items() if value and value != values[name]}
+        return self.model_copy(update={**values, "told": original | self.told})
 
 
 def _utm(text: str) -> dict[str, str] | None:
-    """``utm_*`` of an address, or of its query alone; ``None`` where the text is neither."""
+    """Return the ``utm_*`` parameters of a URL or a query string; ``None`` where the text is neither."""
     address = text.strip()
     if "utm_" not in address.lower() and "://" not in address and not address.startswith(("/", "?")):
         return None
     try:
-        told = parse_qs(urlsplit(address).query or address)
+        query = parse_qs(urlsplit(address).query or address)
     except ValueError:
         return {}
-    return {name.lower().removeprefix("utm_"): values[0] for name, values in told.items() if name[:4].lower() == "utm_"}
+    return {
+        name.lower().removeprefix("utm_"): values[0] for name, values in query.items() if name[:4].lower() == "utm_"
+    }
