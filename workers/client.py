@@ -1,4 +1,4 @@
-"""The connection to Temporal: its own environment configuration says where, and every payload is sealed."""
+"""The connection to Temporal, configured by Temporal's own environment variables; every payload is sealed."""
 
 import asyncio
 import dataclasses
@@ -16,12 +16,12 @@ from workers.codec import SealingCodec
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
 
-HASTY = RetryConfig(max_elapsed_time_millis=1500, max_retries=3)
-"""For a door: says soon that the engine is down."""
+FAIL_FAST = RetryConfig(max_elapsed_time_millis=1500, max_retries=3)
+"""Retries for API requests: report soon that the engine is down."""
 
 
 def data_converter(ring: Keyring | None = None) -> DataConverter:
-    """Pydantic values as JSON, sealed; failure texts sealed with them."""
+    """Return the converter: Pydantic values as JSON, sealed, and failure messages sealed with them."""
     return dataclasses.replace(
         pydantic_data_converter,
         payload_codec=SealingCodec(ring or keyring()),
@@ -30,24 +30,24 @@ def data_converter(ring: Keyring | None = None) -> DataConverter:
 
 
 async def connect(*, lazy: bool = False, retry: RetryConfig | None = None, **options: Any) -> Client:
-    """Connects as ``TEMPORAL_ADDRESS``, ``_NAMESPACE``, ``_API_KEY``, ``_TLS_*`` or a profile say.
+    """Connect as ``TEMPORAL_ADDRESS``, ``_NAMESPACE``, ``_API_KEY``, ``_TLS_*`` or a profile specify.
 
-    A lazy client raises on its first call instead where the engine is down.
+    A lazy client connects, and fails if the engine is down, on its first call.
     """
     configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
     configured.setdefault("target_host", DEFAULT_ADDRESS)
     return await Client.connect(**configured, data_converter=data_converter(), lazy=lazy, retry_config=retry, **options)
 
 
-async def ask_workflow(handle: WorkflowHandle[Any, Any], verb: str, request: Request) -> Answer:
-    """Asks an order by update. Raises as ``execute_update`` does.
+async def execute_request(handle: WorkflowHandle[Any, Any], action: str, request: Request) -> Answer:
+    """Send a request to a workflow as an update and return its answer. Raise as ``execute_update`` does.
 
-    A step that would end the order is done over where a message comes just then, and the engine gives up the updates
-    that were in it: they are asked again, under their id.
+    The engine repeats a workflow task that would have ended the workflow when a message arrives meanwhile, and fails
+    the updates in it with ``FAILED_PRECONDITION``: those are sent again under the same id.
     """
     while True:
         try:
-            answer: Answer = await handle.execute_update(verb, request, id=request.request_id, result_type=Answer)
+            answer: Answer = await handle.execute_update(action, request, id=request.request_id, result_type=Answer)
             return answer
         except RPCError as error:
             if error.status is not RPCStatusCode.FAILED_PRECONDITION:

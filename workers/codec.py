@@ -1,4 +1,4 @@
-"""The payload codec: everything in a Temporal history is sealed, with the key's id beside it."""
+"""The payload codec: every payload in a Temporal history is encrypted, with the key's id in its metadata."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ CONTEXT = "temporal.payload"
 class SealingCodec(PayloadCodec):
     """Authenticated encryption (AES-256-GCM) of whole payloads.
 
-    The key id stands in the metadata, so that old keys open old histories. A payload that was never sealed, such as
-    a signal sent by hand, is read as it is.
+    The key id in the metadata lets old keys open old histories. A payload that was never sealed, such as a signal
+    sent by hand, is passed through.
     """
 
     def __init__(self, ring: Keyring) -> None:
@@ -31,7 +31,7 @@ class SealingCodec(PayloadCodec):
         ]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Raises ``SealBroken`` for a sealed payload that does not open."""
+        """Raise ``SealBroken`` for a sealed payload that cannot be opened."""
         return [
             Payload.FromString(self._ring.open(payload.data, CONTEXT))
             if payload.metadata.get("encoding") == ENCODING

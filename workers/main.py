@@ -1,4 +1,4 @@
-"""The worker process: workflows and activities of one task queue, until it is told to stop."""
+"""The worker process: workflows and activities of one task queue, until it is asked to stop."""
 
 import asyncio
 import signal
@@ -24,12 +24,12 @@ from workers import memory
 from workers.client import connect
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
-from workflows.channel_poll import ChannelPollWorkflow
-from workflows.channel_read import ChannelReadWorkflow
-from workflows.exceptions import CarrierPerformanceWorkflow, ExceptionMonitorWorkflow
-from workflows.labels import PrintWorkflow
+from workflows.carrier_selection import CarrierPerformanceWorkflow
+from workflows.exceptions import ExceptionMonitorWorkflow
+from workflows.labels import PrintWorkflow, PurgeDocumentsWorkflow
 from workflows.notifications import NotificationsWorkflow
 from workflows.order.workflow import OrderWorkflow
+from workflows.polling import ChannelPollWorkflow, ChannelReadWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replanning import ReplanWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
@@ -38,7 +38,7 @@ from workflows.thresholds import ThresholdsWorkflow
 from workflows.transfers import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
-"""Named, for else the SDK reads and hashes every loaded module at start."""
+"""Set because the SDK would otherwise read and hash every loaded module at start."""
 
 WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
@@ -47,6 +47,7 @@ WORKFLOWS: Sequence[type] = (
     NotificationsWorkflow,
     ExceptionMonitorWorkflow,
     PrintWorkflow,
+    PurgeDocumentsWorkflow,
     ReconciliationWorkflow,
     ReplanWorkflow,
     ReplenishmentWorkflow,
@@ -95,7 +96,10 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
 
 
 def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int = 2000, **options: Any) -> Worker:
-    """A worker of our task queue. In production unsandboxed, for the sandbox triples its CPU; tests pass a sandbox."""
+    """Return a worker of our task queue.
+
+    Production runs workflows without the sandbox, which triples CPU use; tests pass a sandboxed runner.
+    """
     return Worker(
         client,
         task_queue=settings().task_queue,
@@ -111,13 +115,13 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
 
 
 async def run() -> None:
-    """Serves until SIGTERM or SIGINT, then lets what is under way finish."""
+    """Serve until SIGTERM or SIGINT, then finish the tasks in progress."""
     client = await connect()
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
     cleansing.warm()
-    memory.settle()
+    memory.tune()
     try:
         await schedule_system(client)
         await schedule_shops(client)

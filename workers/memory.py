@@ -1,13 +1,13 @@
-"""How the collector of garbage goes about it in a process that serves."""
+"""Tuning of the garbage collector for processes that serve."""
 
 import gc
 
 
-def settle() -> None:
-    """What is loaded stays, and is not looked through again and again; what requests leave behind is young.
+def tune() -> None:
+    """Exempt what is loaded so far from collection, and collect new objects less often.
 
-    With Python's own thresholds a full collection comes every few hundred orders, and each stops everything for a
-    quarter of a second.
+    With Python's default thresholds a full collection runs every few hundred orders, and each stops the process for
+    a quarter of a second.
     """
     gc.collect()
     gc.freeze()

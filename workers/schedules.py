@@ -1,5 +1,4 @@
-"""The schedules: for each shop that can be asked one to pull its orders and one to hold them against ours, for each
-with a stock rule one to tell it of its stock; and those of the house."""
+"""Temporal schedules: those of the system, and those of each shop that polls, reconciles or sends stock."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -27,43 +26,40 @@ from activities.kit.database import transaction
 from models.base import CHINA
 from models.intake import AccountRow, IntegrationType
 from models.settings import settings
-from workflows.channel_poll import ChannelPollWorkflow
-from workflows.exceptions import CarrierPerformanceWorkflow, ExceptionMonitorWorkflow
+from workflows.carrier_selection import CarrierPerformanceWorkflow
+from workflows.exceptions import ExceptionMonitorWorkflow
+from workflows.labels import PurgeDocumentsWorkflow
 from workflows.notifications import NotificationsWorkflow
+from workflows.polling import ChannelPollWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
 
-POLLED = timedelta(minutes=15)
-"""How often a shop is pulled whose settings do not say otherwise."""
-SYNCED = timedelta(minutes=1)
-"""How soon a turn of telling a shop of its stock follows one that failed; after one that ended, the next is at once."""
-
-
-THRESHOLD_SECONDS = 60
-PARCELS_SECONDS = 60
-NOTIFICATIONS_SECONDS = 30
-SERVICE_HOUR = 1
-"""In China: when it is measured how carriers did."""
+POLL_INTERVAL = timedelta(minutes=15)
+"""How often a shop is polled, unless its ``poll_seconds`` say otherwise."""
+STOCK_SYNC_INTERVAL = timedelta(minutes=1)
+"""The wait after a stock sync that failed; after one that completed, the buffered next one starts at once."""
+CARRIER_PERFORMANCE_HOUR = 1
+LABEL_PURGE_HOUR = 1
 REPLENISHMENT_HOUR = 2
-"""In China: when what is to be bought is looked at."""
 RECONCILIATION_HOUR = 4
-"""In China: when shops are held against ours, not all at once."""
+"""Nightly hours are in China's time."""
+RECONCILIATION_JITTER = timedelta(minutes=30)
+"""Spreads the shops, so that they do not all reconcile at once."""
 
 
 async def schedule_system(client: Client) -> None:
-    """What the house does by itself. Repeating it is harmless."""
-    every = timedelta(seconds=THRESHOLD_SECONDS)
-    await _schedule(client, "thresholds", ThresholdsWorkflow.run, [], every, ScheduleOverlapPolicy.SKIP)
-    parcels = timedelta(seconds=PARCELS_SECONDS)
-    await _schedule(client, "parcels", ExceptionMonitorWorkflow.run, [], parcels, ScheduleOverlapPolicy.SKIP)
-    turns = timedelta(seconds=NOTIFICATIONS_SECONDS)
-    await _schedule(client, "notifications", NotificationsWorkflow.run, [], turns, ScheduleOverlapPolicy.SKIP)
-    service = _nightly(SERVICE_HOUR)
-    await _schedule(client, "service", CarrierPerformanceWorkflow.run, [], service, ScheduleOverlapPolicy.SKIP)
-    nightly = _nightly(REPLENISHMENT_HOUR)
-    await _schedule(client, "replenishment", ReplenishmentWorkflow.run, [], nightly, ScheduleOverlapPolicy.SKIP)
+    """Create or update the schedules that do not depend on shops. Idempotent."""
+    for name, run, when in (
+        ("thresholds", ThresholdsWorkflow.run, timedelta(seconds=60)),
+        ("parcels", ExceptionMonitorWorkflow.run, timedelta(seconds=60)),
+        ("notifications", NotificationsWorkflow.run, timedelta(seconds=30)),
+        ("service", CarrierPerformanceWorkflow.run, _nightly(CARRIER_PERFORMANCE_HOUR)),
+        ("labels", PurgeDocumentsWorkflow.run, _nightly(LABEL_PURGE_HOUR)),
+        ("replenishment", ReplenishmentWorkflow.run, _nightly(REPLENISHMENT_HOUR)),
+    ):
+        await _schedule(client, name, run, [], when, ScheduleOverlapPolicy.SKIP)
 
 
 def _nightly(hour: int, jitter: timedelta | None = None) -> ScheduleSpec:
@@ -73,22 +69,21 @@ def _nightly(hour: int, jitter: timedelta | None = None) -> ScheduleSpec:
 
 
 async def schedule_shops(client: Client) -> None:
-    """Gives every shop the schedules that become it, and no other.
-
-    Repeating it is harmless.
-    """
+    """Create or update the schedules that each shop needs, and delete those it no longer needs. Idempotent."""
     query = select(AccountRow.source, AccountRow.account, AccountRow.settings).where(  # type: ignore[call-overload]
         AccountRow.integration == IntegrationType.CHANNEL
     )
     async with transaction() as connection:
         shops = (await connection.execute(query)).all()
-    for source, shop, chosen in shops:
-        asked = await _can_be_asked(source, shop)
-        reconciled = _nightly(RECONCILIATION_HOUR, jitter=timedelta(minutes=30)) if asked else None
+    for source, shop, shop_settings in shops:
+        readable = await _is_readable(source, shop)
+        poll = _poll_interval(shop_settings, readable)
+        reconcile = _nightly(RECONCILIATION_HOUR, RECONCILIATION_JITTER) if readable else None
+        sync = STOCK_SYNC_INTERVAL if "stock" in shop_settings else None
         for kind, run, when, overlap in (
-            ("poll", ChannelPollWorkflow.run, _polled(chosen, asked), ScheduleOverlapPolicy.SKIP),
-            ("reconcile", ReconciliationWorkflow.run, reconciled, ScheduleOverlapPolicy.SKIP),
-            ("stock", StockSyncWorkflow.run, SYNCED if "stock" in chosen else None, ScheduleOverlapPolicy.BUFFER_ONE),
+            ("poll", ChannelPollWorkflow.run, poll, ScheduleOverlapPolicy.SKIP),
+            ("reconcile", ReconciliationWorkflow.run, reconcile, ScheduleOverlapPolicy.SKIP),
+            ("stock", StockSyncWorkflow.run, sync, ScheduleOverlapPolicy.BUFFER_ONE),
         ):
             name = f"{kind}:{source}:{shop}"
             if when is None:
@@ -97,16 +92,16 @@ async def schedule_shops(client: Client) -> None:
                 await _schedule(client, name, run, [source, shop], when, overlap)
 
 
-def _polled(chosen: Mapping[str, Any], asked: bool) -> timedelta | None:
-    """How often; ``None``: never."""
-    told = chosen.get("poll_seconds")
-    if told is None:
-        return POLLED if asked else None
-    return None if told is False else timedelta(seconds=float(told))
+def _poll_interval(shop_settings: Mapping[str, Any], readable: bool) -> timedelta | None:
+    """Return the interval of polls; ``None`` if the shop is not polled."""
+    seconds = shop_settings.get("poll_seconds")
+    if seconds is None:
+        return POLL_INTERVAL if readable else None
+    return None if seconds is False else timedelta(seconds=float(seconds))
 
 
-async def _can_be_asked(source: str, shop: str) -> bool:
-    """``False`` also where no adapter of such a channel is here."""
+async def _is_readable(source: str, shop: str) -> bool:
+    """Return whether the shop's adapter reads orders; ``False`` if there is no adapter for the channel."""
     try:
         return isinstance(channel(await get_account(IntegrationType.CHANNEL, source, shop)), OrderReader)
     except ModuleNotFoundError:
@@ -121,7 +116,10 @@ async def _schedule(
     when: timedelta | ScheduleSpec,
     overlap: ScheduleOverlapPolicy,
 ) -> None:
-    """``when``: every so often, and at once; or as the calendar says, made good within a day."""
+    """Create or update a schedule.
+
+    ``when`` is an interval, whose first run starts at once, or a calendar, whose missed runs are caught up for a day.
+    """
     by_calendar = isinstance(when, ScheduleSpec)
     spec = when if isinstance(when, ScheduleSpec) else ScheduleSpec(intervals=[ScheduleIntervalSpec(every=when)])
     missed = timedelta(days=1) if by_calendar else timedelta(minutes=1)

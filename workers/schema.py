@@ -1,4 +1,4 @@
-"""The schema of the database, moved up and down by Alembic."""
+"""Migrations of the database schema, run by Alembic."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ def config(url: str) -> Config:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Moves the database at ``url`` up to a revision."""
+    """Upgrade the database at ``url`` to a revision."""
     command.upgrade(config(url), revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:
-    """Moves it down again, losing what the later revisions held."""
+    """Downgrade the database at ``url`` to a revision, dropping the data that only later revisions hold."""
     command.downgrade(config(url), revision)

@@ -1,6 +1,7 @@
-"""A signal sent by hand without its value, with null or with several is dropped, and the log says so.
+"""Drops signals sent by hand without an argument, with null, or with several arguments, and logs a warning.
 
-Values of the wrong shape the SDK drops itself; these it would pass on to the handler, and the order would stand still.
+The SDK itself drops arguments of the wrong shape. It would pass these on to the handler, whose failure would block
+the workflow.
 """
 
 from pydantic import BaseModel

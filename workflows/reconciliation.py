@@ -1,4 +1,4 @@
-"""ReconciliationWorkflow: a shop's orders held against ours, every night by its schedule, or when somebody asks."""
+"""ReconciliationWorkflow: compare a shop's orders with ours, every night by its schedule or on request."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ with workflow.unsafe.imports_passed_through():
 class ReconciliationWorkflow:
     @workflow.run
     async def run(self, source: str, shop: str, window: Window | None = None) -> dict[str, int]:
-        """The counts of its report, whose id is the workflow's; fails where the channel refuses us, or is silent."""
+        """Return the counts of the report, whose id is the workflow's. Fail if the channel refuses or is down."""
         report = workflow.info().workflow_id
         try:
             return await workflow.execute_activity(

@@ -1,4 +1,4 @@
-"""ReplenishmentWorkflow: what is to be bought, looked at every night by its schedule, or when somebody asks."""
+"""ReplenishmentWorkflow: suggest purchases, every night by its schedule or on request."""
 
 from datetime import date, timedelta
 

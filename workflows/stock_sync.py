@@ -1,4 +1,4 @@
-"""StockSyncWorkflow: one turn of telling one shop how many it may sell; the shop's schedule begins the next at once."""
+"""StockSyncWorkflow: send one shop its sellable quantities for a while; the shop's schedule starts the next turn."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
 class StockSyncWorkflow:
     @workflow.run
     async def run(self, source: str, shop: str) -> SyncReport:
-        """Fails where the channel refuses us: the next turn tries again."""
+        """Fail if the channel refuses; the next turn tries again."""
         return await workflow.execute_activity(
             watch_stock,
             args=[source, shop],

@@ -1,4 +1,4 @@
-"""ThresholdsWorkflow: one look at what is running low, started every minute by its schedule."""
+"""ThresholdsWorkflow: one check for low stock, started every minute by its schedule."""
 
 from datetime import timedelta
 

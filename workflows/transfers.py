@@ -1,6 +1,6 @@
-"""TransferWorkflow: goods from one of our locations to another, from the draft until the last of them is accounted for.
+"""TransferWorkflow: move goods between two of our locations, from the draft until every unit is accounted for.
 
-What is asked of it is carried out one act at a time: on a copy of the transfer, which becomes the transfer once its
+Requests are carried out one after another. Each changes a copy of the transfer, which replaces the transfer once the
 step is written.
 """
 
@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     )
 
 HISTORY_LIMIT = 1500
-"""Events after which it goes on in a new history, so that none passes 2,000."""
+"""Events after which an idle transfer continues in a new history, so that none exceeds 2,000."""
 
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1))
 
@@ -43,21 +43,22 @@ class TransferWorkflow:
 
     @workflow.run
     async def run(self, given: Transfer) -> TransferStatus:
-        life = asyncio.create_task(self._live())
-        while not life.done():
+        """Process the transfer to its end. A cancellation of the workflow is a request to cancel the transfer."""
+        transfer = asyncio.create_task(self._process_transfer())
+        while not transfer.done():
             try:
-                await workflow.wait_condition(life.done)
+                await workflow.wait_condition(transfer.done)
             except asyncio.CancelledError:
                 if workflow.cancellation_reason() is None:
                     raise
-                wish = CancelTransfer(request_id=f"cancelled:{workflow.now().isoformat()}", actor="temporal")
-                await self.act(TransferAction.CANCEL, wish)
-        await life
+                request = CancelTransfer(request_id=f"cancelled:{workflow.now().isoformat()}", actor="temporal")
+                await self.act(TransferAction.CANCEL, request)
+        await transfer
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.transfer.status
 
-    async def _live(self) -> None:
-        """Waits for people until nothing is on its way any more; once it is late, calls for one."""
+    async def _process_transfer(self) -> None:
+        """Wait for requests until nothing is in transit any more; raise an alert once the transfer is overdue."""
         async with self._lock:
             if self.transfer.revision == 0:
                 await self._write(self.transfer.model_copy())
@@ -70,12 +71,12 @@ class TransferWorkflow:
                     timeout_summary=t("transfer.due"),
                 )
             except TimeoutError:
-                await self._overdue()
+                await self._handle_deadline()
             else:
                 if not self.transfer.status.final:
                     workflow.continue_as_new(self.transfer)
 
-    async def _overdue(self) -> None:
+    async def _handle_deadline(self) -> None:
         async with self._lock:
             if not self.transfer.status.final:
                 after = self.transfer.model_copy(update={"overdue": True})
@@ -89,10 +90,10 @@ class TransferWorkflow:
             and workflow.all_handlers_finished()
         )
 
-    # What people ask
+    # Requests
 
     async def act(self, action: TransferAction, request: Request) -> Answer:
-        """Carries a request out once; its answer, yes or no, stands for every repetition."""
+        """Carry out a request once; answer a repetition of its id with the first answer."""
         async with self._lock:
             answer = self.transfer.answers.get(request.request_id)
             if answer is None:
@@ -105,17 +106,17 @@ class TransferWorkflow:
         return answer
 
     def check(self, action: TransferAction, request: Request) -> None:
-        """Raises ``ApplicationError`` of type ``Refused`` with the ``Answer`` as its detail."""
+        """Raise ``ApplicationError`` of type ``Refused``, detail ``Answer``, if the transfer forbids the request."""
         if request.request_id not in self.transfer.answers:
             answer = self.transfer.allows(action, request)
             if not answer.accepted:
                 raise ApplicationError(answer.reason, answer, type="Refused", non_retryable=True)
 
-    @workflow.signal(name="approve", description="Set the goods aside at the origin")
+    @workflow.signal(name="approve", description="Approve: reserve the goods at the origin")
     async def signal_approve(self, request: Approve) -> None:
         await self.act(TransferAction.APPROVE, request)
 
-    @workflow.update(name="approve", description="Set the goods aside at the origin")
+    @workflow.update(name="approve", description="Approve: reserve the goods at the origin")
     async def approve(self, request: Approve) -> Answer:
         return await self.act(TransferAction.APPROVE, request)
 
@@ -123,11 +124,11 @@ class TransferWorkflow:
     def check_approve(self, request: Approve) -> None:
         self.check(TransferAction.APPROVE, request)
 
-    @workflow.signal(name="ship", description='The goods leave: {"request_id": "...", "goods": {"A001": 3}}, or all')
+    @workflow.signal(name="ship", description='Ship, some or all: {"request_id": "...", "goods": {"A001": 3}}')
     async def signal_ship(self, request: Ship) -> None:
         await self.act(TransferAction.SHIP, request)
 
-    @workflow.update(name="ship", description="The goods leave the origin")
+    @workflow.update(name="ship", description="Ship goods from the origin, some or all")
     async def ship(self, request: Ship) -> Answer:
         return await self.act(TransferAction.SHIP, request)
 
@@ -135,11 +136,11 @@ class TransferWorkflow:
     def check_ship(self, request: Ship) -> None:
         self.check(TransferAction.SHIP, request)
 
-    @workflow.signal(name="receive", description='Arrived: {"request_id": "...", "goods": {"A001": 3}}, or all')
+    @workflow.signal(name="receive", description='Receive, some or all: {"request_id": "...", "goods": {"A001": 3}}')
     async def signal_receive(self, request: Receive) -> None:
         await self.act(TransferAction.RECEIVE, request)
 
-    @workflow.update(name="receive", description="Goods have arrived, in part or all of them")
+    @workflow.update(name="receive", description="Receive goods at the destination, some or all")
     async def receive(self, request: Receive) -> Answer:
         return await self.act(TransferAction.RECEIVE, request)
 
@@ -147,11 +148,11 @@ class TransferWorkflow:
     def check_receive(self, request: Receive) -> None:
         self.check(TransferAction.RECEIVE, request)
 
-    @workflow.signal(name="cancel", description="Cancel; once it has left say how: return or write_off")
+    @workflow.signal(name="cancel", description="Cancel; after shipping say how: return or write_off")
     async def signal_cancel(self, request: CancelTransfer) -> None:
         await self.act(TransferAction.CANCEL, request)
 
-    @workflow.update(name="cancel", description="Cancel; once it has left say how: return or write_off")
+    @workflow.update(name="cancel", description="Cancel; after shipping say how: return or write_off")
     async def cancel(self, request: CancelTransfer) -> Answer:
         return await self.act(TransferAction.CANCEL, request)
 
@@ -159,16 +160,14 @@ class TransferWorkflow:
     def check_cancel(self, request: CancelTransfer) -> None:
         self.check(TransferAction.CANCEL, request)
 
-    @workflow.query(name="state", description="Everything the transfer knows of itself")
+    @workflow.query(name="state", description="The whole transfer")
     def get_state(self) -> Transfer:
         return self.transfer
-
-    # Writing down
 
     async def _write(
         self, after: Transfer, moves: list[Move] | None = None, entry: Entry | None = None, alert: Alert | None = None
     ) -> Answer:
-        """Has the step written; the transfer is so from now on, unless the stock does not allow it."""
+        """Write one step. The changed transfer replaces the present one, unless the stock does not allow the step."""
         after.revision += 1
         step = TransferStep(
             transfer=after.model_copy(update={"answers": {}}),
@@ -187,9 +186,9 @@ class TransferWorkflow:
 
 
 def _details(transfer: Transfer) -> str:
-    """Markdown for the Temporal UI."""
-    way = f"{transfer.origin} → {transfer.destination}"
-    on_its_way = listed(transfer.outstanding)
-    return f"**{t(f'transfer.{transfer.status}')}** · {way} · {listed(transfer.planned)}" + (
-        f"\n- {t('transfer.on_its_way', goods=on_its_way, heading=transfer.heading)}" if on_its_way else ""
+    """Return Markdown for the Temporal UI."""
+    route = f"{transfer.origin} → {transfer.destination}"
+    in_transit = listed(transfer.outstanding)
+    return f"**{t(f'transfer.{transfer.status}')}** · {route} · {listed(transfer.planned)}" + (
+        f"\n- {t('transfer.on_its_way', goods=in_transit, heading=transfer.heading)}" if in_transit else ""
     )

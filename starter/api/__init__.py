@@ -42,7 +42,7 @@ from starter.api import (
     wms,
 )
 from starter.logs import place
-from workers.client import HASTY, connect
+from workers.client import FAIL_FAST, connect
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ ROUTERS = (
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.temporal = await connect(lazy=True, retry=HASTY)
+    app.state.temporal = await connect(lazy=True, retry=FAIL_FAST)
     dispatching = asyncio.create_task(dispatcher.run(app.state.temporal))
     yield
     dispatching.cancel()

@@ -74,7 +74,7 @@ async def progress(warehouse: str, request: Request, principal: Reader) -> Progr
     running, signalled = False, 0
     try:
         running = (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
-        signalled = await handle.query(ReplanWorkflow.told)
+        signalled = await handle.query(ReplanWorkflow.requested)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise Problem(503, "problem.engine_down", headers=SOON) from None

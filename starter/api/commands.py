@@ -10,7 +10,7 @@ from activities.kit.errors import InvalidInput
 from models.requests import Answer, Request
 from starter import dispatcher
 from starter.api.problems import SOON, Problem
-from workers.client import ask_workflow
+from workers.client import execute_request
 
 
 async def send_command(client: Client, workflow_id: str, verb: str, command: Request, seconds: float) -> Answer | None:
@@ -20,7 +20,7 @@ async def send_command(client: Client, workflow_id: str, verb: str, command: Req
     """
     try:
         async with asyncio.timeout(seconds):
-            return await ask_workflow(client.get_workflow_handle(workflow_id), verb, command)
+            return await execute_request(client.get_workflow_handle(workflow_id), verb, command)
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None

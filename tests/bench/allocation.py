@@ -100,7 +100,7 @@ async def _timed(decide: Decide, orders: Sequence[ChannelOrder], concurrent: int
 async def compare(orders: int) -> list[dict[str, Any]]:
     """One row for each catalogue and number of concurrent orders."""
     await stock_up()
-    memory.settle()
+    memory.tune()
     found = []
     for choose in (hot, spread):
         for concurrent in CONCURRENT:

@@ -28,7 +28,7 @@ from starter import dispatcher
 from starter.dispatcher import EngineDown, take
 from tests.api import PHONE, SECRET, open_account, rows, runs, sale, until
 from tests.unit.orders import RECIPIENT
-from workers.client import HASTY, connect, data_converter
+from workers.client import FAIL_FAST, connect, data_converter
 from workers.embedded import Postgres, start_temporal
 
 pytestmark = pytest.mark.usefixtures("temporal")
@@ -293,7 +293,7 @@ async def test_dying_between_the_mark_and_the_start_loses_nothing(temporal: Clie
 
 async def connect_nowhere() -> Client:
     """A client of an engine that is down."""
-    return await Client.connect("127.0.0.1:1", lazy=True, retry_config=HASTY, data_converter=data_converter())
+    return await Client.connect("127.0.0.1:1", lazy=True, retry_config=FAIL_FAST, data_converter=data_converter())
 
 
 async def stop(*dispatching: "asyncio.Task[None]") -> None:
@@ -324,7 +324,7 @@ async def test_while_the_engine_is_down_everything_waits_and_then_goes_by_itself
 ) -> None:
     with start_temporal(tmp_path, search_attributes=SEARCH_ATTRIBUTES, ui=False, port=0) as engine:
         monkeypatch.setenv("TEMPORAL_ADDRESS", engine.address)
-        client = await connect(lazy=True, retry=HASTY)
+        client = await connect(lazy=True, retry=FAIL_FAST)
         before = await keep(created := sale(paid_at=None))
         dispatching = asyncio.create_task(dispatcher.run(client))
         await until(lambda: rows(state=STARTED))

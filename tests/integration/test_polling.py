@@ -30,7 +30,7 @@ from workers.client import data_converter
 from workers.embedded import Temporal
 from workers.main import worker
 from workers.schedules import schedule_shops
-from workflows.channel_poll import ChannelPollWorkflow
+from workflows.polling import ChannelPollWorkflow
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -24,7 +24,7 @@ from models.requests import Answer, Request, Tracking, WarehouseEvent, Warehouse
 from models.settings import settings
 from models.state import OrderInput, OrderState
 from models.stock import Level
-from workers.client import ask_workflow
+from workers.client import execute_request
 
 _numbers = count(1)
 
@@ -87,7 +87,7 @@ class Life:
     async def ask(self, verb: str, request: Request) -> Answer:
         """Asks by update; yes, or no and why."""
         try:
-            return await ask_workflow(self.handle, verb, request)
+            return await execute_request(self.handle, verb, request)
         except WorkflowUpdateFailedError as error:
             if not isinstance(error.cause, ApplicationError):
                 raise

@@ -4,7 +4,8 @@ from models.order import OrderStatus
 from models.settings import settings
 from tests.unit.orders import an_order
 from tests.workflow.life import Lives
-from workflows.exceptions import CarrierPerformanceWorkflow, ExceptionMonitorWorkflow
+from workflows.carrier_selection import CarrierPerformanceWorkflow
+from workflows.exceptions import ExceptionMonitorWorkflow
 
 
 async def test_every_minute_what_is_wrong_and_every_night_how_carriers_did(lives: Lives) -> None:

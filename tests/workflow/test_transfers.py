@@ -24,7 +24,7 @@ from models.stock import IncomingRow, LocationKind, MovementRow
 from models.transfers import CancelTransfer, Receive, Ship, Transfer, TransferLine, TransferStatus, Unreceived
 from tests.unit.orders import an_order, line
 from tests.workflow.life import Lives, request_id
-from workers.client import ask_workflow
+from workers.client import execute_request
 from workers.main import worker
 from workflows.transfers import TransferWorkflow
 
@@ -40,7 +40,7 @@ class Moved:
 
     async def ask(self, verb: str, request: Request) -> Answer:
         try:
-            return await ask_workflow(self.handle, verb, request)
+            return await execute_request(self.handle, verb, request)
         except WorkflowUpdateFailedError as error:
             if not isinstance(error.cause, ApplicationError):
                 raise
