@@ -1,6 +1,6 @@
-"""Our own formats as JSON Schema, for those who write the other side: ``docs/formats/*.schema.json``.
+"""Our own formats as JSON Schema, for clients: ``docs/formats/*.schema.json``.
 
-``python -m starter.formats`` writes them anew after a change of the models.
+Run ``python -m starter.formats`` after a change of the models.
 """
 
 import json
@@ -21,13 +21,13 @@ FORMATS: dict[str, type[BaseModel]] = {
 
 
 def schema(name: str) -> str:
-    """A format's schema as it is published."""
-    told = {
+    """Return the published schema of a format."""
+    document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:hengdan:{name}",
         **FORMATS[name].model_json_schema(),
     }
-    return json.dumps(told, ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
 if __name__ == "__main__":

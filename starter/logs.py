@@ -1,4 +1,4 @@
-"""Logs: structured, one line an event, without anything personal: events carry ids and counts only."""
+"""Structured logs, one line an event. Events hold ids and counts, never personal data."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from models.settings import settings
 
 
 def configure() -> None:
-    """Logs to standard error, as lines for people or as JSON for machines."""
+    """Log to standard error, as lines for people or as JSON for machines."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if settings().log_format == "json"
@@ -31,6 +31,6 @@ def configure() -> None:
 
 
 def place(error: BaseException) -> str:
-    """Where in the code it was raised: unlike its text, that is never personal."""
+    """Return the file and line that raised an error; unlike its text, they hold no personal data."""
     last = extract_tb(error.__traceback__)[-1]
     return f"{last.filename}:{last.lineno}"

@@ -1,4 +1,4 @@
-"""The whole stack on one machine: what is not set to be elsewhere is embedded, what dies is started again."""
+"""The whole stack on one machine: embeds the servers that no setting names, and restarts processes that die."""
 
 import asyncio
 import fcntl
@@ -26,22 +26,21 @@ from workers.schema import migrate
 
 READY_SECONDS = 60
 HENGDAN = (sys.executable, "-P", "-m", "starter")
-"""The command, whatever modules lie in the directory it is run from."""
+"""The command; ``-P``: modules in the working directory do not shadow ours."""
 OPERATOR = "operator"
-"""The name of the key made on first start."""
+"""The name of the key created on first start."""
 
 
 class Stack:
     """PostgreSQL, Temporal, a worker and the API, with their state in one directory.
 
-    ``children`` are further commands to keep running beside them. While it runs, our own environment is that of its
-    processes.
+    ``children`` are further commands to keep running. Until exit, the environment of this process is theirs.
     """
 
     def __init__(self, state_dir: Path, *, children: Mapping[str, Sequence[str]] | None = None) -> None:
         self.state_dir = private_folder(state_dir.absolute())
         self.new_key: str | None = None
-        """The API key, where this start made it: shown this once."""
+        """The API key if this start created it: shown only once."""
         self.ui_url: str | None = None
         self.api_url = ""
         self._children = children or {}
@@ -68,18 +67,18 @@ class Stack:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunningError(f"{self.state_dir} is served by another process") from None
-        chosen = settings()
-        port = free_port(self.state_dir / f"api-{chosen.api_port}.port", chosen.api_port)
-        self.api_url = f"http://{'127.0.0.1' if chosen.api_host == '0.0.0.0' else chosen.api_host}:{port}"
+        config = settings()
+        port = free_port(self.state_dir / f"api-{config.api_port}.port", config.api_port)
+        self.api_url = f"http://{'127.0.0.1' if config.api_host == '0.0.0.0' else config.api_host}:{port}"
         env: dict[str, str | None] = {
             "HENGDAN_STATE_DIR": str(self.state_dir),
             "HENGDAN_API_PORT": str(port),
             "HENGDAN_API_URL": self.api_url,
         }
-        if chosen.keys is None or chosen.index_key is None:
+        if config.keys is None or config.index_key is None:
             env["HENGDAN_KEYS"], env["HENGDAN_INDEX_KEY"] = load_keys(self.state_dir)
         postgres = temporal = None
-        if chosen.database_url is None:
+        if config.database_url is None:
             postgres = self._stack.enter_context(start_postgres(self.state_dir))
             env["HENGDAN_DATABASE_URL"] = postgres.url
         if "TEMPORAL_ADDRESS" not in os.environ:
@@ -92,12 +91,12 @@ class Stack:
             env["HENGDAN_UI_ORIGINS"] = json.dumps([temporal.ui_url])
             env |= {name: None for name in os.environ if name.startswith("TEMPORAL_")}  # of another cluster
             env |= {"TEMPORAL_ADDRESS": temporal.address, "TEMPORAL_CONFIG_FILE": os.devnull}
-        self._stack.callback(_surround, {name: os.environ.get(name) for name in env})
-        _surround(env)
+        self._stack.callback(_set_environment, {name: os.environ.get(name) for name in env})
+        _set_environment(env)
         database = settings().database_url
         assert database is not None  # noqa: S101
         migrate(database.get_secret_value())
-        asyncio.run(self._first_key())
+        asyncio.run(self._save_key())
         children = self._stack.enter_context(Children(self.logs))
         for server in (postgres, temporal):
             if server is not None:
@@ -110,19 +109,19 @@ class Stack:
 
     @property
     def key_file(self) -> Path:
-        """Where the command line finds the API's address and a key."""
+        """The file with the API's address and a key, for the command line."""
         return self.state_dir / "api.json"
 
-    async def _first_key(self) -> None:
-        """Keeps the key of last time, where this database knows it."""
+    async def _save_key(self) -> None:
+        """Write the key file; create a key unless the database has the one of the last start."""
         file = self.key_file
-        kept = json.loads(file.read_text())["key"] if file.exists() else ""
-        if await find_principal(kept) is None:
-            kept = self.new_key = await create_key(OPERATOR, list(Scope))
-        fresh = file.with_suffix(".new")
-        fresh.touch(0o600)
-        fresh.write_text(json.dumps({"url": self.api_url, "key": kept}))
-        fresh.replace(file)
+        key = json.loads(file.read_text())["key"] if file.exists() else ""
+        if await find_principal(key) is None:
+            key = self.new_key = await create_key(OPERATOR, list(Scope))
+        new = file.with_suffix(".new")
+        new.touch(0o600)
+        new.write_text(json.dumps({"url": self.api_url, "key": key}))
+        new.replace(file)
         await dispose()
 
     def _wait(self) -> None:
@@ -137,8 +136,8 @@ class Stack:
         raise StartError(f"the API did not answer within {READY_SECONDS} s: see {self.logs / 'api.log'}")
 
 
-def _surround(env: Mapping[str, str | None]) -> None:
-    """Changes our environment, ``None`` being absence, and forgets what was read from it."""
+def _set_environment(env: Mapping[str, str | None]) -> None:
+    """Set environment variables, or remove those that are ``None``, and clear what was read from them."""
     for name, value in env.items():
         if value is None:
             os.environ.pop(name, None)
@@ -149,7 +148,7 @@ def _surround(env: Mapping[str, str | None]) -> None:
 
 
 def wait_for_signal() -> None:
-    """Until Ctrl-C or SIGTERM."""
+    """Wait for Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         signal.pause()

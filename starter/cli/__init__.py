@@ -1,4 +1,4 @@
-"""``hengdan``: the command line. Whatever goes wrong for its user is one line on standard error and exit status 2."""
+"""``hengdan``: the command line. Errors of its user are one line on standard error, and exit status 2."""
 
 import sys
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         sys.exit(app(arguments, prog_name="hengdan", standalone_mode=False))
     except typer.TyperException as error:
-        _refuse(error.format_message())
+        _exit_with(error.format_message())
     except ValueError as error:
-        _refuse(_misset(error))
+        _exit_with(_invalid_setting(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
 
 
-def _refuse(text: str) -> NoReturn:
-    """Says it in one line. Nothing is to be said where the help was shown in place of missing arguments."""
-    if told := " ".join(text.split()):
-        sys.stderr.write(f"hengdan: {told}\n")
+def _exit_with(text: str) -> NoReturn:
+    """Print an error in one line; it is empty where the help was shown in place of missing arguments."""
+    if line := " ".join(text.split()):
+        sys.stderr.write(f"hengdan: {line}\n")
     sys.exit(2)
 
 
-def _misset(error: ValueError) -> str:
-    """Which setting is wrong and why, without its value."""
+def _invalid_setting(error: ValueError) -> str:
+    """Return which setting is invalid and why, without its value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

@@ -1,4 +1,4 @@
-"""``hengdan plan``: which warehouse sends what, and what happens where one closes."""
+"""``hengdan plan``: allocation rules and rates, trial plans, and replanning of a warehouse's orders."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
 
 app = typer.Typer(name="plan", help=t("cli.help.plan"), no_args_is_help=True)
 
-STILL_SECONDS = 10
-"""Nothing more was planned elsewhere for so long: what is left needs a person."""
+STALLED_SECONDS = 10
+"""Stop waiting when no order was replanned for so long: those left need a person."""
 
 Warehouse = Annotated[str, typer.Argument(help=t("cli.help.warehouse"))]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
@@ -38,14 +38,14 @@ def again(
     columns = (TextColumn(warehouse), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(warehouse, total=before)
-        left, since = before, monotonic()
-        while answer.json()["running"] or (left and monotonic() < since + STILL_SECONDS):
+        left, changed_at = before, monotonic()
+        while answer.json()["running"] or (left and monotonic() < changed_at + STALLED_SECONDS):
             sleep(0.3)
             answer = client.get(f"/plan/again/{warehouse}")
             if (now := answer.json()["left"]) != left:
-                left, since = now, monotonic()
+                left, changed_at = now, monotonic()
             bar.update(task, completed=max(before - left, 0))
-    client.show(answer, _told)
+    client.show(answer, _replanned)
 
 
 @app.command("try", help=t("cli.help.plan.try"))
@@ -60,11 +60,11 @@ def try_out(
 ) -> None:
     client = ApiClient(lang, as_json)
     channel, _, name = shop.partition(":")
-    wish: dict[str, JsonValue] = {"province": province, "channel": channel, "shop": name, "campaign": campaign}
+    trial: dict[str, JsonValue] = {"province": province, "channel": channel, "shop": name, "campaign": campaign}
     if order is not None:
-        wish["order_id"] = unquote(client.order(order).removeprefix("/orders/"))
-    wish["lines"] = [_wanted(each, client.say) for each in goods or ()]
-    client.show(client.post("/plan/try", wish), _reasoned)
+        trial["order_id"] = unquote(client.order(order).removeprefix("/orders/"))
+    trial["lines"] = [_demand(each, client.say) for each in goods or ()]
+    client.show(client.post("/plan/try", trial), _plan)
 
 
 @app.command(help=t("cli.help.plan.rules"))
@@ -73,19 +73,19 @@ def rules(as_json: Json = False, lang: Lang = None) -> None:
     client.show(client.get("/plan/rules"), _rules)
 
 
-@app.command(help=t("cli.help.plan.rule"))
-def rule(
+@app.command("rule", help=t("cli.help.plan.rule"))
+def set_rule(
     file: Annotated[Path, typer.Argument(help=t("cli.help.plan.file"), exists=True, dir_okay=False)],
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
     try:
-        told = json.loads(file.read_text())
-        number = int(told["number"])
+        rule = json.loads(file.read_text())
+        number = int(rule["number"])
     except (ValueError, KeyError, TypeError):
         raise Refusal(client.say("cli.bad_rule", file=file)) from None
-    client.show(client.put(f"/plan/rules/{number}", told), lambda body, say: _rules([body], say))
+    client.show(client.put(f"/plan/rules/{number}", rule), lambda body, say: _rules([body], say))
 
 
 @app.command(help=t("cli.help.plan.drop"))
@@ -103,14 +103,14 @@ def rates(as_json: Json = False, lang: Lang = None) -> None:
     )
 
 
-def _wanted(told: str, say: Say) -> JsonValue:
-    sku, _, quantity = told.partition("=")
+def _demand(text: str, say: Say) -> JsonValue:
+    sku, _, quantity = text.partition("=")
     if not sku or not (quantity or "1").isdecimal():
-        raise Refusal(say("cli.bad_goods", told=told))
+        raise Refusal(say("cli.bad_goods", told=text))
     return {"sku": sku, "quantity": int(quantity or 1)}
 
 
-def _reasoned(body: Any, say: Say) -> None:
+def _plan(body: Any, say: Say) -> None:
     plan = body["plan"]
     for load in plan["loads"]:
         goods = ", ".join(f"{each['sku']} × {each['quantity']}" for each in load["lines"])
@@ -143,5 +143,5 @@ def _rules(body: Any, say: Say) -> None:
     show.table(("number", "name", "active", "scope", "condition", "action"), rows, say)
 
 
-def _told(body: Any, say: Say) -> None:
+def _replanned(body: Any, say: Say) -> None:
     show.line(say("cli.replanned", warehouse=body["warehouse"], told=body["told"], left=body["left"]))

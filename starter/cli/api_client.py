@@ -1,4 +1,4 @@
-"""The way to the API: where it is, whose key, and its answers; what is not well becomes one line."""
+"""The client of the API: its address and key, its answers, and its errors as one line each."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,40 +20,40 @@ Json = Annotated[bool, typer.Option("--json", help=t("cli.help.json"))]
 Lang = Annotated[Literal["en", "zh-CN"] | None, typer.Option("--lang", help=t("cli.help.lang"))]
 
 Say = Callable[..., str]
-"""A text of the catalogue in the language asked for: ``say("key", param=...)``."""
+"""A text of the catalogue in the chosen language: ``say("key", param=...)``."""
 
-PATIENCE_SECONDS = 40
+TIMEOUT_SECONDS = 40
 """An order may have to ask its warehouses before it answers."""
-PAUSES = (2, 5)
-"""Seconds before the same request, under the same id, is sent again where the API cannot just now."""
+RETRY_SECONDS = (2, 5)
+"""Pauses before a request that was answered with 503 is sent again, under the same id."""
 
 
 class Refusal(typer.TyperException):
-    """What the user is told instead: one line."""
+    """An error of the user, shown as one line."""
 
     exit_code = 2
 
     def __init__(self, message: str, answer: httpx.Response | None = None) -> None:
         super().__init__(message)
         self.answer = answer
-        """Of the API, where it was the API that refused."""
+        """The API's, if the API refused the request."""
 
 
 class ApiClient:
-    """The API, as the settings or the last ``hengdan up`` say where."""
+    """A client of the API that the settings or the last ``hengdan up`` name."""
 
     def __init__(self, lang: str | None, as_json: bool) -> None:
         self._lang = lang
         self._as_json = as_json
         chosen = settings()
         try:
-            kept = json.loads((chosen.state_dir / "api.json").read_text())
+            saved = json.loads((chosen.state_dir / "api.json").read_text())
         except (OSError, ValueError):
-            kept = {}
-        self.url = (chosen.api_url or kept.get("url") or f"http://127.0.0.1:{chosen.api_port}").rstrip("/")
+            saved = {}
+        self.url = (chosen.api_url or saved.get("url") or f"http://127.0.0.1:{chosen.api_port}").rstrip("/")
         key = chosen.api_key.get_secret_value() if chosen.api_key else None
-        if key is None and self.url == kept.get("url"):
-            key = kept["key"]
+        if key is None and self.url == saved.get("url"):
+            key = saved["key"]
         if key is None:
             raise Refusal(self.say("cli.no_key", url=self.url))
         self._headers = {"Authorization": f"Bearer {key}", "Accept-Language": lang or settings().lang}
@@ -62,7 +62,7 @@ class ApiClient:
         return t(message, self._lang, **params)
 
     def get(self, path: str, **params: str | int | None) -> httpx.Response:
-        return self._ask("GET", path, params=_told(params))
+        return self._request("GET", path, params=_given(params))
 
     def post(
         self,
@@ -71,34 +71,34 @@ class ApiClient:
         content: bytes | None = None,
         params: Mapping[str, str | None] | None = None,
     ) -> httpx.Response:
-        """Sends JSON, or ``content`` as it is."""
+        """Send JSON, or ``content`` unchanged."""
         key = {"Idempotency-Key": str(uuid4())}
-        return self._ask("POST", path, json=body, content=content, headers=key, params=_told(params or {}) or None)
+        return self._request("POST", path, json=body, content=content, headers=key, params=_given(params or {}) or None)
 
     def put(self, path: str, body: Any) -> httpx.Response:
-        return self._ask("PUT", path, json=body)
+        return self._request("PUT", path, json=body)
 
     def patch(self, path: str, body: Mapping[str, JsonValue]) -> httpx.Response:
-        return self._ask("PATCH", path, json=body)
+        return self._request("PATCH", path, json=body)
 
     def delete(self, path: str, **params: str) -> httpx.Response:
-        return self._ask("DELETE", path, params=params or None)
+        return self._request("DELETE", path, params=params or None)
 
-    def order(self, named: str) -> str:
-        """The path of an order, named in full or by the channel's number where no other order has it."""
-        if not named.startswith("order:"):
-            found = [each["id"] for each in self.get("/orders", order_no=named, limit=10).json()["items"]]
+    def order(self, name: str) -> str:
+        """Return the path of an order, given by id or by a channel's order number that is unique."""
+        if not name.startswith("order:"):
+            found = [each["id"] for each in self.get("/orders", order_no=name, limit=10).json()["items"]]
             if not found:
-                raise Refusal(self.say("cli.no_order", order=named))
+                raise Refusal(self.say("cli.no_order", order=name))
             if len(found) > 1:
-                raise Refusal(self.say("cli.many_orders", order=named, orders=", ".join(found)))
-            named = found[0]
-        return f"/orders/{quote(named, safe='')}"
+                raise Refusal(self.say("cli.many_orders", order=name, orders=", ".join(found)))
+            name = found[0]
+        return f"/orders/{quote(name, safe='')}"
 
-    def goods(self, told: Sequence[str]) -> dict[str, JsonValue]:
-        """``SKU=QUANTITY`` as often as told; SKU → quantity."""
+    def goods(self, arguments: Sequence[str]) -> dict[str, JsonValue]:
+        """Return quantities by SKU, from ``SKU=QUANTITY`` arguments."""
         goods: dict[str, JsonValue] = {}
-        for each in told:
+        for each in arguments:
             sku, _, quantity = each.partition("=")
             if not sku or not quantity.isdecimal():
                 raise Refusal(self.say("cli.bad_goods", told=each))
@@ -106,30 +106,36 @@ class ApiClient:
         return goods
 
     def rule(self, file: Path) -> dict[str, Any]:
-        """A rule with number and name, as JSON from a file."""
+        """Read a rule with number and name from a JSON file."""
         try:
-            told = json.loads(file.read_text())
-            return dict(told) | {"number": int(told["number"]), "name": str(told["name"])}
+            rule = json.loads(file.read_text())
+            return dict(rule) | {"number": int(rule["number"]), "name": str(rule["name"])}
         except (ValueError, KeyError, TypeError):
             raise Refusal(self.say("cli.bad_review_rule", file=file)) from None
 
+    def read_json(self, file: Path) -> Any:
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise Refusal(self.say("cli.bad_file", file=file, error=error)) from None
+
     def show(self, answer: httpx.Response, render: Callable[[Any, Say], None]) -> None:
-        """Prints an answer: exactly as it came for machines, rendered for people."""
+        """Print an answer: unchanged with ``--json``, rendered otherwise."""
         if self._as_json:
             typer.echo(answer.text)
         else:
             render(answer.json(), self.say)
 
-    def _ask(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
         try:
             with httpx.Client(
                 base_url=self.url,
                 headers=self._headers,
-                timeout=PATIENCE_SECONDS,
-                trust_env=not self.url.startswith("http://127."),  # no proxy stands between us and ourselves
+                timeout=TIMEOUT_SECONDS,
+                trust_env=not self.url.startswith("http://127."),  # never through a proxy to this machine
             ) as client:
                 answer = client.request(method, path, headers=headers, **more)
-                for pause in PAUSES:
+                for pause in RETRY_SECONDS:
                     if answer.status_code != 503:
                         break
                     sleep(pause)
@@ -148,10 +154,10 @@ class ApiClient:
             return self.say("cli.not_the_api", url=self.url, status=answer.status_code)
 
 
-def _told(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
+def _given(params: Mapping[str, str | int | None]) -> dict[str, str | int]:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def moment(told: datetime | None) -> str | None:
-    """A time as the clock on the wall shows it."""
-    return told.astimezone().isoformat() if told else None
+def moment(local: datetime | None) -> str | None:
+    """Return a local time in ISO format with its offset."""
+    return local.astimezone().isoformat() if local else None

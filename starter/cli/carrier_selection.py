@@ -1,6 +1,5 @@
-"""``hengdan carriers``: who carries what: terms, rules, what faults count, and how carriers did."""
+"""``hengdan carriers``: terms, rules, penalties and performance of carriers."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="carriers", help=t("cli.help.carriers"), no_args_is_help=True)
 
@@ -40,11 +39,7 @@ def weights(
     if file is None:
         answer = client.get("/carriers/weights")
     else:
-        try:
-            told = json.loads(file.read_text())
-        except ValueError as error:
-            raise Refusal(client.say("cli.bad_file", file=file, error=error)) from None
-        answer = client.put("/carriers/weights", told)
+        answer = client.put("/carriers/weights", client.read_json(file))
     client.show(answer, _weights)
 
 
@@ -57,8 +52,8 @@ def rules(as_json: Json = False, lang: Lang = None) -> None:
 @app.command(help=t("cli.help.carriers.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told = client.rule(file)
-    client.show(client.put(f"/carriers/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
+    body = client.rule(file)
+    client.show(client.put(f"/carriers/rules/{body['number']}", body), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.carriers.drop"))
@@ -74,8 +69,8 @@ def try_out(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    asked: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat()}
-    client.show(client.post("/carriers/dry-run", asked), _tried)
+    trial: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat()}
+    client.show(client.post("/carriers/dry-run", trial), _trial)
 
 
 def _weights(body: Any, say: Say) -> None:
@@ -84,7 +79,7 @@ def _weights(body: Any, say: Say) -> None:
     show.table(("shop", "late", "a_day", "urgent_day", "unreliable", "lost"), rows, say)
 
 
-def _tried(body: Any, say: Say) -> None:
+def _trial(body: Any, say: Say) -> None:
     counts = {name: body[name] for name in ("parcels", "total", "applied")}
     line = say("cli.carriers.tried", before=body["freight_before"], after=body["freight_after"], **counts)
     show.line((line, "bold"))

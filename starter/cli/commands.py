@@ -1,4 +1,4 @@
-"""All commands. Their help is in the language of the settings, for it is read before any option is."""
+"""All commands. Their help is in the language of the settings: it is needed before options are parsed."""
 
 import typer
 

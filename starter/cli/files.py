@@ -1,4 +1,4 @@
-"""``hengdan files``: sheets that are imported and exported."""
+"""``hengdan files``: import and export spreadsheets."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ Kind = Annotated[str, typer.Argument(help=t("cli.help.sheet"))]
 
 
 @app.command("import", help=t("cli.help.files.import"))
-def load(
+def import_file(
     kind: Kind,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     partial: Annotated[bool, typer.Option("--partial", help=t("cli.help.partial"))] = False,
@@ -35,17 +35,17 @@ def load(
             client.show(refusal.answer, show.sheet_errors)
         raise
 
-    def tell(body: Any, say: Say) -> None:
+    def report(body: Any, say: Say) -> None:
         show.sheet_errors(body, say)
         show.line(say("cli.checked" if check else "cli.imported", rows=body["rows"], applied=body["applied"]))
 
-    client.show(answer, tell)
+    client.show(answer, report)
     if errors := answer.json()["errors"]:
         raise Refusal(client.say("cli.rows_wrong", errors=len(errors) + answer.json()["more"]))
 
 
 @app.command("export", help=t("cli.help.files.export"))
-def dump(kind: Kind, file: Annotated[Path, typer.Argument(dir_okay=False)], lang: Lang = None) -> None:
+def export_file(kind: Kind, file: Annotated[Path, typer.Argument(dir_okay=False)], lang: Lang = None) -> None:
     client = ApiClient(lang, False)
     answer = client.get(f"/files/{quote(kind, safe='')}", format=file.suffix[1:].lower() or "csv")
     try:

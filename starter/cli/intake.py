@@ -1,4 +1,4 @@
-"""``hengdan intake``: what was acknowledged but not understood."""
+"""``hengdan intake``: failed messages and reconciliations."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from models.i18n import t
 from starter.cli import show
 from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say, moment
 
-Words = Annotated[str | None, typer.Option()]
+Text = Annotated[str | None, typer.Option()]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
 Since = Annotated[datetime | None, typer.Option(help=t("cli.help.received_since"))]
 Corrected = Annotated[typer.FileBinaryRead | None, typer.Option(help=t("cli.help.body"))]
@@ -29,9 +29,9 @@ app = typer.Typer(name="intake", help=t("cli.help.intake"), no_args_is_help=True
 @app.command(help=t("cli.help.intake.failed"))
 def failed(
     message: Annotated[int | None, typer.Argument(help=t("cli.help.message"))] = None,
-    channel: Words = None,
-    shop: Words = None,
-    field: Words = None,
+    channel: Text = None,
+    shop: Text = None,
+    field: Text = None,
     since: Since = None,
     reasons: Annotated[bool, typer.Option("--reasons", help=t("cli.help.intake.reasons"))] = False,
     limit: int = 100,
@@ -40,22 +40,22 @@ def failed(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
+    filters = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
     if message is not None:
         client.show(client.get(f"/intake/{message}/raw"), lambda raw, say: typer.echo(raw["body"]))
     elif reasons:
-        client.show(client.get("/intake/failed/reasons", **which), show.reasons)
+        client.show(client.get("/intake/failed/reasons", **filters), show.reasons)
     else:
-        client.show(client.get("/intake/failed", **which, limit=limit, cursor=cursor), show.failed)
+        client.show(client.get("/intake/failed", **filters, limit=limit, cursor=cursor), show.failed)
 
 
 @app.command(help=t("cli.help.intake.retry"))
 def retry(
     message: Annotated[int | None, typer.Argument()] = None,
-    every: Annotated[bool, typer.Option("--all", help=t("cli.help.all"))] = False,
-    channel: Words = None,
-    shop: Words = None,
-    field: Words = None,
+    all_: Annotated[bool, typer.Option("--all", help=t("cli.help.all"))] = False,
+    channel: Text = None,
+    shop: Text = None,
+    field: Text = None,
     since: Since = None,
     body: Corrected = None,
     reason: Reason = "",
@@ -63,11 +63,11 @@ def retry(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    which = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
-    if (message is None) is not every or (every and body) or (not every and any(which.values())):
+    filters = {"channel": channel, "shop": shop, "field": field, "since": moment(since)}
+    if (message is None) is not all_ or (all_ and body) or (not all_ and any(filters.values())):
         raise Refusal(client.say("cli.one_or_all"))
-    if every:
-        client.show(client.post("/intake/retry", params=which), _retried)
+    if all_:
+        client.show(client.post("/intake/retry", params=filters), _retried)
     else:
         content = body.read() if body else None
         client.show(client.post(f"/intake/{message}/retry", content=content, params={"reason": reason}), _retried)
@@ -83,20 +83,20 @@ def edit(
 ) -> None:
     client = ApiClient(lang, as_json)
     before = client.get(f"/intake/{message}/raw").json()["body"].encode()
-    after = body.read() if body else _edited(before, client.say)
+    after = body.read() if body else _edit(before, client.say)
     if after == before:
         raise Refusal(client.say("cli.unchanged"))
     client.show(client.post(f"/intake/{message}/retry", content=after, params={"reason": reason}), _retried)
 
 
-def _edited(before: bytes, say: Say) -> bytes:
-    """What a person makes of it in their editor; nobody else may read the file."""
+def _edit(before: bytes, say: Say) -> bytes:
+    """Return the message as edited in the user's editor; only the user can read the file."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with TemporaryDirectory() as folder:
         file = Path(folder) / "message.json"
         file.write_bytes(before)
         try:
-            status = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode  # noqa: S603  # the person's own choice
+            status = subprocess.run([*shlex.split(editor), str(file)], check=False).returncode  # noqa: S603  # the user's own editor
         except OSError:
             status = 1
         if status:
@@ -130,9 +130,9 @@ def reconcile(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    asked: dict[str, JsonValue] = {"since": moment(since), "until": moment(until)}
-    begun = client.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", asked).json()["id"]
-    path = f"/intake/reconciliations/{quote(begun, safe='')}"
+    window: dict[str, JsonValue] = {"since": moment(since), "until": moment(until)}
+    started = client.post(f"/channels/{quote(channel, safe='')}/{quote(shop, safe='')}/reconcile", window).json()["id"]
+    path = f"/intake/reconciliations/{quote(started, safe='')}"
     with Console(stderr=True).status("") as progress:
         while not (report := client.get(path).json())["finished_at"]:
             progress.update(client.say("cli.reconcile.progress", **report))
@@ -143,15 +143,15 @@ def reconcile(
 @app.command(help=t("cli.help.intake.reports"))
 def reports(
     report: Annotated[str | None, typer.Argument(help=t("cli.help.reconciliation"))] = None,
-    channel: Words = None,
-    shop: Words = None,
+    channel: Text = None,
+    shop: Text = None,
     limit: int = 50,
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
     if report is None:
-        found = client.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
-        client.show(found, show.reconciliations)
+        page = client.get("/intake/reconciliations", channel=channel, shop=shop, limit=limit)
+        client.show(page, show.reconciliations)
     else:
         client.show(client.get(f"/intake/reconciliations/{quote(report, safe='')}"), show.reconciliation)

@@ -1,4 +1,4 @@
-"""``hengdan print``: labels and packing lists as one file."""
+"""``hengdan print``: print labels and packing lists into one file."""
 
 from pathlib import Path
 from time import sleep
@@ -34,16 +34,16 @@ def print_(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    wish: dict[str, JsonValue] = {"warehouse": warehouse, "carrier": carrier, "status": status}
-    wish |= {"unprinted": unprinted, "kind": kind, "size": size, "format": format_, "dpi": dpi}
+    job: dict[str, JsonValue] = {"warehouse": warehouse, "carrier": carrier, "status": status}
+    job |= {"unprinted": unprinted, "kind": kind, "size": size, "format": format_, "dpi": dpi}
     if not (named or warehouse or carrier or status):
-        named = _told_on_standard_input()
+        named = _read_standard_input()
     if named:
-        wish["fulfillments"] = [each for name in named for each in _fulfillments(client, name)]
+        job["fulfillments"] = [each for name in named for each in _fulfillments(client, name)]
     target = output or Path(f"{kind}s.{format_}")
     if not target.absolute().parent.is_dir():
         raise Refusal(client.say("cli.no_folder", folder=target.parent))
-    answer = client.post("/labels", wish)
+    answer = client.post("/labels", job)
     path = f"/labels/{quote(answer.json()['id'], safe='')}"
     columns = (TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -53,36 +53,36 @@ def print_(
             answer = client.get(path)
             bar.update(task, completed=answer.json()["done"])
         bar.update(task, completed=answer.json()["done"])
-    told = answer.json()
-    if told["state"] == "failed":
-        raise Refusal(client.say("cli.print_failed", id=told["id"]))
-    pages = told["total"] - len(told["left_out"])
+    result = answer.json()
+    if result["state"] == "failed":
+        raise Refusal(client.say("cli.print_failed", id=result["id"]))
+    pages = result["total"] - len(result["left_out"])
     if pages:
         try:
             target.write_bytes(client.get(f"{path}/file").content)
         except OSError as error:
             raise Refusal(f"{target}: {error.strerror}") from None
 
-    def tell(body: Any, say: Say) -> None:
+    def report(body: Any, say: Say) -> None:
         for fulfillment, why in body["left_out"].items():
             show.line((fulfillment, "bold red"), "  ", why)
         show.line(say("cli.printed", pages=pages, file=target) if pages else say("cli.nothing"))
 
-    client.show(answer, tell)
+    client.show(answer, report)
 
 
-def _told_on_standard_input() -> list[str]:
-    """One a line; nothing where a person sits there."""
-    told = typer.get_text_stream("stdin")
-    return [] if told.isatty() else [line.strip() for line in told if line.strip()]
+def _read_standard_input() -> list[str]:
+    """Return the names on standard input, one a line; none where it is a terminal."""
+    stdin = typer.get_text_stream("stdin")
+    return [] if stdin.isatty() else [line.strip() for line in stdin if line.strip()]
 
 
 def _fulfillments(client: ApiClient, name: str) -> list[str]:
-    """A fulfillment order named in full, or all of an order that have a waybill."""
+    """Return a fulfillment order given by id, or those of an order that have a waybill."""
     if name.startswith("order:") and name.rpartition(":")[2].startswith("F") and name.count(":") == 4:
         return [name]
-    parcels = client.get(client.order(name)).json()["fulfillments"]
-    ready = [str(each["id"]) for each in parcels if each["waybill_no"]]
+    fulfillments = client.get(client.order(name)).json()["fulfillments"]
+    ready = [str(each["id"]) for each in fulfillments if each["waybill_no"]]
     if not ready:
         raise Refusal(client.say("cli.not_ready", order=name))
     return ready

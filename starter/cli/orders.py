@@ -1,4 +1,4 @@
-"""``hengdan orders``: look orders up, and ask things of them."""
+"""``hengdan orders``: find orders and send commands to them."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,14 +14,14 @@ app = typer.Typer(name="orders", help=t("cli.help.orders"), no_args_is_help=True
 
 Order = Annotated[str, typer.Argument(help=t("cli.help.order"))]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
-Words = Annotated[str | None, typer.Option()]
+Text = Annotated[str | None, typer.Option()]
 
 
 @app.command("list", help=t("cli.help.orders.list"))
 def list_orders(
-    status: Words = None,
-    channel: Words = None,
-    shop: Words = None,
+    status: Text = None,
+    channel: Text = None,
+    shop: Text = None,
     hold: Annotated[str | None, typer.Option(help=t("cli.help.hold_kind"))] = None,
     phone: Annotated[str | None, typer.Option(help=t("cli.help.phone"))] = None,
     order_no: Annotated[str | None, typer.Option(help=t("cli.help.order_no"))] = None,
@@ -59,27 +59,27 @@ def show_order(order: Order, as_json: Json = False, lang: Lang = None) -> None:
 
 @app.command(help=t("cli.help.orders.cancel"))
 def cancel(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
-    _ask(ApiClient(lang, as_json), order, "cancel", reason=reason)
+    _send(ApiClient(lang, as_json), order, "cancel", reason=reason)
 
 
 @app.command(help=t("cli.help.orders.modify"))
 def modify(
     order: Order,
-    name: Words = None,
-    phone: Words = None,
-    province: Words = None,
-    city: Words = None,
-    district: Words = None,
-    town: Words = None,
-    street: Words = None,
-    postcode: Words = None,
+    name: Text = None,
+    phone: Text = None,
+    province: Text = None,
+    city: Text = None,
+    district: Text = None,
+    town: Text = None,
+    street: Text = None,
+    postcode: Text = None,
     line: Annotated[list[str] | None, typer.Option(metavar="LINE_NO=QTY", help=t("cli.help.line"))] = None,
     reason: Reason = "",
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, str | None] = {
+    fields: dict[str, str | None] = {
         "name": name,
         "phone": phone,
         "province": province,
@@ -89,13 +89,13 @@ def modify(
         "street": street,
         "postcode": postcode,
     }
-    changed: dict[str, JsonValue] = {field: text for field, text in told.items() if text is not None}
-    wishes: dict[str, JsonValue] = {"recipient": changed} if changed else {}
+    changed: dict[str, JsonValue] = {field: text for field, text in fields.items() if text is not None}
+    command: dict[str, JsonValue] = {"recipient": changed} if changed else {}
     if line:
-        wishes["lines"] = [_quantity(each, client.say) for each in line]
-    if not wishes:
+        command["lines"] = [_quantity(each, client.say) for each in line]
+    if not command:
         raise Refusal(client.say("cli.no_change"))
-    _ask(client, order, "modify", **wishes, reason=reason)
+    _send(client, order, "modify", **command, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.hold"))
@@ -106,7 +106,7 @@ def hold(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), order, "hold", kind=kind, reason=reason)
+    _send(ApiClient(lang, as_json), order, "hold", kind=kind, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.release"))
@@ -116,7 +116,7 @@ def release(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), order, "release", kind=kind)
+    _send(ApiClient(lang, as_json), order, "release", kind=kind)
 
 
 @app.command(help=t("cli.help.orders.approve"))
@@ -126,17 +126,17 @@ def approve(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), order, "approve", stage=stage)
+    _send(ApiClient(lang, as_json), order, "approve", stage=stage)
 
 
 @app.command(help=t("cli.help.orders.reject"))
 def reject(order: Order, reason: Reason = "", as_json: Json = False, lang: Lang = None) -> None:
-    _ask(ApiClient(lang, as_json), order, "reject", reason=reason)
+    _send(ApiClient(lang, as_json), order, "reject", reason=reason)
 
 
 @app.command(help=t("cli.help.orders.expedite"))
 def expedite(order: Order, as_json: Json = False, lang: Lang = None) -> None:
-    _ask(ApiClient(lang, as_json), order, "expedite")
+    _send(ApiClient(lang, as_json), order, "expedite")
 
 
 @app.command(help=t("cli.help.orders.replan"))
@@ -147,7 +147,7 @@ def replan(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), order, "replan", warehouse=warehouse, reason=reason)
+    _send(ApiClient(lang, as_json), order, "replan", warehouse=warehouse, reason=reason)
 
 
 @app.command(help=t("cli.help.orders.note"))
@@ -157,23 +157,23 @@ def note(
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), order, "note", text=text)
+    _send(ApiClient(lang, as_json), order, "note", text=text)
 
 
-def _ask(client: ApiClient, named: str, action: str, **wishes: JsonValue) -> None:
-    """Asks an order for something, and tells where it stands then."""
-    order = client.order(named)
-    answer = client.post(f"{order}/{action}", wishes)
+def _send(client: ApiClient, name: str, action: str, **command: JsonValue) -> None:
+    """Send a command to an order, and print the order's status afterwards."""
+    order = client.order(name)
+    answer = client.post(f"{order}/{action}", command)
 
-    def tell(_: Any, say: Say) -> None:
+    def report(_: Any, say: Say) -> None:
         now = client.get(order).json()
         show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
 
-    client.show(answer, tell)
+    client.show(answer, report)
 
 
-def _quantity(told: str, say: Say) -> JsonValue:
-    line_no, _, quantity = told.rpartition("=")
+def _quantity(text: str, say: Say) -> JsonValue:
+    line_no, _, quantity = text.rpartition("=")
     if not line_no or not quantity.isdecimal():
-        raise Refusal(say("cli.bad_line", told=told))
+        raise Refusal(say("cli.bad_line", told=text))
     return {"line_no": line_no, "quantity": int(quantity)}

@@ -1,4 +1,4 @@
-"""``hengdan origin`` and ``hengdan origins``: where an order came from, and how many came from where."""
+"""``hengdan origin`` and ``hengdan origins``: the origin of an order, and orders counted by origin."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,14 +9,14 @@ from pydantic import JsonValue
 from models.i18n import t
 from starter.cli import show
 from starter.cli.api_client import ApiClient, Json, Lang, Refusal, moment
-from starter.cli.orders import Order, Reason, Words
+from starter.cli.orders import Order, Reason, Text
 
 
 def origin(
     order: Order,
-    campaign: Words = None,
-    platform: Words = None,
-    region: Words = None,
+    campaign: Text = None,
+    platform: Text = None,
+    region: Text = None,
     reason: Reason = "",
     raw: Annotated[bool, typer.Option("--raw", help=t("cli.help.origin.raw"))] = False,
     as_json: Json = False,
@@ -24,11 +24,11 @@ def origin(
 ) -> None:
     client = ApiClient(lang, as_json)
     path = f"{client.order(order)}/origin"
-    told = {"campaign": campaign, "platform": platform, "region": region}
-    wishes: dict[str, JsonValue] = {name: text for name, text in told.items() if text is not None}
-    if wishes and not reason:
+    fields = {"campaign": campaign, "platform": platform, "region": region}
+    correction: dict[str, JsonValue] = {name: text for name, text in fields.items() if text is not None}
+    if correction and not reason:
         raise Refusal(client.say("cli.why"))
-    trace = client.post(path, {**wishes, "reason": reason}) if wishes else client.get(path)
+    trace = client.post(path, {**correction, "reason": reason}) if correction else client.get(path)
     client.show(trace, show.origin)
     if raw:
         for each in trace.json()["messages"]:
@@ -43,5 +43,5 @@ def origins(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    found = client.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
-    client.show(found, show.origins)
+    counts = client.get("/origins", **{"by": by, "from": moment(placed_from), "to": moment(placed_to)})
+    client.show(counts, show.origins)

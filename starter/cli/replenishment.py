@@ -1,4 +1,4 @@
-"""``hengdan replenish``: what to buy and why, what was ordered and has arrived, and where it had better be."""
+"""``hengdan replenish``: purchase suggestions, purchase orders, placement by location, and purchase terms."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,8 +13,8 @@ from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="replenish", help=t("cli.help.replenish"), no_args_is_help=True)
 
-Named = Annotated[str, typer.Argument(metavar="SUGGESTION", help=t("cli.help.suggestion"))]
-Ordered = Annotated[str, typer.Argument(metavar="PURCHASE", help=t("cli.help.purchase"))]
+SuggestionId = Annotated[str, typer.Argument(metavar="SUGGESTION", help=t("cli.help.suggestion"))]
+PurchaseId = Annotated[str, typer.Argument(metavar="PURCHASE", help=t("cli.help.purchase"))]
 Sku = Annotated[str | None, typer.Option(help=t("cli.help.only_sku"))]
 Status = Annotated[str | None, typer.Option()]
 Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])]
@@ -39,7 +39,7 @@ def run(as_json: Json = False, lang: Lang = None) -> None:
 
 @app.command(help=t("cli.help.replenish.accept"))
 def accept(
-    suggestion: Named,
+    suggestion: SuggestionId,
     quantity: Annotated[int | None, typer.Option(help=t("cli.help.replenish.quantity"))] = None,
     as_json: Json = False,
     lang: Lang = None,
@@ -50,7 +50,7 @@ def accept(
 
 
 @app.command(help=t("cli.help.replenish.dismiss"))
-def dismiss(suggestion: Named, as_json: Json = False, lang: Lang = None) -> None:
+def dismiss(suggestion: SuggestionId, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     answer = client.post(f"/replenishments/{quote(suggestion, safe='')}/dismiss")
     client.show(answer, lambda body, say: _suggestions([body], say))
@@ -64,7 +64,7 @@ def orders(status: Status = None, as_json: Json = False, lang: Lang = None) -> N
 
 @app.command(help=t("cli.help.replenish.receive"))
 def receive(
-    purchase: Ordered,
+    purchase: PurchaseId,
     goods: Annotated[list[str] | None, typer.Argument(metavar="SKU=QUANTITY", help=t("cli.help.goods"))] = None,
     as_json: Json = False,
     lang: Lang = None,
@@ -75,7 +75,7 @@ def receive(
 
 
 @app.command(help=t("cli.help.replenish.cancel"))
-def cancel(purchase: Ordered, as_json: Json = False, lang: Lang = None) -> None:
+def cancel(purchase: PurchaseId, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     client.show(client.post(f"{_path(purchase)}/cancel"), lambda body, say: _purchases([body], say))
 
@@ -114,7 +114,7 @@ def agree(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {
+    body: dict[str, JsonValue] = {
         "sku": sku,
         "warehouse": warehouse,
         "supplier": supplier,
@@ -127,13 +127,13 @@ def agree(
         "unit_cost": unit_cost,
         "currency": currency,
     }
-    client.show(client.post("/purchase-terms", told), lambda body, say: _terms([body], say))
+    client.show(client.post("/purchase-terms", body), lambda body, say: _terms([body], say))
 
 
 @app.command(help=t("cli.help.replenish.promotion"))
 def promotion(first: Day, last: Day, sku: Sku = None, lang: Lang = None) -> None:
-    told: dict[str, JsonValue] = {"sku": sku or "", "first": f"{first:%Y-%m-%d}", "last": f"{last:%Y-%m-%d}"}
-    ApiClient(lang, False).post("/promotions", told)
+    body: dict[str, JsonValue] = {"sku": sku or "", "first": f"{first:%Y-%m-%d}", "last": f"{last:%Y-%m-%d}"}
+    ApiClient(lang, False).post("/promotions", body)
 
 
 def _path(purchase: str) -> str:

@@ -1,4 +1,4 @@
-"""``hengdan review``: the rules of review, tried on past orders before any order feels them, and the blacklist."""
+"""``hengdan review``: review rules, trial runs on past orders, and the blacklist."""
 
 import json
 from collections import Counter
@@ -35,8 +35,8 @@ def rules(as_json: Json = False, lang: Lang = None) -> None:
 @app.command(help=t("cli.help.review.rule"))
 def rule(file: File, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told = client.rule(file)
-    client.show(client.put(f"/review/rules/{told['number']}", told), lambda body, say: show.rules([body], say))
+    body = client.rule(file)
+    client.show(client.put(f"/review/rules/{body['number']}", body), lambda body, say: show.rules([body], say))
 
 
 @app.command(help=t("cli.help.review.drop"))
@@ -52,10 +52,10 @@ def check(
 ) -> None:
     client = ApiClient(lang, as_json)
     answer = client.post("/review/check", {"condition": condition})
-    found = answer.json()
-    if not found["ok"] and not as_json:
-        place = "" if found["position"] is None else f" ({found['position'] + 1})"
-        raise Refusal(f"{found['message']}{place}")
+    result = answer.json()
+    if not result["ok"] and not as_json:
+        place = "" if result["position"] is None else f" ({result['position'] + 1})"
+        raise Refusal(f"{result['message']}{place}")
     client.show(answer, lambda body, say: show.line(say("cli.review.ok", facts=", ".join(body["facts"]))))
 
 
@@ -68,25 +68,25 @@ def try_out(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    asked: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
+    trial: dict[str, Any] = {"rule": client.rule(file), "since": since.astimezone().isoformat(), "limit": _PAGE}
     if until is not None:
-        asked["until"] = until.astimezone().isoformat()
+        trial["until"] = until.astimezone().isoformat()
     whole: dict[str, Any] = {}
-    columns = (TextColumn(asked["rule"]["name"]), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(trial["rule"]["name"]), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("")
         while not whole or whole["next"]:
-            page = client.post("/review/dry-run", asked | {"cursor": whole.get("next")}).json()
-            whole = _together(whole, page) if whole else page
+            page = client.post("/review/dry-run", trial | {"cursor": whole.get("next")}).json()
+            whole = _merge(whole, page) if whole else page
             bar.update(task, total=whole["total"], completed=whole["orders"])
     if as_json:
         typer.echo(json.dumps(whole, ensure_ascii=False))
     else:
-        _tried(whole, client.say)
+        _trial(whole, client.say)
 
 
 @blacklist.command("list", help=t("cli.help.blacklist.list"))
-def blacklisted(as_json: Json = False, lang: Lang = None) -> None:
+def list_blacklist(as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     heads = ("id", "kind", "hint", "reason", "until", "added_by")
     client.show(client.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
@@ -104,12 +104,12 @@ def add(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, Any] = {"kind": kind, "value": value, "channel": channel, "reason": reason}
+    body: dict[str, Any] = {"kind": kind, "value": value, "channel": channel, "reason": reason}
     if order is not None:
-        told["order_id"] = client.get(client.order(order)).json()["id"]
+        body["order_id"] = client.get(client.order(order)).json()["id"]
     if until is not None:
-        told["until"] = until.astimezone().isoformat()
-    answer = client.post("/review/blacklist", told)
+        body["until"] = until.astimezone().isoformat()
+    answer = client.post("/review/blacklist", body)
     client.show(answer, lambda body, say: show.columns(("id", "kind", "hint", "reason", "until"), [body], say))
 
 
@@ -118,17 +118,17 @@ def remove(kind: str, entry_id: str, lang: Lang = None) -> None:
     ApiClient(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
 
 
-def _together(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
-    """The pages so far and one more as one."""
+def _merge(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of the pages so far and one more."""
     added = {name: whole[name] + page[name] for name in ("orders", "applied", "failed")}
     examples = {name: (whole[name] + page[name])[:_EXAMPLES] for name in ("examples", "failures")}
     decisions = dict(Counter(whole["decisions"]) + Counter(page["decisions"]))
     return whole | added | examples | {"decisions": decisions, "next": page["next"]}
 
 
-def _tried(body: Any, say: Say) -> None:
-    did = ", ".join(f"{decision} {count}" for decision, count in sorted(body["decisions"].items())) or "0"
-    show.line((say("cli.review.tried", orders=body["orders"], applied=body["applied"], decisions=did), "bold"))
+def _trial(body: Any, say: Say) -> None:
+    decisions = ", ".join(f"{decision} {count}" for decision, count in sorted(body["decisions"].items())) or "0"
+    show.line((say("cli.review.tried", orders=body["orders"], applied=body["applied"], decisions=decisions), "bold"))
     if body["failed"]:
         show.line((say("cli.review.failed", failed=body["failed"]), "bold red"))
     if body["of_now"]:

@@ -1,4 +1,4 @@
-"""``up``, ``demo``, ``worker``, ``api``, ``migrate``: the commands that run Hengdan itself."""
+"""``up``, ``demo``, ``worker``, ``api``, ``migrate``: run Hengdan itself."""
 
 import signal
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from starter.cli.api_client import Refusal
 
 
 def up() -> None:
-    with _plainly():
+    with _errors_in_one_line():
         from starter.up import Stack, wait_for_signal
 
         with Stack(settings().state_dir) as stack:
@@ -31,7 +31,7 @@ def demo(
     serve: Annotated[bool | None, typer.Option("--serve/--no-serve", help=t("cli.help.serve"))] = None,
     state_dir: Annotated[Path | None, typer.Option(help=t("cli.help.state_dir"))] = None,
 ) -> None:
-    with _plainly():
+    with _errors_in_one_line():
         from starter.demo import run
 
         code = run(report=report, orders=orders, serve=serve, state_dir=state_dir)
@@ -39,8 +39,8 @@ def demo(
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
-    """SIGTERM stops everything as Ctrl-C does; what keeps a part from starting is told in one line."""
+def _errors_in_one_line() -> Iterator[None]:
+    """Stop on SIGTERM as on Ctrl-C; report what keeps a process from starting in one line."""
     from activities.kit.database import DatabaseUnavailable
     from starter.logs import configure
     from workers.embedded import AlreadyRunningError, StartError
@@ -61,7 +61,7 @@ def worker() -> None:
     from starter.logs import configure
     from workers.main import run
 
-    _production()
+    _check_settings()
     configure()
     uvloop.run(run())
 
@@ -71,7 +71,7 @@ def api() -> None:
 
     from starter.logs import configure
 
-    _production()
+    _check_settings()
     configure()
     chosen = settings()
     uvicorn.run(
@@ -86,23 +86,23 @@ def api() -> None:
 
 
 def migrate(revision: Annotated[str, typer.Argument(help=t("cli.help.revision"))] = "head") -> None:
-    url = _database()
-    with _plainly():
-        from workers.schema import migrate as move
+    url = _database_url()
+    with _errors_in_one_line():
+        from workers.schema import migrate as apply_migrations
 
-        move(url, revision)
+        apply_migrations(url, revision)
 
 
-def _database() -> str:
+def _database_url() -> str:
     url = settings().database_url
     if url is None:
         raise Refusal(t("cli.no_database"))
     return url.get_secret_value()
 
 
-def _production() -> None:
-    """Says before anything starts what is not set."""
+def _check_settings() -> None:
+    """Raise where the database or the keys are not set."""
     from models.vault import keyring
 
-    _database()
+    _database_url()
     keyring()

@@ -1,4 +1,4 @@
-"""``hengdan settlements``: claims on carriers and refunds to buyers, and what became of them."""
+"""``hengdan settlements``: claims on carriers and refunds to buyers, and their outcome."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -25,13 +25,13 @@ def list_settlements(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    asked = {"kind": kind, "carrier": carrier, "settled": settled or None}
-    client.show(client.get("/settlements", **asked), _shown)
+    filters = {"kind": kind, "carrier": carrier, "settled": settled or None}
+    client.show(client.get("/settlements", **filters), _settlements)
 
 
 @app.command("set", help=t("cli.help.settlements.set"))
 def settle(
-    parcel: Annotated[str, typer.Argument(metavar="FULFILLMENT", help=t("cli.help.exceptions.parcel"))],
+    fulfillment: Annotated[str, typer.Argument(metavar="FULFILLMENT", help=t("cli.help.exceptions.parcel"))],
     kind: Kind,
     state: Annotated[State | None, typer.Option()] = None,
     paid: Annotated[str | None, typer.Option(help=t("cli.help.settlements.paid"))] = None,
@@ -41,12 +41,12 @@ def settle(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    said: dict[str, JsonValue] = {"state": state, "paid": paid, "reference": reference, "note": note}
-    path = f"/settlements/{quote(parcel, safe='')}/{kind}"
-    answer = client.patch(path, {name: value for name, value in said.items() if value is not None})
-    client.show(answer, lambda body, say: _shown([body], say))
+    fields: dict[str, JsonValue] = {"state": state, "paid": paid, "reference": reference, "note": note}
+    path = f"/settlements/{quote(fulfillment, safe='')}/{kind}"
+    answer = client.patch(path, {name: value for name, value in fields.items() if value is not None})
+    client.show(answer, lambda body, say: _settlements([body], say))
 
 
-def _shown(body: Any, say: Say) -> None:
+def _settlements(body: Any, say: Say) -> None:
     heads = ("fulfillment_id", "kind", "state", "carrier", "waybill_no", "currency", "amount", "paid", "reference")
     show.columns(heads, body, say)

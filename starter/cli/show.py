@@ -1,4 +1,4 @@
-"""How answers of the API look to a person."""
+"""Render answers of the API for people."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -20,19 +20,19 @@ def _console() -> Console:
 
 
 def line(*parts: tuple[object, str] | str) -> None:
-    """One line of plain texts, each with its style where it has one."""
+    """Print one line of plain texts, some with a style."""
     styled = [(_plain(part), "") if isinstance(part, str) else (_plain(part[0]), part[1]) for part in parts]
     _console().print(Text.assemble(*styled))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> None:
-    """A table; ``heads`` are names of ``cli.head.*``. The first column is never broken."""
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    """Print a table; ``heads`` are names of ``cli.head.*``. The first column is never wrapped."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, head in enumerate(heads):
-        shown.add_column(say(f"cli.head.{head}"), no_wrap=number == 0, justify="right" if head in _NUMBERS else "left")
+        grid.add_column(say(f"cli.head.{head}"), no_wrap=number == 0, justify="right" if head in _NUMBERS else "left")
     for row in rows:
-        shown.add_row(*(Text(_plain(cell)) for cell in row))
-    _console().print(shown)
+        grid.add_row(*(Text(_plain(cell)) for cell in row))
+    _console().print(grid)
 
 
 _NUMBERS = (
@@ -73,7 +73,7 @@ def orders(page: Any, say: Say) -> None:
 
 
 def order(body: Any, say: Say) -> None:
-    """The order, its lines, its parcels, and what happened to it from top to bottom."""
+    """Print an order with its lines, fulfillment orders and timeline."""
     line((body["id"], "bold"), "  ", (body["status_text"], "bold cyan"))
     deadline = f"  ({say('cli.until', when=when(body['deadline']))})" if body["deadline"] else ""
     facts = {
@@ -94,37 +94,37 @@ def order(body: Any, say: Say) -> None:
     columns = ("line_no", "sku", "title", "quantity", "unit_price")
     table(columns, [[each[column] for column in columns] for each in body["lines"]], say)
     for each in body["fulfillments"]:
-        _parcel(each, say)
+        _fulfillment(each, say)
     _timeline(body, say)
 
 
-def _parcel(parcel: Any, say: Say) -> None:
-    tracking = say(f"tracking.{parcel['tracking']}") if parcel["tracking"] else ""
-    carried = " ".join(part for part in (parcel["carrier"], parcel["waybill_no"], tracking) if part)
-    status = f"{parcel['status_text']} ({say('cli.request')}: {say('request.' + parcel['request_status'])})"
-    goods = ", ".join(f"{each['sku']} × {each['quantity']}" for each in parcel["lines"])
-    parts = (parcel["id"].rpartition(":")[2], parcel["warehouse"], goods, status, carried)
+def _fulfillment(body: Any, say: Say) -> None:
+    tracking = say(f"tracking.{body['tracking']}") if body["tracking"] else ""
+    shipping = " ".join(part for part in (body["carrier"], body["waybill_no"], tracking) if part)
+    status = f"{body['status_text']} ({say('cli.request')}: {say('request.' + body['request_status'])})"
+    goods = ", ".join(f"{each['sku']} × {each['quantity']}" for each in body["lines"])
+    parts = (body["id"].rpartition(":")[2], body["warehouse"], goods, status, shipping)
     line((parts[0], "bold"), "  ", "  ".join(part for part in parts[1:] if part))
-    for option in parcel["choice"]:
-        mark = "→" if option["carrier"] == parcel["carrier"] else "·"
+    for option in body["choice"]:
+        mark = "→" if option["carrier"] == body["carrier"] else "·"
         line((f"    {mark} {option['carrier']}  {option['text']}", "dim"))
-    for scan in parcel["scans"]:
-        told = " ".join(part for part in (scan["status_text"], scan["place"], scan["text"]) if part)
-        line((f"    {when(scan['at'])}  ", "dim"), told)
+    for scan in body["scans"]:
+        text = " ".join(part for part in (scan["status_text"], scan["place"], scan["text"]) if part)
+        line((f"    {when(scan['at'])}  ", "dim"), text)
 
 
 def _timeline(body: Any, say: Say) -> None:
-    happened = [(each["at"], "●", each["text"], each["actor"], "cyan") for each in body["timeline"]]
-    happened += [(each["raised_at"], "▲", each["text"], say("cli.alert"), "bold yellow") for each in body["alerts"]]
+    entries = [(each["at"], "●", each["text"], each["actor"], "cyan") for each in body["timeline"]]
+    entries += [(each["raised_at"], "▲", each["text"], say("cli.alert"), "bold yellow") for each in body["alerts"]]
     line("")
-    for number, (at, sign, text, actor, style) in enumerate(sorted(happened, key=lambda each: _moment(each[0]))):
+    for number, (at, sign, text, actor, style) in enumerate(sorted(entries, key=lambda each: _moment(each[0]))):
         if number:
             line(("│", "dim"))
         line((f"{sign} ", style), (f"{when(at, seconds=True)}  ", "dim"), text, (f"  {actor}", "dim"))
 
 
 def columns(heads: Sequence[str], body: Any, say: Say) -> None:
-    """Each as a row of these of its parts."""
+    """Print records as rows of these fields, or a line where there are none."""
     if not body:
         line(say("cli.nothing"))
         return
@@ -161,7 +161,7 @@ def proof(body: Any, say: Say) -> None:
 
 
 def sheet_errors(body: Any, say: Say) -> None:
-    """What is wrong with a file, row by row."""
+    """Print the errors of a file, row by row."""
     if body["errors"]:
         heads = ("row", "column", "value", "message")
         table(heads, [[each[head] for head in heads] for each in body["errors"]], say)
@@ -188,15 +188,15 @@ def failed(body: Any, say: Say) -> None:
 
 
 def origin(body: Any, say: Say) -> None:
-    """Where an order came from: as written, as told, and message by message."""
+    """Print an order's origin, its messages and the corrections."""
     line((body["order_id"], "bold"))
-    written, told = body["origin"], body["origin"]["told"]
+    standard, original = body["origin"], body["origin"]["told"]
     grid = Table.grid(padding=(0, 2))
     for name in ("platform", "shop", "store", "region", "campaign", "source", "medium"):
-        if written[name] or name in told:
-            otherwise = say("cli.origin.told", text=told[name]) if name in told else ""
+        if standard[name] or name in original:
+            spelling = say("cli.origin.told", text=original[name]) if name in original else ""
             grid.add_row(
-                Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(written[name])), Text(_plain(otherwise))
+                Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(standard[name])), Text(_plain(spelling))
             )
     grid.add_row(
         Text(say("cli.head.path"), style="dim"), Text(", ".join(say(f"path.{each}") for each in body["paths"]))
@@ -209,9 +209,9 @@ def origin(body: Any, say: Say) -> None:
             f"{each['id']}  {path}  ",
             (each["state_text"], "cyan"),
         )
-        for told_of in (each["reason"], *each["led_to"]):
-            if told_of:
-                line(f"    {told_of}")
+        for text in (each["reason"], *each["led_to"]):
+            if text:
+                line(f"    {text}")
     for each in body["corrections"]:
         changed = ", ".join(f"{name}: {each['before'][name]} → {text}" for name, text in each["after"].items())
         line((f"{when(each['at'], seconds=True)}  ", "dim"), changed, (f"  {each['actor']}: {each['reason']}", "dim"))
@@ -266,18 +266,18 @@ def reconciliations(body: Any, say: Say) -> None:
 
 
 def reconciliation(body: Any, say: Say) -> None:
-    """One, with the numbers of the orders."""
+    """Print one reconciliation with its order numbers."""
     reconciliations([body], say)
-    told = body["details"]
+    details = body["details"]
     for what in ("pulled", "failed", "gone"):
-        if numbers := told.get(what):
+        if numbers := details.get(what):
             line((say(f"cli.reconcile.{what}"), "bold"))
             for number in numbers:
                 line(f"  {number}", f"  {numbers[number]}" if what == "failed" else "")
 
 
 def _plain(value: object) -> str:
-    """Without anything that a terminal would obey: texts come from buyers."""
+    """Remove control characters: texts come from buyers."""
     return "".join(each for each in str(value) if each.isprintable())
 
 
@@ -286,7 +286,7 @@ def _moment(at: str) -> datetime:
 
 
 def when(at: str | None, *, seconds: bool = False) -> str:
-    """A time as the clock on the wall shows it."""
+    """Format a time in the local time zone."""
     return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''}}" if at else ""
 
 

@@ -1,4 +1,4 @@
-"""``hengdan map``: what shops call our SKUs, and what they sell that nobody knows."""
+"""``hengdan map``: map the items of shops to SKUs."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ Item = Annotated[str, typer.Argument(help=t("cli.help.item"))]
 
 
 @app.command("list", help=t("cli.help.map.list"))
-def every(
+def list_mappings(
     channel: Channel = None, shop: Shop = None, sku: str | None = None, as_json: Json = False, lang: Lang = None
 ) -> None:
     client = ApiClient(lang, as_json)
@@ -30,14 +30,14 @@ def unmapped(channel: Channel = None, shop: Shop = None, as_json: Json = False, 
 
 
 @app.command("set", help=t("cli.help.map.set"))
-def keep(channel: str, item: Item, sku: str, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
+def assign(channel: str, item: Item, sku: str, shop: Shop = None, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told = {"channel": channel, "shop": shop or "", "item": item, "sku": sku}
+    mapping = {"channel": channel, "shop": shop or "", "item": item, "sku": sku}
 
-    def tell(answer: Any, say: Say) -> None:
+    def report(answer: Any, say: Say) -> None:
         show.line(say("cli.mapped", item=item, sku=sku))
 
-    client.show(client.put("/mappings", {"mappings": [told]}), tell)
+    client.show(client.put("/mappings", {"mappings": [mapping]}), report)
 
 
 @app.command(help=t("cli.help.map.drop"))

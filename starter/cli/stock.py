@@ -1,5 +1,4 @@
-"""``hengdan stock``: levels, receipts, corrections, counts, virtual warehouses, what is due, and the proof that levels
-are their ledger."""
+"""``hengdan stock``: levels, receipts, adjustments, stocktakes, virtual warehouses, listings and verification."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,7 +14,7 @@ app = typer.Typer(name="stock", help=t("cli.help.stock"), no_args_is_help=True)
 
 Warehouse = Annotated[str, typer.Argument(help=t("cli.help.warehouse"))]
 Sku = Annotated[str, typer.Argument()]
-Why = Annotated[str, typer.Option("--reason", help=t("cli.help.reason"))]
+Reason = Annotated[str, typer.Option("--reason", help=t("cli.help.reason"))]
 Goods = Annotated[list[str], typer.Argument(help=t("cli.help.goods"))]
 
 
@@ -33,8 +32,8 @@ def levels(
 @app.command(help=t("cli.help.stock.receive"))
 def receive(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    client.show(client.post("/stock/receive", told), show.level)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    client.show(client.post("/stock/receive", body), show.level)
 
 
 @app.command(help=t("cli.help.stock.adjust"), context_settings={"ignore_unknown_options": True})
@@ -47,39 +46,41 @@ def adjust(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
-    client.show(client.post("/stock/adjust", told), show.level)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
+    client.show(client.post("/stock/adjust", body), show.level)
 
 
 @app.command(help=t("cli.help.stock.quarantine"))
 def quarantine(
-    warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
+    warehouse: Warehouse, sku: Sku, quantity: int, reason: Reason, as_json: Json = False, lang: Lang = None
 ) -> None:
     _grade("quarantine", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
 @app.command(help=t("cli.help.stock.restore"))
 def restore(
-    warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None
+    warehouse: Warehouse, sku: Sku, quantity: int, reason: Reason, as_json: Json = False, lang: Lang = None
 ) -> None:
     _grade("restore", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
 @app.command(help=t("cli.help.stock.scrap"))
-def scrap(warehouse: Warehouse, sku: Sku, quantity: int, reason: Why, as_json: Json = False, lang: Lang = None) -> None:
+def scrap(
+    warehouse: Warehouse, sku: Sku, quantity: int, reason: Reason, as_json: Json = False, lang: Lang = None
+) -> None:
     _grade("scrap", warehouse, sku, quantity, reason, ApiClient(lang, as_json))
 
 
 def _grade(verb: str, warehouse: str, sku: str, quantity: int, reason: str, client: ApiClient) -> None:
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
-    client.show(client.post(f"/stock/{verb}", told), show.level)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity, "reason": reason}
+    client.show(client.post(f"/stock/{verb}", body), show.level)
 
 
 @app.command(help=t("cli.help.stock.safety"))
 def safety(warehouse: Warehouse, sku: Sku, quantity: int, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    client.show(client.post("/stock/safety", told), show.level)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    client.show(client.post("/stock/safety", body), show.level)
 
 
 @app.command(help=t("cli.help.stock.fence"), context_settings={"ignore_unknown_options": True})
@@ -91,15 +92,15 @@ def fence(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
-    client.show(client.post("/stock/fence", told), show.level)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "sku": sku, "quantity": quantity}
+    client.show(client.post("/stock/fence", body), show.level)
 
 
 @app.command(help=t("cli.help.stock.feed"))
 def feed(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "goods": client.goods(goods)}
-    client.show(client.post("/stock/feed", told), show.levels)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "goods": client.goods(goods)}
+    client.show(client.post("/stock/feed", body), show.levels)
 
 
 @app.command(help=t("cli.help.stock.expect"))
@@ -111,29 +112,29 @@ def expect(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, False)
-    told: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
-    client.post("/stock/expect", told | {"goods": client.goods(goods)})
+    body: dict[str, JsonValue] = {"source": source, "warehouse": warehouse, "due": f"{due:%Y-%m-%d}"}
+    client.post("/stock/expect", body | {"goods": client.goods(goods)})
 
 
 @app.command(help=t("cli.help.stock.promise"))
 def promise(sku: Sku, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     heads = ("sku", "warehouse", "day", "quantity")
-    client.show(client.get("/stock/promises", sku=sku), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/stock/promises", sku=sku), lambda answer, say: show.columns(heads, answer, say))
 
 
 @app.command(help=t("cli.help.stock.count"))
 def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {"warehouse": warehouse, "counts": client.goods(goods)}
-    client.show(client.post("/stock/counts", told), show.stocktake)
+    body: dict[str, JsonValue] = {"warehouse": warehouse, "counts": client.goods(goods)}
+    client.show(client.post("/stock/counts", body), show.stocktake)
 
 
 @app.command(help=t("cli.help.stock.counts"))
 def counts(as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     heads = ("id", "warehouse", "status", "counted_by", "counted_at")
-    client.show(client.get("/stock/counts"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/stock/counts"), lambda answer, say: show.columns(heads, answer, say))
 
 
 @app.command(help=t("cli.help.stock.approve"))
@@ -162,7 +163,7 @@ def threshold(
 def locations(as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
-    client.show(client.get("/locations"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/locations"), lambda answer, say: show.columns(heads, answer, say))
 
 
 @app.command(help=t("cli.help.stock.listings"))
@@ -176,7 +177,7 @@ def listings(
     channel, _, name = (shop or "").partition(":")
     heads = ("sku", "channel", "shop", "offered", "offered_at", "refused")
     answer = client.get("/listings", channel=channel or None, shop=name or None, sku=sku)
-    client.show(answer, lambda body, say: show.columns(heads, body, say))
+    client.show(answer, lambda answer, say: show.columns(heads, answer, say))
 
 
 @app.command(help=t("cli.help.stock.rule"))
@@ -190,8 +191,8 @@ def rule(
     lang: Lang = None,
 ) -> None:
     channel, _, name = shop.partition(":")
-    told: dict[str, JsonValue] = {"percentage": percentage, "buffer": buffer, "least": least, "most": most}
-    ApiClient(lang, False).put(f"/listings/{channel}/{name}/rule", told | {"locations": list(location or ())})
+    body: dict[str, JsonValue] = {"percentage": percentage, "buffer": buffer, "least": least, "most": most}
+    ApiClient(lang, False).put(f"/listings/{channel}/{name}/rule", body | {"locations": list(location or ())})
 
 
 @app.command(help=t("cli.help.stock.verify"))

@@ -1,4 +1,4 @@
-"""``hengdan transfers``: move goods between our locations."""
+"""``hengdan transfers``: move goods between locations."""
 
 from datetime import datetime, timedelta
 from secrets import token_hex
@@ -15,7 +15,7 @@ from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="transfers", help=t("cli.help.transfers"), no_args_is_help=True)
 
-Named = Annotated[str, typer.Argument(metavar="TRANSFER", help=t("cli.help.transfer"))]
+TransferId = Annotated[str, typer.Argument(metavar="TRANSFER", help=t("cli.help.transfer"))]
 Goods = Annotated[list[str] | None, typer.Argument(metavar="SKU=QUANTITY", help=t("cli.help.goods"))]
 Due = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help=t("cli.help.due"))]
 Reason = Annotated[str, typer.Option(help=t("cli.help.reason"))]
@@ -53,7 +53,7 @@ def create(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
-    told: dict[str, JsonValue] = {
+    body: dict[str, JsonValue] = {
         "origin": origin,
         "destination": destination,
         "goods": client.goods(goods or []),
@@ -61,45 +61,45 @@ def create(
         "reason": reason,
         "request_id": _number(),
     }
-    client.show(client.post("/transfers", told), lambda body, say: _transfers([body], say))
+    client.show(client.post("/transfers", body), lambda transfer, say: _transfers([transfer], say))
 
 
 @app.command(help=t("cli.help.transfers.approve"))
-def approve(transfer: Named, as_json: Json = False, lang: Lang = None) -> None:
-    _ask(ApiClient(lang, as_json), transfer, "approve")
+def approve(transfer: TransferId, as_json: Json = False, lang: Lang = None) -> None:
+    _send(ApiClient(lang, as_json), transfer, "approve")
 
 
 @app.command(help=t("cli.help.transfers.ship"))
-def ship(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
+def ship(transfer: TransferId, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    _ask(client, transfer, "ship", goods=client.goods(goods or []))
+    _send(client, transfer, "ship", goods=client.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.receive"))
-def receive(transfer: Named, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
+def receive(transfer: TransferId, goods: Goods = None, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    _ask(client, transfer, "receive", goods=client.goods(goods or []))
+    _send(client, transfer, "receive", goods=client.goods(goods or []))
 
 
 @app.command(help=t("cli.help.transfers.cancel"))
 def cancel(
-    transfer: Named,
+    transfer: TransferId,
     how: Annotated[Literal["return", "write_off"] | None, typer.Option(help=t("cli.help.transfers.how"))] = None,
     reason: Reason = "",
     as_json: Json = False,
     lang: Lang = None,
 ) -> None:
-    _ask(ApiClient(lang, as_json), transfer, "cancel", how=how, reason=reason)
+    _send(ApiClient(lang, as_json), transfer, "cancel", how=how, reason=reason)
 
 
-def _ask(client: ApiClient, named: str, verb: str, **body: JsonValue) -> None:
-    path = f"/transfers/{quote('transfer:' + named.removeprefix('transfer:'), safe='')}"
+def _send(client: ApiClient, name: str, verb: str, **body: JsonValue) -> None:
+    path = f"/transfers/{quote('transfer:' + name.removeprefix('transfer:'), safe='')}"
     answer = client.post(f"{path}/{verb}", body)
     client.show(answer, lambda _, say: _transfers([client.get(path).json()], say))
 
 
 def _number() -> str:
-    """Short enough to be typed again."""
+    """Return a new transfer number, short enough to type."""
     return f"{datetime.now(CHINA):%y%m%d}-{token_hex(3)}"
 
 
