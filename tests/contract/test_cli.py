@@ -57,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
     with served(app) as url:
         monkeypatch.setenv("HENGDAN_API_URL", url)
         monkeypatch.setenv("HENGDAN_API_KEY", "hd_mine")
-        monkeypatch.setattr(api_client, "PAUSES", (0.0,))
+        monkeypatch.setattr(api_client, "RETRY_SECONDS", (0.0,))
         settings.cache_clear()
         yield asked
 
