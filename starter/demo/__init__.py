@@ -16,14 +16,12 @@ import httpx
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.accounts import accounts
 from activities.accounts.api_keys import create_key
-from activities.catalogue import locations
+from activities.catalogue import locations, skus
 from activities.fulfillment import carrier_selection, exceptions
-from activities.kit.database import dispose, transaction
+from activities.kit.database import Connection, dispose, transaction
 from activities.stock import operations, stock_sync
 from models.api_keys import Scope
 from models.base import CHINA
@@ -31,7 +29,7 @@ from models.i18n import t
 from models.intake import IntegrationType
 from models.order import OrderStatus
 from models.settings import settings
-from models.stock import Audience, LocationKind, SkuRow
+from models.stock import Audience, LocationKind
 from starter.demo.carriers import AGGREGATOR, FOLLOWED, PATIENCE, TERMS
 from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
@@ -191,8 +189,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await operations.sync_supplier_stock(
             connection, merchant.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo"
         )
-        presale = update(SkuRow).where(SkuRow.sku == PRESALE)  # type: ignore[arg-type]
-        await connection.execute(presale.values(presale_on=datetime.now(CHINA).date() + timedelta(days=30)))
+        await skus.set_presale_date(connection, PRESALE, datetime.now(CHINA).date() + timedelta(days=30))
     keys = {
         "staff": await create_key("demo-staff", [Scope.STAFF, Scope.WAREHOUSE]),
         "till": await create_key("demo-till", [Scope.POS]),
@@ -208,7 +205,7 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
     return World(client, stack.api_url, sandbox, keys["staff"], keys["till"], people(40))
 
 
-async def _fence(connection: AsyncConnection) -> None:
+async def _fence(connection: Connection) -> None:
     """All there is of some SKUs is kept for the own site."""
     kept = locations.Location(
         code=FENCE, name="Own site", name_zh="自营专享仓", kind=LocationKind.VIRTUAL, parent="SH", audience=OWN_SITE
@@ -218,7 +215,7 @@ async def _fence(connection: AsyncConnection) -> None:
         await operations.move_to_virtual(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
 
 
-async def _open_store(connection: AsyncConnection) -> None:
+async def _open_store(connection: Connection) -> None:
     """Some SKUs lie at a shop counter alone, which delivers nowhere else."""
     store = locations.Location(
         code=STORE,

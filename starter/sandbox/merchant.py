@@ -1,10 +1,9 @@
-"""The merchant of demo and tests: what it sells, and where it ships from. Its stock comes through the ledger."""
+"""The merchant of demo and tests: its catalogue and locations. Its stock is received through the ledger."""
 
 from decimal import Decimal
 
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from activities.catalogue.seed import insert_missing
+from activities.kit.database import Connection
 from models.address import Recipient
 from models.stock import BundleRow, LocationKind, SkuRow, WarehouseRow
 
@@ -85,7 +84,7 @@ SKUS: tuple[tuple[str, str, str, str, str], ...] = (
 """SKU, title, Chinese title, price in CNY, weight in kg. ``K`` are bundles."""
 
 PRESALE = frozenset({"P001"})
-"""May be promised beyond what is there."""
+"""SKUs that may be sold beyond the stock at hand."""
 
 BUNDLES: dict[str, dict[str, int]] = {
     "K001": {"B001": 2, "B002": 1},
@@ -96,7 +95,7 @@ BUNDLES: dict[str, dict[str, int]] = {
 }
 
 STOCKED: tuple[str, ...] = tuple(sku for sku, *_ in SKUS if sku not in BUNDLES)
-"""What lies on shelves."""
+"""SKUs that are kept in stock; bundles are assembled from them."""
 
 WAREHOUSES: tuple[WarehouseRow, ...] = (
     WarehouseRow(
@@ -184,28 +183,26 @@ SUPPLIER = WarehouseRow(
         street="稠江街道工厂路5号",
     ),
 )
-"""Ships from its own stock on our behalf."""
+"""A supplier that drop-ships from its own stock."""
 
 
-async def seed(connection: AsyncConnection) -> None:
-    """Writes the catalogue and the warehouses, leaving what is there as it is."""
+async def seed(connection: Connection) -> None:
+    """Insert the catalogue and the locations; existing rows stay as they are."""
     skus = [
-        {
-            "sku": sku,
-            "title": title,
-            "title_zh": title_zh,
-            "price": Decimal(price),
-            "currency": "CNY",
-            "weight_kg": Decimal(weight),
-            "oversell": sku in PRESALE,
-        }
+        SkuRow(
+            sku=sku,
+            title=title,
+            title_zh=title_zh,
+            price=Decimal(price),
+            currency="CNY",
+            weight_kg=Decimal(weight),
+            oversell=sku in PRESALE,
+        )
         for sku, title, title_zh, price, weight in SKUS
     ]
     bundles = [
-        {"bundle": bundle, "sku": sku, "quantity": quantity}
+        BundleRow(bundle=bundle, sku=sku, quantity=quantity)
         for bundle, components in BUNDLES.items()
         for sku, quantity in components.items()
     ]
-    warehouses = [{**row.model_dump(), "sender": row.sender} for row in (*WAREHOUSES, SUPPLIER)]
-    for table, rows in ((SkuRow, skus), (BundleRow, bundles), (WarehouseRow, warehouses)):
-        await connection.execute(insert(table).values(rows).on_conflict_do_nothing())
+    await insert_missing(connection, skus, bundles, (*WAREHOUSES, SUPPLIER))
