@@ -1,4 +1,4 @@
-"""Which carrier takes a parcel, and why."""
+"""Carrier selection: terms, merchant rules, and the ranking of carriers for a shipping request."""
 
 from datetime import datetime, time
 from decimal import Decimal
@@ -22,83 +22,83 @@ Codes = Annotated[tuple[Code, ...], Field(min_length=1, max_length=50)]
 
 
 class CarrierTerms(Value):
-    """What a carrier takes, as staff set it up. One without terms takes everything."""
+    """What a carrier accepts, as set by staff. A carrier without terms accepts everything."""
 
     carrier: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
     name: Annotated[str, Field(max_length=100)] = ""
     name_zh: Annotated[str, Field(max_length=100)] = ""
     active: bool = True
     areas: tuple[str, ...] = ()
-    """Provinces it delivers to; none named, all."""
+    """Provinces that the carrier delivers to; empty: all."""
     abilities: frozenset[str] | None = None
-    """Such as ``cold_chain`` and ``dangerous_goods``; nothing said, all."""
+    """Such as ``cold_chain`` and ``dangerous_goods``; ``None``: all."""
     max_kg: Kilograms | None = None
     max_cm3: Annotated[int, Field(ge=1)] | None = None
     cash_on_delivery: bool = True
     insured_up_to: Amount | None = None
-    """What a parcel may be worth; nothing named, anything."""
+    """The highest value of a parcel; ``None``: no limit."""
     capacity: Annotated[int, Field(ge=0)] | None = None
-    """Parcels that it takes of one warehouse a day."""
+    """Parcels a day from one warehouse."""
     cutoff: time | None = None
-    """What is booked after this time of day in China leaves a day later."""
+    """Parcels booked after this time of day in China leave a day later."""
     quotes: bool = False
-    """It is asked for its price where it makes offers; the rate table stands in for it."""
+    """Ask the carrier for its price where its adapter can; otherwise, the rate table applies."""
 
 
 class Weights(Value):
-    """What a carrier's faults count, in the currency of the rate tables: the cheapest sum of all is chosen."""
+    """Penalties added to a carrier's price, in the currency of the rate tables; the lowest total is chosen."""
 
     late: Price = Decimal(30)
-    """Missing the promised day."""
+    """For missing the promised day."""
     day: Price = Decimal(0)
-    """Each day on the way."""
+    """For each day in transit."""
     urgent_day: Price = Decimal(10)
-    """Each day on the way of an urgent order, in place of ``day``."""
+    """For each day in transit of an urgent order, in place of ``day``."""
     unreliable: Price = Decimal(10)
-    """All parcels late on that lane; a share of them counts a share of this."""
+    """Times the share of the carrier's parcels on the lane that were late."""
     lost: Price = Decimal(200)
-    """All parcels lost or damaged, likewise."""
+    """Times the share of the carrier's parcels on the lane that were lost or damaged."""
 
 
-class Excludes(Value):
-    """These carriers do not take it."""
-
+class ExcludeCarriers(Value):
     do: Literal["exclude"] = "exclude"
     carriers: Codes
 
 
-class Restricts(Value):
-    """No others take it."""
+class RestrictToCarriers(Value):
+    """Exclude all other carriers."""
 
     do: Literal["only"] = "only"
     carriers: Codes
 
 
-class Favours(Value):
-    """These are weighed as so much cheaper, or, below nothing, dearer."""
+class FavourCarriers(Value):
+    """Rank these carriers as ``by`` cheaper, or dearer where negative."""
 
     do: Literal["favour"] = "favour"
     carriers: Codes
     by: Annotated[Decimal, Field(ge=-10_000, le=10_000, max_digits=12, decimal_places=4)]
 
 
-class Weighs(Value):
-    """Faults count so, in place of what the shop says."""
+class OverrideWeights(Value):
+    """Use these weights in place of the shop's."""
 
     do: Literal["weigh"] = "weigh"
     weights: Weights
 
 
-CarrierDecision = Annotated[Excludes | Restricts | Favours | Weighs, Field(discriminator="do")]
+CarrierDecision = Annotated[
+    ExcludeCarriers | RestrictToCarriers | FavourCarriers | OverrideWeights, Field(discriminator="do")
+]
 
 
 class CarrierRule(Value):
-    """A merchant's say in who carries a parcel. Rules apply in the order of their numbers."""
+    """A merchant's rule for choosing carriers. Rules apply in the order of their numbers."""
 
     number: Annotated[int, Field(ge=0, le=1_000_000)]
     name: Words
     shops: tuple[Code, ...] = ()
-    """``channel:shop``; none named, all."""
+    """``channel:shop``; empty: all."""
     active: bool = True
     condition: Annotated[str, Field(min_length=1, max_length=LONGEST, examples=["parcel.weight_kg > 20.0"])]
     """An expression in CEL over the facts of docs/carriers.md: true where the rule applies."""
@@ -111,39 +111,39 @@ class CarrierRule(Value):
             raise InvalidValue("invalid.decisions.duplicate")
         return decisions
 
-    def concerns(self, shop: str) -> bool:
+    def applies_to(self, shop: str) -> bool:
         return self.active and (not self.shops or shop in self.shops)
 
 
-class Say(Value):
-    """What the merchant has to say about one parcel."""
+class RuleOutcome(Value):
+    """The combined outcome of a merchant's rules for one shipping request."""
 
     weights: Weights = Weights()
     excluded: dict[str, str] = {}
     """Carrier → the rule that excludes it."""
-    favours: dict[str, Decimal] = {}
-    """Carrier → by how much it is favoured."""
-    ruled: tuple[RuleResult, ...] = ()
+    bonuses: dict[str, Decimal] = {}
+    """Carrier → the amount by which it is ranked cheaper."""
+    results: tuple[RuleResult, ...] = ()
     """The rules that applied, or failed."""
 
 
-class Service(Value):
-    """How a carrier did on a lane, from our own tracking."""
+class LanePerformance(Value):
+    """A carrier's performance on a lane, from our own tracking."""
 
     parcels: int = 0
     late: int = 0
     lost: int = 0
     """Or damaged."""
     days: Decimal | None = None
-    """Nine of ten parcels took no longer, from leaving to the door."""
+    """Transit days, 90th percentile."""
 
     def share(self, count: int) -> Decimal:
-        """Of all parcels, with a doubt for few: as if ten more had gone well."""
+        """Return ``count`` as a share of all parcels, smoothed by ten more that went well."""
         return Decimal(count) / (self.parcels + 10)
 
 
 class ShippingRequest(Value):
-    """What a choice looks at of a parcel."""
+    """A parcel that needs a carrier, with everything that the choice depends on."""
 
     channel: str = ""
     shop: str = ""
@@ -151,10 +151,10 @@ class ShippingRequest(Value):
     origin: str
     """Province."""
     destination: str
-    demanded: str | None = None
+    required_carrier: str | None = None
     """The only carrier that buyer or channel accept."""
-    usual: str = ""
-    """The carrier that picks up at its warehouse."""
+    default_carrier: str = ""
+    """The carrier that picks up at the warehouse."""
     city: str = ""
     skus: tuple[str, ...] = ()
     quantity: int = 0
@@ -169,110 +169,119 @@ class ShippingRequest(Value):
 
 
 class Candidate(Value):
-    """A carrier that we hold an account with."""
+    """A carrier that we have an account with."""
 
     terms: CarrierTerms
     rate: Rate | None = None
-    """The best row of its table for the lane."""
+    """The best row of the carrier's rate table for the lane."""
     price: Decimal | None = None
-    """Its own, where it told one."""
-    service: Service = Service()
+    """Quoted by the carrier."""
+    performance: LanePerformance = LanePerformance()
     booked: int = 0
-    """Parcels that it has been given by this warehouse today."""
+    """Parcels booked today from this warehouse."""
 
 
-class Option(Value):
-    """What was made of one carrier."""
+class CarrierOption(Value):
+    """A carrier's score, or the reason it was ruled out."""
 
     carrier: str
     price: Decimal | None = None
     days: int | None = None
     score: Decimal | None = None
     reason: str
-    """A message key: why it was ruled out, or what it scores."""
+    """A message key."""
     params: dict[str, JsonValue] = {}
     open: bool = True
-    """It may be booked with."""
+    """Whether the carrier may be booked."""
 
 
 class Choice(Value):
-    """Every carrier looked at, the best first; kept with the parcel and shown to staff."""
+    """All candidates, the best first; saved with the fulfillment order and shown to staff."""
 
-    options: tuple[Option, ...]
+    options: tuple[CarrierOption, ...]
     at: Moment
     ruled: tuple[RuleResult, ...] = ()
     """The merchant's rules that applied, or failed."""
 
     @property
     def carrier(self) -> str | None:
-        """The best that is still open."""
+        """The best carrier that is still open."""
         return next((each.carrier for each in self.options if each.open), None)
 
     def without(self, carrier: str, code: str) -> "Choice":
-        """After that carrier has refused for good."""
-        said = {"open": False, "reason": "choice.refused", "params": {"code": code}}
-        options = (each.model_copy(update=said) if each.carrier == carrier else each for each in self.options)
+        """Return the choice after this carrier has refused for good."""
+        refusal = {"open": False, "reason": "choice.refused", "params": {"code": code}}
+        options = (each.model_copy(update=refusal) if each.carrier == carrier else each for each in self.options)
         return self.model_copy(update={"options": tuple(options)})
 
 
-def choose(parcel: ShippingRequest, candidates: list[Candidate], say: Say, now: datetime) -> Choice:
-    """Ranks carriers by what they cost with their faults; those that cannot take it come last, with the reason.
+def rank_carriers(request: ShippingRequest, candidates: list[Candidate], outcome: RuleOutcome, now: datetime) -> Choice:
+    """Rank carriers by price plus penalties; those ruled out come last, with the reason.
 
-    One without a price is taken only where nobody has one; the usual carrier first among equals.
+    A carrier without a price ranks behind all that have one. Among equals, the default carrier comes first.
     """
-    options = [_option(parcel, each, say, now) for each in candidates]
+    options = [_option(request, each, outcome, now) for each in candidates]
 
-    def rank(option: Option) -> tuple[object, ...]:
+    def rank(option: CarrierOption) -> tuple[object, ...]:
         unpriced = option.score is None
-        return (not option.open, unpriced, option.score or Decimal(0), option.carrier != parcel.usual, option.carrier)
+        return (
+            not option.open,
+            unpriced,
+            option.score or Decimal(0),
+            option.carrier != request.default_carrier,
+            option.carrier,
+        )
 
-    return Choice(options=tuple(sorted(options, key=rank)), at=now, ruled=say.ruled)
+    return Choice(options=tuple(sorted(options, key=rank)), at=now, ruled=outcome.results)
 
 
-def _option(parcel: ShippingRequest, candidate: Candidate, say: Say, now: datetime) -> Option:
-    terms, weights = candidate.terms, say.weights
-    if refusal := _refusal(parcel, candidate, say):
-        return Option(carrier=terms.carrier, reason=refusal[0], params=refusal[1], open=False)
+def _option(request: ShippingRequest, candidate: Candidate, outcome: RuleOutcome, now: datetime) -> CarrierOption:
+    terms, weights = candidate.terms, outcome.weights
+    if refusal := _refusal(request, candidate, outcome):
+        return CarrierOption(carrier=terms.carrier, reason=refusal[0], params=refusal[1], open=False)
     price = candidate.price
     if price is None and candidate.rate is not None:
-        price = candidate.rate.price(parcel.weight_kg, parcel.volume_cm3)
+        price = candidate.rate.price(request.weight_kg, request.volume_cm3)
     days = _days(candidate, now)
     if price is None:
-        return Option(carrier=terms.carrier, days=days, reason="choice.unpriced")
-    service, faults = candidate.service, Decimal(0)
-    late = days is not None and parcel.promised_by is not None and days > days_left(parcel.promised_by, now)
-    faults += weights.late if late else 0
-    faults += (weights.urgent_day if parcel.urgent else weights.day) * (days or 0)
-    faults += weights.unreliable * service.share(service.late) + weights.lost * service.share(service.lost)
-    favour = say.favours.get(terms.carrier, Decimal(0))
-    score = (price + faults - favour).quantize(CENT)
-    params: dict[str, JsonValue] = {"price": str(price), "faults": str(faults.quantize(CENT))}
+        return CarrierOption(carrier=terms.carrier, days=days, reason="choice.unpriced")
+    performance, penalties = candidate.performance, Decimal(0)
+    late = days is not None and request.promised_by is not None and days > days_left(request.promised_by, now)
+    penalties += weights.late if late else 0
+    penalties += (weights.urgent_day if request.urgent else weights.day) * (days or 0)
+    penalties += weights.unreliable * performance.share(performance.late)
+    penalties += weights.lost * performance.share(performance.lost)
+    bonus = outcome.bonuses.get(terms.carrier, Decimal(0))
+    score = (price + penalties - bonus).quantize(CENT)
+    params: dict[str, JsonValue] = {"price": str(price), "faults": str(penalties.quantize(CENT))}
     reason = "choice.late" if late else "choice.scored"
-    if favour:
+    if bonus:
         reason = "choice.favoured_late" if late else "choice.favoured"
-        params["favour"] = str(favour)
-    return Option(carrier=terms.carrier, price=price, days=days, score=score, reason=reason, params=params)
+        params["favour"] = str(bonus)
+    return CarrierOption(carrier=terms.carrier, price=price, days=days, score=score, reason=reason, params=params)
 
 
-def _refusal(parcel: ShippingRequest, candidate: Candidate, say: Say) -> tuple[str, dict[str, JsonValue]] | None:
+def _refusal(
+    request: ShippingRequest, candidate: Candidate, outcome: RuleOutcome
+) -> tuple[str, dict[str, JsonValue]] | None:
     terms = candidate.terms
-    if parcel.demanded not in (None, terms.carrier):
-        return "choice.not_demanded", {"carrier": parcel.demanded}
+    if request.required_carrier not in (None, terms.carrier):
+        return "choice.not_demanded", {"carrier": request.required_carrier}
     if not terms.active:
         return "choice.closed", {}
-    if rule := say.excluded.get(terms.carrier):
+    if rule := outcome.excluded.get(terms.carrier):
         return "choice.excluded", {"rule": rule}
-    if terms.areas and not any(parcel.destination[:2] == each[:2] for each in terms.areas):
-        return "choice.area", {"province": parcel.destination}
-    if unable := parcel.needs - (parcel.needs if terms.abilities is None else terms.abilities):
+    if terms.areas and not any(request.destination[:2] == each[:2] for each in terms.areas):
+        return "choice.area", {"province": request.destination}
+    if unable := request.needs - (request.needs if terms.abilities is None else terms.abilities):
         return "choice.unable", {"needs": ", ".join(sorted(unable))}
-    if terms.max_kg is not None and parcel.weight_kg > terms.max_kg:
+    if terms.max_kg is not None and request.weight_kg > terms.max_kg:
         return "choice.heavy", {"kg": str(terms.max_kg)}
-    if terms.max_cm3 is not None and parcel.volume_cm3 > terms.max_cm3:
+    if terms.max_cm3 is not None and request.volume_cm3 > terms.max_cm3:
         return "choice.large", {"cm3": terms.max_cm3}
-    if parcel.cash_on_delivery and not terms.cash_on_delivery:
+    if request.cash_on_delivery and not terms.cash_on_delivery:
         return "choice.cash", {}
-    if terms.insured_up_to is not None and parcel.value > terms.insured_up_to:
+    if terms.insured_up_to is not None and request.value > terms.insured_up_to:
         return "choice.value", {"amount": str(terms.insured_up_to)}
     if terms.capacity is not None and candidate.booked >= terms.capacity:
         return "choice.full", {"capacity": terms.capacity}
@@ -280,11 +289,11 @@ def _refusal(parcel: ShippingRequest, candidate: Candidate, say: Say) -> tuple[s
 
 
 def _days(candidate: Candidate, now: datetime) -> int | None:
-    """By its own record where that is long enough, else by its table; a day more after its cut-off."""
-    service, rate = candidate.service, candidate.rate
+    """Return the transit days, measured where 20 parcels were, else from the rate table; one more after the cut-off."""
+    performance, rate = candidate.performance, candidate.rate
     days = None if rate is None else rate.days
-    if service.days is not None and service.parcels >= 20:
-        days = int(service.days) + (service.days % 1 > 0)
+    if performance.days is not None and performance.parcels >= 20:
+        days = int(performance.days) + (performance.days % 1 > 0)
     if days is None:
         return None
     cutoff = candidate.terms.cutoff
@@ -292,7 +301,7 @@ def _days(candidate: Candidate, now: datetime) -> int | None:
 
 
 def days_left(promised: datetime, now: datetime) -> int:
-    """Days from today to the promised day, in China."""
+    """Return the days from today to the promised day, in China."""
     return (promised.astimezone(CHINA).date() - now.astimezone(CHINA).date()).days
 
 
@@ -306,7 +315,7 @@ class CarrierRow(SQLModel, table=True):
 
 
 class LaneRow(SQLModel, table=True):
-    """A ``Service`` from one province to another, measured over the last ninety days."""
+    """A carrier's ``LanePerformance`` from one province to another over the last ninety days."""
 
     __tablename__ = "lanes"
 
@@ -321,7 +330,7 @@ class LaneRow(SQLModel, table=True):
 
 
 class WeightsRow(SQLModel, table=True):
-    """``Weights`` of a shop; those of ``""`` hold of every shop without its own."""
+    """``Weights`` of a shop; those of ``""`` apply to every shop without its own."""
 
     __tablename__ = "carrier_weights"
 
@@ -330,7 +339,7 @@ class WeightsRow(SQLModel, table=True):
 
 
 class CarrierRuleRow(SQLModel, table=True):
-    """A ``CarriageRule``."""
+    """A ``CarrierRule``."""
 
     __tablename__ = "carrier_rules"
 

@@ -21,7 +21,7 @@ UNSETTLED = (SettlementState.OPEN, SettlementState.ASKED)
 async def open_once(
     connection: AsyncConnection, kind: SettlementKind, parcel: Row[Any], amount: Decimal, reason: str, actor: str
 ) -> Decimal:
-    """Opens a settlement of ``amount`` for a parcel, a row as ``fulfillment.steps.read`` returns it; returns the amount
+    """Opens a settlement of ``amount`` for a parcel, a row as ``get_fulfillment_order`` returns it; returns the amount
     due. A buyer who has not paid is owed nothing."""
     if kind is SettlementKind.REFUND and parcel.paid_at is None:
         return Decimal(0)

@@ -33,7 +33,7 @@ from activities.accounts.accounts import get_carrier_account
 from activities.aftersales import settlements
 from activities.aftersales.reissue import reissue
 from activities.carriers import carrier
-from activities.fulfillment import steps
+from activities.fulfillment.fulfillment_orders import get_fulfillment_order, parcel_value
 from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.kit.errors import refused
@@ -227,8 +227,8 @@ async def apply_remedy(connection: AsyncConnection, row: Row[Any], remedy: Remed
             told["order"] = await reissue(connection, row.fulfillment_id, actor)
         case Remedy.CLAIM | Remedy.REFUND:
             due = SettlementKind(remedy.value)
-            parcel = await steps.read(connection, row.fulfillment_id)
-            value = await steps.worth(connection, parcel)
+            parcel = await get_fulfillment_order(connection, row.fulfillment_id)
+            value = await parcel_value(connection, parcel)
             amount = await settlements.open_once(connection, due, parcel, value, row.kind, actor)
             told["amount"] = str(amount)
         case _:

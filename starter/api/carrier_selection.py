@@ -86,7 +86,7 @@ class DryRun(BaseModel):
 @router.post("/dry-run", summary="Try a rule on past parcels; changes nothing")
 async def dry_run(body: DryRun, request: Request, principal: Reader) -> trial.Trial:
     try:
-        rules.PARCELS.check(body.rule.condition)
+        rules.VOCABULARY.check(body.rule.condition)
     except InvalidExpression as error:
         raise InvalidInput("rule.condition", error.described) from None
     result = await trial.run(body.rule, body.since)

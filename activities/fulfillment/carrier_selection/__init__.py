@@ -1,4 +1,4 @@
-"""Choosing a carrier for a parcel: what staff and rate tables say, what carriers ask, and how they did."""
+"""Choose a carrier: by staff's terms and rules, rate tables, carriers' quotes and their measured performance."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ from models.allocation import offers
 from models.base import CHINA
 from models.carrier_selection import (
     Candidate,
+    CarrierOption,
     CarrierRow,
     CarrierRule,
     CarrierTerms,
     Choice,
+    LanePerformance,
     LaneRow,
-    Option,
-    Service,
     ShippingRequest,
     Weights,
-    choose,
+    rank_carriers,
 )
 from models.fulfillment import Booking, FulfillmentRow, TrackingStatus
 from models.intake import Account, AccountRow, IntegrationType
@@ -46,32 +46,32 @@ _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
-MEASURED = timedelta(days=90)
+MEASURED_PERIOD = timedelta(days=90)
 
 
 @dataclass(frozen=True)
 class CarrierConfig:
-    """What holds of all parcels."""
+    """The settings that apply to all shipping requests."""
 
     terms: Mapping[str, CarrierTerms]
-    held: Sequence[str]
-    """The carriers that book for us."""
+    bookable: Sequence[str]
+    """The carriers that we have an account with and can book."""
     rules: Sequence[CarrierRule]
     weights: Mapping[str, Weights]
-    """By ``channel:shop``; those of ``""`` hold of all others."""
+    """By ``channel:shop``; ``""`` applies to all others."""
 
-    def rules_of(self, parcel: ShippingRequest) -> list[CarrierRule]:
-        return [rule for rule in self.rules if rule.concerns(f"{parcel.channel}:{parcel.shop}")]
+    def rules_for(self, request: ShippingRequest) -> list[CarrierRule]:
+        return [rule for rule in self.rules if rule.applies_to(f"{request.channel}:{request.shop}")]
 
-    def weights_of(self, parcel: ShippingRequest) -> Weights:
-        return self.weights.get(f"{parcel.channel}:{parcel.shop}", self.weights[""])
+    def weights_for(self, request: ShippingRequest) -> Weights:
+        return self.weights.get(f"{request.channel}:{request.shop}", self.weights[""])
 
 
 _cache: TtlCache[str, CarrierConfig] = TtlCache(5)
 
 
 def clear_cache() -> None:
-    """Forces the next ``load_config`` in this process to read the database."""
+    """Make the next ``load_config`` of this process read the database."""
     _cache.clear()
 
 
@@ -91,89 +91,93 @@ async def list_lanes(connection: AsyncConnection) -> Sequence[Row[Any]]:
 
 
 async def load_config(connection: AsyncConnection) -> CarrierConfig:
-    """As of a few seconds ago at most."""
-    return await _cache.get(str(connection.engine.url), lambda: _read(connection))
+    """Return the settings, at most five seconds old."""
+    return await _cache.get(str(connection.engine.url), lambda: _read_config(connection))
 
 
-async def _read(connection: AsyncConnection) -> CarrierConfig:
+async def _read_config(connection: AsyncConnection) -> CarrierConfig:
     query = select(_accounts.c.source).where(_accounts.c.integration == IntegrationType.CARRIER).distinct()
     return CarrierConfig(
         terms=await list_terms(connection),
-        held=[source for source in sorted(await connection.scalars(query)) if _books(source)],
+        bookable=[source for source in sorted(await connection.scalars(query)) if _is_bookable(source)],
         rules=await rules.list_rules(connection),
         weights=await rules.list_weights(connection),
     )
 
 
-def _books(source: str) -> bool:
-    """``False`` also where no adapter of such a carrier is here."""
+def _is_bookable(source: str) -> bool:
+    """Return ``False`` also where there is no adapter for this carrier."""
     try:
         return isinstance(tracker(Account(integration=IntegrationType.CARRIER, source=source, account="")), Carrier)
     except ModuleNotFoundError:
         return False
 
 
-async def eligible_carriers(connection: AsyncConnection, parcel: ShippingRequest) -> dict[str, CarrierTerms]:
-    """The carriers that may be considered: the one demanded, or else the usual one, those with terms, and those whose
-    table has the lane; each with an account of ours."""
-    now = await load_config(connection)
-    if parcel.demanded is not None and parcel.demanded in now.held:
-        named = {parcel.demanded}
+async def eligible_carriers(connection: AsyncConnection, request: ShippingRequest) -> dict[str, CarrierTerms]:
+    """Return the carriers to consider: the required one, or else the default one, those with terms, and those whose
+    rate table has the lane. Only carriers with an account of ours are included."""
+    config = await load_config(connection)
+    if request.required_carrier is not None and request.required_carrier in config.bookable:
+        sources = {request.required_carrier}
     else:
-        rates = (await rules_and_rates.load(connection)).rates_to(parcel.destination)
-        lane = {each.carrier for each in rates if each.serves(parcel.origin, parcel.destination)}
-        named = {parcel.usual, *now.terms, *lane} & set(now.held)
-    return {each: now.terms.get(each) or CarrierTerms(carrier=each) for each in sorted(named) if each}
+        rates = (await rules_and_rates.load(connection)).rates_to(request.destination)
+        with_rate = {each.carrier for each in rates if each.serves(request.origin, request.destination)}
+        sources = {request.default_carrier, *config.terms, *with_rate} & set(config.bookable)
+    return {each: config.terms.get(each) or CarrierTerms(carrier=each) for each in sorted(sources) if each}
 
 
 async def sole_choice(
-    connection: AsyncConnection, parcel: ShippingRequest, terms: Mapping[str, CarrierTerms]
+    connection: AsyncConnection, request: ShippingRequest, terms: Mapping[str, CarrierTerms]
 ) -> Choice | None:
-    """The only carrier there is, demanded or usual, where it takes everything and no rule has a say: nothing need be
-    weighed, nor kept."""
+    """Return the only eligible carrier, where it is the required or default one, has no terms, and no rule applies.
+
+    Such a choice needs no ranking and is not saved. ``None`` in all other cases."""
     if len(terms) > 1 or any(each != CarrierTerms(carrier=name) for name, each in terms.items()):
         return None
-    if not terms.keys() & {parcel.demanded, parcel.usual} or (await load_config(connection)).rules_of(parcel):
+    if not terms.keys() & {request.required_carrier, request.default_carrier}:
         return None
-    options = tuple(Option(carrier=name, reason="choice.only") for name in terms)
+    if (await load_config(connection)).rules_for(request):
+        return None
+    options = tuple(CarrierOption(carrier=name, reason="choice.only") for name in terms)
     return Choice(options=options, at=datetime.now(UTC))
 
 
-async def choice(
+async def choose_carrier(
     connection: AsyncConnection,
-    parcel: ShippingRequest,
+    request: ShippingRequest,
     terms: Mapping[str, CarrierTerms],
     prices: Mapping[str, Decimal],
-    rules_of_it: Sequence[CarrierRule] | None = None,
+    trial_rules: Sequence[CarrierRule] | None = None,
 ) -> Choice:
-    """Weighs them; ``prices`` are the carriers' own. Other rules than those in force are only tried."""
+    """Rank the carriers of ``terms``. ``prices`` are their own quotes; ``trial_rules`` replace the saved rules."""
     now = datetime.now(UTC)
-    holding = await load_config(connection)
-    rates = (await rules_and_rates.load(connection)).rates_to(parcel.destination)
-    best = {each.carrier: each for each in offers(rates, parcel.origin, parcel.destination)}
-    services = await _services(connection, parcel)
-    full = [name for name, each in terms.items() if each.capacity is not None]
-    booked = await _booked_today(connection, parcel.warehouse, now) if full else {}
+    config = await load_config(connection)
+    rates = (await rules_and_rates.load(connection)).rates_to(request.destination)
+    best = {each.carrier: each for each in offers(rates, request.origin, request.destination)}
+    performances = await _lane_performances(connection, request)
+    limited = [name for name, each in terms.items() if each.capacity is not None]
+    booked = await _booked_today(connection, request.warehouse, now) if limited else {}
     candidates = [
         Candidate(
             terms=each,
             rate=best.get(name),
             price=prices.get(name),
-            service=services.get(name, Service()),
+            performance=performances.get(name, LanePerformance()),
             booked=booked.get(name, 0),
         )
         for name, each in terms.items()
     ]
-    demanded = parcel.demanded if parcel.demanded in terms else None
-    book = holding.rules_of(parcel) if rules_of_it is None else rules_of_it
-    say = rules.evaluate(book, parcel, terms, holding.weights_of(parcel), now)
-    return choose(parcel.model_copy(update={"demanded": demanded}), candidates, say, now)
+    required_carrier = request.required_carrier if request.required_carrier in terms else None
+    applicable = config.rules_for(request) if trial_rules is None else trial_rules
+    outcome = rules.evaluate(applicable, request, terms, config.weights_for(request), now)
+    request = request.model_copy(update={"required_carrier": required_carrier})
+    return rank_carriers(request, candidates, outcome, now)
 
 
-async def _services(connection: AsyncConnection, parcel: ShippingRequest) -> dict[str, Service]:
-    lane = and_(_lanes.c.origin == parcel.origin[:2], _lanes.c.destination == parcel.destination[:2])
+async def _lane_performances(connection: AsyncConnection, request: ShippingRequest) -> dict[str, LanePerformance]:
+    lane = and_(_lanes.c.origin == request.origin[:2], _lanes.c.destination == request.destination[:2])
     rows = await connection.execute(select(_lanes).where(lane))
-    return {row.carrier: Service.model_validate(row._mapping) for row in rows}
+    return {row.carrier: LanePerformance.model_validate(row._mapping) for row in rows}
 
 
 async def _booked_today(connection: AsyncConnection, warehouse: str, now: datetime) -> dict[str, int]:
@@ -192,35 +196,37 @@ async def _booked_today(connection: AsyncConnection, warehouse: str, now: dateti
 
 
 async def quote_prices(terms: Mapping[str, CarrierTerms], booking: Booking) -> dict[str, Decimal]:
-    """What those carriers ask that are to be asked, as far as they say."""
-    asked = [name for name, each in terms.items() if each.quotes]
-    told = await asyncio.gather(*(_asked(name, booking) for name in asked))
-    return {name: price for name, price in zip(asked, told, strict=True) if price is not None}
+    """Return the quotes of the carriers with ``quotes`` set; those that give none are left out."""
+    names = [name for name, each in terms.items() if each.quotes]
+    prices = await asyncio.gather(*(_quoted_price(name, booking) for name in names))
+    return {name: price for name, price in zip(names, prices, strict=True) if price is not None}
 
 
-async def _asked(name: str, booking: Booking) -> Decimal | None:
-    """The lowest price that a carrier itself asks; ``None`` where it says none."""
+async def _quoted_price(name: str, booking: Booking) -> Decimal | None:
+    """Return the lowest price that the carrier quotes; ``None`` where it quotes none."""
     account = await get_carrier_account(name)
     if account is None:
         return None
     try:
-        offered = await carrier(account).quote(booking)
+        quotes = await carrier(account).quote(booking)
     except ApplicationError:
         return None
-    return min((each.price.amount for each in offered), default=None)
+    return min((each.price.amount for each in quotes), default=None)
 
 
 @activity.defn(name="fulfillment.measure_carriers")
 async def measure_performance() -> int:
-    """Measures anew how carriers did on each lane, from parcels that left in the last ninety days and arrived, or never
-    will; the number of lanes. A parcel is late where it came after its promise."""
+    """Measure each carrier on each lane, from parcels shipped in the last ninety days and delivered, lost or damaged.
+
+    A parcel is late where it was delivered after the promised time. Return the number of lanes.
+    """
     now = datetime.now(UTC)
     lost = _fulfillments.c.tracking.in_([TrackingStatus.LOST, TrackingStatus.DAMAGED])
     arrived = _fulfillments.c.tracking == TrackingStatus.DELIVERED
     seconds = func.extract("epoch", _fulfillments.c.scanned_at - _fulfillments.c.shipped_at)
-    took = case((arrived, seconds / 86400))
+    transit_days = case((arrived, seconds / 86400))
     late = and_(arrived, _fulfillments.c.scanned_at > _orders.c.promised_by)
-    two: ColumnElement[int] = literal_column("2")  # for PostgreSQL to see that it groups by what it shows
+    two: ColumnElement[int] = literal_column("2")  # a bound parameter would make GROUP BY differ from the columns
     origin, destination = func.left(_warehouses.c.province, two), func.left(_orders.c.region, two)
     query = (
         select(
@@ -230,11 +236,11 @@ async def measure_performance() -> int:
             func.count().label("parcels"),
             func.count().filter(late).label("late"),
             func.count().filter(lost).label("lost"),
-            func.percentile_cont(0.9).within_group(took).label("days"),
+            func.percentile_cont(0.9).within_group(transit_days).label("days"),
         )
         .join(_orders, _orders.c.id == _fulfillments.c.order_id)
         .join(_warehouses, _warehouses.c.code == _fulfillments.c.warehouse)
-        .where(_fulfillments.c.shipped_at > now - MEASURED, lost | arrived, _orders.c.region != "")
+        .where(_fulfillments.c.shipped_at > now - MEASURED_PERIOD, lost | arrived, _orders.c.region != "")
         .group_by(_fulfillments.c.carrier, origin, destination)
     )
     async with transaction() as connection:

@@ -1,4 +1,4 @@
-"""The merchant's say in who carries a parcel: rules, and what a carrier's faults count; set by staff."""
+"""The merchant's carrier rules and penalty weights, set by staff."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -15,12 +15,12 @@ from activities.kit.expressions import InvalidExpression, Vocabulary
 from models.carrier_selection import (
     CarrierRule,
     CarrierRuleRow,
-    Excludes,
-    Favours,
-    Restricts,
-    Say,
+    ExcludeCarriers,
+    FavourCarriers,
+    OverrideWeights,
+    RestrictToCarriers,
+    RuleOutcome,
     ShippingRequest,
-    Weighs,
     Weights,
     WeightsRow,
     days_left,
@@ -30,31 +30,31 @@ from models.state import RuleResult
 _rules: Table = CarrierRuleRow.__table__  # type: ignore[attr-defined]
 _weights: Table = WeightsRow.__table__  # type: ignore[attr-defined]
 
-FAR = 999
-"""``parcel.days_left`` where nothing was promised."""
+NO_DEADLINE = 999
+"""``parcel.days_left`` where no day was promised."""
 
 
-def facts(parcel: ShippingRequest, now: datetime) -> dict[str, Any]:
-    """What rules may look at."""
-    told = parcel.model_dump(include={"channel", "warehouse", "origin", "destination", "city", "quantity"})
-    told |= {
-        "shop": f"{parcel.channel}:{parcel.shop}",
-        "demanded": parcel.demanded or "",
-        "weight_kg": float(parcel.weight_kg),
-        "volume_cm3": parcel.volume_cm3,
-        "value": float(parcel.value),
-        "needs": sorted(parcel.needs),
-        "skus": list(parcel.skus),
-        "tags": list(parcel.tags),
-        "cash_on_delivery": parcel.cash_on_delivery,
-        "urgent": parcel.urgent,
-        "days_left": FAR if parcel.promised_by is None else days_left(parcel.promised_by, now),
+def facts(request: ShippingRequest, now: datetime) -> dict[str, Any]:
+    """Return the facts that conditions may use."""
+    parcel = request.model_dump(include={"channel", "warehouse", "origin", "destination", "city", "quantity"})
+    parcel |= {
+        "shop": f"{request.channel}:{request.shop}",
+        "demanded": request.required_carrier or "",
+        "weight_kg": float(request.weight_kg),
+        "volume_cm3": request.volume_cm3,
+        "value": float(request.value),
+        "needs": sorted(request.needs),
+        "skus": list(request.skus),
+        "tags": list(request.tags),
+        "cash_on_delivery": request.cash_on_delivery,
+        "urgent": request.urgent,
+        "days_left": NO_DEADLINE if request.promised_by is None else days_left(request.promised_by, now),
     }
-    return {"parcel": told}
+    return {"parcel": parcel}
 
 
 _NOON = datetime.fromisoformat("2026-11-11T04:00:00+00:00")
-PARCELS = Vocabulary(
+VOCABULARY = Vocabulary(
     (
         facts(ShippingRequest(channel="taobao", shop="flagship", origin="上海市", destination="浙江省"), _NOON),
         facts(
@@ -65,7 +65,7 @@ PARCELS = Vocabulary(
                 origin="上海市",
                 destination="西藏自治区",
                 city="那曲市",
-                demanded="sf",
+                required_carrier="sf",
                 skus=("A001", "B006"),
                 quantity=50,
                 tags=("vip",),
@@ -81,55 +81,59 @@ PARCELS = Vocabulary(
         ),
     )
 )
-"""What conditions of carriage may name."""
+"""The facts that conditions may name, with their types."""
 
 
 def evaluate(
-    book: Sequence[CarrierRule], parcel: ShippingRequest, carriers: Collection[str], weights: Weights, now: datetime
-) -> Say:
-    """Applies the rules in their order; one that cannot be answered does not apply, and says so."""
-    say = Say(weights=weights)
-    known = facts(parcel, now)
-    for rule in book:
-        if not rule.concerns(f"{parcel.channel}:{parcel.shop}"):
+    rules: Sequence[CarrierRule], request: ShippingRequest, carriers: Collection[str], weights: Weights, now: datetime
+) -> RuleOutcome:
+    """Apply the rules in their order. A rule that fails does not apply, and its result has the failure."""
+    outcome = RuleOutcome(weights=weights)
+    known = facts(request, now)
+    for rule in rules:
+        if not rule.applies_to(f"{request.channel}:{request.shop}"):
             continue
         try:
-            expression = PARCELS.compiled(rule.condition)
+            expression = VOCABULARY.compiled(rule.condition)
             applies = expression.holds(expressions.context(expression.roots, known))
         except InvalidExpression as error:
             failed = RuleResult(number=rule.number, name=rule.name, failure=error.message)
-            say = say.model_copy(update={"ruled": (*say.ruled, failed)})
+            outcome = outcome.model_copy(update={"results": (*outcome.results, failed)})
             continue
         if applies:
-            spoken = tuple(map(_spoken, rule.decisions))
-            ruled = RuleResult(number=rule.number, name=rule.name, decisions=spoken, values=expression.values(known))
-            say = _applied(rule, say.model_copy(update={"ruled": (*say.ruled, ruled)}), carriers)
-    return say
+            decisions = tuple(map(_as_text, rule.decisions))
+            result = RuleResult(
+                number=rule.number, name=rule.name, decisions=decisions, values=expression.values(known)
+            )
+            outcome = outcome.model_copy(update={"results": (*outcome.results, result)})
+            outcome = _apply(rule, outcome, carriers)
+    return outcome
 
 
-def _applied(rule: CarrierRule, say: Say, carriers: Collection[str]) -> Say:
+def _apply(rule: CarrierRule, outcome: RuleOutcome, carriers: Collection[str]) -> RuleOutcome:
     changes: dict[str, Any] = {}
     for decision in rule.decisions:
         match decision:
-            case Excludes(carriers=named) | Restricts(carriers=named):
-                out = named if isinstance(decision, Excludes) else set(carriers) - set(named)
-                changes["excluded"] = dict.fromkeys(out, rule.name) | changes.get("excluded", say.excluded)
-            case Favours(carriers=named, by=by):
-                changes["favours"] = say.favours | {each: say.favours.get(each, Decimal(0)) + by for each in named}
-            case Weighs(weights=weights):
+            case ExcludeCarriers(carriers=named) | RestrictToCarriers(carriers=named):
+                excluded = named if isinstance(decision, ExcludeCarriers) else set(carriers) - set(named)
+                changes["excluded"] = dict.fromkeys(excluded, rule.name) | changes.get("excluded", outcome.excluded)
+            case FavourCarriers(carriers=named, by=by):
+                changed = {each: outcome.bonuses.get(each, Decimal(0)) + by for each in named}
+                changes["bonuses"] = outcome.bonuses | changed
+            case OverrideWeights(weights=weights):
                 changes["weights"] = weights
-    return say.model_copy(update=changes)
+    return outcome.model_copy(update=changes)
 
 
-def _spoken(decision: Excludes | Restricts | Favours | Weighs) -> str:
-    """A decision with what belongs to it: ``exclude yto sto``, ``favour sf 5``."""
+def _as_text(decision: ExcludeCarriers | RestrictToCarriers | FavourCarriers | OverrideWeights) -> str:
+    """Return a decision with its arguments: ``exclude yto sto``, ``favour sf 5``."""
     match decision:
-        case Favours(carriers=named, by=by):
+        case FavourCarriers(carriers=named, by=by):
             return f"favour {' '.join(named)} {by}"
-        case Weighs(weights=weights):
-            told = weights.model_dump(mode="json", exclude_defaults=True)
-            return " ".join(("weigh", *(f"{name}={value}" for name, value in told.items())))
-        case Excludes(do=do, carriers=named) | Restricts(do=do, carriers=named):
+        case OverrideWeights(weights=weights):
+            changed = weights.model_dump(mode="json", exclude_defaults=True)
+            return " ".join(("weigh", *(f"{name}={value}" for name, value in changed.items())))
+        case ExcludeCarriers(do=do, carriers=named) | RestrictToCarriers(do=do, carriers=named):
             return f"{do} {' '.join(named)}"
 
 
@@ -139,9 +143,9 @@ async def list_rules(connection: AsyncConnection) -> list[CarrierRule]:
 
 
 async def save_rule(connection: AsyncConnection, rule: CarrierRule) -> None:
-    """Sets a rule up, or changes the one of its number. Raises ``NotAllowed``."""
+    """Create the rule, or replace the one with its number. Raises ``InvalidInput``."""
     try:
-        PARCELS.check(rule.condition)
+        VOCABULARY.check(rule.condition)
     except InvalidExpression as error:
         raise InvalidInput("condition", error.described) from None
     row = insert(_rules).values(number=rule.number, rule=rule.model_dump(mode="json"))
@@ -149,18 +153,18 @@ async def save_rule(connection: AsyncConnection, rule: CarrierRule) -> None:
 
 
 async def delete_rule(connection: AsyncConnection, number: int) -> bool:
-    """Whether there was one."""
+    """Return whether the rule existed."""
     return bool((await connection.execute(delete(_rules).where(_rules.c.number == number))).rowcount)
 
 
 async def list_weights(connection: AsyncConnection) -> dict[str, Weights]:
-    """By ``channel:shop``; those of ``""`` hold of all others."""
+    """Return weights by ``channel:shop``; those of ``""`` apply to all others."""
     rows = await connection.execute(select(_weights).order_by(_weights.c.shop))
     return {"": Weights()} | {row.shop: Weights.model_validate(row.weights) for row in rows}
 
 
 async def save_weights(connection: AsyncConnection, weights: Mapping[str, Weights]) -> None:
-    """These in place of all that were."""
+    """Replace all saved weights."""
     await connection.execute(delete(_weights))
     rows = [{"shop": shop, "weights": each.model_dump(mode="json")} for shop, each in weights.items()]
     if rows:

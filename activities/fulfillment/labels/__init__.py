@@ -18,9 +18,9 @@ from temporalio.exceptions import ApplicationError
 
 from activities.carriers import known_as
 from activities.carriers import masked as without_phones
+from activities.fulfillment.fulfillment_orders import FULFILLMENT_ORDERS, PACKED_GOODS, packed_lines, parcel_value
 from activities.fulfillment.labels import layout, pdf, zpl
 from activities.fulfillment.labels.layout import Page, Picture
-from activities.fulfillment.steps import EVERYTHING, PACKED, packed_lines, worth
 from activities.kit import http
 from activities.kit.database import transaction
 from models.address import Addressee, Recipient
@@ -49,10 +49,10 @@ _timeline = TimelineRow.__table__  # type: ignore[attr-defined]
 
 _titles = (
     select(func.jsonb_object_agg(_skus.c.sku, func.jsonb_build_array(_skus.c.title, _skus.c.title_zh)))
-    .select_from(PACKED.join(_skus, _skus.c.sku == PACKED.c.sku))
+    .select_from(PACKED_GOODS.join(_skus, _skus.c.sku == PACKED_GOODS.c.sku))
     .scalar_subquery()
 )
-_slips: Select[Any] = EVERYTHING.add_columns(
+_slips: Select[Any] = FULFILLMENT_ORDERS.add_columns(
     _warehouses.c.name.label("house"),
     _warehouses.c.name_zh.label("house_zh"),
     _titles.label("titles"),
@@ -173,7 +173,7 @@ async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
     chosen = query.where(_fulfillments.c.id.in_(job.fulfillments))
     found = (await connection.execute(chosen)).all()
     return {
-        row.id: _slip(row, job.lang, None if row.paid_at else await worth(connection, row))
+        row.id: _slip(row, job.lang, None if row.paid_at else await parcel_value(connection, row))
         for row in found
         if row.status != FulfillmentStatus.CANCELLED and row.recipient is not None and row.sender is not None
     }
@@ -203,7 +203,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
 
 
 def _goods(row: Row[Any]) -> tuple[Good, ...]:
-    gifts = {line.line_no for line in map(OrderLine.model_validate, row.sold) if line.gift}
+    gifts = {line.line_no for line in map(OrderLine.model_validate, row.order_lines) if line.gift}
     packed: dict[tuple[str, bool], int] = {}
     for line in packed_lines(row):
         key = (line.sku, line.line_no in gifts)
