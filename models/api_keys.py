@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""API keys and their scopes."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -18,13 +18,13 @@ class Scope(StrEnum):
 
 
 class ApiKeyRow(SQLModel, table=True):
-    """An API key: its SHA-256 only, for the key itself is 256 random bits."""
+    """An API key, stored as SHA-256: the key is 256 random bits and needs no salt."""
 
     __tablename__ = "api_keys"
 
     hash: str = Col(primary_key=True)
     name: str = Col(unique=True)
-    """Recorded as the actor of every act."""
+    """Recorded as the actor."""
     scopes: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
     created_at: datetime = Col(sa_type=DateTime(timezone=True))
     revoked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

@@ -1,4 +1,4 @@
-"""The inbox: everything the outside world told us, committed before it is acknowledged."""
+"""The inbox: messages of channels, carriers and warehouses, committed before they are acknowledged."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,38 +17,38 @@ from models.vault import Sealed
 
 
 class IntegrationType(StrEnum):
-    """Who speaks. Channel rows may start orders and are paced; the others only wake them."""
+    """The sender of a message. Channel messages may start orders and are paced; the others only signal orders."""
 
     CHANNEL = "channel"
     CARRIER = "carrier"
     WAREHOUSE = "warehouse"
     INTERNAL = "internal"
     MEDIA = "media"
-    """By which people are notified; it says nothing itself."""
+    """Notifies people; sends no messages."""
 
 
 class InboxState(StrEnum):
     PENDING = "pending"
     STARTED = "started"
-    """Its order entered the engine and has not come to rest yet."""
+    """Its order entered the engine and has not settled yet."""
     DONE = "done"
     FAILED = "failed"
-    """Not understood: ``reason`` says why; a person corrects and retries it."""
+    """Not understood, for the ``reason``; a person corrects and retries it."""
     DISCARDED = "discarded"
-    """Not understood, and a person said that it need not be."""
+    """Not understood, and discarded by a person."""
 
 
 class Receipt(Value):
-    """What a door learns of a message before it acknowledges it."""
+    """What a webhook knows of a message before it is parsed."""
 
     fact_key: str
-    """The same fact, delivered again by any path, has the same key."""
+    """Identifies the fact on every path and redelivery."""
     topic: str = ""
     priority: int = NORMAL
 
 
 class Raw(Value):
-    """A message as it came."""
+    """A message as received."""
 
     body: Base64Bytes
     headers: dict[str, str] = {}
@@ -99,7 +99,7 @@ class Handling(StrEnum):
 
 
 class HandlingRow(SQLModel, table=True):
-    """What a person did to a message that was not understood."""
+    """A person's correction or discard of a failed message."""
 
     __tablename__ = "inbox_handlings"
     __table_args__ = (Index("inbox_handlings_by_message", "message"),)
@@ -111,22 +111,22 @@ class HandlingRow(SQLModel, table=True):
     at: datetime = Col(sa_type=DateTime(timezone=True))
     reason: str = ""
     raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox_handlings.raw"), nullable=False))
-    """The message as it was before."""
+    """The message before it was handled."""
 
 
 class ReconciliationRow(SQLModel, table=True):
-    """What a shop's orders, held against ours, had for a result."""
+    """The result of comparing a shop's orders with ours."""
 
     __tablename__ = "reconciliations"
     __table_args__ = (Index("reconciliations_by_shop", "channel", "shop", "started_at"),)
 
     id: str = Col(primary_key=True)
-    """Its workflow's."""
+    """The id of its workflow."""
     channel: str
     shop: str
     since: datetime = Col(sa_type=DateTime(timezone=True))
     until: datetime = Col(sa_type=DateTime(timezone=True))
-    """Of placing."""
+    """The window in which the orders were placed."""
     started_at: datetime = Col(sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     listed: int = 0
@@ -135,15 +135,15 @@ class ReconciliationRow(SQLModel, table=True):
     pulled: int = 0
     failed: int = 0
     gone: int = 0
-    """Of ours, what the channel does not list any more."""
+    """Our orders that the channel no longer lists."""
     error: str = ""
-    """Why it was given up."""
+    """Why it was stopped."""
     details: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    """The numbers of what was ``pulled`` and is ``gone``; of what ``failed``, why."""
+    """Order numbers: ``pulled`` and ``gone`` as lists, ``failed`` with the reasons."""
 
 
 class ChannelOrderRow(SQLModel, table=True):
-    """The newest the channel said of an order."""
+    """The newest version of a channel's order."""
 
     __tablename__ = "channel_orders"
 
@@ -153,7 +153,7 @@ class ChannelOrderRow(SQLModel, table=True):
 
 
 class Secrets(Value):
-    """Credentials of an account: names as the vendor calls them."""
+    """Credentials of an account, under the vendor's names."""
 
     values: dict[str, str] = {}
 
@@ -169,13 +169,13 @@ class AccountRow(SQLModel, table=True):
     base_url: str = ""
     secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
     settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    """For a shop: its ``policy``; ``poll_seconds``, where it is not to be polled as others are, ``false``: never;
-    ``overlap_seconds``; ``reconcile_days``."""
+    """For a shop: ``policy``; ``poll_seconds`` in place of the default, ``false``: never; ``overlap_seconds``;
+    ``reconcile_days``."""
     cursor: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
 
 
 class Account(Value):
-    """An account as adapters are given it."""
+    """An account as adapters receive it."""
 
     integration: IntegrationType
     source: str

@@ -1,4 +1,4 @@
-"""The accounts we hold with channels, carriers and warehouse systems."""
+"""Our accounts with channels, carriers, warehouse systems and media."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,20 +18,20 @@ _cache: TtlCache[tuple[IntegrationType, str, str], Account | None] = TtlCache(10
 
 
 async def get_account(integration: IntegrationType, source: str, name: str) -> Account:
-    """One account, at most ten seconds old. Raises ``refused`` where there is none."""
+    """Return an account, cached for ten seconds. Raises ``refused`` where there is none."""
     query = select(AccountRow).where(
         AccountRow.integration == integration,  # type: ignore[arg-type]
         AccountRow.source == source,  # type: ignore[arg-type]
         AccountRow.account == name,  # type: ignore[arg-type]
     )
-    found = await _cache.get((integration, source, name), lambda: _read(query))
-    if found is None:
+    account = await _cache.get((integration, source, name), lambda: _read(query))
+    if account is None:
         raise refused(f"no {integration} account {source}/{name}: add it first", "unknown_account")
-    return found
+    return account
 
 
 async def get_carrier_account(source: str) -> Account | None:
-    """Our account with a carrier, the first by name, at most ten seconds old; ``None`` where there is none."""
+    """Return our first account with a carrier by name, cached for ten seconds; ``None`` where there is none."""
     query = (
         select(AccountRow)
         .where(AccountRow.integration == IntegrationType.CARRIER, AccountRow.source == source)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ async def _read(query: Select[Any]) -> Account | None:
 
 
 def clear_cache() -> None:
-    """What this process has read is read anew."""
+    """Forget the accounts that this process has cached."""
     _cache.clear()
 
 
@@ -78,25 +78,25 @@ async def save(
     secrets: Mapping[str, str],
     settings: Mapping[str, Any] | None,
 ) -> Row[Any]:
-    """Opens an account, or changes it: what is ``None``, and secrets that are not named, stay; an empty secret goes."""
-    here = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
-    known = (await connection.execute(select(_accounts).where(here).with_for_update())).one_or_none()
-    held = known.secrets.values if known is not None else {}
+    """Create or change an account. ``None`` and secrets not given stay as they are; an empty secret is removed."""
+    same = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
+    known = (await connection.execute(select(_accounts).where(same).with_for_update())).one_or_none()
+    previous = known.secrets.values if known is not None else {}
     row = {
         "integration": integration,
         "source": source,
         "account": name,
         "base_url": base_url if base_url is not None else known.base_url if known is not None else "",
-        "secrets": Secrets(values={key: value for key, value in {**held, **secrets}.items() if value}),
+        "secrets": Secrets(values={key: value for key, value in {**previous, **secrets}.items() if value}),
         "settings": dict(settings if settings is not None else known.settings if known is not None else {}),
     }
-    entered = insert(_accounts).values(row)
-    renewed = {each: entered.excluded[each] for each in ("base_url", "secrets", "settings")}
-    changed = entered.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=renewed)
-    return (await connection.execute(changed.returning(*_accounts.c))).one()
+    statement = insert(_accounts).values(row)
+    values = {each: statement.excluded[each] for each in ("base_url", "secrets", "settings")}
+    upsert = statement.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=values)
+    return (await connection.execute(upsert.returning(*_accounts.c))).one()
 
 
 async def remove(connection: AsyncConnection, integration: IntegrationType, source: str, name: str) -> bool:
-    """Whether there was one."""
-    here = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
-    return bool((await connection.execute(delete(_accounts).where(here))).rowcount)
+    """Delete an account; return whether there was one."""
+    same = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
+    return bool((await connection.execute(delete(_accounts).where(same))).rowcount)

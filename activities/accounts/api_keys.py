@@ -1,4 +1,4 @@
-"""API keys: who may come in, and for what."""
+"""API keys: authentication and scopes."""
 
 import hashlib
 import secrets
@@ -17,25 +17,25 @@ _PREFIX = "hd_"
 
 
 class Principal(Value):
-    """Who holds a key: its name is the actor of every act."""
+    """The holder of a key; the name is recorded as the actor."""
 
     name: str
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
-        """Staff may read whatever readers may."""
+        """Whether the key has the scope; ``staff`` includes ``read``."""
         return scope in self.scopes or (scope is Scope.READ and Scope.STAFF in self.scopes)
 
 
 async def create_key(name: str, scopes: Collection[Scope]) -> str:
-    """Makes a key and shows it this once: only its hash is kept. A name again gets a new key in place of the old."""
+    """Create a key and return it; only its hash is stored. A key with the same name is replaced."""
     key = _PREFIX + secrets.token_urlsafe(32)
-    made = insert(ApiKeyRow).values(
+    statement = insert(ApiKeyRow).values(
         hash=_hash(key), name=name, scopes=sorted(scopes), created_at=datetime.now(UTC), revoked_at=None
     )
-    renewed = {field: getattr(made.excluded, field) for field in ("hash", "scopes", "created_at", "revoked_at")}
+    values = {field: getattr(statement.excluded, field) for field in ("hash", "scopes", "created_at", "revoked_at")}
     async with transaction() as connection:
-        await connection.execute(made.on_conflict_do_update(index_elements=["name"], set_=renewed))
+        await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
     return key
 
 
@@ -43,7 +43,7 @@ _cache: TtlCache[str, Principal | None] = TtlCache(5)
 
 
 async def find_principal(key: str) -> Principal | None:
-    """Who holds this key, as of five seconds ago at most."""
+    """Return the holder of a key, cached for five seconds."""
     return await _cache.get(_hash(key), lambda: _read(key))
 
 

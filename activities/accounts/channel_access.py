@@ -1,4 +1,4 @@
-"""Calls to a shop's channel, with access that is renewed as it runs out."""
+"""Calls to a shop's channel; expired access is renewed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,20 +16,20 @@ from models.intake import Account, AccountRow, IntegrationType, Secrets
 from models.order import Alert
 
 MARGIN = timedelta(minutes=10)
-"""Access is renewed so long before it runs out."""
+"""Access is renewed so long before it expires."""
 
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
 
 @asynccontextmanager
 async def open_channel(source: str, shop: str) -> AsyncIterator[Channel]:
-    """The shop's channel. Access that has run out is renewed; the error of the call it stopped is for a retry.
+    """Yield the shop's channel. Access that expires during a call is renewed; the call's error is raised for a retry.
 
-    Raises ``refused`` where there is no such shop, or its access must be authorised anew: then a person is called.
+    Raises ``refused`` where there is no such shop, or its access must be authorised again, which raises an alert.
     """
     account = await accounts.get_account(IntegrationType.CHANNEL, source, shop)
-    ends = account.secrets.get("expires_at")
-    if ends and datetime.fromisoformat(ends) < datetime.now(UTC) + MARGIN:
+    expires = account.secrets.get("expires_at")
+    if expires and datetime.fromisoformat(expires) < datetime.now(UTC) + MARGIN:
         account = await _renew(account)
     try:
         yield channel(account)
@@ -40,28 +40,28 @@ async def open_channel(source: str, shop: str) -> AsyncIterator[Channel]:
 
 
 async def _renew(stale: Account) -> Account:
-    """Access anew, once for everybody: whoever comes second takes what the first was given."""
-    mine = (
+    """Renew access once: concurrent callers take the secrets that the first one stored."""
+    same = (
         (_accounts.c.integration == stale.integration)
         & (_accounts.c.source == stale.source)
         & (_accounts.c.account == stale.account)
     )
     try:
         async with transaction() as connection:
-            query = select(_accounts.c.secrets).where(mine).with_for_update()
-            known: Secrets = (await connection.execute(query)).scalar_one()
-            if known.values == stale.secrets and isinstance(adapter := channel(stale), AccessRenewer):
-                known = Secrets(values=known.values | dict(await adapter.renew()))
-                await connection.execute(update(_accounts).where(mine).values(secrets=known))
+            query = select(_accounts.c.secrets).where(same).with_for_update()
+            stored: Secrets = (await connection.execute(query)).scalar_one()
+            if stored.values == stale.secrets and isinstance(adapter := channel(stale), AccessRenewer):
+                stored = Secrets(values=stored.values | dict(await adapter.renew()))
+                await connection.execute(update(_accounts).where(same).values(secrets=stored))
     except ApplicationError as error:
         if error.non_retryable:
-            await _call_for_authorisation(stale, error.message)
+            await _alert_unauthorised(stale, error.message)
         raise
     accounts.clear_cache()
-    return stale.model_copy(update={"secrets": known.values})
+    return stale.model_copy(update={"secrets": stored.values})
 
 
-async def _call_for_authorisation(account: Account, reason: str) -> None:
+async def _alert_unauthorised(account: Account, reason: str) -> None:
     shop = f"{account.source}:{account.account}"
     alert = Alert(key=f"{shop}:authorise", kind="alert.authorise", detail={"shop": shop, "reason": reason})
     async with transaction() as connection:

@@ -6,10 +6,9 @@ JSON over HTTP, each request signed as ``activities.kit.signing`` says, under th
   answers as the first did. Answer: ``{"status": "submitted" | "accepted" | "rejected", "reason": ""}``; accepted or
   rejected may come later, as an event.
 - ``POST {base_url}/recalls`` with ``{"fulfillment_id": "", "reason": ""}``. Answer: ``{"accepted": true, "reason":
-  ""}``. What the warehouse never heard of is given back at once, and a submission that arrives after its recall is
-  rejected.
+  ""}``. A recall of an unknown fulfillment order is accepted, and its submission is rejected if it arrives later.
 
-What happens at the warehouse comes back as events to our own API, ``POST /warehouses/{warehouse}/events``.
+The warehouse reports to our API with events, ``POST /warehouses/{warehouse}/events``.
 
 Account: ``base_url``; secret ``secret``.
 """
@@ -28,7 +27,7 @@ from models.intake import Account
 
 
 class Submission(Value):
-    """A fulfillment order as a warehouse is told of it. The label carries the address: the recipient is masked."""
+    """A fulfillment order as sent to a warehouse. The label has the address: the recipient is masked."""
 
     fulfillment_id: str
     order_no: str
@@ -40,7 +39,7 @@ class Submission(Value):
     priority: int
     promised_by: Moment | None = None
     queue: str | None = None
-    """The line of work it is to join there, where the merchant's rules say so."""
+    """The warehouse's work queue, where the merchant's rules name one."""
 
 
 class _Answer(Value):
@@ -49,7 +48,7 @@ class _Answer(Value):
 
 
 async def submit(account: Account, submission: Submission) -> RequestStatus:
-    """Hands a fulfillment order over: submitted, or accepted at once. Raises ``refused`` where it is rejected."""
+    """Submit a fulfillment order; return submitted or accepted. Raises ``refused`` where it is rejected."""
     content = await _post(account, "fulfillments", submission.model_dump_json().encode())
     try:
         answer = _Answer.model_validate_json(content)
@@ -61,9 +60,9 @@ async def submit(account: Account, submission: Submission) -> RequestStatus:
 
 
 async def recall(account: Account, fulfillment_id: str, reason: str) -> Recall:
-    """Asks for a fulfillment order back."""
-    told = json.dumps({"fulfillment_id": fulfillment_id, "reason": reason}, ensure_ascii=False)
-    content = await _post(account, "recalls", told.encode())
+    """Request the recall of a fulfillment order."""
+    body = json.dumps({"fulfillment_id": fulfillment_id, "reason": reason}, ensure_ascii=False)
+    content = await _post(account, "recalls", body.encode())
     try:
         return Recall.model_validate_json(content)
     except ValidationError:

@@ -1,1 +1,1 @@
-"""Messages from the outside world, from acknowledgement to effect."""
+"""Messages from channels, carriers and warehouses, from acknowledgement to effect."""

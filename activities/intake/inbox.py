@@ -37,7 +37,7 @@ from models.origins import IntakePath
 
 
 class Outcome(Value):
-    """What became of a message."""
+    """The result of dispatching a message."""
 
     row: int
     state: InboxState
@@ -49,7 +49,7 @@ class Outcome(Value):
 
 
 STALE = timedelta(seconds=30)
-"""An order that has not come to rest for so long no longer counts against the pace: it is stuck, not slow."""
+"""After so long, an order that has not settled no longer counts towards the intake window: it is stuck, not slow."""
 
 _inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
 _documents: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
@@ -68,9 +68,9 @@ async def accept(
     actor: str = "",
     order_id: str | None = None,
 ) -> bool:
-    """Keeps a message; ``False`` where the same fact is here already. Committed, it may be acknowledged.
+    """Store a message; return ``False`` for a known fact. Acknowledge it only after the commit.
 
-    ``order_id`` where it is known whom it is for.
+    ``order_id``: the order it is for, where known.
     """
     row = {
         "integration": integration,
@@ -91,7 +91,7 @@ async def accept(
 async def accept_pulled(
     connection: AsyncConnection, source: str, shop: str, pulled: Sequence[tuple[Receipt, bytes]]
 ) -> int:
-    """Stores orders read from a channel, each receipt with its body; returns how many facts are new."""
+    """Store orders read from a channel, each receipt with its body; return how many facts are new."""
     now = datetime.now(UTC)
     rows = [
         {
@@ -111,7 +111,7 @@ async def accept_pulled(
 
 
 async def notify_orders(connection: AsyncConnection, topic: str, cause: str, priorities: Mapping[str, int]) -> None:
-    """Stores one internal message for each order, given by id with its priority; once for each ``cause``."""
+    """Store one internal message for each order, given by id with its priority; once for each ``cause``."""
     now = datetime.now(UTC)
     rows = [
         {
@@ -140,27 +140,27 @@ SETTLE = (
     .where(_inbox.c.state == InboxState.STARTED)
     .values(state=InboxState.DONE)
 )
-"""The orders of the parameter ``settled`` wait for the outside world: the dispatcher may admit others."""
+"""Marks the orders of the parameter ``settled`` as waiting for others: the dispatcher may admit new orders."""
 
 
 async def count_started(connection: AsyncConnection) -> int:
-    """How many orders have entered the engine and not come to rest yet."""
+    """Count the orders that have entered the engine and have not settled yet."""
     return int((await connection.execute(_STARTED, {"recent": datetime.now(UTC) - STALE})).scalar_one())
 
 
 async def next_messages(
-    connection: AsyncConnection, lanes: Collection[IntegrationType], limit: int
+    connection: AsyncConnection, integrations: Collection[IntegrationType], limit: int
 ) -> Sequence[Row[Any]]:
-    """The next messages: urgent first, then whichever account has the fewest orders entering, then as they came."""
+    """Return the next messages: urgent first, then accounts with the fewest entering orders, then oldest first."""
     if limit <= 0:
         return []
-    asked = {"lanes": list(lanes), "most": limit, "recent": datetime.now(UTC) - STALE}
-    rows: Sequence[Row[Any]] = (await connection.execute(_PENDING, asked)).all()
+    parameters = {"integrations": list(integrations), "limit": limit, "recent": datetime.now(UTC) - STALE}
+    rows: Sequence[Row[Any]] = (await connection.execute(_PENDING, parameters)).all()
     return rows
 
 
 def _waiting_accounts() -> CTE:
-    """Whoever has messages waiting, found by leaps through the index: a long backlog costs no more than a short one."""
+    """Return the accounts with pending messages by a loose index scan, whose cost does not grow with the backlog."""
     account = (_inbox.c.integration, _inbox.c.source, _inbox.c.account)
     waiting = (
         select(*account)
@@ -168,14 +168,14 @@ def _waiting_accounts() -> CTE:
         .order_by(*account, _inbox.c.priority, _inbox.c.id)  # as in the index of what is pending
         .limit(1)
     )
-    found = select(waiting.subquery()).cte("accounts", recursive=True)
-    following = lateral(waiting.where(tuple_(*account) > tuple_(*found.c)))
-    return found.union_all(select(following).select_from(found.join(following, true())))
+    accounts = select(waiting.subquery()).cte("accounts", recursive=True)
+    following = lateral(waiting.where(tuple_(*account) > tuple_(*accounts.c)))
+    return accounts.union_all(select(following).select_from(accounts.join(following, true())))
 
 
 def _pending() -> Select[Any]:
     accounts = _waiting_accounts()
-    most = bindparam("most", type_=Integer)
+    limit = bindparam("limit", type_=Integer)
     turn = func.row_number().over(partition_by=_inbox.c.priority, order_by=_inbox.c.id).label("turn")
     each = lateral(
         select(_inbox, turn)
@@ -186,7 +186,7 @@ def _pending() -> Select[Any]:
             _inbox.c.account == accounts.c.account,
         )
         .order_by(_inbox.c.priority, _inbox.c.id)
-        .limit(most)
+        .limit(limit)
     )
     entering = (
         select(_inbox.c.source, _inbox.c.account, func.count().label("orders"))
@@ -198,9 +198,9 @@ def _pending() -> Select[Any]:
     return (
         select(each)
         .select_from(accounts.join(each, true()).outerjoin(entering, same))
-        .where(accounts.c.integration.in_(bindparam("lanes", expanding=True)))
+        .where(accounts.c.integration.in_(bindparam("integrations", expanding=True)))
         .order_by(each.c.priority, each.c.turn + func.coalesce(entering.c.orders, 0), each.c.id)
-        .limit(most)
+        .limit(limit)
     )
 
 
@@ -212,9 +212,9 @@ _PENDING = _pending()
 
 
 async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
-    """Writes what became of messages; where one was not understood, a person is called."""
+    """Save the outcomes of messages; raise an alert where one failed."""
     if outcomes:
-        written = (
+        statement = (
             update(_inbox)
             .where(_inbox.c.id == bindparam("row"))
             .values(
@@ -226,18 +226,18 @@ async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcom
                 attempts=_inbox.c.attempts + 1,
             )
         )
-        await connection.execute(written, [each.model_dump() for each in outcomes])
+        await connection.execute(statement, [each.model_dump() for each in outcomes])
         if any(each.state is InboxState.FAILED for each in outcomes):
             await sync_alerts(connection)
 
 
 FAILED_KIND = "alert.intake_failed"
 _COUNT_LOCK = 0x63616C6C
-"""Held while failures are counted, so that a later count sees what an earlier one committed."""
+"""Held while failures are counted, so that a later count sees all earlier commits."""
 
 
 async def sync_alerts(connection: AsyncConnection) -> None:
-    """Keeps one alert open for each account with failed messages, and closes the others."""
+    """Keep one alert open for each account with failed messages, and close the others."""
     await connection.execute(text(f"SELECT pg_advisory_xact_lock({_COUNT_LOCK})"))
     failed: dict[str, dict[str, JsonValue]] = {}
     account = (_inbox.c.integration, _inbox.c.source, _inbox.c.account)
@@ -249,7 +249,7 @@ async def sync_alerts(connection: AsyncConnection) -> None:
 
 
 async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: Raw | None = None) -> int:
-    """Queues messages again, with ``raw`` in place of what they held where it is given; returns how many."""
+    """Queue messages again, with ``raw`` as their new content where given; return how many."""
     values: dict[str, Any] = {"state": InboxState.PENDING, "reason": "", "field": ""}
     changed = update(_inbox).where(which).values(values if raw is None else values | {"raw": raw})
     count = int((await connection.execute(changed)).rowcount)
@@ -258,13 +258,13 @@ async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: 
 
 
 async def discard(connection: AsyncConnection, row: int) -> None:
-    """Marks a message as one that need not be understood."""
+    """Mark a message as discarded."""
     await connection.execute(update(_inbox).where(_inbox.c.id == row).values(state=InboxState.DISCARDED))
     await sync_alerts(connection)
 
 
 async def reopen_lost(connection: AsyncConnection) -> None:
-    """Takes up again what was about to enter the engine when we died: too long on its way, and never admitted."""
+    """Queue messages again whose order was to be started when a process died: marked long ago, but never admitted."""
     long_ago = datetime.now(UTC) - STALE
     admitted = select(_orders.c.id).where(_orders.c.id == _inbox.c.order_id).exists()
     await connection.execute(
@@ -277,7 +277,7 @@ async def reopen_lost(connection: AsyncConnection) -> None:
 async def load_documents(
     connection: AsyncConnection, order_ids: Collection[str]
 ) -> dict[str, tuple[ChannelOrder, bool]]:
-    """What the channel last said of each order known to us, and whether it has been admitted."""
+    """Return the channel's last version of each known order, and whether its workflow has admitted it."""
     if not order_ids:
         return {}
     query = (
@@ -291,22 +291,22 @@ async def load_documents(
 
 
 async def save_documents(connection: AsyncConnection, orders: Collection[ChannelOrder]) -> None:
-    """Keeps the newest that a channel said of its orders."""
+    """Save the newest version of channels' orders."""
     if orders:
         rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
-        entered = insert(_documents).values(rows)
-        newer = {"modified_at": entered.excluded.modified_at, "document": entered.excluded.document}
+        statement = insert(_documents).values(rows)
+        newer = {"modified_at": statement.excluded.modified_at, "document": statement.excluded.document}
         await connection.execute(
-            entered.on_conflict_do_update(
+            statement.on_conflict_do_update(
                 index_elements=["order_id"],
                 set_=newer,
-                where=_documents.c.modified_at <= entered.excluded.modified_at,
+                where=_documents.c.modified_at <= statement.excluded.modified_at,
             )
         )
 
 
 async def summary(connection: AsyncConnection) -> dict[str, dict[str, int]]:
-    """How many messages of each integration are in each state."""
+    """Count messages by integration and state."""
     query = select(_inbox.c.integration, _inbox.c.state, func.count()).group_by(_inbox.c.integration, _inbox.c.state)
     counts: dict[str, dict[str, int]] = {}
     for integration, state, count in await connection.execute(query):

@@ -1,4 +1,4 @@
-"""Where orders came from: of one of them every message and every correction, of all of them how many and how much."""
+"""Order origins: the messages and corrections of one order, and orders counted by origin."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,46 +19,46 @@ _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 _corrections: Table = OriginCorrectionRow.__table__  # type: ignore[attr-defined]
 
 Dimension = Literal["platform", "shop", "campaign", "source", "medium", "province", "store", "path"]
-"""What orders are counted by."""
+"""What orders are grouped by."""
 
 
 class Share(Value):
-    """The orders of one origin. ``amounts`` by currency, without those that were cancelled or rejected."""
+    """The orders of one origin. ``amounts``: by currency, without cancelled and rejected orders."""
 
     origin: str
     orders: int
     dropped: int
-    """Of them, cancelled or rejected."""
+    """Those cancelled or rejected."""
     amounts: dict[str, Decimal]
 
 
 async def list_messages(connection: AsyncConnection, order_id: str) -> Sequence[Row[Any]]:
-    """Every message about an order, as they came."""
+    """Return all messages about an order, in the order of receipt."""
     query = select(_inbox).where(_inbox.c.order_id == order_id).order_by(_inbox.c.id)
     return (await connection.execute(query)).all()
 
 
 async def list_corrections(connection: AsyncConnection, order_id: str) -> Sequence[Row[Any]]:
-    """What people said of an order's origin, oldest first."""
+    """Return the corrections of an order's origin, oldest first."""
     query = select(_corrections).where(_corrections.c.order_id == order_id).order_by(_corrections.c.id)
     return (await connection.execute(query)).all()
 
 
 async def correct(
-    connection: AsyncConnection, order_id: str, now: Mapping[str, str], request_id: str, actor: str, reason: str
+    connection: AsyncConnection, order_id: str, fields: Mapping[str, str], request_id: str, actor: str, reason: str
 ) -> bool:
-    """Writes parts of an origin anew, what they were kept beside; what was decided by them stays decided.
+    """Replace fields of an order's origin and record the previous ones. Earlier decisions of the order stay.
 
-    The same request counts once. ``False`` where there is no such order.
+    A repeated request counts once. Return ``False`` where there is no such order.
     """
     query = select(_orders.c.origin).where(_orders.c.id == order_id).with_for_update()
     origin = (await connection.execute(query)).scalar_one_or_none()
     if origin is None:
         return False
-    after = {name: text for name, text in now.items() if origin.get(name, "") != text}
+    after = {name: text for name, text in fields.items() if origin.get(name, "") != text}
     before = {name: origin.get(name, "") for name in after}
-    told = {"order_id": order_id, "request_id": request_id, "actor": actor, "reason": reason}
-    values = {**told, "at": datetime.now(UTC), "before": before, "after": after}
+    request = {"order_id": order_id, "request_id": request_id, "actor": actor, "reason": reason}
+    values = {**request, "at": datetime.now(UTC), "before": before, "after": after}
     entered = insert(_corrections).values(values).on_conflict_do_nothing().returning(_corrections.c.at)
     at = (await connection.execute(entered)).scalar_one_or_none()
     if at is not None:
@@ -74,29 +74,29 @@ async def correct(
 async def count_by(
     connection: AsyncConnection, by: Dimension, placed_from: datetime | None, placed_to: datetime | None
 ) -> list[Share]:
-    """How many orders came from where, the most first."""
-    named = _named(by).label("named")
+    """Count orders by origin, the most frequent first."""
+    name = _dimension(by).label("name")
     dropped = _orders.c.status.in_([OrderStatus.CANCELLED, OrderStatus.REJECTED])
     count, ended = func.count().label("orders"), func.count().filter(dropped).label("dropped")
     amount = func.coalesce(func.sum(_orders.c.total).filter(~dropped), 0).label("amount")
-    query = select(named, _orders.c.currency, count, ended, amount).group_by(named, _orders.c.currency)
+    query = select(name, _orders.c.currency, count, ended, amount).group_by(name, _orders.c.currency)
     if placed_from is not None:
         query = query.where(_orders.c.placed_at >= placed_from)
     if placed_to is not None:
         query = query.where(_orders.c.placed_at < placed_to)
-    found: dict[str, Share] = {}
-    for row in await connection.execute(query.order_by(named, _orders.c.currency)):
-        so_far = found.get(row.named) or Share(origin=row.named, orders=0, dropped=0, amounts={})
-        found[row.named] = Share(
-            origin=row.named,
+    shares: dict[str, Share] = {}
+    for row in await connection.execute(query.order_by(name, _orders.c.currency)):
+        so_far = shares.get(row.name) or Share(origin=row.name, orders=0, dropped=0, amounts={})
+        shares[row.name] = Share(
+            origin=row.name,
             orders=so_far.orders + row.orders,
             dropped=so_far.dropped + row.dropped,
             amounts=so_far.amounts | {row.currency: row.amount},
         )
-    return sorted(found.values(), key=lambda share: (-share.orders, share.origin))
+    return sorted(shares.values(), key=lambda share: (-share.orders, share.origin))
 
 
-def _named(by: Dimension) -> ColumnElement[str]:
+def _dimension(by: Dimension) -> ColumnElement[str]:
     match by:
         case "shop":
             return _orders.c.channel + ":" + _orders.c.shop

@@ -1,4 +1,4 @@
-"""Pulling a shop's orders into the inbox: what a channel without webhooks sells, and what a lost webhook left out."""
+"""Pull a shop's orders into the inbox: for channels without webhooks, and in case a webhook was lost."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,17 +14,17 @@ from models.base import Moment, Value
 from models.intake import AccountRow, IntegrationType
 
 OVERLAP = timedelta(minutes=5)
-"""Each pull goes back so far behind the last one, unless the shop's ``overlap_seconds`` say otherwise: the channel's
-clock and its lists may lag."""
-FIRST = timedelta(days=1)
-"""How far a shop's first pull goes back."""
+"""How far a pull overlaps the previous one, unless the shop has ``overlap_seconds``: the channel's clock and lists may
+lag."""
+FIRST_WINDOW = timedelta(days=1)
+"""Of a shop's first pull."""
 SLICE = timedelta(hours=1)
-"""A longer window is read in parts of this, each of which stays done whatever befalls the next."""
+"""Longer windows are read in slices, each of which is saved before the next."""
 _BATCH = 100
 
 
 class PollReport(Value):
-    """What a pull brought: orders ``seen`` in the window, and facts ``new`` to the inbox."""
+    """The result of a pull: orders ``seen`` in the window, and facts ``new`` to the inbox."""
 
     since: Moment
     until: Moment
@@ -34,19 +34,19 @@ class PollReport(Value):
 
 @activity.defn(name="intake.pull_orders")
 async def pull_orders(source: str, shop: str) -> PollReport:
-    """Everything changed since the shop's cursor, into the inbox; the cursor follows, slice by slice.
+    """Save all orders changed since the shop's cursor in the inbox, and advance the cursor slice by slice.
 
     A repeat changes nothing. Raises ``refused`` and ``unavailable`` as the channel does.
     """
     until = datetime.now(UTC)
     seen = new = 0
-    async with channel_access.open_channel(source, shop) as ours:
+    async with channel_access.open_channel(source, shop) as adapter:
         cursor, overlap = await _cursor(source, shop)
-        since = start = until - FIRST if cursor is None else cursor - overlap
+        since = start = until - FIRST_WINDOW if cursor is None else cursor - overlap
         while start < until:
             end = min(start + SLICE, until)
             batch: list[PulledOrder] = []
-            async for pulled in ours.pull(start, end):
+            async for pulled in adapter.pull(start, end):
                 seen += 1
                 batch.append(pulled)
                 activity.heartbeat(seen)
@@ -55,7 +55,9 @@ async def pull_orders(source: str, shop: str) -> PollReport:
                     batch.clear()
             new += await save_pulled(source, shop, batch)
             async with transaction() as connection:
-                await connection.execute(_of(source, shop).values(cursor=func.greatest(AccountRow.cursor, end)))
+                await connection.execute(
+                    _update_account(source, shop).values(cursor=func.greatest(AccountRow.cursor, end))
+                )
             activity.heartbeat(seen)
             start = end
     return PollReport(since=since, until=until, seen=seen, new=new)
@@ -63,37 +65,37 @@ async def pull_orders(source: str, shop: str) -> PollReport:
 
 @activity.defn(name="intake.read_orders")
 async def read_orders(source: str, shop: str, order_nos: list[str]) -> list[str]:
-    """Orders as they stand, into the inbox; answers the numbers of those the channel will not tell of.
+    """Save the current state of orders in the inbox; return the numbers that the channel does not know.
 
     Raises ``refused`` and ``unavailable`` as the channel does.
     """
-    found: list[PulledOrder] = []
+    orders: list[PulledOrder] = []
     missing: list[str] = []
-    async with channel_access.open_channel(source, shop) as ours:
-        asked = order_reader(ours)
+    async with channel_access.open_channel(source, shop) as adapter:
+        reader = order_reader(adapter)
         for order_no in order_nos:
-            pulled = await asked.read(order_no)
+            pulled = await reader.read(order_no)
             if pulled is None:
                 missing.append(order_no)
             else:
-                found.append(pulled)
+                orders.append(pulled)
             activity.heartbeat(order_no)
-    await save_pulled(source, shop, found)
+    await save_pulled(source, shop, orders)
     return missing
 
 
 async def _cursor(source: str, shop: str) -> tuple[datetime | None, timedelta]:
-    """The cursor and its overlap as they stand: an account out of the cache may hold older ones."""
+    """Read the cursor and its overlap from the database: a cached account may hold older ones."""
     query = select(AccountRow.cursor, AccountRow.settings).where(  # type: ignore[call-overload]
         AccountRow.integration == IntegrationType.CHANNEL, AccountRow.source == source, AccountRow.account == shop
     )
     async with transaction() as connection:
-        found = (await connection.execute(query)).one()
-    told = found.settings.get("overlap_seconds")
-    return found.cursor, OVERLAP if told is None else timedelta(seconds=float(told))
+        account = (await connection.execute(query)).one()
+    seconds = account.settings.get("overlap_seconds")
+    return account.cursor, OVERLAP if seconds is None else timedelta(seconds=float(seconds))
 
 
-def _of(source: str, shop: str) -> Update:
+def _update_account(source: str, shop: str) -> Update:
     return update(AccountRow).where(
         AccountRow.integration == IntegrationType.CHANNEL,  # type: ignore[arg-type]
         AccountRow.source == source,  # type: ignore[arg-type]
@@ -102,6 +104,6 @@ def _of(source: str, shop: str) -> Update:
 
 
 async def save_pulled(source: str, shop: str, batch: Sequence[PulledOrder]) -> int:
-    """Commits a batch to the inbox; returns how many of its facts are new."""
+    """Commit a batch to the inbox; return how many of its facts are new."""
     async with transaction() as connection:
         return await inbox.accept_pulled(connection, source, shop, [(each.receipt, each.body) for each in batch])

@@ -1,4 +1,4 @@
-"""A shop's orders held against ours: what the channel sold and we do not know is read, and a report says so."""
+"""Reconciliation: compare the orders that a channel lists with ours, read the missing ones, and report them."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,34 +28,34 @@ _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 MISSING, STOPPED = "alert.reconciliation", "alert.reconciliation_stopped"
 DAYS = 3.0
-"""How far a reconciliation goes back where nobody said, unless the shop's ``reconcile_days`` do."""
+"""The default window, unless the shop has ``reconcile_days``."""
 LAG = timedelta(hours=1)
-"""What was placed later than this may still be on its way."""
+"""The window ends so long ago: newer orders may not have arrived yet."""
 EDGE = timedelta(minutes=1)
-"""At the ends of the window channel and we may round differently: what we hold there is not looked for."""
+"""Our orders this close to the ends of the window are not checked: the channel may round times differently."""
 _BATCH = 1000
-_NOTED = 20
-"""So many orders are read before it is noted that they were."""
+_SAVE_EVERY = 20
+"""The report is saved each time so many orders have been read."""
 
 
 class Window(Value):
-    """Of placing; where an end is missing, as the shop's settings and the clock have it."""
+    """The times between which orders were placed; a missing end is the default."""
 
     since: Moment | None = None
     until: Moment | None = None
 
 
 class Findings(Value):
-    """What a reconciliation knows so far."""
+    """The result of a reconciliation so far."""
 
     listed: int
     known: int
     pulled: tuple[str, ...] = ()
-    """Numbers of what was missing and is in the inbox now."""
+    """Numbers of missing orders that are in the inbox now."""
     failed: dict[str, str] = {}
-    """Numbers of what is missing still, and why."""
+    """Numbers of orders that are still missing, and why."""
     gone: tuple[str, ...] = ()
-    """Numbers of ours that the channel does not list any more."""
+    """Numbers of our orders that the channel no longer lists."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -65,7 +65,7 @@ class Findings(Value):
 
 
 async def begin(connection: AsyncConnection, report: str, source: str, shop: str, window: Window) -> Row[Any]:
-    """The report as it stands, begun where it is not there yet. Raises ``refused`` where there is no such shop."""
+    """Return the report, and create it if needed. Raises ``refused`` where there is no such shop."""
     now = datetime.now(UTC)
     days = (await accounts.get_account(IntegrationType.CHANNEL, source, shop)).settings.get("reconcile_days", DAYS)
     until = window.until or now - LAG
@@ -77,42 +77,42 @@ async def begin(connection: AsyncConnection, report: str, source: str, shop: str
 
 @activity.defn(name="intake.reconcile")
 async def reconcile(report: str, source: str, shop: str, window: Window) -> dict[str, int]:
-    """Lists what the shop sold, and reads what we do not know of into the inbox; answers the report's counts.
+    """Compare the shop's orders with ours, and read the missing ones into the inbox; return the report's counts.
 
-    A repeat goes on where it was cut off. Raises ``refused`` and ``unavailable`` as the channel does.
+    A repeat continues where it was interrupted. Raises ``refused`` and ``unavailable`` as the channel does.
     """
     async with transaction() as connection:
         row = await begin(connection, report, source, shop, window)
     pulled: list[str] = row.details.get("pulled", [])
     failed: dict[str, str] = {}
-    async with channel_access.open_channel(source, shop) as ours:
-        listed = await _list(order_reader(ours), row)
-        unknown = sorted(await _unknown(source, shop, ours, listed) - set(pulled))
+    async with channel_access.open_channel(source, shop) as adapter:
+        listed = await _list(order_reader(adapter), row)
+        unknown = sorted(await _unknown(source, shop, adapter, listed) - set(pulled))
         known = len(listed) - len(unknown) - len(listed.intersection(pulled))
         for done, number in enumerate(unknown):
-            if done % _NOTED == 0:
-                await _note(report, Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed))
+            if done % _SAVE_EVERY == 0:
+                await _save(report, Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed))
             activity.heartbeat(done)
             try:
-                if await _take(source, shop, order_reader(ours), number):
+                if await _read_order(source, shop, order_reader(adapter), number):
                     pulled.append(number)
                 else:
                     known += 1
             except ApplicationError as error:
                 if not error.non_retryable:
-                    await _note(report, Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed))
+                    await _save(report, Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed))
                     raise
                 failed[number] = error.message
-    gone = tuple(sorted(await _ours(row) - listed))
-    found = Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed, gone=gone)
-    await _call(source, shop, found)
-    await _note(report, found, finished_at=datetime.now(UTC))
-    return found.counts
+    gone = tuple(sorted(await _known_numbers(row) - listed))
+    findings = Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed, gone=gone)
+    await _sync_alerts(source, shop, findings)
+    await _save(report, findings, finished_at=datetime.now(UTC))
+    return findings.counts
 
 
 @activity.defn(name="intake.fail_reconciliation")
 async def mark_failed(report: str, error: str) -> None:
-    """Closes a report that could not be finished, and calls a person."""
+    """Close a report that could not be finished, and raise an alert."""
     now = datetime.now(UTC)
     closed = update(_reports).where(_reports.c.id == report).values(finished_at=now, error=error)
     async with transaction() as connection:
@@ -123,59 +123,59 @@ async def mark_failed(report: str, error: str) -> None:
             await alerts.keep_alerts(connection, STOPPED, {key: {"shop": shop, "reason": error}}, key)
 
 
-async def _list(asked: OrderReader, row: Row[Any]) -> set[str]:
+async def _list(reader: OrderReader, row: Row[Any]) -> set[str]:
     listed: set[str] = set()
-    async for number in asked.numbers(row.since, row.until):
+    async for number in reader.numbers(row.since, row.until):
         listed.add(number)
         if len(listed) % _BATCH == 0:
             activity.heartbeat(len(listed))
     return listed
 
 
-async def _unknown(source: str, shop: str, ours: Channel, listed: Collection[str]) -> set[str]:
-    """Of what is listed, what never reached us, nor is on its way in the inbox."""
+async def _unknown(source: str, shop: str, adapter: Channel, listed: Collection[str]) -> set[str]:
+    """Return the listed numbers that are neither known nor pending in the inbox."""
     unknown = set(listed)
     numbers = list(unknown)
     async with transaction() as connection:
         for at in range(0, len(numbers), _BATCH):
             ids = {f"order:{source}:{shop}:{number}": number for number in numbers[at : at + _BATCH]}
-            there = await connection.scalars(select(_documents.c.order_id).where(_documents.c.order_id.in_(ids)))
-            unknown.difference_update(ids[order_id] for order_id in there)
+            known = await connection.scalars(select(_documents.c.order_id).where(_documents.c.order_id.in_(ids)))
+            unknown.difference_update(ids[order_id] for order_id in known)
         if unknown:
             waiting: Select[Any] = select(_inbox.c.raw, _inbox.c.topic).where(
-                _mine(source, shop), _inbox.c.state == InboxState.PENDING
+                _same_shop(source, shop), _inbox.c.state == InboxState.PENDING
             )
             async for row in await connection.stream(waiting):
-                unknown.difference_update(_told(ours, row))
+                unknown.difference_update(_order_numbers(adapter, row))
     return unknown
 
 
-def _mine(source: str, shop: str) -> ColumnElement[bool]:
+def _same_shop(source: str, shop: str) -> ColumnElement[bool]:
     return (_inbox.c.integration == IntegrationType.CHANNEL) & (_inbox.c.source == source) & (_inbox.c.account == shop)
 
 
-def _told(ours: Channel, row: Row[Any]) -> Collection[str]:
-    """The numbers of the orders that a message tells of, or names."""
+def _order_numbers(adapter: Channel, row: Row[Any]) -> Collection[str]:
+    """Return the numbers of the orders that a message holds or names."""
     try:
-        told = ours.parse(row.raw.body, row.topic)
+        order = adapter.parse(row.raw.body, row.topic)
     except (Unintelligible, ValidationError):
         return ()
-    if isinstance(told, Hint):
-        return told.order_nos
-    return () if told is None else (told.channel_order_no,)
+    if isinstance(order, Hint):
+        return order.order_nos
+    return () if order is None else (order.channel_order_no,)
 
 
-async def _take(source: str, shop: str, asked: OrderReader, number: str) -> bool:
-    """Reads an order into the inbox; ``False`` where just that was understood before, and is no order of ours.
+async def _read_order(source: str, shop: str, reader: OrderReader, number: str) -> bool:
+    """Read an order into the inbox; return ``False`` where the inbox has this version already, as not to be fulfilled.
 
-    Raises ``refused`` where it cannot be read, or understood.
+    Raises ``refused`` where the order cannot be read, or its message failed.
     """
-    pulled = await asked.read(number)
+    pulled = await reader.read(number)
     if pulled is None:
-        raise refused("listed, and yet not told of when asked", "not_told")
+        raise refused("listed by the channel, but not readable", "not_told")
     if await polling.save_pulled(source, shop, [pulled]):
         return True
-    query = select(_inbox).where(_mine(source, shop), _inbox.c.fact_key == pulled.receipt.fact_key)
+    query = select(_inbox).where(_same_shop(source, shop), _inbox.c.fact_key == pulled.receipt.fact_key)
     async with transaction() as connection:
         row = (await connection.execute(query)).one()
     if row.state == InboxState.FAILED:
@@ -183,8 +183,8 @@ async def _take(source: str, shop: str, asked: OrderReader, number: str) -> bool
     return False
 
 
-async def _ours(report: Row[Any]) -> set[str]:
-    """The numbers of the orders we took in that were placed well within the window."""
+async def _known_numbers(report: Row[Any]) -> set[str]:
+    """Return the numbers of our orders that were placed within the window, without its edges."""
     query = select(_orders.c.channel_order_no).where(
         _orders.c.channel == report.channel,
         _orders.c.shop == report.shop,
@@ -195,20 +195,20 @@ async def _ours(report: Row[Any]) -> set[str]:
         return set(await connection.scalars(query))
 
 
-async def _note(report: str, found: Findings, finished_at: datetime | None = None) -> None:
-    details = found.model_dump(mode="json", include={"pulled", "failed", "gone"})
-    values = {**found.counts, "details": details, "finished_at": finished_at}
+async def _save(report: str, findings: Findings, finished_at: datetime | None = None) -> None:
+    details = findings.model_dump(mode="json", include={"pulled", "failed", "gone"})
+    values = {**findings.counts, "details": details, "finished_at": finished_at}
     async with transaction() as connection:
         await connection.execute(update(_reports).where(_reports.c.id == report).values(values))
 
 
-async def _call(source: str, shop: str, found: Findings) -> None:
-    """Has a person know that something was missing; a report without a fault takes that back."""
+async def _sync_alerts(source: str, shop: str, findings: Findings) -> None:
+    """Raise an alert where orders were missing; close it where none was."""
     name = f"{source}:{shop}"
     key = f"{name}:reconciliation"
-    told: dict[str, JsonValue] = {"shop": name, "missing": found.counts["missing"], "failed": len(found.failed)}
+    detail: dict[str, JsonValue] = {"shop": name, "missing": findings.counts["missing"], "failed": len(findings.failed)}
     async with transaction() as connection:
-        await alerts.keep_alerts(connection, MISSING, {key: told} if told["missing"] else {}, key)
+        await alerts.keep_alerts(connection, MISSING, {key: detail} if detail["missing"] else {}, key)
         await alerts.keep_alerts(connection, STOPPED, {}, f"{key}_stopped")
 
 
@@ -219,7 +219,7 @@ async def list_all(
     limit: int,
     before: datetime | None,
 ) -> Sequence[Row[Any]]:
-    """Reports, newest first, those begun ``before``."""
+    """Return reports started ``before``, newest first."""
     query = select(_reports).order_by(_reports.c.started_at.desc()).limit(limit)
     for name, value in {"channel": channel, "shop": shop}.items():
         if value is not None:
