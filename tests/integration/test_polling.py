@@ -16,7 +16,7 @@ from temporalio.worker import Worker
 
 from activities.accounts import accounts
 from activities.channels import channel
-from activities.intake.polling import FIRST, OVERLAP, PollReport, pull_orders
+from activities.intake.polling import FIRST_WINDOW, OVERLAP, PollReport, pull_orders
 from activities.kit import http
 from activities.kit.database import transaction
 from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Secrets
@@ -75,7 +75,7 @@ async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) 
     first = await pull(world)
     again = await pull(world)
     assert (first.seen, first.new, again.new) == (2, 2, 0)
-    assert first.since == first.until - FIRST
+    assert first.since == first.until - FIRST_WINDOW
     assert again.since == first.until - OVERLAP
     assert before <= first.until <= (await cursor() or before) == again.until
     rows = await inbox()
