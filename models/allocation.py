@@ -1,4 +1,4 @@
-"""What an allocation weighs, what it decided, and why."""
+"""Allocation: sites, rates and rules that a plan depends on, and the plan with its reasons."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ Price = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=4)]
 
 
 class Site(Value):
-    """A location that may ship: what the planner knows of it."""
+    """A location that may ship, as the planner sees it."""
 
     code: str
     kind: Literal["warehouse", "store", "supplier"] = "warehouse"
@@ -40,7 +40,7 @@ class Site(Value):
     cutoff: time | None = None
     """Orders after this time of day in China leave a day later."""
     areas: tuple[str, ...] = ()
-    """Provinces it delivers to; none named, all."""
+    """Provinces it delivers to; empty for all."""
     abilities: frozenset[str] = frozenset()
     """Such as ``cold_chain`` and ``dangerous_goods``."""
     max_kg: Kilograms | None = None
@@ -58,7 +58,7 @@ class Site(Value):
 
 
 class Item(Value):
-    """What one piece of a SKU asks of who sends it."""
+    """What one piece of a SKU requires of the site that ships it."""
 
     weight_kg: Kilograms = Decimal(0)
     volume_cm3: Annotated[int, Field(ge=0)] = 0
@@ -75,15 +75,15 @@ class Rate(Value):
 
     carrier: str
     origin: str = ""
-    """Province; empty, any."""
+    """Province; empty for any."""
     destination: str = ""
-    """Province; empty, any."""
+    """Province; empty for any."""
     first_kg: Kilograms = Decimal(1)
     first_price: Price
     further_kg: Annotated[Kilograms, Field(gt=0)] = Decimal(1)
     further_price: Price = Decimal(0)
     volume_divisor: Annotated[int, Field(ge=0)] = 0
-    """Cubic centimetres that are charged as one kilogram; 0, volume is not charged."""
+    """Cubic centimetres charged as one kilogram; 0 if volume is not charged."""
     days: Annotated[int, Field(ge=0)] = 0
     surcharge: Price = Decimal(0)
 
@@ -92,11 +92,11 @@ class Rate(Value):
 
     @property
     def specificity(self) -> tuple[int, bool]:
-        """The more provinces are named, the more specific; the destination before the origin."""
+        """Sort key: more provinces named is more specific, the destination more than the origin."""
         return bool(self.origin) + bool(self.destination), bool(self.destination)
 
     def steps(self, weight_kg: Decimal, volume_cm3: int = 0) -> int:
-        """The further kilograms begun by a parcel, by the greater of its weight and its volume."""
+        """Return the number of further kilograms begun, by the greater of weight and volumetric weight."""
         charged = max(weight_kg, Decimal(volume_cm3) / self.volume_divisor) if self.volume_divisor else weight_kg
         whole, rest = divmod(max(charged - self.first_kg, Decimal(0)), self.further_kg)
         return int(whole) + bool(rest)
@@ -106,13 +106,13 @@ class Rate(Value):
 
 
 def offers(rates: Iterable[Rate], origin: str, destination: str) -> list[Rate]:
-    """Of each carrier that goes from one province to the other, its most specific rows."""
-    found: dict[str, list[Rate]] = defaultdict(list)
+    """Return the most specific rates of each carrier that serves the route."""
+    by_carrier: dict[str, list[Rate]] = defaultdict(list)
     for rate in rates:
         if rate.serves(origin, destination):
-            found[rate.carrier].append(rate)
+            by_carrier[rate.carrier].append(rate)
     best: list[Rate] = []
-    for rows in found.values():
+    for rows in by_carrier.values():
         if len(rows) > 1:
             most = max(row.specificity for row in rows)
             rows = [row for row in rows if row.specificity == most]
@@ -123,18 +123,18 @@ def offers(rates: Iterable[Rate], origin: str, destination: str) -> list[Rate]:
 def freight(
     rates: Iterable[Rate], origin: str, destination: str, weight_kg: Decimal, volume_cm3: int = 0
 ) -> tuple[str, Decimal, int] | None:
-    """The cheapest carrier for a parcel, what it takes, and its days; ``None`` where none goes."""
-    found = (
+    """Return the cheapest carrier for a parcel, its price and its days; ``None`` if none serves the route."""
+    prices = (
         (rate.carrier, rate.price(weight_kg, volume_cm3), rate.days) for rate in offers(rates, origin, destination)
     )
-    return min(found, key=lambda each: (each[1], each[2], each[0]), default=None)
+    return min(prices, key=lambda each: (each[1], each[2], each[0]), default=None)
 
 
 class Objective(Value):
-    """What makes one plan better than another: each criterion only decides between equals of those before it.
+    """What makes one plan better than another. Each criterion decides only between plans equal by those before it.
 
-    on_time: parcels that miss the promised day; lowest_cost: freight and handling; nearest: the sum of how remote the
-    senders are; balance: the shares, in millionths, of the senders' stock that are taken.
+    on_time: parcels that miss the promised day; lowest_cost: freight and handling; nearest: the sum of the senders'
+    remoteness; balance: the shares taken of the senders' stock, in millionths.
     """
 
     criteria: tuple[Criterion, ...] = OBJECTIVE
@@ -147,7 +147,7 @@ class Objective(Value):
 
 
 class Facts(Value):
-    """What planning and its rules look at of an order."""
+    """What planning and its rules need to know of an order."""
 
     province: str = ""
     city: str = ""
@@ -155,13 +155,13 @@ class Facts(Value):
     shop: str = ""
     campaign: str = ""
     carrier: str | None = None
-    """The only carrier that buyer or channel accept."""
+    """The only carrier that the buyer or the channel accepts."""
     total: Decimal = Decimal(0)
     priority: int = NORMAL
     placed_at: Moment | None = None
     promised_by: Moment | None = None
     sites: Sites | None = None
-    """Where review wants it to come from."""
+    """The locations that review prefers or requires."""
 
 
 Scalar = str | int | Decimal
@@ -177,7 +177,7 @@ NUMBERS = frozenset({"total", "priority", "placed_hour", "lines", "quantity", "w
 
 
 class Condition(Value):
-    """One comparison of a rule. ``sku`` asks it of every SKU wanted, ``any_sku`` of at least one."""
+    """One comparison of a rule. ``sku`` must hold for every SKU ordered, ``any_sku`` for at least one."""
 
     field: Fact
     op: Literal["eq", "ne", "in", "not_in", "gte", "lte"]
@@ -207,7 +207,7 @@ class Condition(Value):
 
 
 class Prefer(Value):
-    """As few parcels as can be from elsewhere, before any other criterion."""
+    """Minimise parcels from other locations, before any other criterion."""
 
     do: Literal["prefer"] = "prefer"
     locations: tuple[str, ...]
@@ -219,7 +219,7 @@ class Exclude(Value):
 
 
 class Split(Value):
-    """Never: one parcel or none. Allow: several, together all that is wanted. In part: also what is there alone."""
+    """``never``: one parcel or none. ``allow``: several, together complete. ``in_part``: also an incomplete plan."""
 
     do: Literal["split"] = "split"
     split: Literal["never", "allow", "in_part"]
@@ -231,7 +231,7 @@ class Queue(Value):
 
 
 class Ask(Value):
-    """A person decides."""
+    """Ask a person to decide."""
 
     do: Literal["ask"] = "ask"
     reason: str
@@ -241,63 +241,63 @@ Action = Annotated[Prefer | Exclude | Split | Queue | Ask, Field(discriminator="
 
 
 class Rule(Value):
-    """A merchant's say in planning. Rules apply in the order of their numbers, later ones over earlier ones."""
+    """A merchant's routing rule. Rules apply in the order of their numbers; later ones override earlier ones."""
 
     number: int
     name: str
     shops: tuple[str, ...] = ()
-    """``channel:shop``; none named, all."""
+    """``channel:shop``; empty for all."""
     campaigns: tuple[Code, ...] = ()
-    """None named, any and none."""
+    """Empty for all orders, with or without a campaign."""
     active: bool = True
     condition: tuple[Condition, ...] = ()
     """All must hold."""
     action: Action
 
     @property
-    def wants(self) -> str | None:
-        """What it wants a person to decide."""
+    def approval_reason(self) -> str | None:
+        """Why the rule asks a person to decide, if it does."""
         return self.action.reason if isinstance(self.action, Ask) else None
 
 
 class Offer(Value):
-    """What a parcel from one site would take, and when it would come."""
+    """The cost of a parcel from one site, and its delivery time."""
 
     carrier: str = ""
     freight: Decimal = Decimal(0)
     handling: Decimal = Decimal(0)
     days: int = 0
     late: bool = False
-    """It would miss the promised day."""
+    """Whether it would miss the promised day."""
 
 
 class Candidate(Value):
-    """What spoke for or against one site, as a message key with its parameters, and what it would take."""
+    """The reason for or against one site, a message key with its params, and its offer."""
 
     warehouse: str
     chosen: bool
     reason: str
     params: dict[str, JsonValue] = {}
     offer: Offer | None = None
-    """Of its parcel in the plan; of all it could send of what is wanted, if not chosen. ``None``: none of it."""
+    """For its parcel in the plan or, if not chosen, for everything it could ship. ``None`` if it has nothing."""
 
 
 class Load(Value):
-    """What one warehouse is to send."""
+    """The lines that one warehouse is to ship."""
 
     warehouse: str
     lines: tuple[FulfillmentLine, ...]
 
 
 class Measure(Value):
-    """What a plan comes to by one criterion."""
+    """A plan's value by one criterion."""
 
     criterion: Criterion
     value: Decimal
 
 
 class Applied(Value):
-    """A rule that applied, as it was then."""
+    """A rule that applied, as it was at that time."""
 
     number: int
     name: str
@@ -305,7 +305,7 @@ class Applied(Value):
 
 
 class Plan(Value):
-    """Which warehouse sends what, what is missing, and why so; kept with the order and shown to staff."""
+    """Which warehouse ships what, what is missing, and why; stored with the order and shown to staff."""
 
     loads: tuple[Load, ...] = ()
     shortages: tuple[Shortage, ...] = ()
@@ -315,26 +315,26 @@ class Plan(Value):
     rules: tuple[Applied, ...] = ()
     queue: str | None = None
     ask: str | None = None
-    """Why a person must decide, by a rule."""
+    """Why a rule asks a person to decide."""
     in_part: bool = False
-    """What is there leaves without the rest."""
+    """Available goods leave without the rest."""
     blocked: str | None = None
-    """Why what is missing is missing although it is there, as a message key: no more stock need come, but another
-    rule, or another site."""
+    """Why goods are missing although they are in stock, as a message key: the plan needs another rule or site, not more
+    stock."""
     exact: bool = True
-    """No plan is better; else, none was found in the time there is."""
+    """Whether the plan is proven to be the best; otherwise it is the best found within the search limit."""
 
 
 class Allocation(Value):
-    """What an order now has: its active fulfillment orders, and what is missing; unpaid, what is kept for it."""
+    """An order's active fulfillment orders and shortages, or whether stock was reserved for an unpaid order."""
 
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
     out_of_reach: bool = False
-    """What is missing is there, but nobody who has it may send it so: stock alone does not help."""
+    """The missing goods are in stock, but no location that has them may ship them: more stock does not help."""
     ask: str | None = None
-    """Nothing was allocated: a rule wants a person to decide this."""
+    """Nothing was allocated: a rule asks a person to decide, for this reason."""
 
 
 class RuleRow(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""Allocation: what each order is given, planned and entered under the locks of the levels it reads."""
+"""Allocation: plan orders and allocate their stock, under the locks of the levels that planning reads."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,30 +6,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Select,
-    String,
-    bindparam,
-    case,
-    delete,
-    func,
-    select,
-    text,
-    tuple_,
-    union_all,
-)
+from sqlalchemy import ARRAY, ColumnElement, Select, String, bindparam, case, func, select, text, union_all
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from activities.allocation.planning import Problem, plan
 from activities.allocation.rules_and_rates import RulesAndRates, load
-from activities.catalogue import locations, skus
+from activities.catalogue import locations
 from activities.kit import sql
 from activities.kit.errors import unavailable
-from activities.stock import ledger, order_stock
+from activities.stock import ledger, order_stock, waitlist
+from activities.stock.waitlist import StockWait
 from models.allocation import Allocation, Facts, Item, Load, Objective, Plan, Site
 from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
@@ -38,13 +26,12 @@ from models.policy import Policy
 from models.stock import Buyer, LocationKind, Move, MovementKind, Reservation, StockPool, VirtualWarehouse
 
 _tables = SQLModel.metadata.tables
-_orders, _fulfillments, _waits = _tables["orders"], _tables["fulfillments"], _tables["stock_waits"]
+_orders, _fulfillments, _warehouses = _tables["orders"], _tables["fulfillments"], _tables["warehouses"]
 _skus, _bundles, _substitutes = _tables["skus"], _tables["bundles"], _tables["substitutes"]
-_warehouses, _kept = _tables["warehouses"], _tables["reservations"]
 
 
 def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) -> list[FulfillmentLine]:
-    """What must leave for these lines, bundles taken apart."""
+    """Return the lines to ship for order lines, with bundles split into their components."""
     return [
         FulfillmentLine(line_no=line.line_no, sku=sku, quantity=line.quantity * each)
         for line in lines
@@ -52,115 +39,124 @@ def needs(lines: Sequence[OrderLine], bundles: Mapping[str, Mapping[str, int]]) 
     ]
 
 
-def _together(query: Select[Any], name: str) -> ColumnElement[Any]:
-    """The rows of a query as one JSON column."""
+def _as_json(query: Select[Any], name: str) -> ColumnElement[Any]:
+    """Aggregate the rows of a query into one JSON column."""
     rows = query.subquery(f"{name}_rows")
-    found = select(func.coalesce(func.jsonb_agg(rows.table_valued()), text("'[]'"), type_=JSONB))
-    return found.scalar_subquery().label(name)
+    aggregate = select(func.coalesce(func.jsonb_agg(rows.table_valued()), text("'[]'"), type_=JSONB))
+    return aggregate.scalar_subquery().label(name)
 
 
-_ITEM = ("sku", "presale_on", "weight_kg", "volume_cm3", "needs")
-_PARCEL = ("id", "order_id", "warehouse", "lines", "status", "ship_from", "queue")
-_ours, _sold = bindparam("order_ids", type_=ARRAY(String)), bindparam("skus", type_=ARRAY(String))
-_parts = select(_bundles.c.sku).where(_bundles.c.bundle == func.any(_sold))
-_shipped = union_all(
-    select(func.unnest(_sold)),
-    _parts,
-    select(_substitutes.c.substitute).where((_substitutes.c.sku == func.any(_sold)) | _substitutes.c.sku.in_(_parts)),
+_ITEM_COLUMNS = ("sku", "presale_on", "weight_kg", "volume_cm3", "needs")
+_FULFILLMENT_COLUMNS = ("id", "order_id", "warehouse", "lines", "status", "ship_from", "queue")
+_order_ids, _sold_skus = bindparam("order_ids", type_=ARRAY(String)), bindparam("skus", type_=ARRAY(String))
+_components = select(_bundles.c.sku).where(_bundles.c.bundle == func.any(_sold_skus))
+_shippable_skus = union_all(
+    select(func.unnest(_sold_skus)),
+    _components,
+    select(_substitutes.c.substitute).where(
+        (_substitutes.c.sku == func.any(_sold_skus)) | _substitutes.c.sku.in_(_components)
+    ),
 )
-_taken_today = (
+_opened_today = (
     select(func.count())
     .where(_fulfillments.c.warehouse == _warehouses.c.code, _fulfillments.c.opened_at >= bindparam("today"))
     .where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
     .scalar_subquery()
 )
-_CIRCUMSTANCES = select(
-    _together(
-        select(*(_fulfillments.c[each] for each in _PARCEL)).where(_fulfillments.c.order_id == func.any(_ours)),
+_CONTEXT = select(
+    _as_json(
+        select(*(_fulfillments.c[each] for each in _FULFILLMENT_COLUMNS)).where(
+            _fulfillments.c.order_id == func.any(_order_ids)
+        ),
         "fulfillments",
     ),
-    _together(select(_bundles).where(_bundles.c.bundle == func.any(_sold)), "bundles"),
-    _together(select(*(_skus.c[each] for each in _ITEM)).where(_skus.c.sku.in_(_shipped)), "items"),
-    _together(
+    _as_json(select(_bundles).where(_bundles.c.bundle == func.any(_sold_skus)), "bundles"),
+    _as_json(select(*(_skus.c[each] for each in _ITEM_COLUMNS)).where(_skus.c.sku.in_(_shippable_skus)), "items"),
+    _as_json(
         select(_substitutes)
-        .where((_substitutes.c.sku == func.any(_sold)) | _substitutes.c.sku.in_(_parts))
+        .where((_substitutes.c.sku == func.any(_sold_skus)) | _substitutes.c.sku.in_(_components))
         .order_by(_substitutes.c.rank, _substitutes.c.substitute),
         "substitutes",
     ),
-    _together(
+    _as_json(
         select(
             *(_warehouses.c[each] for each in Site.model_fields if each != "capacity"),
-            (_warehouses.c.capacity - case((_warehouses.c.capacity.is_not(None), _taken_today))).label("capacity"),
+            (_warehouses.c.capacity - case((_warehouses.c.capacity.is_not(None), _opened_today))).label("capacity"),
         ).where(_warehouses.c.kind != LocationKind.VIRTUAL),
         "sites",
     ),
-    _together(locations.VIRTUAL_WAREHOUSES, "fences"),
-    _together(select(_kept).where(_kept.c.order_id == func.any(_ours)), "reservations"),
-    _together(select(_waits.c.order_id).where(_waits.c.order_id == func.any(_ours)), "waits"),
+    _as_json(locations.VIRTUAL_WAREHOUSES, "virtual_warehouses"),
+    _as_json(order_stock.select_reservations(_order_ids), "reservations"),
+    _as_json(waitlist.select_waiting(_order_ids), "waiting"),
 )
-"""What there is to know of orders before levels are locked."""
+"""Everything planning reads before levels are locked, in one round trip."""
 
 _opened = sql.json_rows(
     "opened",
-    *(_fulfillments.c[name] for name in (*_PARCEL, "request_status", "opened_at", "updated_at", "channel_notified")),
+    *(
+        _fulfillments.c[name]
+        for name in (*_FULFILLMENT_COLUMNS, "request_status", "opened_at", "updated_at", "channel_notified")
+    ),
 )
-_OPEN = insert(_fulfillments).from_select([each.name for each in _opened.c], select(*_opened.c), include_defaults=False)
+_INSERT_FULFILLMENTS = insert(_fulfillments).from_select(
+    [each.name for each in _opened.c], select(*_opened.c), include_defaults=False
+)
 _planned = sql.json_rows("planned", _orders.c.id, _orders.c.plan)
-_KEEP_PLANS = sql.update_from(_orders, _planned)
+_SAVE_PLANS = sql.update_from(_orders, _planned)
 
 
 class Demand(Value):
-    """An order to be given what it still lacks, by its policy, at the workflow's time; unpaid, it is only set aside."""
+    """An order to allocate by its policy, at the workflow's time. An unpaid order only reserves stock."""
 
     order: ChannelOrder
     policy: Policy
     at: Moment
     excluded_warehouses: tuple[str, ...] = ()
-    """Warehouses that are not to send it."""
+    """Warehouses that must not ship it."""
     approvals_requested: tuple[str, ...] = ()
-    """What rules wanted a person to decide, and a person has."""
+    """Reasons for which rules asked for approval, and which a person has approved."""
 
 
 async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]) -> list[Allocation]:
-    """Allocates what each order still lacks, the first first, under one lock; repeated, it finds nothing lacking.
+    """Allocate what each order is still missing, in the order given, under one lock. Repeating changes nothing.
 
-    All or nothing unless an order's policy ships in part; for the rest it waits, keeping its place in the queue. What
-    was reserved for an order is its own to take.
+    Allocates all or nothing unless an order's policy ships in part. An order waits for the rest and keeps its place in
+    the queue. Its own reservations are available to it.
     """
     if not demands:
         return []
-    known = await _circumstances(connection, demands)
-    lacking = [
-        _lacking(needs(demand.order.lines, known.bundles), known.fulfillments[demand.order.order_id])
+    context = await _read_context(connection, demands)
+    missing = [
+        _missing(needs(demand.order.lines, context.bundles), context.fulfillments[demand.order.order_id])
         for demand in demands
     ]
-    wanted = {line.sku for lines in lacking for line in lines}
-    wanted |= {each.sku for order in known.reservations.values() for each in order}
+    skus = {line.sku for lines in missing for line in lines}
+    skus |= {each.sku for reservations in context.reservations.values() for each in reservations}
     if any(demand.policy.substitute for demand in demands):
-        wanted |= {other for sku in set(wanted) for other in known.substitutes.get(sku, ())}
-    levels = await ledger.levels(connection, wanted, lock=True) if wanted else []
-    shelves = StockPool(levels, known.fences)
-    outcome = _Outcome()
+        skus |= {other for sku in set(skus) for other in context.substitutes.get(sku, ())}
+    levels = await ledger.levels(connection, skus, lock=True) if skus else []
+    pool = StockPool(levels, context.virtual_warehouses)
+    changes = _Changes()
     allocations = [
-        _allocate(demand, lines, known, shelves, outcome) for demand, lines in zip(demands, lacking, strict=True)
+        _allocate(demand, lines, context, pool, changes) for demand, lines in zip(demands, missing, strict=True)
     ]
-    await _enter(connection, outcome)
-    if outcome.waits and len(await ledger.levels(connection, wanted)) != len(levels):
+    await _write(connection, changes)
+    if changes.waits and len(await ledger.levels(connection, skus)) != len(levels):
         raise unavailable("a warehouse received the missing goods for the first time meanwhile")
     return allocations
 
 
 @dataclass
-class _Circumstances:
-    """What is known of orders and of the places that may serve them."""
+class _Context:
+    """What planning knows of the orders and of the locations that may ship them."""
 
     routing: RulesAndRates
     sites: list[Site]
-    fences: list[VirtualWarehouse]
+    virtual_warehouses: list[VirtualWarehouse]
     bundles: dict[str, dict[str, int]]
     items: dict[str, Item]
     presales: dict[str, datetime]
-    """When what is sold before it is there may leave."""
+    """The moment from which a presale SKU may leave."""
     substitutes: dict[str, list[str]]
     fulfillments: dict[str, list[Fulfillment]]
     reservations: dict[str, list[Reservation]]
@@ -168,44 +164,45 @@ class _Circumstances:
 
 
 async def preview(connection: AsyncConnection, demand: Demand) -> Plan:
-    """The plan that an order would get now, were it new; nothing is locked, and nothing written."""
-    known = await _circumstances(connection, [demand])
-    lines = needs(demand.order.lines, known.bundles)
+    """Return the plan that the order would get now as a new one. Locks and writes nothing."""
+    context = await _read_context(connection, [demand])
+    lines = needs(demand.order.lines, context.bundles)
     skus = {line.sku for line in lines}
-    skus |= {other for sku in skus for other in known.substitutes.get(sku, ())}
-    return _plan(demand, lines, known, StockPool(await ledger.levels(connection, skus), known.fences))
+    skus |= {other for sku in skus for other in context.substitutes.get(sku, ())}
+    pool = StockPool(await ledger.levels(connection, skus), context.virtual_warehouses)
+    return _plan(demand, lines, context, pool)
 
 
-async def _circumstances(connection: AsyncConnection, demands: Sequence[Demand]) -> _Circumstances:
+async def _read_context(connection: AsyncConnection, demands: Sequence[Demand]) -> _Context:
     skus = sorted({line.sku for demand in demands for line in demand.order.lines})
     day = demands[0].at.astimezone(CHINA).date()
-    asked = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus, "today": _in_china(day)}
-    found = (await connection.execute(_CIRCUMSTANCES, asked)).one()
-    known = _Circumstances(
+    parameters = {"order_ids": [demand.order.order_id for demand in demands], "skus": skus, "today": _in_china(day)}
+    row = (await connection.execute(_CONTEXT, parameters)).one()
+    context = _Context(
         routing=await load(connection),
-        sites=[Site.model_validate(each) for each in found.sites],
-        fences=[VirtualWarehouse.model_validate(each) for each in found.fences],
+        sites=[Site.model_validate(each) for each in row.sites],
+        virtual_warehouses=[VirtualWarehouse.model_validate(each) for each in row.virtual_warehouses],
         bundles=defaultdict(dict),
-        items={each["sku"]: Item.model_validate(each) for each in found.items},
+        items={each["sku"]: Item.model_validate(each) for each in row.items},
         presales={
             each["sku"]: _in_china(date.fromisoformat(each["presale_on"]))
-            for each in found.items
+            for each in row.items
             if each["presale_on"] is not None
         },
         substitutes=defaultdict(list),
         fulfillments=defaultdict(list),
         reservations=defaultdict(list),
-        waiting={each["order_id"] for each in found.waits},
+        waiting={each["order_id"] for each in row.waiting},
     )
-    for each in found.bundles:
-        known.bundles[each["bundle"]][each["sku"]] = each["quantity"]
-    for each in found.substitutes:
-        known.substitutes[each["sku"]].append(each["substitute"])
-    for each in found.fulfillments:
-        known.fulfillments[each["order_id"]].append(Fulfillment.model_validate(each))
-    for each in found.reservations:
-        known.reservations[each["order_id"]].append(Reservation.model_validate(each))
-    return known
+    for each in row.bundles:
+        context.bundles[each["bundle"]][each["sku"]] = each["quantity"]
+    for each in row.substitutes:
+        context.substitutes[each["sku"]].append(each["substitute"])
+    for each in row.fulfillments:
+        context.fulfillments[each["order_id"]].append(Fulfillment.model_validate(each))
+    for each in row.reservations:
+        context.reservations[each["order_id"]].append(Reservation.model_validate(each))
+    return context
 
 
 def _in_china(day: date) -> datetime:
@@ -213,51 +210,50 @@ def _in_china(day: date) -> datetime:
 
 
 @dataclass
-class _Outcome:
-    """What allocating orders has to write."""
+class _Changes:
+    """What an allocation has to write."""
 
-    new: list[tuple[str, Fulfillment, datetime]] = field(default_factory=list)
+    fulfillments: list[tuple[str, Fulfillment, datetime]] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
-    """Reservations taken and given back."""
+    """Of reservations."""
     unreserved: list[str] = field(default_factory=list)
-    """The orders whose reservations end."""
+    """Orders whose reservations end."""
     reserved: list[Reservation] = field(default_factory=list)
     plans: list[dict[str, Any]] = field(default_factory=list)
-    waits: list[tuple[Demand, dict[str, int], Mapping[str, list[str]]]] = field(default_factory=list)
-    """The demands that wait, for what, and what would do instead."""
+    waits: list[StockWait] = field(default_factory=list)
     filled: list[str] = field(default_factory=list)
-    """The orders that wait no more."""
+    """Orders that no longer wait."""
 
 
 def _allocate(
-    demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: StockPool, outcome: _Outcome
+    demand: Demand, lines: Sequence[FulfillmentLine], context: _Context, pool: StockPool, changes: _Changes
 ) -> Allocation:
-    """What one order gets of what is on the shelves now."""
+    """Allocate one order from the pool and add what is to be written to ``changes``."""
     order, policy = demand.order, demand.policy
-    before, reservations = known.fulfillments[order.order_id], known.reservations[order.order_id]
+    before, reservations = context.fulfillments[order.order_id], context.reservations[order.order_id]
     active = [each for each in before if each.status is not FulfillmentStatus.CANCELLED]
     if reservations:
-        outcome.unreserved.append(order.order_id)
+        changes.unreserved.append(order.order_id)
     for each in reservations:
-        shelves.put(each.warehouse, each.sku, each.quantity)
-        outcome.moves.append(each.move(MovementKind.RELEASED))
+        pool.put(each.warehouse, each.sku, each.quantity)
+        changes.moves.append(each.move(MovementKind.RELEASED))
     if not lines:
         return Allocation(fulfillments=tuple(active))
-    made = _plan(demand, lines, known, shelves)
+    made = _plan(demand, lines, context, pool)
     if made.ask is not None:
-        outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
+        changes.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
         return Allocation(fulfillments=tuple(active), ask=made.ask)
-    loads = [(load.warehouse, _taken(order.as_buyer, load, shelves)) for load in made.loads]
-    outcome.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
+    loads = [(load.warehouse, _take(order.as_buyer, load, pool)) for load in made.loads]
+    changes.plans.append({"id": order.order_id, "plan": made.model_dump(mode="json")})
     if not order.payable:
         if made.shortages:
             return Allocation(shortages=made.shortages)
         number = max((each.number for each in reservations), default=0) + 1
-        kept = _reservations(order.order_id, number, loads)
-        outcome.reserved += kept
-        outcome.moves += [each.move(MovementKind.RESERVED) for each in kept]
+        reserved = _reservations(order.order_id, number, loads)
+        changes.reserved += reserved
+        changes.moves += [each.move(MovementKind.RESERVED) for each in reserved]
         return Allocation(reserved=True)
-    parts = [part for load in loads for part in _by_day(*load, known.presales, demand.at, made.in_part)]
+    parts = [part for load in loads for part in _split_by_day(*load, context.presales, demand.at, made.in_part)]
     new = [
         Fulfillment(
             id=f"{order.order_id}:F{number}",
@@ -269,50 +265,52 @@ def _allocate(
         )
         for number, (warehouse, part, day) in enumerate(parts, len(before) + 1)
     ]
-    outcome.new += [(order.order_id, each, demand.at) for each in new]
-    _occupied(known.sites, made.loads)
+    changes.fulfillments += [(order.order_id, each, demand.at) for each in new]
+    _reduce_capacity(context.sites, made.loads)
     if made.shortages:
         short = {each.sku: each.quantity for each in made.shortages}
-        waits = short if made.in_part else dict(_total(lines))
-        outcome.waits.append((demand, waits, known.substitutes if policy.substitute else {}))
-    elif order.order_id in known.waiting:
-        outcome.filled.append(order.order_id)
+        quantities = short if made.in_part else _total(lines)
+        changes.waits += _waits(order, quantities, context.substitutes if policy.substitute else {})
+    elif order.order_id in context.waiting:
+        changes.filled.append(order.order_id)
     return Allocation(fulfillments=(*active, *new), shortages=made.shortages, out_of_reach=made.blocked is not None)
 
 
-def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstances, shelves: StockPool) -> Plan:
-    """The plan for what the shelves hold; what is missing everywhere is replaced where the shop allows it."""
+def _plan(demand: Demand, lines: Sequence[FulfillmentLine], context: _Context, pool: StockPool) -> Plan:
+    """Plan from the pool. SKUs missing everywhere are substituted if the shop allows it."""
     order = demand.order
     sites = [
         site.model_copy(update={"closed": True}) if site.code in demand.excluded_warehouses else site
-        for site in known.sites
+        for site in context.sites
     ]
 
-    def planned(wanted: Sequence[FulfillmentLine]) -> Plan:
-        skus = {line.sku for line in wanted}
+    def planned(lines: Sequence[FulfillmentLine]) -> Plan:
+        skus = {line.sku for line in lines}
         return plan(
             Problem(
                 order=facts(order),
-                wanted=wanted,
+                lines=lines,
                 stock={
-                    site.code: {sku: shelves.promisable(order.as_buyer, site.code, sku) for sku in skus}
+                    site.code: {sku: pool.promisable(order.as_buyer, site.code, sku) for sku in skus}
                     for site in sites
                     if site.code not in demand.excluded_warehouses
                 },
                 sites=sites,
                 now=demand.at,
-                items=known.items,
-                rates=known.routing.rates_to(order.recipient.province),
-                rules=[rule for rule in known.routing.rules if rule.wants not in demand.approvals_requested],
+                items=context.items,
+                rates=context.routing.rates_to(order.recipient.province),
+                rules=[
+                    rule for rule in context.routing.rules if rule.approval_reason not in demand.approvals_requested
+                ],
                 objective=Objective(criteria=demand.policy.objective),
-                in_part=demand.policy.ship_in_part,
+                allow_partial=demand.policy.ship_in_part,
             )
         )
 
     made = planned(lines)
     if demand.policy.substitute:
         for sku in [each.sku for each in made.shortages]:
-            for other in known.substitutes[sku]:
+            for other in context.substitutes[sku]:
                 replaced = [
                     line.model_copy(update={"sku": other, "instead_of": sku}) if line.sku == sku else line
                     for line in lines
@@ -325,7 +323,7 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], known: _Circumstance
 
 
 def facts(order: ChannelOrder) -> Facts:
-    """What planning and its rules look at."""
+    """Return what planning and its rules need to know of an order."""
     return Facts(
         province=order.recipient.province,
         city=order.recipient.city,
@@ -341,40 +339,40 @@ def facts(order: ChannelOrder) -> Facts:
     )
 
 
-def _occupied(sites: list[Site], loads: Iterable[Load]) -> None:
-    """What has a capacity has less of it."""
+def _reduce_capacity(sites: list[Site], loads: Iterable[Load]) -> None:
+    """Count loads against the capacity of their sites."""
     taken = Counter(load.warehouse for load in loads)
     for number, site in enumerate(sites):
         if site.capacity is not None and taken[site.code]:
             sites[number] = site.model_copy(update={"capacity": site.capacity - taken[site.code]})
 
 
-def _taken(buyer: Buyer, load: Load, shelves: StockPool) -> tuple[FulfillmentLine, ...]:
-    """A load taken off the shelves, each line naming the virtual warehouse that it comes from."""
+def _take(buyer: Buyer, load: Load, pool: StockPool) -> tuple[FulfillmentLine, ...]:
+    """Take a load from the pool. Each line returned names the virtual warehouse that it comes from."""
     return tuple(
         line.model_copy(update={"quantity": part, "stock": place if place != load.warehouse else None})
         for line in load.lines
-        for place, part in shelves.take(buyer, load.warehouse, line.sku, line.quantity)
+        for place, part in pool.take(buyer, load.warehouse, line.sku, line.quantity)
     )
 
 
 def _reservations(
     order_id: str, number: int, loads: Iterable[tuple[str, tuple[FulfillmentLine, ...]]]
 ) -> list[Reservation]:
-    kept: Counter[tuple[str, str]] = Counter()
+    quantities: Counter[tuple[str, str]] = Counter()
     for warehouse, lines in loads:
         for line in lines:
-            kept[line.stock or warehouse, line.sku] += line.quantity
+            quantities[line.stock or warehouse, line.sku] += line.quantity
     return [
         Reservation(order_id=order_id, warehouse=warehouse, sku=sku, quantity=quantity, number=number)
-        for (warehouse, sku), quantity in kept.items()
+        for (warehouse, sku), quantity in quantities.items()
     ]
 
 
-def _by_day(
+def _split_by_day(
     warehouse: str, lines: tuple[FulfillmentLine, ...], presales: Mapping[str, datetime], at: Moment, in_part: bool
 ) -> list[tuple[str, tuple[FulfillmentLine, ...], datetime | None]]:
-    """A load by the day its parts may leave; all on the last day unless in part."""
+    """Split a load by the day on which its lines may leave. Unless ``in_part``, all leave on the last day."""
     days = {line: day for line in lines if (day := presales.get(line.sku)) is not None and day > at}
     if not in_part:
         return [(warehouse, lines, max(days.values(), default=None))]
@@ -384,43 +382,44 @@ def _by_day(
     return [(warehouse, tuple(part), day) for day, part in parts.items()]
 
 
-async def _enter(connection: AsyncConnection, outcome: _Outcome) -> None:
-    if outcome.unreserved:
-        await connection.execute(delete(_kept).where(_kept.c.order_id.in_(outcome.unreserved)))
-    if outcome.new or outcome.moves:
-        await order_stock.allocate(connection, [(order_id, each) for order_id, each, _ in outcome.new], outcome.moves)
-    if outcome.reserved:
-        await connection.execute(insert(_kept), [each.model_dump() for each in outcome.reserved])
-    if outcome.new:
-        opened = [_row(each, order_id, at) for order_id, each, at in outcome.new]
-        await connection.execute(_OPEN, {"opened": opened})
-    if outcome.waits:
-        await _wait(connection, outcome.waits)
-    if outcome.filled:
-        await connection.execute(delete(_waits).where(_waits.c.order_id.in_(outcome.filled)))
-    if outcome.plans:
-        await connection.execute(_KEEP_PLANS, {"planned": outcome.plans})
+async def _write(connection: AsyncConnection, changes: _Changes) -> None:
+    if changes.unreserved:
+        await order_stock.delete_reservations(connection, changes.unreserved)
+    if changes.fulfillments or changes.moves:
+        fulfillments = [(order_id, each) for order_id, each, _ in changes.fulfillments]
+        await order_stock.allocate(connection, fulfillments, changes.moves)
+    if changes.reserved:
+        await order_stock.insert_reservations(connection, changes.reserved)
+    if changes.fulfillments:
+        opened = [_row(each, order_id, at) for order_id, each, at in changes.fulfillments]
+        await connection.execute(_INSERT_FULFILLMENTS, {"opened": opened})
+    if changes.waits:
+        await waitlist.enqueue(connection, changes.waits)
+    if changes.filled:
+        await waitlist.dequeue(connection, changes.filled)
+    if changes.plans:
+        await connection.execute(_SAVE_PLANS, {"planned": changes.plans})
 
 
-def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
+def _total(lines: Iterable[FulfillmentLine]) -> Counter[str]:
     total: Counter[str] = Counter()
-    for line in wanted:
+    for line in lines:
         total[line.sku] += line.quantity
     return total
 
 
-def _lacking(wanted: Sequence[FulfillmentLine], fulfillments: Sequence[Fulfillment]) -> list[FulfillmentLine]:
-    """What is wanted, less what active fulfillment orders already carry."""
+def _missing(lines: Sequence[FulfillmentLine], fulfillments: Sequence[Fulfillment]) -> list[FulfillmentLine]:
+    """Return the lines less what active fulfillment orders already contain."""
     carried: Counter[tuple[str, str]] = Counter()
     for each in fulfillments:
         for line in each.lines if each.status is not FulfillmentStatus.CANCELLED else ():
             carried[line.line_no, line.sold_sku] += line.quantity
-    lacking = []
-    for line in wanted:
+    missing = []
+    for line in lines:
         left = line.quantity - carried[line.line_no, line.sku]
         if left > 0:
-            lacking.append(line.model_copy(update={"quantity": left}))
-    return lacking
+            missing.append(line.model_copy(update={"quantity": left}))
+    return missing
 
 
 def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
@@ -439,31 +438,19 @@ def _row(each: Fulfillment, order_id: str, at: datetime) -> dict[str, object]:
     }
 
 
-async def _wait(
-    connection: AsyncConnection, waits: Sequence[tuple[Demand, Mapping[str, int], Mapping[str, list[str]]]]
-) -> None:
-    """Has each order wait for just these; no level of theirs is opened unseen."""
-    awaited: dict[tuple[str, str], dict[str, Any]] = {
-        (demand.order.order_id, sku): {
-            "quantity": quantity,
-            "priority": demand.order.priority,
-            "since": demand.order.placed_at,
-            "campaign": demand.order.as_buyer.campaign,
-            "province": demand.order.recipient.province,
-            "instead": instead.get(sku, []),
-        }
-        for demand, skus, instead in waits
-        for sku, quantity in skus.items()
-    }
-    await skus.lock_skus(connection, {sku for _, sku in awaited})
-    waiting = _waits.c.order_id.in_({order_id for order_id, _ in awaited})
-    await connection.execute(delete(_waits).where(waiting, tuple_(_waits.c.order_id, _waits.c.sku).not_in(awaited)))
-    entered = insert(_waits)
-    again = {name: entered.excluded[name] for name in ("quantity", "priority", "province", "instead")}
-    await connection.execute(
-        entered.on_conflict_do_update(index_elements=["order_id", "sku"], set_=again),
-        [
-            {"order_id": order_id, "sku": sku} | row
-            for (order_id, sku), row in sorted(awaited.items(), key=lambda item: item[0])
-        ],
-    )
+def _waits(
+    order: ChannelOrder, quantities: Mapping[str, int], substitutes: Mapping[str, Sequence[str]]
+) -> list[StockWait]:
+    return [
+        StockWait(
+            order_id=order.order_id,
+            sku=sku,
+            quantity=quantity,
+            priority=order.priority,
+            since=order.placed_at,
+            campaign=order.as_buyer.campaign,
+            province=order.recipient.province,
+            instead=tuple(substitutes.get(sku, ())),
+        )
+        for sku, quantity in quantities.items()
+    ]

@@ -1,7 +1,8 @@
-"""Planning: which site sends how many of what, and why.
+"""Planning: which site ships how many of what, and why.
 
-Hard limits rule sites out. Of what is left, the best plan by the criteria of the objective, each deciding between
-equals of those before it; last of all the sites' rank and code. ``plan`` is pure: the same problem, the same plan.
+Hard limits exclude sites. Among the others, the criteria of the objective choose the best plan, each deciding only
+between plans equal by those before it; the sites' rank and code decide last. ``plan`` is pure: the same problem yields
+the same plan.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from math import inf
 
 from pydantic import JsonValue
 
-from activities.allocation.rules import Ruling, evaluate
+from activities.allocation.rules import RuleResult, evaluate
 from activities.allocation.scoring import Due, Sender, Shares, Tariff
 from activities.allocation.search import Search
 from models.address import remoteness
@@ -37,52 +38,52 @@ from models.fulfillment import FulfillmentLine
 from models.stock import Shortage
 
 Stock = Mapping[str, Mapping[str, int]]
-"""What each warehouse can promise: warehouse → SKU → quantity."""
+"""Promisable quantities: warehouse → SKU → quantity."""
 
 NODES = 10_000
-"""Steps of search for one plan."""
+"""Search steps for one plan."""
 _WIDTH = 64
 """Bits of one criterion in a score."""
 _STOCK = 1_000_000
-"""The whole of a site's stock of a SKU, in the criterion of balance."""
+"""Value of a site's whole stock of a SKU in the balance criterion."""
 _TARIFF = 10_000
-"""As fine as a price can be."""
+"""Units of price in one unit of currency."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """All that a plan depends on."""
+    """Everything that a plan depends on."""
 
     order: Facts
-    wanted: Sequence[FulfillmentLine]
+    lines: Sequence[FulfillmentLine]
     stock: Stock
     sites: Sequence[Site]
     now: datetime
     items: Mapping[str, Item] = field(default_factory=dict)
-    """What is not known of a SKU weighs nothing and needs nothing."""
+    """A SKU that is not listed weighs nothing and needs nothing."""
     rates: Sequence[Rate] = ()
-    """Where there are none, or none of the carrier demanded, freight is free to anywhere."""
+    """Without rates, or without rates of the carrier demanded, freight is free to anywhere."""
     rules: Sequence[Rule] = ()
     objective: Objective = field(default_factory=Objective)
-    in_part: bool = False
-    """What is there may leave without the rest."""
+    allow_partial: bool = False
+    """Available goods may leave without the rest."""
 
 
 def plan(problem: Problem) -> Plan:
-    """The plan for what is wanted; all of it or none unless in part."""
+    """Plan the lines: all of them or none, unless partial plans are allowed."""
     return _Planning(problem).plan()
 
 
-def _total(wanted: Sequence[FulfillmentLine]) -> Counter[str]:
+def _total(lines: Sequence[FulfillmentLine]) -> Counter[str]:
     total: Counter[str] = Counter()
-    for line in wanted:
+    for line in lines:
         total[line.sku] += line.quantity
     return total
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """Why a site is ruled out."""
+    """Why a site is excluded: a message key with its params."""
 
     reason: str
     params: Mapping[str, str]
@@ -92,19 +93,19 @@ class _Planning:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.province = problem.order.province
-        self.total = _total(problem.wanted)
+        self.total = _total(problem.lines)
         self.items = {sku: problem.items.get(sku) or Item() for sku in self.total}
         self.sizes = {sku: (item.grams, item.volume_cm3) for sku, item in self.items.items()}
         self.size = self._size(self.total)
-        self.ruling: Ruling = evaluate(problem.rules, problem.order, problem.wanted, problem.items)
+        self.rules: RuleResult = evaluate(problem.rules, problem.order, problem.lines, problem.items)
         self.digits = ("preferred", *problem.objective.criteria, "rank")
-        """What a score is made of, the first weighing most."""
+        """The parts of a score, the first weighing most."""
         self.places = {digit: _WIDTH * place for place, digit in enumerate(reversed(self.digits))}
         self.sites = sorted(problem.sites, key=lambda site: (site.rank, site.code))
         self.days_left = _days_left(problem)
         self.rates = {site.code: self._rates(site) for site in self.sites}
-        self.stock = {site.code: self._sendable(site) for site in self.sites}
-        self.refused = {site.code: found for site in self.sites if (found := self._refusal(site))}
+        self.stock = {site.code: self._shippable(site) for site in self.sites}
+        self.refused = {site.code: refusal for site in self.sites if (refusal := self._refusal(site))}
         self.senders = {
             site.code: self._sender(site, position)
             for position, site in enumerate(self.sites, 1)
@@ -113,11 +114,11 @@ class _Planning:
 
     def plan(self) -> Plan:
         stocks = [sender.stock for sender in self.senders.values()]
-        missing = self._lacks({sku: sum([held.get(sku, 0) for held in stocks]) for sku in self.total})
-        in_part = self.problem.in_part if self.ruling.split is None else self.ruling.split == "in_part"
+        missing = self._missing({sku: sum([held.get(sku, 0) for held in stocks]) for sku in self.total})
+        in_part = self.problem.allow_partial if self.rules.split is None else self.rules.split == "in_part"
         search = self._search({} if missing and not in_part else self.total - Counter(missing))
         shares = search.run()
-        blocked = "plan.blocked.limits" if any(map(self._is_kept_back, missing)) else None
+        blocked = "plan.blocked.limits" if any(map(self._is_out_of_reach, missing)) else None
         if not missing and not shares:
             missing, blocked = self._missing_for_one(), "plan.blocked.split"
         return Plan(
@@ -125,9 +126,9 @@ class _Planning:
             shortages=tuple([Shortage(sku=sku, quantity=quantity) for sku, quantity in missing.items()]),
             candidates=tuple([self._candidate(site, shares, search.score or 0) for site in self.problem.sites]),
             measures=self._measures(search.score or 0),
-            rules=self.ruling.applied,
-            queue=self.ruling.queue,
-            ask=self.ruling.ask,
+            rules=self.rules.applied,
+            queue=self.rules.queue,
+            ask=self.rules.ask,
             in_part=in_part,
             blocked=blocked,
             exact=search.exact,
@@ -139,21 +140,21 @@ class _Planning:
         return Search(
             {sku: Due(quantity, *self.sizes[sku]) for sku, quantity in quantities.items()},
             list(self.senders.values()),
-            most=1 if self.ruling.split == "never" else None,
+            most=1 if self.rules.split == "never" else None,
             fewest={"lowest_cost", "balance"}.isdisjoint(leading),
             nodes=NODES,
         )
 
-    def _lacks(self, stock: Mapping[str, int]) -> dict[str, int]:
-        return {sku: lack for sku, quantity in self.total.items() if (lack := quantity - stock.get(sku, 0)) > 0}
+    def _missing(self, stock: Mapping[str, int]) -> dict[str, int]:
+        return {sku: short for sku, quantity in self.total.items() if (short := quantity - stock.get(sku, 0)) > 0}
 
     def _missing_for_one(self) -> dict[str, int]:
-        """What the site that has most of it lacks to send it all at once."""
-        lacks = [self._lacks(sender.stock) for sender in self.senders.values()]
-        return min(lacks, key=lambda each: sum(each.values()), default={})
+        """Return what is missing at the site that comes closest to shipping everything alone."""
+        missing = [self._missing(sender.stock) for sender in self.senders.values()]
+        return min(missing, key=lambda each: sum(each.values()), default={})
 
-    def _is_kept_back(self, sku: str) -> bool:
-        """Whether there is enough of it, though not where it may be sent from."""
+    def _is_out_of_reach(self, sku: str) -> bool:
+        """Whether there is enough stock of the SKU, although not at sites that may ship it."""
         return sum(self._held(site, sku) for site in self.sites) >= self.total[sku]
 
     # Hard limits
@@ -161,10 +162,10 @@ class _Planning:
     def _refusal(self, site: Site) -> _Refusal | None:
         if site.closed:
             return _Refusal("plan.closed", {})
-        if rule := self.ruling.excluded.get(site.code):
+        if rule := self.rules.excluded.get(site.code):
             return _Refusal("plan.excluded", {"rule": rule})
-        wish = self.problem.order.sites
-        if wish is not None and wish.only and site.code not in wish.locations:
+        sites = self.problem.order.sites
+        if sites is not None and sites.only and site.code not in sites.locations:
             return _Refusal("plan.limited", {})
         if not site.delivers_to(self.province):
             return _Refusal("plan.area", {"province": self.province})
@@ -184,8 +185,8 @@ class _Planning:
     def _held(self, site: Site, sku: str) -> int:
         return max(self.problem.stock.get(site.code, {}).get(sku, 0), 0)
 
-    def _sendable(self, site: Site) -> dict[str, int]:
-        """What the site has of what is wanted and is able to send."""
+    def _shippable(self, site: Site) -> dict[str, int]:
+        """Return the stock that the site has and is able to ship."""
         return {
             sku: held
             for sku, item in self.items.items()
@@ -195,7 +196,7 @@ class _Planning:
         }
 
     def _rates(self, site: Site) -> list[Rate]:
-        """Of each carrier that may be taken; free where freight is not known."""
+        """Return the rates of each carrier that may be used; freight is free if there are none."""
         demanded = self.problem.order.carrier
         rates = [each for each in self.problem.rates if demanded in (None, each.carrier)]
         return offers(rates, site.province, self.province) if rates else [_free(demanded or "")]
@@ -203,7 +204,7 @@ class _Planning:
     # Scores
 
     def _digit(self, criterion: str, value: int) -> int:
-        """A value of a criterion in a score; nothing where the criterion does not count."""
+        """Shift a value of a criterion to its place in a score; 0 if the criterion does not count."""
         return value << self.places[criterion] if criterion in self.places else 0
 
     def _value(self, score: int, criterion: str) -> int:
@@ -212,7 +213,7 @@ class _Planning:
     def _sender(self, site: Site, position: int) -> Sender:
         stock = self.stock[site.code]
         fixed = (
-            self._digit("preferred", bool(self.ruling.preferred) and site.code not in self.ruling.preferred)
+            self._digit("preferred", bool(self.rules.preferred) and site.code not in self.rules.preferred)
             + self._digit("fewest_parcels", 1)
             + self._digit("nearest", remoteness(site.province, self.province))
             + self._digit("rank", position)
@@ -240,7 +241,7 @@ class _Planning:
             divisor=rate.volume_divisor,
         )
 
-    # What is told
+    # Results
 
     def _measures(self, score: int) -> tuple[Measure, ...]:
         values = [(each, self._value(score, each)) for each in self.problem.objective.criteria]
@@ -252,7 +253,7 @@ class _Planning:
         )
 
     def _loads(self, shares: Shares) -> tuple[Load, ...]:
-        """Each line from one site where its share allows, the nearest site first."""
+        """Ship each line from one site if its share allows, the nearest site first."""
         codes = [
             site.code
             for site in sorted(
@@ -261,45 +262,45 @@ class _Planning:
             )
         ]
         if len(codes) == 1 and shares[codes[0]] == self.total:
-            return (Load(warehouse=codes[0], lines=tuple(self.problem.wanted)),)
+            return (Load(warehouse=codes[0], lines=tuple(self.problem.lines)),)
         left = {code: dict(shares[code]) for code in codes}
-        given: dict[str, list[FulfillmentLine]] = defaultdict(list)
-        for line in self.problem.wanted:
+        loads: dict[str, list[FulfillmentLine]] = defaultdict(list)
+        for line in self.problem.lines:
             quantity = line.quantity
             whole = [code for code in codes if left[code].get(line.sku, 0) >= quantity]
             whole.sort(key=lambda code: left[code][line.sku] != quantity)
             for code in whole[:1] or codes:
                 if part := min(quantity, left[code].get(line.sku, 0)):
                     left[code][line.sku] -= part
-                    given[code].append(line.model_copy(update={"quantity": part}))
+                    loads[code].append(line.model_copy(update={"quantity": part}))
                     quantity -= part
-        return tuple(Load(warehouse=code, lines=tuple(given[code])) for code in codes)
+        return tuple(Load(warehouse=code, lines=tuple(loads[code])) for code in codes)
 
     def _candidate(self, site: Site, shares: Shares, score: int) -> Candidate:
         if refusal := self.refused.get(site.code):
             return Candidate(warehouse=site.code, chosen=False, reason=refusal.reason, params=dict(refusal.params))
-        sent = shares.get(site.code)
-        could = sent or self.total & Counter(self.stock[site.code])
-        reason, params = self._verdict(site, bool(sent), score)
-        offer = self._offer(site, could) if could else None
-        return Candidate(warehouse=site.code, chosen=bool(sent), reason=reason, params=params, offer=offer)
+        share = shares.get(site.code)
+        possible = share or self.total & Counter(self.stock[site.code])
+        reason, params = self._verdict(site, bool(share), score)
+        offer = self._offer(site, possible) if possible else None
+        return Candidate(warehouse=site.code, chosen=bool(share), reason=reason, params=params, offer=offer)
 
     def _verdict(self, site: Site, chosen: bool, score: int) -> tuple[str, dict[str, JsonValue]]:
         if chosen:
             near = remoteness(site.province, self.province) == 0
             return "plan.nearest" if near else "plan.chosen", {}
-        if missing := self._lacks(self.stock[site.code]):
+        if missing := self._missing(self.stock[site.code]):
             return "plan.lacks", {"skus": ", ".join(missing)}
         alone = self.senders[site.code].alone(self.total, *self.size)
-        by = next((each for each in self.digits if self._value(alone, each) > self._value(score, each)), "rank")
-        return "plan.behind", {"by": f"plan.by.{by}"}
+        criterion = next((each for each in self.digits if self._value(alone, each) > self._value(score, each)), "rank")
+        return "plan.behind", {"by": f"plan.by.{criterion}"}
 
     def _offer(self, site: Site, quantities: Mapping[str, int]) -> Offer:
-        """What its parcel would take by the best of the carriers."""
+        """Return the best carrier's offer for the site's parcel."""
         grams, cm3 = self._size(quantities)
         tariffs = zip(self.senders[site.code].tariffs, self.rates[site.code], strict=True)
-        found = [(tariff.quote(grams, cm3).score, rate.days, rate.carrier, rate) for tariff, rate in tariffs]
-        rate = min(found, key=lambda each: each[:3])[3]
+        offers = [(tariff.quote(grams, cm3).score, rate.days, rate.carrier, rate) for tariff, rate in tariffs]
+        rate = min(offers, key=lambda each: each[:3])[3]
         days = site.leaves_in(self.problem.now) + rate.days
         return Offer(
             carrier=rate.carrier,
@@ -310,7 +311,7 @@ class _Planning:
         )
 
     def _size(self, quantities: Mapping[str, int]) -> tuple[int, int]:
-        """Grams and cubic centimetres."""
+        """Return grams and cubic centimetres."""
         grams = cm3 = 0
         for sku, quantity in quantities.items():
             each_grams, each_cm3 = self.sizes[sku]
@@ -325,7 +326,7 @@ def _free(carrier: str) -> Rate:
 
 
 def _days_left(problem: Problem) -> float:
-    """Days until the promised day."""
+    """Return the days until the promised day; infinity if none is promised."""
     promised = problem.order.promised_by
     if promised is None:
         return inf

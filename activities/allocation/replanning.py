@@ -1,4 +1,4 @@
-"""Which orders have something to leave a warehouse yet: what a mass re-planning goes through."""
+"""The orders that a warehouse has yet to ship, for mass re-planning."""
 
 from sqlalchemy import Table, func, select
 from temporalio import activity
@@ -12,7 +12,7 @@ _TO_LEAVE = (FulfillmentStatus.SCHEDULED, FulfillmentStatus.OPEN, FulfillmentSta
 
 @activity.defn(name="allocation.orders_to_leave")
 async def orders_to_leave(warehouse: str, after: str, limit: int) -> list[str]:
-    """The next orders by id, after one, that have something to leave there."""
+    """Return the next orders, by id, that the warehouse has yet to ship."""
     query = (
         select(_fulfillments.c.order_id)
         .where(_fulfillments.c.warehouse == warehouse, _fulfillments.c.status.in_(_TO_LEAVE))
@@ -26,7 +26,7 @@ async def orders_to_leave(warehouse: str, after: str, limit: int) -> list[str]:
 
 
 async def count_orders_to_leave(warehouse: str) -> int:
-    """How many orders still have something to leave there."""
+    """Count the orders that the warehouse has yet to ship."""
     query = select(func.count(func.distinct(_fulfillments.c.order_id))).where(
         _fulfillments.c.warehouse == warehouse, _fulfillments.c.status.in_(_TO_LEAVE)
     )

@@ -1,4 +1,4 @@
-"""A merchant's rules of allocation: which apply to an order, and what they come to."""
+"""A merchant's allocation rules: which apply to an order, and with what result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,8 @@ from models.fulfillment import FulfillmentLine
 
 
 @dataclass(frozen=True)
-class Ruling:
-    """What the rules that apply come to."""
+class RuleResult:
+    """The combined result of the rules that apply."""
 
     preferred: frozenset[str] = frozenset()
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -36,44 +36,44 @@ class Ruling:
 
 
 def evaluate(
-    rules: Sequence[Rule], order: Facts, wanted: Sequence[FulfillmentLine], items: Mapping[str, Item]
-) -> Ruling:
-    """Applies the rules in the order of their numbers, over what review prefers."""
-    ruling = Ruling(preferred=frozenset(order.sites.locations if order.sites else ()))
+    rules: Sequence[Rule], order: Facts, lines: Sequence[FulfillmentLine], items: Mapping[str, Item]
+) -> RuleResult:
+    """Apply the rules in the order of their numbers. They override the locations that review prefers."""
+    result = RuleResult(preferred=frozenset(order.sites.locations if order.sites else ()))
     if not rules:
-        return ruling
-    known = _known(order, wanted, items)
+        return result
+    values = _values(order, lines, items)
     for rule in sorted(rules, key=lambda each: each.number):
-        if rule.active and _in_scope(rule, order) and all(_holds(each, known) for each in rule.condition):
+        if rule.active and _in_scope(rule, order) and all(_holds(each, values) for each in rule.condition):
             applied = Applied(number=rule.number, name=rule.name, action=rule.action)
-            ruling = replace(_act(ruling, rule), applied=(*ruling.applied, applied))
-    return ruling
+            result = replace(_act(result, rule), applied=(*result.applied, applied))
+    return result
 
 
 def _in_scope(rule: Rule, order: Facts) -> bool:
     return (not rule.shops or order.shop in rule.shops) and (not rule.campaigns or order.campaign in rule.campaigns)
 
 
-def _act(ruling: Ruling, rule: Rule) -> Ruling:
+def _act(result: RuleResult, rule: Rule) -> RuleResult:
     match rule.action:
         case Prefer(locations=locations):
-            return replace(ruling, preferred=frozenset(locations))
+            return replace(result, preferred=frozenset(locations))
         case Exclude(locations=locations):
-            return replace(ruling, excluded=dict.fromkeys(locations, rule.name) | dict(ruling.excluded))
+            return replace(result, excluded=dict.fromkeys(locations, rule.name) | dict(result.excluded))
         case Split(split=split):
-            return replace(ruling, split=split)
+            return replace(result, split=split)
         case Queue(name=name):
-            return replace(ruling, queue=name)
+            return replace(result, queue=name)
         case Ask(reason=reason):
-            return replace(ruling, ask=reason)
+            return replace(result, ask=reason)
 
 
-def _known(
-    order: Facts, wanted: Sequence[FulfillmentLine], items: Mapping[str, Item]
+def _values(
+    order: Facts, lines: Sequence[FulfillmentLine], items: Mapping[str, Item]
 ) -> Mapping[Fact, Sequence[Scalar]]:
-    """The values of each field; more than one only of SKUs, none of what is not known."""
-    skus = sorted({line.sku for line in wanted})
-    weight = sum((line.quantity * items.get(line.sku, Item()).weight_kg for line in wanted), Decimal(0))
+    """Return the values of each field: several only for SKUs, none if unknown."""
+    skus = sorted({line.sku for line in lines})
+    weight = sum((line.quantity * items.get(line.sku, Item()).weight_kg for line in lines), Decimal(0))
     return {
         "channel": [order.channel],
         "shop": [order.shop],
@@ -83,8 +83,8 @@ def _known(
         "total": [order.total],
         "priority": [order.priority],
         "placed_hour": [order.placed_at.astimezone(CHINA).hour] if order.placed_at else [],
-        "lines": [len({line.line_no for line in wanted})],
-        "quantity": [sum(line.quantity for line in wanted)],
+        "lines": [len({line.line_no for line in lines})],
+        "quantity": [sum(line.quantity for line in lines)],
         "weight_kg": [weight],
         "sku": skus,
         "any_sku": skus,
@@ -92,18 +92,18 @@ def _known(
 
 
 _OPERATIONS: Mapping[str, Callable[[Scalar, Sequence[Scalar]], bool]] = {
-    "eq": lambda known, values: known in values,
-    "in": lambda known, values: known in values,
-    "ne": lambda known, values: known not in values,
-    "not_in": lambda known, values: known not in values,
-    "gte": lambda known, values: Decimal(known) >= Decimal(values[0]),
-    "lte": lambda known, values: Decimal(known) <= Decimal(values[0]),
+    "eq": lambda value, operands: value in operands,
+    "in": lambda value, operands: value in operands,
+    "ne": lambda value, operands: value not in operands,
+    "not_in": lambda value, operands: value not in operands,
+    "gte": lambda value, operands: Decimal(value) >= Decimal(operands[0]),
+    "lte": lambda value, operands: Decimal(value) <= Decimal(operands[0]),
 }
 
 
-def _holds(condition: Condition, known: Mapping[Fact, Sequence[Scalar]]) -> bool:
-    values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+def _holds(condition: Condition, values: Mapping[Fact, Sequence[Scalar]]) -> bool:
+    operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     if condition.field == "province":
-        values = tuple(str(each)[:2] for each in values)
-    found = [_OPERATIONS[condition.op](each, values) for each in known[condition.field]]
-    return bool(found) and (any(found) if condition.field == "any_sku" else all(found))
+        operands = tuple(str(each)[:2] for each in operands)
+    results = [_OPERATIONS[condition.op](each, operands) for each in values[condition.field]]
+    return bool(results) and (any(results) if condition.field == "any_sku" else all(results))

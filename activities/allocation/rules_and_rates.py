@@ -1,4 +1,4 @@
-"""The merchant's say in planning: rules and rate tables, set by staff, and kept at hand for a few seconds."""
+"""Routing rules and rate tables, set by staff and cached for a few seconds."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _rules: Table = RuleRow.__table__  # type: ignore[attr-defined]
 class RulesAndRates:
     rules: Sequence[Rule]
     rates: dict[str, list[Rate]]
-    """By the first two characters of their destination; the empty one stands for any."""
+    """By the first two characters of the destination; empty for any destination."""
 
     def rates_to(self, province: str) -> list[Rate]:
         return [*self.rates.get(province[:2], ()), *(self.rates.get("", ()) if province else ())]
@@ -29,7 +29,7 @@ _cache: TtlCache[str, RulesAndRates] = TtlCache(5)
 
 
 async def load(connection: AsyncConnection) -> RulesAndRates:
-    """The rules and rates in force, as of a few seconds ago at most."""
+    """Return the rules and rates in force, at most a few seconds old."""
     return await _cache.get(str(connection.engine.url), lambda: _read(connection))
 
 
@@ -41,7 +41,7 @@ async def _read(connection: AsyncConnection) -> RulesAndRates:
 
 
 def clear_cache() -> None:
-    """Forces the next ``load`` in this process to read the database."""
+    """Make the next ``load`` in this process read the database."""
     _cache.clear()
 
 
@@ -56,7 +56,7 @@ async def list_rates(connection: AsyncConnection) -> list[Rate]:
 
 
 async def save_rules(connection: AsyncConnection, rules: Sequence[Rule]) -> None:
-    """Sets rules up, or changes those of the same numbers."""
+    """Insert rules, or update those with the same numbers."""
     for rule in rules:
         row = rule.model_dump(mode="json")
         entered = insert(_rules).values(row)
@@ -65,13 +65,13 @@ async def save_rules(connection: AsyncConnection, rules: Sequence[Rule]) -> None
 
 
 async def delete_rule(connection: AsyncConnection, number: int) -> bool:
-    """Whether there was one."""
+    """Delete a rule; ``False`` if there is none with this number."""
     clear_cache()
     return bool((await connection.execute(delete(_rules).where(_rules.c.number == number))).rowcount)
 
 
 async def replace_rates(connection: AsyncConnection, carrier: str, rates: Sequence[Rate]) -> None:
-    """A carrier's whole rate table in place of the old."""
+    """Replace the whole rate table of a carrier."""
     await connection.execute(delete(_rates).where(_rates.c.carrier == carrier))
     if rates:
         await connection.execute(insert(_rates), [each.model_dump() for each in rates])

@@ -1,7 +1,7 @@
-"""What senders' parcels score: the terms in which plans are searched.
+"""Scores of parcels, by which plans are searched; the lowest score is best.
 
-A score is one integer in which the criteria stand in their order, like digits: sums add every criterion up, and
-comparing compares the first in which two differ. Nothing that is added ever lowers a score.
+A score is one integer in which the criteria are digits in their order: addition adds each criterion, comparison
+compares the first criterion that differs. Adding to a plan never lowers its score.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,24 +11,24 @@ from typing import NamedTuple
 
 
 class Quote(NamedTuple):
-    """What one carrier makes of a parcel."""
+    """One carrier's score of a parcel."""
 
     score: int
     room: int
-    """Grams it may still grow by without a change."""
+    """Grams that can be added without changing the score."""
     rise: int
-    """What each kilogram beyond adds to the score at least."""
+    """The least that each further kilogram adds to the score."""
 
 
 class Tariff(NamedTuple):
-    """A carrier's staircase: the score of a parcel, and of each step begun beyond its first grams."""
+    """A carrier's step function: the score of a parcel, and of each step begun beyond its first grams."""
 
     score: int
     first: int
     further: int
     step: int
     divisor: int
-    """Cubic centimetres charged as a kilogram; 0, volume is not charged."""
+    """Cubic centimetres charged as one kilogram; 0 if volume is not charged."""
 
     def quote(self, grams: int, cm3: int) -> Quote:
         times = self.divisor or 1
@@ -40,38 +40,38 @@ class Tariff(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Sender:
-    """A site that may send."""
+    """A site that may ship."""
 
     code: str
     stock: Mapping[str, int]
-    """What it can send of what is due; positive."""
+    """The quantities due that it can ship, by SKU; all positive."""
     tariffs: Sequence[Tariff]
-    """What its parcel may go by."""
+    """The tariffs of the carriers that may take its parcel."""
     piece: Mapping[str, int]
-    """The score of each piece it sends, by SKU."""
+    """The score of each piece shipped, by SKU."""
     tier: int
-    """The score of its parcel in what counts more than the number of parcels."""
+    """The score of its parcel by the criteria that precede the number of parcels."""
     _quotes: dict[tuple[int, int], tuple[Quote, ...]] = field(default_factory=dict)
     _parcels: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def parcel(self, grams: int, cm3: int) -> int:
-        """The score of its parcel."""
+        """Return the lowest score of a parcel."""
         size = grams, cm3
-        found = self._parcels.get(size)
-        if found is None:
-            found = self._parcels[size] = min([each.quote(grams, cm3).score for each in self.tariffs])
-        return found
+        score = self._parcels.get(size)
+        if score is None:
+            score = self._parcels[size] = min([each.quote(grams, cm3).score for each in self.tariffs])
+        return score
 
     def quotes(self, grams: int, cm3: int) -> tuple[Quote, ...]:
-        """What carriers make of its parcel, but for those that others are never worse than."""
+        """Return the carriers' quotes for a parcel, without those that another quote always equals or beats."""
         size = grams, cm3
-        found = self._quotes.get(size)
-        if found is None:
-            found = self._quotes[size] = tuple(_best([each.quote(grams, cm3) for each in self.tariffs]))
-        return found
+        quotes = self._quotes.get(size)
+        if quotes is None:
+            quotes = self._quotes[size] = tuple(_best([each.quote(grams, cm3) for each in self.tariffs]))
+        return quotes
 
     def alone(self, quantities: Mapping[str, int], grams: int, cm3: int) -> int:
-        """The score of a plan in which it sends all of this."""
+        """Return the score of a plan in which it ships everything."""
         return self.parcel(grams, cm3) + sum([count * self.piece.get(sku, 0) for sku, count in quantities.items()])
 
     @cached_property
@@ -81,7 +81,7 @@ class Sender:
 
 @dataclass(frozen=True)
 class Due:
-    """So many of a SKU, and what one piece weighs and fills."""
+    """A quantity of one SKU to ship, and the weight and volume of one piece."""
 
     quantity: int
     grams: int = 0
@@ -89,7 +89,7 @@ class Due:
 
 
 Shares = dict[str, dict[str, int]]
-"""Who sends what: sender → SKU → quantity."""
+"""Quantities shipped: sender → SKU → quantity."""
 
 
 def _best(quotes: Sequence[Quote]) -> list[Quote]:
@@ -101,20 +101,20 @@ def _best(quotes: Sequence[Quote]) -> list[Quote]:
 
 
 class ScoredParcel(NamedTuple):
-    """A parcel that may grow."""
+    """A parcel to which goods can be added."""
 
     quotes: Sequence[Quote]
     most: int
     """Grams that could be added."""
     needed: bool = True
-    """It is sent in any case."""
+    """Whether it is shipped in any case."""
 
 
 def bound(parcels: Sequence[ScoredParcel], grams: int) -> tuple[int, int]:
-    """What parcels score at least that together take so many grams more, and the price that shows it.
+    """Return a lower bound for the score of parcels that together take ``grams`` more, and the price that gives it.
 
-    However these are shared out, it scores no less than at any one price of a kilogram, each parcel growing by what
-    is worth it at that price (Lagrange); what that comes to is concave in the price.
+    For any price of a kilogram, the score with each parcel growing by what is worth that price is a lower bound for
+    every distribution (Lagrangian relaxation). The bound is concave in the price.
     """
     prices = sorted({quote.rise for each in parcels for quote in each.quotes} | {0}) if grams else [0]
     first, last = 0, len(prices) - 1
@@ -128,8 +128,8 @@ def bound(parcels: Sequence[ScoredParcel], grams: int) -> tuple[int, int]:
 
 
 def bound_at(price: int, parcels: Iterable[ScoredParcel], grams: int) -> int:
-    """The least score of parcels, less what they take at a price, and that price of all grams."""
-    found = price * grams
+    """Return the lower bound at one price of a kilogram."""
+    total = price * grams
     for quotes, most, needed in parcels:
         least = None if needed else 0
         for score, room, rise in quotes:
@@ -138,5 +138,5 @@ def bound_at(price: int, parcels: Iterable[ScoredParcel], grams: int) -> int:
                 value += (rise - price) * (most - room)
             if least is None or value < least:
                 least = value
-        found += least or 0
-    return -(-found // 1000)
+        total += least or 0
+    return -(-total // 1000)

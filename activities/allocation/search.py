@@ -1,6 +1,6 @@
-"""The search behind a plan: of all ways to send what is due, the one of least score.
+"""The search behind a plan: find the way to ship everything due that has the lowest score.
 
-Nothing that is added to a plan lowers its score, so what is begun bounds all that it can become.
+Adding to a plan never lowers its score, so a partial plan bounds all plans that extend it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,27 +10,27 @@ from random import Random
 from activities.allocation.scoring import Due, ScoredParcel, Sender, Shares, bound, bound_at
 
 OPTIONS = 256
-"""Ways to split one SKU that are weighed at one point."""
+"""Ways to split one SKU that are tried at one node."""
 _OTHERS = 16
-"""Senders that are tried by twos."""
-_TURNS = 8
-"""Times that a plan is improved in vain."""
+"""Senders that are tried in pairs."""
+_ROUNDS = 8
+"""Rounds without improvement after which improving ends."""
 _FIRST = 16
-"""A plan is first sought with so small a part of all steps."""
+"""The first proof may use one step in this many."""
 
 
 class Search:
-    """Branch and bound over sets of senders, and within each over who sends what.
+    """Branch and bound over sets of senders, and within each set over who ships what.
 
-    It ends after about ``nodes`` steps with the best found till then; ``exact`` says whether it saw the end. What a
-    few steps do not prove is improved first, sender by sender: the better the plan, the less there is to look at.
+    The search ends after about ``nodes`` steps with the best plan so far; ``exact`` says whether it was exhaustive. If
+    a few steps do not prove a plan, it is first improved sender by sender: a better plan prunes more.
     """
 
     def __init__(
         self, due: Mapping[str, Due], senders: Sequence[Sender], *, most: int | None, fewest: bool, nodes: int
     ) -> None:
-        """``senders`` in the order that breaks ties; ``most`` parcels at most; ``fewest``: a set of senders that can
-        do without one of them is never the best."""
+        """``senders`` are in the order that breaks ties; ``most`` limits the parcels; with ``fewest``, a set of senders
+        that is sufficient without one of them is never the best."""
         self.due = due
         self.senders = senders
         self.most = len(senders) if most is None else most
@@ -46,11 +46,11 @@ class Search:
             sum([each.quantity * each.cm3 for each in due.values()]),
         )
 
-        self.empty = [ScoredParcel(sender.quotes(0, 0), self._could(sender)) for sender in senders]
+        self.empty = [ScoredParcel(sender.quotes(0, 0), self._max_grams(sender)) for sender in senders]
         self.idle = [parcel._replace(needed=False) for parcel in self.empty]
 
     def run(self) -> Shares:
-        """The best way found; nothing where there is none."""
+        """Return the best shares found; empty if there are none."""
         if self.everything:
             self._begin()
             self._prove(self.nodes // _FIRST)
@@ -62,24 +62,25 @@ class Search:
                 self._prove(self.nodes)
         return self.shares
 
-    def _could(self, sender: Sender) -> int:
-        """Grams that it has of what is due."""
+    def _max_grams(self, sender: Sender) -> int:
+        """Return the grams due that the sender has in stock."""
         return sum([min(each.quantity, sender.stock.get(sku, 0)) * each.grams for sku, each in self.due.items()])
 
     def worse(self, score: int) -> bool:
         return self.score is not None and score >= self.score
 
     def keep(self, score: int, shares: Shares) -> None:
+        """Remember shares that are better than the best so far."""
         if not self.worse(score):
             self.score, self.shares = score, shares
 
     def step(self, cost: int = 1) -> bool:
-        """Whether there is time for one more step, such as to weigh one way to share a SKU."""
+        """Spend steps, such as one for each way to share a SKU; return whether any were left."""
         self.left -= cost
         self.exact &= self.left >= 0
         return self.left >= 0
 
-    # A plan to begin with, and better ones near it
+    # An initial plan, and better ones near it
 
     def _begin(self) -> None:
         for index, sender in enumerate(self.senders):
@@ -90,16 +91,16 @@ class Search:
                 if group := self._greedy(self.everything, tiered):
                     Sharing(self, group).improve()
 
-    def _greedy(self, lacking: dict[str, int], tiered: bool) -> list[int]:
-        """Each time the sender that has most of what is still lacking; then without those that turn out needless."""
+    def _greedy(self, missing: dict[str, int], tiered: bool) -> list[int]:
+        """Add the sender that has most of what is missing until nothing is, then drop senders that are not needed."""
         group: list[int] = []
-        while lacking:
+        while missing:
             rest = [index for index in range(len(self.senders)) if index not in group]
-            found = min(rest, key=lambda index: self._rank(index, lacking, tiered), default=None)
-            if found is None or not self._adds(found, lacking) or len(group) == self.most:
+            best = min(rest, key=lambda index: self._rank(index, missing, tiered), default=None)
+            if best is None or not self._adds(best, missing) or len(group) == self.most:
                 return []
-            group.append(found)
-            lacking = self._without(found, lacking)
+            group.append(best)
+            missing = self._without(best, missing)
         for index in group[:]:
             others = [each for each in group if each != index]
             if self._enough(others):
@@ -107,27 +108,27 @@ class Search:
         return sorted(group)
 
     def _improve(self) -> None:
-        """Tries what differs from the best so far in one sender; where that does not better it, in two, and again with
-        SKUs shared out in other orders."""
+        """Try sets that differ from the best so far in one sender. If none is better, try two senders, then distribute
+        the SKUs in random orders."""
         seen: set[tuple[int, tuple[int, ...]]] = set()
-        turn = 0
-        while turn < _TURNS:
+        round_ = 0
+        while round_ < _ROUNDS:
             score = self.score
-            for least, near in sorted(self._near(self._group(), 2 if turn == 1 else 1)):
+            for least, near in sorted(self._near(self._group(), 2 if round_ == 1 else 1)):
                 if self.worse(least) or self.left <= 0:
                     break
-                if (turn, near) not in seen:
-                    seen.add((turn, near))
-                    Sharing(self, near).improve(Random(turn) if turn > 1 else None)  # noqa: S311
-            turn = turn + 1 if self.score == score else 0
+                if (round_, near) not in seen:
+                    seen.add((round_, near))
+                    Sharing(self, near).improve(Random(round_) if round_ > 1 else None)  # noqa: S311
+            round_ = round_ + 1 if self.score == score else 0
 
     def _group(self) -> list[int]:
-        """The senders of the best so far."""
+        """Return the senders of the best plan so far."""
         return [index for index, sender in enumerate(self.senders) if sender.code in self.shares]
 
     def _near(self, group: list[int], apart: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Sets that lack no more than so many of a group and have no more than so many others: what they score at
-        least, and they."""
+        """Yield the sets that differ from the group by at most ``apart`` senders removed and as many added, each with
+        its lower bound."""
         others = [index for index in range(len(self.senders)) if index not in group]
         if apart > 1:
             others = sorted(others, key=lambda index: self._least([*group, index], []))[:_OTHERS]
@@ -140,17 +141,17 @@ class Search:
 
     # Sets of senders
 
-    def _rank(self, index: int, lacking: Mapping[str, int], tiered: bool) -> tuple[bool, int, int, int, int]:
-        sender, adds = self.senders[index], self._adds(index, lacking)
+    def _rank(self, index: int, missing: Mapping[str, int], tiered: bool) -> tuple[bool, int, int, int, int]:
+        sender, adds = self.senders[index], self._adds(index, missing)
         return not adds, sender.tier if tiered else 0, -adds, sender.least, index
 
-    def _adds(self, index: int, lacking: Mapping[str, int]) -> int:
+    def _adds(self, index: int, missing: Mapping[str, int]) -> int:
         stock = self.senders[index].stock
-        return sum([min(quantity, stock[sku]) for sku, quantity in lacking.items() if sku in stock])
+        return sum([min(quantity, stock[sku]) for sku, quantity in missing.items() if sku in stock])
 
-    def _without(self, index: int, lacking: Mapping[str, int]) -> dict[str, int]:
+    def _without(self, index: int, missing: Mapping[str, int]) -> dict[str, int]:
         stock = self.senders[index].stock
-        return {sku: left for sku, quantity in lacking.items() if (left := quantity - stock.get(sku, 0)) > 0}
+        return {sku: left for sku, quantity in missing.items() if (left := quantity - stock.get(sku, 0)) > 0}
 
     def _enough(self, group: Sequence[int]) -> bool:
         return all(
@@ -162,57 +163,57 @@ class Search:
         self.left, self.exact = nodes, True
         self._cover([], list(range(len(self.senders))), self.everything, 0)
 
-    def _cover(self, group: list[int], rest: list[int], lacking: dict[str, int], score: int) -> None:
-        """All sets of senders that include the group and else only some of the rest."""
+    def _cover(self, group: list[int], rest: list[int], missing: dict[str, int], score: int) -> None:
+        """Search all sets that consist of the group and some of the rest."""
         if not self.step(1 + len(rest) // 2):
             return
-        if not lacking:
+        if not missing:
             if len(group) > 1:
                 Sharing(self, sorted(group)).prove()
             if not self.fewest and len(group) < self.most and not self.worse(self._least(group, rest)):
-                self._branch(group, rest, rest, lacking, score)
+                self._branch(group, rest, rest, missing, score)
             return
-        holders = {sku: [index for index in rest if sku in self.senders[index].stock] for sku in lacking}
-        more = self._more(lacking, holders, rest)
+        holders = {sku: [index for index in rest if sku in self.senders[index].stock] for sku in missing}
+        more = self._more(missing, holders, rest)
         if more is None or len(group) + more > self.most:
             return
         if self.worse(score + sum(sorted([self.senders[index].least for index in rest])[:more])):
             return
         if group and self.worse(self._least(group, rest)):
             return
-        scarcest = min(lacking, key=lambda sku: (len(holders[sku]), sku))
-        likely = sorted(holders[scarcest], key=lambda index: self._rank(index, lacking, True))
-        self._branch(group, rest, likely, lacking, score)
+        scarcest = min(missing, key=lambda sku: (len(holders[sku]), sku))
+        likely = sorted(holders[scarcest], key=lambda index: self._rank(index, missing, True))
+        self._branch(group, rest, likely, missing, score)
 
-    def _branch(self, group: list[int], rest: list[int], each: list[int], lacking: dict[str, int], score: int) -> None:
-        """One set after the other for each sender that may come next, none twice."""
+    def _branch(self, group: list[int], rest: list[int], each: list[int], missing: dict[str, int], score: int) -> None:
+        """Extend the group by each sender that may come next, without repeating a set."""
         seen: set[int] = set()
         for index in each:
             seen.add(index)
             begun = score + self.senders[index].least
             if not self.worse(begun):
                 left = [other for other in rest if other not in seen]
-                self._cover([*group, index], left, self._without(index, lacking), begun)
+                self._cover([*group, index], left, self._without(index, missing), begun)
 
     def _least(self, group: Sequence[int], rest: Sequence[int]) -> int:
-        """What sending all this weight scores at least, senders of the rest being free to send nothing."""
+        """Return a lower bound for shipping the whole weight, where senders of the rest may ship nothing."""
         return bound([self.empty[index] for index in group] + [self.idle[index] for index in rest], self.size[0])[0]
 
-    def _more(self, lacking: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
-        """How many more senders it takes at least; ``None``: they do not have it."""
+    def _more(self, missing: Mapping[str, int], holders: Mapping[str, list[int]], rest: list[int]) -> int | None:
+        """Return the least number of further senders needed; ``None`` if the rest do not have enough."""
         more = 1
-        for sku, quantity in lacking.items():
+        for sku, quantity in missing.items():
             held = sorted([self.senders[index].stock[sku] for index in holders[sku]], reverse=True)
-            number = _until(held, quantity)
+            number = _count_until(held, quantity)
             if number is None:
                 return None
             more = max(more, number)
-        adds = sorted([self._adds(index, lacking) for index in rest], reverse=True)
-        return max(more, _until(adds, sum(lacking.values())) or 1)
+        adds = sorted([self._adds(index, missing) for index in rest], reverse=True)
+        return max(more, _count_until(adds, sum(missing.values())) or 1)
 
 
-def _until(amounts: Sequence[int], enough: int) -> int | None:
-    """How many of the amounts, from the first, make enough."""
+def _count_until(amounts: Sequence[int], enough: int) -> int | None:
+    """Return how many of the amounts, from the first, add up to ``enough``."""
     for number, amount in enumerate(amounts, 1):
         enough -= amount
         if enough <= 0:
@@ -221,7 +222,7 @@ def _until(amounts: Sequence[int], enough: int) -> int | None:
 
 
 class Sharing:
-    """Who of a set of senders sends what."""
+    """The distribution of goods over a set of senders."""
 
     def __init__(self, search: Search, group: Sequence[int]) -> None:
         self.search = search
@@ -231,24 +232,25 @@ class Sharing:
         self.grams = [0] * len(group)
         self.cm3 = [0] * len(group)
         self.pieces = 0
-        """The score of all pieces that are shared out."""
+        """The score of all pieces assigned so far."""
         self.free: list[tuple[str, int]] = []
-        """What may come from one or another, SKU and quantity; the heaviest first."""
+        """SKUs and quantities that may come from more than one sender, the heaviest first."""
         self.floor = [0]
-        """The least score of the pieces still to share out: of the last k SKUs, by k."""
+        """The least score of the pieces still to assign: of the last k SKUs, by k."""
         self.heavy = [0]
-        """The grams still to share out, likewise."""
-        self.could = [[0] * len(group)]
-        """How many of these each sender could take, likewise."""
+        """The grams still to assign, by k."""
+        self.max_grams = [[0] * len(group)]
+        """How many of these grams each sender could take, by k."""
         self.seen: dict[tuple[int, ...], int] = {}
-        self._share_what_is_bound()
+        self._assign_forced()
 
-    def _share_what_is_bound(self) -> None:
+    def _assign_forced(self) -> None:
+        """Assign what only one sender can ship, and compute the bounds for the rest."""
         for sku, due in self.due.items():
             held = [sender.stock.get(sku, 0) for sender in self.senders]
-            bound = [max(0, due.quantity - (sum(held) - each)) for each in held]
-            self._give(sku, bound)
-            if left := due.quantity - sum(bound):
+            forced = [max(0, due.quantity - (sum(held) - each)) for each in held]
+            self._give(sku, forced)
+            if left := due.quantity - sum(forced):
                 self.free.append((sku, left))
         self.free.sort(key=lambda each: (-each[1] * self.due[each[0]].grams, each[0]))
         for sku, quantity in reversed(self.free):
@@ -257,16 +259,16 @@ class Sharing:
             self.floor.append(self.floor[-1] + sum(map(self._piece, [sku] * len(first), range(len(first)), first)))
             self.heavy.append(self.heavy[-1] + quantity * grams)
             rooms = [min(quantity, self._room(sku, index)) for index in range(len(self.senders))]
-            self.could.append([sum_ + room * grams for sum_, room in zip(self.could[-1], rooms, strict=True)])
+            self.max_grams.append([sum_ + room * grams for sum_, room in zip(self.max_grams[-1], rooms, strict=True)])
 
     def prove(self) -> None:
-        """Finds the best way if it is better than all that is known, SKU by SKU."""
+        """Find the best distribution if it is better than the best plan so far, SKU by SKU."""
         if not self._hopeless:
             self._next(0)
 
     def improve(self, random: Random | None = None) -> None:
-        """Finds a good way if one may be better than all that is known: piece by piece, the heaviest first or in any
-        order, and then by moves and swaps while they better it."""
+        """Find a good distribution if one may be better than the best plan so far: assign piece by piece, the heaviest
+        first or in random order, then move and swap while that helps."""
         if not self.search.step(len(self.due)) or self._hopeless:
             return
         pieces = [sku for sku, quantity in self.free for _ in range(quantity)]
@@ -313,7 +315,7 @@ class Sharing:
     # Moves
 
     def _change(self, index: int, *changes: tuple[str, int]) -> int:
-        """What changes of a sender's share would add to the score; a parcel without goods is none."""
+        """Return what changes of a sender's share would add to the score. An empty parcel scores nothing."""
         count, grams, cm3, score = sum(self.shares[index].values()), self.grams[index], self.cm3[index], 0
         if count:
             score -= self._parcel(index)
@@ -326,7 +328,7 @@ class Sharing:
         return score + self.senders[index].parcel(grams, cm3) if count else score
 
     def _moves(self, sku: str) -> list[tuple[int, int, int]]:
-        """Givers, takers and how many."""
+        """Return possible moves as giver, taker and quantity."""
         givers = [(index, held) for index, share in enumerate(self.shares) if (held := share.get(sku, 0))]
         takers = [(index, room) for index in range(len(self.senders)) if (room := self._room(sku, index)) > 0]
         return [
@@ -339,7 +341,7 @@ class Sharing:
         ]
 
     def _move(self) -> bool:
-        """Some of a SKU from one sender to another, where that is better."""
+        """Move some of a SKU from one sender to another if that is better."""
         for sku, _ in self.free:
             for giver, taker, quantity in self._moves(sku):
                 if self._change(giver, (sku, -quantity)) + self._change(taker, (sku, quantity)) < 0:
@@ -349,7 +351,7 @@ class Sharing:
         return False
 
     def _swap(self) -> bool:
-        """Some of a SKU for some of another one, where that is better."""
+        """Swap some of a SKU for some of another if that is better."""
         moves = {sku: self._moves(sku) for sku, _ in self.free}
         for (one, _), (other, _) in combinations(self.free, 2):
             for (giver, taker, quantity), (taker_, giver_, back) in product(moves[one], moves[other]):
@@ -363,15 +365,15 @@ class Sharing:
                         return True
         return False
 
-    # All ways
+    # Exhaustive search
 
     def _bound(self, left: int) -> tuple[int, int]:
-        """What it comes to at least, with so many SKUs still to share out, and the price of a kilogram then."""
+        """Return a lower bound with ``left`` SKUs still to assign, and the price of a kilogram that gives it."""
         least, price = bound(self._parcels(left), self.heavy[left])
         return self.pieces + self.floor[left] + least, price
 
     def _parcels(self, left: int) -> list[ScoredParcel]:
-        sizes = zip(self.senders, self.grams, self.cm3, self.could[left], strict=True)
+        sizes = zip(self.senders, self.grams, self.cm3, self.max_grams[left], strict=True)
         return [ScoredParcel(sender.quotes(grams, cm3), most) for sender, grams, cm3, most in sizes]
 
     def _next(self, level: int) -> None:
@@ -382,7 +384,7 @@ class Sharing:
         if self.search.worse(least):
             return
         if not left:
-            # A sender left without goods sends no parcel; the set without it is another one to try.
+            # A sender without goods ships no parcel: the set without it is searched separately.
             if all(any(share.values()) for share in self.shares):
                 self._keep(range(len(self.senders)), least)
             return
@@ -403,14 +405,14 @@ class Sharing:
             self._give(sku, ways[number], -1)
 
     def _try(self, sku: str, way: Sequence[int], left: int, price: int) -> int:
-        """What it comes to at least this way, at the price before."""
+        """Return a lower bound for one way to split a SKU, at the price given."""
         self._give(sku, way)
         score = self.pieces + self.floor[left] + bound_at(price, self._parcels(left), self.heavy[left])
         self._give(sku, way, -1)
         return score
 
     def _ways(self, sku: str, quantity: int) -> Iterator[tuple[int, ...]]:
-        """All ways to share so many out, those first whose pieces score least."""
+        """Yield all ways to split a quantity, those with the lowest-scoring pieces first."""
         room = [self._room(sku, index) for index in range(len(self.senders))]
         order = [index for index, each in enumerate(room) if each > 0]
         order.sort(key=lambda index: self._piece(sku, index, 1))

@@ -57,7 +57,7 @@ def problem(random: Random, lines: int, sites: int, criteria: tuple[Criterion, .
     order = Facts(province=random.choice(PROVINCES), promised_by=NOW + timedelta(days=random.randint(1, 5)))
     return Problem(
         order=order,
-        wanted=wanted,
+        lines=wanted,
         stock=stock,
         sites=places,
         now=NOW,

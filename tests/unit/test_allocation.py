@@ -35,7 +35,7 @@ def plan(
 ) -> Plan:
     now = datetime(2026, 3, 2, 2, tzinfo=UTC)
     return planning.plan(
-        Problem(order=Facts(province=province), wanted=wanted, stock=stock, sites=sites, now=now, in_part=in_part)
+        Problem(order=Facts(province=province), lines=wanted, stock=stock, sites=sites, now=now, allow_partial=in_part)
     )
 
 

@@ -52,7 +52,7 @@ def planned(*sites: Site, wanted: dict[str, int] | None = None, **more: Any) -> 
     """A plan for one A1 to Shanghai of which every site has nine, unless told otherwise."""
     wanted = wanted or {"A1": 1}
     stock = more.pop("stock", {site.code: dict.fromkeys(wanted, 9) for site in sites})
-    return plan(Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, wanted=want(**wanted), stock=stock, sites=sites))
+    return plan(Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, lines=want(**wanted), stock=stock, sites=sites))
 
 
 def sends(made: Plan) -> dict[str, dict[str, int]]:
@@ -215,7 +215,7 @@ def test_a_rule_forbids_a_split() -> None:
     stock = {"SH": {"A1": 9, "B1": 1}, "BJ": {"B1": 9}}
     wanted = {"A1": 2, "B1": 2}
     assert set(sends(planned(SH, BJ, wanted=wanted, stock=stock))) == {"SH", "BJ"}
-    never = planned(SH, BJ, wanted=wanted, stock=stock, in_part=True, rules=[rule(Split(split="never"))])
+    never = planned(SH, BJ, wanted=wanted, stock=stock, allow_partial=True, rules=[rule(Split(split="never"))])
     assert not never.loads
     assert [(each.sku, each.quantity) for each in never.shortages] == [("B1", 1)]
     assert t(never.blocked or "", "en") == "There is enough, but no one site has it all, and it must not be split"
@@ -226,7 +226,7 @@ def test_rules_allow_or_forbid_what_is_there_to_leave_alone() -> None:
     made = planned(SH, **short, rules=[rule(Split(split="in_part"))])
     assert made.in_part
     assert sends(made) == {"SH": {"A1": 2}}
-    made = planned(SH, **short, in_part=True, rules=[rule(Split(split="allow"))])
+    made = planned(SH, **short, allow_partial=True, rules=[rule(Split(split="allow"))])
     assert not made.in_part
     assert not made.loads
 
@@ -450,7 +450,7 @@ def test_any_plan(
     ]
     stock = {site.code: amounts for site, amounts in zip(sites, held, strict=True)}
     rules = [rule(Exclude(locations=tuple(f"S{number}" for number in excluded)))]
-    problem: dict[str, Any] = {"stock": stock, "rules": rules, "objective": objective, "in_part": in_part}
+    problem: dict[str, Any] = {"stock": stock, "rules": rules, "objective": objective, "allow_partial": in_part}
     made = planned(*sites, wanted=wanted, **problem)
     useful = {f"S{number}" for number in range(len(held)) if number not in closed | excluded}
     sent: Counter[str] = Counter()
