@@ -1,4 +1,4 @@
-"""A shop in the sandbox, its account with us, and the buyer's hands."""
+"""A shop in the sandbox, its account in Hengdan, and the actions of its buyers."""
 
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -28,18 +28,18 @@ BUYER = httpx.Client(timeout=30)
 
 
 class World:
-    """A shop of one channel. ``url`` is the sandbox's."""
+    """A shop of one channel. ``url`` is the address of the sandbox."""
 
     def __init__(self, url: str, source: str, shop: str, **settings: Any) -> None:
         twin = import_module(f"starter.sandbox.channels.{source}")
-        known = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
-        secrets = {name: value.format(shop=shop) for name, value in known.items()}
+        templates = {name: f"{name}-of-{{shop}}" for name in twin.SECRETS} | SECRETS.get(source, {})
+        secrets = {name: value.format(shop=shop) for name, value in templates.items()}
         base_url = f"{url}/{source}{twin.PATH.format(shop=shop)}"
-        told = {
+        defaults = {
             key: value.format(url=base_url, shop=shop) if isinstance(value, str) else value
             for key, value in twin.SETTINGS.items()
         }
-        settings = told | settings
+        settings = defaults | settings
         self.account = Account(
             integration=IntegrationType.CHANNEL,
             source=source,
@@ -71,8 +71,8 @@ class World:
         self.ok("PATCH", f"/{self.account.account}/orders/{order_no}", change)
 
     def refund(self, order_no: str, refund_no: str, **refund: Any) -> None:
-        told = {"refund_no": refund_no, **refund}
-        self.ok("PUT", f"/{self.account.account}/orders/{order_no}/refunds", told)
+        content = {"refund_no": refund_no, **refund}
+        self.ok("PUT", f"/{self.account.account}/orders/{order_no}/refunds", content)
 
     def deliver(self, order_no: str, url: str, **more: Any) -> list[int]:
         path = f"/{self.account.account}/orders/{order_no}/deliver"
@@ -85,8 +85,8 @@ class World:
         return shipped
 
     def fault(self, operation: str, fault: str, **more: Any) -> None:
-        told = {"system": self.account.source, "operation": operation, "fault": fault, **more}
-        assert BUYER.post(self.faults, json=told).is_success
+        content = {"system": self.account.source, "operation": operation, "fault": fault, **more}
+        assert BUYER.post(self.faults, json=content).is_success
 
     async def pulled(self, since: datetime = NOW - DAY, until: datetime | None = None) -> list[Any]:
         until = until or datetime.now(UTC) - timedelta(seconds=1)

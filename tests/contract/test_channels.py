@@ -1,4 +1,4 @@
-"""What holds for every channel, each against its twin over real HTTP."""
+"""Tests of every channel adapter against its twin over real HTTP."""
 
 import asyncio
 import contextlib
@@ -27,15 +27,15 @@ from starter.sandbox.app import create_app
 from tests.serving import served
 from tests.shops import BUYER, DAY, NOW, PERSON, World
 
-EVERY = [each.name for each in iter_modules(channels.__path__)]
-TOLD_ONLY = {"own", "app", "pos"}
-"""They tell us, and cannot be asked."""
-WHOLE = {"pdd", "jd"}
-"""They know an order to be refunded, and shipped, as a whole only."""
+CHANNELS = [each.name for each in iter_modules(channels.__path__)]
+PUSH_ONLY = {"own", "app", "pos"}
+"""They send their orders and cannot be queried."""
+WHOLE_ORDER_ONLY = {"pdd", "jd"}
+"""They refund and ship an order only as a whole."""
 OUR_CARRIERS = [each.name for each in iter_modules(carriers.__path__)]
-ASKED = [name for name in EVERY if name not in TOLD_ONLY]
+READABLE = [name for name in CHANNELS if name not in PUSH_ONLY]
 _shops = count(1)
-_heard: list[tuple[dict[str, str], bytes]] = []
+_received: list[tuple[dict[str, str], bytes]] = []
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def sandbox() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def door() -> Iterator[str]:
-    """Hears webhooks."""
+def webhook_url() -> Iterator[str]:
+    """The URL of a server that records webhooks."""
     app = FastAPI()
 
     @app.post("/webhook")
-    async def hear(request: Request) -> Response:
-        _heard.append((dict(request.headers), await request.body()))
+    async def receive(request: Request) -> Response:
+        _received.append((dict(request.headers), await request.body()))
         return Response(status_code=200)
 
     with served(app) as url:
@@ -60,25 +60,25 @@ def door() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 async def _own_client() -> AsyncIterator[None]:
-    _heard.clear()
+    _received.clear()
     yield
     await http.close()
 
 
-def a_shop(sandbox: str, channel: str) -> World:
+def open_shop(sandbox: str, channel: str) -> World:
     return World(sandbox, channel, f"{channel}-{next(_shops)}")
 
 
-async def told(world: World, order_no: str, door: str) -> ChannelOrder:
-    """The order as the channel now tells of it: asked, where it can be, and else by its webhook."""
+async def read_order(world: World, order_no: str, webhook_url: str) -> ChannelOrder:
+    """Return the order as the channel now has it: read where possible, otherwise by its webhook."""
     adapter = world.adapter
     if isinstance(adapter, OrderReader):
         pulled = await adapter.read(order_no)
         assert pulled is not None
         order = adapter.parse(pulled.body, pulled.receipt.topic)
     else:
-        world.deliver(order_no, door)
-        headers, body = _heard[-1]
+        world.deliver(order_no, webhook_url)
+        headers, body = _received[-1]
         order = adapter.parse(body, adapter.receive(headers, body).topic)
     assert isinstance(order, ChannelOrder)
     return order
@@ -101,11 +101,11 @@ def shipment(order: ChannelOrder, waybill_no: str, *line_nos: str) -> Shipment:
     )
 
 
-@pytest.mark.parametrize("channel", EVERY)
-async def test_an_order_is_told_as_it_was_sold(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_order_is_parsed_as_sold(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell(("A001", 2), ("B007", 1), freight="8")
-    order = await told(world, number, door)
+    order = await read_order(world, number, webhook_url)
     assert (order.channel, order.shop) == (channel, world.account.account)
     assert [(line.sku, line.quantity, line.unit_price) for line in order.lines] == [("A001", 2, 20), ("B007", 1, 20)]
     assert order.payable
@@ -120,9 +120,9 @@ async def test_an_order_is_told_as_it_was_sold(sandbox: str, door: str, channel:
     assert order.origin.platform
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_everything_that_changed_is_pulled_page_by_page(sandbox: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", READABLE)
+async def test_all_changed_orders_are_pulled_page_by_page(sandbox: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     created = NOW - timedelta(minutes=20)
     sold = {world.sell(created=created) for _ in range(103)}
     earlier = world.sell(created=NOW - 2 * DAY)
@@ -135,9 +135,9 @@ async def test_everything_that_changed_is_pulled_page_by_page(sandbox: str, chan
     assert set(listed) == {*sold, earlier}
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_a_change_is_a_new_fact_and_the_same_is_none(sandbox: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", READABLE)
+async def test_a_change_is_a_new_fact_and_a_repeat_is_not(sandbox: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell(paid=False)
     adapter = world.adapter
     assert isinstance(adapter, OrderReader)
@@ -154,18 +154,18 @@ async def test_a_change_is_a_new_fact_and_the_same_is_none(sandbox: str, channel
     assert await adapter.read("404404404404") is None
 
 
-@pytest.mark.parametrize("channel", EVERY)
-async def test_a_cancellation_is_told(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_cancellation_is_parsed(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell()
     world.change(number, cancelled=True)
-    assert (await told(world, number, door)).cancelled_at is not None
+    assert (await read_order(world, number, webhook_url)).cancelled_at is not None
 
 
-@pytest.mark.parametrize("channel", EVERY)
-async def test_what_left_is_told_once_however_often(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
-    order = await told(world, world.sell(("A001", 2)), door)
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_repeated_shipment_is_recorded_once(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
+    order = await read_order(world, world.sell(("A001", 2)), webhook_url)
     for _ in range(3):
         await world.adapter.confirm_shipment(shipment(order, "SF1000000000001"))
     if channel == "pos":
@@ -173,29 +173,29 @@ async def test_what_left_is_told_once_however_often(sandbox: str, door: str, cha
         return
     (left,) = world.shipments
     assert (left["order_no"], left["waybill_no"]) == (order.channel_order_no, "SF1000000000001")
-    if channel in ASKED:
-        assert (await told(world, order.channel_order_no, door)).shipped
+    if channel in READABLE:
+        assert (await read_order(world, order.channel_order_no, webhook_url)).shipped
 
 
-@pytest.mark.parametrize("channel", EVERY)
+@pytest.mark.parametrize("channel", CHANNELS)
 def test_carrier_codes_are_keyed_by_our_carriers(channel: str) -> None:
     codes = getattr(import_module(f"activities.channels.{channel}"), "CARRIER_CODES", {})
     assert set(codes) | set(CARRIER_NAMES) <= {*OUR_CARRIERS, "ems"}
     assert all(isinstance(code, str) for code in codes.values())
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_account_setting_overrides_a_carrier_code(sandbox: str, door: str, channel: str) -> None:
+@pytest.mark.parametrize("channel", READABLE)
+async def test_account_setting_overrides_a_carrier_code(sandbox: str, webhook_url: str, channel: str) -> None:
     world = World(sandbox, channel, f"{channel}-{next(_shops)}", carrier_codes={"sf": "777"})
-    order = await told(world, world.sell(("A001", 2)), door)
+    order = await read_order(world, world.sell(("A001", 2)), webhook_url)
     await world.adapter.confirm_shipment(shipment(order, "SF1000000000001"))
     assert [each["carrier"] for each in world.shipments] == ["777"]
 
 
 @pytest.mark.parametrize("channel", ["jd", "pdd"])
-async def test_carrier_without_a_code_is_refused(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
-    order = await told(world, world.sell(("A001", 2)), door)
+async def test_carrier_without_a_code_is_refused(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
+    order = await read_order(world, world.sell(("A001", 2)), webhook_url)
     unknown = shipment(order, "X1").model_copy(update={"carrier": "unknown"})
     with pytest.raises(ApplicationError, match="add it to setting carrier_codes") as caught:
         await world.adapter.confirm_shipment(unknown)
@@ -203,10 +203,10 @@ async def test_carrier_without_a_code_is_refused(sandbox: str, door: str, channe
     await world.adapter.confirm_shipment(unknown.model_copy(update={"carrier": "jdl"}))
 
 
-@pytest.mark.parametrize("channel", [name for name in EVERY if name not in ("pos", *WHOLE)])
-async def test_an_order_that_leaves_in_two_parcels_is_told_line_by_line(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
-    order = await told(world, world.sell(("A001", 2), ("B007", 1)), door)
+@pytest.mark.parametrize("channel", [name for name in CHANNELS if name not in ("pos", *WHOLE_ORDER_ONLY)])
+async def test_two_parcels_are_confirmed_line_by_line(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
+    order = await read_order(world, world.sell(("A001", 2), ("B007", 1)), webhook_url)
     for number, line in enumerate(order.lines):
         await world.adapter.confirm_shipment(shipment(order, f"SF200000000000{number}", line.line_no))
     left = {each["waybill_no"]: each["lines"] for each in world.shipments}
@@ -214,10 +214,10 @@ async def test_an_order_that_leaves_in_two_parcels_is_told_line_by_line(sandbox:
     assert not set(left["SF2000000000000"]) & set(left["SF2000000000001"])
 
 
-@pytest.mark.parametrize("channel", ASKED)
+@pytest.mark.parametrize("channel", READABLE)
 @pytest.mark.parametrize("fault", ["500", "429", "garbage"])
-async def test_what_passes_is_worth_another_try(sandbox: str, channel: str, fault: str) -> None:
-    world = a_shop(sandbox, channel)
+async def test_passing_fault_is_retryable(sandbox: str, channel: str, fault: str) -> None:
+    world = open_shop(sandbox, channel)
     world.sell(created=NOW - timedelta(minutes=5))
     world.fault("", fault, times=1, seconds=3)
     with pytest.raises(ApplicationError) as caught:
@@ -226,9 +226,9 @@ async def test_what_passes_is_worth_another_try(sandbox: str, channel: str, faul
     assert len(await world.pulled(NOW - DAY, NOW)) == 1
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_who_does_not_know_the_secrets_is_turned_away(sandbox: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", READABLE)
+async def test_wrong_secrets_are_refused(sandbox: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     world.sell(created=NOW - timedelta(minutes=5))
     world.account = world.account.model_copy(update={"secrets": dict.fromkeys(world.account.secrets, "0123456789ab")})
     with pytest.raises(ApplicationError) as caught:
@@ -236,12 +236,12 @@ async def test_who_does_not_know_the_secrets_is_turned_away(sandbox: str, channe
     assert caught.value.non_retryable or caught.value.type == EXPIRED
 
 
-@pytest.mark.parametrize("channel", [name for name in ASKED if name not in WHOLE])
-async def test_a_refund_granted_before_it_left_takes_the_line_out(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", [name for name in READABLE if name not in WHOLE_ORDER_ONLY])
+async def test_refund_granted_before_shipping_removes_the_line(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell(("A001", 2), ("B007", 1))
     world.refund(number, "9001", state="granted", sku="B007", quantity=1, amount="20.00")
-    order = await told(world, number, door)
+    order = await read_order(world, number, webhook_url)
     assert [line.sku for line in order.lines] == ["A001"]
     (refund,) = order.refunds
     assert refund.state is RefundState.GRANTED
@@ -250,84 +250,84 @@ async def test_a_refund_granted_before_it_left_takes_the_line_out(sandbox: str, 
     assert order.cancelled_at is None
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_a_refund_of_everything_before_it_left_cancels(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", READABLE)
+async def test_full_refund_before_shipping_cancels_the_order(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell(("A001", 1))
     world.refund(number, "9002", state="granted", amount="20.00")
-    order = await told(world, number, door)
+    order = await read_order(world, number, webhook_url)
     assert order.cancelled_at is not None
     assert order.lines
 
 
 @pytest.mark.parametrize("channel", ["taobao", "jd", "pdd", "douyin", "suning"])
-async def test_a_refund_asked_for_is_told_where_the_channel_knows_of_it(sandbox: str, door: str, channel: str) -> None:
-    if channel not in EVERY:
+async def test_refund_request_is_parsed_where_the_channel_has_it(sandbox: str, webhook_url: str, channel: str) -> None:
+    if channel not in CHANNELS:
         pytest.skip("needs a sandbox twin of this channel")
-    world = a_shop(sandbox, channel)
+    world = open_shop(sandbox, channel)
     number = world.sell(("A001", 1))
     world.refund(number, "9003", state="asked", amount="20.00")
-    assert [each.state for each in (await told(world, number, door)).refunds] == [RefundState.ASKED]
+    assert [each.state for each in (await read_order(world, number, webhook_url)).refunds] == [RefundState.ASKED]
     world.refund(number, "9003", state="closed", amount="20.00")
-    states = [each.state for each in (await told(world, number, door)).refunds]
+    states = [each.state for each in (await read_order(world, number, webhook_url)).refunds]
     assert RefundState.ASKED not in states
 
 
 @pytest.mark.parametrize("channel", ["taobao", "jd", "pdd", "douyin", "suning", "amazon", "woocommerce"])
-async def test_a_refund_after_it_left_is_told_and_pulled(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
-    order = await told(world, world.sell(("A001", 1), created=NOW - DAY), door)
+async def test_refund_after_shipping_is_parsed_and_pulled(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
+    order = await read_order(world, world.sell(("A001", 1), created=NOW - DAY), webhook_url)
     await world.adapter.confirm_shipment(shipment(order, "SF3000000000001"))
     world.refund(order.channel_order_no, "9004", state="granted", amount="20.00")
-    later = await told(world, order.channel_order_no, door)
+    later = await read_order(world, order.channel_order_no, webhook_url)
     assert later.cancelled_at is None
     assert [each.state for each in later.refunds] == [RefundState.GRANTED]
-    await asyncio.sleep(1.1 if channel == "pdd" else 0)  # which lists nothing of the present second
+    await asyncio.sleep(1.1 if channel == "pdd" else 0)  # which does not list the current second
     assert len(await world.pulled(NOW - timedelta(minutes=5), datetime.now(UTC) + timedelta(seconds=2))) == 1
 
 
-@pytest.mark.parametrize("channel", EVERY)
-async def test_a_webhook_is_believed_only_as_it_was_signed(sandbox: str, door: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_webhook_is_accepted_only_with_its_signature(sandbox: str, webhook_url: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     number = world.sell()
     response = BUYER.post(
-        f"{world.control}/{world.account.account}/orders/{number}/deliver", json={"url": door, "copies": 1}
+        f"{world.control}/{world.account.account}/orders/{number}/deliver", json={"url": webhook_url, "copies": 1}
     )
     if response.status_code == 404:
         with pytest.raises(Unauthentic):
             world.adapter.receive({}, b"{}")
         return
-    headers, body = _heard[-1]
+    headers, body = _received[-1]
     receipt = world.adapter.receive(headers, body)
     assert receipt.fact_key
-    found = world.adapter.parse(body, receipt.topic)
-    assert isinstance(found, Hint) or (isinstance(found, ChannelOrder) and found.channel_order_no == number)
+    parsed = world.adapter.parse(body, receipt.topic)
+    assert isinstance(parsed, Hint) or (isinstance(parsed, ChannelOrder) and parsed.channel_order_no == number)
     if world.adapter.signed:
         with pytest.raises(Unauthentic):
             world.adapter.receive({}, body)
-    if world.adapter.signed and channel != "amazon":  # which proves itself by a key, not by a signature
+    if world.adapter.signed and channel != "amazon":  # which sends a key, not a signature
         for changed in (body + b" ", body.replace(b"1", b"2")):
             with pytest.raises(Unauthentic):
                 world.adapter.receive(headers, changed)
 
 
-@pytest.mark.parametrize("channel", EVERY)
-def test_what_is_no_order_is_refused_by_the_field(sandbox: str, channel: str) -> None:
-    adapter = a_shop(sandbox, channel).adapter
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_invalid_body_is_refused_with_its_field(sandbox: str, channel: str) -> None:
+    adapter = open_shop(sandbox, channel).adapter
     for body in (b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"orders": 1}'):
         with contextlib.suppress(Unintelligible):
             assert not isinstance(adapter.parse(body, ""), ChannelOrder)
 
 
-@pytest.mark.parametrize("channel", EVERY)
-def test_its_docstring_names_its_sources(channel: str) -> None:
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_adapter_docstring_names_its_sources(channel: str) -> None:
     module = import_module(f"activities.channels.{channel}")
     assert (inspect.getdoc(module) or "").strip()
 
 
-@pytest.mark.parametrize("channel", ASKED)
-async def test_access_that_ran_out_is_renewed(sandbox: str, channel: str) -> None:
-    world = a_shop(sandbox, channel)
+@pytest.mark.parametrize("channel", READABLE)
+async def test_expired_access_is_renewed(sandbox: str, channel: str) -> None:
+    world = open_shop(sandbox, channel)
     world.sell(created=NOW - timedelta(minutes=5))
     if not isinstance(world.adapter, AccessRenewer):
         pytest.skip("its access does not run out")
@@ -342,7 +342,7 @@ async def test_access_that_ran_out_is_renewed(sandbox: str, channel: str) -> Non
     assert len(await world.pulled(NOW - DAY, NOW)) == 1
 
 
-def test_two_changes_of_one_second_are_two_facts_and_one_read_twice_is_one() -> None:
+def test_fact_key_depends_on_time_and_content() -> None:
     first = order_fact_key("1", "2026-11-11 10:00:00", {"memo": "", "lines": [1]})
     assert first == order_fact_key("1", "2026-11-11 10:00:00", {"lines": [1], "memo": ""})
     assert first != order_fact_key("1", "2026-11-11 10:00:00", {"memo": "wait", "lines": [1]})

@@ -1,4 +1,4 @@
-"""Amazon: what an order and a notification tell, and the adapter against its twin over real HTTP."""
+"""Amazon: parsing orders and notifications, and the adapter against its twin over real HTTP."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -35,31 +35,31 @@ ACCOUNT = Account(
 _numbers = count()
 
 
-def parse(told: dict[str, Any], topic: str = READ) -> ChannelOrder | Hint | None:
-    return adapter(ACCOUNT).parse(json.dumps(told).encode(), topic)
+def parse(payload: dict[str, Any], topic: str = READ) -> ChannelOrder | Hint | None:
+    return adapter(ACCOUNT).parse(json.dumps(payload).encode(), topic)
 
 
-def order(told: dict[str, Any]) -> ChannelOrder:
-    parsed = parse(told)
+def order(payload: dict[str, Any]) -> ChannelOrder:
+    parsed = parse(payload)
     assert isinstance(parsed, ChannelOrder)
     return parsed
 
 
-def test_an_order_to_be_shipped() -> None:
-    told = order(amazon_order())
-    assert told.order_id == "order:amazon:us:902-1845936-5435065"
-    assert told.paid_at == told.placed_at == datetime(2026, 11, 20, 9, tzinfo=UTC)
-    assert told.modified_at == datetime(2026, 11, 20, 9, 31, 7, tzinfo=UTC)
-    assert (told.currency, told.total, told.freight) == ("USD", Decimal("46.60"), Decimal("7.00"))
-    assert [(line.line_no, line.sku, line.quantity) for line in told.lines] == [
+def test_unshipped_order_is_parsed() -> None:
+    parsed = order(amazon_order())
+    assert parsed.order_id == "order:amazon:us:902-1845936-5435065"
+    assert parsed.paid_at == parsed.placed_at == datetime(2026, 11, 20, 9, tzinfo=UTC)
+    assert parsed.modified_at == datetime(2026, 11, 20, 9, 31, 7, tzinfo=UTC)
+    assert (parsed.currency, parsed.total, parsed.freight) == ("USD", Decimal("46.60"), Decimal("7.00"))
+    assert [(line.line_no, line.sku, line.quantity) for line in parsed.lines] == [
         ("05015851154158", "A001", 3),
         ("05015851154159", "B00551Q3CT", 1),
     ]
-    assert [line.listing["asin"] for line in told.lines] == ["B00551Q3CS", "B00551Q3CT"]
-    first = told.lines[0]
+    assert [line.listing["asin"] for line in parsed.lines] == ["B00551Q3CS", "B00551Q3CT"]
+    first = parsed.lines[0]
     assert first.unit_price * 3 - first.discount == Decimal("18.00")
-    assert "total_mismatch" not in told.custom
-    assert told.recipient == Recipient(
+    assert "total_mismatch" not in parsed.custom
+    assert parsed.recipient == Recipient(
         name="Pat Doe",
         phone="+1 480-386-0930 ext. 73824",
         country="US",
@@ -68,46 +68,46 @@ def test_an_order_to_be_shipped() -> None:
         street="1 Cross St. Apt 5",
         postcode="48817",
     )
-    assert (told.buyer, told.buyer_message) == ("abc123@marketplace.amazon.com", "For you!")
-    assert told.promised_by == datetime(2026, 11, 28, 7, 59, 59, tzinfo=UTC)
-    assert told.custom["prime"] is True
-    assert (told.origin.kind, told.origin.platform, told.origin.region) == (
+    assert (parsed.buyer, parsed.buyer_message) == ("abc123@marketplace.amazon.com", "For you!")
+    assert parsed.promised_by == datetime(2026, 11, 28, 7, 59, 59, tzinfo=UTC)
+    assert parsed.custom["prime"] is True
+    assert (parsed.origin.kind, parsed.origin.platform, parsed.origin.region) == (
         ChannelKind.MARKETPLACE,
         "amazon",
         "US MI Canton",
     )
-    assert told.origin.intake is IntakePath.POLL
-    assert (told.shipped, told.refunds) == (False, ())
+    assert parsed.origin.intake is IntakePath.POLL
+    assert (parsed.shipped, parsed.refunds) == (False, ())
 
 
-def test_prices_may_hold_their_tax() -> None:
-    told = amazon_order()
-    assert order(told).tax > 0
-    told["order"]["OrderTotal"]["Amount"] = "44.00"
-    assert "total_mismatch" not in order(told).custom
-    assert order(told).tax == 0
-    told["order"]["OrderTotal"]["Amount"] = "43.00"
-    assert Decimal(str(order(told).custom["total_mismatch"])) == 1
+def test_prices_may_include_tax() -> None:
+    payload = amazon_order()
+    assert order(payload).tax > 0
+    payload["order"]["OrderTotal"]["Amount"] = "44.00"
+    assert "total_mismatch" not in order(payload).custom
+    assert order(payload).tax == 0
+    payload["order"]["OrderTotal"]["Amount"] = "43.00"
+    assert Decimal(str(order(payload).custom["total_mismatch"])) == 1
 
 
 @pytest.mark.parametrize("status", ["Pending", "PendingAvailability"])
-def test_what_is_not_authorised_is_no_order_yet(status: str) -> None:
-    told = amazon_order()
-    told["order"]["OrderStatus"] = status
-    assert parse(told) is None
+def test_pending_order_is_skipped(status: str) -> None:
+    payload = amazon_order()
+    payload["order"]["OrderStatus"] = status
+    assert parse(payload) is None
 
 
-def test_what_amazon_sends_is_not_ours() -> None:
-    told = amazon_order()
-    told["order"]["FulfillmentChannel"] = "AFN"
-    assert parse(told) is None
+def test_order_shipped_by_amazon_is_skipped() -> None:
+    payload = amazon_order()
+    payload["order"]["FulfillmentChannel"] = "AFN"
+    assert parse(payload) is None
 
 
 @pytest.mark.parametrize("status", ["Shipped", "InvoiceUnconfirmed"])
-def test_an_order_that_has_left_still_tells(status: str) -> None:
-    told = amazon_order()
-    told["order"]["OrderStatus"] = status
-    told["refunds"] = [
+def test_shipped_order_keeps_its_lines_and_refunds(status: str) -> None:
+    payload = amazon_order()
+    payload["order"]["OrderStatus"] = status
+    payload["refunds"] = [
         {
             "AmazonOrderId": "902-1845936-5435065",
             "ShipmentItemAdjustmentList": [
@@ -126,7 +126,7 @@ def test_an_order_that_has_left_still_tells(status: str) -> None:
             ],
         }
     ]
-    parsed = order(told)
+    parsed = order(payload)
     assert parsed.shipped
     assert sum(line.quantity for line in parsed.lines) == 4
     (refund,) = parsed.refunds
@@ -134,29 +134,29 @@ def test_an_order_that_has_left_still_tells(status: str) -> None:
     assert (refund.line_no, refund.quantity) == ("05015851154158", 1)
 
 
-def test_a_buyer_who_wants_a_line_cancelled_asks_for_a_refund() -> None:
-    told = amazon_order()
-    wish = {"IsBuyerRequestedCancel": "true", "BuyerCancelReason": "Found cheaper somewhere else."}
-    told["items"][1]["BuyerRequestedCancel"] = wish
-    (refund,) = order(told).refunds
+def test_request_to_cancel_a_line_is_a_refund_request() -> None:
+    payload = amazon_order()
+    request = {"IsBuyerRequestedCancel": "true", "BuyerCancelReason": "Found cheaper somewhere else."}
+    payload["items"][1]["BuyerRequestedCancel"] = request
+    (refund,) = order(payload).refunds
     assert (refund.state, refund.amount, refund.quantity) == (RefundState.ASKED, Decimal("19.00"), 1)
     assert (refund.line_no, refund.reason) == ("05015851154159", "Found cheaper somewhere else.")
-    told["items"][1]["QuantityOrdered"] = 0
-    granted = order(told)
+    payload["items"][1]["QuantityOrdered"] = 0
+    granted = order(payload)
     assert [line.line_no for line in granted.lines] == ["05015851154158"]
     assert (granted.refunds[0].refund_no, granted.refunds[0].state) == (refund.refund_no, RefundState.GRANTED)
-    told["items"][1] |= {"QuantityOrdered": 1, "QuantityShipped": 1}
-    assert order(told).refunds[0].state is RefundState.CLOSED
+    payload["items"][1] |= {"QuantityOrdered": 1, "QuantityShipped": 1}
+    assert order(payload).refunds[0].state is RefundState.CLOSED
 
 
-def test_a_cancelled_order_has_neither_prices_nor_quantities() -> None:
-    told = amazon_order()
-    told["order"] |= {"OrderStatus": "Canceled", "OrderTotal": None, "ShippingAddress": None, "MarketplaceId": "X"}
-    for item in told["items"]:
+def test_cancelled_order_without_prices_is_parsed() -> None:
+    payload = amazon_order()
+    payload["order"] |= {"OrderStatus": "Canceled", "OrderTotal": None, "ShippingAddress": None, "MarketplaceId": "X"}
+    for item in payload["items"]:
         item["QuantityOrdered"] = 0
         for name in ("ItemPrice", "ShippingPrice", "ShippingDiscount", "PromotionDiscount", "BuyerInfo"):
             item.pop(name, None)
-    parsed = order(told)
+    parsed = order(payload)
     assert parsed.cancelled_at == parsed.modified_at
     assert (parsed.total, parsed.currency, parsed.recipient) == (Decimal(0), "EUR", Recipient())
     assert (len(parsed.lines), parsed.custom["cancel_reason"]) == (2, "Canceled")
@@ -171,16 +171,16 @@ def test_a_cancelled_order_has_neither_prices_nor_quantities() -> None:
         ({}, None),
     ],
 )
-def test_what_amazon_does_not_want_shipped_yet_is_held(change: dict[str, Any], hold: str | None) -> None:
-    told = amazon_order()
-    told["order"] |= change
-    assert order(told).custom.get("channel_hold") == hold
+def test_order_not_to_be_shipped_yet_is_held(change: dict[str, Any], hold: str | None) -> None:
+    payload = amazon_order()
+    payload["order"] |= change
+    assert order(payload).custom.get("channel_hold") == hold
 
 
-def test_cash_on_delivery_and_haste() -> None:
-    told = amazon_order()
-    told["order"] |= {"PaymentMethod": "COD", "ShipmentServiceLevelCategory": "SameDay"}
-    parsed = order(told)
+def test_cash_on_delivery_and_express_service() -> None:
+    payload = amazon_order()
+    payload["order"] |= {"PaymentMethod": "COD", "ShipmentServiceLevelCategory": "SameDay"}
+    parsed = order(payload)
     assert (parsed.paid_at, parsed.payable, parsed.priority) == (None, True, URGENT)
 
 
@@ -195,18 +195,18 @@ def test_cash_on_delivery_and_haste() -> None:
         (("items",), [], "items"),
     ],
 )
-def test_a_fault_is_named_by_its_path(path: tuple[Any, ...], value: Any, field: str) -> None:
-    told = amazon_order()
-    place: Any = told
+def test_error_names_the_path_of_the_field(path: tuple[Any, ...], value: Any, field: str) -> None:
+    payload = amazon_order()
+    place: Any = payload
     for part in path[:-1]:
         place = place[part]
     place[path[-1]] = value
     with pytest.raises(Unintelligible) as caught:
-        parse(told)
+        parse(payload)
     assert caught.value.field == field
 
 
-def test_a_notification_names_the_order_to_read() -> None:
+def test_notification_is_a_hint_to_read_the_order() -> None:
     body = json.dumps(amazon_notification()).encode()
     receipt = adapter(ACCOUNT).receive({"x-api-key": "key"}, body)
     assert receipt.topic == CHANGED
@@ -215,28 +215,28 @@ def test_a_notification_names_the_order_to_read() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": "guess"}, {"x-api-key": "ké"}])
-def test_a_notification_without_our_key_is_refused(headers: dict[str, str]) -> None:
+def test_notification_without_our_key_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(Unauthentic):
         adapter(ACCOUNT).receive(headers, b"{}")
 
 
-def test_without_a_key_of_ours_nobody_is_believed() -> None:
+def test_account_without_a_key_refuses_every_notification() -> None:
     with pytest.raises(Unauthentic):
         adapter(ACCOUNT.model_copy(update={"secrets": {}})).receive({"x-api-key": ""}, b"{}")
 
 
-def test_notifications_that_are_not_ours_are_nothing() -> None:
-    told = amazon_notification()
-    change = told["Payload"]["OrderChangeNotification"]
+def test_notification_for_others_is_ignored() -> None:
+    payload = amazon_notification()
+    change = payload["Payload"]["OrderChangeNotification"]
     change["Summary"]["FulfillmentType"] = "AFN"
-    assert parse(told, CHANGED) is None
+    assert parse(payload, CHANGED) is None
     change["Summary"]["FulfillmentType"] = "MFN"
     change["SellerId"] = "SOMEBODY-ELSE"
-    assert parse(told, CHANGED) is None
+    assert parse(payload, CHANGED) is None
     assert parse({"NotificationType": "FEED_PROCESSING_FINISHED", "Payload": {}}, "FEED_PROCESSING_FINISHED") is None
 
 
-def test_a_notification_nobody_understands_gets_a_receipt_all_the_same() -> None:
+def test_unreadable_notification_gets_a_receipt() -> None:
     receipt = adapter(ACCOUNT).receive({"x-api-key": "key"}, b"\xff")
     with pytest.raises(Unintelligible):
         adapter(ACCOUNT).parse(b"\xff", receipt.topic)
@@ -266,16 +266,16 @@ def refunds_posted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read(world: World, number: str) -> ChannelOrder:
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    pulled = await ours.read(number)
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    pulled = await channel.read(number)
     assert pulled is not None
-    parsed = ours.parse(pulled.body, pulled.receipt.topic)
+    parsed = channel.parse(pulled.body, pulled.receipt.topic)
     assert isinstance(parsed, ChannelOrder)
     return parsed
 
 
-async def test_pulls_what_was_sold_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_orders_are_pulled_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin, "_LARGEST_PAGE", 2)
     sold = {world.sell(("A001", 2), ("B007", 1), ("C1", 1), created=NOW - timedelta(hours=n)) for n in range(1, 6)}
     world.sell(paid=False)
@@ -288,7 +288,7 @@ async def test_pulls_what_was_sold_page_by_page(world: World, monkeypatch: pytes
         assert "total_mismatch" not in each.custom
 
 
-async def test_the_present_is_left_to_the_next_pull(world: World) -> None:
+async def test_most_recent_orders_are_left_to_the_next_pull(world: World) -> None:
     world.account.settings.pop("behind_seconds")
     world.sell(created=datetime.now(UTC) - timedelta(seconds=30))
     assert await world.pulled(until=datetime.now(UTC) + timedelta(seconds=5)) == []
@@ -297,20 +297,20 @@ async def test_the_present_is_left_to_the_next_pull(world: World) -> None:
 
 async def test_each_change_is_a_new_fact_once(world: World, refunds_posted_at_once: None) -> None:
     number = world.sell()
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
     keys = []
     for _ in range(2):
-        pulled = await ours.read(number)
+        pulled = await channel.read(number)
         assert pulled is not None
         keys.append(pulled.receipt.fact_key)
     world.refund(number, "r1", sku="A001", state="asked", reason="Ordered by mistake")
-    pulled = await ours.read(number)
+    pulled = await channel.read(number)
     assert pulled is not None
     assert keys[0] == keys[1] != pulled.receipt.fact_key
 
 
-async def test_a_notification_leads_to_the_order(world: World, sandbox: str) -> None:
+async def test_notification_leads_to_the_order(world: World, sandbox: str) -> None:
     number = world.sell(("A001", 2), urgent=True, buyer_message="Happy birthday")
     headers, body = twin._webhook(
         twin.shops.shop(world.account.account), twin.shops.sale(world.account.account, number), twin.Delivery(url="")
@@ -318,72 +318,72 @@ async def test_a_notification_leads_to_the_order(world: World, sandbox: str) -> 
     receipt = world.adapter.receive({name.lower(): value for name, value in headers.items()}, body)
     hint = world.adapter.parse(body, receipt.topic)
     assert isinstance(hint, Hint)
-    told = await read(world, hint.order_nos[0])
-    assert (told.channel_order_no, told.buyer_message, told.priority) == (number, "Happy birthday", URGENT)
+    parsed = await read(world, hint.order_nos[0])
+    assert (parsed.channel_order_no, parsed.buyer_message, parsed.priority) == (number, "Happy birthday", URGENT)
 
 
 async def test_numbers_are_those_placed_in_the_window(world: World) -> None:
     within = {world.sell(created=NOW - timedelta(hours=n)) for n in (1, 2)}
     world.sell(created=NOW - 3 * DAY)
     world.sell(paid=False)
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    assert {number async for number in ours.numbers(NOW - DAY, NOW)} == within
-    assert await ours.read("902-0000000-0000000") is None
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    assert {number async for number in channel.numbers(NOW - DAY, NOW)} == within
+    assert await channel.read("902-0000000-0000000") is None
 
 
-async def test_is_told_of_parcels_each_once(world: World) -> None:
+async def test_each_parcel_is_confirmed_once(world: World) -> None:
     number = world.sell(("A001", 2), ("B007", 1))
-    told = await read(world, number)
-    first, second = (line.line_no for line in told.lines)
+    parsed = await read(world, number)
+    first, second = (line.line_no for line in parsed.lines)
     for _ in range(2):
-        await world.adapter.confirm_shipment(shipment(told, "SF1", first, A001=1))
+        await world.adapter.confirm_shipment(shipment(parsed, "SF1", first, A001=1))
     assert (await read(world, number)).custom["channel_hold"] == "PartiallyShipped"
-    await world.adapter.confirm_shipment(shipment(told, "SF2", first, A001=1))
-    await world.adapter.confirm_shipment(shipment(told, "SF3", second))
+    await world.adapter.confirm_shipment(shipment(parsed, "SF2", first, A001=1))
+    await world.adapter.confirm_shipment(shipment(parsed, "SF3", second))
     assert [(each["carrier"], each["waybill_no"], each["lines"]) for each in world.shipments] == [
         ("SF Express", "SF1", {first: 1}),
         ("SF Express", "SF2", {first: 1}),
         ("SF Express", "SF3", {second: 1}),
     ]
     assert (await read(world, number)).shipped
-    error = await failure(world.adapter.confirm_shipment(shipment(told, "SF4")))
+    error = await failure(world.adapter.confirm_shipment(shipment(parsed, "SF4")))
     assert (error.type, error.details[0], error.message) == ("Refused", "400", "amazon: InvalidInput")
     assert number not in str(error)
 
 
-async def test_a_parcel_that_amazon_knows_by_another_number_is_fine(world: World) -> None:
-    told = await read(world, world.sell())
-    by_hand = shipment(told).model_copy(update={"reference": "seller central"})
+async def test_parcel_confirmed_under_another_number_is_accepted(world: World) -> None:
+    parsed = await read(world, world.sell())
+    by_hand = shipment(parsed).model_copy(update={"reference": "seller central"})
     await world.adapter.confirm_shipment(by_hand)
-    await world.adapter.confirm_shipment(shipment(told))
+    await world.adapter.confirm_shipment(shipment(parsed))
     assert len(world.shipments) == 1
 
 
-async def test_carriers_without_a_code_go_by_name(world: World) -> None:
-    told = await read(world, world.sell(("A001", 1), ("B007", 1)))
-    first, second = (line.line_no for line in told.lines)
-    await world.adapter.confirm_shipment(shipment(told, "YT1", first).model_copy(update={"carrier": "yto"}))
+async def test_carrier_without_a_code_is_sent_by_name(world: World) -> None:
+    parsed = await read(world, world.sell(("A001", 1), ("B007", 1)))
+    first, second = (line.line_no for line in parsed.lines)
+    await world.adapter.confirm_shipment(shipment(parsed, "YT1", first).model_copy(update={"carrier": "yto"}))
     settings = {**world.account.settings, "carrier_codes": {"yto": "YunExpress"}}
     world.account = world.account.model_copy(update={"settings": settings})
-    await world.adapter.confirm_shipment(shipment(told, "YT2", second).model_copy(update={"carrier": "yto"}))
+    await world.adapter.confirm_shipment(shipment(parsed, "YT2", second).model_copy(update={"carrier": "yto"}))
     assert [each["carrier"] for each in world.shipments] == ["YTO Express", "YunExpress"]
 
 
-async def test_a_confirmation_whose_answer_was_lost_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = await read(world, world.sell())
+async def test_confirmation_without_a_response_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = await read(world, world.sell())
     await http.close()
     monkeypatch.setattr(http, "_client", httpx.AsyncClient(timeout=0.3))
-    world.fault("confirmShipment", "timeout_after", seconds=1, match=told.channel_order_no)
-    assert (await failure(world.adapter.confirm_shipment(shipment(told)))).type == "Unavailable"
+    world.fault("confirmShipment", "timeout_after", seconds=1, match=parsed.channel_order_no)
+    assert (await failure(world.adapter.confirm_shipment(shipment(parsed)))).type == "Unavailable"
     await http.close()
-    await world.adapter.confirm_shipment(shipment(told))
+    await world.adapter.confirm_shipment(shipment(parsed))
     assert [each["waybill_no"] for each in world.shipments] == ["SF1234567890"]
 
 
 @pytest.mark.parametrize("operation", ["orders", "orderItems", "restrictedDataToken"])
 @pytest.mark.parametrize(("fault", "wait"), [("500", None), ("429", 17), ("garbage", None)])
-async def test_in_trouble_it_is_tried_again(world: World, operation: str, fault: str, wait: int | None) -> None:
+async def test_passing_fault_is_retried(world: World, operation: str, fault: str, wait: int | None) -> None:
     world.sell()
     world.fault(operation, fault, seconds=17)
     error = await failure(world.pulled())
@@ -395,13 +395,13 @@ async def test_in_trouble_it_is_tried_again(world: World, operation: str, fault:
 async def test_refunds_before_and_after_shipping(world: World, refunds_posted_at_once: None) -> None:
     number = world.sell(("A001", 2), ("B007", 1))
     world.refund(number, "r1", sku="B007", state="asked", reason="Too late")
-    told = await read(world, number)
-    assert [(each.state, each.line_no) for each in told.refunds] == [(RefundState.ASKED, told.lines[1].line_no)]
+    parsed = await read(world, number)
+    assert [(each.state, each.line_no) for each in parsed.refunds] == [(RefundState.ASKED, parsed.lines[1].line_no)]
     world.refund(number, "r1", sku="B007", state="granted")
-    told = await read(world, number)
-    assert [line.sku for line in told.lines] == ["A001"]
-    assert "total_mismatch" not in told.custom
-    await world.adapter.confirm_shipment(shipment(told))
+    parsed = await read(world, number)
+    assert [line.sku for line in parsed.lines] == ["A001"]
+    assert "total_mismatch" not in parsed.custom
+    await world.adapter.confirm_shipment(shipment(parsed))
     world.refund(number, "r2", sku="A001", state="granted", quantity=1, amount="20.00")
     after = datetime.now(UTC) + timedelta(seconds=5)
     latest = (await world.pulled(until=after))[-1]
@@ -411,23 +411,19 @@ async def test_refunds_before_and_after_shipping(world: World, refunds_posted_at
     ]
 
 
-async def test_a_refund_alone_brings_its_order_back(
-    world: World, refunds_posted_at_once: None, monkeypatch: Any
-) -> None:
+async def test_refund_alone_lists_its_order(world: World, refunds_posted_at_once: None, monkeypatch: Any) -> None:
     number = world.sell()
     await world.adapter.confirm_shipment(shipment(await read(world, number)))
     since = datetime.now(UTC)
     world.refund(number, "r1", sku="A001", state="granted", amount="5.00")
-    monkeypatch.setattr(twin, "head", lambda *told, head=twin.head: head(*told) | {"FulfillmentChannel": "MFN"})
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    found = [each async for each in ours._refunded_orders(since - DAY, datetime.now(UTC) + timedelta(0))]
-    assert found == [number]
+    monkeypatch.setattr(twin, "head", lambda *args, head=twin.head: head(*args) | {"FulfillmentChannel": "MFN"})
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    numbers = [each async for each in channel._refunded_orders(since - DAY, datetime.now(UTC) + timedelta(0))]
+    assert numbers == [number]
 
 
-async def test_finances_we_may_not_see_are_no_reason_to_miss_an_order(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_order_is_read_without_access_to_finances(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     number = world.sell()
     await world.adapter.confirm_shipment(shipment(await read(world, number)))
 
@@ -435,41 +431,41 @@ async def test_finances_we_may_not_see_are_no_reason_to_miss_an_order(
         raise twin.Refusal(403, "Unauthorized", "Access to requested resource is denied.")
 
     monkeypatch.setattr(twin, "_events", denied)
-    told = await read(world, number)
-    assert (told.shipped, told.custom["refunds_unknown"]) == (True, True)
+    parsed = await read(world, number)
+    assert (parsed.shipped, parsed.custom["refunds_unknown"]) == (True, True)
 
 
-async def test_a_listing_that_is_not_in_order_is_refused_with_its_issue(world: World) -> None:
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    refusals = await ours.push_stock([StockOffer(sku=sku, listing={}, quantity=3) for sku in ("bad1", "A 1/2")])
+async def test_invalid_listing_is_refused_with_its_issue(world: World) -> None:
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    refusals = await channel.push_stock([StockOffer(sku=sku, listing={}, quantity=3) for sku in ("bad1", "A 1/2")])
     assert [(each.sku, each.reason) for each in refusals] == [("bad1", "90220")]
 
 
-async def test_access_that_ran_out_is_said_to_have(world: World) -> None:
+async def test_expired_access_is_reported_and_renewed(world: World) -> None:
     world.sell()
     world.ok("POST", f"/{world.account.account}/expire")
     assert (await failure(world.pulled())).type == "Expired"
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    renewed = await ours.renew()
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    renewed = await channel.renew()
     assert datetime.fromisoformat(renewed["expires_at"]) > datetime.now(UTC) + timedelta(minutes=50)
     world.account = world.account.model_copy(update={"secrets": world.account.secrets | dict(renewed)})
     assert len(await world.pulled()) == 1
 
 
-async def test_a_shop_without_access_yet_asks_for_it(world: World) -> None:
+async def test_shop_without_a_token_reports_expired_access(world: World) -> None:
     secrets = {name: value for name, value in world.account.secrets.items() if name != "access_token"}
     world.account = world.account.model_copy(update={"secrets": secrets})
     assert (await failure(world.pulled())).type == "Expired"
 
 
 @pytest.mark.parametrize(("secret", "code"), [("refresh_token", "invalid_grant"), ("client_secret", "invalid_client")])
-async def test_authorisation_that_was_withdrawn_is_refused(world: World, secret: str, code: str) -> None:
+async def test_withdrawn_authorisation_is_refused(world: World, secret: str, code: str) -> None:
     world.account = world.account.model_copy(update={"secrets": world.account.secrets | {secret: "stale"}})
-    ours = world.adapter
-    assert isinstance(ours, Amazon)
-    error = await failure(ours.renew())
+    channel = world.adapter
+    assert isinstance(channel, Amazon)
+    error = await failure(channel.renew())
     assert (error.type, error.details[0]) == ("Refused", code)
 
 

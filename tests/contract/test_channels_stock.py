@@ -1,4 +1,4 @@
-"""Adapters tell their twins of stock over real HTTP, in the channels' own formats and batches."""
+"""Adapters push stock to their twins over real HTTP, in the channels' own formats and batches."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -17,9 +17,9 @@ from tests.shops import World
 
 SOURCES = ["own", "taobao", "shopify", "amazon", "woocommerce", "jd", "pdd", "douyin", "suning"]
 CALL_EACH = {"amazon", "jd", "pdd", "suning"}
-"""Channels that are told of one SKU a call."""
-BY_CODE = {"jd", "pdd", "douyin"}
-"""Channels that do not say for how long they are busy."""
+"""Channels that take one SKU a call."""
+WITHOUT_WAIT = {"jd", "pdd", "douyin"}
+"""Channels that do not say how long to wait."""
 _numbers = count()
 
 
@@ -41,7 +41,7 @@ def world(sandbox: str, request: pytest.FixtureRequest) -> World:
 
 
 def offer(world: World, number: int, quantity: int, *, known: bool = True, item: int = 7) -> StockOffer:
-    """Something the shop sells, or does not know."""
+    """Return an offer of a SKU that the shop sells or, not ``known``, does not."""
     source = world.account.source
     mark = "" if known else "404"
     high = str(number if known else 9_000_000_000 + number)
@@ -71,8 +71,8 @@ async def failure(world: World, *offered: StockOffer) -> ApplicationError:
 
 
 def stock(world: World) -> dict[str, int]:
-    told: dict[str, int] = world.ok("GET", f"/{world.account.account}/stock")["stock"]
-    return {item.rpartition(":")[2]: quantity for item, quantity in told.items()}
+    levels: dict[str, int] = world.ok("GET", f"/{world.account.account}/stock")["stock"]
+    return {item.rpartition(":")[2]: quantity for item, quantity in levels.items()}
 
 
 def calls(world: World) -> int:
@@ -86,7 +86,7 @@ async def test_quantities_are_set_and_not_added(world: World) -> None:
     assert calls(world) == (8 if world.account.source in CALL_EACH else 4)
 
 
-async def test_what_is_refused_is_named_and_the_rest_is_set(world: World) -> None:
+async def test_refused_skus_are_named_and_the_rest_is_set(world: World) -> None:
     good = [offer(world, number, number) for number in range(1, 10)]
     bad = [offer(world, number, 1, known=False) for number in (11, 12)]
     refusals = await push(world, *good[:4], bad[0], *good[4:], bad[1])
@@ -95,24 +95,24 @@ async def test_what_is_refused_is_named_and_the_rest_is_set(world: World) -> Non
     assert stock(world) == {str(number): number for number in range(1, 10)}
 
 
-async def test_throttled_it_is_to_be_told_again_later(world: World) -> None:
+async def test_throttled_push_is_retried_later(world: World) -> None:
     world.fault("", "429", seconds=4)
     error = await failure(world, offer(world, 1, 5))
     assert error.type == "Unavailable"
-    assert error.next_retry_delay == timedelta(seconds=4) or world.account.source in BY_CODE
+    assert error.next_retry_delay == timedelta(seconds=4) or world.account.source in WITHOUT_WAIT
     assert stock(world) == {}
     assert await push(world, offer(world, 1, 5)) == []
     assert stock(world) == {"1": 5}
 
 
-@pytest.mark.parametrize("trouble", ["500", "garbage"])
-async def test_a_channel_in_trouble_is_told_again(world: World, trouble: str) -> None:
-    world.fault("", trouble)
+@pytest.mark.parametrize("fault_kind", ["500", "garbage"])
+async def test_failed_push_is_retried(world: World, fault_kind: str) -> None:
+    world.fault("", fault_kind)
     assert (await failure(world, offer(world, 1, 5))).type == "Unavailable"
     assert await push(world, offer(world, 1, 5)) == []
 
 
-async def test_told_again_after_no_answer_it_is_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_push_without_a_response_is_idempotent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.fault("", "timeout_after", seconds=1)
     monkeypatch.setattr(http, "_client", httpx.AsyncClient(timeout=0.3))
     assert (await failure(world, offer(world, 1, 5))).type == "Unavailable"
@@ -121,21 +121,21 @@ async def test_told_again_after_no_answer_it_is_the_same(world: World, monkeypat
     assert stock(world) == {"1": 5}
 
 
-async def test_a_shop_that_does_not_know_us_refuses(world: World) -> None:
+async def test_wrong_secrets_are_refused(world: World) -> None:
     secrets = {name: "guess" for name in world.account.secrets}
     world.account = world.account.model_copy(update={"secrets": secrets})
     assert (await failure(world, offer(world, 1, 5))).type in ("Refused", "Expired")
     assert stock(world) == {}
 
 
-async def test_a_wrong_signature_refuses_the_shop_and_no_sku(sandbox: str) -> None:
+async def test_wrong_signature_fails_the_call_and_refuses_no_sku(sandbox: str) -> None:
     world = World(sandbox, "taobao", "stock-signature")
     world.account = world.account.model_copy(update={"secrets": world.account.secrets | {"app_secret": "guess"}})
     assert (await failure(world, offer(world, 1, 5), offer(world, 2, 5))).details[0] == "25"
 
 
 @pytest.mark.parametrize(("source", "largest"), [("taobao", 20), ("shopify", 250), ("woocommerce", 100)])
-async def test_batches_are_as_large_as_the_channel_takes(sandbox: str, source: str, largest: int) -> None:
+async def test_batches_are_as_large_as_the_channel_allows(sandbox: str, source: str, largest: int) -> None:
     world = World(sandbox, source, f"{source}-stock-batches")
     numbers = range(1000, 1000 + largest * 2 + 1)
     assert await push(world, *(offer(world, number, number) for number in numbers)) == []
@@ -143,7 +143,7 @@ async def test_batches_are_as_large_as_the_channel_takes(sandbox: str, source: s
     assert calls(world) == 3
 
 
-async def test_taobao_takes_skus_by_their_item_and_items_without(sandbox: str) -> None:
+async def test_taobao_groups_skus_by_item_and_sets_items_without_skus(sandbox: str) -> None:
     world = World(sandbox, "taobao", "stock-items")
     whole = [StockOffer(sku=f"W{item}", listing={"num_iid": item}, quantity=3) for item in ("81", "82")]
     assert await push(world, offer(world, 1, 1, item=7), offer(world, 2, 2, item=8), *whole) == []
@@ -170,9 +170,7 @@ async def test_taobao_refuses_an_item_in_one_call(sandbox: str) -> None:
         ("woocommerce", {"product_id": "7", "variation_id": "8/9"}),
     ],
 )
-async def test_ids_that_cannot_be_are_refused_and_the_rest_is_set(
-    sandbox: str, source: str, listing: dict[str, str]
-) -> None:
+async def test_invalid_ids_are_refused_and_the_rest_is_set(sandbox: str, source: str, listing: dict[str, str]) -> None:
     world = World(sandbox, source, f"stock-ids-{next(_numbers)}")
     odd = StockOffer(sku="odd", listing=listing, quantity=1)
     assert [each.sku for each in await push(world, odd, offer(world, 1, 5))] == ["odd"]
@@ -187,13 +185,13 @@ async def test_ids_that_cannot_be_are_refused_and_the_rest_is_set(
         ("isv.item-quantity-sku-update-service-error", "请稍后再试, 编辑库存数不能低于预扣库存数！", True),
     ],
 )
-def test_taobao_is_busy_or_says_no(sub_code: str, sub_msg: str, final: bool) -> None:
+def test_taobao_refusal_is_passing_or_final(sub_code: str, sub_msg: str, final: bool) -> None:
     for code in (15, 50):
         error = {"code": code, "sub_code": sub_code, "sub_msg": sub_msg}
         assert fault("taobao.skus.quantity.update", error).non_retryable is final
 
 
-async def test_woocommerce_takes_variations_by_their_product_and_products_without(sandbox: str) -> None:
+async def test_woocommerce_groups_variations_by_product(sandbox: str) -> None:
     world = World(sandbox, "woocommerce", "stock-products")
     whole = [
         StockOffer(sku=f"W{number}", listing={"product_id": number}, quantity=3) for number in ("81", "82", "4041")
@@ -204,7 +202,7 @@ async def test_woocommerce_takes_variations_by_their_product_and_products_withou
     assert calls(world) == 3
 
 
-async def test_a_shop_counter_takes_no_stock(sandbox: str) -> None:
+async def test_shop_counter_takes_no_stock(sandbox: str) -> None:
     account = World(sandbox, "pos", "stock-till").account
     assert not isinstance(channel(account), StockReceiver)
     with pytest.raises(ApplicationError, match="takes no stock"):

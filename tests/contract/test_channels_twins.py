@@ -1,4 +1,4 @@
-"""Adapters against their twins over real HTTP: both speak the wire format, and each checks the other's signature."""
+"""Adapters against their twins over real HTTP: both use the wire format and check each other's signatures."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -57,7 +57,7 @@ async def failure(act: Any) -> ApplicationError:
 
 
 @pytest.mark.parametrize("method", ["md5", "hmac", "hmac-sha256"])
-async def test_taobao_pulls_what_was_sold(sandbox: str, method: str) -> None:
+async def test_taobao_orders_are_pulled(sandbox: str, method: str) -> None:
     world = World(sandbox, "taobao", f"tb-{method}", sign_method=method)
     paid = world.sell(("A001", 2), ("B007", 1), urgent=True, buyer_message="轻放")
     unpaid = world.sell(paid=False)
@@ -70,7 +70,7 @@ async def test_taobao_pulls_what_was_sold(sandbox: str, method: str) -> None:
     assert "total_mismatch" not in orders[paid].custom
 
 
-async def test_taobao_misses_nothing_though_rows_move_while_it_pages(sandbox: str) -> None:
+async def test_taobao_pull_is_complete_while_rows_move(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-pages")
     sold = {world.sell(created=NOW - timedelta(minutes=n)) for n in range(10, 130)}
     until = datetime.now(UTC) - timedelta(seconds=1)
@@ -93,7 +93,7 @@ async def test_taobao_reads_long_windows_day_by_day(sandbox: str) -> None:
     assert await world.pulled(NOW - timedelta(minutes=30)) == []
 
 
-async def test_taobao_leaves_the_present_second_to_the_next_pull(sandbox: str) -> None:
+async def test_taobao_leaves_the_current_second_to_the_next_pull(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-now")
     number = world.sell(created=datetime.now(UTC))
     assert await world.pulled(until=datetime.now(UTC)) == []
@@ -101,7 +101,7 @@ async def test_taobao_leaves_the_present_second_to_the_next_pull(sandbox: str) -
     assert later == [number]
 
 
-async def test_taobao_tells_each_change_as_a_new_fact_once(sandbox: str) -> None:
+async def test_taobao_change_is_a_new_fact_once(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-facts")
     number = world.sell(paid=False)
 
@@ -119,7 +119,7 @@ async def test_taobao_tells_each_change_as_a_new_fact_once(sandbox: str) -> None
     ("secret", "code"),
     [({"app_secret": "guess"}, "25"), ({"session": "stale", "refresh_token": ""}, "27"), ({"app_key": "0"}, "29")],
 )
-async def test_taobao_credentials_that_are_wrong_are_refused(sandbox: str, secret: dict[str, str], code: str) -> None:
+async def test_taobao_wrong_credentials_are_refused(sandbox: str, secret: dict[str, str], code: str) -> None:
     world = World(sandbox, "taobao", "tb-wrong")
     world.account = world.account.model_copy(update={"secrets": world.account.secrets | secret})
     error = await failure(world.pulled())
@@ -129,7 +129,7 @@ async def test_taobao_credentials_that_are_wrong_are_refused(sandbox: str, secre
 @pytest.mark.parametrize(
     ("fault", "wait"), [("500", None), ("429", 17), ("garbage", None)], ids=["broken", "banned", "garbage"]
 )
-async def test_taobao_in_trouble_is_tried_again(sandbox: str, fault: str, wait: int | None) -> None:
+async def test_taobao_passing_fault_is_retried(sandbox: str, fault: str, wait: int | None) -> None:
     world = World(sandbox, "taobao", f"tb-{fault}")
     world.sell()
     world.fault("taobao.trades.sold.increment.get", fault, match=f"session-of-tb-{fault}", seconds=17)
@@ -139,7 +139,7 @@ async def test_taobao_in_trouble_is_tried_again(sandbox: str, fault: str, wait: 
     assert len(await world.pulled()) == 1
 
 
-async def test_taobao_is_told_once_of_a_shipment(sandbox: str) -> None:
+async def test_taobao_shipment_is_confirmed_once(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-ship")
     number = world.sell(("A001", 2), ("B007", 1))
     (order,) = await world.pulled()
@@ -152,7 +152,7 @@ async def test_taobao_is_told_once_of_a_shipment(sandbox: str) -> None:
     assert (error.type, error.details[0]) == ("Refused", "isv.logistics-offline-service-error:B04")
 
 
-async def test_taobao_is_told_of_parts(sandbox: str) -> None:
+async def test_taobao_parts_are_confirmed(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-parts", carrier_codes={"sf": "SFEXPRESS"})
     world.sell(("A001", 2), ("B007", 1))
     (order,) = await world.pulled()
@@ -167,7 +167,7 @@ async def test_taobao_is_told_of_parts(sandbox: str) -> None:
     assert len(between.lines) == 2
 
 
-async def test_taobao_takes_the_first_waybill_of_a_line_that_left_in_two(sandbox: str) -> None:
+async def test_taobao_keeps_the_first_waybill_of_a_split_line(sandbox: str) -> None:
     world = World(sandbox, "taobao", "tb-halves")
     world.sell(("A001", 2))
     (order,) = await world.pulled()
@@ -177,7 +177,7 @@ async def test_taobao_takes_the_first_waybill_of_a_line_that_left_in_two(sandbox
 
 
 @pytest.mark.parametrize("source", ["taobao", "shopify", "own"])
-async def test_told_again_after_no_answer_it_is_known_once(
+async def test_shipment_without_a_response_is_recorded_once(
     sandbox: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(sandbox, source, f"{source}-silence")
@@ -194,7 +194,7 @@ async def test_told_again_after_no_answer_it_is_known_once(
 
 
 async def _order(world: World, number: str) -> Any:
-    """An order of a shop, by whichever way its channel tells of it."""
+    """Return an order of a shop, pulled or by webhook."""
     if world.account.source in {"taobao", "shopify"}:
         return next(order for order in await world.pulled() if order.channel_order_no == number)
     headers, body = (await _received(world, number))[0]
@@ -202,37 +202,37 @@ async def _order(world: World, number: str) -> Any:
 
 
 async def _received(world: World, number: str, **delivery: Any) -> list[tuple[dict[str, str], bytes]]:
-    """What a door would get."""
-    got: list[tuple[dict[str, str], bytes]] = []
-    door = FastAPI()
+    """Return the headers and bodies that a webhook endpoint receives."""
+    messages: list[tuple[dict[str, str], bytes]] = []
+    app = FastAPI()
 
-    @door.post("/door")
+    @app.post("/webhook")
     async def _(request: Request) -> Response:
-        got.append((dict(request.headers), await request.body()))
+        messages.append((dict(request.headers), await request.body()))
         return Response(status_code=202)
 
-    with served(door) as url:
-        assert set(world.deliver(number, f"{url}/door", **delivery)) == {202}
-    return got
+    with served(app) as url:
+        assert set(world.deliver(number, f"{url}/webhook", **delivery)) == {202}
+    return messages
 
 
-async def test_shopify_delivers_three_at_once_as_one_fact(sandbox: str) -> None:
+async def test_shopify_copies_of_a_delivery_are_one_fact(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-hooks")
     number = world.sell(("A001", 2), urgent=True)
-    got = await _received(world, number, copies=3)
-    receipts = [world.adapter.receive(headers, body) for headers, body in got]
+    messages = await _received(world, number, copies=3)
+    receipts = [world.adapter.receive(headers, body) for headers, body in messages]
     assert len(receipts) == 3
     assert len({receipt.fact_key for receipt in receipts}) == 1
     assert (receipts[0].topic, receipts[0].priority) == ("orders/create", URGENT)
-    order = world.adapter.parse(got[0][1], receipts[0].topic)
+    order = world.adapter.parse(messages[0][1], receipts[0].topic)
     assert order is not None
     assert (order.channel_order_no, order.recipient.city) == (number, "杭州市")
     assert "total_mismatch" not in order.custom
     with pytest.raises(Unauthentic):
-        world.adapter.receive(got[0][0], got[0][1] + b" ")
+        world.adapter.receive(messages[0][0], messages[0][1] + b" ")
 
 
-async def test_shopify_tells_of_changes(sandbox: str) -> None:
+async def test_shopify_webhooks_carry_changes(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-changes")
     number = world.sell(("A001", 2), paid=False)
     topics = []
@@ -256,7 +256,7 @@ async def test_shopify_pages_follow_their_links(sandbox: str, monkeypatch: pytes
     assert {order.channel_order_no for order in await world.pulled()} == sold
 
 
-async def test_shopify_is_told_of_parts_each_once(sandbox: str) -> None:
+async def test_shopify_parts_are_confirmed_once_each(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-parts")
     number = world.sell(("A001", 2), ("B007", 1))
     (order,) = await world.pulled()
@@ -273,7 +273,7 @@ async def test_shopify_is_told_of_parts_each_once(sandbox: str) -> None:
     assert number not in str(error)
 
 
-async def test_shopify_refuses_within_a_good_answer(sandbox: str) -> None:
+async def test_shopify_refusal_in_a_200_response_is_raised(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-refusals")
     number = world.sell()
     (order,) = await world.pulled()
@@ -284,7 +284,7 @@ async def test_shopify_refuses_within_a_good_answer(sandbox: str) -> None:
     assert (await failure(world.adapter.confirm_shipment(shipment(stranger)))).details[0] == "not_found"
 
 
-async def test_shopify_throttles_for_as_long_as_its_bucket_says(sandbox: str) -> None:
+async def test_shopify_throttling_lasts_as_the_bucket_says(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-throttle")
     number = world.sell()
     (order,) = await world.pulled()
@@ -296,21 +296,21 @@ async def test_shopify_throttles_for_as_long_as_its_bucket_says(sandbox: str) ->
     assert (error.type, error.next_retry_delay) == ("Unavailable", timedelta(seconds=3))
 
 
-async def test_shopify_without_its_token_is_refused(sandbox: str) -> None:
+async def test_shopify_wrong_token_is_refused(sandbox: str) -> None:
     world = World(sandbox, "shopify", "sh-token")
     world.account = world.account.model_copy(update={"secrets": {"access_token": "stale"}})
     error = await failure(world.pulled())
     assert (error.type, error.details[0]) == ("Refused", "401")
 
 
-async def test_own_site_tells_and_is_told(sandbox: str) -> None:
+async def test_own_site_sends_orders_and_receives_shipments(sandbox: str) -> None:
     world = World(sandbox, "own", "site")
     number = world.sell(("A001", 2), ("B007", 1), custom={"gift": True}, urgent=True)
-    got = await _received(world, number, copies=2)
-    receipts = [world.adapter.receive(headers, body) for headers, body in got]
+    messages = await _received(world, number, copies=2)
+    receipts = [world.adapter.receive(headers, body) for headers, body in messages]
     assert len({receipt.fact_key for receipt in receipts}) == 1
     assert receipts[0].priority == URGENT
-    order = world.adapter.parse(got[0][1], receipts[0].topic)
+    order = world.adapter.parse(messages[0][1], receipts[0].topic)
     assert order is not None
     assert order.custom == {"gift": True}
     world.change(number, cancelled=True)
@@ -325,7 +325,7 @@ async def test_own_site_tells_and_is_told(sandbox: str) -> None:
     assert (await failure(world.adapter.confirm_shipment(shipment(order)))).type == "Refused"
 
 
-async def test_a_till_sends_its_key_and_is_told_nothing(sandbox: str) -> None:
+async def test_till_sends_its_key_and_receives_no_shipments(sandbox: str) -> None:
     world = World(sandbox, "pos", "tills")
     number = world.sell(store="SH-01", terminal="T2")
     ((headers, body),) = await _received(world, number, api_key="hd_test")
@@ -337,7 +337,7 @@ async def test_a_till_sends_its_key_and_is_told_nothing(sandbox: str) -> None:
     assert world.shipments == []
 
 
-async def test_garbage_is_authentic_and_names_its_field(sandbox: str) -> None:
+async def test_authentic_garbage_names_its_field(sandbox: str) -> None:
     for source, field in (("shopify", "line_items"), ("own", "lines"), ("pos", "lines")):
         world = World(sandbox, source, f"{source}-garbage")
         ((headers, body),) = await _received(world, world.sell(), garbage=True)

@@ -1,4 +1,4 @@
-"""WooCommerce: signature and ping, what orders and refunds tell, and the adapter against its twin over real HTTP."""
+"""WooCommerce: signature and ping, parsing orders and refunds, and the adapter against its twin over real HTTP."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -35,12 +35,12 @@ ACCOUNT = Account(
 _shops = count()
 
 
-def parse(told: dict[str, Any], topic: str = "order.updated") -> ChannelOrder | Hint | None:
-    return adapter(ACCOUNT).parse(json.dumps(told).encode(), topic)
+def parse(payload: dict[str, Any], topic: str = "order.updated") -> ChannelOrder | Hint | None:
+    return adapter(ACCOUNT).parse(json.dumps(payload).encode(), topic)
 
 
-def order(told: dict[str, Any], topic: str = "order.updated") -> ChannelOrder:
-    parsed = parse(told, topic)
+def order(payload: dict[str, Any], topic: str = "order.updated") -> ChannelOrder:
+    parsed = parse(payload, topic)
     assert isinstance(parsed, ChannelOrder)
     return parsed
 
@@ -49,13 +49,13 @@ def headers(body: bytes, secret: str, topic: str = "order.updated") -> dict[str,
     return {"x-wc-webhook-signature": sign(secret, body), "x-wc-webhook-topic": topic}
 
 
-def test_signature_is_that_of_the_same_scheme_elsewhere() -> None:
+def test_signature_matches_other_implementations() -> None:
     assert sign("test", b"{}") == "X1hjuYBa1OZulUomD5yrPy6VcYeY3sC7SKZVGViT0Q4="
     assert sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
 
 
 @pytest.mark.parametrize("secret", ["new", "old"])
-def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
+def test_both_secrets_are_valid_during_rotation(secret: str) -> None:
     body = json.dumps(woocommerce_order()).encode()
     first = adapter(ACCOUNT).receive(headers(body, secret) | {"x-wc-webhook-delivery-id": "1"}, body)
     again = adapter(ACCOUNT).receive(headers(body, secret) | {"x-wc-webhook-delivery-id": "2"}, body)
@@ -79,27 +79,27 @@ def test_unsigned_and_altered_messages_are_refused(given: dict[str, str], body: 
         adapter(ACCOUNT).receive(given, body)
 
 
-def test_the_ping_of_a_new_webhook_is_one_fact_and_nothing_to_do() -> None:
+def test_ping_of_a_new_webhook_is_one_fact_without_an_order() -> None:
     receipts = [adapter(ACCOUNT).receive({}, body) for body in (b"webhook_id=42", b"webhook_id=43\n")]
     assert len({receipt.fact_key for receipt in receipts}) == 1
     assert adapter(ACCOUNT).parse(b"webhook_id=42", receipts[0].topic) is None
 
 
-def test_a_paid_order() -> None:
-    told = order(woocommerce_order())
-    assert (told.order_id, told.custom["order_number"]) == ("order:woocommerce:site:727", "W-1727")
-    assert told.placed_at == datetime(2026, 11, 20, 19, 28, 2, tzinfo=UTC)
-    assert told.modified_at == datetime(2026, 11, 20, 19, 30, 8, tzinfo=UTC)
-    assert told.paid_at == datetime(2026, 11, 20, 19, 29, tzinfo=UTC)
-    assert (told.total, told.freight, told.discount) == (Decimal("27.35"), Decimal("11.00"), Decimal("4.00"))
-    assert [(line.line_no, line.sku, line.quantity, line.title) for line in told.lines] == [
+def test_paid_order_is_parsed() -> None:
+    parsed = order(woocommerce_order())
+    assert (parsed.order_id, parsed.custom["order_number"]) == ("order:woocommerce:site:727", "W-1727")
+    assert parsed.placed_at == datetime(2026, 11, 20, 19, 28, 2, tzinfo=UTC)
+    assert parsed.modified_at == datetime(2026, 11, 20, 19, 30, 8, tzinfo=UTC)
+    assert parsed.paid_at == datetime(2026, 11, 20, 19, 29, tzinfo=UTC)
+    assert (parsed.total, parsed.freight, parsed.discount) == (Decimal("27.35"), Decimal("11.00"), Decimal("4.00"))
+    assert [(line.line_no, line.sku, line.quantity, line.title) for line in parsed.lines] == [
         ("315", "93:0", 3, "Woo Single #1"),
         ("316", "Bar3", 1, "Ship Your Idea – Color: Black"),
     ]
-    assert [line.listing for line in told.lines] == [{"product_id": "93"}, {"product_id": "22", "variation_id": "23"}]
-    assert told.lines[0].unit_price * 3 - told.lines[0].discount == Decimal("7.00")
-    assert "total_mismatch" not in told.custom
-    assert told.recipient == Recipient(
+    assert [line.listing for line in parsed.lines] == [{"product_id": "93"}, {"product_id": "22", "variation_id": "23"}]
+    assert parsed.lines[0].unit_price * 3 - parsed.lines[0].discount == Decimal("7.00")
+    assert "total_mismatch" not in parsed.custom
+    assert parsed.recipient == Recipient(
         name="John Doe",
         phone="(555) 555-5555",
         country="US",
@@ -108,27 +108,27 @@ def test_a_paid_order() -> None:
         street="969 Market Floor 2",
         postcode="94103",
     )
-    assert (told.buyer, told.buyer_message) == ("26", "Ring twice")
-    assert (told.origin.kind, told.origin.campaign, told.origin.intake) == (
+    assert (parsed.buyer, parsed.buyer_message) == ("26", "Ring twice")
+    assert (parsed.origin.kind, parsed.origin.campaign, parsed.origin.intake) == (
         ChannelKind.OWN_SITE,
         "autumn",
         IntakePath.WEBHOOK,
     )
 
 
-def test_a_chinese_address_is_as_written_in_china() -> None:
-    told = woocommerce_order()
-    told["shipping"] |= {"first_name": "梅梅", "last_name": "韩", "country": "CN", "state": "CN12", "city": "杭州市"}
-    recipient = order(told).recipient
+def test_chinese_address_is_written_as_in_china() -> None:
+    payload = woocommerce_order()
+    payload["shipping"] |= {"first_name": "梅梅", "last_name": "韩", "country": "CN", "state": "CN12", "city": "杭州市"}
+    recipient = order(payload).recipient
     assert (recipient.name, recipient.province) == ("韩梅梅", "浙江")
 
 
-def test_without_a_shipping_address_it_goes_to_who_pays() -> None:
-    told = woocommerce_order()
-    told["shipping"] = dict.fromkeys(told["shipping"], "")
-    assert order(told).recipient.street == "969 Market Floor 2"
-    told["billing"] = None
-    assert order(told).recipient == Recipient()
+def test_billing_address_replaces_a_missing_shipping_address() -> None:
+    payload = woocommerce_order()
+    payload["shipping"] = dict.fromkeys(payload["shipping"], "")
+    assert order(payload).recipient.street == "969 Market Floor 2"
+    payload["billing"] = None
+    assert order(payload).recipient == Recipient()
 
 
 @pytest.mark.parametrize(
@@ -146,15 +146,15 @@ def test_without_a_shipping_address_it_goes_to_who_pays() -> None:
     ],
 )
 def test_statuses(status: str, paid: bool, cancelled: bool, shipped: bool) -> None:
-    told = order(woocommerce_order() | {"status": status, "date_paid_gmt": None})
-    assert (told.payable, told.cancelled_at is not None, told.shipped) == (paid, cancelled, shipped)
-    assert ("cancel_reason" in told.custom) is cancelled
+    parsed = order(woocommerce_order() | {"status": status, "date_paid_gmt": None})
+    assert (parsed.payable, parsed.cancelled_at is not None, parsed.shipped) == (paid, cancelled, shipped)
+    assert ("cancel_reason" in parsed.custom) is cancelled
 
 
-def test_what_was_refunded_after_it_left_was_not_cancelled() -> None:
-    told = woocommerce_read()
-    told["order"] |= {"status": "refunded", "date_completed_gmt": "2026-11-21T08:00:00"}
-    parsed = order(told, READ)
+def test_refund_after_shipping_does_not_cancel() -> None:
+    payload = woocommerce_read()
+    payload["order"] |= {"status": "refunded", "date_completed_gmt": "2026-11-21T08:00:00"}
+    parsed = order(payload, READ)
     assert (parsed.shipped, parsed.cancelled_at) == (True, None)
     assert [line.quantity for line in parsed.lines] == [3, 1]
     assert len(parsed.refunds) == 2
@@ -168,44 +168,44 @@ def test_what_was_refunded_after_it_left_was_not_cancelled() -> None:
         ({}, None),
     ],
 )
-def test_what_is_not_to_be_shipped_is_held(change: dict[str, Any], hold: str | None) -> None:
+def test_order_not_to_be_shipped_is_held(change: dict[str, Any], hold: str | None) -> None:
     assert order(woocommerce_order() | change).custom.get("channel_hold") == hold
 
 
 def test_cash_on_delivery_is_payable_and_not_paid() -> None:
-    told = order(woocommerce_order() | {"payment_method": "cod", "date_paid_gmt": None})
-    assert (told.paid_at, told.payable) == (None, True)
+    parsed = order(woocommerce_order() | {"payment_method": "cod", "date_paid_gmt": None})
+    assert (parsed.paid_at, parsed.payable) == (None, True)
 
 
 @pytest.mark.parametrize("status", ["checkout-draft", "auto-draft"])
-def test_a_checkout_that_is_not_over_is_no_order(status: str) -> None:
+def test_open_checkout_is_skipped(status: str) -> None:
     assert parse(woocommerce_order() | {"status": status}) is None
 
 
-def test_a_webhook_that_names_a_refund_has_the_order_read() -> None:
-    told = woocommerce_order() | {"refunds": [{"id": 726, "total": "-5.00"}]}
-    assert parse(told) == Hint(order_nos=("727",))
+def test_webhook_with_a_refund_is_a_hint() -> None:
+    payload = woocommerce_order() | {"refunds": [{"id": 726, "total": "-5.00"}]}
+    assert parse(payload) == Hint(order_nos=("727",))
     assert parse({"id": 727}, "order.deleted") == Hint(order_nos=("727",))
     assert parse({"id": 1}, "product.updated") is None
 
 
-def test_refunds_before_shipping_leave_less_to_ship() -> None:
-    told = order(woocommerce_read(), READ)
-    assert [(line.line_no, line.quantity) for line in told.lines] == [("315", 2), ("316", 1)]
-    assert (told.total, told.tax) == (Decimal("22.35"), Decimal("1.20"))
-    assert "total_mismatch" not in told.custom
-    assert [(each.refund_no, each.state, each.amount, each.quantity, each.reason) for each in told.refunds] == [
+def test_refunds_before_shipping_reduce_the_lines() -> None:
+    parsed = order(woocommerce_read(), READ)
+    assert [(line.line_no, line.quantity) for line in parsed.lines] == [("315", 2), ("316", 1)]
+    assert (parsed.total, parsed.tax) == (Decimal("22.35"), Decimal("1.20"))
+    assert "total_mismatch" not in parsed.custom
+    assert [(each.refund_no, each.state, each.amount, each.quantity, each.reason) for each in parsed.refunds] == [
         ("726:315", RefundState.GRANTED, Decimal("2.48"), 1, "Too many"),
         ("726", RefundState.GRANTED, Decimal("2.52"), 0, "Too many"),
     ]
-    assert told.origin.intake is IntakePath.POLL
+    assert parsed.origin.intake is IntakePath.POLL
 
 
-def test_all_of_it_refunded_is_cancelled() -> None:
-    told = woocommerce_read()
-    told["order"]["line_items"] = told["order"]["line_items"][:1]
-    told["refunds"][0]["line_items"][0]["quantity"] = -3
-    parsed = order(told, READ)
+def test_full_refund_cancels_the_order() -> None:
+    payload = woocommerce_read()
+    payload["order"]["line_items"] = payload["order"]["line_items"][:1]
+    payload["refunds"][0]["line_items"][0]["quantity"] = -3
+    parsed = order(payload, READ)
     assert parsed.cancelled_at == parsed.modified_at
     assert [line.quantity for line in parsed.lines] == [3]
 
@@ -221,7 +221,7 @@ def test_all_of_it_refunded_is_cancelled() -> None:
         ({"shipping": {"country": "USA"}}, "shipping.country"),
     ],
 )
-def test_a_fault_is_named_by_its_path(change: dict[str, Any], field: str) -> None:
+def test_error_names_the_path_of_the_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         parse(woocommerce_order() | change)
     assert caught.value.field == field
@@ -244,21 +244,21 @@ def world(sandbox: str) -> World:
     return World(sandbox, "woocommerce", f"wc-{next(_shops)}")
 
 
-def ours(world: World) -> WooCommerce:
-    found = world.adapter
-    assert isinstance(found, WooCommerce)
-    return found
+def adapter_of(world: World) -> WooCommerce:
+    channel = world.adapter
+    assert isinstance(channel, WooCommerce)
+    return channel
 
 
 async def read(world: World, number: str) -> ChannelOrder:
-    pulled = await ours(world).read(number)
+    pulled = await adapter_of(world).read(number)
     assert pulled is not None
     parsed = world.adapter.parse(pulled.body, pulled.receipt.topic)
     assert isinstance(parsed, ChannelOrder)
     return parsed
 
 
-async def test_misses_nothing_though_rows_move_while_it_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pull_is_complete_while_rows_move(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin, "_LARGEST_PAGE", 3)
     sold = {world.sell(created=NOW - timedelta(minutes=n)) for n in range(5, 16)}
     seen: set[str] = set()
@@ -275,32 +275,32 @@ async def test_misses_nothing_though_rows_move_while_it_pages(world: World, monk
 
 async def test_a_change_is_a_new_fact_once(world: World) -> None:
     number = world.sell(paid=False, created=NOW - timedelta(hours=1))
-    keys = [pulled.receipt.fact_key for pulled in [await ours(world).read(number) for _ in range(2)] if pulled]
+    keys = [pulled.receipt.fact_key for pulled in [await adapter_of(world).read(number) for _ in range(2)] if pulled]
     world.change(number, paid=True)
-    changed = await ours(world).read(number)
+    changed = await adapter_of(world).read(number)
     assert changed is not None
     assert keys[0] == keys[1] != changed.receipt.fact_key
 
 
-async def test_numbers_and_reading(world: World) -> None:
+async def test_numbers_and_read(world: World) -> None:
     within = {world.sell(created=NOW - timedelta(hours=n)) for n in (1, 2)}
     world.sell(created=NOW - 3 * DAY)
     world.sell(status="checkout-draft")
-    assert {number async for number in ours(world).numbers(NOW - DAY, NOW)} == within
-    assert await ours(world).read("999999") is None
-    assert await ours(world).read("../products") is None
+    assert {number async for number in adapter_of(world).numbers(NOW - DAY, NOW)} == within
+    assert await adapter_of(world).read("999999") is None
+    assert await adapter_of(world).read("../products") is None
 
 
-async def test_delivers_what_was_sold_and_what_became_of_it(world: World) -> None:
+async def test_webhooks_carry_orders_pings_and_deletions(world: World) -> None:
     number = world.sell(("A001", 2), buyer_message="轻放")
-    got = await _received(world, number, copies=2)
-    receipts = [world.adapter.receive(headers, body) for headers, body in got]
+    messages = await _received(world, number, copies=2)
+    receipts = [world.adapter.receive(headers, body) for headers, body in messages]
     assert len({receipt.fact_key for receipt in receipts}) == 1
-    parsed = world.adapter.parse(got[0][1], receipts[0].topic)
+    parsed = world.adapter.parse(messages[0][1], receipts[0].topic)
     assert isinstance(parsed, ChannelOrder)
     assert (parsed.channel_order_no, parsed.buyer_message, parsed.payable) == (number, "轻放", True)
     with pytest.raises(Unauthentic):
-        world.adapter.receive(got[0][0], got[0][1] + b" ")
+        world.adapter.receive(messages[0][0], messages[0][1] + b" ")
     ((headers, body),) = await _received(world, number, topic="ping")
     assert world.adapter.parse(body, world.adapter.receive(headers, body).topic) is None
     world.change(number, status="trash")
@@ -316,25 +316,25 @@ async def test_refunds_are_read_line_by_line(world: World) -> None:
     ((headers, body),) = await _received(world, number)
     hint = world.adapter.parse(body, world.adapter.receive(headers, body).topic)
     assert isinstance(hint, Hint)
-    told = await read(world, hint.order_nos[0])
-    assert [(line.sku, line.quantity) for line in told.lines] == [("A001", 1), ("B007", 1)]
-    assert (told.total, told.refunds[0].reason) == (Decimal("40.00"), "Too many")
-    assert "total_mismatch" not in told.custom
+    parsed = await read(world, hint.order_nos[0])
+    assert [(line.sku, line.quantity) for line in parsed.lines] == [("A001", 1), ("B007", 1)]
+    assert (parsed.total, parsed.refunds[0].reason) == (Decimal("40.00"), "Too many")
+    assert "total_mismatch" not in parsed.custom
     world.refund(number, "r2", state="granted", amount="40.00")
     assert (await read(world, number)).cancelled_at
 
 
-async def test_is_told_of_parcels_each_once_and_completed_with_the_last(world: World) -> None:
+async def test_each_parcel_is_confirmed_once_and_the_last_completes_the_order(world: World) -> None:
     number = world.sell(("A001", 2), ("B007", 2))
-    told = await read(world, number)
+    parsed = await read(world, number)
     world.refund(number, "r1", sku="B007", state="granted", quantity=1, amount="20.00")
-    first, second = (line.line_no for line in told.lines)
+    first, second = (line.line_no for line in parsed.lines)
     for _ in range(2):
-        await world.adapter.confirm_shipment(shipment(told, "SF1", first, A001=1))
+        await world.adapter.confirm_shipment(shipment(parsed, "SF1", first, A001=1))
     assert not (await read(world, number)).shipped
-    await world.adapter.confirm_shipment(shipment(told, "SF2", first, A001=1))
+    await world.adapter.confirm_shipment(shipment(parsed, "SF2", first, A001=1))
     for _ in range(2):
-        await world.adapter.confirm_shipment(shipment(told, "SF3", second, B007=1))
+        await world.adapter.confirm_shipment(shipment(parsed, "SF3", second, B007=1))
     assert [(each["carrier"], each["waybill_no"], each["lines"]) for each in world.shipments] == [
         ("SF Express", "SF1", {first: 1}),
         ("SF Express", "SF2", {first: 1}),
@@ -349,35 +349,35 @@ async def test_is_told_of_parcels_each_once_and_completed_with_the_last(world: W
 
 
 @pytest.mark.parametrize("operation", ["update", "note"])
-async def test_a_confirmation_whose_answer_was_lost_is_made_whole(
+async def test_confirmation_without_a_response_is_completed(
     world: World, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = world.sell()
-    told = await read(world, number)
+    parsed = await read(world, number)
     await http.close()
     monkeypatch.setattr(http, "_client", httpx.AsyncClient(timeout=0.3))
     world.fault(operation, "timeout_after", seconds=1, match=world.account.account)
-    assert (await failure(world.adapter.confirm_shipment(shipment(told)))).type == "Unavailable"
+    assert (await failure(world.adapter.confirm_shipment(shipment(parsed)))).type == "Unavailable"
     await http.close()
-    await world.adapter.confirm_shipment(shipment(told))
+    await world.adapter.confirm_shipment(shipment(parsed))
     assert [each["waybill_no"] for each in world.shipments] == ["SF1234567890"]
     assert (await read(world, number)).shipped
     assert len(twin._notes[f"{world.account.account}/{number}"]) == 1
 
 
-async def test_an_order_that_is_over_is_not_shipped(world: World) -> None:
+async def test_closed_order_is_not_shipped(world: World) -> None:
     number = world.sell()
-    told = await read(world, number)
+    parsed = await read(world, number)
     world.change(number, cancelled=True)
-    error = await failure(world.adapter.confirm_shipment(shipment(told)))
+    error = await failure(world.adapter.confirm_shipment(shipment(parsed)))
     assert (error.type, error.details[0]) == ("Refused", "cancelled")
-    stranger = told.model_copy(update={"channel_order_no": "1"})
+    stranger = parsed.model_copy(update={"channel_order_no": "1"})
     assert (await failure(world.adapter.confirm_shipment(shipment(stranger)))).details[0] == "not_found"
 
 
 @pytest.mark.parametrize("operation", ["orders", "refunds"])
 @pytest.mark.parametrize(("fault", "wait"), [("500", None), ("429", 17), ("garbage", None)])
-async def test_in_trouble_it_is_tried_again(world: World, operation: str, fault: str, wait: int | None) -> None:
+async def test_passing_fault_is_retried(world: World, operation: str, fault: str, wait: int | None) -> None:
     number = world.sell()
     world.refund(number, "r1", sku="A001", state="granted", amount="1.00")
     world.fault(operation, fault, seconds=17, match=world.account.account)
@@ -388,13 +388,13 @@ async def test_in_trouble_it_is_tried_again(world: World, operation: str, fault:
     assert len(await world.pulled(until=until)) == 1
 
 
-async def test_keys_that_are_wrong_are_refused(world: World) -> None:
+async def test_wrong_keys_are_refused(world: World) -> None:
     world.account = world.account.model_copy(update={"secrets": world.account.secrets | {"consumer_key": "guess"}})
     error = await failure(world.pulled())
     assert (error.type, error.details[0]) == ("Refused", "woocommerce_rest_cannot_view")
 
 
-async def test_garbage_is_authentic_and_names_its_field(world: World) -> None:
+async def test_authentic_garbage_names_its_field(world: World) -> None:
     ((headers, body),) = await _received(world, world.sell(), garbage=True)
     receipt = world.adapter.receive(headers, body)
     with pytest.raises(Unintelligible, match=r"^line_items: "):

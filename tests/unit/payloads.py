@@ -1,4 +1,4 @@
-"""Full payloads in the published shape of each channel, as dictionaries for tests to bend."""
+"""Complete payloads in the published format of each channel, as dictionaries that tests change."""
 
 from typing import Any
 
@@ -209,7 +209,7 @@ def pos_order() -> dict[str, Any]:
 
 
 def amazon_order() -> dict[str, Any]:
-    """Two lines of an unshipped order in the United States: prices without tax."""
+    """An unshipped order of two lines in the United States, prices without tax."""
 
     def usd(amount: str) -> dict[str, str]:
         return {"CurrencyCode": "USD", "Amount": amount}
@@ -325,7 +325,7 @@ def amazon_notification() -> dict[str, Any]:
 
 
 def woocommerce_order() -> dict[str, Any]:
-    """As in the published example, with discounts, a fee and tax on top."""
+    """The published example with discounts, a fee and additional tax."""
     address = {
         "first_name": "John",
         "last_name": "Doe",
@@ -403,7 +403,7 @@ def woocommerce_order() -> dict[str, Any]:
 
 
 def woocommerce_read() -> dict[str, Any]:
-    """As it is read: one of three refunded with its tax, and a part of the shipping."""
+    """An order as read: one of three pieces refunded with its tax, and a part of the shipping."""
     order = woocommerce_order() | {"refunds": [{"id": 726, "reason": "", "total": "-5.00"}]}
     line = {
         "id": 330,

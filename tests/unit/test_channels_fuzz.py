@@ -1,4 +1,4 @@
-"""Whatever a channel sends is an order, nothing to do, or a fault with a field: never anything else."""
+"""Any payload is parsed, skipped, or refused with the name of a field."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ ODDITIES = st.one_of(
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) of a document."""
+    """Yield every (container, key) of a document."""
     keys: Any = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in list(keys):
         yield value, key
@@ -78,7 +78,7 @@ def mutated(draw: st.DrawFn, payload: Callable[[], dict[str, Any]]) -> bytes:
 )
 @given(data=st.data())
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_any_payload_is_understood_or_named_faulty(
+def test_any_payload_is_parsed_or_refused_with_a_field(
     source: str, topic: str, payload: Callable[[], dict[str, Any]], data: st.DataObject
 ) -> None:
     body = data.draw(mutated(payload))
@@ -110,7 +110,7 @@ def test_any_payload_is_understood_or_named_faulty(
 )
 @given(body=st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
-def test_bytes_that_are_nothing_are_faulty(source: str, topic: str, body: bytes) -> None:
+def test_arbitrary_bytes_are_refused(source: str, topic: str, body: bytes) -> None:
     adapter = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="shop"))
     with pytest.raises(Unintelligible):
         adapter.parse(body, topic)

@@ -1,4 +1,4 @@
-"""The own site's and the counter's format: signature and freshness, schema, identity of facts."""
+"""The format of own sites and counters: signature and time, schema, identity of facts."""
 
 import json
 from datetime import UTC, datetime
@@ -39,19 +39,19 @@ def headers(body: bytes, secret: str = "new", at: float | None = None) -> dict[s
     return {"hengdan-timestamp": timestamp, "hengdan-signature": signing.sign(secret, timestamp, body)}
 
 
-def test_signature_is_that_of_the_same_scheme_elsewhere() -> None:
+def test_signature_matches_other_implementations() -> None:
     expected = "v1=91dff526ea91625b2c0961f314dff62fe9b019efa5f0994fae77116a93f588b3"
     assert signing.sign("test", "1700000000", b"{}") == expected
 
 
 @pytest.mark.parametrize("secret", ["new", "old"])
-def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
+def test_both_secrets_are_valid_during_rotation(secret: str) -> None:
     body = encoded(own_order())
     receipt = SITE.receive(headers(body, secret), body)
     assert (receipt.fact_key, receipt.priority) == ("evt_1", URGENT)
 
 
-def test_either_of_two_signatures_will_do() -> None:
+def test_one_matching_signature_is_enough() -> None:
     given = headers(b"{}")
     given["hengdan-signature"] = "v1=00 " + given["hengdan-signature"]
     assert SITE.receive(given, b"{}")
@@ -76,15 +76,15 @@ def test_unsigned_altered_and_stale_messages_are_refused(given: dict[str, str]) 
         SITE.receive(given, b"{}")
 
 
-def test_how_sure_an_address_is_is_not_the_sites_to_say() -> None:
-    told = own_order()
-    told["recipient"] |= {"confidence": "1", "division": "310115", "doubt": "none", "told": "nothing"}
-    order = SITE.parse(encoded(told), "order")
+def test_cleansing_results_in_an_address_are_ignored() -> None:
+    payload = own_order()
+    payload["recipient"] |= {"confidence": "1", "division": "310115", "doubt": "none", "told": "nothing"}
+    order = SITE.parse(encoded(payload), "order")
     assert order is not None
     assert (order.recipient.confidence, order.recipient.division, order.recipient.told) == (None, "", "")
 
 
-def test_an_order_of_the_site() -> None:
+def test_order_of_the_site_is_parsed() -> None:
     order = SITE.parse(encoded(own_order()), "order")
     assert order is not None
     assert order.order_id == "order:own:site:W10001"
@@ -96,19 +96,19 @@ def test_an_order_of_the_site() -> None:
     assert (order.origin.kind, order.origin.campaign) == (ChannelKind.OWN_SITE, "double11")
 
 
-def test_lines_without_numbers_are_counted() -> None:
-    told = own_order()
-    for line in told["lines"]:
+def test_lines_without_numbers_are_numbered() -> None:
+    payload = own_order()
+    for line in payload["lines"]:
         line.pop("line_no")
-    order = SITE.parse(encoded(told), "order")
+    order = SITE.parse(encoded(payload), "order")
     assert order is not None
     assert [line.line_no for line in order.lines] == ["1", "2"]
 
 
 def test_cancelled_and_unpaid() -> None:
-    told = own_order() | {"cancelled_at": "2026-11-20T13:00:00+08:00", "cancel_reason": "changed my mind"}
-    del told["paid_at"]
-    order = SITE.parse(encoded(told), "order")
+    payload = own_order() | {"cancelled_at": "2026-11-20T13:00:00+08:00", "cancel_reason": "changed my mind"}
+    del payload["paid_at"]
+    order = SITE.parse(encoded(payload), "order")
     assert order is not None
     assert not order.payable
     assert (order.cancelled_at, order.custom["cancel_reason"]) == (
@@ -117,7 +117,7 @@ def test_cancelled_and_unpaid() -> None:
     )
 
 
-def test_cents_that_do_not_add_up_are_noted_not_refused() -> None:
+def test_total_mismatch_is_recorded() -> None:
     order = SITE.parse(encoded(own_order() | {"total": "168.00"}), "order")
     assert order is not None
     assert (order.total, order.custom["total_mismatch"]) == (Decimal("168.00"), "0.60")
@@ -135,19 +135,19 @@ def test_cents_that_do_not_add_up_are_noted_not_refused() -> None:
         ({"updated_at": "0001-01-01T00:00:00+08:00"}, "updated_at"),
     ],
 )
-def test_a_fault_is_named_by_its_path(change: dict[str, Any], field: str) -> None:
+def test_error_names_the_path_of_the_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         SITE.parse(encoded(own_order() | change), "order")
     assert caught.value.field == field
 
 
-def test_nothing_reaches_the_database_that_it_cannot_hold() -> None:
+def test_nul_characters_are_removed() -> None:
     order = SITE.parse(encoded(own_order() | {"custom": {"x": "a\x00b"}, "buyer_message": "\x00"}), "order")
     assert order is not None
     assert (order.custom["x"], order.buyer_message) == ("ab", "")
 
 
-def test_the_published_schema_accepts_what_we_accept() -> None:
+def test_published_schema_accepts_what_we_accept() -> None:
     for model, example in ((OwnOrder, own_order()), (PosOrder, pos_order())):
         schema = model.model_json_schema()
         jsonschema.validate(example, schema)
@@ -155,7 +155,7 @@ def test_the_published_schema_accepts_what_we_accept() -> None:
             jsonschema.validate(example | {"unheard_of": 1}, schema)
 
 
-def test_a_counter_sale_arrives_paid_under_its_receipt() -> None:
+def test_counter_sale_is_paid_and_named_by_its_receipt() -> None:
     order = TILL.parse(encoded(pos_order()), "sale")
     assert order is not None
     assert order.order_id == "order:pos:tills:SH-01-T2-000317"
@@ -164,7 +164,7 @@ def test_a_counter_sale_arrives_paid_under_its_receipt() -> None:
     assert (order.custom["terminal"], order.custom["receipt_no"]) == ("T2", "000317")
 
 
-def test_a_till_that_replays_its_queue_tells_nothing_new() -> None:
+def test_replayed_counter_sale_is_the_same_fact() -> None:
     first = TILL.receive({}, encoded(pos_order()))
     replay = TILL.receive({}, encoded(pos_order() | {"custom": {"replayed": True}}))
     other = TILL.receive({}, encoded(pos_order() | {"terminal": "T3"}))
@@ -173,7 +173,7 @@ def test_a_till_that_replays_its_queue_tells_nothing_new() -> None:
     assert len({first.fact_key, other.fact_key, cancelled.fact_key}) == 3
 
 
-def test_what_nobody_understands_gets_a_receipt_all_the_same() -> None:
+def test_unreadable_message_gets_a_receipt() -> None:
     for body in (b"\xff", b"[]", b'{"event_id": 7}'):
         assert TILL.receive({}, body).priority == NORMAL
         assert SITE.receive(headers(body), body).fact_key

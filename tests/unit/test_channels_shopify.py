@@ -1,4 +1,4 @@
-"""Shopify: the published signature, every financial status, edits and refunds, addresses."""
+"""Shopify: signature, financial statuses, edits and refunds, addresses."""
 
 import base64
 import hashlib
@@ -36,12 +36,12 @@ def headers(body: bytes, secret: str, topic: str = "orders/create") -> dict[str,
     return {"x-shopify-hmac-sha256": base64.b64encode(digest).decode(), "x-shopify-topic": topic}
 
 
-def test_signature_is_the_published_one() -> None:
+def test_signature_matches_the_published_example() -> None:
     assert sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
 
 
 @pytest.mark.parametrize("secret", ["new", "old"])
-def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
+def test_both_secrets_are_valid_during_rotation(secret: str) -> None:
     body = json.dumps(shopify_order()).replace("/", "\\/").encode()
     receipt = adapter(ACCOUNT).receive(headers(body, secret), body)
     assert (receipt.topic, receipt.priority) == ("orders/create", URGENT)
@@ -57,12 +57,12 @@ def test_both_secrets_hold_while_they_are_rotated(secret: str) -> None:
         (b"{}", {"x-shopify-hmac-sha256": "\xe9"}),
     ],
 )
-def test_what_is_not_signed_by_the_shop_is_refused(body: bytes, given: dict[str, str]) -> None:
+def test_message_without_a_valid_signature_is_refused(body: bytes, given: dict[str, str]) -> None:
     with pytest.raises(Unauthentic):
         adapter(ACCOUNT).receive(given, body)
 
 
-def test_a_delivery_repeated_is_one_fact_and_each_topic_another() -> None:
+def test_repeated_delivery_is_one_fact_and_each_topic_another() -> None:
     body = json.dumps(shopify_order()).encode()
     create = [adapter(ACCOUNT).receive(headers(body, "new") | {"x-shopify-webhook-id": str(n)}, body) for n in range(3)]
     paid = adapter(ACCOUNT).receive(headers(body, "new", "orders/paid"), body)
@@ -70,7 +70,7 @@ def test_a_delivery_repeated_is_one_fact_and_each_topic_another() -> None:
     assert paid.fact_key != create[0].fact_key
 
 
-def test_an_authentic_body_that_nobody_understands_gets_a_receipt() -> None:
+def test_unreadable_authentic_body_gets_a_receipt() -> None:
     receipt = adapter(ACCOUNT).receive(headers(b"\xff{", "new"), b"\xff{")
     assert receipt.fact_key
     with pytest.raises(Unintelligible) as caught:
@@ -78,7 +78,7 @@ def test_an_authentic_body_that_nobody_understands_gets_a_receipt() -> None:
     assert caught.value.field == "body"
 
 
-def test_an_order_abroad() -> None:
+def test_foreign_order_is_parsed() -> None:
     order = parse(shopify_order())
     assert order is not None
     assert order.channel_order_no == "820982911946154508"
@@ -122,7 +122,7 @@ def test_every_financial_status(status: str, payable: bool, cancelled: bool) -> 
     assert (order.payable, order.cancelled_at is not None) == (payable, cancelled)
 
 
-def test_cancellation_brings_its_reason() -> None:
+def test_cancellation_has_its_reason() -> None:
     changes = {"cancelled_at": "2026-11-20T10:00:00-05:00", "cancel_reason": "customer"}
     order = parse({**shopify_order(), **changes}, "orders/cancelled")
     assert order is not None
@@ -137,52 +137,52 @@ def test_cash_on_delivery_is_payable_while_pending() -> None:
     assert order.payable
 
 
-def test_lines_edited_away_are_not_shipped_and_shrink_in_discount() -> None:
-    told = shopify_order()
-    told["line_items"][0]["current_quantity"] = 1
-    told["line_items"][1]["current_quantity"] = 0
-    order = parse(told, "orders/updated")
+def test_removed_quantities_reduce_line_and_discount() -> None:
+    payload = shopify_order()
+    payload["line_items"][0]["current_quantity"] = 1
+    payload["line_items"][1]["current_quantity"] = 0
+    order = parse(payload, "orders/updated")
     assert order is not None
     assert [(line.sku, line.quantity, line.discount) for line in order.lines] == [("A001", 1, Decimal("3.00"))]
 
 
-def test_all_lines_edited_away_is_a_cancellation() -> None:
-    told = shopify_order()
-    for line in told["line_items"]:
+def test_removing_all_lines_cancels_the_order() -> None:
+    payload = shopify_order()
+    for line in payload["line_items"]:
         line["current_quantity"] = 0
-    order = parse(told, "orders/updated")
+    order = parse(payload, "orders/updated")
     assert order is not None
     assert order.cancelled_at is not None
 
 
 @pytest.mark.parametrize("status", ["fulfilled", "restocked"])
-def test_what_was_shipped_is_told_as_shipped(status: str) -> None:
+def test_shipped_status_is_parsed(status: str) -> None:
     order = parse({**shopify_order(), "fulfillment_status": status})
     assert order is not None
     assert order.shipped
 
 
 @pytest.mark.parametrize(("change", "hold"), [({"test": True}, "test"), ({"fulfillment_status": "partial"}, "partial")])
-def test_what_should_not_ship_unseen_is_flagged(change: dict[str, Any], hold: str) -> None:
+def test_order_not_to_be_shipped_is_held(change: dict[str, Any], hold: str) -> None:
     order = parse({**shopify_order(), **change})
     assert order is not None
     assert order.custom["channel_hold"] == hold
 
 
-def test_what_needs_no_shipping_is_none_of_ours() -> None:
-    told = shopify_order()
-    for line in told["line_items"]:
+def test_order_without_shipping_is_skipped() -> None:
+    payload = shopify_order()
+    for line in payload["line_items"]:
         line["requires_shipping"] = False
-    assert parse(told) is None
+    assert parse(payload) is None
     assert parse(shopify_order(), "products/update") is None
 
 
-def test_a_refund_names_its_order() -> None:
-    told = json.dumps({"id": 1, "order_id": 820982911946154508, "refund_line_items": []}).encode()
-    assert adapter(ACCOUNT).parse(told, "refunds/create") == Hint(order_nos=("820982911946154508",))
+def test_refund_webhook_is_a_hint() -> None:
+    payload = json.dumps({"id": 1, "order_id": 820982911946154508, "refund_line_items": []}).encode()
+    assert adapter(ACCOUNT).parse(payload, "refunds/create") == Hint(order_nos=("820982911946154508",))
 
 
-def test_without_an_address_the_order_waits_for_one() -> None:
+def test_missing_address_is_an_empty_recipient() -> None:
     order = parse({**shopify_order(), "shipping_address": None})
     assert order is not None
     assert order.recipient == Recipient()
@@ -198,13 +198,13 @@ def test_without_an_address_the_order_waits_for_one() -> None:
         (("updated_at",), "2026-11-20T09:00:07", "updated_at"),
     ],
 )
-def test_a_fault_is_named_by_the_vendors_own_path(path: tuple[Any, ...], value: Any, field: str) -> None:
-    told = shopify_order()
-    place: Any = told
+def test_error_names_the_vendors_path_of_the_field(path: tuple[Any, ...], value: Any, field: str) -> None:
+    payload = shopify_order()
+    place: Any = payload
     for part in path[:-1]:
         place = place[part]
     place[path[-1]] = value
     with pytest.raises(Unintelligible) as caught:
-        parse(told)
+        parse(payload)
     assert caught.value.field == field
     assert "x" * 201 not in str(caught.value)

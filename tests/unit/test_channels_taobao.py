@@ -1,4 +1,4 @@
-"""Taobao: signatures against the published vector, trades to orders, faults to what can be done about them."""
+"""Taobao: signatures against the published example, parsing of trades, classification of faults."""
 
 import json
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ VECTOR = {
         ("hmac-sha256", "04DB15AD0774D5CFCE2C837DE43E3FCEA9011ED74F3038FB6AB5F3C4CEA119E8"),
     ],
 )
-def test_signature_is_the_published_one(method: str, signature: str) -> None:
+def test_signature_matches_the_published_example(method: str, signature: str) -> None:
     assert sign({**VECTOR, "sign_method": method}, "helloworld", method) == signature
 
 
@@ -47,7 +47,7 @@ def parse(trade: dict[str, Any]) -> ChannelOrder | None:
     return adapter(ACCOUNT).parse(json.dumps(taobao_fullinfo(trade)).encode(), "")
 
 
-def test_a_trade_becomes_an_order() -> None:
+def test_trade_is_parsed() -> None:
     order = parse(taobao_trade())
     assert order is not None
     assert order.order_id == "order:taobao:flagship:4100000000000000117"
@@ -68,7 +68,7 @@ def test_a_trade_becomes_an_order() -> None:
 
 
 @pytest.mark.parametrize("status", ["TRADE_NO_CREATE_PAY", "WAIT_BUYER_PAY", "PAY_PENDING", "WAIT_PRE_AUTH_CONFIRM"])
-def test_unpaid_statuses_owe_money_even_where_a_deposit_was_paid(status: str) -> None:
+def test_unpaid_statuses_are_not_payable_even_with_a_deposit(status: str) -> None:
     order = parse({**taobao_trade(), "status": status})
     assert order is not None
     assert not order.payable
@@ -76,7 +76,7 @@ def test_unpaid_statuses_owe_money_even_where_a_deposit_was_paid(status: str) ->
 
 
 @pytest.mark.parametrize("status", ["TRADE_CLOSED", "TRADE_CLOSED_BY_TAOBAO"])
-def test_closed_statuses_cancel(status: str) -> None:
+def test_closed_statuses_cancel_the_order(status: str) -> None:
     order = parse({**taobao_trade(), "status": status, "end_time": "2026-11-11 00:10:00"})
     assert order is not None
     assert order.cancelled_at == datetime(2026, 11, 10, 16, 10, tzinfo=UTC)
@@ -84,7 +84,7 @@ def test_closed_statuses_cancel(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"])
-def test_paid_but_not_to_be_shipped_is_flagged(status: str) -> None:
+def test_paid_but_not_to_be_shipped_is_held(status: str) -> None:
     order = parse({**taobao_trade(), "status": status})
     assert order is not None
     assert order.payable
@@ -93,27 +93,27 @@ def test_paid_but_not_to_be_shipped_is_flagged(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"])
-def test_what_was_shipped_is_told_as_shipped_with_all_its_lines(status: str) -> None:
+def test_shipped_trade_keeps_all_its_lines(status: str) -> None:
     order = parse({**taobao_trade(), "status": status})
     assert order is not None
     assert order.shipped
     assert len(order.lines) == len(taobao_trade()["orders"]["order"])
 
 
-def test_an_unknown_status_is_not_guessed_at() -> None:
+def test_unknown_status_is_refused() -> None:
     with pytest.raises(Unintelligible) as caught:
         parse({**taobao_trade(), "status": "TRADE_NEWLY_INVENTED"})
     assert caught.value.field == "trade_fullinfo_get_response.trade.status"
 
 
-def test_cash_on_delivery_is_payable_without_being_paid() -> None:
+def test_cash_on_delivery_is_payable_unpaid() -> None:
     order = parse({**taobao_trade(), "type": "cod", "pay_time": None})
     assert order is not None
     assert order.payable
     assert order.paid_at is None
 
 
-def test_a_refunded_line_is_not_shipped() -> None:
+def test_refunded_line_is_removed() -> None:
     trade = taobao_trade()
     trade["orders"]["order"][0]["refund_status"] = "SUCCESS"
     order = parse(trade)
@@ -123,7 +123,7 @@ def test_a_refunded_line_is_not_shipped() -> None:
     assert [(each.state, each.amount) for each in order.refunds] == [("granted", Decimal("108.00"))]
 
 
-def test_all_lines_refunded_is_a_cancellation() -> None:
+def test_refund_of_all_lines_cancels_the_order() -> None:
     trade = taobao_trade()
     for order in trade["orders"]["order"]:
         order["status"] = "TRADE_CLOSED"
@@ -133,13 +133,13 @@ def test_all_lines_refunded_is_a_cancellation() -> None:
 
 
 @pytest.mark.parametrize("change", [{"seller_flag": 1}, {"seller_memo": "客户加急!"}])
-def test_red_flag_and_memo_make_it_urgent(change: dict[str, Any]) -> None:
+def test_red_flag_or_memo_makes_the_order_urgent(change: dict[str, Any]) -> None:
     order = parse({**taobao_trade(), **change})
     assert order is not None
     assert order.priority == URGENT
 
 
-def test_a_county_without_a_city_is_one() -> None:
+def test_county_without_a_city_becomes_the_city() -> None:
     order = parse({**taobao_trade(), "receiver_city": None, "receiver_district": "济源市", "receiver_town": ""})
     assert order is not None
     assert (order.recipient.city, order.recipient.district) == ("济源市", "")
@@ -155,7 +155,7 @@ def test_a_county_without_a_city_is_one() -> None:
         (("created",), "yesterday", "created"),
     ],
 )
-def test_a_fault_is_named_by_the_vendors_own_path(path: tuple[Any, ...], value: Any, field: str) -> None:
+def test_error_names_the_vendors_path_of_the_field(path: tuple[Any, ...], value: Any, field: str) -> None:
     trade = taobao_trade()
     place: Any = trade
     for part in path[:-1]:
@@ -166,7 +166,7 @@ def test_a_fault_is_named_by_the_vendors_own_path(path: tuple[Any, ...], value: 
     assert caught.value.field == f"trade_fullinfo_get_response.trade.{field}"
 
 
-def test_nobody_can_pretend_to_be_a_webhook() -> None:
+def test_webhooks_are_refused() -> None:
     with pytest.raises(Unauthentic):
         adapter(ACCOUNT).receive({}, b"{}")
 
@@ -184,7 +184,7 @@ def test_nobody_can_pretend_to_be_a_webhook() -> None:
         ({"code": 27, "sub_code": "invalid-sessionkey"}, True, None),
     ],
 )
-def test_faults_say_whether_trying_again_can_help(error: dict[str, Any], final: bool, wait: float | None) -> None:
+def test_fault_says_whether_a_retry_helps(error: dict[str, Any], final: bool, wait: float | None) -> None:
     raised = fault("taobao.trade.fullinfo.get", error)
     assert raised.non_retryable is final
     assert (raised.next_retry_delay.total_seconds() if raised.next_retry_delay else None) == wait

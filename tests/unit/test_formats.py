@@ -1,4 +1,4 @@
-"""What is published of our own format is what we read, and signs as the guide says."""
+"""The published schemas, example and signing instructions of our own format match the code."""
 
 import json
 import re
@@ -20,42 +20,42 @@ EXAMPLE = (FOLDER / "own-order.example.json").read_bytes()
 SECRET, TIMESTAMP = "whisper", "1764000000"
 
 
-def recipe(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
-    assert found
-    return found[1]
+def code_block(language: str) -> str:
+    block = re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+    assert block
+    return block[1]
 
 
-SIGNATURE = recipe("text").strip()
+SIGNATURE = code_block("text").strip()
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_published_schema_is_that_of_the_models(name: str) -> None:
-    """``python -m starter.formats`` writes it anew."""
+def test_published_schema_matches_the_models(name: str) -> None:
+    """Run ``python -m starter.formats`` to write them again."""
     assert (FOLDER / f"{name}.schema.json").read_text() == schema(name)
 
 
 @pytest.mark.parametrize("source", ["own", "app"])
-def test_the_example_is_an_order(source: str) -> None:
-    told: dict[str, Any] = FORMATS["own-order"].model_json_schema()
-    Draft202012Validator(told).validate(json.loads(EXAMPLE))
+def test_example_is_a_valid_order(source: str) -> None:
+    payload: dict[str, Any] = FORMATS["own-order"].model_json_schema()
+    Draft202012Validator(payload).validate(json.loads(EXAMPLE))
     order = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="web")).parse(EXAMPLE, "order")
     assert isinstance(order, ChannelOrder)
     assert "total_mismatch" not in order.custom
     assert len(order.lines) == 2
 
 
-def test_the_example_is_signed_as_told() -> None:
+def test_example_has_the_documented_signature() -> None:
     assert signing.sign(SECRET, TIMESTAMP, EXAMPLE) == SIGNATURE
 
 
 PACKAGES = {"node": "nodejs", "php": "php-cli"}
 
 
-def test_the_python_recipe() -> None:
-    known: dict[str, Any] = {}
-    exec(recipe("python"), known)
-    assert known["sign"](SECRET, TIMESTAMP, EXAMPLE) == SIGNATURE
+def test_python_example_signs() -> None:
+    namespace: dict[str, Any] = {}
+    exec(code_block("python"), namespace)
+    assert namespace["sign"](SECRET, TIMESTAMP, EXAMPLE) == SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_the_python_recipe() -> None:
         ("php", "php", "echo sign({args}, file_get_contents({file}));"),
     ],
 )
-def test_the_recipe_in_other_languages(program: str, language: str, call: str) -> None:
+def test_examples_in_other_languages_sign(program: str, language: str, call: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"needs {program}: apt-get install {PACKAGES[program]}")
     file, args = f'"{FOLDER / "own-order.example.json"}"', f'"{SECRET}", "{TIMESTAMP}"'
-    script = recipe(language) + call.replace("{file}", file).replace("{args}", args)
+    script = code_block(language) + call.replace("{file}", file).replace("{args}", args)
     flag = "-e" if program == "node" else "-r"
-    said = subprocess.run([program, flag, script], capture_output=True, text=True, check=True, timeout=30)
-    assert said.stdout.strip() == SIGNATURE
+    result = subprocess.run([program, flag, script], capture_output=True, text=True, check=True, timeout=30)
+    assert result.stdout.strip() == SIGNATURE
