@@ -1,4 +1,4 @@
-"""What every value has in common."""
+"""Base classes of values, and times."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -17,14 +17,14 @@ def _utc(moment: datetime) -> datetime:
 
 
 CHINA = ZoneInfo("Asia/Shanghai")
-"""Where days begin and end for shops and warehouses."""
+"""The time zone in which the days of shops and warehouses begin and end."""
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-"""A timezone-aware time, kept in UTC."""
+"""A timezone-aware time, converted to UTC."""
 
 
 class Value(BaseModel):
-    """An immutable value: two with the same content are the same."""
+    """An immutable value, equal to any other of the same content."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

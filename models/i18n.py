@@ -69,12 +69,12 @@ def t(key: str, lang: str | None = None, /, **params: object) -> str:
 
 
 def negotiate(accept_language: str | None) -> str:
-    """The best of our languages for an ``Accept-Language`` header (RFC 9110 §12.5.4)."""
+    """Return the best of our languages for an ``Accept-Language`` header (RFC 9110 §12.5.4)."""
     best: str = settings().lang
     best_quality = 0.0
     for part in (accept_language or "").split(","):
         tag, _, parameters = part.strip().partition(";")
-        quality = float(found[1]) if (found := re.search(r"q=(\d(?:\.\d+)?)", parameters)) else 1.0
+        quality = float(weight[1]) if (weight := re.search(r"q=(\d(?:\.\d+)?)", parameters)) else 1.0
         for lang in LANGUAGES:
             if tag and lang.split("-")[0] == tag.split("-")[0].lower() and quality > best_quality:
                 best, best_quality = lang, quality

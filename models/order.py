@@ -1,4 +1,4 @@
-"""The order: what the channel sold, and where our handling of it stands."""
+"""The order: what the channel sold, its refunds and timeline, and the tables they are stored in."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -49,24 +49,24 @@ FINAL = frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REJ
 CENT = Decimal("0.01")
 
 URGENT, NORMAL = 1, 3
-"""How urgent: 1 overtakes everything, 5 waits for all others (Temporal's priority keys)."""
+"""Priorities, as Temporal's priority keys: 1 goes before everything, 5 after everything."""
 
 
 class OrderLine(Value):
-    """One line as sold. ``line_no`` is the channel's own; ``sku`` is the merchant's, or what the channel calls it."""
+    """One line as sold. ``line_no`` is the channel's; ``sku`` is the merchant's, or the channel's until mapped."""
 
     line_no: Annotated[str, Field(min_length=1, max_length=64)]
     sku: Annotated[str, Field(min_length=1, max_length=64)]
     listing: dict[str, str] = {}
-    """The channel's own ids of what it sold, named as in its listings."""
+    """The channel's ids of the item, named as in its listings."""
     told: str = ""
-    """What the channel calls it, where the merchant calls it otherwise."""
+    """The channel's code of the item, if it differs from ``sku``."""
     title: str = ""
     quantity: Annotated[int, Field(ge=1, le=100_000)]
     unit_price: Annotated[Amount, Field(ge=0)]
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
     gift: bool = False
-    """Given by a rule of review: the channel knows nothing of it."""
+    """Added by a review rule; the channel does not know the line."""
 
     @property
     def net(self) -> Decimal:
@@ -74,13 +74,13 @@ class OrderLine(Value):
 
     @property
     def items(self) -> tuple[str, ...]:
-        """What a mapping may know it by: the seller's code as told, and the channel's own ids where it told them."""
+        """The keys of its SKU mapping: the code that the channel sent, and the channel's ids if it sent any."""
         code, ids = self.told or self.sku, join_ids(self.listing)
         return (code, ids) if ids else (code,)
 
 
 class Sites(Value):
-    """Where review wants an order to come from: there alone, or rather from there."""
+    """Warehouses that review prefers for an order, or, with ``only``, requires."""
 
     locations: tuple[str, ...]
     only: bool = False
@@ -88,64 +88,64 @@ class Sites(Value):
 
 class RefundState(StrEnum):
     ASKED = "asked"
-    """Nothing of it is to leave until this is settled."""
+    """Undecided: nothing that it covers may ship."""
     GRANTED = "granted"
     CLOSED = "closed"
-    """Withdrawn by the buyer, or turned down."""
+    """Withdrawn by the buyer or refused."""
 
 
 class Refund(Value):
-    """Money that a buyer wants back, or was given back, before or after shipping."""
+    """A refund that a buyer requested or received, before or after shipping."""
 
     refund_no: Annotated[str, Field(min_length=1, max_length=64)]
-    """The channel's own; of a refund of several lines, one for each: ``{refund}:{line}``."""
+    """The channel's number; a refund of several lines is one for each line: ``{refund}:{line}``."""
     state: RefundState
     amount: Annotated[Amount, Field(ge=0)] = Decimal(0)
     line_no: str | None = None
     """``None``: the whole order."""
     quantity: Annotated[int, Field(ge=0)] = 0
-    """Pieces that come back or need not leave; 0: money alone, or not told."""
+    """Units that are returned or need not ship; 0 if only money is refunded, or if the channel gives no quantity."""
     reason: str = ""
 
 
 class ChannelOrder(Value):
-    """What the channel sold, in standard form; immutable but for the channel's own later facts."""
+    """An order as the channel sold it, in standard form. Only the channel and modifications change it."""
 
     channel: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     shop: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$")]
     channel_order_no: Annotated[str, Field(pattern=r"^[^\s:/]{1,64}$")]
     placed_at: Moment
     modified_at: Moment
-    """The channel's own time of the last change: newest wins."""
+    """The channel's time of the last change: the newest version wins."""
     paid_at: Moment | None = None
     pay_before: Moment | None = None
     cancelled_at: Moment | None = None
     shipped: bool = False
-    """All of it has left, by the channel's own word: where we do not know it, it was never ours to send."""
+    """The channel reports everything as shipped. Such an order, if unknown here, was never ours to ship."""
     cash_on_delivery: bool = False
     currency: Currency = "CNY"
     lines: Annotated[tuple[OrderLine, ...], Field(min_length=1, max_length=200)]
-    """What is still wanted: less what was refunded before it left."""
+    """The lines still to be delivered, without what was refunded before it shipped."""
     refunds: Annotated[tuple[Refund, ...], Field(max_length=200)] = ()
     freight: Annotated[Amount, Field(ge=0)] = Decimal(0)
     discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
     tax: Annotated[Amount, Field(ge=0)] = Decimal(0)
-    """Charged on top of the prices; tax that prices contain is not told apart."""
+    """Tax added to the prices; tax included in prices is not shown separately."""
     total: Annotated[Amount, Field(ge=0)]
-    """What the buyer pays: lines less their discounts, plus freight and tax, less the order's discount."""
+    """The amount that the buyer pays: lines less their discounts, plus freight and tax, less the order's discount."""
     recipient: Recipient
     buyer: str = ""
     """The channel's id of the buyer's account."""
     buyer_message: str = ""
     seller_memo: str = ""
     carrier: str | None = None
-    """The carrier that buyer or channel demands."""
+    """The carrier that the buyer or the channel requires."""
     promised_by: Moment | None = None
     priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
     origin: Origin
     custom: dict[str, JsonValue] = {}
     tags: tuple[str, ...] = ()
-    """What review calls it."""
+    """Tags that review rules added."""
     sites: Sites | None = None
 
     @model_validator(mode="after")
@@ -156,14 +156,14 @@ class ChannelOrder(Value):
 
     @property
     def order_id(self) -> str:
-        """The order's id, and its workflow's."""
+        """The id of the order and of its workflow."""
         return f"order:{self.channel}:{self.shop}:{self.channel_order_no}"
 
     def with_quantities(self, quantities: Mapping[str, int]) -> "ChannelOrder":
-        """The order with new quantities by line number, 0 dropping the line; line discounts shrink in proportion, and
-        so does the tax, with what the lines come to.
+        """Return the order with new quantities by line number; 0 drops the line.
 
-        Raises ``InvalidValue`` naming a line that is not there, or where nothing would be left.
+        Line discounts change in proportion to the quantity, and the tax in proportion to the value of all lines.
+        Raise ``InvalidValue`` for a line that does not exist, or if no line would remain.
         """
         lines: list[OrderLine] = []
         total = self.total
@@ -177,19 +177,19 @@ class ChannelOrder(Value):
             raise InvalidValue("invalid.lines.unknown", line=min(unknown))
         if not lines:
             raise InvalidValue("invalid.lines.none_left")
-        was, left = self.goods, sum((line.net for line in lines), Decimal(0))
-        tax = (self.tax * left / was).quantize(CENT, ROUND_HALF_EVEN) if was else self.tax
+        before, after = self.goods, sum((line.net for line in lines), Decimal(0))
+        tax = (self.tax * after / before).quantize(CENT, ROUND_HALF_EVEN) if before else self.tax
         total += tax - self.tax
         return self.model_copy(update={"lines": tuple(lines), "tax": tax, "total": max(total, Decimal(0))})
 
     @property
     def goods(self) -> Decimal:
-        """What its lines come to."""
+        """The value of all lines."""
         return sum((line.net for line in self.lines), Decimal(0))
 
     @property
     def mismatch(self) -> Decimal:
-        """By how much more its parts add up to than its total."""
+        """The amount by which the sum of its parts exceeds its total."""
         return self.goods + self.freight + self.tax - self.discount - self.total
 
     @property
@@ -199,16 +199,16 @@ class ChannelOrder(Value):
 
     @property
     def payable(self) -> bool:
-        """Nothing stands between this order and the buyer's money."""
+        """Whether the order need not wait for payment: it is paid, or is paid on delivery."""
         return self.paid_at is not None or self.cash_on_delivery
 
 
 UNMAPPED = text("""holds @> '[{"kind": "unknown_sku"}]'::jsonb""")
-"""Of orders held for items that the catalogue does not know."""
+"""The condition for orders held because of items that the catalogue does not know."""
 
 
 class OrderRow(SQLModel, table=True):
-    """The order as lists and look-ups see it: written by the workflow's activities alone."""
+    """The order for lists and look-ups, written only by the workflow's activities."""
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -227,7 +227,7 @@ class OrderRow(SQLModel, table=True):
     channel_order_no: str
     status: str
     revision: int = 0
-    """Counts the workflow's writes: an older one never overwrites a newer."""
+    """The number of the workflow's last write: an older snapshot never overwrites a newer one."""
     priority: int = NORMAL
     holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
@@ -238,16 +238,16 @@ class OrderRow(SQLModel, table=True):
     total: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
     recipient: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "orders.recipient")))
     carrier: str | None = None
-    """Demanded by buyer or channel."""
+    """Required by the buyer or the channel."""
     phone_index: str = ""
     buyer_index: str = Col(default="", sa_column_kwargs={"server_default": ""})
-    """Of the buyer's account; empty where the channel does not name it."""
+    """The blind index of the buyer's account; empty if the channel does not give one."""
     place_index: str = Col(default="", sa_column_kwargs={"server_default": ""})
     tags: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, server_default="[]"))
     sites: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     region: str = ""
     next_step: str = ""
-    """What the order waits for: a message key of the catalogue."""
+    """What the order waits for, as a message key of the catalogue."""
     deadline: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     placed_at: datetime = Col(sa_type=DateTime(timezone=True))
     paid_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
@@ -256,7 +256,7 @@ class OrderRow(SQLModel, table=True):
 
 
 class OriginCorrectionRow(SQLModel, table=True):
-    """What a person said of an order's origin."""
+    """A correction that a person made to an order's origin."""
 
     __tablename__ = "origin_corrections"
     __table_args__ = (Index("origin_corrections_by_request", "order_id", "request_id", unique=True),)
@@ -272,10 +272,10 @@ class OriginCorrectionRow(SQLModel, table=True):
 
 
 class Entry(Value):
-    """One line of an order's timeline. ``detail`` carries nothing personal."""
+    """One entry of an order's timeline. ``detail`` holds nothing personal."""
 
     key: str
-    """Unique within the order: a repeated write changes nothing."""
+    """Unique within the order, so that a repeated write changes nothing."""
     at: Moment
     what: str
     """A message key of the catalogue, ``timeline.*``."""
@@ -284,7 +284,7 @@ class Entry(Value):
 
 
 class TimelineRow(SQLModel, table=True):
-    """What happened to an order, by whom, when."""
+    """A timeline entry of an order: what happened, when, and who did it."""
 
     __tablename__ = "timeline"
     __table_args__ = (Index("timeline_by_number", "number"),)
@@ -292,7 +292,7 @@ class TimelineRow(SQLModel, table=True):
     order_id: str = Col(primary_key=True)
     key: str = Col(primary_key=True)
     number: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), nullable=False))
-    """The order of what happened at one moment."""
+    """Orders the entries of the same moment."""
     at: datetime = Col(sa_type=DateTime(timezone=True))
     what: str
     actor: str

@@ -1,6 +1,6 @@
-"""What people and systems ask of an order: the payloads of its signals and updates, and the answer.
+"""Requests to an order and facts about it: the payloads of its signals and updates, and the answer.
 
-Every request carries an id; the same id again changes nothing.
+Every request has an id. Repeating an id changes nothing.
 """
 
 from decimal import Decimal
@@ -37,7 +37,7 @@ class QuantityChange(Value):
 
 
 class Modify(Request):
-    """What is new of the recipient, new quantities, or both."""
+    """Change parts of the recipient, quantities, or both."""
 
     recipient: RecipientChange | None = None
     lines: tuple[QuantityChange, ...] = ()
@@ -56,13 +56,13 @@ class HoldRequest(Request):
 
 
 class Release(Request):
-    """Lifts the holds of one kind, or all of them."""
+    """Lift the holds of one kind, or all holds."""
 
     kind: HoldKind | None = None
 
 
 class Approve(Request):
-    """Lifts what review holds: of one stage, or all of it."""
+    """Lift the review holds of one stage, or all of them."""
 
     stage: Stage | None = None
 
@@ -76,8 +76,7 @@ class Expedite(Request):
 
 
 class Replan(Request):
-    """Fulfillment orders not sent yet are planned again, and not at the warehouse they leave: one of them, those of
-    one warehouse, or all."""
+    """Plan unshipped fulfillment orders again at other warehouses: one of them, those of one warehouse, or all."""
 
     fulfillment_id: str | None = None
     warehouse: str | None = None
@@ -93,7 +92,7 @@ class Payment(Request):
 
 
 class Remark(Request):
-    """What buyer and seller now say of the order, and how urgent that makes it."""
+    """The present remarks of buyer and seller, and the priority that follows from them."""
 
     buyer_message: str = ""
     seller_memo: str = ""
@@ -101,7 +100,7 @@ class Remark(Request):
 
 
 class Refunding(Request):
-    """What a buyer wants back, or was given back."""
+    """A refund that the buyer requested or the channel decided on."""
 
     refund: Refund
 
@@ -118,7 +117,7 @@ class WarehouseEventKind(StrEnum):
 
 
 class WarehouseEvent(Request):
-    """What a warehouse says of a fulfillment order."""
+    """A warehouse's report on a fulfillment order."""
 
     fulfillment_id: str
     kind: WarehouseEventKind
@@ -126,11 +125,11 @@ class WarehouseEvent(Request):
     weight_kg: Weight | None = None
     reason: str = ""
     shortfalls: Annotated[tuple[Shortfall, ...], Field(max_length=200)] = ()
-    """Of a rejection: what is not there as the books say."""
+    """The reasons of a rejection, if stock differs from the ledger."""
 
 
 class Tracking(Request):
-    """A milestone of a parcel."""
+    """A tracking milestone of a parcel."""
 
     waybill_no: str
     status: TrackingStatus
@@ -139,7 +138,7 @@ class Tracking(Request):
 
 
 class Answer(Value):
-    """Yes or no, and why: ``reason`` is a message key of the catalogue with its ``params``."""
+    """Yes or no. ``reason`` is a message key of the catalogue with its ``params``."""
 
     accepted: bool
     reason: str = ""

@@ -47,44 +47,44 @@ SUPPORTED: dict[OrderStatus, frozenset[Action]] = {
     OrderStatus.CANCELLED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
 }
-"""What a person may do to an order in each status. An allocated order is cancelled or modified only where
-its warehouses give it back; of one that has left in part, only the rest is modified."""
+"""The actions that each status allows. An allocated order is cancelled or modified only if its warehouses accept
+the recall; of a partially shipped order, only what has not shipped can be modified."""
 
 
 class End(StrEnum):
-    """How an order's life was ended before its time."""
+    """How an order ended without being fulfilled."""
 
     CANCELLED = "cancelled"
     REJECTED = "rejected"
 
 
 class Allocated(Value):
-    """What an allocation gave: all fulfillment orders now open, and what is missing."""
+    """The result of an allocation: every fulfillment order now open, and the shortages."""
 
     at: Moment
     fulfillments: tuple[Fulfillment, ...] = ()
     shortages: tuple[Shortage, ...] = ()
     reserved: bool = False
-    """Not paid yet: stock was set aside."""
+    """Stock was reserved for an order that is not paid yet."""
     out_of_reach: bool = False
-    """What is missing is there, but nobody who has it may send it so."""
+    """The missing stock exists, but no warehouse that has it may ship it under the constraints of the order."""
     ask: str | None = None
-    """Nothing was planned: a rule wants a person to decide this."""
+    """The question that a planning rule asks a person; nothing was planned."""
 
 
 class RuleResult(Value):
-    """A rule of review that applied, as it was then; or that could not be answered."""
+    """A review rule that applied, as it was at the time, or whose condition could not be evaluated."""
 
     number: int
     name: str
     decisions: tuple[str, ...] = ()
     values: dict[str, JsonValue] = {}
-    """The facts it looked at."""
+    """The facts that its condition used."""
     failure: str = ""
 
 
 class Admitted(Value):
-    """How an order begins: as cleansed, with what holds it, and allocated, or reserved, where nothing does."""
+    """The result of admission: the cleansed order and its holds; its allocation or reservation if nothing holds it."""
 
     at: Moment
     order: ChannelOrder
@@ -93,37 +93,37 @@ class Admitted(Value):
     allocated: Allocated | None = None
     ruled: tuple[RuleResult, ...] = ()
     rejected: bool = False
-    """A rule ended it."""
+    """A rule rejected the order."""
 
 
 class OrderState(Record):
-    """Everything the workflow knows; carried whole when a history is continued as new."""
+    """The whole state of the order workflow, passed on when its history is continued as new."""
 
     order: ChannelOrder
     policy: Policy
     revision: int = 0
     admitted: bool = False
     to_plan: bool = True
-    """What was sold is not, or no longer, what the fulfillment orders cover."""
+    """The fulfillment orders do not, or no longer, cover all lines."""
     grace_until: Moment | None = None
     holds: list[Hold] = Field(default_factory=list)
     shortages: list[Shortage] = Field(default_factory=list)
     short_since: Moment | None = None
     reserved_until: Moment | None = None
-    """Stock is set aside for it: until then, or for as long as it is paid and has not been allocated."""
+    """When the stock reserved for the order is released; a paid order keeps its stock until it is allocated."""
     fulfillments: list[Fulfillment] = Field(default_factory=list)
     excluded_warehouses: list[str] = Field(default_factory=list)
-    """Warehouses that would not send it, or were not to."""
+    """Warehouses that rejected the order, or from which it was replanned."""
     approvals_requested: list[str] = Field(default_factory=list)
-    """What rules of planning wanted a person to decide: each is asked once."""
+    """Questions of planning rules that were put to a person, each once."""
     end: End | None = None
     completed: bool = False
     overdue: list[OrderStatus] = Field(default_factory=list)
     """Statuses for whose delay an alert was raised."""
     answers: dict[str, Answer] = Field(default_factory=dict)
-    """The newest requests by id, and what was answered."""
+    """The answers to the newest requests, by request id."""
     entries: list[Entry] = Field(default_factory=list)
-    """What happened since the last snapshot was written."""
+    """Timeline entries since the last snapshot."""
     alerts: list[Alert] = Field(default_factory=list)
 
     @property
@@ -132,18 +132,18 @@ class OrderState(Record):
 
     @property
     def fulfilled(self) -> bool:
-        """Everything sold has reached its end: delivered, returned or lost."""
+        """Whether everything sold was delivered, returned or lost."""
         active = self.active
         return bool(active) and not self.shortages and not self.to_plan and all(each.is_closed for each in active)
 
     @property
     def blocked(self) -> bool:
-        """It may not advance towards a warehouse."""
+        """Whether the order must not be planned, booked or released."""
         return bool(self.holds) or not self.order.payable or self.grace_until is not None
 
     @property
     def status(self) -> OrderStatus:
-        """Derived, never stored: the first of these that holds."""
+        """The first status whose condition holds: derived, never stored."""
         if self.end is not None:
             return OrderStatus(self.end.value)
         if self.completed:
@@ -172,7 +172,7 @@ class OrderState(Record):
 
     @property
     def deadline(self) -> datetime | None:
-        """When the present wait has lasted too long; ``None`` where nothing is due or its alert was raised."""
+        """When the present wait is overdue; ``None`` if nothing is due, or if the alert was raised already."""
         status = self.status
         if status.final or status in self.overdue:
             return None
@@ -193,17 +193,17 @@ class OrderState(Record):
 
     @property
     def held_until(self) -> datetime:
-        """When somebody must have looked at its oldest hold."""
+        """When the oldest hold is overdue."""
         return min(hold.since for hold in self.holds) + timedelta(seconds=self.policy.review)
 
     @property
     def remainder_held(self) -> bool:
-        """Some has left, the rest is held, and nobody was called for that yet."""
+        """Whether a part is allocated or shipped, the rest is held, and no alert was raised for that yet."""
         return bool(self.holds) and self.to_plan and bool(self.active) and OrderStatus.ON_HOLD not in self.overdue
 
     @property
     def reservable(self) -> bool:
-        """Unpaid, of a shop that keeps stock for its orders from their placing on, and nothing speaks against it."""
+        """Whether stock is reserved before payment: the shop's policy says so, and no hold applies."""
         return self.policy.reserve == "placed" and not self.order.payable and not self.holds
 
     @property
@@ -212,12 +212,12 @@ class OrderState(Record):
         return self.order.pay_before or self.order.placed_at + timedelta(seconds=self.policy.payment)
 
     def extend_reservation(self, at: datetime) -> None:
-        """The buyer is still there: what is reserved stays so."""
+        """Extend the reservation after an activity of the buyer."""
         if self.reserved_until is not None:
             self.reserved_until = at + timedelta(seconds=self.policy.reservation)
 
     def due(self, fulfillment: Fulfillment) -> datetime | None:
-        """When a fulfillment order must have shown its next sign of life."""
+        """Return when the next progress of a fulfillment order is overdue; ``None`` if none is awaited."""
         if fulfillment.is_closed or fulfillment.overdue:
             return None
         if fulfillment.status is FulfillmentStatus.SCHEDULED:
@@ -243,24 +243,24 @@ class OrderState(Record):
         return "next.allocated.ship"
 
     def allows(self, action: Action) -> Answer:
-        """Yes, or no with the reason a person is told."""
+        """Return yes, or no with a reason for people."""
         status = self.status
         if action in SUPPORTED[status]:
             return YES
         return no(f"refused.{action}", status=status.value)
 
     def draft(self) -> "OrderState":
-        """A copy to try a decision on: its lists are its own, what is in them is shared."""
+        """Return a copy for trying a decision. Its lists are copies; their elements are shared."""
         return self.model_copy(update={name: list(value) for name, value in self if isinstance(value, list)})
 
     def add_timeline_entry(
         self, key: str, at: datetime, what: str, actor: str = "hengdan", **detail: JsonValue
     ) -> None:
-        """Adds a line to the timeline."""
+        """Add an entry to the timeline."""
         self.entries.append(Entry(key=key, at=at, what=f"timeline.{what}", actor=actor, detail=detail))
 
     def alert(self, kind: str, about: str = "", **detail: JsonValue) -> None:
-        """Calls for a person, once for each kind and what it is about."""
+        """Raise an alert, once for each kind and subject."""
         key = ":".join(part for part in (self.order.order_id, kind, about) if part)
         self.alerts.append(Alert(key=key, kind=f"alert.{kind}", order_id=self.order.order_id, detail=detail))
 
@@ -281,32 +281,32 @@ class OrderState(Record):
             del self.answers[next(iter(self.answers))]
 
     def hold(self, hold: Hold) -> None:
-        """Adds a hold, in place of an earlier one that says the same."""
+        """Place a hold, replacing an earlier one that states the same."""
         self.holds = [each for each in self.holds if not each.same(hold)] + [hold]
         by_rule = f":{hold.rule}:{hold.stage}" if hold.rule is not None else ""
         about = "".join(f":{value}" for value in hold.params.values())
         key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}{about}"
         self.add_timeline_entry(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason, **hold.params)
 
-    def merge_holds(self, doubts: Iterable[Hold], anew: Callable[[Hold], bool]) -> None:
-        """Takes in holds in place of all those that are found ``anew``; one that stands keeps its time."""
-        found = list(doubts)
-        stands = [each for each in self.holds if any(each.same(hold) for hold in found)]
-        self.holds = [each for each in self.holds if each in stands or not anew(each)]
+    def merge_holds(self, found: Iterable[Hold], replaces: Callable[[Hold], bool]) -> None:
+        """Replace the holds for which ``replaces`` is true by those found. A hold found again keeps its time."""
+        found = list(found)
+        confirmed = [each for each in self.holds if any(each.same(hold) for hold in found)]
+        self.holds = [each for each in self.holds if each in confirmed or not replaces(each)]
         for hold in found:
-            if not any(each.same(hold) for each in stands):
+            if not any(each.same(hold) for each in confirmed):
                 self.hold(hold)
 
     def approve(self, stage: Stage | None) -> Answer:
-        """Lifts what review holds: of one stage, or all of it; no where that stage holds nothing."""
-        meant = [each for each in self.holds if each.kind is HoldKind.REVIEW and stage in (None, each.stage)]
-        if not meant:
+        """Lift the review holds of one stage, or all of them; answer no if there are none."""
+        approved = [each for each in self.holds if each.kind is HoldKind.REVIEW and stage in (None, each.stage)]
+        if not approved:
             return no("refused.stage", stage=stage)
-        self.holds = [each for each in self.holds if each not in meant]
+        self.holds = [each for each in self.holds if each not in approved]
         return YES
 
     def admit(self, admitted: Admitted) -> None:
-        """Takes in how the order begins."""
+        """Apply the result of admission."""
         self.admitted = True
         self.order = admitted.order
         self.grace_until = admitted.grace_until
@@ -321,17 +321,14 @@ class OrderState(Record):
             self.plan(admitted.allocated)
 
     def rule(self, ruled: Iterable[RuleResult], at: datetime) -> None:
-        """Tells which rules of review applied, and on what facts."""
+        """Record in the timeline which review rules applied, and on what facts."""
         for each in ruled:
             key = f"review:{each.number}:{at.isoformat()}"
-            told = each.model_dump(mode="json", exclude_defaults=True)
-            if each.failure:
-                self.add_timeline_entry(key, at, "review.failed", **told)
-            else:
-                self.add_timeline_entry(key, at, "review.applied", **told)
+            what = "review.failed" if each.failure else "review.applied"
+            self.add_timeline_entry(key, at, what, **each.model_dump(mode="json", exclude_defaults=True))
 
     def plan(self, allocated: Allocated) -> None:
-        """Takes in an allocation."""
+        """Apply an allocation: new fulfillment orders, the reservation, a question to a person, and shortages."""
         for each in allocated.fulfillments:
             if self.fulfillment(each.id) is None:
                 each.opened_at = allocated.at
@@ -355,7 +352,7 @@ class OrderState(Record):
                 self.alert("out_of_reach", skus=skus)
 
     def reserve(self, allocated: Allocated) -> None:
-        """Takes in what is set aside for it now, if anything."""
+        """Apply the reservation that an allocation made, if any."""
         self.reserved_until = allocated.at if allocated.reserved else None
         self.extend_reservation(allocated.at)
         if allocated.reserved:
@@ -368,7 +365,7 @@ class OrderState(Record):
         return next((each for each in self.fulfillments if each.waybill_no == waybill_no), None)
 
     def snapshot(self, at: datetime) -> "Snapshot":
-        """What people are to see from now on."""
+        """Return the snapshot to be written."""
         return Snapshot(
             order_id=self.order.order_id,
             revision=self.revision,
@@ -387,7 +384,7 @@ class OrderState(Record):
 
 
 class OrderInput(Value):
-    """The argument of the order workflow. ``state`` is set where an earlier history was continued as new."""
+    """The argument of the order workflow. ``state`` is set if an earlier history was continued as new."""
 
     order: ChannelOrder
     policy: Policy = Policy()
@@ -395,7 +392,7 @@ class OrderInput(Value):
 
 
 class Snapshot(Value):
-    """What one step writes to the order's row, timeline and alerts, in one transaction with its effect."""
+    """What a step writes to the order's row, timeline and alerts, in one transaction with the step's effect."""
 
     order_id: str
     revision: int
@@ -405,7 +402,7 @@ class Snapshot(Value):
     holds: tuple[Hold, ...]
     fulfillments: tuple[Fulfillment, ...]
     reserved: bool = False
-    """What was set aside for it is still its own."""
+    """Stock is reserved for the order."""
     next_step: str
     deadline: Moment | None
     at: Moment

@@ -1,7 +1,7 @@
 """Keys, sealing and blind indexes: authenticated encryption (AES-256-GCM) with key rotation.
 
-A sealed value is ``len(key id) ‖ key id ‖ 12-byte nonce ‖ ciphertext and tag``; its context (what it is, such as
-``orders.recipient``) is authenticated with it, so that a value moved elsewhere does not open.
+A sealed value is ``len(key id) ‖ key id ‖ 12-byte nonce ‖ ciphertext and tag``. Its context, such as
+``orders.recipient``, is authenticated with it, so that a value moved to another column does not open.
 """
 
 import base64
@@ -22,11 +22,11 @@ NONCE_BYTES = 12
 
 
 class SealBroken(Exception):
-    """The value was changed, moved, or sealed with a key this ring does not hold."""
+    """The value was changed, moved, or sealed with a key that the ring does not hold."""
 
 
 class Keyring:
-    """Keys by id. The first seals; every one opens. ``index_key`` keys the blind indexes alone."""
+    """Keys by id. The first seals, and each opens. ``index_key`` is used for blind indexes only."""
 
     def __init__(self, keys: dict[str, bytes], index_key: bytes) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
@@ -35,7 +35,7 @@ class Keyring:
 
     @classmethod
     def parse(cls, keys: str, index_key: str) -> "Keyring":
-        """From ``id:base64,id:base64`` and ``base64``. Raises ``ValueError`` on anything else."""
+        """Parse ``id:base64,id:base64`` and ``base64``. Raise ``ValueError`` on anything else."""
         ring: dict[str, bytes] = {}
         for entry in keys.split(","):
             key_id, colon, encoded = entry.strip().partition(":")
@@ -56,7 +56,7 @@ class Keyring:
         )
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """Raises ``SealBroken``."""
+        """Raise ``SealBroken`` if the value does not open."""
         head = 1 + sealed[0]
         cipher = self._ciphers.get(sealed[1:head].decode(errors="replace"))
         if cipher is None:
@@ -67,21 +67,21 @@ class Keyring:
             raise SealBroken(f"{context} does not open") from None
 
     def blind_index(self, text: str) -> str:
-        """A keyed fingerprint: equal texts are found, nothing is read from it."""
+        """Return a keyed hash by which equal texts can be found, and from which no text can be recovered."""
         return hmac.new(self._index_key, text.encode(), hashlib.sha256).hexdigest()
 
 
 @lru_cache(maxsize=1)
 def keyring() -> Keyring:
-    """The ring of this process. Raises ``ValueError`` where no keys are set."""
+    """Return the ring of this process. Raise ``ValueError`` if no keys are set."""
     keys, index_key = settings().keys, settings().index_key
     if keys is None or index_key is None:
-        raise ValueError("HENGDAN_KEYS and HENGDAN_INDEX_KEY must be set (`hengdan up` makes them on first start)")
+        raise ValueError("HENGDAN_KEYS and HENGDAN_INDEX_KEY must be set (`hengdan up` creates them on first start)")
     return Keyring.parse(keys.get_secret_value(), index_key.get_secret_value())
 
 
 class Sealed(TypeDecorator[BaseModel]):
-    """A column that holds a Pydantic value sealed: the one type for everything personal or secret."""
+    """A column that stores a Pydantic value sealed, used for everything personal or secret."""
 
     impl = LargeBinary
     cache_ok = True
