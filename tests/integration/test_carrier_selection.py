@@ -1,4 +1,4 @@
-"""The say of staff in who carries what, through the API and the command line."""
+"""Carrier rules and weights through the API."""
 
 import json
 from typing import Any
@@ -22,11 +22,11 @@ async def staff(door: httpx.AsyncClient) -> None:
     door.headers.update(await bearer(Scope.STAFF))
 
 
-async def test_rules_are_kept_changed_and_dropped(door: httpx.AsyncClient) -> None:
+async def test_rules_are_created_changed_and_deleted(door: httpx.AsyncClient) -> None:
     (await door.put("/carriers/rules/10", json=RULE)).raise_for_status()
     (await door.put("/carriers/rules/10", json=RULE | {"name": "very far"})).raise_for_status()
-    (kept,) = (await door.get("/carriers/rules")).json()
-    assert (kept["name"], kept["decisions"]) == ("very far", RULE["decisions"])
+    (saved,) = (await door.get("/carriers/rules")).json()
+    assert (saved["name"], saved["decisions"]) == ("very far", RULE["decisions"])
     tried = await door.post("/carriers/dry-run", json={"rule": RULE, "since": "2026-01-01T00:00:00Z"})
     assert tried.json()["parcels"] == 0
     assert (await door.delete("/carriers/rules/10")).status_code == 204
@@ -42,19 +42,19 @@ async def test_rules_are_kept_changed_and_dropped(door: httpx.AsyncClient) -> No
         ({"number": 11}, "number"),
     ],
 )
-async def test_what_is_no_rule_is_refused_and_the_field_named(
+async def test_an_invalid_rule_is_refused_with_its_field(
     door: httpx.AsyncClient, change: dict[str, Any], field: str
 ) -> None:
-    answer = await door.put("/carriers/rules/10", json=RULE | change)
-    assert answer.status_code == 422
-    assert field in json.dumps(answer.json())
+    response = await door.put("/carriers/rules/10", json=RULE | change)
+    assert response.status_code == 422
+    assert field in json.dumps(response.json())
 
 
-async def test_weights_are_set_by_shop_and_whoever_only_reads_sets_none(door: httpx.AsyncClient) -> None:
+async def test_weights_are_set_by_shop_and_only_by_staff(door: httpx.AsyncClient) -> None:
     assert (await door.get("/carriers/weights")).json()[""]["late"] == "30"
-    told = {"own:web": {"late": "99"}}
-    kept = (await door.put("/carriers/weights", json=told)).json()
-    assert (kept["own:web"]["late"], kept["own:web"]["lost"], kept[""]["late"]) == ("99", "200", "30")
+    weights = {"own:web": {"late": "99"}}
+    saved = (await door.put("/carriers/weights", json=weights)).json()
+    assert (saved["own:web"]["late"], saved["own:web"]["lost"], saved[""]["late"]) == ("99", "200", "30")
     reader = await bearer(Scope.READ)
-    assert (await door.put("/carriers/weights", json=told, headers=reader)).status_code == 403
+    assert (await door.put("/carriers/weights", json=weights, headers=reader)).status_code == 403
     assert (await door.put("/carriers/weights", json={"": {"late": -1}})).status_code == 422

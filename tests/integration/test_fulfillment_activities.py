@@ -24,7 +24,7 @@ from models.allocation import Rate
 from models.carrier_selection import CarrierRule, CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
 from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Raw, Secrets
-from models.order import ChannelOrder
+from models.order import ChannelOrder, OrderRow
 from models.policy import Policy
 from models.state import OrderState
 from starter.sandbox import merchant
@@ -134,7 +134,7 @@ async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     await client.aclose()
 
 
-async def test_a_booking_is_kept_with_its_label_and_made_once(outside: Outside) -> None:
+async def test_a_booking_is_saved_with_its_label_and_made_once(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 3), ("A002", 1))
     waybill = await run(steps.book_waybill, parcel)
     kept = await row(parcel)
@@ -149,14 +149,14 @@ async def test_a_booking_is_kept_with_its_label_and_made_once(outside: Outside) 
     assert RECIPIENT.phone not in waybill.model_dump_json()
 
 
-async def test_the_demanded_carrier_is_booked_where_we_have_an_account(outside: Outside) -> None:
+async def test_the_required_carrier_is_booked_where_we_have_an_account(outside: Outside) -> None:
     (wanted,) = await outside.order(("A001", 1), carrier="yto")
     assert (await run(steps.book_waybill, wanted)).carrier == "yto"
     (unknown,) = await outside.order(("A001", 1), carrier="zto")
     assert (await run(steps.book_waybill, unknown)).carrier == "sf"
 
 
-async def test_without_any_account_the_booking_is_refused_and_there_is_nothing_to_cancel(outside: Outside) -> None:
+async def test_without_an_account_booking_is_refused_and_cancelling_does_nothing(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     async with transaction() as connection:
         await connection.execute(AccountRow.__table__.delete().where(AccountRow.integration == IntegrationType.CARRIER))
@@ -165,7 +165,7 @@ async def test_without_any_account_the_booking_is_refused_and_there_is_nothing_t
 
 
 @pytest.mark.parametrize("carrier", ["sf", "yto"])
-async def test_a_time_out_after_booking_never_books_twice(outside: Outside, carrier: str, impatient: None) -> None:
+async def test_a_timeout_after_booking_never_books_twice(outside: Outside, carrier: str, impatient: None) -> None:
     (parcel,) = await outside.order(("A001", 1), carrier=carrier)
     operation = {"sf": "EXP_RECE_CREATE_ORDER", "yto": "privacy_create_adapter"}[carrier]
     reference = carrier_reference(parcel)
@@ -177,7 +177,7 @@ async def test_a_time_out_after_booking_never_books_twice(outside: Outside, carr
     assert booking["waybill_no"] == waybill.waybill_no == (await row(parcel)).waybill_no
 
 
-async def test_a_booking_lost_before_it_was_written_is_the_same_one_again(outside: Outside) -> None:
+async def test_a_booking_lost_before_it_was_saved_is_found_again(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     waybill = await run(steps.book_waybill, parcel)
     async with transaction() as connection:
@@ -186,10 +186,10 @@ async def test_a_booking_lost_before_it_was_written_is_the_same_one_again(outsid
     assert len(outside.bookings(parcel)) == 1
 
 
-async def test_a_refused_address_is_told_by_its_code(outside: Outside) -> None:
+async def test_a_refused_address_is_reported_by_its_code(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1), recipient=RECIPIENT)
     async with transaction() as connection:
-        await connection.execute(update(steps.OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
+        await connection.execute(update(OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
     error = await refusal(run(steps.book_waybill, parcel))
     assert (error.type, error.message) == ("Refused", "carrier.sf.1014")
 
@@ -219,7 +219,7 @@ async def test_a_paid_parcel_collects_nothing(outside: Outside) -> None:
     assert outside.bookings(parcel)[0]["cash"] == ""
 
 
-async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(outside: Outside) -> None:
+async def test_a_release_is_submitted_once_and_settles_the_order(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 2))
     order_id = parcel.rpartition(":")[0]
     async with transaction() as connection:
@@ -255,7 +255,7 @@ async def test_a_release_tells_the_warehouse_once_and_lets_the_next_order_in(out
         assert (await connection.scalars(select(InboxRow.state))).one() == InboxState.DONE
 
 
-async def test_what_the_warehouse_said_meanwhile_is_not_overwritten(outside: Outside) -> None:
+async def test_a_later_status_from_the_warehouse_is_not_overwritten(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     await run(steps.book_waybill, parcel)
     async with transaction() as connection:
@@ -264,15 +264,13 @@ async def test_what_the_warehouse_said_meanwhile_is_not_overwritten(outside: Out
     assert outside.jobs(parcel) == []
 
 
-async def test_what_was_never_booked_is_given_back_unasked(outside: Outside) -> None:
+async def test_an_unbooked_fulfillment_order_is_recalled_without_asking(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     assert (await run(steps.recall_from_warehouse, parcel)).accepted
     assert outside.jobs(parcel) == []
 
 
-async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
-    outside: Outside, impatient: None
-) -> None:
+async def test_a_release_without_an_answer_is_recalled_from_the_warehouse(outside: Outside, impatient: None) -> None:
     (parcel,) = await outside.order(("A001", 1))
     await run(steps.book_waybill, parcel)
     outside.tell("/warehouse/_control/hold", match=parcel)
@@ -285,7 +283,7 @@ async def test_a_release_whose_answer_was_lost_is_recalled_from_the_warehouse(
     assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_ACCEPTED
 
 
-async def test_what_was_shipped_is_not_given_back(outside: Outside) -> None:
+async def test_a_shipped_fulfillment_order_cannot_be_recalled(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     await run(steps.book_waybill, parcel)
     await run(steps.release_to_warehouse, parcel)
@@ -295,7 +293,7 @@ async def test_what_was_shipped_is_not_given_back(outside: Outside) -> None:
     assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_REJECTED
 
 
-async def test_a_booking_is_cancelled_also_where_its_answer_never_came(outside: Outside, impatient: None) -> None:
+async def test_a_booking_without_an_answer_is_cancelled_too(outside: Outside, impatient: None) -> None:
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
     outside.tell(
@@ -307,7 +305,7 @@ async def test_a_booking_is_cancelled_also_where_its_answer_never_came(outside: 
     assert [each["cancelled"] for each in outside.bookings(parcel)] == [True]
 
 
-async def test_the_channel_is_told_once_of_each_parcel_and_its_lines(outside: Outside) -> None:
+async def test_the_channel_gets_each_shipment_once_with_its_lines(outside: Outside) -> None:
     parcels = await outside.order(("A001", 1), ("B001", 2))
     assert len(parcels) == 2
     for each in parcels:
@@ -320,7 +318,7 @@ async def test_the_channel_is_told_once_of_each_parcel_and_its_lines(outside: Ou
     assert all([(await row(each)).channel_notified for each in parcels])
 
 
-async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
+async def test_a_bundle_is_reported_as_it_was_sold(outside: Outside) -> None:
     (parcel,) = await outside.order(("K001", 3))
     assert {each["sku"]: each["quantity"] for each in (await row(parcel)).lines} == {"B001": 6, "B002": 3}
     await run(steps.book_waybill, parcel)
@@ -339,7 +337,7 @@ async def test_a_bundle_is_told_as_it_was_sold(outside: Outside) -> None:
         steps.confirm_shipment,
     ],
 )
-async def test_what_is_not_there_is_refused(outside: Outside, step: Callable[[str], Awaitable[Any]]) -> None:
+async def test_an_unknown_fulfillment_order_is_refused(outside: Outside, step: Callable[[str], Awaitable[Any]]) -> None:
     assert (await refusal(run(step, "order:own:web:none:F1"))).type == "Refused"
 
 
@@ -355,7 +353,7 @@ async def rates(*tables: tuple[str, str]) -> None:
     carrier_selection.clear_cache()
 
 
-async def test_the_better_carrier_books_and_every_other_is_told_of(outside: Outside) -> None:
+async def test_the_best_carrier_books_and_all_options_are_saved(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     (parcel,) = await outside.order(("A001", 1))
     waybill = await run(steps.book_waybill, parcel)
@@ -365,7 +363,7 @@ async def test_the_better_carrier_books_and_every_other_is_told_of(outside: Outs
     assert (len(outside.bookings(parcel, "yto")), outside.bookings(parcel, "sf")) == (1, [])
 
 
-async def test_where_the_best_refuses_the_next_one_books(outside: Outside) -> None:
+async def test_the_next_carrier_books_where_the_best_one_refuses(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     async with transaction() as connection:
         await connection.execute(
@@ -386,9 +384,7 @@ async def test_where_the_best_refuses_the_next_one_books(outside: Outside) -> No
     assert outside.bookings(parcel, "sf")[0]["cancelled"]
 
 
-async def test_an_answer_that_was_lost_keeps_the_carrier_whatever_prices_say_now(
-    outside: Outside, impatient: None
-) -> None:
+async def test_a_lost_answer_keeps_the_carrier_despite_new_prices(outside: Outside, impatient: None) -> None:
     await rates(("sf", "5"), ("yto", "8"))
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
@@ -400,7 +396,7 @@ async def test_an_answer_that_was_lost_keeps_the_carrier_whatever_prices_say_now
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
 
-async def test_who_may_have_booked_is_not_left_for_another_where_it_then_refuses(
+async def test_a_carrier_that_may_have_booked_is_not_replaced_when_it_refuses(
     outside: Outside, impatient: None
 ) -> None:
     await rates(("sf", "5"), ("yto", "8"))
@@ -419,7 +415,7 @@ async def test_who_may_have_booked_is_not_left_for_another_where_it_then_refuses
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
 
-async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside: Outside) -> None:
+async def test_a_parcel_that_every_carrier_refused_is_ranked_again_after_release(outside: Outside) -> None:
     for name in ("sf", "yto"):
         async with transaction() as connection:
             await carrier_selection.save_terms(connection, CarrierTerms(carrier=name, active=False))
@@ -431,7 +427,7 @@ async def test_what_nobody_takes_is_held_and_weighed_anew_once_released(outside:
     assert (await run(steps.book_waybill, parcel)).carrier == "yto"
 
 
-async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> None:
+async def test_a_carrier_rule_applies_and_can_be_tried_first(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     dear = CarrierRule.model_validate(
         {
@@ -455,7 +451,7 @@ async def test_a_rule_has_its_say_and_may_be_tried_before(outside: Outside) -> N
     assert [each.name for each in kept.ruled] == ["with sf alone"]
 
 
-async def test_even_the_only_carrier_is_weighed_where_a_rule_has_a_say(outside: Outside) -> None:
+async def test_the_only_carrier_is_ranked_too_where_a_rule_applies(outside: Outside) -> None:
     out = {"number": 1, "name": "no", "condition": "true", "decisions": [{"do": "exclude", "carriers": ["sf", "yto"]}]}
     async with transaction() as connection:
         await rules.save_rule(connection, CarrierRule.model_validate(out))

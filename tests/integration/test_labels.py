@@ -137,7 +137,7 @@ async def look(*statements: str) -> Any:
         return [tuple(row) for each in statements for row in await connection.execute(text(each))]
 
 
-async def test_a_label_tells_all_but_whose_it_is(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_label_is_complete_with_name_and_phone_masked(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1001")
     told = await wish(door, printer, fulfillments=[parcel])
     content = await file(door, printer, told["id"])
@@ -164,7 +164,7 @@ async def test_a_label_tells_all_but_whose_it_is(door: httpx.AsyncClient, printe
         assert hidden.encode() not in content + drawn.get_data()
 
 
-async def test_a_file_rests_sealed_and_who_takes_it_is_told(
+async def test_a_file_is_stored_encrypted_and_downloads_are_recorded(
     door: httpx.AsyncClient, printer: dict[str, str], database: str
 ) -> None:
     parcel = await packed("1002")
@@ -177,7 +177,7 @@ async def test_a_file_rests_sealed_and_who_takes_it_is_told(
     assert entries == [("order:own:web:1002", "packer", {"fulfillment": "F1", "kind": "label", "number": 1})]
 
 
-async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_none(
+async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_not_a_reprint(
     door: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
     one, other = await packed("1003"), await packed("1004")
@@ -193,7 +193,7 @@ async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_none(
     assert rows == [(1, "packer"), (2, "packer"), (3, "packer"), (1, "packer")]
 
 
-async def test_two_hundred_are_one_file_in_the_order_asked_for(
+async def test_two_hundred_labels_are_one_file_in_the_requested_order(
     door: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
     parcels = [await packed(str(number)) for number in range(2000, 2200)]
@@ -215,13 +215,13 @@ async def test_two_hundred_are_one_file_in_the_order_asked_for(
     assert await look("SELECT part FROM documents") == [(0,)]
 
 
-async def test_where_no_route_is_told_the_city_is(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_the_city_stands_in_for_a_missing_route(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1009", carrier="jdl", label=Label(courier="ems"))
     told = (await printed(door, printer, fulfillments=[parcel])).text()
     assert told.startswith("EMS上海市SF13")
 
 
-async def test_what_is_asked_for_together_is_what_is_ready(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_filter_selects_what_is_ready_to_print(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     ready = await packed("1010")
     await packed("1011", carrier="yto")
     await packed("1012", waybill_no=None)
@@ -234,7 +234,9 @@ async def test_what_is_asked_for_together_is_what_is_ready(door: httpx.AsyncClie
     assert refused.status_code == 422
 
 
-async def test_cash_on_delivery_is_what_the_carrier_collects(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_cash_on_delivery_is_the_amount_that_the_carrier_collects(
+    door: httpx.AsyncClient, printer: dict[str, str]
+) -> None:
     label = await printed(door, printer, fulfillments=[await packed("1020", paid_at=None)])
     assert "代收货款¥100.00" in label.text()
 
@@ -292,7 +294,7 @@ def drawer() -> Iterator[str]:
         yield url
 
 
-async def test_a_carriers_own_label_is_put_into_the_file(
+async def test_a_carriers_own_label_is_included_in_the_file(
     door: httpx.AsyncClient, printer: dict[str, str], drawer: str
 ) -> None:
     names = ("label.pdf", "label.png", "garbage", "gone")
@@ -323,7 +325,7 @@ async def test_a_file_is_kept_for_a_day(door: httpx.AsyncClient, printer: dict[s
     assert await look("SELECT count(*) FROM documents") == [(1,)]
 
 
-async def test_what_cannot_be_is_refused_and_its_field_named(door: httpx.AsyncClient) -> None:
+async def test_an_invalid_request_is_refused_with_its_field(door: httpx.AsyncClient) -> None:
     staff = await bearer(Scope.STAFF)
     for field, body in (
         ("fulfillments", {}),

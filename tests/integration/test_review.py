@@ -65,7 +65,7 @@ async def remember(*states: OrderState) -> None:
             await connection.execute(insert(ChannelOrderRow).values(told))
 
 
-async def test_a_rule_holds_and_says_which_and_on_what_facts(door: httpx.AsyncClient) -> None:
+async def test_a_hold_names_its_rule_and_facts(door: httpx.AsyncClient) -> None:
     await put(door, rule("order.total > 200 && lines.exists(l, l.quantity >= 5)"))
     clean = await admitted("1")
     assert (clean.status, clean.holds) == (OrderStatus.ALLOCATED, [])
@@ -82,7 +82,7 @@ async def test_a_rule_holds_and_says_which_and_on_what_facts(door: httpx.AsyncCl
     assert "Rule 10 ours: hold service (" in told["text"]
 
 
-async def test_nothing_personal_is_told_of_a_remark_but_the_words_that_were_looked_for(door: httpx.AsyncClient) -> None:
+async def test_of_a_remark_only_the_matched_words_are_recorded(door: httpx.AsyncClient) -> None:
     await put(door, rule("['加急', '发票'].exists(w, remarks.buyer_message.contains(w))"))
     state = await admitted("1", buyer_message="请开发票，我叫王小明 13812345678")
     values = next(each["detail"] for each in (await view(door, state))["timeline"] if "review" in each["what"])[
@@ -92,7 +92,7 @@ async def test_nothing_personal_is_told_of_a_remark_but_the_words_that_were_look
     assert "王小明" not in str(await sql("SELECT detail FROM timeline"))
 
 
-async def test_approval_stops_later_rules_and_the_shops_own_limits(door: httpx.AsyncClient) -> None:
+async def test_approval_overrides_later_rules_and_the_shops_limits(door: httpx.AsyncClient) -> None:
     approve = rule("'vip' in order.custom", {"do": "approve"}, {"do": "tag", "tags": ["VIP"]}, number=1)
     await put(door, approve, rule("order.total > 10"))
     assert await held("1", line(1, "A001", 1, "9000")) == ["look at it", "hold.review.amount"]
@@ -103,14 +103,14 @@ async def test_approval_stops_later_rules_and_the_shops_own_limits(door: httpx.A
     ]
 
 
-async def test_a_rule_rejects_and_nothing_is_allocated(door: httpx.AsyncClient) -> None:
+async def test_a_rejected_order_allocates_nothing(door: httpx.AsyncClient) -> None:
     await put(door, rule("order.total > 10", {"do": "reject", "reason": "not to us"}))
     state = await admitted("1")
     assert (state.status, state.active) == (OrderStatus.REJECTED, [])
     assert (await view(door, state))["status"] == "rejected"
 
 
-async def test_a_rule_chooses_priority_carrier_warehouse_and_gift(door: httpx.AsyncClient) -> None:
+async def test_a_rule_sets_priority_carrier_warehouse_and_gift(door: httpx.AsyncClient) -> None:
     chosen = [
         {"do": "priority", "priority": 1},
         {"do": "carrier", "carrier": "yto"},
@@ -129,7 +129,7 @@ async def test_a_rule_chooses_priority_carrier_warehouse_and_gift(door: httpx.As
     assert (row.priority, row.carrier, len(row.lines), row.sites["locations"]) == (1, "yto", 2, ["GZ"])
 
 
-async def test_where_only_one_warehouse_may_send_it_the_plan_says_so(door: httpx.AsyncClient) -> None:
+async def test_the_plan_names_the_only_allowed_warehouse(door: httpx.AsyncClient) -> None:
     await put(door, rule("order.total > 0", {"do": "warehouse", "locations": ["BJ"], "only": True}))
     state = await admitted("1")
     assert (state.active, [each.sku for each in state.shortages]) == ([], ["A001"])
@@ -137,7 +137,7 @@ async def test_where_only_one_warehouse_may_send_it_the_plan_says_so(door: httpx
     assert {each["warehouse"]: each["reason"] for each in plan["candidates"]}["SH"] == "plan.limited"
 
 
-async def test_a_delay_is_grace(door: httpx.AsyncClient) -> None:
+async def test_a_delay_extends_the_grace_period(door: httpx.AsyncClient) -> None:
     await put(door, rule("order.total > 10", {"do": "delay", "minutes": 30}))
     state = await admitted("1")
     assert (state.status, state.active) == (OrderStatus.APPROVED, [])
@@ -148,7 +148,7 @@ async def test_a_delay_is_grace(door: httpx.AsyncClient) -> None:
     assert longer.grace_until - datetime.now(UTC) > timedelta(minutes=59)
 
 
-async def test_a_rule_that_cannot_be_answered_holds_the_order_and_names_itself(door: httpx.AsyncClient) -> None:
+async def test_a_failing_rule_holds_the_order_and_is_named(door: httpx.AsyncClient) -> None:
     await put(door, rule("has(order.custom.age) && order.custom.age > 17"))
     assert await held("1") == []
     state = await admitted("2", custom={"age": "grown up"})
@@ -158,7 +158,7 @@ async def test_a_rule_that_cannot_be_answered_holds_the_order_and_names_itself(d
     assert "could not be answered" in str((await view(door, state))["timeline"])
 
 
-async def test_orders_that_come_together_are_counted_in_the_order_of_their_placing(door: httpx.AsyncClient) -> None:
+async def test_simultaneous_orders_are_counted_in_the_order_placed(door: httpx.AsyncClient) -> None:
     await put(door, rule("buyer.orders_24h >= 3"))
     orders = [an_order(str(number), buyer="u1", placed_at=now() - timedelta(minutes=number)) for number in range(5)]
     asked = [Decision(state=OrderState(order=each, policy=Policy(), revision=1), at=now(), new=True) for each in orders]
@@ -167,7 +167,7 @@ async def test_orders_that_come_together_are_counted_in_the_order_of_their_placi
     assert [bool(answer.holds) for answer in answers] == [True, True, False, False, False]
 
 
-async def test_velocity_counts_what_the_same_buyer_did_before(door: httpx.AsyncClient) -> None:
+async def test_velocity_counts_the_buyers_earlier_orders(door: httpx.AsyncClient) -> None:
     await put(door, rule("buyer.known && buyer.orders_24h >= 2"))
     assert await held("1", buyer="u1") == []
     assert await held("2", buyer="u1") == []
@@ -177,7 +177,7 @@ async def test_velocity_counts_what_the_same_buyer_did_before(door: httpx.AsyncC
     assert await held("nobody") == []
 
 
-async def test_history_spends_cancels_and_knows_a_first_order(door: httpx.AsyncClient) -> None:
+async def test_history_counts_spending_cancellations_and_first_orders(door: httpx.AsyncClient) -> None:
     first = await admitted("1", line(1, "A001", 2), buyer="u1")
     await cancelled(await admitted("2", line(1, "A001", 3), buyer="u1"))
     await put(door, rule("!buyer.first_order && buyer.spent_30d == 100.0 && buyer.cancelled_30d == 1"))
@@ -186,7 +186,7 @@ async def test_history_spends_cancels_and_knows_a_first_order(door: httpx.AsyncC
     assert await held("4", buyer="u9") == []
 
 
-async def test_many_accounts_at_one_phone_or_one_door(door: httpx.AsyncClient) -> None:
+async def test_accounts_are_counted_by_phone_and_by_address(door: httpx.AsyncClient) -> None:
     await put(door, rule("buyer.accounts_at_recipient >= 3"))
     elsewhere = RECIPIENT.model_copy(update={"phone": "13900000001"})
     assert await held("1", buyer="u1") == []
@@ -197,7 +197,7 @@ async def test_many_accounts_at_one_phone_or_one_door(door: httpx.AsyncClient) -
     assert await held("5", buyer="u4", recipient=far) == []
 
 
-async def test_the_blacklist_recognises_somebody_without_knowing_them(door: httpx.AsyncClient) -> None:
+async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClient) -> None:
     await put(door, rule("risk.blacklisted"))
     told = {"kind": "phone", "value": "+86 138 1234 5678", "reason": "refused thrice"}
     entry = (await door.post("/review/blacklist", json=told)).json()
@@ -227,7 +227,7 @@ async def test_the_blacklist_recognises_somebody_without_knowing_them(door: http
         {"kind": "face", "value": "x"},
     ],
 )
-async def test_the_blacklist_refuses_what_names_nobody(door: httpx.AsyncClient, told: dict[str, str]) -> None:
+async def test_the_blacklist_refuses_invalid_entries(door: httpx.AsyncClient, told: dict[str, str]) -> None:
     assert (await door.post("/review/blacklist", json=told)).status_code == 422
 
 
@@ -253,7 +253,7 @@ async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> No
     assert [each.line_no for each in again.order.lines] == ["1"]
 
 
-async def test_a_dry_run_says_what_a_rule_would_have_done_and_changes_nothing(door: httpx.AsyncClient) -> None:
+async def test_a_dry_run_reports_the_effect_and_changes_nothing(door: httpx.AsyncClient) -> None:
     states = [await admitted(str(number), line(1, "A001", 1, f"{number}00"), buyer="u1") for number in range(1, 6)]
     await remember(*states)
     before = await sql("SELECT id, status, holds, revision FROM orders ORDER BY id")
@@ -296,7 +296,7 @@ async def test_a_dry_run_says_what_a_rule_would_have_done_and_changes_nothing(do
         ({"number": 11}, "number"),
     ],
 )
-async def test_a_rule_that_is_none_is_refused_by_its_field(
+async def test_an_invalid_rule_is_refused_with_its_field(
     door: httpx.AsyncClient, changes: dict[str, Any], field: str
 ) -> None:
     answer = await door.put("/review/rules/10", json=rule("true") | changes)
@@ -312,8 +312,8 @@ async def test_only_staff_change_rules(door: httpx.AsyncClient) -> None:
     assert (await door.delete("/review/rules/10")).status_code == 404
 
 
-async def test_an_order_is_placed_as_it_is_known(door: httpx.AsyncClient) -> None:
-    """What history is compared by is nothing that could be read."""
+async def test_history_indexes_are_not_readable(door: httpx.AsyncClient) -> None:
+    """History is compared by blind indexes."""
     await admitted("1", buyer="secret-account")
     assert "secret-account" not in str(await sql("SELECT buyer_index, place_index FROM orders"))
     assert an_order().recipient.street not in str(await sql("SELECT * FROM orders"))

@@ -51,7 +51,7 @@ def followed(url: str) -> dict[str, Any]:
     return {each["waybill_no"]: each for each in bookings if each["followed"]}
 
 
-async def test_an_aggregator_follows_the_parcels_of_its_carriers_once_and_again_when_it_gave_up(sandbox: str) -> None:
+async def test_parcels_are_subscribed_with_an_aggregator_once_and_again_after_silence(sandbox: str) -> None:
     await open_account(sandbox, kuaidi100, follow=["yto"], push_url="https://oms.example.com/")
     for number, name in ((9001, "yto"), (9002, "sf"), (9003, "pigeon")):
         await a_parcel(str(number), carrier=name)
@@ -71,13 +71,13 @@ async def test_an_aggregator_follows_the_parcels_of_its_carriers_once_and_again_
     assert followed(sandbox)["SF9001"]["followed"] == 2
 
 
-async def test_an_account_that_says_half_of_it_stops_nothing(sandbox: str) -> None:
+async def test_an_incomplete_account_does_not_stop_the_others(sandbox: str) -> None:
     await open_account(sandbox, kuaidi100, follow=["yto"])
     await a_parcel("9003", carrier="yto")
     assert await ActivityEnvironment().run(tracking.subscribe_to_tracking) == 0
 
 
-async def test_what_a_silent_parcels_carrier_knows_is_asked_for_once(sandbox: str) -> None:
+async def test_a_silent_parcel_is_polled_once(sandbox: str) -> None:
     await open_account(sandbox, sf)
     ours = await accounts.get_account(IntegrationType.CARRIER, "sf", "default")
     waybill = await carrier(ours).book(a_booking("silent-1"))
@@ -98,7 +98,7 @@ async def test_what_a_silent_parcels_carrier_knows_is_asked_for_once(sandbox: st
     assert (scan.waybill_no, scan.status) == (waybill.waybill_no, "picked_up")
 
 
-async def test_a_parcel_is_stopped_on_its_way_and_what_is_wrong_with_it_says_so(sandbox: str) -> None:
+async def test_an_intercepted_parcel_is_noted_in_its_exception(sandbox: str) -> None:
     await open_account(sandbox, sf)
     ours = await accounts.get_account(IntegrationType.CARRIER, "sf", "default")
     parcel = "order:own:web:9201:F1"

@@ -42,35 +42,35 @@ SHENZHEN = "广东省|深圳市|南山区|440305"
         "Room 501, No. 8 Keji Road, Nanshan District, Shenzhen, Guangdong, China",
     ],
 )
-def test_one_place_in_many_words(text: str) -> None:
+def test_one_place_in_many_spellings(text: str) -> None:
     assert place(text) == SHENZHEN
 
 
 @pytest.mark.parametrize("text", ["广东|深圳|南山区|科技园路1号", "广东省深圳市南山区科技园路1号"])
-def test_what_is_only_short_or_whole_is_not_doubted(text: str) -> None:
+def test_short_and_full_names_have_full_confidence(text: str) -> None:
     person = cleansing.recipient(told(text))
     assert (person.confidence, person.doubt) == (Decimal(1), "")
 
 
-def test_the_channels_words_stay_where_they_were_changed() -> None:
+def test_the_original_address_is_kept_where_it_was_changed() -> None:
     person = cleansing.recipient(told("广东|深圳|南山区|科技园路1号"))
     assert person.told == "广东 深圳 南山区 科技园路1号"
     assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号")).told == ""
 
 
-def test_what_contradicts_itself_asks_for_a_look() -> None:
+def test_a_contradiction_lowers_the_confidence() -> None:
     person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
     assert person.address == ("上海市", "上海市", "浦东新区", "", "世纪大道100号")
     assert person.confidence == Decimal("0.5")
     assert person.doubt == "hold.address.contradiction"
 
 
-def test_the_smaller_division_is_believed() -> None:
+def test_the_smaller_division_wins() -> None:
     assert place("江苏省|上海市||世纪大道100号") == "上海市|上海市||310000"
     assert place("广东省|深圳市|南山区|上海市1号") == SHENZHEN
 
 
-def test_of_two_places_with_one_name_neither_is_taken() -> None:
+def test_an_ambiguous_name_is_not_resolved() -> None:
     person = cleansing.recipient(told("江苏省鼓楼区中山路1号"))
     assert person.address == ("江苏省", "", "", "", "鼓楼区中山路1号")
     assert person.doubt == "hold.address.ambiguous"
@@ -86,13 +86,13 @@ def test_a_town_stands_by_itself() -> None:
     assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
 
 
-def test_what_would_not_fit_the_street_stays_where_it_was() -> None:
+def test_text_that_would_overflow_the_street_stays_in_its_field() -> None:
     person = cleansing.recipient(told(f"广东|深圳|某某|{'长' * 199}"))
     assert person.address == ("广东", "深圳", "某某", "", "长" * 199)
     assert person.doubt == "hold.address.unread"
 
 
-def test_an_unknown_town_is_kept_as_told() -> None:
+def test_an_unknown_town_is_kept_unchanged() -> None:
     person = cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
     assert (person.town, person.street) == ("没有街道", "科技园路1号")
 
@@ -102,7 +102,7 @@ def test_a_name_and_phone_in_the_street_are_taken_out() -> None:
     assert person.address == ("广东省", "深圳市", "南山区", "", "科技园路1号")
 
 
-def test_another_persons_phone_in_the_street_stays_and_is_doubted() -> None:
+def test_another_persons_phone_in_the_street_stays_and_lowers_the_confidence() -> None:
     person = cleansing.recipient(told("李四 13900000000 广东省深圳市南山区科技园路1号"))
     assert "李四 13900000000" in person.street
     assert person.confidence is not None
@@ -114,7 +114,7 @@ def test_missing_name_and_phone_are_found_in_the_street() -> None:
     assert (person.name, person.digits, person.street) == ("张三", "13800000000", "科技园1号")
 
 
-def test_a_change_of_the_address_is_judged_anew() -> None:
+def test_a_changed_address_is_cleansed_again() -> None:
     person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
     corrected = RecipientChange(street="世纪大道101号").applied_to(person)
     assert corrected.confidence is None
@@ -160,7 +160,7 @@ messy = st.lists(words, max_size=9).map("".join).map(lambda text: text[:200])
 
 @settings(max_examples=300, deadline=None)
 @given(st.tuples(messy, messy, messy, messy, messy))
-def test_whatever_is_told_is_cleansed_once_and_nothing_is_lost(parts: tuple[str, ...]) -> None:
+def test_cleansing_is_idempotent_and_loses_nothing(parts: tuple[str, ...]) -> None:
     person = Recipient(name="王小明", phone="13812345678", **dict(zip(ADDRESS, parts, strict=True)))
     found = cleansing.recipient(person)
     assert Recipient.model_validate(found.model_dump()) == found

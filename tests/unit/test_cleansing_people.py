@@ -33,7 +33,7 @@ MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+86755123
         ("+852 2345 6789", "+85223456789", "+85223456789"),
     ],
 )
-def test_a_phone_is_e164_and_found_however_it_is_spelt(told: str, standard: str, national: str) -> None:
+def test_a_phone_in_any_spelling_becomes_e164(told: str, standard: str, national: str) -> None:
     person = Recipient(phone=people.phone(told, "CN"))
     assert person.phone == standard
     assert people.phone(standard, "CN") == standard
@@ -42,18 +42,18 @@ def test_a_phone_is_e164_and_found_however_it_is_spelt(told: str, standard: str,
 
 
 @pytest.mark.parametrize("told", ["", "123", "1380000000", "no phone", "12345678901234567890"])
-def test_what_is_no_phone_stays_as_told_and_is_not_reachable(told: str) -> None:
+def test_an_invalid_phone_is_kept_and_unreachable(told: str) -> None:
     person = Recipient(phone=people.phone(told, "CN"))
     assert person.phone == told
     assert not people.reachable(person)
 
 
-def test_a_phone_that_the_platform_masks_is_left_to_it() -> None:
+def test_a_masked_phone_is_unchanged() -> None:
     masked = Recipient(phone=people.phone("138****0000", "CN"))
     assert (masked.phone, people.reachable(masked)) == ("138****0000", True)
 
 
-def test_abroad_a_phone_is_read_by_its_country() -> None:
+def test_a_foreign_phone_is_parsed_by_its_country() -> None:
     assert people.phone("(415) 555-2671 x12", "US") == "+14155552671;ext=12"
     assert people.phone("020 7946 0018", "GB") == "+442079460018"
 
@@ -75,19 +75,19 @@ def test_abroad_a_phone_is_read_by_its_country() -> None:
         ("（勿电联）", "（勿电联）"),
     ],
 )
-def test_a_name_loses_what_is_none_of_it(told: str, name: str) -> None:
+def test_asides_and_titles_are_removed_from_a_name(told: str, name: str) -> None:
     assert people.name(told) == name
 
 
 @given(st.text(max_size=30))
-def test_any_name_is_trimmed_once_and_never_emptied(told: str) -> None:
+def test_cleansing_a_name_is_idempotent_and_never_empties_it(told: str) -> None:
     name = people.name(told)
     assert people.name(name) == name
     assert bool(name) == bool(told)
 
 
 @given(st.text("0123456789+-()转, *#x;=exta", max_size=24), st.sampled_from(["CN", "US", "DE"]))
-def test_any_phone_is_read_once(told: str, country: str) -> None:
+def test_standardising_a_phone_is_idempotent(told: str, country: str) -> None:
     phone = people.phone(told, country)
     assert people.phone(phone, country) == phone
     assert Recipient(phone=phone).national_phone or not phone.strip()

@@ -94,19 +94,19 @@ LONG = {
 
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
 @pytest.mark.parametrize("number", ["SF1330203456789", "YT8801234567890", "773001234567890", "JDVB12345678901-1-1-"])
-def test_a_scanner_reads_the_number_twice_and_the_square(size: PrintSize, number: str) -> None:
+def test_both_barcodes_and_the_qr_code_scan(size: PrintSize, number: str) -> None:
     read = printed(a_slip(waybill_no=number), size=size).codes()
     assert read == [("Code128", number), ("QRCode", number), ("Code128", number)]
 
 
-def test_the_carriers_own_square_is_printed() -> None:
+def test_the_carriers_own_qr_code_is_printed() -> None:
     theirs = "MMM={'k1':'755WF','k2':'755WE','k3':'003','k5':'SF1330203456789','k6':'深圳'}"
     read = printed(a_slip(label=Label(qr=theirs))).codes()
     assert ("QRCode", theirs) in read
 
 
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
-def test_a_person_reads_all_of_it(size: PrintSize) -> None:
+def test_every_text_is_on_the_label(size: PrintSize) -> None:
     text = printed(a_slip(cash=Decimal("128.5"), number=2), size=size).text()
     told = (
         "顺丰速运",
@@ -124,7 +124,7 @@ def test_a_person_reads_all_of_it(size: PrintSize) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
-def test_what_a_carrier_told_nothing_of_takes_no_room(size: PrintSize) -> None:
+def test_missing_facts_leave_no_gap(size: PrintSize) -> None:
     """YTO tells a route alone: its label has no empty field, and more room for the rest."""
     (with_hub, *_), (without, *_) = (
         [mark for mark in layout.label(a_slip(label=label), size, "zh-CN").marks if isinstance(mark, layout.Bars)]
@@ -134,13 +134,13 @@ def test_what_a_carrier_told_nothing_of_takes_no_room(size: PrintSize) -> None:
     assert printed(a_slip(label=Label(route="300-012")), size=size).text().count("王**138****5678") == 2
 
 
-def test_a_first_print_without_cash_says_nothing_of_either() -> None:
+def test_a_first_print_without_cash_shows_neither() -> None:
     text = printed(a_slip()).text()
     assert "补打" not in text
     assert "代收" not in text
 
 
-def test_rare_characters_are_printed_and_what_no_font_has_is_a_box() -> None:
+def test_rare_characters_are_printed_and_missing_ones_are_a_box() -> None:
     place = "䶮路㙦村\u200d\ufe0f 9号🎂"
     text = printed(a_slip(recipient=Person(name="𠮷*", phone="138****5678", place=place))).text()
     assert "□*138****5678" in text
@@ -151,7 +151,7 @@ def test_rare_characters_are_printed_and_what_no_font_has_is_a_box() -> None:
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
 @pytest.mark.parametrize("lang", ["zh-CN", "en"])
 @pytest.mark.parametrize("changes", [{}, LONG], ids=["usual", "long"])
-def test_nothing_is_over_another_or_over_the_edge(size: PrintSize, lang: str, changes: dict[str, Any]) -> None:
+def test_nothing_overlaps_or_leaves_the_page(size: PrintSize, lang: str, changes: dict[str, Any]) -> None:
     page = layout.label(a_slip(cash=Decimal(9)).model_copy(update=changes), size, lang)
     covered = boxes(page)
     for left, top, right, bottom in covered:
@@ -165,13 +165,13 @@ def test_nothing_is_over_another_or_over_the_edge(size: PrintSize, lang: str, ch
             assert apart, (page.marks, left, top)
 
 
-def test_what_is_too_long_is_shortened_but_never_the_number() -> None:
+def test_long_texts_are_shortened_but_never_the_waybill_number() -> None:
     document = printed(a_slip().model_copy(update=LONG))
     assert "…" in document.text()
     assert document.codes()[0] == ("Code128", LONG["waybill_no"])
 
 
-def test_zpl_says_the_same_in_dots() -> None:
+def test_zpl_matches_the_layout_in_dots() -> None:
     told = zpl.draw([layout.label(a_slip(), PrintSize.TALL, "zh-CN")] * 2, 203, None).decode()
     assert told.count("^XA^CI28^PW800^LL1440") == told.count("^XZ") == 2
     assert len(re.findall(r"\^BY4\^BCN,\d+,N,N,N,A\^FH\^FDSF1330203456789\^FS", told)) == 4
@@ -183,7 +183,7 @@ def test_zpl_says_the_same_in_dots() -> None:
     assert "^A0" not in finer
 
 
-def test_no_field_of_zpl_can_end_itself() -> None:
+def test_zpl_fields_are_escaped() -> None:
     """What others wrote stays data."""
     slip = a_slip(
         order_no="1^XZ~JR_2\\&",

@@ -56,12 +56,12 @@ def test_tax_follows_the_goods_and_all_still_adds_up(lines: list[tuple[int, Deci
     assert abs(changed.tax - changed.goods / 10) <= Decimal("0.02") * len(lines)
 
 
-def test_a_line_that_is_not_there_is_named() -> None:
+def test_an_unknown_line_is_named() -> None:
     with pytest.raises(ValueError, match="no line 7"):
         an_order().with_quantities({"7": 1})
 
 
-def test_the_status_follows_what_happens() -> None:
+def test_the_status_is_derived_from_the_state() -> None:
     one, two = parcel(1), parcel(2)
     state = OrderState(order=an_order(), policy=Policy())
     assert state.status is OrderStatus.RECEIVED
@@ -78,7 +78,7 @@ def test_the_status_follows_what_happens() -> None:
     assert (state.status, state.fulfilled) == (OrderStatus.DELIVERED, True)
 
 
-def test_what_waits_says_why() -> None:
+def test_a_waiting_order_gives_its_reason() -> None:
     assert admitted(an_order(paid_at=None)).status is OrderStatus.AWAITING_PAYMENT
     state = admitted(an_order())
     assert state.status is OrderStatus.APPROVED
@@ -90,14 +90,14 @@ def test_what_waits_says_why() -> None:
     assert state.status is OrderStatus.IN_REVIEW
 
 
-def test_a_delivery_seen_before_the_shipping_ships_it_too() -> None:
+def test_a_delivery_scan_before_shipping_ships_the_order_too() -> None:
     state = admitted(an_order(), parcel())
     state.fulfillments[0].track(TrackingStatus.DELIVERED, NOW)
     assert state.status is OrderStatus.DELIVERED
     assert state.fulfillments[0].shipped_at == NOW
 
 
-def test_every_status_has_its_row_in_the_table_and_no_shipped_order_can_be_cancelled() -> None:
+def test_every_status_has_supported_actions_and_shipped_orders_cannot_be_cancelled() -> None:
     assert set(SUPPORTED) == set(OrderStatus)
     for status in (OrderStatus.PARTIALLY_SHIPPED, OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.COMPLETED):
         assert Action.CANCEL not in SUPPORTED[status]
@@ -125,7 +125,7 @@ def test_every_wait_has_a_deadline() -> None:
     assert state.deadline is None
 
 
-def test_answers_are_remembered_but_not_for_ever() -> None:
+def test_remembered_requests_are_bounded() -> None:
     state = admitted(an_order())
     for number in range(500):
         state.remember(str(number), state.allows(Action.CANCEL))
@@ -133,7 +133,7 @@ def test_answers_are_remembered_but_not_for_ever() -> None:
     assert len(state.answers) == 200
 
 
-def test_a_masked_recipient_tells_the_region_and_no_more() -> None:
+def test_a_masked_recipient_shows_only_the_region() -> None:
     masked = RECIPIENT.masked()
     assert masked.city == "上海市"
     assert "5678" in masked.phone

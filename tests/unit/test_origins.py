@@ -38,7 +38,7 @@ def told(**more: Any) -> Origin:
         ("", ("", "", "")),
     ],
 )  # fmt: skip
-def test_a_campaign_is_written_in_one_way_and_kept_as_told(campaign: str, written: tuple[str, str, str]) -> None:
+def test_a_campaign_is_standardised_and_its_original_is_kept(campaign: str, written: tuple[str, str, str]) -> None:
     origin = told(campaign=campaign).standard(IntakePath.POLL, AT)
     assert (origin.campaign, origin.source, origin.medium) == written
     assert origin.told.get("campaign", origin.campaign) == campaign
@@ -52,7 +52,7 @@ def test_a_campaign_is_written_in_one_way_and_kept_as_told(campaign: str, writte
         ("JD.com", "jd"), ("拼多多", "pdd"), ("own", "own"), ("Some Other", "some other"),
     ],
 )  # fmt: skip
-def test_a_platform_goes_by_one_name(platform: str, written: str) -> None:
+def test_a_platform_has_one_standard_name(platform: str, written: str) -> None:
     assert told(platform=platform).standard(IntakePath.POLL, AT).platform == written
 
 
@@ -61,7 +61,7 @@ def test_a_sale_in_a_store_names_it() -> None:
     assert told(shop="web").standard(IntakePath.WEBHOOK, AT).store == ""
 
 
-def test_what_the_channel_said_first_of_the_region_stays() -> None:
+def test_the_channels_first_region_stays() -> None:
     origin = told(region="广东省 深圳市").located("CN 广东省 深圳市 南山区")
     assert (origin.region, origin.told) == ("CN 广东省 深圳市 南山区", {"region": "广东省 深圳市"})
     assert origin.located("CN 广东省").told == {"region": "广东省 深圳市"}
@@ -70,7 +70,7 @@ def test_what_the_channel_said_first_of_the_region_stays() -> None:
     assert (region(" 浙江省　杭州市 "), region("JP 東京都"), region("")) == ("CN 浙江省 杭州市", "JP 東京都", "")
 
 
-def test_who_names_a_campaign_may_write_it_as_they_like() -> None:
+def test_campaign_names_match_in_any_spelling() -> None:
     buyer = Buyer(channel="own", shop="web", campaign="summer sale", priority=3)
     assert Audience(campaigns=("Summer  SALE",)).includes(buyer)
     assert Condition(field="campaign", op="in", value=("Summer Sale", "618")).value == ("summer sale", "618")

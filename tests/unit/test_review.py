@@ -52,7 +52,7 @@ def applies(condition: str, order: ChannelOrder) -> bool:
         "order.shop == 'own:web' && order.kind == 'own_site'",
     ],
 )
-def test_what_staff_may_ask(condition: str) -> None:
+def test_supported_conditions(condition: str) -> None:
     order = an_order("1", line(1, "A001", 1, "100"), line(2, "B006", 2, "100"), buyer_message="请开发票")
     assert applies(condition, order.model_copy(update={"custom": {"vip": "gold"}}))
 
@@ -77,7 +77,7 @@ def test_what_staff_may_ask(condition: str) -> None:
         ("", 0, "Syntax error"),
     ],
 )
-def test_what_is_no_condition_is_said_with_its_place(condition: str, at: int | None, says: str) -> None:
+def test_an_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, says: str) -> None:
     with pytest.raises(InvalidExpression, match=says) as refused:
         ORDERS.check(condition)
     assert refused.value.position == at
@@ -115,7 +115,7 @@ def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
         "lines.all(l, !(l.sku in stock.short_skus) || l.sku == 'x' || l.quantity > 0)",
     ],
 )
-def test_the_dearest_that_is_let_through_takes_no_second(condition: str) -> None:
+def test_the_most_expensive_allowed_condition_takes_less_than_a_second(condition: str) -> None:
     sample = dict(ORDERS.samples[1])
     sample["lines"] = [sample["lines"][0] | {"sku": f"S{number}"} for number in range(LONGEST_LIST)]
     sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
@@ -136,7 +136,7 @@ _pieces = st.sampled_from([*PIECES.split(), "\n"])
 @example("has(has(has(")
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(_pieces, max_size=30).map("".join), st.lists(_pieces).map(" ".join)))
-def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
+def test_any_text_is_accepted_or_refused_without_error(text: str) -> None:
     position = None
     try:
         ORDERS.check(text)
@@ -150,11 +150,11 @@ EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples"
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_of_the_guide_are_conditions(example: str) -> None:
+def test_the_guides_examples_are_valid_conditions(example: str) -> None:
     ORDERS.check(example.replace("\\|", "|"))
 
 
-def test_the_rule_of_the_guide_is_a_rule() -> None:
+def test_the_guides_rule_is_valid() -> None:
     assert len(EXAMPLES) > 8
     rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
     ORDERS.check(rule.condition)
@@ -167,7 +167,7 @@ def test_the_guide_names_every_fact() -> None:
             assert re.search(rf"\b{field}\b", table), f"{root}.{field}"
 
 
-def test_every_sample_has_the_facts_that_orders_have() -> None:
+def test_samples_have_the_same_facts_as_orders() -> None:
     told = facts.told(an_order(), {})
     for root, fields in told.items():
         for sample in ORDERS.samples:
@@ -177,14 +177,14 @@ def test_every_sample_has_the_facts_that_orders_have() -> None:
             ).keys(), root
 
 
-def test_facts_name_nobody() -> None:
+def test_facts_contain_no_personal_data() -> None:
     order = an_order(buyer="account-7")
     told = str(facts.told(order, {}))
     person = order.recipient
     assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in told]
 
 
-def test_rules_apply_in_the_order_given_and_only_to_their_shops() -> None:
+def test_rules_apply_in_order_and_only_to_their_shops() -> None:
     def rule(number: int, *decisions: dict[str, Any], **more: Any) -> ReviewRule:
         given = {"number": number, "name": "r", "condition": "true", "decisions": decisions}
         return ReviewRule.model_validate(given | more)
@@ -199,7 +199,7 @@ def test_rules_apply_in_the_order_given_and_only_to_their_shops() -> None:
     assert (ended.rejected, ended.holds, len(ended.ruled)) == (True, (), 1)
 
 
-def test_without_rules_the_shops_limit_and_the_remarks_still_hold() -> None:
+def test_without_rules_limits_and_remarks_still_hold_an_order() -> None:
     reasons = [hold.reason for hold in review.decide(an_order(buyer_message="先别发"), Policy(review_above=1), AT)]
     assert reasons == ["hold.review.amount", "hold.review.remark"]
 
