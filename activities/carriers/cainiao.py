@@ -1,36 +1,45 @@
-"""Cainiao's electronic waybills (菜鸟电子面单): numbers of whichever courier by TOP, traces by LINK.
+"""Cainiao's electronic waybills (菜鸟电子面单): waybill numbers of any courier by TOP, traces by LINK.
 
 Sources: the generated SDKs of TOP (cainiao.waybill.ii.get, .query.by.tradecode, .cancel, .delivery) for names and
 limits of fields; public clients of LINK (digest, CNTECH_LV_LOGISTICS_DETAIL_GET and its ``fullTraceDetail``); the list
-of statuses of TMS_PRACTICE_TRACE_INFO, of which Cainiao says that new ones appear. Asked again for the same order and
-package, Cainiao answers with the first number. Unverified: which of the two forms of traces a push takes (both are
-read) and the answer it wants; the words for a status (``SIGN``) and LINK's error codes, from general knowledge; that a
-number once cancelled is not found again. cainiao.waybill.ii.delivery, which turns a parcel round, is documented for
-parcels held near their recipient (极效前置) only: for others it is to be expected that Cainiao refuses.
+of statuses of TMS_PRACTICE_TRACE_INFO, to which Cainiao says it will add. A repeated request for the same order and
+package returns the first waybill number. Unverified: which of the two forms of traces a push takes (both are read) and
+its acknowledgement; the names of statuses (``SIGN``) and LINK's error codes, from general knowledge; that a cancelled
+number is not found again. cainiao.waybill.ii.delivery, which returns a parcel, is documented only for parcels held near
+their recipient (极效前置): Cainiao may refuse others.
 
 Account: ``base_url`` ``https://eco.taobao.com``; secrets ``app_key``, ``app_secret``, ``session`` as for Taobao,
 ``link_token`` (LINK's ``logistic_provider_id``), ``link_secret``, ``push_secret`` (the end of the push URL); settings
-``courier`` (who carries, named as carriers are here), ``cp_code`` where Cainiao's code is not that name in capitals,
-``template_url``, ``user_id`` (the seller's, a number), ``app_code`` (with LINK), ``link_url``
-(``https://link.cainiao.com``) where LINK is elsewhere than ``base_url``.
+``courier`` (named as carriers are here), ``cp_code`` if Cainiao's code is not that name in capitals, ``template_url``,
+``user_id`` (the seller's, a number), ``app_code`` (with LINK), ``link_url`` (``https://link.cainiao.com``) if LINK has
+another address than ``base_url``.
 """
 
-import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import md5, sha256
-from hmac import compare_digest
+from hashlib import sha256
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import PushAnswer, authenticate, masked
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    check_signature,
+    compact_json,
+    form_fields,
+    is_mobile,
+    mask_personal_data,
+    md5_base64,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
+from activities.vendors.gateway import documented_format
 from activities.vendors.top import Top
 from models.address import Addressee
 from models.exceptions import ExceptionKind
@@ -38,11 +47,11 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 
 _GOODS = 100
-_ELSEWHERE = "OTHERS"
-"""The goods were sold on a platform that Cainiao does not decrypt addresses of."""
-_TURN_ROUND = "-1"
-_PASSING = {"S06", "S07", "S08", "S09"}
-_NOTHING = re.compile(r"暂无|不存在|没有")
+_OTHER_CHANNEL = "OTHERS"
+"""The goods were sold on a platform whose addresses Cainiao does not decrypt."""
+_RETURN_TO_SENDER = "-1"
+_TRANSIENT_CODES = {"S06", "S07", "S08", "S09"}
+_NO_RECORD = re.compile(r"暂无|不存在|没有")
 
 _STATUS = {
     "WAIT_ACCEPT": TrackingStatus.LABEL_CREATED,
@@ -64,13 +73,16 @@ _PROBLEMS = (
 )
 
 
-def _listed(value: Any) -> Any:
-    """TOP wraps a list in an object that names its kind; an empty one omits it."""
+def _unwrap_list(value: Any) -> Any:
+    """Unwrap a list: TOP puts it in an object with one key, and omits an empty list."""
     return next(iter(value.values()), []) if isinstance(value, dict) else value or []
 
 
 def _parsed(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value else value or {}
+
+
+_PUSH_FIELDS = ("msg_type", "logistics_interface", "data_digest")
 
 
 class _Place(BaseModel):
@@ -98,8 +110,8 @@ class _Booked(BaseModel):
     print_data: Annotated[_PrintData, BeforeValidator(_parsed)] = _PrintData()
 
 
-class _Answered(BaseModel):
-    modules: Annotated[list[_Booked], BeforeValidator(_listed)] = []
+class _Waybills(BaseModel):
+    modules: Annotated[list[_Booked], BeforeValidator(_unwrap_list)] = []
 
 
 class _Found(BaseModel):
@@ -108,13 +120,13 @@ class _Found(BaseModel):
 
 
 class _Search(BaseModel):
-    modules: Annotated[list[_Found], BeforeValidator(_listed)] = []
+    modules: Annotated[list[_Found], BeforeValidator(_unwrap_list)] = []
 
 
 class _Trace(BaseModel):
     at: ChinaTime = Field(validation_alias=AliasChoices("time", "operateTime"))
     code: Text = Field("", validation_alias=AliasChoices("logisticsStatus", "status"))
-    words: Text = Field("", validation_alias=AliasChoices("desc", "operateDescription"))
+    text: Text = Field("", validation_alias=AliasChoices("desc", "operateDescription"))
     place: Text = Field("", validation_alias=AliasChoices("areaName", "orgName", "city"))
 
     def scan(self, waybill_no: str) -> Scan:
@@ -125,8 +137,8 @@ class _Trace(BaseModel):
             code=self.code,
             at=self.at,
             place=self.place,
-            text=masked(self.words),
-            exception=next((kind for said, kind in _PROBLEMS if said.search(self.words)), None),
+            text=mask_personal_data(self.text),
+            exception=next((kind for pattern, kind in _PROBLEMS if pattern.search(self.text)), None),
         )
 
 
@@ -136,7 +148,7 @@ class _Traces(BaseModel):
     )
 
 
-class _Told(_Traces):
+class _TraceAnswer(_Traces):
     success: bool = False
     errorCode: Text = ""
     errorMsg: Text = ""
@@ -147,15 +159,15 @@ class _Push(_Traces):
 
 
 def digest(interface: str, secret: str) -> str:
-    """LINK's ``data_digest``."""
-    return base64.b64encode(md5((interface + secret).encode(), usedforsecurity=False).digest()).decode()
+    """Return LINK's ``data_digest``."""
+    return md5_base64(interface + secret)
 
 
 def _contact(person: Addressee) -> dict[str, Any]:
     phone = person.national_phone
     return {
         "name": person.name,
-        "mobile" if len(phone) == 11 and phone.startswith("1") else "phone": phone,
+        "mobile" if is_mobile(phone) else "phone": phone,
         "address": {
             "province": person.province,
             "city": person.city,
@@ -183,7 +195,7 @@ class Cainiao:
         }
         order: dict[str, Any] = {
             "object_id": booking.reference,
-            "order_info": {"order_channels_type": _ELSEWHERE, "trade_order_list": [booking.reference]},
+            "order_info": {"order_channels_type": _OTHER_CHANNEL, "trade_order_list": [booking.reference]},
             "package_info": package,
             "recipient": _contact(booking.recipient),
             "template_url": str(settings.get("template_url", "")),
@@ -191,21 +203,21 @@ class Cainiao:
         }
         if booking.cash_on_delivery:
             order["logistics_services"] = json.dumps({"SVC-COD": {"value": str(booking.cash_on_delivery)}})
-        asked = {
+        parameters = {
             "cp_code": self._cp_code,
             "sender": _contact(booking.sender),
             "trade_order_info_dtos": [order],
             "need_encrypt": False,
         }
-        answer = await self._call("get", param_waybill_cloud_print_apply_new_request=_text(asked))
-        modules = _understood(_Answered, answer).modules
+        answer = await self._call_top("get", param_waybill_cloud_print_apply_new_request=compact_json(parameters))
+        modules = _parse(_Waybills, answer).modules
         if not modules:
-            raise unavailable("cainiao: no number among the answer")
+            raise unavailable("cainiao: the response holds no waybill number")
         return self._waybill(booking.reference, modules[0])
 
     async def find(self, reference: str) -> Waybill | None:
-        asked = [{"biz_sub_code": reference, "object_id": reference}]
-        search = _understood(_Search, await self._call("query.by.tradecode", param_list=_text(asked)))
+        parameters = [{"biz_sub_code": reference, "object_id": reference}]
+        search = _parse(_Search, await self._call_top("query.by.tradecode", param_list=compact_json(parameters)))
         booked = (each.waybill_cloud_print_response for each in search.modules if each.success)
         return next((self._waybill(reference, each) for each in booked if each is not None), None)
 
@@ -215,16 +227,18 @@ class Cainiao:
             if found is None:
                 return
             waybill_no = found.waybill_no
-        answer = await self._call("cancel", cp_code=self._cp_code, waybill_code=waybill_no)
+        answer = await self._call_top("cancel", cp_code=self._cp_code, waybill_code=waybill_no)
         if answer.get("cancel_result") is not True and await self.find(reference) is not None:
             raise refused("carrier.cainiao.not_cancelled", "cancel_result")
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        await self._call("delivery", cp_code=self._cp_code, waybill_code=waybill_no, delivery_action=_TURN_ROUND)
+        await self._call_top(
+            "delivery", cp_code=self._cp_code, waybill_code=waybill_no, delivery_action=_RETURN_TO_SENDER
+        )
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        asked = {"appCode": str(self._account.settings.get("app_code", "")), "cpCode": self._cp_code}
-        interface = _text({"arg0": {**asked, "mailNo": waybill_no, "receiverPhone": phone}})
+        parameters = {"appCode": str(self._account.settings.get("app_code", "")), "cpCode": self._cp_code}
+        interface = compact_json({"arg0": {**parameters, "mailNo": waybill_no, "receiverPhone": phone}})
         form = {
             "msg_type": "CNTECH_LV_LOGISTICS_DETAIL_GET",
             "to_code": "CNTECH_LV",
@@ -234,30 +248,26 @@ class Cainiao:
         }
         url = str(self._account.settings.get("link_url") or self._account.base_url).rstrip("/")
         response = await http.send("POST", f"{url}/gateway/link.do", data=form)
-        try:
-            told = decode(_Told, response.content)
-        except Unintelligible:
-            raise unavailable("cainiao: the answer is not in the format") from None
-        if not told.success:
-            if told.errorCode in _PASSING:
-                raise unavailable(f"cainiao: {told.errorCode}")
-            if not _NOTHING.search(told.errorMsg):
-                raise refused(f"carrier.cainiao.{told.errorCode or 'refused'}", told.errorCode)
-        return [trace.scan(waybill_no) for trace in told.traces]
+        answer = read_response("cainiao", _TraceAnswer, response.content)
+        if not answer.success:
+            if answer.errorCode in _TRANSIENT_CODES:
+                raise unavailable(f"cainiao: {answer.errorCode}")
+            if not _NO_RECORD.search(answer.errorMsg):
+                raise refusal("cainiao", answer.errorCode)
+        return [trace.scan(waybill_no) for trace in answer.traces]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
-        form = _form(body)
+        form = form_fields(body, *_PUSH_FIELDS)
         expected = digest(form["logistics_interface"], self._account.secrets["link_secret"])
-        if not compare_digest(expected.encode(), form["data_digest"].encode()):
-            raise Unauthentic("data_digest: does not match")
+        check_signature("data_digest", expected, form["data_digest"])
         return Receipt(fact_key=sha256(form["logistics_interface"].encode()).hexdigest(), topic=form["msg_type"])
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
         return PushAnswer(body=b'{"success":true,"errorCode":"","errorMsg":""}')
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        push = decode(_Push, _form(body)["logistics_interface"].encode())
+        push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["logistics_interface"].encode())
         return [trace.scan(push.mailNo) for trace in push.traces]
 
     @property
@@ -279,32 +289,21 @@ class Cainiao:
         )
         return Waybill(carrier=self._account.source, waybill_no=booked.waybill_code, reference=reference, label=label)
 
-    async def _call(self, interface: str, **business: str) -> dict[str, Any]:
+    async def _call_top(self, interface: str, **business: str) -> dict[str, Any]:
         try:
             answer, _ = await Top(self._account).call(f"cainiao.waybill.ii.{interface}", **business)
         except ApplicationError as error:
             if error.type != "Refused":
                 raise
             code = str(next(iter(error.details), ""))
-            raise refused(f"carrier.cainiao.{code or 'refused'}", code) from None
+            raise refusal("cainiao", code) from None
         return answer
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _understood(model: type[Model], answer: dict[str, Any]) -> Model:
-    try:
-        return model.model_validate(answer)
-    except ValidationError:
-        raise unavailable("cainiao: the answer is not in the format") from None
-
-
-def _form(body: bytes) -> dict[str, str]:
-    """The fields that matter. What is not a form is empty: neither authentic nor intelligible."""
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: fields.get(name, [""])[0] for name in ("msg_type", "logistics_interface", "data_digest")}
+def _parse(model: type[Model], answer: dict[str, Any]) -> Model:
+    with documented_format("cainiao"):
+        parsed = model.model_validate(answer)
+    return parsed
 
 
 def adapter(account: Account) -> Cainiao:

@@ -1,17 +1,17 @@
-"""EasyPost: the carriers of the world behind one API; JSON out, signed webhooks in.
+"""EasyPost: many carriers of the world behind one API; JSON requests, signed webhooks.
 
-Sources: docs.easypost.com (objects, references), EasyPost's own client libraries and the answers recorded in their
+Sources: docs.easypost.com (objects, references), EasyPost's own client libraries and the responses recorded in their
 tests (shipments, rates, refunds, trackers, events, errors, ``X-Hmac-Signature``), published types for error codes. From
 general knowledge: the values of ``status_detail``, and option ``cod_amount``. Not supported: parcels across a border,
-for a booking tells nothing that customs ask; stopping a parcel on its way, for EasyPost offers nothing of the kind.
+for a booking holds no customs data; interception, for EasyPost has no interface for it.
 
-Exactly once: buying takes no key of ours, but a shipment is bought once at most. So the shipment is created under our
-reference and looked up by it before anything is created or bought again: one that is bought is the answer; one that is
-not is bought, provided that it still says what the booking says. What remains: references need not be unique there, so
-that a booking changed while the purchase of its first shipment is under way may be bought twice.
+Exactly once: a purchase takes no idempotency key, but a shipment can be bought only once. So the shipment is created
+under our reference and queried by it before anything is created or bought again: a bought shipment is returned, an
+unbought one is bought if it still matches the booking. Remaining risk: references are not unique at EasyPost, so a
+booking that changes during the purchase of its first shipment may be bought twice.
 
 Account: ``base_url`` ``https://api.easypost.com``; secrets ``api_key``, ``webhook_secret``, ``push_secret`` (the end of
-the push URL); settings ``product``, a carrier and its service such as ``USPS Priority``, by default the cheapest.
+the push URL); setting ``product``, a carrier and its service such as ``USPS Priority``, by default the cheapest.
 """
 
 import base64
@@ -27,9 +27,17 @@ from unicodedata import normalize
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ValidationError
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import PushAnswer, authenticate, masked
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    cannot_intercept,
+    check_signature,
+    mask_personal_data,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import Code, Model, Text, decode
 from models.address import Addressee
 from models.exceptions import ExceptionKind
@@ -37,13 +45,12 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 from models.money import Money
 
-_OUNCES = Decimal("35.27396195")
-"""In a kilogram."""
-_TOLD = frozenset({400, 402, 403, 404, 409, 412, 422})
-"""Statuses whose body names what is wrong."""
+_OUNCES_PER_KG = Decimal("35.27396195")
+_ERROR_STATUSES = frozenset({400, 402, 403, 404, 409, 412, 422})
+"""Statuses whose body holds an error code."""
 _NOT_FOUND = "NOT_FOUND"
-_BOUGHT_BEFORE = "SHIPMENT.POSTAGE.EXISTS"
-_PASSING = {
+_ALREADY_BOUGHT = "SHIPMENT.POSTAGE.EXISTS"
+_TRANSIENT_CODES = {
     "SHIPMENT.PURCHASE.IN_PROGRESS",
     "SHIPMENT.POSTAGE.NO_RESPONSE",
     "SHIPMENT.POSTAGE.TIMED_OUT",
@@ -51,9 +58,9 @@ _PASSING = {
     "ADDRESS.VERIFY.UPSTREAM_UNAVAILABLE",
 }
 _REFUNDED = {"submitted", "refunded"}
-_STILL_HERE = {"", "unknown", "pre_transit"}
+_NOT_SHIPPED = {"", "unknown", "pre_transit"}
 _COURIERS = {"UPSDAP": "ups", "FedExDefault": "fedex", "DHLExpress": "dhl", "DhlExpress": "dhl"}
-"""Carriers that are not named as here in capitals."""
+"""Couriers whose name at EasyPost, in lower case, differs from their name here."""
 
 _STATUS = {
     "pre_transit": TrackingStatus.LABEL_CREATED,
@@ -73,9 +80,9 @@ _DETAIL = {
     "lost": TrackingStatus.LOST,
     "damaged": TrackingStatus.DAMAGED,
 }
-"""What a detail says better than the status it comes with."""
+"""Details that are more precise than their status."""
 _PICKED_UP = re.compile(r"picked up", re.IGNORECASE)
-_BACK = re.compile(r"(original|return\w* to) sender", re.IGNORECASE)
+_TO_SENDER = re.compile(r"(original|return\w* to) sender", re.IGNORECASE)
 
 
 class _Rate(BaseModel):
@@ -106,10 +113,10 @@ class _Address(BaseModel):
     phone: Text = ""
 
     @property
-    def essence(self) -> tuple[str, ...]:
-        """What EasyPost gives back as it was told, but for the punctuation of phones."""
-        told = self.model_dump()
-        return (*(value for name, value in told.items() if name != "phone"), re.sub(r"\D", "", self.phone))
+    def comparable(self) -> tuple[str, ...]:
+        """Return the fields with the phone's digits only: EasyPost returns them as sent except for its punctuation."""
+        fields = self.model_dump(exclude={"phone"})
+        return (*fields.values(), re.sub(r"\D", "", self.phone))
 
 
 class _Parcel(BaseModel):
@@ -146,7 +153,7 @@ class _Page(BaseModel):
     has_more: bool = False
 
 
-class _Where(BaseModel):
+class _Location(BaseModel):
     city: Text = ""
     state: Text = ""
     country: Text = ""
@@ -157,19 +164,19 @@ class _Detail(BaseModel):
     status: Text = ""
     status_detail: Text = ""
     message: Text = ""
-    tracking_location: _Where | None = None
+    tracking_location: _Location | None = None
 
     @property
     def tracking(self) -> TrackingStatus | None:
         status = _STATUS.get(self.status)
         if status is TrackingStatus.DELIVERED:
-            return TrackingStatus.RETURNED if _BACK.search(self.message) else status
+            return TrackingStatus.RETURNED if _TO_SENDER.search(self.message) else status
         if status is TrackingStatus.IN_TRANSIT and _PICKED_UP.search(self.message):
             return TrackingStatus.PICKED_UP
         return _DETAIL.get(self.status_detail, status)
 
     def scan(self, waybill_no: str) -> Scan:
-        where = self.tracking_location or _Where()
+        location = self.tracking_location or _Location()
         code = f"{self.status}:{self.status_detail}".rstrip(":")
         return Scan(
             waybill_no=waybill_no,
@@ -177,8 +184,8 @@ class _Detail(BaseModel):
             status=self.tracking,
             code=code,
             at=self.datetime,
-            place=", ".join(part for part in (where.city, where.state, where.country) if part),
-            text=masked(self.message),
+            place=", ".join(part for part in (location.city, location.state, location.country) if part),
+            text=mask_personal_data(self.message),
             exception=ExceptionKind.WRONG_ADDRESS if self.status_detail == "address_correction" else None,
         )
 
@@ -209,12 +216,12 @@ class _Error(BaseModel):
     code: Text = ""
 
 
-class _Refusal(BaseModel):
+class _ErrorResponse(BaseModel):
     error: _Error = _Error()
 
 
 def signature(secret: str, body: bytes) -> str:
-    """``X-Hmac-Signature``: the secret is decomposed (NFKD) first."""
+    """Return ``X-Hmac-Signature``; the secret is normalised to NFKD first."""
     return "hmac-sha256-hex=" + hmac.digest(normalize("NFKD", secret).encode(), body, "sha256").hex()
 
 
@@ -232,7 +239,7 @@ def _address(person: Addressee) -> _Address:
 
 
 def _ounces(booking: Booking) -> Decimal:
-    return max((booking.weight_kg * _OUNCES).quantize(Decimal("0.1"), ROUND_UP), Decimal("0.1"))
+    return max((booking.weight_kg * _OUNCES_PER_KG).quantize(Decimal("0.1"), ROUND_UP), Decimal("0.1"))
 
 
 class EasyPost:
@@ -247,9 +254,9 @@ class EasyPost:
         ]
 
     async def book(self, booking: Booking) -> Waybill:
-        booked, begun = await self._look_up(booking.reference)
+        booked, unbought = await self._look_up(booking.reference)
         if booked is None:
-            booked = await self._buy(begun, booking)
+            booked = await self._buy(unbought, booking)
         return self._waybill(booking.reference, booked)
 
     async def find(self, reference: str) -> Waybill | None:
@@ -257,29 +264,29 @@ class EasyPost:
         return None if booked is None else self._waybill(reference, booked)
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        """By a refund, which carriers decide on later: so it is refused here once the parcel is on its way."""
+        """Request a refund. Carriers decide on refunds later, so refuse here once the parcel is in transit."""
         booked, _ = await self._look_up(reference)
         if booked is None:
             return
-        if booked.tracker is not None and booked.tracker.status not in _STILL_HERE:
+        if booked.tracker is not None and booked.tracker.status not in _NOT_SHIPPED:
             raise refused("carrier.easypost.on_its_way", booked.tracker.status)
-        asked = await self._ask(_Shipment, "POST", f"shipments/{booked.id}/refund", {})
-        if asked.refund_status not in _REFUNDED:
-            raise refused("carrier.easypost.not_refunded", asked.refund_status)
+        refund = await self._call(_Shipment, "POST", f"shipments/{booked.id}/refund", {})
+        if refund.refund_status not in _REFUNDED:
+            raise refused("carrier.easypost.not_refunded", refund.refund_status)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        raise refused("carrier.cannot_intercept", "cannot_intercept")
+        """Always refuse: EasyPost has no interface for it."""
+        raise cannot_intercept()
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        found = await self._ask(_Trackers, "GET", "trackers", params={"tracking_code": waybill_no})
-        return [scan for tracker in found.trackers if tracker.tracking_code == waybill_no for scan in tracker.scans]
+        response = await self._call(_Trackers, "GET", "trackers", params={"tracking_code": waybill_no})
+        return [scan for tracker in response.trackers if tracker.tracking_code == waybill_no for scan in tracker.scans]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
-        """An event that is sent again has another body: its id tells it."""
+        """The event id identifies an event: a repeated event has another body."""
         authenticate(self._account, secret)
         expected = signature(self._account.secrets["webhook_secret"], body)
-        if not hmac.compare_digest(expected.encode(), headers.get("x-hmac-signature", "").encode()):
-            raise Unauthentic("x-hmac-signature: does not match")
+        check_signature("x-hmac-signature", expected, headers.get("x-hmac-signature", ""))
         try:
             event = decode(_Event, body)
         except Unintelligible:
@@ -290,7 +297,7 @@ class EasyPost:
         return PushAnswer(body=b"{}")
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        """All that the tracker knows; nothing where the event is of something else."""
+        """Return all scans of the tracker; none for an event of another object."""
         if not decode(_Event, body).description.startswith("tracker."):
             return ()
         return decode(_TrackerEvent, body).result.scans
@@ -310,9 +317,9 @@ class EasyPost:
         )
 
     async def _look_up(self, reference: str) -> tuple[_Shipment | None, _Shipment | None]:
-        """What is booked under our reference, and what was begun under it and not bought."""
+        """Return the bought shipment under our reference, or else the one that was created and not bought."""
         try:
-            found = await self._ask(_Shipment, "GET", f"shipments/{reference}")
+            found = await self._call(_Shipment, "GET", f"shipments/{reference}")
         except ApplicationError as error:
             if error.details[:1] != (_NOT_FOUND,):
                 raise
@@ -323,7 +330,7 @@ class EasyPost:
         page = _Page(has_more=True)
         while page.has_more:
             before = {"before_id": page.shipments[-1].id} if page.shipments else {}
-            page = await self._ask(_Page, "GET", "shipments", params=window | before)
+            page = await self._call(_Page, "GET", "shipments", params=window | before)
             for each in page.shipments:
                 if each.reference == reference and each.booked:
                     return each, None
@@ -331,30 +338,30 @@ class EasyPost:
                 break
         return None, None if found.tracking_code else found
 
-    async def _buy(self, begun: _Shipment | None, booking: Booking) -> _Shipment:
-        if begun is not None and self._same(begun, booking):
-            shipment = begun
-            rates = (await self._ask(_Rates, "POST", f"shipments/{begun.id}/rerate", {})).rates
+    async def _buy(self, unbought: _Shipment | None, booking: Booking) -> _Shipment:
+        if unbought is not None and self._matches(unbought, booking):
+            shipment = unbought
+            rates = (await self._call(_Rates, "POST", f"shipments/{unbought.id}/rerate", {})).rates
         else:
             shipment = await self._create(booking, booking.reference)
             rates = shipment.rates
         product = self._account.settings.get("product")
-        fitting = [rate for rate in rates if product in (None, "", rate.product)]
-        if not fitting:
+        eligible = [rate for rate in rates if product in (None, "", rate.product)]
+        if not eligible:
             raise refused("carrier.easypost.no_rates", "no_rates")
-        bought = {"rate": {"id": min(fitting, key=lambda rate: rate.rate).id}}
+        body = {"rate": {"id": min(eligible, key=lambda rate: rate.rate).id}}
         try:
-            return await self._ask(_Shipment, "POST", f"shipments/{shipment.id}/buy", bought)
+            return await self._call(_Shipment, "POST", f"shipments/{shipment.id}/buy", body)
         except ApplicationError as error:
-            if error.details[:1] != (_BOUGHT_BEFORE,):
+            if error.details[:1] != (_ALREADY_BOUGHT,):
                 raise
-            return await self._ask(_Shipment, "GET", f"shipments/{shipment.id}")
+            return await self._call(_Shipment, "GET", f"shipments/{shipment.id}")
 
-    def _same(self, shipment: _Shipment, booking: Booking) -> bool:
-        """A shipment that was begun says what the booking says: neither address nor weight has changed since."""
-        return shipment.to_address.essence == _address(booking.recipient).essence and shipment.parcel.weight == _ounces(
-            booking
-        )
+    def _matches(self, shipment: _Shipment, booking: Booking) -> bool:
+        """Return whether address and weight of a shipment are still those of the booking."""
+        return shipment.to_address.comparable == _address(
+            booking.recipient
+        ).comparable and shipment.parcel.weight == _ounces(booking)
 
     async def _create(self, booking: Booking, reference: str) -> _Shipment:
         message: dict[str, Any] = {
@@ -366,9 +373,9 @@ class EasyPost:
             message["reference"] = reference
         if booking.cash_on_delivery:
             message["options"] = {"cod_amount": str(booking.cash_on_delivery)}
-        return await self._ask(_Shipment, "POST", "shipments", {"shipment": message})
+        return await self._call(_Shipment, "POST", "shipments", {"shipment": message})
 
-    async def _ask(
+    async def _call(
         self,
         model: type[Model],
         method: str,
@@ -376,7 +383,7 @@ class EasyPost:
         body: dict[str, Any] | None = None,
         params: dict[str, str] | None = None,
     ) -> Model:
-        """One call. Raises ``ApplicationError`` with EasyPost's own code; its words may repeat what was sent."""
+        """Return the decoded response. Raise ``ApplicationError`` with EasyPost's error code."""
         key = base64.b64encode(f"{self._account.secrets['api_key']}:".encode()).decode()
         response = await http.send(
             method,
@@ -384,25 +391,22 @@ class EasyPost:
             content=None if body is None else json.dumps(body).encode(),
             params=params,
             headers={"Authorization": f"Basic {key}", "Content-Type": "application/json"},
-            telling=_TOLD,
+            allowed_statuses=_ERROR_STATUSES,
         )
         if response.status_code >= 400:
-            raise _refusal(response.status_code, response.content)
-        try:
-            return model.model_validate_json(response.content)
-        except ValidationError:
-            raise unavailable("easypost: the answer is not in the format") from None
+            raise _error(response.status_code, response.content)
+        return read_response("easypost", model, response.content)
 
 
-def _refusal(status: int, content: bytes) -> ApplicationError:
+def _error(status: int, content: bytes) -> ApplicationError:
     try:
-        code = _Refusal.model_validate_json(content).error.code
+        code = _ErrorResponse.model_validate_json(content).error.code
     except ValidationError:
         code = ""
-    if code in _PASSING:
+    if code in _TRANSIENT_CODES:
         return unavailable(f"easypost: {code}")
     code = _NOT_FOUND if status == 404 else code or str(status)
-    return refused(f"carrier.easypost.{code}", code)
+    return refusal("easypost", code)
 
 
 def adapter(account: Account) -> EasyPost:

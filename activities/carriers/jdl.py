@@ -1,32 +1,40 @@
-"""JD Logistics (京东物流) through its open platform LOP, solution ECAP: signed JSON out, traces pushed in.
+"""JD Logistics (京东物流) by its open platform LOP, solution ECAP: signed JSON requests, pushed traces.
 
-Sources: the platform's demonstration code of the signature (md5-salt) and public integrations that keep its texts:
-/ecap/v1/orders/create, cancel (one address for both cancelling and intercepting), status/get, trace/query, the fields
-of a trace, and categories as its sandbox pushes them. Not public, and so unverified: the field ``status`` of status/get
-and its look-up by ``customerOrderId`` (sourced for cancel only); the shape of a refusal by the gateway (read as JD's
-other platform says it); the codes of refusals (words are read in their place); the answer that a push wants; the words
-that tell a failed delivery, a return, a loss. From general knowledge: 代收货款 as product ``ed-a-0009``.
+Sources: the platform's sample code of the signature (md5-salt) and public integrations that quote its documents:
+/ecap/v1/orders/create, cancel (cancels or intercepts), status/get, trace/query, the fields of a trace, and categories
+as its sandbox pushes them. Not public, and therefore unverified: the field ``status`` of status/get and its query by
+``customerOrderId`` (sourced for cancel only); the shape of a refusal by the gateway (read as on JD's other platform);
+the codes of refusals (their texts are read instead); the acknowledgement of a push; the texts of a failed delivery, a
+return, a loss. From general knowledge: 代收货款 as product ``ed-a-0009``.
 
-A merchant's number is unique: JDL refuses it the second time, so whatever it refuses is looked for first.
+A merchant's order number is unique: JDL refuses to book it again, so a refused booking is queried first.
 
 Account: ``base_url`` ``https://api.jdl.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``push_secret``
 (the end of the push URL); settings ``customer_code``, ``product`` (by default ``ed-m-0001``, 特惠送).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import md5, sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import PushAnswer, authenticate, masked
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    compact_json,
+    is_mobile,
+    mask_personal_data,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unintelligible, refused, unavailable
+from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode
+from activities.vendors.gateway import documented_format
 from models.address import Addressee
 from models.base import CHINA
 from models.exceptions import ExceptionKind
@@ -36,14 +44,14 @@ from models.intake import Account, Receipt
 NAME = "京东物流"
 _B2C = 1
 _MONTHLY = 3
-_ELSEWHERE = "0030001"
-"""The goods were sold on another platform than JD's."""
+_OTHER_CHANNEL = "0030001"
+"""The goods were sold on a platform other than JD's."""
 _CASH_ON_DELIVERY = "ed-a-0009"
 _PICKED_UP, _CANCELLED = 420, 690
 _CANCELLATION, _INTERCEPTION = 0, 1
-_PASSING = re.compile(r"限流|频繁|超时|稍后|繁忙|系统异常")
-_UNKNOWN = re.compile(r"不存在|未查询到|查询不到|暂无")
-_AGAIN = re.compile(r"已取消|已拦截|重复")
+_TRANSIENT = re.compile(r"限流|频繁|超时|稍后|繁忙|系统异常")
+_NOT_FOUND = re.compile(r"不存在|未查询到|查询不到|暂无")
+_ALREADY_DONE = re.compile(r"已取消|已拦截|重复")
 
 _STATUS = {
     390: TrackingStatus.LABEL_CREATED,
@@ -54,7 +62,7 @@ _STATUS = {
     530: TrackingStatus.REFUSED,
 }
 _FAILED = re.compile(r"再投|未妥投|配送失败|投递失败")
-_BACK = re.compile(r"退回|退货|逆向")
+_RETURN = re.compile(r"退回|退货|逆向")
 _PROBLEMS = (
     (re.compile(r"丢失|遗失"), ExceptionKind.LOST),
     (re.compile(r"破损|损坏"), ExceptionKind.DAMAGED),
@@ -75,7 +83,7 @@ class _Answer(BaseModel):
     error_response: _Fault | None = None
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"{self.msg} {self.subMsg}"
 
 
@@ -102,23 +110,23 @@ class _Trace(BaseModel):
     operateSite: Text = ""
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return self.operationRemark or self.operationTitle or self.categoryName
 
     @property
     def status(self) -> TrackingStatus | None:
         status = _STATUS.get(self.category)
-        words = self.operationTitle + self.operationRemark
-        if status in {TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY} and _BACK.search(words):
+        text = self.operationTitle + self.operationRemark
+        if status in {TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY} and _RETURN.search(text):
             return TrackingStatus.RETURNING
-        if status is TrackingStatus.OUT_FOR_DELIVERY and _FAILED.search(words):
+        if status is TrackingStatus.OUT_FOR_DELIVERY and _FAILED.search(text):
             return TrackingStatus.DELIVERY_FAILED
-        if status is TrackingStatus.DELIVERED and _BACK.search(words):
+        if status is TrackingStatus.DELIVERED and _RETURN.search(text):
             return TrackingStatus.RETURNED
         return status
 
     def scan(self, waybill_no: str) -> Scan:
-        words = self.operationTitle + self.operationRemark
+        text = self.operationTitle + self.operationRemark
         return Scan(
             waybill_no=waybill_no,
             scan_id=f"{self.category}:{self.state}:{self.operationTime.isoformat()}",
@@ -126,8 +134,8 @@ class _Trace(BaseModel):
             code=f"{self.category}:{self.state}".rstrip(":"),
             at=self.operationTime,
             place=self.operateSite,
-            text=masked(self.words),
-            exception=next((kind for said, kind in _PROBLEMS if said.search(words)), None),
+            text=mask_personal_data(self.text),
+            exception=next((kind for pattern, kind in _PROBLEMS if pattern.search(text)), None),
         )
 
 
@@ -140,16 +148,16 @@ class _Tracked(BaseModel):
 
 
 def sign(secret: str, access_token: str, app_key: str, path: str, body: str, timestamp: str) -> str:
-    """LOP's md5-salt: named parts in this order between the secret twice, in small hex."""
-    told = f"access_token{access_token}app_key{app_key}method{path}param_json{body}timestamp{timestamp}v2.0"
-    return md5(f"{secret}{told}{secret}".encode(), usedforsecurity=False).hexdigest()
+    """Return LOP's md5-salt signature: the named parts in this order, enclosed in the secret, in lower-case hex."""
+    text = f"access_token{access_token}app_key{app_key}method{path}param_json{body}timestamp{timestamp}v2.0"
+    return md5(f"{secret}{text}{secret}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _contact(person: Addressee) -> dict[str, str]:
     phone = person.national_phone
     return {
         "name": person.name,
-        "mobile" if len(phone) == 11 and phone.startswith("1") else "phone": phone,
+        "mobile" if is_mobile(phone) else "phone": phone,
         "fullAddress": f"{person.province}{person.city}{person.district}{person.full_street}",
     }
 
@@ -180,17 +188,17 @@ class JDL:
             "productsReq": product,
             "settleType": _MONTHLY,
             "cargoes": [cargo],
-            "commonChannelInfo": {"channelCode": _ELSEWHERE},
+            "commonChannelInfo": {"channelCode": _OTHER_CHANNEL},
         }
         try:
-            order = _read(_Order, await self._ask("create", message))
+            order = _data_of(_Order, await self._call("create", message))
         except ApplicationError as error:
-            found = await self.find(booking.reference) if error.non_retryable else None
-            if found is None:
+            first = await self.find(booking.reference) if error.non_retryable else None
+            if first is None:
                 raise
-            return found
+            return first
         if not order.waybillCode:
-            raise unavailable("jdl: a person there still decides whether the address is served", 60)
+            raise unavailable("jdl: the address is under manual review", 60)
         return self._waybill(booking.reference, order)
 
     async def find(self, reference: str) -> Waybill | None:
@@ -198,18 +206,18 @@ class JDL:
         return None if order is None or order.cancelled else self._waybill(reference, order)
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        """Refused once it was picked up: JDL would not cancel then, but send it back."""
-        if waybill_no and await self._left(waybill_no):
+        """Refuse after pickup: JDL would return the parcel instead of cancelling."""
+        if waybill_no and await self._picked_up(waybill_no):
             raise refused("carrier.jdl.picked_up", "picked_up")
         order = await self._status(reference)
         if order is None or not order.cancelled:
-            await self._recall_all({"customerOrderId": reference}, _CANCELLATION)
+            await self._recall({"customerOrderId": reference}, _CANCELLATION)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        """Refused before it was picked up: JDL would not send it back then, but cancel."""
-        if not await self._left(waybill_no):
+        """Refuse before pickup: JDL would cancel the order instead of returning the parcel."""
+        if not await self._picked_up(waybill_no):
             raise refused("carrier.jdl.not_picked_up", "not_picked_up")
-        await self._recall_all({"waybillCode": waybill_no}, _INTERCEPTION)
+        await self._recall({"waybillCode": waybill_no}, _INTERCEPTION)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         return [trace.scan(waybill_no) for trace in await self._traces(waybill_no)]
@@ -238,35 +246,35 @@ class JDL:
         )
 
     async def _status(self, reference: str) -> _Order | None:
-        """How an order stands; ``None``: JDL has none to show under our reference."""
-        answer = await self._ask("status/get", {"customerOrderId": reference})
-        order = _read(_Order, answer) if answer.success else _Order()
+        """Return the order under our reference with its status; ``None`` if JDL has none."""
+        answer = await self._call("status/get", {"customerOrderId": reference})
+        order = _data_of(_Order, answer) if answer.success else _Order()
         return order if order.waybillCode else None
 
-    async def _left(self, waybill_no: str) -> bool:
+    async def _picked_up(self, waybill_no: str) -> bool:
         return any(_PICKED_UP <= trace.category < _CANCELLED for trace in await self._traces(waybill_no))
 
     async def _traces(self, waybill_no: str) -> list[_Trace]:
-        answer = await self._ask("trace/query", {"waybillCode": waybill_no})
-        if not answer.success and _UNKNOWN.search(answer.words):
+        answer = await self._call("trace/query", {"waybillCode": waybill_no})
+        if not answer.success and _NOT_FOUND.search(answer.text):
             return []
-        return _read(_Tracked, answer).traceDetails
+        return _data_of(_Tracked, answer).traceDetails
 
-    async def _recall_all(self, which: dict[str, str], expected: int) -> None:
-        why = {"cancelReason": "用户取消", "cancelReasonCode": "1", "cancelType": _B2C}
-        answer = await self._ask("cancel", {**which, **why})
-        if not answer.success and (_UNKNOWN.search(answer.words) or _AGAIN.search(answer.words)):
+    async def _recall(self, order: dict[str, str], expected: int) -> None:
+        reason = {"cancelReason": "用户取消", "cancelReasonCode": "1", "cancelType": _B2C}
+        answer = await self._call("cancel", {**order, **reason})
+        if not answer.success and (_NOT_FOUND.search(answer.text) or _ALREADY_DONE.search(answer.text)):
             return
-        result = _read(_Cancelled, answer).resultType
+        result = _data_of(_Cancelled, answer).resultType
         if result != expected:
             raise refused(f"carrier.jdl.resultType_{result}", str(result))
 
-    async def _ask(self, interface: str, message: dict[str, Any]) -> _Answer:
-        """One call; its outcome, good or bad. Raises ``ApplicationError`` where the platform itself says no."""
+    async def _call(self, interface: str, message: dict[str, Any]) -> _Answer:
+        """Return the response, success or failure. Raise ``ApplicationError`` if the platform refuses."""
         path = f"/ecap/v1/orders/{interface}"
         secrets = self._account.secrets
-        told = {"orderOrigin": _B2C, "customerCode": str(self._account.settings.get("customer_code", "")), **message}
-        body = json.dumps([told], ensure_ascii=False, separators=(",", ":"))
+        customer = str(self._account.settings.get("customer_code", ""))
+        body = compact_json([{"orderOrigin": _B2C, "customerCode": customer, **message}])
         timestamp = datetime.now(UTC).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
         app_key, access_token = secrets["app_key"], secrets["access_token"]
         response = await http.send(
@@ -284,25 +292,21 @@ class JDL:
             },
             headers={"Content-Type": "application/json;charset=utf-8", "lop-tz": "8"},
         )
-        try:
-            answer = decode(_Answer, response.content)
-        except Unintelligible:
-            raise unavailable("jdl: the answer is not in the format") from None
+        answer = read_response("jdl", _Answer, response.content)
         if answer.error_response is not None:
-            raise refused(f"carrier.jdl.{answer.error_response.code}", answer.error_response.code)
-        if not answer.success and _PASSING.search(answer.words):
+            raise refusal("jdl", answer.error_response.code)
+        if not answer.success and _TRANSIENT.search(answer.text):
             raise unavailable(f"jdl: {answer.code}")
         return answer
 
 
-def _read(model: type[Model], answer: _Answer) -> Model:
-    """What it holds. JDL's words may repeat what was sent: its code alone is told."""
+def _data_of(model: type[Model], answer: _Answer) -> Model:
+    """Return the data of a successful response. Raise ``refused`` or ``unavailable``."""
     if not answer.success:
-        raise refused(f"carrier.jdl.{answer.code or 'refused'}", answer.code)
-    try:
-        return model.model_validate(answer.data)
-    except ValidationError:
-        raise unavailable("jdl: the answer is not in the format") from None
+        raise refusal("jdl", answer.code)
+    with documented_format("jdl"):
+        data = model.model_validate(answer.data)
+    return data
 
 
 def adapter(account: Account) -> JDL:

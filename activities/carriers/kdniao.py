@@ -1,35 +1,45 @@
-"""Kdniao (快递鸟): books with the courier named in the account, and follows the parcels of any. Signed forms both ways.
+"""Kdniao (快递鸟): books with the courier of the account and tracks the parcels of any. Signed forms both ways.
 
-Sources: the official demos (1007, 1002, 1008, 2002, 8001, 8008 and the documents quoted in them), a captured push
-(its ``DataSign`` came without padding), public clients (result code 106 with the first waybill; all of ``StateEx``).
-From general knowledge only: the fields of 1147 and the words of its answers; that a subscription made twice is refused
-in words such as ``重复``; that a query without a trace may say ``Success`` false; that ``CustomerName`` is asked for SF
-alone. 1007 takes at most 30 characters of order number: a longer reference is told as a digest of it.
+Sources: the official demos (1007, 1002, 1008, 2002, 8001, 8008 and the documents quoted in them), a captured push (its
+``DataSign`` came without padding), public clients (result code 106 with the first waybill; all of ``StateEx``). From
+general knowledge only: the fields of 1147 and the texts of its responses; that a subscription made twice is refused
+with a text such as ``重复``; that a query without a trace may say ``Success`` false; that ``CustomerName`` is required
+for SF only. An order number of 1007 has at most 30 characters: a longer reference is sent as its digest.
 
-Pushes go where the account says in Kdniao's own console, never where a subscription asks. Each step of a trace has a
-code of its own only for accounts with 在途监控 (8001, 8008, pushes 102); otherwise (1002, 1008, 101) the newest alone
-has one, and the others none.
+Pushes go to the URL set in Kdniao's console; a subscription cannot name one. Every step of a trace has its own code
+only for accounts with 在途监控 (8001, 8008, pushes 102); otherwise (1002, 1008, 101) only the newest step has a code.
 
 Account: ``base_url`` ``https://api.kdniao.com``; secrets ``business_id`` (EBusinessID), ``app_key``, ``push_secret``
-(the end of the push URL), and where the courier gave them ``customer_name``, ``customer_pwd``, ``month_code``,
+(the end of the push URL), and those issued by the courier: ``customer_name``, ``customer_pwd``, ``month_code``,
 ``send_site``; settings ``courier`` (as carriers are named here), ``pay_type`` (1 cash, 3 monthly), ``express_type``,
-``monitor`` (whether 在途监控 is paid for), ``carrier_codes``: its codes of carriers that are not in ``CARRIERS``.
+``monitor`` (the account has 在途监控), ``carrier_codes`` (codes of carriers that are not in ``CARRIERS``).
 """
 
-import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import md5, sha256
-from hmac import compare_digest
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    cannot_intercept,
+    check_signature,
+    classify_problem,
+    compact_json,
+    contains_any,
+    content_id,
+    form_fields,
+    is_mobile,
+    mask_personal_data,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from models.address import Addressee
 from models.base import CHINA
@@ -42,8 +52,9 @@ CARRIERS = {"sf": "SF", "yto": "YTO", "sto": "STO", "zto": "ZTO", "yunda": "YD",
 _WAYBILLS = "api/EOrderService"
 _SUBSCRIPTIONS = "api/dist"
 _QUERIES = "Ebusiness/EbusinessOrderHandle.aspx"
-_OVER_THE_DAYS_LIMIT = "405"
-_LONGEST_ORDER_NO = 30
+_ALREADY_CANCELLED = ("不存在", "已取消")
+_DAILY_LIMIT = "405"
+_MAX_ORDER_NO = 30
 
 _STATUS = {
     **dict.fromkeys(("10", "401"), TrackingStatus.LABEL_CREATED),
@@ -71,6 +82,7 @@ _PROBLEMS = {
     "417": ExceptionKind.LATE,
     "420": ExceptionKind.WRONG_ADDRESS,
 }
+_PUSH_FIELDS = ("RequestData", "DataSign", "RequestType")
 
 
 class _Answer(BaseModel):
@@ -100,7 +112,7 @@ class _Shipper(BaseModel):
     ShipperCode: Code
 
 
-class _Recognised(_Answer):
+class _Candidates(_Answer):
     Shippers: Annotated[list[_Shipper], BeforeValidator(lambda value: value or [])] = []
 
 
@@ -112,14 +124,14 @@ class _Step(BaseModel):
     Action: Text = ""
 
     def scan(self, waybill_no: str, code: str) -> Scan:
-        """``code``: its own, or what is told of the parcel where it is the newest."""
-        words = " ".join(part for part in (self.AcceptStation, self.Remark) if part)
+        """``code`` is the code of the step, or of the parcel for its newest step."""
+        text = " ".join(part for part in (self.AcceptStation, self.Remark) if part)
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
         if status is TrackingStatus.DELIVERY_FAILED and problem is None:
-            status, problem = trouble(words)
-        elif status is TrackingStatus.DELIVERED and "退回" in words:
+            status, problem = classify_problem(text)
+        elif status is TrackingStatus.DELIVERED and "退回" in text:
             status = TrackingStatus.RETURNED
-        text = masked(words)
+        text = mask_personal_data(text)
         return Scan(
             waybill_no=waybill_no,
             scan_id=content_id(self.AcceptTime, text),
@@ -139,7 +151,7 @@ class _Parcel(_Answer):
     Traces: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
 
     def scans(self, waybill_no: str) -> list[Scan]:
-        """Oldest first, as they are told."""
+        """Return the scans in the order of the trace; without 在途监控 the newest takes the code of the parcel."""
         newest = max(range(len(self.Traces)), key=lambda at: (self.Traces[at].AcceptTime, at), default=0)
         return [
             step.scan(waybill_no, step.Action or (self.StateEx or self.State if at == newest else ""))
@@ -156,20 +168,20 @@ class _Push(BaseModel):
 
 
 def sign(data: str, app_key: str) -> str:
-    """``DataSign``: base64 of the MD5 in lower-case hexadecimal digits."""
+    """Return ``DataSign``: base64 of the MD5 in lower-case hex."""
     return b64encode(md5((data + app_key).encode(), usedforsecurity=False).hexdigest().encode()).decode()
 
 
 def _order_no(reference: str) -> str:
-    return reference if len(reference) <= _LONGEST_ORDER_NO else sha256(reference.encode()).hexdigest()[:30]
+    return reference if len(reference) <= _MAX_ORDER_NO else sha256(reference.encode()).hexdigest()[:_MAX_ORDER_NO]
 
 
 def _contact(person: Addressee) -> dict[str, str]:
-    """Municipalities are told as provinces without their 市."""
+    """Return a sender or recipient; as provinces, municipalities are written without 市."""
     phone = person.national_phone
     return {
         "Name": person.name,
-        "Mobile" if len(phone) == 11 and phone.startswith("1") else "Tel": phone,
+        "Mobile" if is_mobile(phone) else "Tel": phone,
         "PostCode": person.postcode,
         "ProvinceName": person.province.removesuffix("市"),
         "CityName": person.city,
@@ -188,7 +200,7 @@ class Kdniao:
         return ()
 
     async def book(self, booking: Booking) -> Waybill:
-        """An order number that was booked is answered with the first waybill."""
+        """Book the parcel; Kdniao returns the first waybill for a repeated order number."""
         data: dict[str, Any] = {
             **self._courier,
             "OrderCode": _order_no(booking.reference),
@@ -204,12 +216,12 @@ class Kdniao:
         }
         if booking.cash_on_delivery:
             data["AddService"] = [{"Name": "COD", "Value": str(booking.cash_on_delivery)}]
-        booked = await self._ask(_Booked, _WAYBILLS, "1007", data)
+        booked = await self._call(_Booked, _WAYBILLS, "1007", data)
         order = booked.Order
         if not order.LogisticCode:
             if booked.Success:
-                raise unavailable("kdniao: taken, but without a number yet")
-            raise _refusal(booked)
+                raise unavailable("kdniao: accepted, but without a waybill number yet")
+            raise refusal("kdniao", booked.code)
         return Waybill(
             carrier=self._account.source,
             waybill_no=order.LogisticCode,
@@ -224,74 +236,72 @@ class Kdniao:
         )
 
     async def find(self, reference: str) -> Waybill | None:
-        """Nothing: Kdniao offers no look-up by our reference, and booking again finds what is booked."""
+        """Return ``None``: Kdniao has no query by our reference, and booking again returns the first waybill."""
         return None
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
         data = {**self._courier, "OrderCode": _order_no(reference), "ExpNo": waybill_no}
-        answer = await self._ask(_Answer, _WAYBILLS, "1147", data)
-        done = any(words in answer.Reason for words in ("不存在", "已取消"))
-        if not (answer.Success or done):
-            raise _refusal(answer)
+        answer = await self._call(_Answer, _WAYBILLS, "1147", data)
+        if not answer.Success and not contains_any(answer.Reason, _ALREADY_CANCELLED):
+            raise refusal("kdniao", answer.code)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        """Refused always: Kdniao cannot."""
-        raise refused("carrier.cannot_intercept", "cannot_intercept")
+        """Always refuse: Kdniao has no interface for it."""
+        raise cannot_intercept()
 
     async def subscribe(self, waybill_no: str, carrier: str, phone: str, push_url: str) -> None:
         data = self._parcel(self._code(carrier), waybill_no, phone)
-        answer = await self._ask(_Answer, _SUBSCRIPTIONS, "8008" if self._monitor else "1008", data)
+        answer = await self._call(_Answer, _SUBSCRIPTIONS, "8008" if self._monitor else "1008", data)
         if not answer.Success and "重复" not in answer.Reason:
-            raise _refusal(answer)
+            raise refusal("kdniao", answer.code)
 
-    async def recognise(self, number: str) -> Sequence[str]:
+    async def candidate_carriers(self, number: str) -> Sequence[str]:
         ours = {code: carrier for carrier, code in self._codes.items()}
-        return [ours.get(code, code) for code in await self._guesses(number)]
+        return [ours.get(code, code) for code in await self._candidates(number)]
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        """What it knows of the number with the likeliest carrier that knows it: a query must name one."""
-        for code in await self._guesses(waybill_no):
+        """Query the candidate carriers, likeliest first, until one knows the number: a query must name a carrier."""
+        for code in await self._candidates(waybill_no):
             data = self._parcel(code, waybill_no, phone)
-            parcel = await self._ask(_Parcel, _QUERIES, "8001" if self._monitor else "1002", data)
+            parcel = await self._call(_Parcel, _QUERIES, "8001" if self._monitor else "1002", data)
             if parcel.Traces:
                 return parcel.scans(waybill_no)
             if not parcel.Success and parcel.Reason and "轨迹" not in parcel.Reason:
-                raise _refusal(parcel)
+                raise refusal("kdniao", parcel.code)
         return ()
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
-        form = _form(body)
+        form = form_fields(body, *_PUSH_FIELDS)
         expected = sign(form["RequestData"], self._account.secrets["app_key"])
-        if not compare_digest(expected.rstrip("=").encode(), form["DataSign"].rstrip("=").encode()):
-            raise Unauthentic("DataSign: does not match")
+        check_signature("DataSign", expected.rstrip("="), form["DataSign"].rstrip("="))
         return Receipt(fact_key=sha256(body).hexdigest(), topic=form["RequestType"])
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
-        said = {
+        acknowledgement = {
             "EBusinessID": self._account.secrets["business_id"],
             "UpdateTime": datetime.now(UTC).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
             "Success": True,
             "Reason": "",
         }
-        return PushAnswer(body=_text(said).encode())
+        return PushAnswer(body=compact_json(acknowledgement).encode())
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        push = decode(_Push, _form(body)["RequestData"].encode())
+        push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["RequestData"].encode())
         return [scan for parcel in push.Data for scan in parcel.scans(parcel.LogisticCode)]
 
     @property
     def _courier(self) -> dict[str, str]:
-        """Who is to carry, and who we are to them. Refused where none is named."""
+        """Return the courier's code and our credentials with it. Raise ``refused`` for an unknown courier."""
         secrets = self._account.secrets
-        named = {
+        fields = {
             "CustomerName": "customer_name",
             "CustomerPwd": "customer_pwd",
             "MonthCode": "month_code",
             "SendSite": "send_site",
         }
-        known = {field: secrets[name] for field, name in named.items() if name in secrets}
-        return {"ShipperCode": self._code(self._account.settings.get("courier", "")), **known}
+        credentials = {field: secrets[name] for field, name in fields.items() if name in secrets}
+        return {"ShipperCode": self._code(self._account.settings.get("courier", "")), **credentials}
 
     def _code(self, carrier: str) -> str:
         if carrier not in self._codes:
@@ -302,16 +312,16 @@ class Kdniao:
         data = {"ShipperCode": code, "LogisticCode": waybill_no}
         return {**data, "CustomerName": phone} if code == CARRIERS["sf"] else data
 
-    async def _guesses(self, number: str) -> Sequence[str]:
-        """Its own codes of the carriers whose number it may be, the likeliest first."""
-        answer = await self._ask(_Recognised, _QUERIES, "2002", {"LogisticCode": number})
+    async def _candidates(self, number: str) -> Sequence[str]:
+        """Return Kdniao's codes of the carriers that the number may belong to, the likeliest first."""
+        answer = await self._call(_Candidates, _QUERIES, "2002", {"LogisticCode": number})
         if not answer.Success and answer.code not in {"", "100"}:
-            raise _refusal(answer)
+            raise refusal("kdniao", answer.code)
         return [each.ShipperCode for each in answer.Shippers]
 
-    async def _ask(self, model: type[Model], path: str, request_type: str, data: dict[str, Any]) -> Model:
+    async def _call(self, model: type[Model], path: str, request_type: str, data: dict[str, Any]) -> Model:
         secrets = self._account.secrets
-        text = _text(data)
+        text = compact_json(data)
         form = {
             "RequestData": text,
             "EBusinessID": secrets["business_id"],
@@ -320,27 +330,9 @@ class Kdniao:
             "DataType": "2",
         }
         response = await http.send("POST", f"{self._account.base_url.rstrip('/')}/{path}", data=form)
-        try:
-            if decode(_Answer, response.content).code == _OVER_THE_DAYS_LIMIT:
-                raise unavailable(f"kdniao: {_OVER_THE_DAYS_LIMIT}", 3600)
-            return decode(model, response.content)
-        except Unintelligible:
-            raise unavailable("kdniao: the answer is not in the format") from None
-
-
-def _text(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-
-
-def _refusal(answer: _Answer) -> Exception:
-    """Kdniao's words may repeat what was sent: its code alone is told."""
-    return refused(f"carrier.kdniao.{answer.code or 'refused'}", answer.code)
-
-
-def _form(body: bytes) -> dict[str, str]:
-    """The three fields that matter. What is not a form is empty: neither authentic nor intelligible."""
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: fields.get(name, [""])[0] for name in ("RequestData", "DataSign", "RequestType")}
+        if read_response("kdniao", _Answer, response.content).code == _DAILY_LIMIT:
+            raise unavailable(f"kdniao: {_DAILY_LIMIT}", 3600)
+        return read_response("kdniao", model, response.content)
 
 
 def adapter(account: Account) -> Kdniao:

@@ -1,32 +1,41 @@
-"""Kuaidi100 (快递100): follows the parcels of any carrier. Forms out, and signed pushes of the whole trace in.
+"""Kuaidi100 (快递100): tracks the parcels of any carrier. Forms as requests, signed pushes of the whole trace.
 
 Sources: the official demos (kuaidi100-api on GitHub: query, subscription, autonumber), captured pushes, public
-receivers of them (the meaning of ``status``, ``autoCheck``, the state codes 301 to 304 and 401, the answers of
+receivers of them (the meaning of ``status``, ``autoCheck``, the state codes 301 to 304 and 401, the responses of
 autonumber). From general knowledge only: the other state codes of three and four digits, and the return codes of a
-query. Not known: whether a query without a phone is refused for others than SF and ZTO.
+query. Not known: whether carriers other than SF and ZTO refuse a query without a phone.
 
 A subscription ends by itself: a push with status ``shutdown`` (signed for) or ``abort`` (no record for 3 days, or no
 change for 60) is its last. The topic of a push's receipt is this status: an aborted number may be subscribed to again
 after half an hour, four times a month.
 
-Account: ``base_url`` ``https://poll.kuaidi100.com`` (autonumber is asked at ``www`` instead of ``poll``); secrets
+Account: ``base_url`` ``https://poll.kuaidi100.com`` (autonumber is at ``www`` instead of ``poll``); secrets
 ``customer``, ``key``, ``salt`` (ours: pushes are signed with it), ``push_secret`` (the end of the push URL); settings
-``carrier_codes``: its codes of carriers that are not in ``CARRIERS``.
+``carrier_codes`` (codes of carriers that are not in ``CARRIERS``).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from hashlib import md5, sha256
-from hmac import compare_digest
-from typing import Annotated, Any
-from urllib.parse import parse_qs
+from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
-from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    check_signature,
+    classify_problem,
+    compact_json,
+    content_id,
+    form_fields,
+    mask_personal_data,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
+from activities.kit.errors import Unintelligible, refused, unavailable
+from activities.kit.payloads import ChinaTime, Code, Text, decode
+from activities.vendors.gateway import documented_format
 from models.exceptions import ExceptionKind
 from models.fulfillment import Scan, TrackingStatus
 from models.intake import Account, Receipt
@@ -41,9 +50,9 @@ CARRIERS = {
     "ems": "ems",
 }
 _DETAILED = "4"
-"""Each step of a trace with its detailed code and its place."""
+"""Requests the detailed code and the place of every step."""
 _SUBSCRIBED = {"200", "501"}
-"""It is now, or was already."""
+"""Subscribed now, or already before."""
 
 _STATUS = {
     **dict.fromkeys(("101", "102"), TrackingStatus.LABEL_CREATED),
@@ -78,7 +87,8 @@ _NAMES = {
     "清关": "8",
     "拒签": "14",
 }
-"""Codes by their names, which alone are told to accounts without the detailed ones."""
+"""Codes by their names: accounts without detailed codes receive names only."""
+_PUSH_FIELDS = ("param", "sign")
 
 
 class _Step(BaseModel):
@@ -92,10 +102,10 @@ class _Step(BaseModel):
         code = self.statusCode or _NAMES.get(self.status, self.status)
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
         if status is TrackingStatus.DELIVERY_FAILED:
-            status, problem = trouble(self.context)
+            status, problem = classify_problem(self.context)
         elif status is TrackingStatus.DELIVERED and "退回" in self.context:
             status = TrackingStatus.RETURNED
-        text = masked(self.context)
+        text = mask_personal_data(self.context)
         return Scan(
             waybill_no=waybill_no,
             scan_id=content_id(self.at, text),
@@ -114,7 +124,7 @@ class _Trace(BaseModel):
 
 
 class _Answer(_Trace):
-    """What a query finds or a subscription says; ``returnCode`` where it went wrong, and with a subscription always."""
+    """The response to a query or subscription; ``returnCode`` is set on failure, for subscriptions always."""
 
     result: bool = True
     returnCode: Text = ""
@@ -126,18 +136,18 @@ MaybeTrace = Annotated[_Trace | None, BeforeValidator(lambda value: value or Non
 class _Push(BaseModel):
     lastResult: MaybeTrace = None
     destResult: MaybeTrace = None
-    """The part in the country of destination, of a parcel that goes abroad."""
+    """The part in the country of destination, for a parcel sent abroad."""
 
 
 class _Head(BaseModel):
     status: Text = ""
 
 
-class _Guess(BaseModel):
+class _Candidate(BaseModel):
     comCode: Code
 
 
-_Guesses = TypeAdapter(list[_Guess])
+_Candidates = TypeAdapter(list[_Candidate])
 
 
 def sign(*parts: str) -> str:
@@ -155,29 +165,28 @@ class Kuaidi100:
         secrets = self._account.secrets
         parameters = {"callbackurl": push_url, "salt": secrets["salt"], "resultv2": _DETAILED, "phone": phone}
         param = {"company": self._codes[carrier], "number": waybill_no, "key": secrets["key"], "parameters": parameters}
-        answer = _read(_Answer, await self._post("poll", schema="json", param=_text(param)))
+        answer = read_response("kuaidi100", _Answer, await self._post("poll", schema="json", param=compact_json(param)))
         if answer.returnCode == "500":
             raise unavailable("kuaidi100: 500")
         if answer.returnCode not in _SUBSCRIBED:
-            raise _refusal(answer.returnCode)
+            raise refusal("kuaidi100", answer.returnCode)
 
-    async def recognise(self, number: str) -> Sequence[str]:
+    async def candidate_carriers(self, number: str) -> Sequence[str]:
         ours = {code: carrier for carrier, code in self._codes.items()}
-        return [ours.get(code, code) for code in await self._guesses(number)]
+        return [ours.get(code, code) for code in await self._candidates(number)]
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        """What it knows of the number with the likeliest carrier that knows it: a query must name one."""
-        for code in await self._guesses(waybill_no):
-            if found := await self._query(code, waybill_no, phone):
-                return found
+        """Query the candidate carriers, likeliest first, until one knows the number: a query must name a carrier."""
+        for code in await self._candidates(waybill_no):
+            if scans := await self._query(code, waybill_no, phone):
+                return scans
         return ()
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
-        form = _form(body)
+        form = form_fields(body, *_PUSH_FIELDS)
         expected = sign(form["param"], self._account.secrets["salt"])
-        if not compare_digest(expected.encode(), form["sign"].upper().encode()):
-            raise Unauthentic("sign: does not match")
+        check_signature("sign", expected, form["sign"].upper())
         try:
             topic = decode(_Head, form["param"].encode()).status
         except Unintelligible:
@@ -188,8 +197,8 @@ class Kuaidi100:
         return PushAnswer(body='{"result":true,"returnCode":"200","message":"成功"}'.encode())
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        """The whole trace so far; of a subscription that was aborted maybe nothing."""
-        push = decode(_Push, _form(body)["param"].encode())
+        """Return the whole trace so far, which may be empty for an aborted subscription."""
+        push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["param"].encode())
         traces = [trace for trace in (push.lastResult, push.destResult) if trace and trace.data]
         if not traces:
             return ()
@@ -198,13 +207,14 @@ class Kuaidi100:
             raise Unintelligible("lastResult.nu", "expected the number of the parcel")
         return [step.scan(waybill_no) for trace in traces for step in trace.data]
 
-    async def _query(self, code: str, waybill_no: str, phone: str) -> Sequence[Scan]:
+    async def _query(self, company: str, waybill_no: str, phone: str) -> Sequence[Scan]:
         secrets = self._account.secrets
-        param = _text({"com": code, "num": waybill_no, "phone": phone, "resultv2": _DETAILED, "order": "desc"})
-        signed = sign(param, secrets["key"], secrets["customer"])
-        answer = _read(
-            _Answer, await self._post("poll/query.do", customer=secrets["customer"], param=param, sign=signed)
+        param = compact_json(
+            {"com": company, "num": waybill_no, "phone": phone, "resultv2": _DETAILED, "order": "desc"}
         )
+        signature = sign(param, secrets["key"], secrets["customer"])
+        content = await self._post("poll/query.do", customer=secrets["customer"], param=param, sign=signature)
+        answer = read_response("kuaidi100", _Answer, content)
         match answer.returnCode:
             case "" if answer.result:
                 return [step.scan(waybill_no) for step in answer.data]
@@ -212,46 +222,24 @@ class Kuaidi100:
                 return ()
             case "501" | "502":
                 raise unavailable(f"kuaidi100: {answer.returnCode}")
-            case fault:
-                raise _refusal(fault)
+            case code:
+                raise refusal("kuaidi100", code)
 
-    async def _guesses(self, number: str) -> Sequence[str]:
-        """Its own codes of the carriers whose number it may be, the likeliest first."""
+    async def _candidates(self, number: str) -> Sequence[str]:
+        """Return Kuaidi100's codes of the carriers that the number may belong to, the likeliest first."""
         content = await self._post("autonumber/auto", host="www", num=number, key=self._account.secrets["key"])
         if content.lstrip().startswith(b"["):
-            try:
-                return [each.comCode for each in _Guesses.validate_json(content)]
-            except ValidationError:
-                raise unavailable("kuaidi100: the answer is not in the format") from None
-        answer = _read(_Answer, content)
+            with documented_format("kuaidi100"):
+                candidates = _Candidates.validate_json(content)
+            return [each.comCode for each in candidates]
+        answer = read_response("kuaidi100", _Answer, content)
         if answer.returnCode == "201":
             return ()
-        raise _refusal(answer.returnCode)
+        raise refusal("kuaidi100", answer.returnCode)
 
     async def _post(self, path: str, host: str = "poll", **form: str) -> bytes:
         base = self._account.base_url.rstrip("/").replace("://poll.", f"://{host}.", 1)
         return (await http.send("POST", f"{base}/{path}", data=form)).content
-
-
-def _text(param: dict[str, Any]) -> str:
-    return json.dumps(param, ensure_ascii=False, separators=(",", ":"))
-
-
-def _read(model: type[Model], content: bytes) -> Model:
-    try:
-        return decode(model, content)
-    except Unintelligible:
-        raise unavailable("kuaidi100: the answer is not in the format") from None
-
-
-def _refusal(code: str) -> Exception:
-    return refused(f"carrier.kuaidi100.{code or 'refused'}", code)
-
-
-def _form(body: bytes) -> dict[str, str]:
-    """The two fields that matter. What is not a form is empty: neither authentic nor intelligible."""
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: fields.get(name, [""])[0] for name in ("param", "sign")}
 
 
 def adapter(account: Account) -> Kuaidi100:

@@ -1,20 +1,19 @@
-"""SF Express (顺丰) through its open platform 丰桥: signed forms out, unsigned route pushes in.
+"""SF Express (顺丰) by its open platform 丰桥: signed forms as requests, unsigned pushes of routes.
 
 Sources: open.sf-express.com (EXP_RECE_CREATE_ORDER, EXP_RECE_SEARCH_ORDER_RESP, EXP_RECE_UPDATE_ORDER,
 EXP_RECE_SEARCH_ROUTES, RoutePushService, result codes), operation codes as its sandbox sends them. The fields of
-EXP_RECE_QUERY_DELIVERTM (prices and times) and EXP_RECE_WANTED_INTERCEPT (returning a parcel on its way) are from
-general knowledge of these documents: no public text of them was at hand.
+EXP_RECE_QUERY_DELIVERTM (prices and times) and EXP_RECE_WANTED_INTERCEPT (interception and return) are from general
+knowledge: no public document was available.
 
 Account: ``base_url`` ``https://bspgw.sf-express.com``; secrets ``partner_id``, ``check_word``, ``push_secret`` (the end
-of the push URL: SF signs no push); settings ``monthly_card``, ``express_type`` (SF's product, by default 1).
+of the push URL: SF does not sign pushes); settings ``monthly_card``, ``express_type`` (SF's product, by default 1).
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import md5, sha256
+from hashlib import sha256
 from time import time
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote_plus
@@ -22,10 +21,20 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from activities.carriers import PushAnswer, authenticate, masked
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    compact_json,
+    is_mobile,
+    mask_personal_data,
+    md5_base64,
+    read_response,
+    refusal,
+)
 from activities.kit import http
 from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
+from activities.vendors.gateway import documented_format
 from models.address import Addressee
 from models.base import CHINA
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
@@ -33,15 +42,15 @@ from models.intake import Account, Receipt
 from models.money import Money
 
 NAME = "顺丰速运"
-_TRANSIENT = {"A1005", "A1009", "A1099", "S0003"}
-"""Throttled, out of reach, out of order."""
+_TRANSIENT_CODES = {"A1005", "A1009", "A1099", "S0003"}
+"""Throttled, unreachable, system error."""
 _DUPLICATE = "8016"
 _CANCELLED = "8037"
-_UNKNOWN = {"6150", "8013", "8018", "8024"}
+_NOT_FOUND = {"6150", "8013", "8018", "8024"}
 _NOT_SERVED = 3
 _RETURN = "2"
 _BY_SENDER = "1"
-_MOTHER = 1
+_MAIN = 1
 
 _STATUS = {
     **dict.fromkeys(("43", "50", "54", "607"), TrackingStatus.PICKED_UP),
@@ -58,7 +67,7 @@ _STATUS = {
 
 
 def _parsed(value: Any) -> Any:
-    """SF nests JSON in JSON, as text by its documents, at times already parsed."""
+    """Parse nested JSON: text according to SF's documents, sometimes already parsed."""
     return json.loads(value) if isinstance(value, str) and value else value or {}
 
 
@@ -74,7 +83,7 @@ class _Envelope(BaseModel):
 
 
 class _Number(BaseModel):
-    waybillType: Integer = _MOTHER
+    waybillType: Integer = _MAIN
     waybillNo: Code
 
 
@@ -97,7 +106,7 @@ class _Order(BaseModel):
 
     @property
     def waybill_no(self) -> str:
-        return next((each.waybillNo for each in self.waybillNoInfoList if each.waybillType == _MOTHER), "")
+        return next((each.waybillNo for each in self.waybillNoInfoList if each.waybillType == _MAIN), "")
 
     @property
     def label(self) -> Label:
@@ -145,7 +154,7 @@ class _Route(BaseModel):
             code=self.opCode,
             at=self.acceptTime,
             place=self.acceptAddress,
-            text=masked(" ".join(part for part in (self.remark, self.reasonName) if part)),
+            text=mask_personal_data(" ".join(part for part in (self.remark, self.reasonName) if part)),
         )
 
 
@@ -176,9 +185,9 @@ class _Tracked(BaseModel):
 
 
 def digest(message: str, timestamp: str, check_word: str) -> str:
-    """``msgDigest``: base64 of the MD5 of the three, URL-encoded as Java's URLEncoder does."""
+    """Return ``msgDigest``: base64 of the MD5 of the three, URL-encoded as by Java's URLEncoder."""
     encoded = quote_plus(message + timestamp + check_word, safe="*").replace("~", "%7E")
-    return base64.b64encode(md5(encoded.encode(), usedforsecurity=False).digest()).decode()
+    return md5_base64(encoded)
 
 
 def _contact(kind: int, person: Addressee) -> dict[str, Any]:
@@ -186,7 +195,7 @@ def _contact(kind: int, person: Addressee) -> dict[str, Any]:
     return {
         "contactType": kind,
         "contact": person.name,
-        "mobile" if len(phone) == 11 and phone.startswith("1") else "tel": phone,
+        "mobile" if is_mobile(phone) else "tel": phone,
         "country": person.country,
         "province": person.province,
         "city": person.city,
@@ -202,23 +211,23 @@ class SF:
 
     async def quote(self, booking: Booking) -> Sequence[Offer]:
         now = datetime.now(UTC).astimezone(CHINA)
-        ends = {
+        addresses = {
             side: {"province": person.province, "city": person.city, "district": person.district}
             for side, person in (("srcAddress", booking.sender), ("destAddress", booking.recipient))
         }
-        outcome = await self._ask(
+        outcome = await self._call(
             "EXP_RECE_QUERY_DELIVERTM",
             {
                 "businessType": str(self._express_type),
                 "weight": float(booking.weight_kg),
                 "consignedTime": now.strftime("%Y-%m-%d %H:%M:%S"),
                 "searchPrice": "1",
-                **ends,
+                **addresses,
             },
         )
         if not outcome.success:
             return ()
-        fees = _understood(_Fees, outcome.msgData).deliverTmDto
+        fees = _parse(_Fees, outcome.msgData).deliverTmDto
         return [
             Offer(product=each.businessType, price=Money(amount=each.fee), days=_days(now, each.deliverTime))
             for each in fees
@@ -242,23 +251,23 @@ class SF:
         if booking.cash_on_delivery:
             collect = {"name": "COD", "value": str(booking.cash_on_delivery), "value1": self._monthly_card}
             message["serviceList"] = [collect]
-        outcome = await self._ask("EXP_RECE_CREATE_ORDER", message)
+        outcome = await self._call("EXP_RECE_CREATE_ORDER", message)
         if outcome.errorCode == _DUPLICATE:
-            found = await self.find(booking.reference)
-            if found is None:
-                raise unavailable("sf: booked before, but not to be found yet")
-            return found
+            first = await self.find(booking.reference)
+            if first is None:
+                raise unavailable("sf: a duplicate, but the first booking is not found yet")
+            return first
         return self._waybill(booking.reference, outcome)
 
     async def find(self, reference: str) -> Waybill | None:
         message = {"language": "zh-CN", "searchType": "1", "orderId": reference}
-        outcome = await self._ask("EXP_RECE_SEARCH_ORDER_RESP", message)
-        return None if outcome.errorCode in _UNKNOWN else self._waybill(reference, outcome)
+        outcome = await self._call("EXP_RECE_SEARCH_ORDER_RESP", message)
+        return None if outcome.errorCode in _NOT_FOUND else self._waybill(reference, outcome)
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        outcome = await self._ask("EXP_RECE_UPDATE_ORDER", {"orderId": reference, "dealType": 2})
-        if outcome.errorCode not in {_CANCELLED, *_UNKNOWN}:
-            _accepted(outcome)
+        outcome = await self._call("EXP_RECE_UPDATE_ORDER", {"orderId": reference, "dealType": 2})
+        if outcome.errorCode not in {_CANCELLED, *_NOT_FOUND}:
+            _data_of(outcome)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
         message = {
@@ -268,20 +277,20 @@ class SF:
             "payMode": "1",
             "monthlyCardNo": self._monthly_card,
         }
-        _accepted(await self._ask("EXP_RECE_WANTED_INTERCEPT", message))
+        _data_of(await self._call("EXP_RECE_WANTED_INTERCEPT", message))
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        """What SF knows now: nothing where there is none yet, or the parcel is not ours. Its routes carry no id."""
+        """Return the scans; none yet, or of a parcel that is not ours, is an empty list. Queried routes have no id."""
         message = {"language": "zh-CN", "trackingType": "1", "trackingNumber": [waybill_no], "methodType": "1"}
         if phone:
             message["checkPhoneNo"] = phone
-        outcome = await self._ask("EXP_RECE_SEARCH_ROUTES", message)
-        tracked = _understood(_Tracked, _accepted(outcome))
+        outcome = await self._call("EXP_RECE_SEARCH_ROUTES", message)
+        tracked = _parse(_Tracked, _data_of(outcome))
         return [
             route.scan(waybill_no, f"{route.opCode}:{route.acceptTime.isoformat()}")
-            for found in tracked.routeResps
-            if found.mailNo == waybill_no
-            for route in found.routes
+            for each in tracked.routeResps
+            if each.mailNo == waybill_no
+            for route in each.routes
         ]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
@@ -296,7 +305,7 @@ class SF:
         )
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        """JSON, or a form whose ``content`` is XML, as chosen with SF."""
+        """Parse JSON, or a form whose ``content`` is XML: the merchant chooses the format at SF."""
         push = decode(_Push, body) if _is_json(body) else _from_form(body)
         return [route.scan(route.mailno, route.id) for route in push.Body.WaybillRoute]
 
@@ -309,18 +318,18 @@ class SF:
         return str(self._account.settings.get("monthly_card", ""))
 
     def _waybill(self, reference: str, outcome: _Outcome) -> Waybill:
-        order = _understood(_Order, _accepted(outcome))
+        order = _parse(_Order, _data_of(outcome))
         if order.filterResult == _NOT_SERVED:
             raise refused("carrier.sf.not_served", "filterResult=3")
         if not order.waybill_no:
-            raise unavailable("sf: a person there still decides whether the address is served", 60)
+            raise unavailable("sf: the address is under manual review", 60)
         return Waybill(
             carrier=self._account.source, waybill_no=order.waybill_no, reference=reference, label=order.label
         )
 
-    async def _ask(self, service: str, message: dict[str, Any]) -> _Outcome:
-        """One call; its outcome, good or bad. Raises ``ApplicationError`` where the platform itself says no."""
-        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    async def _call(self, service: str, message: dict[str, Any]) -> _Outcome:
+        """Return the outcome of the service, success or failure. Raise ``ApplicationError`` if the platform refuses."""
+        text = compact_json(message)
         timestamp = str(int(time() * 1000))
         form = {
             "partnerID": self._account.secrets["partner_id"],
@@ -331,34 +340,30 @@ class SF:
             "msgDigest": digest(text, timestamp, self._account.secrets["check_word"]),
         }
         response = await http.send("POST", f"{self._account.base_url.rstrip('/')}/std/service", data=form)
-        try:
-            envelope = decode(_Envelope, response.content)
-        except Unintelligible:
-            raise unavailable("sf: the answer is not in the format") from None
+        envelope = read_response("sf", _Envelope, response.content)
         outcome = envelope.apiResultData
         for code in (envelope.apiResultCode, outcome.errorCode):
-            if code in _TRANSIENT:
+            if code in _TRANSIENT_CODES:
                 raise unavailable(f"sf: {code}")
         if envelope.apiResultCode != "A1000":
-            raise refused(f"carrier.sf.{envelope.apiResultCode}", envelope.apiResultCode)
+            raise refusal("sf", envelope.apiResultCode)
         return outcome
 
 
-def _accepted(outcome: _Outcome) -> dict[str, Any]:
+def _data_of(outcome: _Outcome) -> dict[str, Any]:
     if not outcome.success:
-        raise refused(f"carrier.sf.{outcome.errorCode or 'refused'}", outcome.errorCode)
+        raise refusal("sf", outcome.errorCode)
     return outcome.msgData
 
 
-def _understood(model: type[Model], data: dict[str, Any]) -> Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError:
-        raise unavailable("sf: the answer is not in the format") from None
+def _parse(model: type[Model], data: dict[str, Any]) -> Model:
+    with documented_format("sf"):
+        parsed = model.model_validate(data)
+    return parsed
 
 
 def _days(now: datetime, window: str) -> int | None:
-    """From now to the end of a window such as ``2026-08-09 09:00:00,2026-08-09 18:00:00``, China time."""
+    """Return the days to the end of a window such as ``2026-08-09 09:00:00,2026-08-09 18:00:00``, China time."""
     try:
         end = datetime.fromisoformat(window.rpartition(",")[2])
     except ValueError:

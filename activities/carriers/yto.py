@@ -1,44 +1,54 @@
-"""YTO Express (圆通): JSON signed per interface out, pushes of one status each in.
+"""YTO Express (圆通): JSON requests signed per interface, pushes of one status each.
 
 Sources: open.yto.net.cn (privacy_create_adapter, korder_cancel_adapter, track_query_adapter and its worked example of
 the signature, status words), checked against public integrations. The push (物流轨迹推送) is documented to customers
-only: what is read here is the ``UpdateInfo`` form that public receivers of it handle: fields ``logistics_interface``
-(XML), ``data_digest`` = base64(md5(XML + secret)) and ``clientId``, answered by a ``Response`` that names the order.
-The fields of wanted_report_adapter (stopping a parcel) are from general knowledge: no public text of it was at hand.
+only: this module reads the ``UpdateInfo`` form that public receivers handle: fields ``logistics_interface`` (XML),
+``data_digest`` = base64(md5(XML + secret)) and ``clientId``, acknowledged by a ``Response`` that names the order. The
+fields of wanted_report_adapter (interception) are from general knowledge: no public document was available.
 
 Account: ``base_url`` ``https://openapi.yto.net.cn:11443/open``; secrets ``client_id``, ``secret``, ``push_secret`` (the
-end of the push URL); where YTO gave an interface credentials of its own, ``track_query_adapter.client_id`` and
+end of the push URL); for an interface with its own credentials ``track_query_adapter.client_id`` and
 ``track_query_adapter.secret``; settings ``path_code`` (in the URL between version and client id), ``product`` (``PK``
 ordinary, ``YZD`` on time).
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import md5, sha256
-from hmac import compare_digest
+from hashlib import sha256
 from time import time
 from typing import Any
-from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from activities.carriers import PushAnswer, authenticate, masked
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    check_signature,
+    compact_json,
+    contains_any,
+    form_fields,
+    mask_personal_data,
+    md5_base64,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import Unintelligible
 from activities.kit.payloads import ChinaTime, Code, Text, decode_xml, unintelligible
+from activities.vendors.gateway import documented_format
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
 NAME = "圆通速递"
 _VERSION = "v1"
 _GOODS = 20
-"""More lines than this YTO does not take; they are a description only."""
+"""The most lines that YTO accepts; they only describe the goods."""
 _CASH_ON_DELIVERY = 1
-_STOPPED = {"0", "200"}
-_EMPTY = "1001"
-"""A success that means: nothing known of this number."""
+_INTERCEPTED = {"0", "200"}
+_ALREADY_CANCELLED = ("不存在", "已取消")
+_NO_RECORD = "1001"
+"""A successful query of a number without scans."""
 
 _STATUS = {
     "GOT": TrackingStatus.PICKED_UP,
@@ -49,9 +59,10 @@ _STATUS = {
     "FAILED": TrackingStatus.DELIVERY_FAILED,
     "TMS_RETURN": TrackingStatus.RETURNING,
 }
+_PUSH_FIELDS = ("logistics_interface", "data_digest")
 
 
-class _Booked(BaseModel):
+class _Answer(BaseModel):
     mailNo: Text = ""
     shortAddress: Text = ""
     logisticsNo: Text = ""
@@ -81,18 +92,14 @@ _Steps = TypeAdapter(list[_Step])
 
 
 def sign(param: str, method: str, version: str, secret: str) -> str:
-    return _digest(param + method + version + secret)
+    return md5_base64(param + method + version + secret)
 
 
-def _digest(text: str) -> str:
-    return base64.b64encode(md5(text.encode(), usedforsecurity=False).digest()).decode()
-
-
-def _scan(waybill_no: str, code: str, at: ChinaTime, words: str, signer: str = "", place: str = "") -> Scan:
+def _scan(waybill_no: str, code: str, at: ChinaTime, text: str, signer: str = "", place: str = "") -> Scan:
     status = _STATUS.get(code)
-    if status is TrackingStatus.DELIVERY_FAILED and "拒收" in words:
+    if status is TrackingStatus.DELIVERY_FAILED and "拒收" in text:
         status = TrackingStatus.REFUSED
-    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in words):
+    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in text):
         status = TrackingStatus.RETURNED
     return Scan(
         waybill_no=waybill_no,
@@ -101,7 +108,7 @@ def _scan(waybill_no: str, code: str, at: ChinaTime, words: str, signer: str = "
         code=code,
         at=at,
         place=place,
-        text=masked(words),
+        text=mask_personal_data(text),
     )
 
 
@@ -113,7 +120,7 @@ class YTO:
         return ()
 
     async def book(self, booking: Booking) -> Waybill:
-        """YTO answers a ``logisticsNo`` it knows with the first waybill."""
+        """Book the parcel; YTO returns the first waybill for a repeated ``logisticsNo``."""
         param: dict[str, Any] = {"logisticsNo": booking.reference}
         for role, person in (("sender", booking.sender), ("recipient", booking.recipient)):
             param |= {
@@ -129,38 +136,35 @@ class YTO:
         param["productCode"] = self._account.settings.get("product", "PK")
         if booking.cash_on_delivery:
             param["increments"] = [{"type": _CASH_ON_DELIVERY, "amount": float(booking.cash_on_delivery)}]
-        booked = await self._ask("privacy_create_adapter", param)
+        booked = await self._call("privacy_create_adapter", param)
         if not booked.mailNo:
-            raise _refusal(booked)
+            raise refusal("yto", booked.code)
         label = Label(route=booked.shortAddress)
         return Waybill(carrier=self._account.source, waybill_no=booked.mailNo, reference=booking.reference, label=label)
 
     async def find(self, reference: str) -> Waybill | None:
-        """Nothing: YTO offers no look-up by our reference, and booking again finds what is booked."""
+        """Return ``None``: YTO has no query by our reference, and booking again returns the first waybill."""
         return None
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        answer = await self._ask("korder_cancel_adapter", {"logisticsNo": reference, "cancelDesc": "订单取消"})
-        done = any(words in answer.reason for words in ("不存在", "已取消"))
-        if answer.logisticsNo != reference and not done:
-            raise _refusal(answer)
+        answer = await self._call("korder_cancel_adapter", {"logisticsNo": reference, "cancelDesc": "订单取消"})
+        if answer.logisticsNo != reference and not contains_any(answer.reason, _ALREADY_CANCELLED):
+            raise refusal("yto", answer.code)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        answer = await self._ask("wanted_report_adapter", {"waybillNo": waybill_no, "wantedDesc": "订单取消,请退回"})
-        if answer.code not in _STOPPED:
-            raise _refusal(answer)
+        answer = await self._call("wanted_report_adapter", {"waybillNo": waybill_no, "wantedDesc": "订单取消,请退回"})
+        if answer.code not in _INTERCEPTED:
+            raise refusal("yto", answer.code)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        content = await self._call("track_query_adapter", {"NUMBER": waybill_no})
+        content = await self._request("track_query_adapter", {"NUMBER": waybill_no})
         if not content.lstrip().startswith(b"["):
-            answer = _read(content)
-            if answer.code == _EMPTY:
+            answer = read_response("yto", _Answer, content)
+            if answer.code == _NO_RECORD:
                 return ()
-            raise _refusal(answer)
-        try:
+            raise refusal("yto", answer.code)
+        with documented_format("yto"):
             steps = _Steps.validate_json(content)
-        except ValidationError:
-            raise unavailable("yto: the answer is not in the format") from None
         return [
             _scan(
                 step.waybill_No, step.infoContent, step.upload_Time, step.processInfo, place=step.city + step.district
@@ -170,15 +174,14 @@ class YTO:
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
-        form = _form(body)
-        expected = _digest(form["logistics_interface"] + self._account.secrets["secret"])
-        if not compare_digest(expected.encode(), form["data_digest"].encode()):
-            raise Unauthentic("data_digest: does not match")
+        form = form_fields(body, *_PUSH_FIELDS)
+        expected = md5_base64(form["logistics_interface"] + self._account.secrets["secret"])
+        check_signature("data_digest", expected, form["data_digest"])
         return Receipt(fact_key=sha256(body).hexdigest(), topic="status")
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
         try:
-            order_no = decode_xml(_form(body)["logistics_interface"]).findtext("txLogisticID", "")
+            order_no = decode_xml(form_fields(body, *_PUSH_FIELDS)["logistics_interface"]).findtext("txLogisticID", "")
         except Unintelligible:
             order_no = ""
         response = (
@@ -188,7 +191,7 @@ class YTO:
         return PushAnswer(content_type="application/xml", body=response.encode())
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        root = decode_xml(_form(body)["logistics_interface"])
+        root = decode_xml(form_fields(body, *_PUSH_FIELDS)["logistics_interface"])
         if root.findtext("infoType", "STATUS") != "STATUS":
             return ()
         try:
@@ -206,14 +209,14 @@ class YTO:
             )
         ]
 
-    async def _ask(self, adapter: str, param: dict[str, Any]) -> _Booked:
-        return _read(await self._call(adapter, param))
+    async def _call(self, adapter: str, param: dict[str, Any]) -> _Answer:
+        return read_response("yto", _Answer, await self._request(adapter, param))
 
-    async def _call(self, adapter: str, param: dict[str, Any]) -> bytes:
+    async def _request(self, adapter: str, param: dict[str, Any]) -> bytes:
         secrets = self._account.secrets
         client_id = secrets.get(f"{adapter}.client_id", secrets["client_id"])
         secret = secrets.get(f"{adapter}.secret", secrets["secret"])
-        text = json.dumps(param, ensure_ascii=False, separators=(",", ":"))
+        text = compact_json(param)
         request = {
             "timestamp": int(time() * 1000),
             "param": text,
@@ -228,24 +231,6 @@ class YTO:
             headers={"Content-Type": "application/json; charset=UTF-8"},
         )
         return response.content
-
-
-def _read(content: bytes) -> _Booked:
-    try:
-        return _Booked.model_validate_json(content)
-    except ValidationError:
-        raise unavailable("yto: the answer is not in the format") from None
-
-
-def _refusal(answer: _Booked) -> Exception:
-    """YTO's words may repeat what was sent: its code alone is told."""
-    return refused(f"carrier.yto.{answer.code or 'refused'}", answer.code)
-
-
-def _form(body: bytes) -> dict[str, str]:
-    """The two fields that matter. What is not a form is empty: neither authentic nor intelligible."""
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: fields.get(name, [""])[0] for name in ("logistics_interface", "data_digest")}
 
 
 def adapter(account: Account) -> YTO:

@@ -1,10 +1,10 @@
-"""Yunda Express (韵达): JSON under one signature out, pushes in.
+"""Yunda Express (韵达): JSON requests and pushes under one signature.
 
 Sources: public clients of openapi.yundaex.com (paths, headers, the signature, electronic waybills, subscriptions and
 queries; the vendor's spelling is ``logictis``), public maps of its action words. From general knowledge only: the
-fields of a created order beyond its serial number; what a push looks like, read here as one query's ``data`` with
-the same signature in its headers; that a serial number that is known is answered with the first waybill. No interface
-that stops a parcel on its way was found.
+fields of a created order beyond its serial number; the format of a push, read here as the ``data`` of a query with the
+same signature in its headers; that a repeated serial number returns the first waybill. No interface for interception
+was found.
 
 Account: ``base_url`` ``https://openapi.yundaex.com``; secrets ``app_key``, ``app_secret``, ``partner_id``, ``password``
 (of the electronic waybill), ``push_secret`` (the end of the push URL).
@@ -13,17 +13,29 @@ Account: ``base_url`` ``https://openapi.yundaex.com``; secrets ``app_key``, ``ap
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import md5, sha256
-from hmac import compare_digest
 from time import time
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
-from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    cannot_intercept,
+    check_signature,
+    classify_problem,
+    compact_json,
+    contact,
+    contains_any,
+    content_id,
+    mask_personal_data,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import unavailable
 from activities.kit.payloads import ChinaTime, Code, Text, decode
-from models.address import Addressee
+from activities.vendors.gateway import documented_format
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
@@ -39,9 +51,9 @@ _STATUS = {
     "REJECTION": TrackingStatus.REFUSED,
     "RETURN": TrackingStatus.RETURNING,
 }
-_TROUBLES = {"SIGNFAIL", "ISSUE"}
-_BUSY = {"9001", "9002", "sys_busy"}
-_GONE = ("不存在", "已取消", "已作废")
+_PROBLEMS = {"SIGNFAIL", "ISSUE"}
+_TRANSIENT_CODES = {"9001", "9002", "sys_busy"}
+_ALREADY_CANCELLED = ("不存在", "已取消", "已作废")
 
 
 class _Booked(BaseModel):
@@ -68,15 +80,15 @@ class _Step(BaseModel):
 
     def scan(self, waybill_no: str) -> Scan:
         status, exception = _STATUS.get(self.action), None
-        if self.action in _TROUBLES:
-            status, exception = trouble(self.description)
+        if self.action in _PROBLEMS:
+            status, exception = classify_problem(self.description)
         elif self.action.startswith("CLEARANCE"):
             status = TrackingStatus.HELD_IN_CUSTOMS
         elif self.action.startswith("OVERSEA"):
             status = TrackingStatus.IN_TRANSIT
         elif status is TrackingStatus.DELIVERED and "退回" in self.description:
             status = TrackingStatus.RETURNED
-        text = masked(self.description)
+        text = mask_personal_data(self.description)
         return Scan(
             waybill_no=waybill_no,
             scan_id=content_id(self.time, f"{self.action}{text}"),
@@ -98,17 +110,6 @@ def sign(body: str, secret: str) -> str:
     return md5(f"{body}_{secret}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _contact(person: Addressee) -> dict[str, str]:
-    return {
-        "name": person.name,
-        "mobile": person.national_phone,
-        "province": person.province,
-        "city": person.city,
-        "county": person.district,
-        "address": person.full_street,
-    }
-
-
 class Yunda:
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -120,8 +121,8 @@ class Yunda:
         order: dict[str, Any] = {
             "order_serial_no": booking.reference,
             "khddh": booking.reference,
-            "sender": _contact(booking.sender),
-            "receiver": _contact(booking.recipient),
+            "sender": contact(booking.sender, district="county"),
+            "receiver": contact(booking.recipient, district="county"),
             "items": [{"name": line.sku, "number": line.quantity} for line in booking.goods],
             "weight": float(booking.weight_kg),
         }
@@ -129,7 +130,7 @@ class Yunda:
             order["collection_value"] = float(booking.cash_on_delivery)
         booked = await self._order("createBmOrder", order)
         if not booked.mail_no:
-            raise refused(f"carrier.yunda.{booked.status or 'refused'}", booked.status)
+            raise refusal("yunda", booked.status)
         return Waybill(
             carrier=self._account.source,
             waybill_no=booked.mail_no,
@@ -138,33 +139,30 @@ class Yunda:
         )
 
     async def find(self, reference: str) -> Waybill | None:
-        """Nothing: booking again finds what is booked."""
+        """Return ``None``: booking again returns the first waybill."""
         return None
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        done = await self._order("cancelBmOrder", {"order_serial_no": reference, "mailno": waybill_no})
-        if done.status != "1" and not any(word in done.msg for word in _GONE):
-            raise refused(f"carrier.yunda.{done.status or 'refused'}", done.status)
+        response = await self._order("cancelBmOrder", {"order_serial_no": reference, "mailno": waybill_no})
+        if response.status != "1" and not contains_any(response.msg, _ALREADY_CANCELLED):
+            raise refusal("yunda", response.status)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        """Refused always: no interface is known for it."""
-        raise refused("carrier.cannot_intercept", "cannot_intercept")
+        """Always refuse: no interface for it is known."""
+        raise cannot_intercept()
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        answer = await self._ask("/openapi/outer/logictis/query", {"mailno": waybill_no})
+        answer = await self._call("/openapi/outer/logictis/query", {"mailno": waybill_no})
         if answer.data is None:
             return ()
-        try:
+        with documented_format("yunda"):
             parcel = _Parcel.model_validate(answer.data)
-        except ValidationError:
-            raise unavailable("yunda: the answer is not in the format") from None
         return [step.scan(waybill_no) for step in parcel.steps]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
         expected = sign(body.decode(errors="replace"), self._account.secrets["app_secret"])
-        if not compare_digest(expected.encode(), headers.get("sign", "").encode()):
-            raise Unauthentic("sign: does not match")
+        check_signature("sign", expected, headers.get("sign", ""))
         return Receipt(fact_key=sha256(body).hexdigest(), topic="steps")
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
@@ -176,22 +174,21 @@ class Yunda:
 
     async def _order(self, verb: str, order: Mapping[str, Any]) -> _Booked:
         secrets = self._account.secrets
-        asked = {
+        parameters = {
             "appid": secrets["app_key"],
             "partner_id": secrets.get("partner_id", ""),
             "secret": secrets.get("password", ""),
             "orders": [order],
         }
-        answer = await self._ask(f"/openapi-api/v1/accountOrder/{verb}", asked)
+        answer = await self._call(f"/openapi-api/v1/accountOrder/{verb}", parameters)
         if not answer.result:
-            raise refused(f"carrier.yunda.{answer.code or 'refused'}", answer.code)
-        try:
-            return _Booked.model_validate((answer.data or [{}])[0])
-        except (ValidationError, LookupError, TypeError):
-            raise unavailable("yunda: the answer is not in the format") from None
+            raise refusal("yunda", answer.code)
+        with documented_format("yunda"):
+            booked = _Booked.model_validate((answer.data or [{}])[0])
+        return booked
 
-    async def _ask(self, path: str, asked: Mapping[str, Any]) -> _Answer:
-        body = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+    async def _call(self, path: str, parameters: Mapping[str, Any]) -> _Answer:
+        body = compact_json(parameters)
         headers = {
             "app-key": self._account.secrets["app_key"],
             "req-time": str(int(time() * 1000)),
@@ -200,20 +197,17 @@ class Yunda:
         }
         url = f"{self._account.base_url.rstrip('/')}{path}"
         response = await http.send("POST", url, content=body.encode(), headers=headers)
-        try:
-            answer = decode(_Answer, response.content)
-        except Unintelligible:
-            raise unavailable("yunda: the answer is not in the format") from None
-        if answer.code in _BUSY:
+        answer = read_response("yunda", _Answer, response.content)
+        if answer.code in _TRANSIENT_CODES:
             raise unavailable(f"yunda: {answer.code}")
         return answer
 
 
 def _label(pdf_info: str) -> Label:
-    """``pdf_info`` is JSON: a list in a list, whose object has the marks."""
+    """Return the label of ``pdf_info``: JSON, an object in two lists, which holds the sorting codes."""
     try:
-        told = json.loads(pdf_info)[0][0]
-        return Label(route=str(told.get("position") or ""), hub=str(told.get("package_wdjc") or ""))
+        codes = json.loads(pdf_info)[0][0]
+        return Label(route=str(codes.get("position") or ""), hub=str(codes.get("package_wdjc") or ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         return Label()
 

@@ -1,30 +1,40 @@
-"""ZTO Express (中通): JSON with a digest out, forms with one in.
+"""ZTO Express (中通): JSON requests and pushed forms, both with a digest.
 
 Sources: ZTO-Express/zopsdk-java (the digest, headers), ZTO's error table and sandbox pushes as public documents quote
 them (zto.open.createOrder, zto.open.cancelPreOrder, zto.merchant.waybill.track.query, ``action`` words of pushes). From
-general knowledge only: thirdcenter.createIntercept and its ``destinationType`` 2 (back to the sender); the words of
-problem and return scans; that an order number that is known is answered with the first waybill, or refused in words
-such as ``重复``; the answer of zto.open.getOrderInfo. Pushes repeat and come out of order.
+general knowledge only: thirdcenter.createIntercept and its ``destinationType`` 2 (back to the sender); the texts of
+problem and return scans; that a repeated order number returns the first waybill, or is refused with a text such as
+``重复``; the response of zto.open.getOrderInfo. Pushes repeat and arrive out of order.
 
 Account: ``base_url`` ``https://japi.zto.com``; secrets ``app_key``, ``app_secret``, ``account_id``,
 ``account_password`` (of the electronic waybill), ``push_secret`` (the end of the push URL).
 """
 
-import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from hashlib import md5, sha256
-from hmac import compare_digest
+from hashlib import sha256
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
-from activities.carriers import PushAnswer, authenticate, content_id, masked, trouble
+from activities.carriers import (
+    PushAnswer,
+    authenticate,
+    check_signature,
+    classify_problem,
+    compact_json,
+    contains_any,
+    content_id,
+    form_fields,
+    mask_personal_data,
+    md5_base64,
+    read_response,
+    refusal,
+)
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import unavailable
 from activities.kit.payloads import CHINA, ChinaTime, Code, Text, decode
+from activities.vendors.gateway import documented_format
 from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
@@ -40,11 +50,13 @@ _STATUS = {
     "RETURN_SIGNED": TrackingStatus.RETURNED,
 }
 _PROBLEM = {"PROBLEM", "问题件"}
-_FINE = {"0000", "SYS000", "S000"}
-_TRANSIENT = {"S200", "S202", "S203", "S206", "S221"}
-_LATER = {"S206": 3600.0, "S221": 5.0}
+_SUCCESS = {"0000", "SYS000", "S000"}
+_TRANSIENT_CODES = {"S200", "S202", "S203", "S206", "S221"}
+_RETRY_SECONDS = {"S206": 3600.0, "S221": 5.0}
 _BACK_TO_SENDER = "2"
-_KNOWN, _GONE = ("重复", "已存在"), ("不存在", "已取消", "已撤销")
+_DUPLICATE = ("重复", "已存在")
+_ALREADY_CANCELLED = ("不存在", "已取消", "已撤销")
+_PUSH_FIELDS = ("data", "data_digest", "msg_type")
 
 
 class _Mark(BaseModel):
@@ -64,20 +76,17 @@ class _Answer(BaseModel):
     result: Any = None
 
     @property
-    def fine(self) -> bool:
-        return self.status and self.statusCode in _FINE
-
-    def says(self, words: Sequence[str]) -> bool:
-        return any(word in self.message for word in words)
+    def succeeded(self) -> bool:
+        return self.status and self.statusCode in _SUCCESS
 
 
-def _millis(value: Any) -> Any:
-    """Queries tell times in milliseconds."""
+def _from_milliseconds(value: Any) -> Any:
+    """Convert the times of queries, which are milliseconds since 1970."""
     return datetime.fromtimestamp(value / 1000, CHINA) if isinstance(value, int) else value
 
 
 class _Step(BaseModel):
-    scanDate: Annotated[ChinaTime, BeforeValidator(_millis)]
+    scanDate: Annotated[ChinaTime, BeforeValidator(_from_milliseconds)]
     scanType: Text = ""
     desc: Text = ""
     scanSite: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = {}
@@ -98,16 +107,15 @@ _Steps = TypeAdapter(list[_Step])
 
 
 def digest(body: str, secret: str) -> str:
-    return b64encode(md5((body + secret).encode(), usedforsecurity=False).digest()).decode()
+    return md5_base64(body + secret)
 
 
-def _scan(waybill_no: str, code: str, at: datetime, words: str, place: str, signer: str) -> Scan:
+def _scan(waybill_no: str, code: str, at: datetime, text: str, place: str, signer: str) -> Scan:
     status, exception = _STATUS.get(code), None
     if code in _PROBLEM:
-        status, exception = trouble(words)
-    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in words):
+        status, exception = classify_problem(text)
+    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in text):
         status = TrackingStatus.RETURNED
-    text = masked(words)
     return Scan(
         waybill_no=waybill_no,
         scan_id=content_id(at, f"{code}{place}"),
@@ -115,7 +123,7 @@ def _scan(waybill_no: str, code: str, at: datetime, words: str, place: str, sign
         code=code,
         at=at,
         place=place,
-        text=text,
+        text=mask_personal_data(text),
         exception=exception,
     )
 
@@ -140,7 +148,7 @@ class ZTO:
 
     async def book(self, booking: Booking) -> Waybill:
         secrets = self._account.secrets
-        asked: dict[str, Any] = {
+        parameters: dict[str, Any] = {
             "partnerType": "2",
             "orderType": "1",
             "partnerOrderCode": booking.reference,
@@ -155,44 +163,42 @@ class ZTO:
             "summaryInfo": {"quantity": 1, "weight": float(booking.weight_kg)},
         }
         if booking.cash_on_delivery:
-            asked["orderVasList"] = [{"vasType": "COD", "vasAmount": int(booking.cash_on_delivery * 100)}]
-        answer = await self._ask("zto.open.createOrder", asked)
-        if not answer.fine:
-            found = await self.find(booking.reference) if answer.says(_KNOWN) else None
-            if found is None:
-                raise _refusal(answer)
-            return found
+            parameters["orderVasList"] = [{"vasType": "COD", "vasAmount": int(booking.cash_on_delivery * 100)}]
+        answer = await self._call("zto.open.createOrder", parameters)
+        if not answer.succeeded:
+            first = await self.find(booking.reference) if contains_any(answer.message, _DUPLICATE) else None
+            if first is None:
+                raise refusal("zto", answer.statusCode)
+            return first
         waybill = self._waybill(booking.reference, answer.result)
         if waybill is None:
-            raise unavailable("zto: taken, but without a number yet")
+            raise unavailable("zto: accepted, but without a waybill number yet")
         return waybill
 
     async def find(self, reference: str) -> Waybill | None:
-        answer = await self._ask("zto.open.getOrderInfo", {"type": 0, "orderCode": reference})
-        told = answer.result[0] if isinstance(answer.result, list) and answer.result else None
-        return self._waybill(reference, told) if answer.fine and told else None
+        answer = await self._call("zto.open.getOrderInfo", {"type": 0, "orderCode": reference})
+        orders = answer.result if answer.succeeded and isinstance(answer.result, list) else []
+        return self._waybill(reference, orders[0]) if orders else None
 
     async def cancel(self, reference: str, waybill_no: str = "") -> None:
-        """Of a plain electronic waybill nothing need be cancelled: unused, it expires."""
-        asked = {"cancelType": "1", "orderCode": reference} | ({"billCode": waybill_no} if waybill_no else {})
-        answer = await self._ask("zto.open.cancelPreOrder", asked)
-        if not answer.fine and not answer.says(_GONE):
-            raise _refusal(answer)
+        """Cancel the order; an unused electronic waybill expires by itself."""
+        parameters = {"cancelType": "1", "orderCode": reference} | ({"billCode": waybill_no} if waybill_no else {})
+        answer = await self._call("zto.open.cancelPreOrder", parameters)
+        if not answer.succeeded and not contains_any(answer.message, _ALREADY_CANCELLED):
+            raise refusal("zto", answer.statusCode)
 
     async def intercept(self, reference: str, waybill_no: str) -> None:
-        asked = {"billCode": waybill_no, "requestId": reference, "destinationType": _BACK_TO_SENDER}
-        answer = await self._ask("thirdcenter.createIntercept", asked)
-        if not answer.fine and not answer.says(_KNOWN):
-            raise _refusal(answer)
+        parameters = {"billCode": waybill_no, "requestId": reference, "destinationType": _BACK_TO_SENDER}
+        answer = await self._call("thirdcenter.createIntercept", parameters)
+        if not answer.succeeded and not contains_any(answer.message, _DUPLICATE):
+            raise refusal("zto", answer.statusCode)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        answer = await self._ask("zto.merchant.waybill.track.query", {"billCode": waybill_no, "mobilePhone": phone})
-        if not answer.fine:
-            raise _refusal(answer)
-        try:
+        answer = await self._call("zto.merchant.waybill.track.query", {"billCode": waybill_no, "mobilePhone": phone})
+        if not answer.succeeded:
+            raise refusal("zto", answer.statusCode)
+        with documented_format("zto"):
             steps = _Steps.validate_python(answer.result or [])
-        except ValidationError:
-            raise unavailable("zto: the answer is not in the format") from None
         return [
             _scan(
                 waybill_no, step.scanType, step.scanDate, step.desc, str(step.scanSite.get("city") or ""), step.signMan
@@ -202,32 +208,29 @@ class ZTO:
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
-        form = _form(body)
+        form = form_fields(body, *_PUSH_FIELDS)
         expected = digest(form["data"], self._account.secrets["app_secret"])
-        if not compare_digest(expected.encode(), form["data_digest"].encode()):
-            raise Unauthentic("data_digest: does not match")
+        check_signature("data_digest", expected, form["data_digest"])
         return Receipt(fact_key=sha256(form["data"].encode()).hexdigest(), topic=form["msg_type"] or "Traces")
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> PushAnswer:
         return PushAnswer(body='{"message":"调用成功","result":"success","status":true,"statusCode":"0"}'.encode())
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        push = decode(_Push, _form(body)["data"].encode())
+        push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["data"].encode())
         place = push.city or push.facilityName
         return [_scan(push.billCode, push.action, push.actionTime, push.desc, place, push.expressSigner)]
 
-    def _waybill(self, reference: str, told: Any) -> Waybill | None:
-        try:
-            booked = _Booked.model_validate(told or {})
-        except ValidationError:
-            raise unavailable("zto: the answer is not in the format") from None
+    def _waybill(self, reference: str, order: Any) -> Waybill | None:
+        with documented_format("zto"):
+            booked = _Booked.model_validate(order or {})
         if not booked.billCode:
             return None
         label = Label(route=booked.bigMarkInfo.mark, hub=booked.bigMarkInfo.bagAddr)
         return Waybill(carrier=self._account.source, waybill_no=booked.billCode, reference=reference, label=label)
 
-    async def _ask(self, api: str, asked: Mapping[str, Any]) -> _Answer:
-        body = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+    async def _call(self, api: str, parameters: Mapping[str, Any]) -> _Answer:
+        body = compact_json(parameters)
         headers = {
             "x-appKey": self._account.secrets["app_key"],
             "x-dataDigest": digest(body, self._account.secrets["app_secret"]),
@@ -235,24 +238,10 @@ class ZTO:
         }
         url = f"{self._account.base_url.rstrip('/')}/{api}"
         response = await http.send("POST", url, content=body.encode(), headers=headers)
-        try:
-            answer = decode(_Answer, response.content)
-        except Unintelligible:
-            raise unavailable("zto: the answer is not in the format") from None
-        if answer.statusCode in _TRANSIENT:
-            raise unavailable(f"zto: {answer.statusCode}", _LATER.get(answer.statusCode))
+        answer = read_response("zto", _Answer, response.content)
+        if answer.statusCode in _TRANSIENT_CODES:
+            raise unavailable(f"zto: {answer.statusCode}", _RETRY_SECONDS.get(answer.statusCode))
         return answer
-
-
-def _refusal(answer: _Answer) -> Exception:
-    """ZTO's words may repeat what was sent: its code alone is told."""
-    return refused(f"carrier.zto.{answer.statusCode or 'refused'}", answer.statusCode)
-
-
-def _form(body: bytes) -> dict[str, str]:
-    """The fields that matter. What is not a form is empty: neither authentic nor intelligible."""
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: fields.get(name, [""])[0] for name in ("data", "data_digest", "msg_type")}
 
 
 def adapter(account: Account) -> ZTO:

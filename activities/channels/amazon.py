@@ -622,8 +622,8 @@ class Amazon:
             "client_secret": secrets.get("client_secret", ""),
         }
         url = str(self._account.settings.get("token_url", _TOKEN_URL))
-        response = await http.send("POST", url, data=form, telling={400, 401})
-        answer = http.document(response)
+        response = await http.send("POST", url, data=form, allowed_statuses={400, 401})
+        answer = http.json_object(response)
         if response.status_code >= 400:
             raise refused(f"amazon: {answer.get('error')}", str(answer.get("error")))
         return oauth_secrets(answer)
@@ -678,13 +678,13 @@ class Amazon:
             params=params,
             content=None if content is None else json.dumps(content).encode(),
             headers={"x-amz-access-token": token, "Content-Type": "application/json"},
-            telling={400, 401, 403, 404, 413, 415, 429},
+            allowed_statuses={400, 401, 403, 404, 413, 415, 429},
         )
         if response.status_code == 429:
             raise unavailable("amazon: QuotaExceeded", _wait(response))
         if response.status_code == 204:
             return {}
-        answer = http.document(response)
+        answer = http.json_object(response)
         if response.status_code < 400:
             return answer
         errors = answer.get("errors") or [{}]

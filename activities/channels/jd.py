@@ -408,7 +408,7 @@ class Jd:
             "refresh_token": self._secrets.get("refresh_token", ""),
         }
         response = await http.send("POST", f"{url}/oauth2/refresh_token", data=form)
-        answer = http.document(response)
+        answer = http.json_object(response)
         if "access_token" not in answer:
             raise refused(f"jd: {answer.get('code')}: authorise the access again", str(answer.get("code")))
         return oauth_secrets(answer)

@@ -373,7 +373,7 @@ class Shopify:
             if error.details[:1] == ("404",):
                 return None
             raise
-        return _pulled(http.document(response)["order"])
+        return _pulled(http.json_object(response)["order"])
 
     async def numbers(self, since: datetime, until: datetime) -> AsyncIterator[str]:
         window = {"created_at_min": _utc(since), "created_at_max": _utc(until)}
@@ -385,7 +385,7 @@ class Shopify:
         url: str | None = f"{self._api}/orders.json"
         while url:
             response = await self._get(url, params)
-            for order in http.document(response).get("orders", []):
+            for order in http.json_object(response).get("orders", []):
                 yield order
             url, params = response.links.get("next", {}).get("url"), None
 
@@ -407,7 +407,7 @@ class Shopify:
         form = {"grant_type": "refresh_token"}
         form |= {name: self._account.secrets.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
         url = f"{self._account.base_url.rstrip('/')}/admin/oauth/access_token"
-        return oauth_secrets(http.document(await http.send("POST", url, data=form)))
+        return oauth_secrets(http.json_object(await http.send("POST", url, data=form)))
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Create fulfillments for the quantities that none with this waybill covers yet, one for each location."""
@@ -512,7 +512,7 @@ class Shopify:
                 content=json.dumps({"query": query, "variables": variables}).encode(),
                 headers={**self._token, "Content-Type": "application/json"},
             )
-        answer = http.document(response)
+        answer = http.json_object(response)
         if errors := answer.get("errors"):
             code = str((errors[0].get("extensions") or {}).get("code"))
             if code == "THROTTLED":

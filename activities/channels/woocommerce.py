@@ -531,7 +531,7 @@ class WooCommerce:
                 "Authorization": f"Basic {base64.b64encode(keys.encode()).decode()}",
                 "Content-Type": "application/json",
             },
-            telling={400, 401, 403, 404},
+            allowed_statuses={400, 401, 403, 404},
         )
         if response.status_code >= 400:
             code = str(_object(response).get("code"))

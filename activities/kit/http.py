@@ -1,4 +1,4 @@
-"""The one HTTP client of the activities."""
+"""The HTTP client that all activities share."""
 
 import json
 import re
@@ -28,8 +28,8 @@ async def close() -> None:
         _client = None
 
 
-def _seconds(retry_after: str) -> float | None:
-    """A Retry-After in seconds, whole or not (Shopify says ``2.0``); ``None`` for a date or nothing."""
+def _retry_seconds(retry_after: str) -> float | None:
+    """Return a Retry-After in seconds, also fractional (Shopify sends ``2.0``); ``None`` for a date or no header."""
     return float(retry_after) if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after) else None
 
 
@@ -41,32 +41,32 @@ async def send(
     data: dict[str, str] | None = None,
     params: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
-    telling: Container[int] = (),
+    allowed_statuses: Container[int] = (),
 ) -> httpx.Response:
-    """A request, answered with a status below 400, or one of ``telling``, whose bodies say what is wrong.
+    """Send a request and return the response if its status is below 400, or one of ``allowed_statuses``.
 
-    Raises ``unavailable`` on a lost connection, a time-out, 408, 425, 429 (after its Retry-After) and 5xx, and
-    ``refused`` on any other 4xx. Messages carry the status only: bodies may be personal.
+    Raise ``unavailable`` on a lost connection, a time-out, 408, 425, 429 (after its Retry-After) and 5xx, and
+    ``refused`` on any other 4xx. Messages hold the status only: bodies may hold personal data.
     """
     try:
         response = await client().request(method, url, content=content, data=data, params=params, headers=headers)
     except httpx.HTTPError as error:
         raise unavailable(f"{method} {httpx.URL(url).host}: {type(error).__name__}") from None
-    if response.status_code in telling:
+    if response.status_code in allowed_statuses:
         return response
     if response.status_code in {408, 425, 429} or response.status_code >= 500:
-        raise unavailable(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after", "")))
+        raise unavailable(f"HTTP {response.status_code}", _retry_seconds(response.headers.get("retry-after", "")))
     if response.status_code >= 400:
         raise refused(f"HTTP {response.status_code}", str(response.status_code))
     return response
 
 
-def document(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object that an answer is. Raises ``unavailable`` where it is none."""
+def json_object(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object in a response. Raise ``unavailable`` if it holds none."""
     try:
-        answer = json.loads(response.content)
+        value = json.loads(response.content)
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise unavailable(f"{response.request.url.host}: answered with what is no JSON object")
-    return answer
+        value = None
+    if not isinstance(value, dict):
+        raise unavailable(f"{response.request.url.host}: the response is not a JSON object")
+    return value

@@ -1,7 +1,7 @@
-"""Media: one module each by which people are told.
+"""Media of notifications: one module each.
 
-A module named as its medium offers ``send(account, message)``: it raises ``ApplicationError`` as
-``activities.kit.errors`` says, where the message was not sent.
+The module named after its medium defines ``send(account, message)``, which raises ``ApplicationError`` as described in
+``activities.kit.errors`` if the message was not sent.
 """
 
 from importlib import import_module
@@ -12,10 +12,10 @@ from models.notifications import Message
 
 
 async def send(account: Account, message: Message) -> None:
-    """Sends a message. Raises ``ApplicationError``."""
+    """Send a message. Raise ``ApplicationError``."""
     await import_module(f"activities.media.{account.source}").send(account, message)
 
 
 def bot_failed(medium: str, code: object) -> Exception:
-    """A chat's bot says no; most often that it was told too much."""
+    """Return the error of a chat bot that refused a message; most often its rate limit is reached."""
     return unavailable(f"{medium}: {code}", 60)

@@ -3,7 +3,8 @@
 Source: open.dingtalk.com, custom robot access and its signing (加签): ``timestamp`` in milliseconds and ``sign`` =
 base64 of HMAC-SHA256 over ``{timestamp}\\n{secret}``; at most twenty messages a minute.
 
-Account: ``base_url`` ``https://oapi.dingtalk.com/robot/send``; secrets ``access_token``, and ``secret`` where it signs.
+Account: ``base_url`` ``https://oapi.dingtalk.com/robot/send``; secrets ``access_token``, and
+``secret`` if the bot requires signatures.
 """
 
 import hmac
@@ -27,9 +28,9 @@ async def send(account: Account, message: Message) -> None:
         timestamp = str(int(time() * 1000))
         params |= {"timestamp": timestamp, "sign": sign(timestamp, secret)}
     title = message.subject or message.body[:30]
-    told = {"msgtype": "markdown", "markdown": {"title": title, "text": f"### {title}\n\n{message.body}"}}
-    body = json.dumps(told, ensure_ascii=False).encode()
+    payload = {"msgtype": "markdown", "markdown": {"title": title, "text": f"### {title}\n\n{message.body}"}}
+    body = json.dumps(payload, ensure_ascii=False).encode()
     headers = {"content-type": "application/json"}
-    answer = http.document(await http.send("POST", account.base_url, content=body, params=params, headers=headers))
-    if answer.get("errcode") != 0:
-        raise bot_failed("dingtalk", answer.get("errcode"))
+    response = http.json_object(await http.send("POST", account.base_url, content=body, params=params, headers=headers))
+    if response.get("errcode") != 0:
+        raise bot_failed("dingtalk", response.get("errcode"))

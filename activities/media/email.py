@@ -1,7 +1,7 @@
 """E-mail over SMTP (RFC 5321), by aiosmtplib.
 
 Account: ``base_url`` ``smtp://host:port``, ``smtp+tls://`` (TLS from the start) or ``smtp+starttls://``; secrets
-``username`` and ``password`` where the server asks for them; settings ``sender``, and ``to`` where it tells staff.
+``username`` and ``password`` if the server requires them; settings ``sender``, and ``to`` for notifications to staff.
 """
 
 from email.message import EmailMessage

@@ -1,9 +1,10 @@
 """Feishu's group bots (飞书自定义机器人).
 
-Source: open.feishu.cn, custom bots: ``sign`` = base64 of HMAC-SHA256 of nothing under the key
+Source: open.feishu.cn, custom bots: ``sign`` = base64 of HMAC-SHA256 of an empty message under the key
 ``{timestamp}\\n{secret}``, ``timestamp`` in seconds.
 
-Account: ``base_url`` ``https://open.feishu.cn/open-apis/bot/v2/hook/{token}``; secret ``secret`` where it signs.
+Account: ``base_url`` ``https://open.feishu.cn/open-apis/bot/v2/hook/{token}``; secret ``secret`` if the bot
+requires signatures.
 """
 
 import hmac
@@ -24,12 +25,12 @@ def sign(timestamp: str, secret: str) -> str:
 
 async def send(account: Account, message: Message) -> None:
     text = f"{message.subject}\n{message.body}" if message.subject else message.body
-    told: dict[str, Any] = {"msg_type": "text", "content": {"text": text}}
+    payload: dict[str, Any] = {"msg_type": "text", "content": {"text": text}}
     if secret := account.secrets.get("secret"):
         timestamp = str(int(time()))
-        told |= {"timestamp": timestamp, "sign": sign(timestamp, secret)}
-    body = json.dumps(told, ensure_ascii=False).encode()
+        payload |= {"timestamp": timestamp, "sign": sign(timestamp, secret)}
+    body = json.dumps(payload, ensure_ascii=False).encode()
     headers = {"content-type": "application/json"}
-    answer = http.document(await http.send("POST", account.base_url, content=body, headers=headers))
-    if answer.get("code", answer.get("StatusCode")) != 0:
-        raise bot_failed("feishu", answer.get("code"))
+    response = http.json_object(await http.send("POST", account.base_url, content=body, headers=headers))
+    if response.get("code", response.get("StatusCode")) != 0:
+        raise bot_failed("feishu", response.get("code"))

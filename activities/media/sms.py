@@ -1,9 +1,8 @@
-"""Text messages by Aliyun's SMS (阿里云短信服务).
+"""Text messages by Aliyun SMS (阿里云短信服务).
 
 Source: help.aliyun.com, SendSms (dysmsapi, version 2017-05-25) and RPC signatures (HMAC-SHA1 over the percent-encoded
-query, version 1.0). The words of a text message are a template that Aliyun approved: ours names it by its code in
-``subject``, and its ``body`` is the JSON of the template's variables. A message keeps its nonce: told again, Aliyun
-says that it knows it, and sends nothing.
+query, version 1.0). A text message is a template approved by Aliyun: ``subject`` is the template's code, ``body`` the
+JSON of its variables. A repeated message keeps its nonce, which Aliyun refuses without sending again.
 
 Account: ``base_url`` ``https://dysmsapi.aliyuncs.com``; secrets ``access_key_id``, ``access_key_secret``; setting
 ``sign_name``.
@@ -20,18 +19,18 @@ from activities.kit.errors import refused, unavailable
 from models.intake import Account
 from models.notifications import Message
 
-_KNOWN = "SignatureNonceUsed"
-_PASSING = {"isv.BUSINESS_LIMIT_CONTROL", "isp.SYSTEM_ERROR", "Throttling.User", "isp.GATEWAY_ERROR"}
+_ALREADY_SENT = "SignatureNonceUsed"
+_TRANSIENT = {"isv.BUSINESS_LIMIT_CONTROL", "isp.SYSTEM_ERROR", "Throttling.User", "isp.GATEWAY_ERROR"}
 
 
 def sign(params: Mapping[str, str], secret: str, method: str = "POST") -> str:
-    """``Signature`` of an RPC call."""
-    query = "&".join(f"{_encoded(name)}={_encoded(value)}" for name, value in sorted(params.items()))
-    text = f"{method}&{_encoded('/')}&{_encoded(query)}"
+    """Return the ``Signature`` of an RPC call."""
+    query = "&".join(f"{_percent_encode(name)}={_percent_encode(value)}" for name, value in sorted(params.items()))
+    text = f"{method}&{_percent_encode('/')}&{_percent_encode(query)}"
     return b64encode(hmac.digest(f"{secret}&".encode(), text.encode(), "sha1")).decode()
 
 
-def _encoded(text: str) -> str:
+def _percent_encode(text: str) -> str:
     return quote(text, safe="-_.~")
 
 
@@ -52,7 +51,9 @@ async def send(account: Account, message: Message) -> None:
         "OutId": message.id[:256],
     }
     params["Signature"] = sign(params, account.secrets["access_key_secret"])
-    answer = http.document(await http.send("POST", account.base_url, data=params, telling={400, 403, 404}))
-    code = str(answer.get("Code"))
-    if code not in ("OK", _KNOWN):
-        raise unavailable(f"sms: {code}", 60) if code in _PASSING else refused(f"sms: {code}", code)
+    response = http.json_object(
+        await http.send("POST", account.base_url, data=params, allowed_statuses={400, 403, 404})
+    )
+    code = str(response.get("Code"))
+    if code not in ("OK", _ALREADY_SENT):
+        raise unavailable(f"sms: {code}", 60) if code in _TRANSIENT else refused(f"sms: {code}", code)

@@ -1,9 +1,9 @@
-"""Our own subscribers: signed as Standard Webhooks say, so that any of their libraries verifies it.
+"""Webhooks to our own subscribers, signed by Standard Webhooks: any of its libraries can verify them.
 
-Source: standardwebhooks.com (headers ``webhook-id``, ``webhook-timestamp``, ``webhook-signature``; the id stays the
-same however often a message is sent, so that its receiver knows a repetition).
+Source: standardwebhooks.com (headers ``webhook-id``, ``webhook-timestamp``, ``webhook-signature``; a repeated
+message has the same id, so that its receiver can recognise it).
 
-Account: ``base_url`` the subscriber's address; secret ``secret`` (``whsec_…``).
+Account: ``base_url`` the subscriber's URL; secret ``secret`` (``whsec_…``).
 """
 
 import json
@@ -18,8 +18,8 @@ from models.notifications import Message
 
 async def send(account: Account, message: Message) -> None:
     now = datetime.now(UTC)
-    told = {"type": message.event, "timestamp": now.isoformat(), "data": message.facts | {"text": message.body}}
-    body = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    payload = {"type": message.event, "timestamp": now.isoformat(), "data": message.facts | {"text": message.body}}
+    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
     headers = {
         "content-type": "application/json",
         "webhook-id": message.id,

@@ -12,14 +12,14 @@ from activities.media import bot_failed
 from models.intake import Account
 from models.notifications import Message
 
-_LONGEST = 4096
+_MAX_BYTES = 4096
 
 
 async def send(account: Account, message: Message) -> None:
     text = f"**{message.subject}**\n{message.body}" if message.subject else message.body
-    content = text.encode()[:_LONGEST].decode(errors="ignore")
+    content = text.encode()[:_MAX_BYTES].decode(errors="ignore")
     body = json.dumps({"msgtype": "markdown", "markdown": {"content": content}}, ensure_ascii=False).encode()
     params, headers = {"key": account.secrets["key"]}, {"content-type": "application/json"}
-    answer = http.document(await http.send("POST", account.base_url, content=body, params=params, headers=headers))
-    if answer.get("errcode") != 0:
-        raise bot_failed("wecom", answer.get("errcode"))
+    response = http.json_object(await http.send("POST", account.base_url, content=body, params=params, headers=headers))
+    if response.get("errcode") != 0:
+        raise bot_failed("wecom", response.get("errcode"))

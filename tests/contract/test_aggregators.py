@@ -140,7 +140,7 @@ async def test_a_wrong_signature_is_refused(world: Following, number: str) -> No
     forger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
     for act in (
         forger.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
-        forger.aggregator.recognise(number),
+        forger.aggregator.candidate_carriers(number),
         forger.aggregator.track(number),
     ):
         assert (await refusal(act)).type == "Refused"
@@ -149,17 +149,17 @@ async def test_a_wrong_signature_is_refused(world: Following, number: str) -> No
 
 @pytest.mark.parametrize(("number", "carrier"), NUMBERS.items())
 async def test_a_number_tells_its_carrier(world: Following, number: str, carrier: str) -> None:
-    found = await world.aggregator.recognise(number)
+    found = await world.aggregator.candidate_carriers(number)
     assert found[0] == carrier
 
 
 async def test_a_number_of_nobody_has_no_carrier(world: Following) -> None:
-    assert list(await world.aggregator.recognise("??")) == []
+    assert list(await world.aggregator.candidate_carriers("??")) == []
     assert list(await world.aggregator.track("??")) == []
 
 
 async def test_a_carrier_without_a_module_here_keeps_its_own_code(world: Following) -> None:
-    (code,) = await world.aggregator.recognise("DPK36000000000")
+    (code,) = await world.aggregator.candidate_carriers("DPK36000000000")
     assert code not in CARRIERS
 
 
@@ -205,7 +205,7 @@ async def test_faults_are_to_be_tried_again_when_it_says(world: Following, numbe
         world.post("/_faults", {"system": world.name, "fault": fault, "match": number, **more})
     acts = (
         world.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
-        world.aggregator.recognise(number),
+        world.aggregator.candidate_carriers(number),
         world.aggregator.track(number, PHONE),
     )
     errors = [await refusal(act) for act in acts]

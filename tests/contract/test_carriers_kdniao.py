@@ -197,7 +197,7 @@ async def test_a_subscription_may_be_refused_but_not_for_being_the_second(gatewa
 
 async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gateway: str) -> None:
     SAID["2002"] = {"Success": True, "Code": 100, "Shippers": [{"ShipperCode": "STO"}, {"ShipperCode": "DBL"}]}
-    assert await ours(gateway).recognise("773") == ["sto", "DBL"]
+    assert await ours(gateway).candidate_carriers("773") == ["sto", "DBL"]
     SAID["1002"] = {"Success": False, "Reason": None, "State": "0", "Traces": []}
     HEARD.clear()
     assert await ours(gateway).track("773") == ()

@@ -102,7 +102,7 @@ async def test_a_company_may_be_added_to_those_we_know(gateway: str) -> None:
     await added.subscribe("DPK1", "debang", "", "https://oms.example/push")
     assert json.loads(HEARD[-1][1]["param"])["company"] == "debangkuaidi"
     SAID["autonumber/auto"] = [{"comCode": "debangkuaidi", "lengthPre": 4}]
-    assert await added.recognise("DPK1") == ["debang"]
+    assert await added.candidate_carriers("DPK1") == ["debang"]
 
 
 @pytest.mark.parametrize(("code", "kind"), [("500", "Unavailable"), ("600", "Refused"), ("700", "Refused")])
@@ -137,9 +137,9 @@ async def test_a_query_may_be_refused(gateway: str, code: str, kind: str) -> Non
 
 async def test_a_number_out_of_the_format_has_no_carrier(gateway: str) -> None:
     SAID["autonumber/auto"] = {"result": False, "returnCode": "201", "message": "单号不合规"}
-    assert await ours(gateway).recognise("?") == []
+    assert await ours(gateway).candidate_carriers("?") == []
     SAID["autonumber/auto"] = {"result": False, "returnCode": "601", "message": "key过期"}
-    assert (await refusal(ours(gateway).recognise("?"))).message == "carrier.kuaidi100.601"
+    assert (await refusal(ours(gateway).candidate_carriers("?"))).message == "carrier.kuaidi100.601"
 
 
 @pytest.mark.parametrize("body", ["<html>", 7, [{"nothing": 1}]])

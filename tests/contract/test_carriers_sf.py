@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import carrier, masked
+from activities.carriers import carrier, mask_personal_data
 from activities.carriers.sf import digest
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
@@ -286,7 +286,7 @@ def test_an_account_without_a_push_secret_takes_no_push() -> None:
     ],
 )
 def test_phones_and_names_in_a_carriers_words_are_masked(text: str, expected: str) -> None:
-    assert masked(text) == expected
+    assert mask_personal_data(text) == expected
 
 
 @pytest.mark.parametrize(

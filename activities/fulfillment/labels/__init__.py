@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import known_as
-from activities.carriers import masked as without_phones
+from activities.carriers import display_name, mask_personal_data
 from activities.fulfillment.fulfillment_orders import FULFILLMENT_ORDERS, PACKED_GOODS, packed_lines, parcel_value
 from activities.fulfillment.labels import layout, pdf, zpl
 from activities.fulfillment.labels.layout import Page, Picture
@@ -189,7 +188,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
         order_no=row.channel_order_no,
         shop=f"{row.channel}:{row.shop}",
         warehouse=(row.house_zh if lang == "zh-CN" else "") or row.house,
-        carrier=known_as(carrier) if carrier else "",
+        carrier=display_name(carrier) if carrier else "",
         waybill_no=row.waybill_no or "",
         label=label,
         recipient=_person(row.recipient, row.recipient.masked().name),
@@ -198,7 +197,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
         weight_kg=row.weight_kg or row.weight or Decimal(0),
         cash=cash or None,
         currency=row.currency,
-        note=without_phones(said.buyer_message) if said else "",
+        note=mask_personal_data(said.buyer_message) if said else "",
     )
 
 
