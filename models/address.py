@@ -1,4 +1,4 @@
-"""Who receives a parcel, and where: the personal part of an order."""
+"""Recipients and their addresses: the personal part of an order."""
 
 import re
 from decimal import Decimal
@@ -23,29 +23,29 @@ _REGIONS = (
     ("重庆", "四川", "贵州", "云南", "西藏"),
     ("陕西", "甘肃", "青海", "宁夏", "新疆"),
 )
-"""Geographical regions of China. Two characters tell any province, with or without 省, 市 or 自治区."""
+"""Geographical regions of China. Two characters identify a province, with or without 省, 市 or 自治区."""
 
 
 @lru_cache(4096)
 def remoteness(province: str, other: str) -> int:
-    """0 in the same province, 1 in the same region, 2 elsewhere."""
+    """Return 0 in the same province, 1 in the same region, 2 elsewhere."""
     pair = {province[:2], other[:2]}
     return 0 if len(pair) == 1 else 1 if any(pair.issubset(region) for region in _REGIONS) else 2
 
 
 ADDRESS = ("province", "city", "district", "town", "street")
 _CHINESE = re.compile(r"(?:\+|00)86(\d+)|86(0\d{9,}|1[3-9]\d{9,})")
-"""A Chinese number with its country code, punctuation taken out."""
+"""A Chinese number with its country code, without punctuation."""
 _OWN_PREFIX = re.compile(r"0|1[3-9]\d{9}|[48]00\d{7}")
-"""National numbers dialled as they are: with their 0, mobile, 400 and 800. To others a 0 is put."""
+"""National numbers dialled without an added 0: those with a 0, mobile, 400 and 800 numbers."""
 
 
 class Addressee(Value):
-    """A person at a place, as others tell us and as we tell others."""
+    """A person and address, as exchanged with channels and carriers."""
 
     name: Text = ""
     phone: Text = ""
-    """Once cleansed E.164, an extension behind it as in RFC 3966: ``+8613800000000;ext=1234``."""
+    """After cleansing E.164, with an extension as in RFC 3966: ``+8613800000000;ext=1234``."""
     country: Country = "CN"
     province: Text = ""
     city: Text = ""
@@ -56,7 +56,7 @@ class Addressee(Value):
 
     @property
     def digits(self) -> str:
-        """The phone for look-ups, the same for every spelling: digits only, without the Chinese country code."""
+        """The phone for look-ups, equal for every spelling: digits only, without the Chinese country code."""
         number = re.sub(r"[^\d+]", "", normalize("NFKC", self.phone))
         chinese = _CHINESE.fullmatch(number)
         if chinese is None:
@@ -66,7 +66,7 @@ class Addressee(Value):
 
     @property
     def national_phone(self) -> str:
-        """The phone as it is dialled in China: ``13800000000``, ``0755-12345678``, an extension behind a hyphen."""
+        """The phone as dialled in China: ``13800000000``, ``0755-12345678``, with an extension after a hyphen."""
         number, _, extension = self.phone.partition(";ext=")
         digits = self.model_copy(update={"phone": number}).digits
         if number.startswith("+86") or re.fullmatch(r"1[3-9]\d{9}", number.replace(" ", "").replace("-", "")):
@@ -75,43 +75,43 @@ class Addressee(Value):
 
     @property
     def full_street(self) -> str:
-        """Town and street, for those who have no field for towns."""
+        """Town and street, for systems without a field for towns."""
         return self.town + self.street
 
     @property
     def address(self) -> tuple[str, ...]:
-        """What tells the place, from the largest part to the smallest."""
+        """The parts of the address, from the largest to the smallest."""
         return tuple(getattr(self, part) for part in ADDRESS)
 
     @property
     def region(self) -> str:
-        """Country, province, city and district: coarse enough to show and to count."""
+        """Country, province, city and district: coarse enough to show and to count by."""
         return " ".join(part for part in (self.country, self.province, self.city, self.district) if part)
 
     @property
     def unreadable(self) -> bool:
-        """Masked by the channel, as it does once an order is over."""
+        """Whether the channel masked it, as channels do once an order is completed."""
         return "*" in self.name + self.phone + self.street
 
 
 UNJUDGED: dict[str, object] = {"division": "", "confidence": None, "doubt": "", "told": ""}
-"""What cleansing found of an address, before it looked."""
+"""The cleansing fields of an address not cleansed yet."""
 
 
 class Recipient(Addressee):
-    """A person at a place, and what cleansing found of it. Sealed wherever it rests, masked wherever it shows."""
+    """A person and address with the result of cleansing; encrypted when stored, masked when shown."""
 
     division: str = ""
-    """Once cleansed the GB/T 2260 code of the district, or as far as known; abroad ISO 3166-2."""
+    """After cleansing the GB/T 2260 code of the district, or of the smallest division known; abroad ISO 3166-2."""
     confidence: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    """How sure cleansing is of the place; ``None``: not judged yet."""
+    """How sure cleansing is of the address; ``None`` if not cleansed yet."""
     doubt: str = ""
-    """Why it is not surer: a message key of the catalogue."""
+    """Why it is not surer: the key of a text."""
     told: str = ""
-    """The address in the channel's own words, where cleansing changed it."""
+    """The channel's original address, if cleansing changed it."""
 
     def masked(self) -> "Recipient":
-        """The same place with name, phone and street unreadable."""
+        """Return a copy with name, phone and street masked."""
         phone = self.national_phone
         return self.model_copy(
             update={
@@ -124,7 +124,7 @@ class Recipient(Addressee):
 
 
 class RecipientChange(Value):
-    """What is new of a recipient; what is not named stays as it was."""
+    """Changes to a recipient; ``None`` leaves a field as it is."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -139,7 +139,7 @@ class RecipientChange(Value):
     postcode: Text | None = None
 
     def applied_to(self, recipient: Recipient) -> Recipient:
-        """The recipient as it now is; an address that changes is to be judged anew."""
+        """Return the changed recipient. A changed address must be cleansed again."""
         new = self.model_dump(exclude_none=True)
-        judged = UNJUDGED if new.keys() & {"country", "postcode", *ADDRESS} else {}
-        return recipient.model_copy(update=new | judged)
+        cleansing = UNJUDGED if new.keys() & {"country", "postcode", *ADDRESS} else {}
+        return recipient.model_copy(update=new | cleansing)

@@ -28,7 +28,7 @@ class Money(Value):
         return Money(amount=self.amount * quantity, currency=self.currency)
 
     def split(self, parts: int) -> list["Money"]:
-        """``parts`` amounts that differ by at most one minor unit and sum to this one exactly."""
+        """Split into ``parts`` amounts that differ by at most one minor unit and add up exactly."""
         unit = Decimal(1).scaleb(-get_currency_precision(self.currency))
         share = (self.amount / parts).quantize(unit, ROUND_HALF_EVEN)
         shares = [share] * parts
@@ -40,7 +40,7 @@ class Money(Value):
         return [Money(amount=each, currency=self.currency) for each in shares]
 
     def text(self, lang: str) -> str:
-        """As a person reads it, such as ``¥128.50``."""
+        """Format for people, such as ``¥128.50``."""
         return str(format_currency(self.amount, self.currency, locale=lang.replace("-", "_")))
 
     def _same(self, other: "Money") -> Decimal:

@@ -1,4 +1,4 @@
-"""Replenishment: on what terms goods are bought, what is suggested and what was ordered, and the arithmetic of it."""
+"""Replenishment: purchase terms, forecasts, suggestions and purchase orders, and the arithmetic between them."""
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -17,11 +17,11 @@ from models.base import Value
 from models.money import Amount, Currency
 
 HORIZON_DAYS = 365
-"""What runs out later than that is not said to run out."""
+"""The horizon of stock-out dates, and the limit of lead and review times."""
 
 
 class Terms(Value):
-    """On what terms a SKU is bought for a location; ``warehouse`` empty: for any that has none of its own."""
+    """Purchase terms of a SKU for a location; empty ``warehouse``: for every location without its own."""
 
     sku: Annotated[str, Field(min_length=1, max_length=64)]
     warehouse: str = ""
@@ -30,17 +30,17 @@ class Terms(Value):
     lead_spread_days: Annotated[float, Field(ge=0, le=HORIZON_DAYS)] = 0
     """Standard deviation of the lead time."""
     review_days: Annotated[int, Field(ge=1, le=HORIZON_DAYS)] = 7
-    """For so long one purchase is to last."""
+    """Days that one purchase is to last."""
     pack_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     minimum_quantity: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     service_level: Annotated[float, Field(ge=0.5, le=0.9999)] = 0.95
-    """The part of lead times in which it does not run out."""
+    """The fraction of lead times without a stock-out."""
     unit_cost: Annotated[Amount, Field(ge=0)] = Decimal(0)
     currency: Currency = "CNY"
 
 
 class Promotion(Value):
-    """From its first to its last day, in China, sales were not what they usually are; ``sku`` empty: of everything."""
+    """Days, in China, on which sales were unusual, both inclusive; empty ``sku``: of all SKUs."""
 
     sku: str = ""
     first: date
@@ -48,7 +48,7 @@ class Promotion(Value):
 
 
 class Demand(StrEnum):
-    """What a history of demand is like, after Syntetos and Boylan."""
+    """The demand pattern of a history, after Syntetos and Boylan."""
 
     NONE = "none"
     SHORT = "short"
@@ -59,7 +59,7 @@ class Demand(StrEnum):
 
 
 class Forecast(Value):
-    """What is expected of each coming day."""
+    """The demand expected of each coming day."""
 
     demand: Demand
     model: str
@@ -67,28 +67,28 @@ class Forecast(Value):
     spread: float
     """Standard deviation of one day's error."""
     days: int
-    """How long the history was."""
+    """The length of the history."""
 
 
 class StockPosition(Value):
-    """Where a SKU stands at a location."""
+    """The stock position of a SKU at a location."""
 
     available: int = 0
     incoming: tuple[tuple[date, int], ...] = ()
     waiting: int = 0
-    """What orders wait for."""
+    """The quantity that orders wait for."""
 
     @property
-    def coming(self) -> int:
+    def incoming_quantity(self) -> int:
         return sum(quantity for _, quantity in self.incoming)
 
     @property
     def position(self) -> int:
-        return self.available + self.coming - self.waiting
+        return self.available + self.incoming_quantity - self.waiting
 
 
 class Need(Value):
-    """What is to be bought, and the figures that say why."""
+    """The quantity to buy, and the figures behind it."""
 
     quantity: int
     reorder_point: int
@@ -99,29 +99,29 @@ class Need(Value):
 
 
 def safety_stock(terms: Terms, forecast: Forecast) -> float:
-    """z · √(L·σd² + d²·σL²): what the service level asks for beyond the mean demand of a lead time, where both the
-    demand and the lead time vary (Silver, Pyke and Thomas, *Inventory and Production Management in Supply Chains*,
-    4th edition, §6.10)."""
+    """Return z · √(L·σd² + d²·σL²): the stock that the service level requires beyond the mean demand of a lead time,
+    where both demand and lead time vary (Silver, Pyke and Thomas, *Inventory and Production Management in Supply
+    Chains*, 4th edition, §6.10)."""
     z = NormalDist().inv_cdf(terms.service_level)
     variance = terms.lead_days * forecast.spread**2 + (forecast.per_day * terms.lead_spread_days) ** 2
     return z * sqrt(variance)
 
 
 def in_packs(quantity: int, terms: Terms) -> int:
-    """As many whole packs as it takes, and no less than the supplier's minimum."""
+    """Round up to whole packs, and to the supplier's minimum."""
     return ceil(max(quantity, terms.minimum_quantity) / terms.pack_size) * terms.pack_size
 
 
-def need(terms: Terms, forecast: Forecast, standing: StockPosition, today: date) -> Need:
-    """What to buy today: nothing while the position is above the reorder point d·L + safety stock; else up to what
-    lasts for the lead time and until the next purchase."""
+def need(terms: Terms, forecast: Forecast, position: StockPosition, today: date) -> Need:
+    """Return what to buy today: nothing while the position is above the reorder point d·L + safety stock, otherwise
+    enough to last for the lead time and until the next purchase."""
     safety = safety_stock(terms, forecast)
     reorder_point = ceil(forecast.per_day * terms.lead_days + safety)
     target = ceil(forecast.per_day * (terms.lead_days + terms.review_days) + safety)
-    lacking = target - standing.position if standing.position <= reorder_point else 0
-    out = stock_out(forecast, standing, today)
+    shortfall = target - position.position if position.position <= reorder_point else 0
+    out = stock_out(forecast, position, today)
     return Need(
-        quantity=in_packs(lacking, terms) if lacking > 0 else 0,
+        quantity=in_packs(shortfall, terms) if shortfall > 0 else 0,
         reorder_point=reorder_point,
         safety=ceil(safety),
         target=target,
@@ -130,22 +130,22 @@ def need(terms: Terms, forecast: Forecast, standing: StockPosition, today: date)
     )
 
 
-def stock_out(forecast: Forecast, standing: StockPosition, today: date) -> date | None:
-    """The first day on which the mean demand is more than what is there and has come by then."""
-    there: float = standing.available - standing.waiting
-    if there < 0:
+def stock_out(forecast: Forecast, position: StockPosition, today: date) -> date | None:
+    """Return the first day on which the mean demand exceeds stock and arrivals; ``None`` if none within the horizon."""
+    stock: float = position.available - position.waiting
+    if stock < 0:
         return today
     if not forecast.per_day:
         return None
-    arrivals = sorted((max(day, today), quantity) for day, quantity in standing.incoming)
+    arrivals = sorted((max(day, today), quantity) for day, quantity in position.incoming)
     since = today
     for day, quantity in [*arrivals, (date.max, 0)]:
-        if there > forecast.per_day * HORIZON_DAYS:
+        if stock > forecast.per_day * HORIZON_DAYS:
             break
-        lasting = floor(max(there, 0.0) / forecast.per_day)
+        lasting = floor(max(stock, 0.0) / forecast.per_day)
         if (runs_out := since + timedelta(days=lasting)) < day:
             return runs_out if (runs_out - today).days <= HORIZON_DAYS else None
-        there += quantity - forecast.per_day * (day - since).days
+        stock += quantity - forecast.per_day * (day - since).days
         since = day
     return None
 
@@ -208,7 +208,7 @@ class PromotionRow(SQLModel, table=True):
 
 
 class ReplenishmentRow(SQLModel, table=True):
-    """A suggestion to buy. Of a SKU at a location one is open at most."""
+    """A purchase suggestion. At most one is open for a SKU at a location."""
 
     __tablename__ = "replenishments"
     __table_args__ = (
@@ -222,10 +222,10 @@ class ReplenishmentRow(SQLModel, table=True):
     quantity: int
     reorder_point: int
     order_by: date
-    """Ordered later, it is expected to run out before the goods arrive."""
+    """If ordered later, stock is expected to run out before the goods arrive."""
     stock_out_on: date | None = None
     detail: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
-    """The figures it follows from: what ``replenish.why`` takes."""
+    """The figures behind it, as the text ``replenish.why`` takes them."""
     status: str = ReplenishmentStatus.SUGGESTED
     made_at: datetime = Col(sa_type=DateTime(timezone=True))
     decided_by: str | None = None
@@ -233,7 +233,7 @@ class ReplenishmentRow(SQLModel, table=True):
 
 
 class PurchaseOrderRow(SQLModel, table=True):
-    """What was ordered of a supplier, for one location."""
+    """An order to a supplier, for one location."""
 
     __tablename__ = "purchase_orders"
     __table_args__ = (Index("purchase_orders_by_status", "status", "due"),)

@@ -1,4 +1,4 @@
-"""Stock: catalogue, levels, the ledger, and the arithmetic that keeps them equal."""
+"""Stock: catalogue, locations, levels and the ledger, and the effect of movements on levels."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ EFFECT: dict[MovementKind, tuple[int, int, int, int]] = {
     MovementKind.RESTORED: (0, 0, 0, -1),
     MovementKind.SCRAPPED: (-1, 0, 0, -1),
 }
-"""What one unit of a movement does to (on_hand, allocated, reserved, unavailable).
+"""The effect of one unit of a movement on (on_hand, allocated, reserved, unavailable).
 
 Only an adjustment's quantity may be negative.
 """
@@ -67,11 +67,11 @@ class LocationKind(StrEnum):
     SUPPLIER = "supplier"
     """Ships from its own stock on our behalf (drop-ship)."""
     VIRTUAL = "virtual"
-    """A share of its parent's stock, ring-fenced for an audience: a location on paper."""
+    """A share of its parent's stock, reserved for an audience; not a physical location."""
 
 
 class Buyer(Value):
-    """What of an order decides which stock it may have."""
+    """The facts of an order that decide which stock it may use."""
 
     channel: str
     shop: str
@@ -80,14 +80,14 @@ class Buyer(Value):
 
 
 class Audience(Value):
-    """For whom a virtual warehouse is kept; what is not named does not matter."""
+    """The orders that may use a virtual warehouse; an empty field matches every order."""
 
     channels: tuple[str, ...] = ()
     shops: tuple[str, ...] = ()
     """``channel:shop``."""
     campaigns: tuple[Code, ...] = ()
     priority: int | None = None
-    """As urgent as this, or more."""
+    """Orders of this priority or a more urgent one."""
 
     def includes(self, buyer: Buyer) -> bool:
         return (
@@ -125,25 +125,25 @@ class Level(Value):
 
     @property
     def promisable(self) -> int:
-        """How many an order may be given."""
+        """The quantity that orders may be promised."""
         return UNLIMITED if self.oversell else max(self.available, 0)
 
 
 class StockPool:
-    """What locations can promise while orders take from them in turn: a warehouse's own stock, and the shares of it
-    that are fenced off for the order's like, which go first."""
+    """What locations can promise while orders take from them in turn: the virtual warehouses open to the order first,
+    then the warehouse's own stock."""
 
-    def __init__(self, levels: Iterable[Level], fences: Iterable[VirtualWarehouse] = ()) -> None:
+    def __init__(self, levels: Iterable[Level], virtual: Iterable[VirtualWarehouse] = ()) -> None:
         self._free = {(level.warehouse, level.sku): level.promisable for level in levels}
-        self._fences: dict[str, list[VirtualWarehouse]] = defaultdict(list)
-        for fence in fences:
-            self._fences[fence.parent].append(fence)
+        self._virtual: dict[str, list[VirtualWarehouse]] = defaultdict(list)
+        for each in virtual:
+            self._virtual[each.parent].append(each)
 
     def promisable(self, buyer: Buyer, warehouse: str, sku: str) -> int:
         return sum(max(self._free.get((place, sku), 0), 0) for place in self._places(buyer, warehouse))
 
     def take(self, buyer: Buyer, warehouse: str, sku: str, quantity: int) -> list[tuple[str, int]]:
-        """Takes up to so many; answers how many from which location."""
+        """Take up to a quantity; return the locations and the quantity taken from each."""
         taken = []
         for place in self._places(buyer, warehouse):
             part = min(quantity, max(self._free.get((place, sku), 0), 0))
@@ -157,19 +157,19 @@ class StockPool:
         self._free[location, sku] = self._free.get((location, sku), 0) + quantity
 
     def _places(self, buyer: Buyer, warehouse: str) -> list[str]:
-        ours = [fence.code for fence in self._fences.get(warehouse, ()) if fence.audience.includes(buyer)]
-        return [*ours, warehouse]
+        virtual = [each.code for each in self._virtual.get(warehouse, ()) if each.audience.includes(buyer)]
+        return [*virtual, warehouse]
 
 
 class Shortage(Value):
-    """So many of a SKU are missing."""
+    """A missing quantity of one SKU."""
 
     sku: str
     quantity: int
 
 
 class Move(Value):
-    """So many of a SKU at a location; negative only in an adjustment."""
+    """A movement of one SKU at a location; the quantity is negative only in an adjustment."""
 
     key: str
     kind: MovementKind
@@ -182,17 +182,17 @@ class Move(Value):
 
 
 class Reservation(Value):
-    """Stock set aside for an order that is not paid yet."""
+    """Stock reserved for an unpaid order."""
 
     order_id: str
     warehouse: str
     sku: str
     quantity: int
     number: int
-    """The order's first reservation is 1, its next 2: each is entered once and released once."""
+    """1 for the order's first reservation, 2 for its next: each is entered once and released once."""
 
     def move(self, kind: MovementKind) -> Move:
-        """Its reserving or its release."""
+        """Return the movement that reserves or releases it."""
         return Move(
             key=f"{self.order_id}:R{self.number}:{kind}",
             kind=kind,
@@ -204,11 +204,11 @@ class Reservation(Value):
 
 
 SPELT = r"upper(regexp_replace(normalize({}, NFKC), '[\s_\-\u2010-\u2015\u2212]+', '', 'g'))"
-"""A code less case, width, spaces and dashes."""
+"""SQL of a code without case, width, spaces and dashes."""
 
 
 class SkuRow(SQLModel, table=True):
-    """What is sold. A bundle holds no stock: its components do."""
+    """A SKU or bundle of the catalogue. A bundle holds no stock: its components do."""
 
     __tablename__ = "skus"
     __table_args__ = (Index("skus_by_spelling", text(SPELT.format("sku"))),)
@@ -221,15 +221,15 @@ class SkuRow(SQLModel, table=True):
     weight_kg: Decimal = Col(sa_column=Column(Numeric(10, 3), nullable=False))
     volume_cm3: int = 0
     needs: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
-    """What a location must be able to do to send it: ``cold_chain``, ``dangerous_goods``."""
+    """Abilities that a location needs to ship it: ``cold_chain``, ``dangerous_goods``."""
     oversell: bool = False
-    """Back-order or presale: may be promised beyond what is there."""
+    """Back-order or presale: may be promised beyond available stock."""
     presale_on: date | None = None
-    """Sold before it is there: leaves on this day, in China, at the earliest."""
+    """Presale: ships on this day, in China, at the earliest."""
 
 
 class SubstituteRow(SQLModel, table=True):
-    """What may be sent instead, where the shop allows it: the lowest rank first."""
+    """A SKU that may be shipped instead if the shop allows it, the lowest rank first."""
 
     __tablename__ = "substitutes"
 
@@ -257,37 +257,37 @@ class WarehouseRow(SQLModel, table=True):
     code: str = Col(primary_key=True)
     kind: str = LocationKind.WAREHOUSE
     parent: str | None = None
-    """Where a virtual warehouse's goods lie, and leave from."""
+    """The location where a virtual warehouse's goods lie and from which they ship."""
     audience: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False, default=dict))
-    """Of a virtual warehouse: an ``Audience``."""
+    """The ``Audience`` of a virtual warehouse."""
     share: Decimal = Col(default=Decimal(0), sa_column=Column(Numeric(5, 4), nullable=False, default=0))
-    """Of a virtual warehouse: this part of whatever its parent receives becomes its own."""
+    """The fraction of its parent's receipts that a virtual warehouse gets."""
     name: str
     name_zh: str = ""
     province: str
     rank: int = 100
-    """Between equals, the lower one ships."""
+    """Between equal plans, the lower rank ships."""
     sender: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "warehouses.sender")))
     carrier: str
     """The carrier account that picks up here by default."""
     closed: bool = False
     lead_days: int = 0
-    """From order to hand-over, beyond the same day."""
+    """Days before goods leave, such as a supplier's."""
     capacity: int | None = None
-    """Fulfillment orders it can take a day; ``None``: any number."""
+    """Fulfillment orders it can take a day; ``None`` for any number."""
     cutoff: time | None = None
-    """In China; what comes later leaves a day later."""
+    """Time of day in China; later orders leave a day later."""
     areas: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
-    """Provinces it delivers to; empty: all."""
+    """Provinces it delivers to; empty for all."""
     abilities: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
     max_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
-    """The heaviest parcel it can send."""
+    """The heaviest single piece it can ship."""
     handling: Decimal = Col(default=Decimal(0), sa_column=Column(Numeric(18, 4), nullable=False, default=0))
-    """What one parcel costs it, in the currency of its rates."""
+    """Cost of one parcel, in the currency of its rates."""
 
 
 class LevelRow(SQLModel, table=True):
-    """The level per warehouse and SKU. The database itself refuses what must never be."""
+    """The level of a SKU at a warehouse. Constraints refuse negative quantities."""
 
     __tablename__ = "stock_levels"
     __table_args__ = (
@@ -314,7 +314,7 @@ class LevelRow(SQLModel, table=True):
 
 
 class MovementRow(SQLModel, table=True):
-    """One immutable row of the ledger: its sums are the levels."""
+    """One immutable row of the ledger. The sums of its rows are the levels."""
 
     __tablename__ = "movements"
     __table_args__ = (
@@ -325,7 +325,7 @@ class MovementRow(SQLModel, table=True):
 
     id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     key: str
-    """The act that caused it, such as ``{fulfillment id}:allocated``: the same act moves nothing twice."""
+    """The act that caused it, such as ``{fulfillment id}:allocated``: no act moves anything twice."""
     warehouse: str
     sku: str
     kind: str
@@ -341,7 +341,7 @@ class MovementRow(SQLModel, table=True):
 
 
 class StockWaitRow(SQLModel, table=True):
-    """An order that waits for a SKU: who is woken, in which order, when it arrives."""
+    """An order that waits for a SKU, and its place in the queue."""
 
     __tablename__ = "stock_waits"
     __table_args__ = (Index("stock_waits_by_sku", "sku", "priority", "since"),)
@@ -353,13 +353,13 @@ class StockWaitRow(SQLModel, table=True):
     since: datetime = Col(sa_type=DateTime(timezone=True))
     campaign: str | None = None
     province: str = ""
-    """Where it goes: what lies where nobody delivers from does not wake it."""
+    """The destination: stock at locations that do not deliver there does not count."""
     instead: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
-    """The substitutes that would do, the best first."""
+    """Substitutes that would do, the best first."""
 
 
 class ReservationRow(SQLModel, table=True):
-    """A ``Reservation`` in force: counted in its level as reserved."""
+    """A ``Reservation`` in force, counted in its level as reserved."""
 
     __tablename__ = "reservations"
 
@@ -371,7 +371,7 @@ class ReservationRow(SQLModel, table=True):
 
 
 class IncomingRow(SQLModel, table=True):
-    """What is on its way to a location: outside of what is available, inside of what can be promised by a date."""
+    """An expected receipt: not available, but counted in what can be promised by a date."""
 
     __tablename__ = "incoming"
     __table_args__ = (
@@ -380,7 +380,7 @@ class IncomingRow(SQLModel, table=True):
     )
 
     source: str = Col(primary_key=True)
-    """What brings it: a transfer's or a purchase order's id, or a notice's own."""
+    """The id of its transfer, purchase order or notice."""
     warehouse: str = Col(primary_key=True)
     sku: str = Col(primary_key=True)
     quantity: int
@@ -388,14 +388,14 @@ class IncomingRow(SQLModel, table=True):
 
 
 class ThresholdRow(SQLModel, table=True):
-    """Less available than this calls for a person."""
+    """The quantity below which an alert is raised."""
 
     __tablename__ = "thresholds"
     __table_args__ = (CheckConstraint("below > 0", name="threshold_positive"),)
 
     sku: str = Col(primary_key=True)
     warehouse: str = Col(primary_key=True)
-    """Empty: of all locations together."""
+    """Empty for all locations together."""
     below: int
 
 
@@ -406,7 +406,7 @@ class StocktakeStatus(StrEnum):
 
 
 class StocktakeRow(SQLModel, table=True):
-    """A count of a location: its differences against the books change them once it is approved."""
+    """A count of a location; approval enters its differences from book stock."""
 
     __tablename__ = "stocktakes"
 
@@ -414,7 +414,7 @@ class StocktakeRow(SQLModel, table=True):
     warehouse: str
     status: str = StocktakeStatus.COUNTED
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
-    """``{"sku", "book", "counted"}``, the book as it stood when it was counted."""
+    """``{"sku", "book", "counted"}``, where ``book`` is the book quantity at the time of the count."""
     counted_by: str
     counted_at: datetime = Col(sa_type=DateTime(timezone=True))
     decided_by: str | None = None

@@ -1,4 +1,4 @@
-"""Transfers: stock on its way from one of our locations to another, and the one table of what is allowed when."""
+"""Transfers of stock between our locations, and the table of actions allowed in each status."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
@@ -23,7 +23,7 @@ Quantity = Annotated[int, Field(ge=0, le=10_000_000)]
 class TransferStatus(StrEnum):
     DRAFT = "draft"
     READY = "ready"
-    """Approved: its goods are set aside at the origin."""
+    """Approved: its goods are reserved at the origin."""
     IN_TRANSIT = "in_transit"
     PARTIALLY_RECEIVED = "partially_received"
     RECEIVED = "received"
@@ -54,28 +54,28 @@ SUPPORTED: dict[TransferStatus, frozenset[TransferAction]] = {
 
 
 class Ship(Request):
-    """The goods leave: so many of each SKU, those not named stay; none named: all that was planned."""
+    """Ship quantities by SKU, and nothing of other SKUs; if none are given, everything planned."""
 
     goods: dict[str, Quantity] = {}
 
 
 class Receive(Request):
-    """So many of each SKU have arrived; none named: all that is still on its way."""
+    """Receive quantities by SKU; if none are given, everything still on its way."""
 
     goods: dict[str, Quantity] = {}
 
 
 class Unreceived(StrEnum):
-    """What becomes of goods on their way when their transfer is cancelled."""
+    """What to do with goods on their way when their transfer is cancelled."""
 
     RETURN = "return"
-    """They go back, and are received at the origin."""
+    """They return and are received at the origin."""
     WRITE_OFF = "write_off"
 
 
 class CancelTransfer(Cancel):
     how: Unreceived | None = None
-    """Once it has left: to be named."""
+    """Required once the goods have left."""
 
 
 class TransferLine(Record):
@@ -88,19 +88,19 @@ class TransferLine(Record):
 
     @property
     def outstanding(self) -> int:
-        """How many are on their way."""
+        """The quantity on its way."""
         return self.shipped - self.received - self.returned - self.lost
 
 
 class Transfer(Record):
-    """Everything its workflow knows; carried whole when a history is continued as new."""
+    """The whole state of a transfer workflow, passed on by continue-as-new."""
 
     id: str
     origin: str
     destination: str
     lines: list[TransferLine]
     due: date
-    """In China; arrived by the end of this day."""
+    """The day, in China, by whose end the goods should have arrived."""
     reason: str = ""
     proposed_by: str
     proposed_at: Moment
@@ -113,11 +113,11 @@ class Transfer(Record):
     """The alert was raised."""
     revision: int = 0
     answers: dict[str, Answer] = Field(default_factory=dict)
-    """The newest requests by id, and what was answered."""
+    """The answers to the newest requests, by request id."""
 
     @property
     def status(self) -> TransferStatus:
-        """Derived, never decided: the first of these that holds."""
+        """Derived from the other fields, never stored: the first condition that holds."""
         if self.withdrawn:
             return TransferStatus.CANCELLED
         if self.approved_by is None:
@@ -135,7 +135,7 @@ class Transfer(Record):
 
     @property
     def outstanding(self) -> dict[str, int]:
-        """What is on its way, SKU → quantity."""
+        """Goods on their way, SKU → quantity."""
         return {line.sku: line.outstanding for line in self.lines if line.outstanding}
 
     @property
@@ -145,11 +145,11 @@ class Transfer(Record):
 
     @property
     def deadline(self) -> datetime | None:
-        """When it is overdue; ``None`` once that was said."""
+        """When the transfer becomes overdue; ``None`` once the alert was raised."""
         return None if self.overdue else datetime.combine(self.due + timedelta(days=1), time.min, CHINA)
 
     def allows(self, action: TransferAction, request: Request) -> Answer:
-        """Yes, or no with the reason a person is told."""
+        """Return yes, or no with the reason shown to staff."""
         if action not in SUPPORTED[self.status]:
             return no(f"refused.transfer.{action}", transfer=self.status.value)
         match request:
@@ -167,7 +167,7 @@ class Transfer(Record):
         return YES
 
     def carry_out(self, request: Request, at: datetime) -> list[Move]:
-        """Takes in what is allowed; the movements it means."""
+        """Apply an allowed request and return its movements."""
         match request:
             case Approve():
                 self.approved_by = request.actor
@@ -192,8 +192,8 @@ class Transfer(Record):
                 return self._moves(MovementKind.TRANSFER_IN, act, self.heading, goods, request.actor)
             case CancelTransfer() if self.shipped_at is None:
                 self.withdrawn = True
-                kept = self.planned if self.approved_by is not None else {}
-                return self._moves(MovementKind.RELEASED, "released", self.origin, kept, request.actor)
+                reserved = self.planned if self.approved_by is not None else {}
+                return self._moves(MovementKind.RELEASED, "released", self.origin, reserved, request.actor)
             case CancelTransfer() if request.how is Unreceived.RETURN:
                 self.returning = True
             case CancelTransfer():
@@ -202,7 +202,7 @@ class Transfer(Record):
         return []
 
     def told(self, action: TransferAction, request: Request, at: datetime) -> Entry:
-        """The timeline's line about what is allowed."""
+        """Return the timeline entry of an allowed request, made before it is applied."""
         what: str = action
         detail: dict[str, Any] = {}
         match request:
@@ -246,7 +246,7 @@ def listed(goods: Mapping[str, int]) -> str:
 
 
 class TransferStep(Value):
-    """What one step writes, in one transaction: the transfer from now on, its movements, and what people are told."""
+    """What one step writes in one transaction: the new state, its movements, its timeline entry and alert."""
 
     transfer: Transfer
     moves: tuple[Move, ...] = ()
@@ -256,7 +256,7 @@ class TransferStep(Value):
 
 
 class TransferRow(SQLModel, table=True):
-    """A transfer as lists show it."""
+    """A transfer as shown in lists."""
 
     __tablename__ = "transfers"
     __table_args__ = (Index("transfers_by_status", "status", "due"),)

@@ -57,7 +57,7 @@ async def list_all(connection: AsyncConnection) -> list[Location]:
 
 
 async def get(connection: AsyncConnection, code: str) -> Location:
-    """Raises ``NotAllowed`` where there is none such."""
+    """Raise ``InvalidInput`` where there is none such."""
     row = (await connection.execute(select(_warehouses).where(_warehouses.c.code == code))).one_or_none()
     if row is None:
         raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=code)
@@ -65,7 +65,7 @@ async def get(connection: AsyncConnection, code: str) -> Location:
 
 
 async def save(connection: AsyncConnection, location: Location) -> Location:
-    """Sets a location up, or changes it. Raises ``NotAllowed``."""
+    """Sets a location up, or changes it. Raise ``InvalidInput``."""
     others = {each.code: each for each in await list_all(connection)}
     before = others.pop(location.code, None)
     if location.kind is LocationKind.VIRTUAL:

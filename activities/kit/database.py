@@ -1,4 +1,4 @@
-"""The connections to PostgreSQL: one transaction a step."""
+"""Connections to PostgreSQL: one transaction for each step."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,14 +31,14 @@ __all__ = [
 
 Connection = AsyncConnection
 DatabaseUnavailable = (OperationalError, PoolTimeout)
-"""PostgreSQL cannot be reached, or has no connection free: try again later."""
+"""PostgreSQL is unreachable or has no free connection: try again later."""
 
 _engines: dict[str, AsyncEngine] = {}
-"""One pool for transactions, one whose connections commit each statement: switching a connection over costs more."""
+"""One pool for transactions and one for autocommit, because switching a connection's mode costs round trips."""
 
 
 def sqlalchemy_url(url: str) -> str:
-    """Any ``postgresql://`` URL, spoken through psycopg 3."""
+    """Return a ``postgresql://`` URL for psycopg 3. Raise ``ValueError`` for any other URL."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.split("+")[0] not in {"postgresql", "postgres"}:
         raise ValueError("HENGDAN_DATABASE_URL: expected postgresql://user:password@host:port/name")
@@ -46,7 +46,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def engine(isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED") -> AsyncEngine:
-    """This process's pool of such connections. Raises ``ValueError`` where no database is set."""
+    """Return this process's pool for an isolation level. Raise ``ValueError`` if no database is configured."""
     if isolation not in _engines:
         url = settings().database_url
         if url is None:
@@ -64,27 +64,27 @@ def engine(isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED"
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncConnection]:
-    """A connection whose work commits together, or not at all."""
+    """Open a connection whose statements commit together or not at all."""
     async with engine().begin() as connection:
         yield connection
 
 
 @asynccontextmanager
 async def at_once() -> AsyncIterator[AsyncConnection]:
-    """A connection whose every statement commits by itself: for one statement, two journeys fewer."""
+    """Open a connection in autocommit mode, which saves two round trips for a single statement."""
     async with engine("AUTOCOMMIT").connect() as connection:
         yield connection
 
 
 async def ping() -> None:
-    """Run an empty statement. Raises ``DatabaseError`` or ``OSError`` where the database cannot."""
+    """Run an empty statement. Raise ``DatabaseError`` or ``OSError`` if the database is unavailable."""
     async with transaction() as connection:
         await connection.execute(select(1))
 
 
 @asynccontextmanager
 async def advisory_lock(key: int) -> AsyncIterator[None]:
-    """Hold an advisory lock of the database; wait for it, one attempt a second, while another process holds it."""
+    """Hold an advisory lock, trying once a second while another process holds it."""
     async with engine().connect() as connection:
         try:
             while not (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
@@ -93,10 +93,10 @@ async def advisory_lock(key: int) -> AsyncIterator[None]:
             await connection.commit()
             yield
         finally:
-            await connection.invalidate()  # back in the pool it would keep the lock
+            await connection.invalidate()  # in the pool the connection would keep the lock
 
 
 async def dispose() -> None:
-    """Closes the pools; the next use opens new ones."""
+    """Close the pools; the next use opens new ones."""
     while _engines:
         await _engines.popitem()[1].dispose()

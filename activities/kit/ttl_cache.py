@@ -1,4 +1,4 @@
-"""A cache whose entries expire: what another process changed is seen a few seconds later."""
+"""A cache whose entries expire, so that changes by other processes are seen a few seconds later."""
 
 from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
@@ -9,22 +9,22 @@ V = TypeVar("V")
 
 
 class TtlCache(Generic[K, V]):
-    """Entries live for ``seconds``. ``None`` is never kept: what is missing is looked up again."""
+    """Keeps entries for ``seconds``. ``None`` is never cached."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._entries: dict[K, tuple[float, V]] = {}
 
     async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
-        """The fresh entry of ``key``, or what ``load`` returns. Concurrent misses load more than once."""
-        known = self._entries.get(key)
-        if known is not None and monotonic() - known[0] < self._seconds:
-            return known[1]
+        """Return the fresh entry of ``key``, or load it. Concurrent misses load more than once."""
+        entry = self._entries.get(key)
+        if entry is not None and monotonic() - entry[0] < self._seconds:
+            return entry[1]
         value = await load()
         if value is not None:
             self._entries[key] = (monotonic(), value)
         return value
 
     def clear(self) -> None:
-        """Forces the next look-up of every key to load."""
+        """Make the next look-up of every key load."""
         self._entries.clear()

@@ -1,4 +1,4 @@
-"""What demand is to be expected: from the history of one SKU at one location, day by day, to its mean and spread.
+"""Forecasts of daily demand: mean and spread, from the history of one SKU at one location.
 
 The model follows the kind of demand (A. A. Syntetos, J. E. Boylan and J. D. Croston, "On the categorization of demand
 patterns", *Journal of the Operational Research Society* 56, 2005); the models are statsforecast's.
@@ -14,21 +14,21 @@ from activities.kit.errors import refused
 from models.replenishment import Demand, Forecast
 
 ENOUGH_DAYS = 28
-"""A history shorter than four weeks shows neither trend nor week: its plain mean is taken."""
+"""A history shorter than four weeks shows neither trend nor weekdays: its plain mean is used."""
 ENOUGH_SALES = 5
-"""As many days with demand it takes to tell one kind from another."""
+"""Days with demand needed to classify a history."""
 WEEK = 7
 SPARSE, VARIED = 1.32, 0.49
-"""From these on days between demands are many, and their squared coefficient of variation is large."""
+"""The cut-offs of the average demand interval, and of the squared coefficient of variation of demand sizes."""
 FADING = 4
-"""Silent for so many of its usual pauses a SKU may be dying out: the models of Croston's kind would never see it."""
+"""A SKU without demand for this many of its usual intervals may be dying out, which Croston's models never notice."""
 
 
 def forecast(history: Sequence[int], days: int, masked: Collection[int] = ()) -> Forecast:
-    """What the days after the history hold on average, over the next ``days``.
+    """Forecast the average day of the next ``days``.
 
-    ``masked`` are the positions of days that do not count, such as those of a promotion. Raises ``ApplicationError``
-    where statsforecast is needed and not there.
+    ``masked`` are the positions of days that do not count, such as those of a promotion. Raise ``ApplicationError`` if
+    statsforecast is needed and not installed.
     """
     usual = unmasked(history, masked)
     demand = classify(usual)
@@ -50,7 +50,7 @@ def forecast(history: Sequence[int], days: int, masked: Collection[int] = ()) ->
 
 
 def classify(history: Sequence[float]) -> Demand:
-    """By how far demands lie apart (ADI) and how much their sizes vary (CV²)."""
+    """Classify by the average demand interval (ADI) and the variation of demand sizes (CV²)."""
     sizes = [each for each in history if each]
     if not sizes:
         return Demand.NONE
@@ -64,8 +64,8 @@ def classify(history: Sequence[float]) -> Demand:
 
 
 def unmasked(history: Sequence[int], masked: Collection[int]) -> list[float]:
-    """The history with each masked day at the level of the nearest same weekdays that are not masked, before and after
-    it; of all other days where there are none."""
+    """Return the history with each masked day replaced by the mean of the nearest unmasked same weekdays before and
+    after it, or of all unmasked days if there are none."""
     counted = [each for day, each in enumerate(history) if day not in masked]
     usual: list[float] = []
     for day, sold in enumerate(history):
@@ -79,10 +79,10 @@ def unmasked(history: Sequence[int], masked: Collection[int]) -> list[float]:
     return usual
 
 
-def positions(first: date, length: int, spans: Collection[tuple[date, date]]) -> set[int]:
-    """Where in a history that begins on ``first`` the days of these spans are, each with its last day."""
+def positions(first: date, length: int, ranges: Collection[tuple[date, date]]) -> set[int]:
+    """Return the positions, in a history that begins on ``first``, of the days in these inclusive ranges."""
     days = (first + timedelta(days=each) for each in range(length))
-    return {at for at, day in enumerate(days) if any(since <= day <= until for since, until in spans)}
+    return {at for at, day in enumerate(days) if any(since <= day <= until for since, until in ranges)}
 
 
 def _model(demand: Demand, history: Sequence[float]) -> Any:
@@ -98,7 +98,7 @@ def _model(demand: Demand, history: Sequence[float]) -> Any:
 
 
 def _fading(history: Sequence[float]) -> bool:
-    """Silent for much longer than it usually is."""
+    """Whether demand has been absent for much longer than usual."""
     days = [day for day, sold in enumerate(history) if sold]
-    pause = fmean(after - before for before, after in pairwise(days))
-    return len(history) - 1 - days[-1] > FADING * pause
+    interval = fmean(after - before for before, after in pairwise(days))
+    return len(history) - 1 - days[-1] > FADING * interval

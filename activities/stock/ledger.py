@@ -1,7 +1,7 @@
-"""The stock ledger: levels and movements, changed together in one statement, each movement once.
+"""The stock ledger: levels and movements change together in one statement, each movement once.
 
-Every movement has a key, the act that caused it: a key entered before moves nothing. Lock levels in one order,
-(warehouse, SKU), and before any other row that depends on stock, so that no two transactions deadlock.
+Every movement has a key, the act that caused it; a key already entered moves nothing. Lock levels in the order
+(warehouse, SKU), before any other row that depends on stock, so that no two transactions deadlock.
 """
 
 from collections import defaultdict
@@ -26,20 +26,20 @@ _skus, _bundles, _warehouses = _tables["skus"], _tables["bundles"], _tables["war
 _levels, _movements, _orders = _tables["stock_levels"], _tables["movements"], _tables["orders"]
 
 
-class Drift(Value):
-    """A level that is not what it should be."""
+class Discrepancy(Value):
+    """A quantity of a level that is not what it should be."""
 
     warehouse: str
     sku: str
-    what: str
-    """``on_hand``, ``allocated``, ``reserved`` or ``unavailable`` against the ledger; ``finished``: allocated to ended
-    orders."""
+    field: str
+    """``on_hand``, ``allocated``, ``reserved`` or ``unavailable``, expected to be the sum of the ledger; or
+    ``ended_orders``, allocated to orders that have ended."""
     level: int
     expected: int
 
 
 async def levels(connection: AsyncConnection, skus: Collection[str], *, lock: bool = False) -> list[Level]:
-    """The levels of the SKUs at every warehouse, in locking order; locked for this transaction where asked."""
+    """Return the levels of the SKUs at every warehouse in locking order, locked for this transaction if ``lock``."""
     query = select(_levels).where(_levels.c.sku.in_(skus)).order_by(_levels.c.warehouse, _levels.c.sku)
     rows = await connection.execute(query.with_for_update() if lock else query)
     return [Level.model_validate(row._mapping) for row in rows]
@@ -47,11 +47,11 @@ async def levels(connection: AsyncConnection, skus: Collection[str], *, lock: bo
 
 _AMOUNTS = ("on_hand", "allocated", "reserved", "unavailable")
 
-_told = json_rows("moves", *(each for each in _movements.c if each.name != "id"))
+_given = json_rows("moves", *(each for each in _movements.c if each.name != "id"))
 
 _entered = (
     insert(_movements)
-    .from_select([each.name for each in _told.c], select(*_told.c))
+    .from_select([each.name for each in _given.c], select(*_given.c))
     .on_conflict_do_nothing()
     .returning(_movements)
     .cte("entered")
@@ -77,14 +77,14 @@ _MOVE = select(
         for each in (_entered, _changes, _moved)
     )
 )
-"""Enters the movements whose key is new, and moves the levels by just those."""
+"""Enter the movements whose key is new, and move the levels by exactly those."""
 
 
 async def move(connection: AsyncConnection, moves: Sequence[Move], *, locked: bool = False) -> int:
-    """Enters the movements not entered before and moves the levels by just those; answers how many.
+    """Enter the movements not entered before, move the levels by exactly those, and return how many there were.
 
-    ``locked``: the caller has locked the levels. Raises ``NotAllowed`` where a level would fall below what the rules
-    allow; the transaction is then to be given up.
+    ``locked``: the caller has locked the levels. Raise ``InvalidInput`` if a level would fall below what its rules
+    allow; the caller must then roll back.
     """
     if not moves:
         return 0
@@ -102,12 +102,12 @@ async def move(connection: AsyncConnection, moves: Sequence[Move], *, locked: bo
         amounts = (sign * each.quantity for sign in EFFECT[each.kind])
         rows.append({**each.model_dump(mode="json"), **dict(zip(_AMOUNTS, amounts, strict=True)), "at": at})
     try:
-        done = (await connection.execute(_MOVE, {"moves": rows})).one()
+        counts = (await connection.execute(_MOVE, {"moves": rows})).one()
     except IntegrityError as error:
         raise InvalidInput("quantity", "invalid.level.below_zero", column=violated_column(error)) from None
-    if done.moved != done.changes:
+    if counts.moved != counts.changes:
         raise InvalidInput("sku", "invalid.level.missing")
-    return int(done.entered)
+    return int(counts.entered)
 
 
 def violated_column(error: IntegrityError) -> str:
@@ -117,12 +117,12 @@ def violated_column(error: IntegrityError) -> str:
 
 
 async def has_entered(connection: AsyncConnection, key: str) -> bool:
-    """Whether the act was carried out: what is counted must not be counted again from what it left."""
+    """Whether movements with this key exist. A repeated count must not be compared with the levels it left."""
     return await connection.scalar(select(_movements.c.id).where(_movements.c.key == key).limit(1)) is not None
 
 
 async def open_level(connection: AsyncConnection, warehouse: str, sku: str, *, virtual: bool = False) -> None:
-    """There is a level of the SKU there from now on; ``virtual``: at a virtual warehouse. Raises ``NotAllowed``."""
+    """Create the level of a SKU at a warehouse, virtual or not, if it is missing. Raise ``InvalidInput``."""
     known = (
         await connection.execute(
             select(
@@ -148,23 +148,24 @@ async def open_level(connection: AsyncConnection, warehouse: str, sku: str, *, v
     if known.level is None:
         async with connection.begin_nested() as attempt:
             await lock_skus(connection, [sku])
-            opened = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell and not virtual)
-            if (await connection.execute(opened.on_conflict_do_nothing())).rowcount == 0:
-                await attempt.rollback()  # another was first: who has locked its level may be waiting for the SKU
+            new = insert(_levels).values(warehouse=warehouse, sku=sku, oversell=known.oversell and not virtual)
+            if (await connection.execute(new.on_conflict_do_nothing())).rowcount == 0:
+                # Another transaction created the level; one that has locked it may be waiting for this SKU.
+                await attempt.rollback()
 
 
 async def lower_safety_stock(
-    connection: AsyncConnection, counted: Iterable[Move], back: Mapping[tuple[str, str], int]
+    connection: AsyncConnection, corrections: Iterable[Move], returned: Mapping[tuple[str, str], int]
 ) -> None:
-    """Lowers safety stock to what is left of it once these are entered, and ``back`` is given back by orders."""
+    """Lower safety stock to what will be left after the corrections and after ``returned`` comes back from orders."""
     losses: dict[tuple[str, str], int] = defaultdict(int)
-    for each in counted:
+    for each in corrections:
         on_hand, _, _, unavailable = EFFECT[each.kind]
         losses[each.warehouse, each.sku] += (unavailable - on_hand) * each.quantity
     for (warehouse, sku), loss in sorted(losses.items()):
         if loss > 0:
             unpromised = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable
-            left = unpromised + back.get((warehouse, sku), 0) - loss
+            left = unpromised + returned.get((warehouse, sku), 0) - loss
             await connection.execute(
                 update(_levels)
                 .where(_levels.c.warehouse == warehouse, _levels.c.sku == sku)
@@ -172,8 +173,8 @@ async def lower_safety_stock(
             )
 
 
-async def verify(connection: AsyncConnection) -> list[Drift]:
-    """Proves that every level is the sum of its ledger and that no finished order holds stock; names what is not so."""
+async def verify(connection: AsyncConnection) -> list[Discrepancy]:
+    """Check that every level is the sum of its ledger and that no ended order holds stock; return what differs."""
     ledger = (
         select(
             _movements.c.warehouse, _movements.c.sku, *(func.sum(_movements.c[each]).label(each) for each in _AMOUNTS)
@@ -189,12 +190,14 @@ async def verify(connection: AsyncConnection) -> list[Drift]:
     ).select_from(
         _levels.join(ledger, (ledger.c.warehouse == _levels.c.warehouse) & (ledger.c.sku == _levels.c.sku), full=True)
     )
-    drifts = []
+    discrepancies = []
     for row in await connection.execute(joined):
         for each in _AMOUNTS:
             level, expected = row._mapping[f"level_{each}"], row._mapping[f"ledger_{each}"]
             if level != expected:
-                drifts.append(Drift(warehouse=row.warehouse, sku=row.sku, what=each, level=level, expected=expected))
+                discrepancies.append(
+                    Discrepancy(warehouse=row.warehouse, sku=row.sku, field=each, level=level, expected=expected)
+                )
     held = (
         select(_movements.c.warehouse, _movements.c.sku, func.sum(_movements.c.allocated).label("held"))
         .join_from(_movements, _orders, _orders.c.id == _movements.c.order_id)
@@ -202,7 +205,7 @@ async def verify(connection: AsyncConnection) -> list[Drift]:
         .group_by(_movements.c.warehouse, _movements.c.sku)
         .having(func.sum(_movements.c.allocated) != 0)
     )
-    return drifts + [
-        Drift(warehouse=row.warehouse, sku=row.sku, what="finished", level=row.held, expected=0)
+    return discrepancies + [
+        Discrepancy(warehouse=row.warehouse, sku=row.sku, field="ended_orders", level=row.held, expected=0)
         for row in await connection.execute(held)
     ]

@@ -1,4 +1,4 @@
-"""What people and systems do to stock: receive, adjust, grade, reserve for virtual warehouses, expect receipts."""
+"""Stock operations: receive, adjust, grade, move to virtual warehouses, sync suppliers, expect receipts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +32,9 @@ _warehouses, _levels, _incoming = _tables["warehouses"], _tables["stock_levels"]
 async def receive(
     connection: AsyncConnection, warehouse: str, sku: str, quantity: int, request_id: str, actor: str
 ) -> Level:
-    """Goods have arrived; virtual warehouses get their shares, and who waits and can be filled is woken.
+    """Receive goods, give virtual warehouses their shares, and notify waiting orders that can be filled.
 
-    Raises ``NotAllowed``.
+    Raise ``InvalidInput``.
     """
     if not 0 < quantity <= MAX_QUANTITY:
         raise InvalidInput("quantity", "invalid.quantity", least=1, most=MAX_QUANTITY)
@@ -51,33 +51,33 @@ async def receive(
 
 
 async def virtual_shares(connection: AsyncConnection, arrived: Move) -> list[Move]:
-    """What virtual warehouses get of goods that arrive at their parent."""
+    """Return the movements that give virtual warehouses their shares of goods received at their parent."""
     query = select(_warehouses.c.code, _warehouses.c.share).where(
         _warehouses.c.parent == arrived.warehouse, _warehouses.c.share > 0, ~_warehouses.c.closed
     )
     moves: list[Move] = []
-    for fence, share in (await connection.execute(query.order_by(_warehouses.c.code))).all():
+    for virtual, share in (await connection.execute(query.order_by(_warehouses.c.code))).all():
         if part := int(arrived.quantity * share):
-            await open_level(connection, fence, arrived.sku, virtual=True)
+            await open_level(connection, virtual, arrived.sku, virtual=True)
             moves += virtual_transfer(
-                arrived.warehouse, fence, arrived.sku, part, f"shared:{arrived.key}:{fence}", arrived.actor
+                arrived.warehouse, virtual, arrived.sku, part, f"shared:{arrived.key}:{virtual}", arrived.actor
             )
     return moves
 
 
-def virtual_transfer(warehouse: str, fence: str, sku: str, quantity: int, key: str, actor: str) -> tuple[Move, Move]:
-    """So many become a virtual warehouse's own, or where negative its parent's again: a transfer on paper."""
-    here, there = (warehouse, fence) if quantity > 0 else (fence, warehouse)
-    leaves = Move(key=key, kind=MovementKind.TRANSFER_OUT, warehouse=here, sku=sku, quantity=abs(quantity), actor=actor)
-    return leaves, leaves.model_copy(update={"kind": MovementKind.TRANSFER_IN, "warehouse": there})
+def virtual_transfer(warehouse: str, virtual: str, sku: str, quantity: int, key: str, actor: str) -> tuple[Move, Move]:
+    """Return the movements of a quantity from a warehouse to its virtual one; back, if the quantity is negative."""
+    origin, destination = (warehouse, virtual) if quantity > 0 else (virtual, warehouse)
+    out = Move(key=key, kind=MovementKind.TRANSFER_OUT, warehouse=origin, sku=sku, quantity=abs(quantity), actor=actor)
+    return out, out.model_copy(update={"kind": MovementKind.TRANSFER_IN, "warehouse": destination})
 
 
 async def move_to_virtual(
     connection: AsyncConnection, code: str, sku: str, quantity: int, request_id: str, actor: str
 ) -> Level:
-    """Gives a virtual warehouse so many of its parent's goods, or where negative gives them back.
+    """Move a quantity from a warehouse to its virtual warehouse ``code``; back, if the quantity is negative.
 
-    Raises ``NotAllowed``.
+    Raise ``InvalidInput``.
     """
     parent = await connection.scalar(select(_warehouses.c.parent).where(_warehouses.c.code == code))
     if parent is None:
@@ -86,20 +86,20 @@ async def move_to_virtual(
         raise InvalidInput("quantity", "invalid.quantity.not_zero", least=-MAX_QUANTITY, most=MAX_QUANTITY)
     await open_level(connection, parent, sku)
     await open_level(connection, code, sku, virtual=True)
-    here, there = virtual_transfer(parent, code, sku, quantity, f"fenced:{request_id}", actor)
-    return await post(connection, *((there, here) if quantity > 0 else (here, there)))
+    out, into = virtual_transfer(parent, code, sku, quantity, f"fenced:{request_id}", actor)
+    return await post(connection, *((into, out) if quantity > 0 else (out, into)))
 
 
 async def adjust(
     connection: AsyncConnection, warehouse: str, sku: str, quantity: int, reason: str, request_id: str, actor: str
 ) -> Level:
-    """Corrects what is there by ``quantity``, up or down. Raises ``NotAllowed``, also without a reason."""
+    """Correct stock by ``quantity``, up or down. Raise ``InvalidInput``, also without a reason."""
     if not reason.strip():
         raise InvalidInput("reason", "invalid.reason.missing")
     if quantity == 0 or abs(quantity) > MAX_QUANTITY:
         raise InvalidInput("quantity", "invalid.quantity.not_zero", least=-MAX_QUANTITY, most=MAX_QUANTITY)
     await open_level(connection, warehouse, sku)
-    move_ = Move(
+    adjustment = Move(
         key=f"adjusted:{request_id}",
         kind=MovementKind.ADJUSTED,
         warehouse=warehouse,
@@ -108,11 +108,11 @@ async def adjust(
         reason=reason,
         actor=actor,
     )
-    return await post(connection, move_)
+    return await post(connection, adjustment)
 
 
 async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str, quantity: int) -> Level:
-    """So many are kept back from orders. Raises ``NotAllowed``."""
+    """Set the quantity kept back from orders. Raise ``InvalidInput``."""
     await open_level(connection, warehouse, sku)
     place = (_levels.c.warehouse == warehouse, _levels.c.sku == sku)
     try:
@@ -129,8 +129,8 @@ async def set_safety_stock(connection: AsyncConnection, warehouse: str, sku: str
 async def sync_supplier_stock(
     connection: AsyncConnection, supplier: str, goods: Mapping[str, int], request_id: str, actor: str
 ) -> list[Level]:
-    """A supplier's own count of what it can still send, SKU → quantity: our stock there is that, beside what our
-    orders there already have. Raises ``NotAllowed``."""
+    """Set a supplier's stock to its own count of what it can still ship, SKU → quantity, beside what our orders already
+    hold there. Raise ``InvalidInput``."""
     query = select(_warehouses.c.kind).where(_warehouses.c.code == supplier)
     if await connection.scalar(query) != LocationKind.SUPPLIER:
         raise InvalidInput("warehouse", "invalid.warehouse.not_supplier", warehouse=supplier)
@@ -138,7 +138,7 @@ async def sync_supplier_stock(
         if not 0 <= quantity <= MAX_QUANTITY:
             raise InvalidInput("quantity", "invalid.quantity.of", sku=sku, least=0, most=MAX_QUANTITY)
         await open_level(connection, supplier, sku)
-    there = [each for each in await levels(connection, goods, lock=True) if each.warehouse == supplier]
+    current = [each for each in await levels(connection, goods, lock=True) if each.warehouse == supplier]
     changes = [
         Move(
             key=f"fed:{request_id}",
@@ -149,7 +149,7 @@ async def sync_supplier_stock(
             reason="the supplier's feed",
             actor=actor,
         )
-        for each in there
+        for each in current
         if (change := goods[each.sku] - (each.on_hand - each.allocated - each.reserved - each.unavailable))
     ]
     if changes:
@@ -158,7 +158,7 @@ async def sync_supplier_stock(
 
 
 class Promise(Value):
-    """What can be promised of a SKU from a day on: what is available, and what is due by then."""
+    """The quantity of a SKU that can be promised from a day on: available stock and receipts due by then."""
 
     sku: str
     warehouse: str
@@ -167,27 +167,27 @@ class Promise(Value):
 
 
 async def promises(connection: AsyncConnection, sku: str, today: date) -> list[Promise]:
-    """ATP of a SKU by location and day: today's availability, then each day on which something is due."""
+    """Return the ATP of a SKU by location and day: today, then each day on which receipts are due."""
     query = select(_incoming).where(_incoming.c.sku == sku).order_by(_incoming.c.due)
     due: dict[str, dict[date, int]] = defaultdict(lambda: defaultdict(int))
     for row in await connection.execute(query):
         due[row.warehouse][max(row.due, today)] += row.quantity
-    promised = {each.warehouse: each.available for each in await levels(connection, [sku])}
-    found = []
-    for warehouse in sorted({*promised, *due}):
-        quantity = promised.get(warehouse, 0)
+    available = {each.warehouse: each.available for each in await levels(connection, [sku])}
+    promised = []
+    for warehouse in sorted({*available, *due}):
+        quantity = available.get(warehouse, 0)
         for day, more in sorted({today: 0, **due[warehouse]}.items()):
             quantity += more
-            found.append(Promise(sku=sku, warehouse=warehouse, day=day, quantity=quantity))
-    return found
+            promised.append(Promise(sku=sku, warehouse=warehouse, day=day, quantity=quantity))
+    return promised
 
 
 async def set_expected_receipts(
     connection: AsyncConnection, source: str, warehouse: str, goods: Mapping[str, int], due: date
 ) -> None:
-    """What ``source`` will bring to a location, SKU → quantity, and when; in place of what it said before."""
-    theirs = (_incoming.c.source == source, _incoming.c.warehouse == warehouse)
-    await connection.execute(delete(_incoming).where(*theirs))
+    """Replace the receipts that a location expects from ``source``, SKU → quantity."""
+    of_source = (_incoming.c.source == source, _incoming.c.warehouse == warehouse)
+    await connection.execute(delete(_incoming).where(*of_source))
     rows = [
         {"source": source, "warehouse": warehouse, "sku": sku, "quantity": quantity, "due": due}
         for sku, quantity in goods.items()
@@ -203,7 +203,7 @@ _GRADES = (MovementKind.QUARANTINED, MovementKind.RESTORED, MovementKind.SCRAPPE
 async def announce_receipts(
     connection: AsyncConnection, source: str, warehouse: str, goods: Mapping[str, int], due: date
 ) -> None:
-    """``expect``, as a person or another system says it. Raises ``NotAllowed``."""
+    """Validate and set expected receipts announced by a person or another system. Raise ``InvalidInput``."""
     if not await connection.scalar(select(_warehouses.c.code).where(_warehouses.c.code == warehouse)):
         raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=warehouse)
     if unknown := await unknown_skus(connection, goods):
@@ -223,7 +223,7 @@ async def grade(
     request_id: str,
     actor: str,
 ) -> Level:
-    """Damaged, or in quality control: quarantined; then restored or scrapped. Raises ``NotAllowed``."""
+    """Quarantine, restore or scrap goods that are damaged or in quality control. Raise ``InvalidInput``."""
     if kind not in _GRADES:
         raise InvalidInput("kind", "invalid.choice", choices=", ".join(_GRADES))
     if not reason.strip():
@@ -236,31 +236,31 @@ async def grade(
     return await post(connection, entry)
 
 
-async def post_corrections(connection: AsyncConnection, counted: Sequence[Move]) -> None:
-    """Enters what one act found on the shelves, once; safety stock that is not there any more is given up.
+async def post_corrections(connection: AsyncConnection, corrections: Sequence[Move]) -> None:
+    """Enter the corrections of one count, once, and lower safety stock that no longer exists.
 
-    Raises ``NotAllowed`` where less is there than orders were promised.
+    Raise ``InvalidInput`` if less is left than orders were promised.
     """
-    if not await has_entered(connection, counted[0].key):
-        await lower_safety_stock(connection, counted, {})
-        await post_all(connection, counted, counted[0].key)
+    if not await has_entered(connection, corrections[0].key):
+        await lower_safety_stock(connection, corrections, {})
+        await post_all(connection, corrections, corrections[0].key)
 
 
 async def post(connection: AsyncConnection, entry: Move, *others: Move) -> Level:
-    """Enters movements at levels that are open, wakes who can now be filled, and answers the first one's level."""
+    """Enter movements at existing levels, notify waiting orders, and return the level of the first movement."""
     await post_all(connection, [entry, *others], entry.key)
     place = (_levels.c.warehouse == entry.warehouse, _levels.c.sku == entry.sku)
     return Level.model_validate((await connection.execute(select(_levels).where(*place))).one()._mapping)
 
 
 async def post_all(connection: AsyncConnection, moves: Sequence[Move], cause: str) -> None:
-    """Enters movements at levels that are open, and wakes who can now be filled, once for each cause."""
-    if await move(connection, moves) and (more := _gained(moves)):
-        await notify_waiting_orders(connection, more, cause)
+    """Enter movements at existing levels and notify waiting orders that can be filled, once for each cause."""
+    if await move(connection, moves) and (skus := _gained(moves)):
+        await notify_waiting_orders(connection, skus, cause)
 
 
 def _gained(moves: Iterable[Move]) -> set[str]:
-    """The SKUs of which some location has more to promise."""
+    """Return the SKUs of which a location has more to promise after the movements."""
     gained = set()
     for each in moves:
         on_hand, allocated, reserved, unavailable = EFFECT[each.kind]

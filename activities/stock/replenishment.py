@@ -1,4 +1,4 @@
-"""Replenishment: what to buy, how much, when and why; and what becomes of it until the goods are there."""
+"""Replenishment: suggest purchases, turn them into purchase orders, receive the goods; advise on placement."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -48,7 +48,7 @@ _waits: Table = StockWaitRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 HISTORY_DAYS = 364
-"""So far back demand is looked at: whole weeks."""
+"""Days of demand history that forecasts use: whole weeks."""
 PAGE = 100
 """SKUs in one transaction."""
 
@@ -57,81 +57,81 @@ Place = tuple[str, str]
 
 
 class Progress(Value):
-    """How far a run is: ``after`` is the last SKU done."""
+    """The progress of a run; ``after`` is the last SKU done."""
 
     after: str = ""
     checked: int = 0
-    """SKUs at locations."""
+    """Pairs of SKU and location."""
     suggested: int = 0
-    """Suggestions open among them."""
+    """Of these, the pairs with an open suggestion."""
 
 
-class AlreadyClosed(Exception):
-    """What was asked for is decided or done with already: it is ``status``."""
+class StatusConflict(Exception):
+    """The suggestion or purchase order no longer allows the change: it is ``status``."""
 
     def __init__(self, status: ReplenishmentStatus | PurchaseStatus) -> None:
         super().__init__(status.value)
         self.status = status
 
 
-# What to buy
+# Suggestions
 
 
 @activity.defn(name="stock.suggest_purchases")
 async def suggest_purchases(today: date) -> Progress:
-    """Looks at every SKU with purchasing terms, page by page; goes on where an attempt before this was cut off."""
-    beats = activity.info().heartbeat_details
-    progress = Progress.model_validate(beats[0]) if beats else Progress()
+    """Suggest purchases for every SKU with purchase terms, page by page; resume where an earlier attempt stopped."""
+    details = activity.info().heartbeat_details
+    progress = Progress.model_validate(details[0]) if details else Progress()
     while True:
         async with transaction() as connection:
             query = select(_terms.c.sku).where(_terms.c.sku > progress.after).distinct()
             skus = list(await connection.scalars(query.order_by(_terms.c.sku).limit(PAGE)))
             if not skus:
                 return progress
-            done = await suggest(connection, today, skus)
+            page = await suggest(connection, today, skus)
         progress = Progress(
             after=skus[-1],
-            checked=progress.checked + done.checked,
-            suggested=progress.suggested + done.suggested,
+            checked=progress.checked + page.checked,
+            suggested=progress.suggested + page.suggested,
         )
         activity.heartbeat(progress)
 
 
 async def suggest(connection: AsyncConnection, today: date, skus: Sequence[str]) -> Progress:
-    """Suggests what is to be bought of these SKUs, in place of what is open; what is the same stays as it is."""
+    """Suggest purchases of these SKUs. New suggestions supersede open ones; unchanged ones stay open."""
     await connection.execute(select(func.pg_advisory_xact_lock(_SUGGESTING)))
     sites = await _sites(connection)
     terms = await _terms_of(connection, skus)
     first = today - timedelta(days=HISTORY_DAYS)
     history = await _history(connection, skus, first, today)
-    standings = await _standings(connection, skus, sites)
-    spans = await _spans(connection, skus)
-    open_ones = await _open(connection, skus)
+    positions = await _stock_positions(connection, skus, sites)
+    promotions = await _promotion_days(connection, skus)
+    open_suggestions = await _lock_open(connection, skus)
     checked = suggested = 0
-    for place in sorted(place for place in {*history, *standings} if place[0] in sites):
+    for place in sorted(place for place in {*history, *positions} if place[0] in sites):
         warehouse, sku = place
         if (agreed := terms.get(place) or terms.get(("", sku))) is None:
             continue
         checked += 1
         begin, sold = history.get(place, (today, []))
-        masked = forecasting.positions(begin, len(sold), [*spans[""], *spans[sku]])
+        masked = forecasting.positions(begin, len(sold), [*promotions[""], *promotions[sku]])
         ahead = agreed.lead_days + agreed.review_days
         expected = await asyncio.to_thread(forecasting.forecast, sold, ahead, masked)
-        standing = standings.get(place, StockPosition())
-        found = need(agreed, expected, standing, today)
-        before = open_ones.pop(place, None)
-        if not found.quantity:
-            await _supersede(connection, before)
+        position = positions.get(place, StockPosition())
+        needed = need(agreed, expected, position, today)
+        before = open_suggestions.pop(place, None)
+        if not needed.quantity:
+            await _mark_superseded(connection, before)
             continue
         suggested += 1
         row: dict[str, Any] = {
-            "quantity": found.quantity,
-            "reorder_point": found.reorder_point,
-            "order_by": found.order_by,
-            "stock_out_on": found.stock_out_on,
+            "quantity": needed.quantity,
+            "reorder_point": needed.reorder_point,
+            "order_by": needed.order_by,
+            "stock_out_on": needed.stock_out_on,
             "detail": {
                 "supplier": agreed.supplier,
-                "cost": str(agreed.unit_cost * found.quantity),
+                "cost": str(agreed.unit_cost * needed.quantity),
                 "currency": agreed.currency,
                 "demand": expected.demand,
                 "model": expected.model,
@@ -143,26 +143,26 @@ async def suggest(connection: AsyncConnection, today: date, skus: Sequence[str])
                 "lead_spread_days": agreed.lead_spread_days,
                 "review_days": agreed.review_days,
                 "service_level": agreed.service_level,
-                "safety": found.safety,
-                "target": found.target,
-                "available": standing.available,
-                "incoming": standing.coming,
-                "waiting": standing.waiting,
-                "position": standing.position,
+                "safety": needed.safety,
+                "target": needed.target,
+                "available": position.available,
+                "incoming": position.incoming_quantity,
+                "waiting": position.waiting,
+                "position": position.position,
             },
         }
         if before is not None and all(before._mapping[name] == value for name, value in row.items()):
             continue
-        await _supersede(connection, before)
+        await _mark_superseded(connection, before)
         identity = {"id": f"{today:%y%m%d}-{token_hex(4)}", "sku": sku, "warehouse": warehouse}
-        made = {"status": ReplenishmentStatus.SUGGESTED, "made_at": datetime.now(UTC)}
-        await connection.execute(insert(_suggestions).values(**identity, **row, **made))
-    for left in open_ones.values():
-        await _supersede(connection, left)
+        created = {"status": ReplenishmentStatus.SUGGESTED, "made_at": datetime.now(UTC)}
+        await connection.execute(insert(_suggestions).values(**identity, **row, **created))
+    for each in open_suggestions.values():
+        await _mark_superseded(connection, each)
     return Progress(checked=checked, suggested=suggested)
 
 
-async def _supersede(connection: AsyncConnection, row: Row[Any] | None) -> None:
+async def _mark_superseded(connection: AsyncConnection, row: Row[Any] | None) -> None:
     if row is not None:
         await connection.execute(
             update(_suggestions)
@@ -172,22 +172,22 @@ async def _supersede(connection: AsyncConnection, row: Row[Any] | None) -> None:
 
 
 async def _sites(connection: AsyncConnection) -> dict[str, Row[Any]]:
-    """The open locations goods are bought for."""
+    """Return the open locations for which goods are bought, by code."""
     query = select(_warehouses).where(_warehouses.c.kind.in_(OWN_LOCATIONS), ~_warehouses.c.closed)
     return {row.code: row for row in await connection.execute(query)}
 
 
 def _nearest(sites: Mapping[str, Row[Any]], province: str) -> str | None:
-    """The location nearest to a province of those that deliver there."""
+    """Return the nearest location of those that deliver to a province; of all, if none does."""
     delivering = [
         site for site in sites.values() if not site.areas or province[:2] in {area[:2] for area in site.areas}
     ]
-    found = min(
+    nearest = min(
         delivering or sites.values(),
         key=lambda site: (remoteness(site.province, province), site.rank, site.code),
         default=None,
     )
-    return None if found is None else str(found.code)
+    return None if nearest is None else str(nearest.code)
 
 
 async def _terms_of(connection: AsyncConnection, skus: Sequence[str]) -> dict[Place, Terms]:
@@ -195,71 +195,71 @@ async def _terms_of(connection: AsyncConnection, skus: Sequence[str]) -> dict[Pl
     return {(row.warehouse, row.sku): Terms.model_validate(row._mapping) for row in rows}
 
 
-async def _spans(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, list[tuple[date, date]]]:
-    """The days of promotions, by SKU and of all."""
-    spans: dict[str, list[tuple[date, date]]] = defaultdict(list)
+async def _promotion_days(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, list[tuple[date, date]]]:
+    """Return the first and last days of promotions by SKU; an empty SKU stands for all SKUs."""
+    days: dict[str, list[tuple[date, date]]] = defaultdict(list)
     for row in await connection.execute(select(_promotions).where(_promotions.c.sku.in_(["", *skus]))):
-        spans[row.sku].append((row.first, row.last))
-    return spans
+        days[row.sku].append((row.first, row.last))
+    return days
 
 
-async def _open(connection: AsyncConnection, skus: Sequence[str]) -> dict[Place, Row[Any]]:
+async def _lock_open(connection: AsyncConnection, skus: Sequence[str]) -> dict[Place, Row[Any]]:
     query = select(_suggestions).where(
         _suggestions.c.sku.in_(skus), _suggestions.c.status == ReplenishmentStatus.SUGGESTED
     )
     return {(row.warehouse, row.sku): row for row in await connection.execute(query.with_for_update())}
 
 
-_there = func.coalesce(_warehouses.c.parent, _movements.c.warehouse)
-"""The goods of a virtual warehouse are its parent's to buy."""
-_taken = func.sum(
+_location = func.coalesce(_warehouses.c.parent, _movements.c.warehouse)
+"""A movement's physical location: goods of a virtual warehouse are bought for its parent."""
+_demanded = func.sum(
     case(
         (_movements.c.kind == MovementKind.ALLOCATED, _movements.c.quantity),
         else_=-_movements.c.quantity,
     )
 )
-"""What orders took and did not give back: shipped, or about to be."""
-_DEMANDED = (MovementKind.ALLOCATED, MovementKind.DEALLOCATED)
+"""What orders took and did not give back: shipped or about to ship."""
+_DEMAND_KINDS = (MovementKind.ALLOCATED, MovementKind.DEALLOCATED)
 _day = cast(func.timezone(CHINA.key, _orders.c.placed_at), SqlDate)
 
 
 async def _history(
     connection: AsyncConnection, skus: Sequence[str], first: date, today: date
 ) -> dict[Place, tuple[date, list[int]]]:
-    """Demand by location and SKU: since which day, and how many each day until yesterday, by the days of the orders.
+    """Return demand by location and SKU: its first day, and the quantity of each day until yesterday, by order date.
 
-    It begins with the first movement or the first order, whichever is earlier. An order that still waits counts once
-    it is served, then on its own day.
+    A history begins with the first movement or the first order, whichever is earlier. An order that waits counts once
+    it is allocated, on the day it was placed.
     """
     sold = (
-        select(_there.label("warehouse"), _movements.c.sku, _day.label("day"), _taken.label("quantity"))
+        select(_location.label("warehouse"), _movements.c.sku, _day.label("day"), _demanded.label("quantity"))
         .join(_orders, _orders.c.id == _movements.c.order_id)
         .outerjoin(_warehouses, _warehouses.c.code == _movements.c.warehouse)
-        .where(_movements.c.sku.in_(skus), _movements.c.kind.in_(_DEMANDED), _day >= first, _day < today)
-        .group_by(_there, _movements.c.sku, _day)
+        .where(_movements.c.sku.in_(skus), _movements.c.kind.in_(_DEMAND_KINDS), _day >= first, _day < today)
+        .group_by(_location, _movements.c.sku, _day)
     )
     by_day: dict[Place, Counter[date]] = defaultdict(Counter)
     for row in await connection.execute(sold):
         by_day[row.warehouse, row.sku][row.day] = max(int(row.quantity), 0)
-    begun = (
-        select(_there.label("warehouse"), _movements.c.sku, func.min(_movements.c.at).label("at"))
+    beginnings = (
+        select(_location.label("warehouse"), _movements.c.sku, func.min(_movements.c.at).label("at"))
         .outerjoin(_warehouses, _warehouses.c.code == _movements.c.warehouse)
         .where(_movements.c.sku.in_(skus))
-        .group_by(_there, _movements.c.sku)
+        .group_by(_location, _movements.c.sku)
     )
-    found = {}
-    for row in await connection.execute(begun):
+    history = {}
+    for row in await connection.execute(beginnings):
         place = (row.warehouse, row.sku)
         since = max(first, min([row.at.astimezone(CHINA).date(), *by_day[place]]))
         days = (since + timedelta(days=each) for each in range((today - since).days))
-        found[place] = (since, [by_day[place][day] for day in days])
-    return found
+        history[place] = (since, [by_day[place][day] for day in days])
+    return history
 
 
-async def _standings(
+async def _stock_positions(
     connection: AsyncConnection, skus: Sequence[str], sites: Mapping[str, Row[Any]]
 ) -> dict[Place, StockPosition]:
-    """Where each SKU stands; what orders wait for is wanted of the location nearest to each."""
+    """Return stock positions. What an order waits for counts at the location nearest to it."""
     parents = {
         row.code: row.parent
         for row in await connection.execute(select(_warehouses.c.code, _warehouses.c.parent))
@@ -284,13 +284,13 @@ async def _standings(
     }
 
 
-# What becomes of it
+# Decisions and purchase orders
 
 
 async def list_suggestions(
     connection: AsyncConnection, status: ReplenishmentStatus | None = None, sku: str | None = None
 ) -> Sequence[Row[Any]]:
-    """Suggestions, the most urgent first."""
+    """Return suggestions, the most urgent first."""
     query = select(_suggestions).order_by(_suggestions.c.order_by, _suggestions.c.sku, _suggestions.c.id).limit(1000)
     if status is not None:
         query = query.where(_suggestions.c.status == status)
@@ -300,7 +300,7 @@ async def list_suggestions(
 
 
 async def list_purchases(connection: AsyncConnection, status: PurchaseStatus | None = None) -> Sequence[Row[Any]]:
-    """Purchase orders, newest first."""
+    """Return purchase orders, newest first."""
     query = select(_purchases).order_by(_purchases.c.created_at.desc(), _purchases.c.id).limit(1000)
     if status is not None:
         query = query.where(_purchases.c.status == status)
@@ -310,16 +310,16 @@ async def list_purchases(connection: AsyncConnection, status: PurchaseStatus | N
 async def accept(
     connection: AsyncConnection, suggestion_id: str, quantity: int | None, today: date, actor: str
 ) -> Row[Any] | None:
-    """Orders what was suggested, or another quantity of it; the purchase order. Accepted again it is the same one.
+    """Create and return a purchase order for the quantity suggested or another one. Accepting again returns the same.
 
-    ``None``: no such suggestion. Raises ``Closed``.
+    Return ``None`` if there is no such suggestion. Raise ``StatusConflict``.
     """
     row = await _decide(connection, suggestion_id, ReplenishmentStatus.ACCEPTED, actor)
     if row is None:
         return None
     purchase_id = f"po:{row.id}"
-    if (made := await _purchase(connection, purchase_id)) is not None:
-        return made
+    if (existing := await _purchase(connection, purchase_id)) is not None:
+        return existing
     terms = await _terms_of(connection, [row.sku])
     agreed = terms.get((row.warehouse, row.sku)) or terms.get(("", row.sku))
     lead_days = agreed.lead_days if agreed else int(row.detail["lead_days"])
@@ -342,23 +342,23 @@ async def accept(
 
 
 async def dismiss(connection: AsyncConnection, suggestion_id: str, actor: str) -> Row[Any] | None:
-    """Nothing is bought of it. ``None``: no such suggestion. Raises ``Closed``."""
+    """Dismiss a suggestion. Return ``None`` if there is no such suggestion. Raise ``StatusConflict``."""
     return await _decide(connection, suggestion_id, ReplenishmentStatus.DISMISSED, actor)
 
 
 async def _decide(
     connection: AsyncConnection, suggestion_id: str, status: ReplenishmentStatus, actor: str
 ) -> Row[Any] | None:
-    """The suggestion, decided from now on; decided the same way before it stays as it is."""
-    mine = _suggestions.c.id == suggestion_id
-    row = (await connection.execute(select(_suggestions).where(mine).with_for_update())).one_or_none()
+    """Set the status of an open suggestion and return it; deciding the same again changes nothing."""
+    by_id = _suggestions.c.id == suggestion_id
+    row = (await connection.execute(select(_suggestions).where(by_id).with_for_update())).one_or_none()
     if row is None or row.status == status:
         return row
     if row.status != ReplenishmentStatus.SUGGESTED:
-        raise AlreadyClosed(ReplenishmentStatus(row.status))
-    decided = update(_suggestions).where(mine).values(status=status, decided_by=actor, decided_at=datetime.now(UTC))
-    changed: Row[Any] = (await connection.execute(decided.returning(_suggestions))).one()
-    return changed
+        raise StatusConflict(ReplenishmentStatus(row.status))
+    change = update(_suggestions).where(by_id).values(status=status, decided_by=actor, decided_at=datetime.now(UTC))
+    decided: Row[Any] = (await connection.execute(change.returning(_suggestions))).one()
+    return decided
 
 
 async def _purchase(connection: AsyncConnection, purchase_id: str, *, lock: bool = False) -> Row[Any] | None:
@@ -369,9 +369,9 @@ async def _purchase(connection: AsyncConnection, purchase_id: str, *, lock: bool
 async def receive_purchase(
     connection: AsyncConnection, purchase_id: str, goods: Mapping[str, int], request_id: str, actor: str
 ) -> Row[Any] | None:
-    """So many of each SKU have arrived, none named: all that is outstanding; once for each request.
+    """Receive quantities by SKU, or everything outstanding if none are given; once for each request.
 
-    ``None``: no such purchase order. Raises ``NotAllowed`` and ``Closed``.
+    Return ``None`` if there is no such purchase order. Raise ``InvalidInput`` and ``StatusConflict``.
     """
     row = await _purchase(connection, purchase_id, lock=True)
     if row is None:
@@ -380,7 +380,7 @@ async def receive_purchase(
     if await connection.scalar(select(_movements.c.id).where(_movements.c.key == f"received:{act}").limit(1)):
         return row
     if row.status in (PurchaseStatus.RECEIVED, PurchaseStatus.CANCELLED):
-        raise AlreadyClosed(PurchaseStatus(row.status))
+        raise StatusConflict(PurchaseStatus(row.status))
     lines = [PurchaseLine.model_validate(each) for each in row.lines]
     outstanding = {line.sku: line.outstanding for line in lines if line.outstanding}
     arrived = dict(goods) or outstanding
@@ -393,24 +393,24 @@ async def receive_purchase(
     left = {line.sku: line.outstanding for line in lines}
     await operations.set_expected_receipts(connection, purchase_id, row.warehouse, left, row.due)
     status = PurchaseStatus.PARTIALLY_RECEIVED if any(left.values()) else PurchaseStatus.RECEIVED
-    changed = {"lines": [line.model_dump() for line in lines], "status": status}
-    return await _change(connection, purchase_id, changed)
+    changes = {"lines": [line.model_dump() for line in lines], "status": status}
+    return await _change(connection, purchase_id, changes)
 
 
 async def cancel_purchase(connection: AsyncConnection, purchase_id: str) -> Row[Any] | None:
-    """What has not arrived is not expected any more. ``None``: no such purchase order. Raises ``Closed``."""
+    """Cancel what has not arrived. Return ``None`` if there is no such purchase order. Raise ``StatusConflict``."""
     row = await _purchase(connection, purchase_id, lock=True)
     if row is None or row.status == PurchaseStatus.CANCELLED:
         return row
     if row.status == PurchaseStatus.RECEIVED:
-        raise AlreadyClosed(PurchaseStatus(row.status))
+        raise StatusConflict(PurchaseStatus(row.status))
     await operations.set_expected_receipts(connection, purchase_id, row.warehouse, {}, row.due)
     return await _change(connection, purchase_id, {"status": PurchaseStatus.CANCELLED})
 
 
-async def _change(connection: AsyncConnection, purchase_id: str, changed: Mapping[str, Any]) -> Row[Any]:
-    written = update(_purchases).where(_purchases.c.id == purchase_id).values(changed)
-    row: Row[Any] = (await connection.execute(written.returning(_purchases))).one()
+async def _change(connection: AsyncConnection, purchase_id: str, changes: Mapping[str, Any]) -> Row[Any]:
+    change = update(_purchases).where(_purchases.c.id == purchase_id).values(changes)
+    row: Row[Any] = (await connection.execute(change.returning(_purchases))).one()
     return row
 
 
@@ -418,14 +418,14 @@ async def _change(connection: AsyncConnection, purchase_id: str, changed: Mappin
 
 
 async def save_terms(connection: AsyncConnection, terms: Terms) -> None:
-    """Sets the terms of a SKU at a location. Raises ``NotAllowed``."""
+    """Save the purchase terms of a SKU at a location. Raise ``InvalidInput``."""
     if await skus.unknown_skus(connection, [terms.sku]):
         raise InvalidInput("sku", "invalid.sku.unknown", sku=terms.sku)
     if terms.warehouse and terms.warehouse not in await _sites(connection):
         raise InvalidInput("warehouse", "invalid.site", warehouse=terms.warehouse)
     row = terms.model_dump()
-    written = insert(_terms).values(row)
-    await connection.execute(written.on_conflict_do_update(index_elements=["sku", "warehouse"], set_=row))
+    new = insert(_terms).values(row)
+    await connection.execute(new.on_conflict_do_update(index_elements=["sku", "warehouse"], set_=row))
 
 
 async def list_terms(connection: AsyncConnection) -> list[Terms]:
@@ -434,14 +434,14 @@ async def list_terms(connection: AsyncConnection) -> list[Terms]:
 
 
 async def save_promotion(connection: AsyncConnection, promotion: Promotion) -> None:
-    """Days that do not tell what is usual. Raises ``NotAllowed``."""
+    """Save a promotion, whose days forecasts leave out. Raise ``InvalidInput``."""
     if promotion.last < promotion.first:
         raise InvalidInput("last", "invalid.last")
     if promotion.sku and await skus.unknown_skus(connection, [promotion.sku]):
         raise InvalidInput("sku", "invalid.sku.unknown", sku=promotion.sku)
     row = promotion.model_dump()
-    written = insert(_promotions).values(row)
-    await connection.execute(written.on_conflict_do_update(index_elements=["sku", "first"], set_=row))
+    new = insert(_promotions).values(row)
+    await connection.execute(new.on_conflict_do_update(index_elements=["sku", "first"], set_=row))
 
 
 async def list_promotions(connection: AsyncConnection) -> list[Promotion]:
@@ -449,68 +449,70 @@ async def list_promotions(connection: AsyncConnection) -> list[Promotion]:
     return [Promotion.model_validate(row._mapping) for row in rows]
 
 
-# Where it had better be
+# Placement
 
 
-class Placement(Value):
-    """Which part of a SKU is wanted from a location, and which part is there."""
+class LocationShare(Value):
+    """The share of a SKU's demand that a location should serve, and the share of its stock that is there."""
 
     sku: str
     warehouse: str
     demand: int
-    """Of the buyers it is nearest to."""
+    """Of the buyers nearest to the location."""
     share: float
     on_hand: int
     share_now: float
     difference: int
-    """So many more had better be there, or fewer where negative."""
+    """The quantity to add at the location, or to remove if negative."""
 
 
-async def placement(connection: AsyncConnection, weeks: int, today: date, sku: str | None = None) -> list[Placement]:
-    """Of each SKU that was wanted in the last weeks: the part each location should hold, by where the buyers are."""
+async def advise_placement(
+    connection: AsyncConnection, weeks: int, today: date, sku: str | None = None
+) -> list[LocationShare]:
+    """Return the share of each SKU that each location should hold, by where buyers were in the last weeks."""
     sites = await _sites(connection)
     province = func.split_part(_orders.c.region, " ", 2)
     query = (
-        select(_movements.c.sku, province.label("province"), _taken.label("quantity"))
+        select(_movements.c.sku, province.label("province"), _demanded.label("quantity"))
         .join(_orders, _orders.c.id == _movements.c.order_id)
-        .where(_movements.c.kind.in_(_DEMANDED), _day >= today - timedelta(weeks=weeks), _day <= today)
+        .where(_movements.c.kind.in_(_DEMAND_KINDS), _day >= today - timedelta(weeks=weeks), _day <= today)
         .group_by(_movements.c.sku, province)
     )
-    wanted: Counter[Place] = Counter()
+    demand: Counter[Place] = Counter()
     totals: Counter[str] = Counter()
     for row in await connection.execute(query if sku is None else query.where(_movements.c.sku == sku)):
         if (nearest := _nearest(sites, row.province)) and row.quantity > 0:
-            wanted[nearest, row.sku] += int(row.quantity)
+            demand[nearest, row.sku] += int(row.quantity)
             totals[row.sku] += int(row.quantity)
-    there: Counter[Place] = Counter()
-    home = func.coalesce(_warehouses.c.parent, _levels.c.warehouse)
+    on_hand: Counter[Place] = Counter()
+    location = func.coalesce(_warehouses.c.parent, _levels.c.warehouse)
     stock = (
-        select(home.label("warehouse"), _levels.c.sku, func.sum(_levels.c.on_hand).label("on_hand"))
+        select(location.label("warehouse"), _levels.c.sku, func.sum(_levels.c.on_hand).label("on_hand"))
         .join(_warehouses, _warehouses.c.code == _levels.c.warehouse)
         .where(_levels.c.sku.in_(totals), or_(_warehouses.c.parent.is_not(None), _warehouses.c.kind.in_(OWN_LOCATIONS)))
-        .group_by(home, _levels.c.sku)
+        .group_by(location, _levels.c.sku)
     )
     held: Counter[str] = Counter()
     for row in await connection.execute(stock):
         if row.warehouse in sites:
-            there[row.warehouse, row.sku] = int(row.on_hand)
+            on_hand[row.warehouse, row.sku] = int(row.on_hand)
             held[row.sku] += int(row.on_hand)
-    found = []
-    for place in sorted({*wanted, *there}, key=lambda place: (place[1], place[0])):
+    shares = []
+    for place in sorted({*demand, *on_hand}, key=lambda place: (place[1], place[0])):
         warehouse, name = place
-        share = wanted[place] / totals[name]
-        found.append(
-            Placement(
+        share = demand[place] / totals[name]
+        shares.append(
+            LocationShare(
                 sku=name,
                 warehouse=warehouse,
-                demand=wanted[place],
+                demand=demand[place],
                 share=round(share, 4),
-                on_hand=there[place],
-                share_now=round(there[place] / held[name], 4) if held[name] else 0.0,
-                difference=round(share * held[name]) - there[place],
+                on_hand=on_hand[place],
+                share_now=round(on_hand[place] / held[name], 4) if held[name] else 0.0,
+                difference=round(share * held[name]) - on_hand[place],
             )
         )
-    return found
+    return shares
 
 
 _SUGGESTING = 0x7265706C656E

@@ -1,8 +1,8 @@
-"""Stock outward: every shop is told how many it may sell, as soon as that changes.
+"""Stock sync: push to every shop how many of each listing it may sell, as soon as that changes.
 
-What moved is seen in the ledger, whoever moved it: only SKUs that did are counted again, and only what differs from
-what the shop was last told is pushed, the newest count whatever came between. What the ledger does not tell (safety
-stock, a closed warehouse, a new rule) is found as everything is counted anew now and then.
+The ledger shows which SKUs moved: only these are counted again, and only quantities that differ from the last push are
+pushed. Changes outside the ledger (safety stock, a closed warehouse, a new rule) are found by counting everything at
+the start of each turn.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ _bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
 TURN_SECONDS = 600.0
-"""One turn of watching; the next one follows at once, and begins by counting everything."""
+"""The length of one turn. The next one follows at once and begins by counting everything."""
 PAUSE_SECONDS = 1.0
-"""Between two looks: what moves meanwhile goes together."""
+"""Between two reads of the ledger: movements in between are pushed together."""
 BEAT_SECONDS = 15.0
-"""Between two signs of life while a channel wants to be left alone."""
+"""Between two heartbeats while a channel asks us to wait."""
 PORTION = 200
-"""Listings pushed before it is noted that they were: a push that fails later does not begin anew."""
+"""Listings pushed before their offers are recorded: a push that fails later resumes after them."""
 LAG = 2_000
-"""Movements looked at again in each look: those committed later than younger ones."""
+"""Newest movements that each read covers again: one may commit after movements with higher ids."""
 
 
 class SyncReport(Value):
-    """What a turn told a shop: numbers ``pushed``, and ``refused`` by the channel."""
+    """The numbers of offers that a turn ``pushed`` to a shop, and that the channel ``refused``."""
 
     pushed: int
     refused: int
@@ -57,7 +57,7 @@ class SyncReport(Value):
 
 @activity.defn(name="stock.sync")
 async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> SyncReport:
-    """Tells a shop of whatever changes, for one turn. Raises ``refused`` where the channel does not know us."""
+    """Push changes to a shop for one turn. Raise ``refused`` if the channel rejects our credentials."""
     ends = asyncio.get_running_loop().time() + seconds
     report = SyncReport(pushed=0, refused=0)
     seen: LedgerPosition | None = None
@@ -65,23 +65,23 @@ async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> 
     while True:
         async with transaction() as connection:
             now, skus = await changed_skus(connection, seen)
-        wanted, pause = await get_rule(source, shop), PAUSE_SECONDS
+        current, pause = await get_rule(source, shop), PAUSE_SECONDS
         try:
-            told = await push(source, shop, skus if wanted == rule else None)
+            pushed = await push(source, shop, skus if current == rule else None)
         except ApplicationError as error:
             if error.non_retryable:
                 raise
             pause = error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS
         else:
-            seen, rule = now, wanted
-            report = SyncReport(pushed=report.pushed + told.pushed, refused=report.refused + told.refused)
+            seen, rule = now, current
+            report = SyncReport(pushed=report.pushed + pushed.pushed, refused=report.refused + pushed.refused)
         if asyncio.get_running_loop().time() >= ends or activity.is_worker_shutdown():
             return report
         await _rest(pause)
 
 
 async def _rest(seconds: float) -> None:
-    """Sleeps, with signs of life."""
+    """Sleep while sending heartbeats."""
     while seconds > 0:
         activity.heartbeat()
         await asyncio.sleep(min(seconds, BEAT_SECONDS))
@@ -89,7 +89,7 @@ async def _rest(seconds: float) -> None:
 
 
 class LedgerPosition(Value):
-    """How far the ledger was read: its newest movement, and how many of the newest there were."""
+    """How far the ledger was read: the id of its newest movement, and how many recent movements there were."""
 
     newest: int
     recent: int
@@ -98,9 +98,9 @@ class LedgerPosition(Value):
 async def changed_skus(
     connection: AsyncConnection, seen: LedgerPosition | None
 ) -> tuple[LedgerPosition, list[str] | None]:
-    """How far the ledger goes now, and the SKUs that moved since ``seen``; ``None`` stands for all there are.
+    """Return the ledger's position and the SKUs that moved since ``seen``; ``None`` stands for all SKUs.
 
-    A movement may be committed after younger ones: among the newest, one more than before tells of it.
+    A movement may commit after movements with higher ids; a higher count of recent movements reveals it.
     """
     newest = int((await connection.execute(select(func.coalesce(func.max(_movements.c.id), 0)))).scalar_one())
     recent = select(func.count()).where(_movements.c.id > newest - LAG)
@@ -112,7 +112,7 @@ async def changed_skus(
 
 
 async def get_rule(source: str, shop: str) -> StockRule:
-    """The rule of a shop. Raises ``refused`` where it has none any more."""
+    """Return the rule of a shop. Raise ``refused`` if it no longer has one."""
     settings = (await accounts.get_account(IntegrationType.CHANNEL, source, shop)).settings
     if "stock" not in settings:
         raise refused(f"{source}/{shop} has no stock rule", "no_rule")
@@ -120,25 +120,23 @@ async def get_rule(source: str, shop: str) -> StockRule:
 
 
 async def push(source: str, shop: str, moved: Collection[str] | None) -> SyncReport:
-    """Pushes what a shop may sell of the SKUs that moved, bundles of them included, where it differs from what it was
-    last told. Raises as ``activities.kit.errors`` has it."""
+    """Push what a shop may sell of the SKUs that moved and of their bundles, where it differs from the last push. Raise
+    the errors of ``activities.kit.errors``."""
     async with transaction() as connection:
-        changed = await pending_updates(connection, source, shop, await get_rule(source, shop), moved)
+        offers = await pending_updates(connection, source, shop, await get_rule(source, shop), moved)
     refusals = 0
-    for at in range(0, len(changed), PORTION):
-        portion = changed[at : at + PORTION]
-        async with channel_access.open_channel(source, shop) as ours:
-            declined = {each.sku: each.reason for each in await stock_receiver(ours).push_stock(portion)}
+    for at in range(0, len(offers), PORTION):
+        portion = offers[at : at + PORTION]
+        async with channel_access.open_channel(source, shop) as channel:
+            declined = {each.sku: each.reason for each in await stock_receiver(channel).push_stock(portion)}
         refusals += len(declined)
         now = datetime.now(UTC)
-        offers = [
-            {"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion
-        ]
+        rows = [{"sku": each.sku, "offered": each.quantity, "refused": declined.get(each.sku, "")} for each in portion]
         async with transaction() as connection:
-            await connection.execute(_RECORD_OFFERS, {"offers": offers, "source": source, "of_shop": shop, "now": now})
+            await connection.execute(_RECORD_OFFERS, {"offers": rows, "source": source, "of_shop": shop, "now": now})
         if activity.in_activity():
             activity.heartbeat()
-    return SyncReport(pushed=len(changed) - refusals, refused=refusals)
+    return SyncReport(pushed=len(offers) - refusals, refused=refusals)
 
 
 _offers = json_rows("offers", _listings.c.sku, _listings.c.offered, _listings.c.refused)
@@ -153,7 +151,7 @@ _RECORD_OFFERS = (
 async def pending_updates(
     connection: AsyncConnection, source: str, shop: str, rule: StockRule, moved: Collection[str] | None
 ) -> list[StockOffer]:
-    """What a shop may sell now where that differs from what it was last told."""
+    """Return what a shop may sell now, where that differs from the last push."""
     query = select(_listings).where(_listings.c.channel == source, _listings.c.shop == shop).order_by(_listings.c.sku)
     if moved is not None:
         holding = select(_bundles.c.bundle).where(_bundles.c.sku.in_(moved))
@@ -170,7 +168,7 @@ async def pending_updates(
 async def available(
     connection: AsyncConnection, source: str, shop: str, rule: StockRule, skus: Sequence[str]
 ) -> Mapping[str, int]:
-    """How many of each SKU, or whole bundles, orders of the shop could be given at the rule's locations."""
+    """Return how many of each SKU or bundle the shop's orders could be promised at the rule's locations."""
     if not skus:
         return {}
     parts: dict[str, dict[str, int]] = defaultdict(dict)
@@ -181,20 +179,20 @@ async def available(
     if rule.locations:
         query = query.where(_warehouses.c.code.in_(rule.locations))
     places = (await connection.scalars(query)).all()
-    shelves = StockPool(await ledger.levels(connection, needed), await locations.list_virtual_warehouses(connection))
+    pool = StockPool(await ledger.levels(connection, needed), await locations.list_virtual_warehouses(connection))
     buyer = Buyer(channel=source, shop=shop, campaign=None, priority=NORMAL)
-    free = {sku: sum(shelves.promisable(buyer, place, sku) for place in places) for sku in needed}
+    free = {sku: sum(pool.promisable(buyer, place, sku) for place in places) for sku in needed}
     return {sku: min(free[part] // quantity for part, quantity in (parts.get(sku) or {sku: 1}).items()) for sku in skus}
 
 
 async def save_listings(
     connection: AsyncConnection, source: str, shop: str, listings: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Sets up what a shop sells, SKU → the channel's own ids; told anew where the ids changed."""
-    entered = insert(_listings)
-    same = _listings.c.listing == entered.excluded.listing
-    again = {
-        "listing": entered.excluded.listing,
+    """Save what a shop sells, SKU → the channel's own ids. A listing whose ids changed is pushed again."""
+    new = insert(_listings)
+    same = _listings.c.listing == new.excluded.listing
+    changes = {
+        "listing": new.excluded.listing,
         "offered": case((same, _listings.c.offered)),
         "refused": case((same, _listings.c.refused), else_=""),
     }
@@ -202,25 +200,25 @@ async def save_listings(
         {"channel": source, "shop": shop, "sku": sku, "listing": dict(ids), "refused": ""}
         for sku, ids in listings.items()
     ]
-    await connection.execute(entered.on_conflict_do_update(index_elements=["channel", "shop", "sku"], set_=again), rows)
+    await connection.execute(new.on_conflict_do_update(index_elements=["channel", "shop", "sku"], set_=changes), rows)
 
 
 async def save_rule(connection: AsyncConnection, source: str, shop: str, rule: StockRule) -> None:
-    """Sets the rule of a shop in its account's settings."""
+    """Save the rule of a shop in its account's settings."""
     of_shop = (
         _accounts.c.integration == IntegrationType.CHANNEL,
         _accounts.c.source == source,
         _accounts.c.account == shop,
     )
-    told = cast({"stock": rule.model_dump(mode="json")}, JSONB)
-    await connection.execute(update(_accounts).where(*of_shop).values(settings=_accounts.c.settings.op("||")(told)))
+    setting = cast({"stock": rule.model_dump(mode="json")}, JSONB)
+    await connection.execute(update(_accounts).where(*of_shop).values(settings=_accounts.c.settings.op("||")(setting)))
     accounts.clear_cache()
 
 
 async def search(
     connection: AsyncConnection, *, channel: str | None, shop: str | None, sku: str | None
 ) -> Sequence[Row[Any]]:
-    """Listings that match what is asked for."""
+    """Return the listings that match the filters given."""
     query = select(_listings).order_by(*_listings.primary_key)
     for name, value in (("channel", channel), ("shop", shop), ("sku", sku)):
         if value is not None:

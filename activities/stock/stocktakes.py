@@ -1,7 +1,7 @@
-"""Stocktakes: what was counted at a location, its differences against the books, and their entry once approved.
+"""Stocktakes: a count of a location, and the entry of its differences from book stock once approved.
 
-A count is of the place, virtual warehouses included: their goods lie on the same shelves. What moves between counting
-and approving is kept: the difference is entered, not the count.
+A count covers the physical location including its virtual warehouses. Approval enters the difference, not the count,
+so that movements between counting and approving stay right.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
 
 class Counted(Value):
-    """One SKU of a count: what the books said then, and what was there."""
+    """One SKU of a count: its book quantity at that time, and the quantity counted."""
 
     sku: str
     book: int
@@ -50,7 +50,7 @@ class Stocktake(Value):
 async def save_count(
     connection: AsyncConnection, warehouse: str, counts: Mapping[str, int], request_id: str | None, actor: str
 ) -> Stocktake:
-    """Keeps a count beside what the books say now; the same request again answers as before. Raises ``NotAllowed``."""
+    """Save a count with current book quantities; repeating a request returns the same. Raise ``InvalidInput``."""
     if not counts:
         raise InvalidInput("counts", "invalid.counts.none")
     place = (await connection.execute(select(_warehouses).where(_warehouses.c.code == warehouse))).one_or_none()
@@ -60,8 +60,8 @@ async def save_count(
         raise InvalidInput("counts", "invalid.quantity.of", sku=wrong[0], least=0, most=MAX_QUANTITY)
     if unknown := await skus.unknown_skus(connection, counts):
         raise InvalidInput("counts", "invalid.sku.unknown", sku=unknown[0])
-    here = _warehouses.c.code.label("code")
-    places = select(here).where(or_(_warehouses.c.code == warehouse, _warehouses.c.parent == warehouse))
+    code = _warehouses.c.code.label("code")
+    places = select(code).where(or_(_warehouses.c.code == warehouse, _warehouses.c.parent == warehouse))
     books = {
         row.sku: row.book
         for row in await connection.execute(
@@ -83,7 +83,7 @@ async def save_count(
 
 
 async def get(connection: AsyncConnection, stocktake_id: str, *, lock: bool = False) -> Stocktake:
-    """Raises ``NotAllowed`` where there is none such."""
+    """Return a stocktake. Raise ``InvalidInput`` if there is none with this id."""
     query = select(_stocktakes).where(_stocktakes.c.id == stocktake_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
@@ -92,7 +92,7 @@ async def get(connection: AsyncConnection, stocktake_id: str, *, lock: bool = Fa
 
 
 async def list_all(connection: AsyncConnection, status: StocktakeStatus | None, limit: int = 100) -> list[Stocktake]:
-    """Stocktakes, newest first."""
+    """Return stocktakes, newest first."""
     query = select(_stocktakes).order_by(_stocktakes.c.counted_at.desc(), _stocktakes.c.id).limit(limit)
     if status is not None:
         query = query.where(_stocktakes.c.status == status)
@@ -100,7 +100,7 @@ async def list_all(connection: AsyncConnection, status: StocktakeStatus | None, 
 
 
 async def approve(connection: AsyncConnection, stocktake_id: str, actor: str) -> Stocktake:
-    """Enters the differences; approved before, nothing changes. Raises ``NotAllowed``."""
+    """Enter the differences, unless approved already. Raise ``InvalidInput``."""
     stocktake = await get(connection, stocktake_id, lock=True)
     if stocktake.status is StocktakeStatus.DISCARDED:
         raise InvalidInput("id", "invalid.stocktake.discarded")
@@ -125,7 +125,7 @@ async def approve(connection: AsyncConnection, stocktake_id: str, actor: str) ->
 
 
 async def discard(connection: AsyncConnection, stocktake_id: str, actor: str) -> Stocktake:
-    """Keeps the count for the record only. Raises ``NotAllowed``."""
+    """Discard a count; it stays on record. Raise ``InvalidInput``."""
     stocktake = await get(connection, stocktake_id, lock=True)
     if stocktake.status is StocktakeStatus.APPROVED:
         raise InvalidInput("id", "invalid.stocktake.approved")

@@ -1,4 +1,4 @@
-"""Thresholds: who is called when how little is left, once, until there is enough again."""
+"""Low-stock thresholds: one alert while less is available than the threshold."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ KIND = "alert.low_stock"
 
 
 class Threshold(Value):
-    """``warehouse`` empty: of all locations together."""
+    """Alert below this quantity at a warehouse; empty ``warehouse``: at all locations together."""
 
     sku: str
     warehouse: str = ""
@@ -35,12 +35,12 @@ class ThresholdReport(Value):
 
 
 async def save(connection: AsyncConnection, threshold: Threshold) -> None:
-    """Sets a threshold; one of zero is dropped. Raises ``NotAllowed``."""
+    """Save a threshold; delete it if ``below`` is not positive. Raise ``InvalidInput``."""
     if await skus.unknown_skus(connection, [threshold.sku]):
         raise InvalidInput("sku", "invalid.sku.unknown", sku=threshold.sku)
     if threshold.below <= 0:
-        here = (_thresholds.c.sku == threshold.sku, _thresholds.c.warehouse == threshold.warehouse)
-        await connection.execute(delete(_thresholds).where(*here))
+        key = (_thresholds.c.sku == threshold.sku, _thresholds.c.warehouse == threshold.warehouse)
+        await connection.execute(delete(_thresholds).where(*key))
         return
     entered = insert(_thresholds).values(threshold.model_dump())
     await connection.execute(
@@ -55,10 +55,10 @@ async def list_all(connection: AsyncConnection) -> Sequence[Threshold]:
 
 @activity.defn(name="stock.watch_thresholds")
 async def watch_thresholds() -> ThresholdReport:
-    """Raises an alert for each level that fell below its threshold, and closes those whose cause is gone."""
-    left = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable
+    """Raise an alert for each level below its threshold; close the alerts of levels that have recovered."""
+    available = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable
     query = (
-        select(_thresholds, func.coalesce(func.sum(left), 0).label("available"))
+        select(_thresholds, func.coalesce(func.sum(available), 0).label("available"))
         .outerjoin(
             _levels,
             (_levels.c.sku == _thresholds.c.sku)

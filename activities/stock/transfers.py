@@ -1,4 +1,4 @@
-"""Transfers: each step's effect on the stock and what people see of it, in one transaction."""
+"""Transfers: record each step's movements, row, timeline and alerts in one transaction; propose transfers."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -28,27 +28,27 @@ _waits: Table = StockWaitRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 OWN_LOCATIONS = (LocationKind.WAREHOUSE, LocationKind.STORE)
-"""Between these goods are moved."""
+"""Locations between which transfers are possible."""
 
 
 @activity.defn(name="stock.record_transfer")
 async def record_step(step: TransferStep) -> Answer:
-    """Writes a step down; no, and nothing written, where the stock does not allow it. May be repeated."""
+    """Record a step; refuse it and write nothing if stock does not allow it. May be repeated."""
     transfer = step.transfer
     try:
         async with transaction() as connection:
-            await _enter(connection, step)
+            await _post(connection, step)
             for place in {transfer.origin, transfer.destination}:
                 goods = transfer.outstanding if place == transfer.heading else {}
                 await operations.set_expected_receipts(connection, transfer.id, place, goods, transfer.due)
-            await _project(connection, step)
+            await _save(connection, step)
     except InvalidInput as error:
-        return no("refused.transfer.stock", location=transfer.origin, why=await _lacking(transfer) or error.message)
+        return no("refused.transfer.stock", location=transfer.origin, why=await _shortages(transfer) or error.message)
     return YES
 
 
-async def _enter(connection: AsyncConnection, step: TransferStep) -> None:
-    """The movements; what arrives at a destination is shared with its virtual warehouses as any receipt is."""
+async def _post(connection: AsyncConnection, step: TransferStep) -> None:
+    """Enter the movements. Virtual warehouses get their shares of what arrives at the destination."""
     moves = list(step.moves)
     for each in sorted(step.moves, key=lambda move: move.sku):
         if each.kind is MovementKind.TRANSFER_IN and each.warehouse == step.transfer.destination:
@@ -57,13 +57,13 @@ async def _enter(connection: AsyncConnection, step: TransferStep) -> None:
     await operations.post_all(connection, moves, f"{step.transfer.id}:{step.transfer.revision}")
 
 
-async def _project(connection: AsyncConnection, step: TransferStep) -> None:
+async def _save(connection: AsyncConnection, step: TransferStep) -> None:
     transfer = step.transfer
     row = transfer.model_dump(include=set(_transfers.c.keys()))
     row |= {"status": transfer.status, "updated_at": step.at}
-    written = insert(_transfers).values(row)
+    new = insert(_transfers).values(row)
     await connection.execute(
-        written.on_conflict_do_update(index_elements=["id"], set_=row, where=_transfers.c.revision < transfer.revision)
+        new.on_conflict_do_update(index_elements=["id"], set_=row, where=_transfers.c.revision < transfer.revision)
     )
     if step.entry is not None:
         await connection.execute(timeline.INSERT_ENTRIES, {"entries": timeline.entry_rows(transfer.id, [step.entry])})
@@ -73,35 +73,37 @@ async def _project(connection: AsyncConnection, step: TransferStep) -> None:
         await alerts.close_alerts(connection, [transfer.id])
 
 
-async def _lacking(transfer: Transfer) -> str:
-    """What its origin has less of than is planned, as it is there."""
+async def _shortages(transfer: Transfer) -> str:
+    """Return the SKUs of which the origin has less available than planned, as ``SKU: available / planned``."""
     planned = transfer.planned
     async with transaction() as connection:
-        there = {
+        available = {
             each.sku: each.available
             for each in await ledger.levels(connection, planned)
             if each.warehouse == transfer.origin
         }
     return ", ".join(
-        f"{sku}: {there.get(sku, 0)} / {asked}" for sku, asked in planned.items() if there.get(sku, 0) < asked
+        f"{sku}: {available.get(sku, 0)} / {quantity}"
+        for sku, quantity in planned.items()
+        if available.get(sku, 0) < quantity
     )
 
 
 async def validate(connection: AsyncConnection, transfer: Transfer) -> None:
-    """That it is between two of our own locations, of goods that hold stock. Raises ``NotAllowed``."""
+    """Require two different locations of our own, and SKUs that hold stock. Raise ``InvalidInput``."""
     if transfer.origin == transfer.destination:
         raise InvalidInput("destination", "invalid.destination")
     query = select(_warehouses.c.code).where(_warehouses.c.kind.in_(OWN_LOCATIONS))
-    ours = set(await connection.scalars(query))
+    own = set(await connection.scalars(query))
     for field in ("origin", "destination"):
-        if (code := getattr(transfer, field)) not in ours:
+        if (code := getattr(transfer, field)) not in own:
             raise InvalidInput(field, "invalid.warehouse.not_ours", warehouse=code)
     for line in sorted(transfer.lines, key=lambda line: line.sku):
         await ledger.open_level(connection, transfer.destination, line.sku)
 
 
 async def list_all(connection: AsyncConnection, status: TransferStatus | None = None) -> Sequence[Row[Any]]:
-    """Transfers, newest first."""
+    """Return transfers, newest first."""
     query = select(_transfers).order_by(_transfers.c.proposed_at.desc(), _transfers.c.id).limit(1000)
     if status is not None:
         query = query.where(_transfers.c.status == status)
@@ -113,7 +115,7 @@ async def get(connection: AsyncConnection, transfer_id: str) -> Row[Any] | None:
 
 
 class Proposal(Value):
-    """So many of a SKU from one of our locations to another, and the figures that say why."""
+    """A suggested transfer of one SKU, and the figures behind it."""
 
     origin: str
     destination: str
@@ -125,52 +127,52 @@ class Proposal(Value):
     incoming: int
     safety_stock: int
     spare: int
-    """What the origin had to give before this."""
+    """What the origin could spare before this transfer."""
 
 
 async def propose(connection: AsyncConnection) -> list[Proposal]:
-    """What is better moved: from open warehouses and stores that have more than they need to those that have less.
+    """Propose transfers from open warehouses and stores that have more than they need to those that have less.
 
-    A location needs its safety stock once more above what it keeps back, and what orders wait for, each of them at the
-    location nearest to it. What it lacks of that, less what is on its way there, is asked of the others, the nearest
-    first, each giving what it does not need itself. Transfers not sent yet count as if they were under way.
+    Beyond what it keeps back, a location needs its safety stock again, and what orders wait for, counted at the
+    location nearest to each order. What it is short of, less what is on its way, comes from the others, nearest first,
+    each giving what it does not need itself. Transfers not shipped yet count as if they were on their way.
     """
     query = select(_warehouses).where(_warehouses.c.kind.in_(OWN_LOCATIONS), ~_warehouses.c.closed)
     sites = {row.code: row for row in await connection.execute(query)}
     waiting = await _waiting(connection, list(sites.values()))
     levels = {(row.warehouse, row.sku): Level.model_validate(row._mapping) for row in await _stock(connection, sites)}
     incoming, leaving = await _under_way(connection)
-    blank = {place: levels.get(place) or Level(warehouse=place[0], sku=place[1]) for place in {*levels, *waiting}}
-    needed = {place: waiting[place] + level.safety_stock for place, level in blank.items()}
-    spare = {place: level.available - needed[place] - leaving[place] for place, level in blank.items()}
-    found = []
-    for place in sorted(blank):
+    stocked = {place: levels.get(place) or Level(warehouse=place[0], sku=place[1]) for place in {*levels, *waiting}}
+    needed = {place: waiting[place] + level.safety_stock for place, level in stocked.items()}
+    spare = {place: level.available - needed[place] - leaving[place] for place, level in stocked.items()}
+    proposals = []
+    for place in sorted(stocked):
         code, sku = place
-        lacking = -(spare[place] + incoming[place]) if needed[place] else 0
+        short = -(spare[place] + incoming[place]) if needed[place] else 0
         others = sorted(
             (other for other in sites if other != code and spare.get((other, sku), 0) > 0),
             key=lambda other: (remoteness(sites[other].province, sites[code].province), sites[other].rank, other),
         )
         for other in others:
-            quantity = min(lacking, spare[other, sku])
+            quantity = min(short, spare[other, sku])
             if quantity <= 0:
                 break
-            found.append(
+            proposals.append(
                 Proposal(
                     origin=other,
                     destination=code,
                     sku=sku,
                     quantity=quantity,
                     waiting=waiting[place],
-                    available=blank[place].available,
+                    available=stocked[place].available,
                     incoming=incoming[place],
-                    safety_stock=blank[place].safety_stock,
+                    safety_stock=stocked[place].safety_stock,
                     spare=spare[other, sku],
                 )
             )
-            lacking -= quantity
+            short -= quantity
             spare[other, sku] -= quantity
-    return found
+    return proposals
 
 
 async def _stock(connection: AsyncConnection, codes: Collection[str]) -> Sequence[Row[Any]]:
@@ -178,7 +180,7 @@ async def _stock(connection: AsyncConnection, codes: Collection[str]) -> Sequenc
 
 
 async def _waiting(connection: AsyncConnection, sites: Sequence[Row[Any]]) -> Counter[tuple[str, str]]:
-    """What orders wait for, by the location nearest to each and SKU."""
+    """Return the quantities orders wait for, by the location nearest to each order and SKU."""
     query = select(_waits.c.sku, _waits.c.quantity, _orders.c.recipient).join(
         _orders, _orders.c.id == _waits.c.order_id
     )
@@ -191,7 +193,7 @@ async def _waiting(connection: AsyncConnection, sites: Sequence[Row[Any]]) -> Co
 
 
 async def _under_way(connection: AsyncConnection) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
-    """What comes to each location, by SKU, and what is to leave it and not set aside yet."""
+    """Return incoming quantities, and quantities of draft transfers to leave, both by location and SKU."""
     incoming: Counter[tuple[str, str]] = Counter()
     leaving: Counter[tuple[str, str]] = Counter()
     for row in await connection.execute(select(_incoming)):
@@ -206,7 +208,7 @@ async def _under_way(connection: AsyncConnection) -> tuple[Counter[tuple[str, st
 
 
 async def lock_proposals(connection: AsyncConnection) -> None:
-    """Until this transaction ends nobody else accepts proposals: the same goods would be proposed to both."""
+    """Keep others from accepting proposals until this transaction ends: both would be offered the same goods."""
     await connection.execute(select(func.pg_advisory_xact_lock(_ACCEPTING)))
 
 

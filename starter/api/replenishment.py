@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 
 from activities.kit.database import Row, transaction
 from activities.stock import replenishment
-from activities.stock.replenishment import AlreadyClosed, Placement, Progress
+from activities.stock.replenishment import LocationShare, Progress, StatusConflict
 from models.base import CHINA
 from models.i18n import t
 from models.replenishment import Promotion, PurchaseLine, PurchaseStatus, ReplenishmentStatus, Terms
@@ -98,7 +98,7 @@ def _or_404(row: Row[Any] | None, record_id: str) -> Row[Any]:
     return row
 
 
-def _closed(error: AlreadyClosed, request: Request) -> Problem:
+def _closed(error: StatusConflict, request: Request) -> Problem:
     family = "purchase" if isinstance(error.status, PurchaseStatus) else "replenishment"
     return Problem(409, "problem.closed", {"state": t(f"{family}.{error.status}", lang(request))})
 
@@ -119,9 +119,9 @@ async def list_suggestions(
 @router.get("/replenishments/placement", summary="The share of each SKU that a location should hold")
 async def show_placement(
     principal: Reader, weeks: Annotated[int, Query(ge=1, le=52)] = 8, sku: str | None = None
-) -> list[Placement]:
+) -> list[LocationShare]:
     async with transaction() as connection:
-        return await replenishment.placement(connection, weeks, _today(), sku)
+        return await replenishment.advise_placement(connection, weeks, _today(), sku)
 
 
 @router.post("/replenishments/run", summary="Compute suggestions now; returns when finished, or while still running")
@@ -184,7 +184,7 @@ async def accept(suggestion_id: str, request: Request, principal: Staff, body: A
     try:
         async with transaction() as connection:
             row = await replenishment.accept(connection, suggestion_id, quantity, _today(), principal.name)
-    except AlreadyClosed as error:
+    except StatusConflict as error:
         raise _closed(error, request) from None
     return _purchase(_or_404(row, suggestion_id), lang(request))
 
@@ -194,7 +194,7 @@ async def dismiss(suggestion_id: str, request: Request, principal: Staff) -> Sug
     try:
         async with transaction() as connection:
             row = await replenishment.dismiss(connection, suggestion_id, principal.name)
-    except AlreadyClosed as error:
+    except StatusConflict as error:
         raise _closed(error, request) from None
     return _suggestion(_or_404(row, suggestion_id), lang(request))
 
@@ -217,7 +217,7 @@ async def receive(
             row = await replenishment.receive_purchase(
                 connection, purchase_id, receipt.goods, request_id, principal.name
             )
-    except AlreadyClosed as error:
+    except StatusConflict as error:
         raise _closed(error, request) from None
     dispatcher.wake()
     return _purchase(_or_404(row, purchase_id), lang(request))
@@ -228,7 +228,7 @@ async def cancel(purchase_id: str, request: Request, principal: Staff) -> Purcha
     try:
         async with transaction() as connection:
             row = await replenishment.cancel_purchase(connection, purchase_id)
-    except AlreadyClosed as error:
+    except StatusConflict as error:
         raise _closed(error, request) from None
     return _purchase(_or_404(row, purchase_id), lang(request))
 

@@ -11,7 +11,7 @@ from activities.accounts.api_keys import Principal
 from activities.kit.database import transaction
 from activities.records import queries
 from activities.stock import ledger, operations, stocktakes, thresholds
-from activities.stock.ledger import Drift
+from activities.stock.ledger import Discrepancy
 from activities.stock.operations import Promise
 from activities.stock.stocktakes import Stocktake
 from activities.stock.thresholds import Threshold
@@ -124,7 +124,7 @@ class Verification(BaseModel):
     """``drifts`` is empty where every level equals its ledger and no closed order holds stock."""
 
     balanced: bool
-    drifts: list[Drift]
+    drifts: list[Discrepancy]
 
 
 def _view(level: Level) -> LevelView:

@@ -21,8 +21,8 @@ class Check(Value):
 
 async def all_checks(world: World, temporal: Client, folders: Iterable[Path]) -> list[Check]:
     proof = await world.get("/stock/verify")
-    finished = [each for each in proof["drifts"] if each["what"] == "finished"]
-    drifts = [each for each in proof["drifts"] if each["what"] != "finished"]
+    finished = [each for each in proof["drifts"] if each["field"] == "ended_orders"]
+    drifts = [each for each in proof["drifts"] if each["field"] != "ended_orders"]
     return [
         await _one_workflow_an_order(world, temporal),
         await _one_booking_a_parcel(world),

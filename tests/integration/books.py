@@ -10,7 +10,7 @@ from sqlalchemy import text
 from activities.kit.database import transaction
 from activities.orders import steps
 from activities.stock import ledger, operations
-from activities.stock.ledger import Drift
+from activities.stock.ledger import Discrepancy
 from models.fulfillment import Fulfillment, FulfillmentStatus, TrackingStatus
 from models.order import OrderLine
 from models.policy import Policy
@@ -49,7 +49,7 @@ async def level(warehouse: str, sku: str) -> tuple[int, int, int]:
     raise LookupError(f"{sku} at {warehouse}")
 
 
-async def drifts() -> list[Drift]:
+async def drifts() -> list[Discrepancy]:
     async with transaction() as connection:
         return await ledger.verify(connection)
 

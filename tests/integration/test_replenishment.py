@@ -17,7 +17,7 @@ from activities.accounts.api_keys import create_key
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.stock import ledger, operations, replenishment
-from activities.stock.replenishment import AlreadyClosed, Placement, Progress
+from activities.stock.replenishment import LocationShare, Progress, StatusConflict
 from models.api_keys import Scope
 from models.base import CHINA
 from models.replenishment import Promotion, Terms
@@ -137,7 +137,7 @@ async def test_from_what_was_sold_to_goods_on_the_shelf() -> None:
     assert (await arrives(purchase.id, "second")).status == "received"
     assert await level("SH", "A001") == (168, 0, 168)
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(AlreadyClosed, match="received"):
+    with pytest.raises(StatusConflict, match="received"):
         await arrives(purchase.id, "third")
     assert await drifts() == []
 
@@ -158,7 +158,7 @@ async def test_a_look_again_changes_nothing_and_a_new_one_takes_the_place_of_the
     await receive("SH", "A001", 500)
     assert await suggest() == Progress(checked=1)
     assert {row.status for row in await suggestions()} == {"superseded"}
-    with pytest.raises(AlreadyClosed, match="superseded"):
+    with pytest.raises(StatusConflict, match="superseded"):
         await accepted(before[0].id)
 
 
@@ -173,7 +173,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
             row = await replenishment.dismiss(connection, found.id, "mei")
         assert row is not None
         assert (row.status, row.decided_by) == ("dismissed", "mei")
-    with pytest.raises(AlreadyClosed):
+    with pytest.raises(StatusConflict):
         await accepted(found.id)
     assert await accepted("none") is None
     await suggest()
@@ -186,7 +186,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
         assert cancelled is not None
         assert cancelled.status == "cancelled"
     assert await sql("SELECT * FROM incoming") == []
-    with pytest.raises(AlreadyClosed):
+    with pytest.raises(StatusConflict):
         await arrives(purchase.id, "late")
 
 
@@ -238,10 +238,10 @@ async def test_goods_had_better_be_where_their_buyers_are() -> None:
     await sold("SH", "A001", [1] * 10, "CN 广东 深圳市")
     await receive("SH", "A001", 80)
     async with transaction() as connection:
-        found = await replenishment.placement(connection, 2, TODAY, "A001")
+        found = await replenishment.advise_placement(connection, 2, TODAY, "A001")
     assert found == [
-        Placement(sku="A001", warehouse="GZ", demand=10, share=0.25, on_hand=0, share_now=0, difference=20),
-        Placement(sku="A001", warehouse="SH", demand=30, share=0.75, on_hand=80, share_now=1, difference=-20),
+        LocationShare(sku="A001", warehouse="GZ", demand=10, share=0.25, on_hand=0, share_now=0, difference=20),
+        LocationShare(sku="A001", warehouse="SH", demand=30, share=0.75, on_hand=80, share_now=1, difference=-20),
     ]
 
 

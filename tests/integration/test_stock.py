@@ -10,7 +10,7 @@ from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.orders import steps
 from activities.stock import operations
-from activities.stock.ledger import Drift
+from activities.stock.ledger import Discrepancy
 from models.fulfillment import FulfillmentStatus
 from models.policy import Policy
 from models.state import OrderState
@@ -334,6 +334,6 @@ async def test_verify_names_what_drifted_and_what_finished_orders_hold() -> None
     await sql("UPDATE stock_levels SET on_hand = on_hand + 1 WHERE sku = 'A001'")
     await sql("UPDATE orders SET status = 'completed'")
     assert await drifts() == [
-        Drift(warehouse="SH", sku="A001", what="on_hand", level=6, expected=5),
-        Drift(warehouse="GZ", sku="A002", what="finished", level=2, expected=0),
+        Discrepancy(warehouse="SH", sku="A001", field="on_hand", level=6, expected=5),
+        Discrepancy(warehouse="GZ", sku="A002", field="ended_orders", level=2, expected=0),
     ]
