@@ -324,8 +324,11 @@ class OrderState(Record):
         """Record in the timeline which review rules applied, and on what facts."""
         for each in ruled:
             key = f"review:{each.number}:{at.isoformat()}"
-            what = "review.failed" if each.failure else "review.applied"
-            self.add_timeline_entry(key, at, what, **each.model_dump(mode="json", exclude_defaults=True))
+            detail = each.model_dump(mode="json", exclude_defaults=True)
+            if each.failure:
+                self.add_timeline_entry(key, at, "review.failed", **detail)
+            else:
+                self.add_timeline_entry(key, at, "review.applied", **detail)
 
     def plan(self, allocated: Allocated) -> None:
         """Apply an allocation: new fulfillment orders, the reservation, a question to a person, and shortages."""
