@@ -105,8 +105,9 @@ def told(method: str, position: int) -> set[str]:
 def built() -> set[str]:
     """Keys that are put together while running."""
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
-    keys |= {f"timeline.{what}" for what in told("add_timeline_entry", 2) | told("_write", 1) | told("_add_entry", 0)}
-    keys |= {f"alert.{kind}" for kind in told("alert", 0) | {"ship_overdue", "late"}}
+    entries = told("add_timeline_entry", 2) | told("_record", 1) | told("_add_entry", 0)
+    keys |= {f"timeline.{what}" for what in entries}
+    keys |= {f"alert.{kind}" for kind in told("alert", 0) | told("_alert", 1) | {"ship_overdue", "late"}}
     keys |= {f"alert.overdue.{status}" for status in OVERDUE} | {f"alert.{worry}" for worry in PROBLEM_STATUSES}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
     return keys | {f"refused.{action}" for action in Action if any(action not in may for may in SUPPORTED.values())}
