@@ -5,8 +5,11 @@ from importlib import import_module
 from typing import Any
 
 import httpx
+import pytest
+from temporalio.exceptions import ApplicationError
 
 from activities.channels import Channel, channel
+from models.fulfillment import Shipment, ShipmentLine
 from models.intake import Account, IntegrationType
 
 SECRETS = {
@@ -25,6 +28,31 @@ PERSON = {
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 BUYER = httpx.Client(timeout=30)
+
+
+def shipment(order: Any, waybill_no: str = "SF1234567890", *line_nos: str, **quantities: int) -> Shipment:
+    """Return the shipment of an order, of some of its lines, or of some quantities by SKU."""
+    lines = tuple(
+        ShipmentLine(line_no=line.line_no, sku=line.sku, quantity=quantities.get(line.sku, line.quantity))
+        for line in order.lines
+        if not line_nos or line.line_no in line_nos
+    )
+    return Shipment(
+        channel_order_no=order.channel_order_no,
+        reference=f"{order.order_id}:{waybill_no}",
+        carrier="sf",
+        waybill_no=waybill_no,
+        lines=lines,
+        whole_order=not line_nos and not quantities,
+        shipped_at=datetime.now(UTC),
+    )
+
+
+async def failure(act: Any) -> ApplicationError:
+    """Return the error that awaiting ``act`` raises."""
+    with pytest.raises(ApplicationError) as caught:
+        await act
+    return caught.value
 
 
 class World:

@@ -18,6 +18,7 @@ from models.base import Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, ChannelOrder
+from models.origins import ChannelKind, IntakePath, Origin
 
 
 class Hint(Value):
@@ -144,6 +145,18 @@ def carrier_code(account: Account, codes: Mapping[str, str], carrier: str, defau
     if code is None:
         raise refused(f"{account.source}: carrier {carrier} has no code: add it to setting carrier_codes", "carrier")
     return str(code)
+
+
+def marketplace_origin(account: Account, region: str, campaign: str = "", platform: str = "") -> Origin:
+    """Return the origin of an order that was read from a marketplace."""
+    return Origin(
+        kind=ChannelKind.MARKETPLACE,
+        platform=platform or account.source,
+        shop=account.account,
+        region=region,
+        campaign=campaign,
+        intake=IntakePath.POLL,
+    )
 
 
 def order_fact_key(order_no: object, modified: object, content: Any) -> str:

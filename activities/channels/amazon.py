@@ -48,6 +48,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     oauth_secrets,
     order_fact_key,
     pulled_order,
@@ -73,7 +74,7 @@ from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
-from models.origins import ChannelKind, IntakePath, Origin
+from models.origins import Origin
 
 READ = "orders/v0"
 """The topic of an order that was pulled or read: ``{"order", "items", "refunds"}`` of three operations."""
@@ -474,13 +475,8 @@ class Amazon:
 
     def _origin(self, head: _Head) -> Origin:
         address = head.ShippingAddress
-        return Origin(
-            kind=ChannelKind.MARKETPLACE,
-            platform="amazon",
-            shop=self._account.account,
-            region=f"{address.CountryCode} {address.StateOrRegion} {address.City}".strip() if address else "",
-            intake=IntakePath.POLL,
-        )
+        region = f"{address.CountryCode} {address.StateOrRegion} {address.City}".strip() if address else ""
+        return marketplace_origin(self._account, region)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield orders by ``getOrders``, then orders refunded two days before. Amazon allows 0.5 reads a second."""

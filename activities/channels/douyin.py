@@ -32,6 +32,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     oauth_secrets,
     order_fact_key,
     pulled_order,
@@ -61,7 +62,6 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
-from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "order.orderDetail"
 """The topic of an order that was read."""
@@ -333,14 +333,7 @@ class Douyin:
                 buyer_message=order.buyer_words,
                 seller_memo=order.seller_words,
                 promised_by=order.exp_ship_time,
-                origin=Origin(
-                    kind=ChannelKind.MARKETPLACE,
-                    platform="douyin",
-                    shop=self._account.account,
-                    region=detail.recipient.region,
-                    campaign=order.b_type_desc,
-                    intake=IntakePath.POLL,
-                ),
+                origin=marketplace_origin(self._account, detail.recipient.region, order.b_type_desc),
                 custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)

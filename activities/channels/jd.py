@@ -35,6 +35,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     oauth_secrets,
     order_fact_key,
     pulled_order,
@@ -66,7 +67,6 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
-from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "jingdong.pop.order.get"
 """The topic of an order that was read."""
@@ -276,13 +276,7 @@ class Jd:
                 buyer=order.open_id_buyer or order.pin,
                 buyer_message=order.orderRemark,
                 seller_memo=order.venderRemark,
-                origin=Origin(
-                    kind=ChannelKind.MARKETPLACE,
-                    platform="jd",
-                    shop=self._account.account,
-                    region=order.recipient.region,
-                    intake=IntakePath.POLL,
-                ),
+                origin=marketplace_origin(self._account, order.recipient.region),
                 custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)

@@ -32,6 +32,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     oauth_secrets,
     order_fact_key,
     pulled_order,
@@ -63,7 +64,6 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
-from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "pdd.order.information.get"
 """The topic of an order that was read."""
@@ -245,13 +245,7 @@ class Pinduoduo:
                 buyer_message=order.buyer_memo,
                 seller_memo=order.remark,
                 promised_by=order.last_ship_time,
-                origin=Origin(
-                    kind=ChannelKind.MARKETPLACE,
-                    platform="pdd",
-                    shop=self._account.account,
-                    region=detail.recipient.region,
-                    intake=IntakePath.POLL,
-                ),
+                origin=marketplace_origin(self._account, detail.recipient.region),
                 custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)

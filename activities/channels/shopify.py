@@ -12,8 +12,6 @@ or later), ``carrier_codes`` where the tracking company is not our carrier's nam
 ``inventory_item_id`` and ``location_id``, as gid or number alone.
 """
 
-import base64
-import hmac
 import json
 import re
 from collections import defaultdict
@@ -32,7 +30,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, carrier_code, oauth_secrets
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.errors import Unintelligible, expired, refused, unavailable
 from activities.kit.payloads import (
     Code,
     Fee,
@@ -47,6 +45,7 @@ from activities.kit.payloads import (
     with_total_mismatch,
     within_calendar,
 )
+from activities.kit.signing import verify_body
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -266,11 +265,6 @@ def _receipt(topic: str, body: bytes) -> Receipt:
     return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic, priority=priority)
 
 
-def sign(secret: str, body: bytes) -> str:
-    """Return the signature of a webhook."""
-    return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
-
-
 class Shopify:
     signed = True
 
@@ -282,9 +276,7 @@ class Shopify:
     def receive(self, headers: Mapping[str, str], body: bytes) -> Receipt:
         signature = headers.get("x-shopify-hmac-sha256") or headers.get("shopify-hmac-sha256") or ""
         secrets = [self._account.secrets.get(name) for name in ("client_secret", "client_secret_old")]
-        matches = [hmac.compare_digest(sign(secret, body).encode(), signature.encode()) for secret in secrets if secret]
-        if not (body and any(matches)):
-            raise Unauthentic("x-shopify-hmac-sha256: does not match")
+        verify_body(secrets, "x-shopify-hmac-sha256", signature, body)
         return _receipt(headers.get("x-shopify-topic") or headers.get("shopify-topic") or "", body)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:

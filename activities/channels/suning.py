@@ -29,6 +29,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     pulled_order,
     refusal_code,
     refused_one_by_one,
@@ -56,7 +57,6 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import CENT, ChannelOrder, OrderLine, Refund, RefundState
-from models.origins import ChannelKind, IntakePath, Origin
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""
@@ -206,13 +206,7 @@ class Suning:
                 buyer=order.userName,
                 buyer_message=order.buyerOrdRemark,
                 seller_memo=order.sellerOrdRemark,
-                origin=Origin(
-                    kind=ChannelKind.MARKETPLACE,
-                    platform="suning",
-                    shop=self._account.account,
-                    region=order.recipient.region,
-                    intake=IntakePath.POLL,
-                ),
+                origin=marketplace_origin(self._account, order.recipient.region),
                 custom=drop_empty(custom),
             )
         return with_total_mismatch(standard)

@@ -30,6 +30,7 @@ from activities.channels import (
     StockOffer,
     StockRefusal,
     carrier_code,
+    marketplace_origin,
     oauth_secrets,
     order_fact_key,
     refusal_code,
@@ -59,7 +60,7 @@ from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
-from models.origins import ChannelKind, IntakePath, Origin
+from models.origins import Origin
 
 _SLICE = timedelta(days=1)
 _PAGE = 50
@@ -308,14 +309,9 @@ class Taobao:
 
     def _origin(self, trade: _Trade) -> Origin:
         tmall = any(order.seller_type == "B" for order in trade.orders.order)
-        return Origin(
-            kind=ChannelKind.MARKETPLACE,
-            platform=str(self._account.settings.get("platform", "tmall" if tmall else "taobao")),
-            shop=self._account.account,
-            region=f"{trade.receiver_state} {trade.receiver_city}".strip(),
-            campaign=trade.trade_from,
-            intake=IntakePath.POLL,
-        )
+        platform = str(self._account.settings.get("platform", "tmall" if tmall else "taobao"))
+        region = f"{trade.receiver_state} {trade.receiver_city}".strip()
+        return marketplace_origin(self._account, region, trade.trade_from, platform)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield the trades that changed and still are as they were when the window ended."""

@@ -20,7 +20,6 @@ orders too.
 
 import asyncio
 import base64
-import hmac
 import json
 import re
 from collections import defaultdict
@@ -47,7 +46,7 @@ from activities.channels import (
     refusal_code,
 )
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.paging import last_page_first
 from activities.kit.payloads import (
     Code,
@@ -65,6 +64,7 @@ from activities.kit.payloads import (
     with_total_mismatch,
     within_calendar,
 )
+from activities.kit.signing import verify_body
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.i18n import t
@@ -314,11 +314,6 @@ def _receipt(topic: str, body: bytes) -> Receipt:
     return Receipt(fact_key=f"{topic}:{sha256(body).hexdigest()}", topic=topic)
 
 
-def sign(secret: str, body: bytes) -> str:
-    """Return the signature of a webhook."""
-    return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
-
-
 class WooCommerce:
     signed = True
 
@@ -331,9 +326,7 @@ class WooCommerce:
         if not signature and re.fullmatch(rb"webhook_id=[0-9]+", body.strip()):
             return Receipt(fact_key=_PING, topic=_PING)
         secrets = [self._account.secrets.get(name) for name in ("webhook_secret", "webhook_secret_old")]
-        matches = [hmac.compare_digest(sign(secret, body).encode(), signature.encode()) for secret in secrets if secret]
-        if not (body and any(matches)):
-            raise Unauthentic("x-wc-webhook-signature: does not match")
+        verify_body(secrets, "x-wc-webhook-signature", signature, body)
         return _receipt(headers.get("x-wc-webhook-topic", ""), body)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:

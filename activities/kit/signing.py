@@ -7,6 +7,7 @@ separated by spaces let a sender rotate its secret.
 """
 
 import hmac
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from time import time
 
@@ -40,3 +41,15 @@ def verify(secrets: Iterable[str], headers: Mapping[str, str], body: bytes) -> N
     expected = [sign(secret, timestamp, body).encode() for secret in secrets if secret]
     if not any(hmac.compare_digest(one, other) for one in signatures for other in expected):
         raise Unauthentic("hengdan-signature: does not match")
+
+
+def sign_body(secret: str, body: bytes) -> str:
+    """Return the base64 HMAC-SHA256 of a body, the webhook signature of Shopify and WooCommerce."""
+    return b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
+
+
+def verify_body(secrets: Iterable[str | None], header: str, signature: str, body: bytes) -> None:
+    """Check ``sign_body`` of a body that is not empty against each secret. Raises ``Unauthentic``."""
+    expected = [sign_body(secret, body).encode() for secret in secrets if secret]
+    if not (body and any(hmac.compare_digest(each, signature.encode()) for each in expected)):
+        raise Unauthentic(f"{header}: does not match")

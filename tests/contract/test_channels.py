@@ -20,12 +20,11 @@ from activities import carriers
 from activities.channels import CARRIER_NAMES, AccessRenewer, Hint, OrderReader, order_fact_key
 from activities.kit import http
 from activities.kit.errors import EXPIRED, Unauthentic, Unintelligible
-from models.fulfillment import Shipment, ShipmentLine
 from models.order import ChannelOrder, RefundState
 from starter.sandbox import channels
 from starter.sandbox.app import create_app
 from tests.serving import served
-from tests.shops import BUYER, DAY, NOW, PERSON, World
+from tests.shops import BUYER, DAY, NOW, PERSON, World, shipment
 
 CHANNELS = [each.name for each in iter_modules(channels.__path__)]
 PUSH_ONLY = {"own", "app", "pos"}
@@ -82,23 +81,6 @@ async def read_order(world: World, order_no: str, webhook_url: str) -> ChannelOr
         order = adapter.parse(body, adapter.receive(headers, body).topic)
     assert isinstance(order, ChannelOrder)
     return order
-
-
-def shipment(order: ChannelOrder, waybill_no: str, *line_nos: str) -> Shipment:
-    lines = tuple(
-        ShipmentLine(line_no=line.line_no, sku=line.sku, quantity=line.quantity)
-        for line in order.lines
-        if not line_nos or line.line_no in line_nos
-    )
-    return Shipment(
-        channel_order_no=order.channel_order_no,
-        reference=f"{order.order_id}:{waybill_no}",
-        carrier="sf",
-        waybill_no=waybill_no,
-        lines=lines,
-        whole_order=not line_nos,
-        shipped_at=datetime.now(UTC),
-    )
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

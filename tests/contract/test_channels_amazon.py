@@ -20,9 +20,8 @@ from models.order import URGENT, ChannelOrder, RefundState
 from models.origins import ChannelKind, IntakePath
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import amazon as twin
-from tests.contract.test_channels_twins import failure, shipment
 from tests.serving import served
-from tests.shops import DAY, NOW, World
+from tests.shops import DAY, NOW, World, failure, shipment
 from tests.unit.payloads import amazon_notification, amazon_order
 
 ACCOUNT = Account(

@@ -9,16 +9,14 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import Response
-from temporalio.exceptions import ApplicationError
 
 from activities.kit import http
 from activities.kit.errors import Unauthentic
-from models.fulfillment import Shipment, ShipmentLine
 from models.order import URGENT
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import shopify as shopify_twin
 from tests.serving import served
-from tests.shops import DAY, NOW, PERSON, World
+from tests.shops import DAY, NOW, PERSON, World, failure, shipment
 
 
 @pytest.fixture(scope="module")
@@ -31,29 +29,6 @@ def sandbox() -> Iterator[str]:
 async def _own_client() -> AsyncIterator[None]:
     yield
     await http.close()
-
-
-def shipment(order: Any, waybill_no: str = "SF1234567890", *line_nos: str, **quantities: int) -> Shipment:
-    lines = tuple(
-        ShipmentLine(line_no=line.line_no, sku=line.sku, quantity=quantities.get(line.sku, line.quantity))
-        for line in order.lines
-        if not line_nos or line.line_no in line_nos
-    )
-    return Shipment(
-        channel_order_no=order.channel_order_no,
-        reference=f"{order.order_id}:{waybill_no}",
-        carrier="sf",
-        waybill_no=waybill_no,
-        lines=lines,
-        whole_order=not line_nos and not quantities,
-        shipped_at=datetime.now(UTC),
-    )
-
-
-async def failure(act: Any) -> ApplicationError:
-    with pytest.raises(ApplicationError) as caught:
-        await act
-    return caught.value
 
 
 @pytest.mark.parametrize("method", ["md5", "hmac", "hmac-sha256"])

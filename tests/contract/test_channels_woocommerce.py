@@ -11,18 +11,19 @@ import httpx
 import pytest
 
 from activities.channels import Hint
-from activities.channels.woocommerce import READ, WooCommerce, adapter, sign
+from activities.channels.woocommerce import READ, WooCommerce, adapter
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible
+from activities.kit.signing import sign_body
 from models.address import Recipient
 from models.intake import Account, IntegrationType
 from models.order import ChannelOrder, RefundState
 from models.origins import ChannelKind, IntakePath
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import woocommerce as twin
-from tests.contract.test_channels_twins import _received, failure, shipment
+from tests.contract.test_channels_twins import _received
 from tests.serving import served
-from tests.shops import DAY, NOW, World
+from tests.shops import DAY, NOW, World, failure, shipment
 from tests.unit.payloads import woocommerce_order, woocommerce_read
 
 ACCOUNT = Account(
@@ -46,12 +47,12 @@ def order(payload: dict[str, Any], topic: str = "order.updated") -> ChannelOrder
 
 
 def headers(body: bytes, secret: str, topic: str = "order.updated") -> dict[str, str]:
-    return {"x-wc-webhook-signature": sign(secret, body), "x-wc-webhook-topic": topic}
+    return {"x-wc-webhook-signature": sign_body(secret, body), "x-wc-webhook-topic": topic}
 
 
 def test_signature_matches_other_implementations() -> None:
-    assert sign("test", b"{}") == "X1hjuYBa1OZulUomD5yrPy6VcYeY3sC7SKZVGViT0Q4="
-    assert sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
+    assert sign_body("test", b"{}") == "X1hjuYBa1OZulUomD5yrPy6VcYeY3sC7SKZVGViT0Q4="
+    assert sign_body("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
 
 
 @pytest.mark.parametrize("secret", ["new", "old"])

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from activities.channels import channel, douyin, shopify, woocommerce
+from activities.channels import channel, douyin
 from activities.intake.inbox import Outcome
 from activities.kit import signing
 from activities.kit.database import transaction
@@ -38,8 +38,8 @@ Sign = Callable[[Mapping[str, str], bytes], dict[str, str]]
 SIGNS: dict[str, Sign] = {
     "own": lambda secrets, body: signing.signed_headers(secrets["secret"], body),
     "app": lambda secrets, body: signing.signed_headers(secrets["secret"], body),
-    "shopify": lambda secrets, body: {"X-Shopify-Hmac-Sha256": shopify.sign(secrets["client_secret"], body)},
-    "woocommerce": lambda secrets, body: {"X-WC-Webhook-Signature": woocommerce.sign(secrets["webhook_secret"], body)},
+    "shopify": lambda secrets, body: {"X-Shopify-Hmac-Sha256": signing.sign_body(secrets["client_secret"], body)},
+    "woocommerce": lambda secrets, body: {"X-WC-Webhook-Signature": signing.sign_body(secrets["webhook_secret"], body)},
     "douyin": lambda secrets, body: {"event-sign": douyin.event_sign(secrets["app_key"], secrets["app_secret"], body)},
     "amazon": lambda secrets, body: {"x-api-key": secrets["notification_key"]},
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from activities.channels import douyin, jd, pdd, suning, woocommerce
+from activities.channels import douyin, jd, pdd, suning
 from activities.kit.errors import EXPIRED
 from activities.vendors.gateway import md5_sign
 
@@ -80,11 +80,6 @@ def test_suning_signature_follows_the_published_recipe() -> None:
     """Computed from why2lyj/suning-sdk, suning/api/abstract.py."""
     signature = suning.sign("s", "suning.custom.order.query", "2020-01-01 00:00:00", "k", "v1.2", b"{}")
     assert signature == "41c8d64907b9431b3abd9207443e19e3"
-
-
-def test_woocommerce_signature_matches_the_shopify_example() -> None:
-    """Both use the same scheme; Shopify published this example."""
-    assert woocommerce.sign("hush", b'"my secret message"') == "hMTq0K2x7oyOjoBwGYeTj5oxfnaVYXzbanUG9aajpKI="
 
 
 @pytest.mark.parametrize(
