@@ -1,4 +1,4 @@
-"""Our own HTTP door in the test's event loop, with a shop whose messages it believes."""
+"""The HTTP API in the event loop of the test, and signed messages of a shop."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.unit.payloads import own_order
 
 SECRET = "whisper"
 PHONE = "13800138000"
-"""Of whoever receives ``sale``."""
+"""The recipient's, in ``sale``."""
 
 Found = TypeVar("Found")
 _numbers = count(1)
@@ -34,7 +34,7 @@ _changes = count(1)
 
 @asynccontextmanager
 async def open_door() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the API; the dispatcher runs beside it."""
+    """Serve the API with its dispatcher; yield a client."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -54,7 +54,7 @@ async def open_door() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def bearer(*scopes: Scope, name: str = "") -> dict[str, str]:
-    """The header of somebody new with these scopes."""
+    """Create a key with these scopes; return its header."""
     name = name or "-".join(scopes) or "nobody"
     return {"Authorization": f"Bearer {await create_key(name, scopes)}"}
 
@@ -75,7 +75,7 @@ async def open_account(
 
 
 def sale(number: str = "", **changes: Any) -> dict[str, Any]:
-    """A paid order of the own site, new unless ``number`` says which; every call is a later change."""
+    """Return a paid order of the own site, new unless ``number`` is given; each call is a later change."""
     change = next(_changes)
     order = own_order() | {
         "event_id": f"evt_{change}",
@@ -89,22 +89,22 @@ def sale(number: str = "", **changes: Any) -> dict[str, Any]:
 async def tell(
     door: httpx.AsyncClient, order: dict[str, Any] | bytes, shop: str = "web", **headers: str
 ) -> httpx.Response:
-    """Signs and sends what the own site tells."""
+    """Sign and send an order of the own site."""
     body = order if isinstance(order, bytes) else json.dumps(order, ensure_ascii=False).encode()
     return await door.post(
         f"/channels/own/{shop}/webhook", content=body, headers={**signing.signed_headers(SECRET, body), **headers}
     )
 
 
-async def rows(**wanted: Any) -> list[Any]:
-    """The inbox, oldest first."""
-    query = select(InboxRow).order_by(InboxRow.id).filter_by(**wanted)  # type: ignore[arg-type]
+async def rows(**columns: Any) -> list[Any]:
+    """Return messages of the inbox with these values, oldest first."""
+    query = select(InboxRow).order_by(InboxRow.id).filter_by(**columns)  # type: ignore[arg-type]
     async with transaction() as connection:
         return list((await connection.execute(query)).all())
 
 
 async def until(look: Callable[[], Awaitable[Found]], seconds: float = 60) -> Found:
-    """What ``look`` finds, as soon as it finds something."""
+    """Wait until ``look`` returns something true, and return it."""
     async with asyncio.timeout(seconds):
         while not (found := await look()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -112,7 +112,7 @@ async def until(look: Callable[[], Awaitable[Found]], seconds: float = 60) -> Fo
 
 
 async def runs(client: Client, order_id: str) -> str:
-    """The status of a workflow by id; its message is marked just before it is started."""
+    """Return the status of a workflow once it has started: its message is marked just before."""
 
     async def described() -> WorkflowExecutionStatus | None:
         with suppress(RPCError):

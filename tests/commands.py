@@ -10,37 +10,37 @@ from starter.cli import main
 
 
 @dataclass
-class Ran:
+class Result:
     status: int
     out: str
     err: str
 
 
 class Commands:
-    """Runs ``hengdan ...`` as a person would, in a thread: the API may live in the test's own loop."""
+    """Runs ``hengdan ...`` in a thread: the API may run in the event loop of the test."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
-    def __call__(self, *words: str) -> Ran:
+    def __call__(self, *words: str) -> Result:
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(words)
-        said = self._capsys.readouterr()
-        return Ran(int(ended.value.code or 0), said.out, said.err)
+        printed = self._capsys.readouterr()
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
 
-    async def run(self, *words: str) -> Ran:
+    async def run(self, *words: str) -> Result:
         return await asyncio.to_thread(self, *words)
 
     async def ok(self, *words: str) -> str:
-        """What it prints: texts of the catalogue, filled in."""
-        ran = await self.run(*words)
-        assert ran.status == 0, ran.err
-        assert not re.search(r"\{\w+\}|\bcli\.", ran.out), ran.out
-        return ran.out
+        """Run a command that succeeds; return its output, whose texts are complete."""
+        result = await self.run(*words)
+        assert result.status == 0, result.err
+        assert not re.search(r"\{\w+\}|\bcli\.", result.out), result.out
+        return result.out
 
     async def refused(self, *words: str) -> str:
-        """The one line that says why not."""
-        ran = await self.run(*words)
-        assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran
-        return ran.err
+        """Run a command that fails; return its one line of error."""
+        result = await self.run(*words)
+        assert (result.status, result.out, result.err.count("\n")) == (2, "", 1), result
+        return result.err

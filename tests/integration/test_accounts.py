@@ -1,4 +1,4 @@
-"""Accounts are opened, changed and closed over HTTP; secrets go in and never out."""
+"""Accounts are created, changed and deleted over HTTP; secrets are written, never returned."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ async def staff(door: httpx.AsyncClient) -> None:
     door.headers.update(await bearer(Scope.STAFF))
 
 
-async def test_an_account_is_opened_changed_and_closed(door: httpx.AsyncClient) -> None:
+async def test_account_is_created_changed_and_deleted(door: httpx.AsyncClient) -> None:
     opened = await door.put("/accounts/channel/own/web", json=SHOP)
     assert opened.json()["secrets"] == ["secret", "token"]
     changed = await door.put("/accounts/channel/own/web", json={"secrets": {"secret": "new", "token": ""}})
@@ -45,12 +45,12 @@ async def test_an_account_is_opened_changed_and_closed(door: httpx.AsyncClient) 
         ("carrier/sf/default", {"base_url": "sf.example.com"}, "base_url"),
     ],
 )
-async def test_what_is_no_account_is_refused(
+async def test_invalid_account_is_refused(
     door: httpx.AsyncClient, path: str, change: dict[str, Any], field: str
 ) -> None:
     answer = await door.put(f"/accounts/{path}", json=SHOP | change)
     assert (answer.status_code, field in answer.text) == (422, True)
 
 
-async def test_who_only_reads_sees_no_accounts(door: httpx.AsyncClient) -> None:
+async def test_read_scope_sees_no_accounts(door: httpx.AsyncClient) -> None:
     assert (await door.get("/accounts", headers=await bearer(Scope.READ))).status_code == 403

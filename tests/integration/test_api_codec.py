@@ -1,4 +1,4 @@
-"""The codec's door, as the Temporal UI and command line knock at it."""
+"""The codec server, called as by the Temporal UI and command line."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def text(answer: httpx.Response) -> str:
     return base64.b64decode(answer.json()["payloads"][0]["data"]).decode()
 
 
-async def test_a_key_opens_payloads_and_is_noted(door: httpx.AsyncClient, sealed: Any) -> None:
+async def test_key_decrypts_payloads_and_is_logged(door: httpx.AsyncClient, sealed: Any) -> None:
     staff = await bearer(Scope.STAFF, name="mei")
     with structlog.testing.capture_logs() as events:
         opened = await door.post("/codec/decode", json=sealed, headers={**staff, "X-Namespace": "default"})
@@ -39,7 +39,7 @@ async def test_a_key_opens_payloads_and_is_noted(door: httpx.AsyncClient, sealed
     assert "世纪大道1号" in text(await door.post("/codec/decode", content=again.content, headers=staff))
 
 
-async def test_without_a_key_of_staff_nothing_is_opened(door: httpx.AsyncClient, sealed: Any) -> None:
+async def test_decryption_needs_a_staff_key(door: httpx.AsyncClient, sealed: Any) -> None:
     for headers in ({}, {"Authorization": "Bearer hd_guess"}, await bearer(Scope.READ), await bearer(Scope.POS)):
         for path in ("/codec/decode", "/codec/encode"):
             answer = await door.post(path, json=sealed, headers=headers)
@@ -47,7 +47,7 @@ async def test_without_a_key_of_staff_nothing_is_opened(door: httpx.AsyncClient,
             assert "www-authenticate" in answer.headers
 
 
-async def test_a_person_shows_the_key_once_and_the_ui_may_read(door: httpx.AsyncClient, sealed: Any) -> None:
+async def test_login_gives_the_ui_a_cookie(door: httpx.AsyncClient, sealed: Any) -> None:
     page = await door.get("/codec/login", headers={"Accept-Language": "zh"})
     assert "<form" in page.text
     assert (await door.post("/codec/login", data={"key": "hd_guess"})).status_code == 401
@@ -60,7 +60,7 @@ async def test_a_person_shows_the_key_once_and_the_ui_may_read(door: httpx.Async
     assert "世纪大道1号" in text(await door.post("/codec/decode", json=sealed))
 
 
-async def test_only_the_ui_may_ask_from_another_origin(door: httpx.AsyncClient) -> None:
+async def test_only_the_ui_origin_is_allowed(door: httpx.AsyncClient) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-namespace"}
     (ours, *_) = settings().ui_origins
     allowed = await door.options("/codec/decode", headers={"Origin": ours, **asked})
@@ -73,7 +73,7 @@ async def test_only_the_ui_may_ask_from_another_origin(door: httpx.AsyncClient) 
 @pytest.mark.parametrize(
     "body", [b"not json", b'{"payloads": [{"metadata": {"encoding": "YmluYXJ5L2VuY3J5cHRlZA=="}, "data": "AAAA"}]}']
 )
-async def test_what_is_no_payload_is_a_bad_request(door: httpx.AsyncClient, body: bytes) -> None:
+async def test_invalid_payload_is_a_bad_request(door: httpx.AsyncClient, body: bytes) -> None:
     answer = await door.post("/codec/decode", content=body, headers=await bearer(Scope.STAFF))
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"

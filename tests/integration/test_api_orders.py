@@ -1,4 +1,4 @@
-"""The orders' and the stock's doors, with a worker behind them."""
+"""The API of orders and stock, with a worker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def staff(database: str) -> dict[str, str]:
 
 
 async def placed(door: httpx.AsyncClient, staff: dict[str, str], **changes: Any) -> dict[str, Any]:
-    """A new order, once it has come to rest."""
+    """Place an order and return it once it has settled."""
     told = sale(**changes)
     assert (await tell(door, told)).status_code == 202
     path = f"/orders/order:own:web:{told['order_no']}"
@@ -57,7 +57,7 @@ async def ask(door: httpx.AsyncClient, order: Any, verb: str, headers: dict[str,
 
 
 @pytest.mark.usefixtures("working")
-async def test_an_order_is_shown_without_who_it_is_for(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_order_is_shown_with_a_masked_recipient(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     order = await placed(door, staff, **UNPAID)
     answer = await door.get(f"/orders/{order['id']}", headers=staff | {"Accept-Language": "zh-CN"})
     shown = answer.json()
@@ -106,7 +106,7 @@ async def test_lists_are_filtered_and_paged(door: httpx.AsyncClient, staff: dict
 
 
 @pytest.mark.usefixtures("working")
-async def test_what_is_asked_is_answered_and_who_asked_is_kept(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_command_is_answered_and_its_actor_recorded(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     order = await placed(door, staff, **DEAR)
     assert (await ask(door, order, "note", staff, text="call first")).json()["accepted"] is True
     assert (await ask(door, order, "expedite", staff)).status_code == 200
@@ -131,9 +131,7 @@ async def test_what_is_asked_is_answered_and_who_asked_is_kept(door: httpx.Async
 
 
 @pytest.mark.usefixtures("working")
-async def test_no_comes_with_the_reason_and_with_what_may_be_asked(
-    door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_refusal_has_reason_and_supported_actions(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     order = await placed(door, staff, **UNPAID)
     refused = problem(await ask(door, order, "approve", staff), 409)
     assert refused["reason"] == "refused.approve"
@@ -144,7 +142,7 @@ async def test_no_comes_with_the_reason_and_with_what_may_be_asked(
 
 
 @pytest.mark.usefixtures("working")
-async def test_the_same_request_again_changes_nothing(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_repeated_request_changes_nothing(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     order = await placed(door, staff, **UNPAID)
     key = staff | {"Idempotency-Key": "note-1"}
     answers = await asyncio.gather(*(ask(door, order, "note", key, text="once") for _ in range(3)))
@@ -157,9 +155,7 @@ async def test_the_same_request_again_changes_nothing(door: httpx.AsyncClient, s
     assert len(await until(notes)) == 1
 
 
-async def test_bad_input_is_named_by_its_field_and_never_repeated(
-    door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_invalid_input_names_the_field_without_its_value(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     order = {"id": "order:own:web:none"}
     person = {"name": "李雷", "phone": PHONE, "country": f"x{PHONE}"}
     for verb, body, field in (
@@ -181,7 +177,7 @@ async def test_bad_input_is_named_by_its_field_and_never_repeated(
         assert [each["field"] for each in told["errors"]] == list(params)
 
 
-async def test_who_may_ask_what(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_scopes_are_enforced(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     reader, till = await bearer(Scope.READ), await bearer(Scope.POS)
     order = {"id": "order:own:web:none"}
     problem(await door.get("/orders"), 401)
@@ -202,7 +198,7 @@ async def test_who_may_ask_what(door: httpx.AsyncClient, staff: dict[str, str]) 
             assert answer.status_code == 401, (path, answer.text)
 
 
-async def test_an_engine_that_is_down_or_slow_says_so(
+async def test_engine_down_or_slow_is_reported(
     database: str, temporal: Client, staff: dict[str, str], door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "TIMEOUT_SECONDS", 1)
@@ -227,7 +223,7 @@ async def test_an_engine_that_is_down_or_slow_says_so(
 
 
 @pytest.mark.usefixtures("working")
-async def test_stock_is_received_adjusted_and_proved(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_stock_is_received_adjusted_and_verified(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     keeper = await bearer(Scope.WAREHOUSE, name="keeper")
     goods = {"warehouse": "SH", "sku": "A002", "quantity": 5, "request_id": "r1"}
     problem(await door.post("/stock/receive", json=goods, headers=await bearer(Scope.READ)), 403)
@@ -258,7 +254,7 @@ async def test_stock_is_received_adjusted_and_proved(door: httpx.AsyncClient, st
     assert (await door.get("/stock/verify", headers=staff)).json() == {"balanced": True, "drifts": []}
 
 
-async def test_open_alerts_are_listed_in_words(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_open_alerts_are_listed_with_texts(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     created = sale()
     await tell(door, created)
     more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
@@ -274,10 +270,10 @@ async def test_open_alerts_are_listed_in_words(door: httpx.AsyncClient, staff: d
 
 
 BARE = {"retry", "login", "approve", "discard", "dismiss", "run"}
-"""Acts that need no more said."""
+"""Commands without a request body."""
 
 
-async def test_the_api_describes_itself(door: httpx.AsyncClient) -> None:
+async def test_openapi_is_complete(door: httpx.AsyncClient) -> None:
     assert "swagger" in (await door.get("/docs")).text
     described = (await door.get("/openapi.json")).json()
     for path, verbs in described["paths"].items():

@@ -1,4 +1,4 @@
-"""The doors of channels, carriers and warehouses: what is acknowledged is committed, what is not believed is not."""
+"""Webhooks of channels, carriers and warehouses: authenticated and committed before they are acknowledged."""
 
 import asyncio
 import json
@@ -29,9 +29,7 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
     return told
 
 
-async def test_three_deliveries_at_once_are_one_message_and_one_order(
-    door: httpx.AsyncClient, temporal: Client
-) -> None:
+async def test_concurrent_deliveries_are_one_message_and_one_order(door: httpx.AsyncClient, temporal: Client) -> None:
     order = sale()
     answers = await asyncio.gather(*(tell(door, order) for _ in range(3)))
     assert [answer.status_code for answer in answers] == [202, 202, 202]
@@ -41,7 +39,7 @@ async def test_three_deliveries_at_once_are_one_message_and_one_order(
     assert await runs(temporal, row.order_id) == "RUNNING"
 
 
-async def test_what_is_not_signed_by_the_shop_is_not_kept(door: httpx.AsyncClient) -> None:
+async def test_message_without_the_shops_signature_is_not_stored(door: httpx.AsyncClient) -> None:
     body = json.dumps(sale()).encode()
     stale = {"Hengdan-Timestamp": "1700000000", "Hengdan-Signature": signing.sign(SECRET, "1700000000", body)}
     for headers in ({}, signing.signed_headers("guess", body), stale, signing.signed_headers(SECRET, body + b" ")):
@@ -50,12 +48,12 @@ async def test_what_is_not_signed_by_the_shop_is_not_kept(door: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("path", ["/channels/own/nobody/webhook", "/channels/nothing/web/webhook"])
-async def test_a_shop_we_do_not_know_is_not_found(door: httpx.AsyncClient, path: str) -> None:
+async def test_unknown_shop_is_not_found(door: httpx.AsyncClient, path: str) -> None:
     told = problem(await door.post(path, content=b"{}", headers={"Accept-Language": "zh-CN,zh;q=0.9"}), 404)
     assert told["title"] == "未找到"
 
 
-async def test_a_mebibyte_is_the_most(door: httpx.AsyncClient) -> None:
+async def test_body_over_a_mebibyte_is_refused(door: httpx.AsyncClient) -> None:
     big = b"x" * (1024 * 1024 + 1)
 
     async def in_pieces() -> Any:
@@ -68,7 +66,7 @@ async def test_a_mebibyte_is_the_most(door: httpx.AsyncClient) -> None:
     assert (await tell(door, big[:-1])).status_code == 202
 
 
-async def test_a_till_shows_a_key_with_its_scope(door: httpx.AsyncClient) -> None:
+async def test_pos_needs_a_key_with_its_scope(door: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.CHANNEL, "pos", "counter")
     path = "/channels/pos/counter/webhook"
     unknown = await door.post(path, json=pos_order())
@@ -111,7 +109,7 @@ async def test_without_the_database_nothing_is_acknowledged(
     await until(both)
 
 
-async def test_what_is_not_understood_is_acknowledged_listed_corrected_and_begun(
+async def test_failed_message_is_acknowledged_listed_corrected_and_started(
     door: httpx.AsyncClient, temporal: Client
 ) -> None:
     wrong = sale()
@@ -146,7 +144,7 @@ async def test_what_is_not_understood_is_acknowledged_listed_corrected_and_begun
     problem(await door.post("/intake/retry", headers=reader), 403)
 
 
-async def test_a_carrier_is_known_by_the_secret_of_its_path_and_answered_as_it_expects(door: httpx.AsyncClient) -> None:
+async def test_carrier_is_authenticated_by_path_and_answered_in_its_format(door: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
     push = {
         "Body": {"WaybillRoute": [{"mailno": "SF1", "acceptTime": "2026-11-20 10:00:00", "opCode": "50", "id": "1"}]}
@@ -161,7 +159,7 @@ async def test_a_carrier_is_known_by_the_secret_of_its_path_and_answered_as_it_e
     assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "no known waybill")
 
 
-async def test_a_warehouse_tells_with_its_key_one_event_or_many_and_none_twice(door: httpx.AsyncClient) -> None:
+async def test_warehouse_reports_one_or_many_events_once(door: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.WAREHOUSE, "wms", "SH", secret="x")
     event = {"request_id": "e1", "fulfillment_id": "order:own:web:1:1", "kind": "shipped", "at": "2026-11-20T10:00:00Z"}
     path = "/warehouses/SH/events"
@@ -183,7 +181,7 @@ async def test_a_warehouse_tells_with_its_key_one_event_or_many_and_none_twice(d
         assert (row.account, row.actor, row.field) == ("SH", "wms-sh", "fulfillment_id")
 
 
-async def test_no_log_holds_a_phone_a_key_or_a_push_secret(
+async def test_logs_hold_no_phone_key_or_push_secret(
     door: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")

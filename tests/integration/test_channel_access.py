@@ -1,4 +1,4 @@
-"""Access to a channel runs out and is renewed, once for everybody, as the vendor's sandbox has it."""
+"""Expired access to a channel is renewed once for all callers, against the vendor's sandbox."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ def sandbox() -> Iterator[str]:
 
 
 async def known(world: World, **secrets: str) -> World:
-    """The shop, with its account in the database."""
+    """Save the shop's account in the database; return the shop."""
     await http.close()
     accounts.clear_cache()
     told = world.account
@@ -50,7 +50,7 @@ async def read(world: World, number: str) -> PulledOrder | None:
         return await order_reader(ours).read(number)
 
 
-async def test_access_that_ran_out_is_renewed_for_the_next_try(sandbox: str) -> None:
+async def test_expired_access_is_renewed_for_the_retry(sandbox: str) -> None:
     world = await known(World(sandbox, "amazon", "access"))
     number = world.sell()
     before = await kept()
@@ -64,14 +64,14 @@ async def test_access_that_ran_out_is_renewed_for_the_next_try(sandbox: str) -> 
     assert datetime.fromisoformat(after["expires_at"]) > datetime.now(UTC)
 
 
-async def test_access_is_renewed_before_it_runs_out(sandbox: str) -> None:
+async def test_access_is_renewed_before_it_expires(sandbox: str) -> None:
     world = await known(World(sandbox, "amazon", "soon"), expires_at=datetime.now(UTC).isoformat())
     number = world.sell()
     assert await read(world, number) is not None
     assert (await kept())["access_token"] != world.account.secrets["access_token"]
 
 
-async def test_a_withdrawn_authorisation_calls_a_person(sandbox: str) -> None:
+async def test_withdrawn_authorisation_raises_an_alert(sandbox: str) -> None:
     world = await known(World(sandbox, "amazon", "withdrawn"), refresh_token="revoked")
     world.ok("POST", "/withdrawn/expire")
     with pytest.raises(ApplicationError) as caught:

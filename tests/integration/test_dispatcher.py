@@ -1,4 +1,4 @@
-"""From the inbox into the engine: whose turn it is, what a later message amounts to, and what survives what."""
+"""The dispatcher: order of messages, signals for later changes, and recovery from crashes."""
 
 import asyncio
 import json
@@ -46,16 +46,16 @@ def window(orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
 
 
-async def keep(told: dict[str, Any], shop: str = "web", priority: int = NORMAL) -> str:
-    """Into the inbox, as the door does it; the order's id."""
-    receipt = Receipt(fact_key=told["event_id"], topic="order", priority=priority)
-    raw = Raw.model_construct(body=json.dumps(told).encode(), headers={})
+async def store(payload: dict[str, Any], shop: str = "web", priority: int = NORMAL) -> str:
+    """Store a message as the webhook does; return the order's id."""
+    receipt = Receipt(fact_key=payload["event_id"], topic="order", priority=priority)
+    raw = Raw.model_construct(body=json.dumps(payload).encode(), headers={})
     async with transaction() as connection:
         await inbox.accept(connection, IntegrationType.CHANNEL, "own", shop, receipt, raw)
-    return f"order:own:{shop}:{told['order_no']}"
+    return f"order:own:{shop}:{payload['order_no']}"
 
 
-async def keep_other(
+async def store_other(
     integration: IntegrationType, source: str, account: str, body: bytes, order_id: str | None = None
 ) -> None:
     raw = Raw.model_construct(body=body, headers={})
@@ -64,29 +64,29 @@ async def keep_other(
         await connection.execute(update(InboxRow).where(InboxRow.integration == integration).values(order_id=order_id))  # type: ignore[arg-type]
 
 
-async def begun(orders: int = 0) -> Counter[str]:
-    """How many orders of each shop have entered the engine; ``orders`` of them are to be there."""
+async def started(orders: int = 0) -> Counter[str]:
+    """Return the number of started orders by shop; expect ``orders`` in total."""
     found = [row.account for row in await rows() if row.started_at is not None]
     assert len(found) == orders
     return Counter(found)
 
 
-async def rests(shop: str) -> None:
-    """An order of the shop comes to rest."""
+async def settle(shop: str) -> None:
+    """Settle one started order of the shop."""
     entering = await rows(state=STARTED, account=shop)
     async with transaction() as connection:
         await connection.execute(inbox.SETTLE, {"settled": [entering[0].order_id]})
 
 
 async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:
-    """What an order was told, in turn."""
-    told = []
+    """Return the signals that an order received, in order."""
+    received = []
     async for event in client.get_workflow_handle(order_id).fetch_history_events():
         if event.HasField("workflow_execution_signaled_event_attributes"):
             signal = event.workflow_execution_signaled_event_attributes
             (request,) = await client.data_converter.decode(list(signal.input.payloads))
-            told.append((signal.signal_name, request))
-    return told
+            received.append((signal.signal_name, request))
+    return received
 
 
 async def known(client: Client, order_id: str) -> bool:
@@ -102,8 +102,8 @@ async def alerts() -> list[str]:
         return list(await connection.scalars(select(AlertRow.kind)))
 
 
-async def test_an_order_enters_with_what_operators_look_for(temporal: Client) -> None:
-    order_id = await keep(sale(urgent=True), priority=URGENT)
+async def test_started_order_has_search_attributes_and_priority(temporal: Client) -> None:
+    order_id = await store(sale(urgent=True), priority=URGENT)
     await take(temporal)
     described = await temporal.get_workflow_handle(order_id).describe()
     attributes = {pair.key.name: pair.value for pair in described.typed_search_attributes}
@@ -119,49 +119,51 @@ async def test_an_order_enters_with_what_operators_look_for(temporal: Client) ->
     assert "李雷" not in summary
 
 
-async def test_urgent_ones_go_first_then_each_shop_in_turn(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_urgent_orders_start_first_then_shops_take_turns(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window(5, monkeypatch)
     await open_account(IntegrationType.CHANNEL, "own", "small", secret=SECRET)
     for _ in range(6):
-        await keep(sale())
+        await store(sale())
     for _ in range(3):
-        await keep(sale(), "small")
-    urgent = await keep(sale(), priority=URGENT)
+        await store(sale(), "small")
+    urgent = await store(sale(), priority=URGENT)
     await take(temporal)
-    assert await begun(5) == {"web": 3, "small": 2}
+    assert await started(5) == {"web": 3, "small": 2}
     assert [row.order_id for row in await rows(state=STARTED, priority=URGENT)] == [urgent]
 
 
-async def test_a_flood_of_one_shop_makes_room_for_another(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backlog_of_one_shop_does_not_block_another(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     window(4, monkeypatch)
     await open_account(IntegrationType.CHANNEL, "own", "small", secret=SECRET)
     for _ in range(12):
-        await keep(sale())
+        await store(sale())
     await take(temporal)
-    assert await begun(4) == {"web": 4}
+    assert await started(4) == {"web": 4}
     for _ in range(3):
-        await keep(sale(), "small")
+        await store(sale(), "small")
     for small in (1, 2):
-        await rests("web")
+        await settle("web")
         await take(temporal)
-        assert await begun(4 + small) == {"web": 4, "small": small}
-    await rests("web")
+        assert await started(4 + small) == {"web": 4, "small": small}
+    await settle("web")
     await take(temporal)
-    assert await begun(7) == {"web": 5, "small": 2}
+    assert await started(7) == {"web": 5, "small": 2}
 
 
-async def test_no_more_enter_than_the_engine_can_take(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_intake_window_limits_started_orders(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     window(3, monkeypatch)
     for _ in range(5):
-        await keep(sale())
+        await store(sale())
     await take(temporal)
     await take(temporal)
-    await begun(3)
+    await started(3)
     async with transaction() as connection:  # stuck for a minute: no longer a matter of pace
         stuck = datetime.now(UTC) - timedelta(minutes=1)
         await connection.execute(update(InboxRow).where(InboxRow.state == STARTED).values(started_at=stuck))  # type: ignore[arg-type]
     await take(temporal)
-    await begun(5)
+    await started(5)
 
 
 LATER: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
@@ -190,82 +192,82 @@ LATER: dict[str, tuple[dict[str, Any], dict[str, Any], list[tuple[str, dict[str,
 
 
 @pytest.mark.parametrize("change", LATER)
-async def test_what_the_channel_says_later_reaches_the_order_once(temporal: Client, change: str) -> None:
+async def test_later_change_is_signalled_once(temporal: Client, change: str) -> None:
     first, later, expected = LATER[change]
-    order_id = await keep(created := sale(**first))
+    order_id = await store(created := sale(**first))
     await take(temporal)
     fact = sale(**{**created, **later, "event_id": f"later-{change}"} | {"updated_at": sale()["updated_at"]})
-    await keep(fact)
-    await keep({**fact, "event_id": "the same again"})
+    await store(fact)
+    await store({**fact, "event_id": "the same again"})
     await take(temporal)
-    told = await signals(temporal, order_id)
-    assert [name for name, _ in told] == [name for name, _ in expected]
-    for (_, request), (_, fields) in zip(told, expected, strict=True):
+    received = await signals(temporal, order_id)
+    assert [name for name, _ in received] == [name for name, _ in expected]
+    for (_, request), (_, fields) in zip(received, expected, strict=True):
         assert request.items() >= fields.items()
         assert f"later-{change}" in request["request_id"]
         assert request["actor"] == "channel:own"
     assert [row.state for row in await rows()] == [STARTED, DONE, DONE]
 
 
-async def test_an_older_word_changes_nothing(temporal: Client) -> None:
+async def test_older_version_changes_nothing(temporal: Client) -> None:
     older = sale(paid_at=None)
     newer = {**sale(older["order_no"]), "urgent": False}
-    order_id = await keep(newer)
+    order_id = await store(newer)
     await take(temporal)
-    await keep({**older, "recipient": {**older["recipient"], "street": "旧路9号"}})
+    await store({**older, "recipient": {**older["recipient"], "street": "旧路9号"}})
     await take(temporal)
-    await keep({**newer, "event_id": "again", "updated_at": sale()["updated_at"]})
+    await store({**newer, "event_id": "again", "updated_at": sale()["updated_at"]})
     await take(temporal)
     assert await signals(temporal, order_id) == []
     assert [row.state for row in await rows()] == [STARTED, DONE, DONE]
 
 
-async def test_messages_of_one_order_that_wait_together_take_effect_in_turn(temporal: Client) -> None:
+async def test_pending_messages_of_one_order_are_delivered_in_order(temporal: Client) -> None:
     created = sale(paid_at=None)
     paid = sale(created["order_no"])
     cancelled = sale(created["order_no"], cancelled_at="2026-11-20T13:00:00Z")
-    for told in (cancelled, paid, created):
-        order_id = await keep(told)
+    for payload in (cancelled, paid, created):
+        order_id = await store(payload)
     await take(temporal)
     assert [name for name, _ in await signals(temporal, order_id)] == ["payment", "cancel"]
     assert Counter(row.state for row in await rows()) == {STARTED: 1, DONE: 2}
 
 
-async def test_a_line_added_later_raises_an_alert(temporal: Client) -> None:
+async def test_added_line_raises_an_alert(temporal: Client) -> None:
     created = sale()
-    await keep(created)
+    await store(created)
     await take(temporal)
     more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
-    await keep({**sale(created["order_no"]), "lines": more})
+    await store({**sale(created["order_no"]), "lines": more})
     await take(temporal)
     assert await alerts() == ["alert.lines_added"]
 
 
-async def test_what_was_cancelled_before_we_heard_of_it_never_begins(temporal: Client) -> None:
+async def test_order_cancelled_before_receipt_is_not_started(temporal: Client) -> None:
     created = sale()
-    order_id = await keep(sale(created["order_no"], cancelled_at="2026-11-20T13:00:00Z"))
+    order_id = await store(sale(created["order_no"], cancelled_at="2026-11-20T13:00:00Z"))
     await take(temporal)
-    await keep(created)
+    await store(created)
     await take(temporal)
     assert not await known(temporal, order_id)
     assert {(row.state, row.reason) for row in await rows()} == {(DONE, "closed before it was received")}
 
 
-async def test_a_message_for_an_order_that_has_ended_is_noted(temporal: Client) -> None:
+async def test_message_for_an_ended_order_is_recorded(temporal: Client) -> None:
     created = sale(paid_at=None)
-    order_id = await keep(created)
+    order_id = await store(created)
     await take(temporal)
     await temporal.get_workflow_handle(order_id).terminate()
     await admitted(order_id)
-    await keep(sale(created["order_no"]))
+    await store(sale(created["order_no"]))
     await take(temporal)
     row = (await rows())[-1]
     assert (row.state, row.reason) == (DONE, "payment: the order has ended")
     assert await alerts() == ["alert.paid_after_end"]
 
 
-async def test_dying_between_the_start_and_its_mark_starts_nothing_twice(temporal: Client) -> None:
-    order_id = await keep(sale())
+async def test_crash_after_the_start_does_not_start_twice(temporal: Client) -> None:
+    order_id = await store(sale())
     await take(temporal)
     async with transaction() as connection:
         await connection.execute(update(InboxRow).values(state=PENDING, started_at=None))
@@ -274,9 +276,9 @@ async def test_dying_between_the_start_and_its_mark_starts_nothing_twice(tempora
     assert [row.state for row in await rows()] == [DONE]
 
 
-async def test_dying_between_the_mark_and_the_start_loses_nothing(temporal: Client) -> None:
+async def test_crash_before_the_start_loses_nothing(temporal: Client) -> None:
     nowhere = await connect_nowhere()
-    order_id = await keep(sale())
+    order_id = await store(sale())
     with pytest.raises(EngineDown):
         await take(nowhere)
     async with transaction() as connection:
@@ -292,7 +294,7 @@ async def test_dying_between_the_mark_and_the_start_loses_nothing(temporal: Clie
 
 
 async def connect_nowhere() -> Client:
-    """A client of an engine that is down."""
+    """Return a client of an engine that is down."""
     return await Client.connect("127.0.0.1:1", lazy=True, retry_config=FAIL_FAST, data_converter=data_converter())
 
 
@@ -303,15 +305,15 @@ async def stop(*dispatching: "asyncio.Task[None]") -> None:
             await each
 
 
-async def test_what_breaks_its_adapter_or_its_shop_does_not_stop_the_others(temporal: Client) -> None:
+async def test_failing_adapter_or_shop_does_not_stop_others(temporal: Client) -> None:
     await open_account(IntegrationType.CHANNEL, "nosuch", "x")
     await open_account(IntegrationType.CHANNEL, "own", "wrong", secret=SECRET, settings={"policy": {"grace": "soon"}})
     async with transaction() as connection:
         raw = Raw.model_construct(body=b"{}", headers={})
         await inbox.accept(connection, IntegrationType.CHANNEL, "nosuch", "x", Receipt(fact_key="1"), raw)
         await inbox.accept(connection, IntegrationType.CHANNEL, "own", "gone", Receipt(fact_key="1"), raw)
-    await keep(sale(), "wrong")
-    good = await keep(sale())
+    await store(sale(), "wrong")
+    good = await store(sale())
     await take(temporal)
     assert await runs(temporal, good) == "RUNNING"
     states = {row.account: (row.state, row.field) for row in await rows()}
@@ -319,18 +321,16 @@ async def test_what_breaks_its_adapter_or_its_shop_does_not_stop_the_others(temp
     assert all(row.reason for row in await rows(state=FAILED))
 
 
-async def test_while_the_engine_is_down_everything_waits_and_then_goes_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_messages_wait_while_the_engine_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with start_temporal(tmp_path, search_attributes=SEARCH_ATTRIBUTES, ui=False, port=0) as engine:
         monkeypatch.setenv("TEMPORAL_ADDRESS", engine.address)
         client = await connect(lazy=True, retry=FAIL_FAST)
-        before = await keep(created := sale(paid_at=None))
+        before = await store(created := sale(paid_at=None))
         dispatching = asyncio.create_task(dispatcher.run(client))
         await until(lambda: rows(state=STARTED))
         engine.stop()
-        later = [await keep(sale()) for _ in range(3)]
-        await keep(sale(created["order_no"]))
+        later = [await store(sale()) for _ in range(3)]
+        await store(sale(created["order_no"]))
         dispatcher.wake()
         await asyncio.sleep(1)
         assert len(await rows(state=PENDING)) + len(await rows(state=STARTED)) == 5
@@ -349,7 +349,7 @@ async def test_while_the_engine_is_down_everything_waits_and_then_goes_by_itself
             await stop(dispatching)
 
 
-async def test_one_dispatches_at_a_time_and_another_takes_over(
+async def test_one_process_dispatches_and_another_takes_over(
     temporal: Client, database: str, postgres_server: Postgres
 ) -> None:
     name = database.rpartition("/")[2]
@@ -369,10 +369,10 @@ async def test_one_dispatches_at_a_time_and_another_takes_over(
             assert len(await holders()) == 1
             await stop(one)
             (holder,) = await until(holders)
-            await keep(sale())
+            await store(sale())
             await until(lambda: rows(state=STARTED))
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-            await keep_again()
+            await store_with_retries()
             await until(lambda: _started(2))
             assert holder not in await holders()
         finally:
@@ -384,11 +384,11 @@ async def test_one_dispatches_at_a_time_and_another_takes_over(
         assert await until(nobody)
 
 
-async def keep_again() -> None:
-    """The pool may still hold a dead connection or two."""
+async def store_with_retries() -> None:
+    """Store a sale; the pool may still hold dead connections."""
     for _ in range(20):
         with suppress(Exception):
-            await keep(sale())
+            await store(sale())
             return
     raise AssertionError("no database")
 
@@ -398,7 +398,7 @@ async def _started(orders: int) -> bool:
 
 
 async def admitted(order_id: str) -> None:
-    """The order's row, as its workflow writes it first."""
+    """Insert the order's row, as its workflow does first."""
     now = datetime.now(UTC)
     _, channel, shop, number = order_id.split(":")
     async with transaction() as connection:
@@ -421,8 +421,8 @@ async def admitted(order_id: str) -> None:
         )
 
 
-async def parcel(order_id: str, waybill_no: str = "SF1") -> None:
-    """A fulfillment order of the order, at warehouse SH."""
+async def add_fulfillment(order_id: str, waybill_no: str = "SF1") -> None:
+    """Add a fulfillment order at warehouse SH."""
     await admitted(order_id)
     now = datetime.now(UTC)
     async with transaction() as connection:
@@ -441,11 +441,11 @@ async def parcel(order_id: str, waybill_no: str = "SF1") -> None:
         )
 
 
-async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Client) -> None:
+async def test_scans_are_saved_and_milestones_signalled(temporal: Client) -> None:
     await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
-    order_id = await keep(sale())
+    order_id = await store(sale())
     await take(temporal)
-    await parcel(order_id)
+    await add_fulfillment(order_id)
     routes = [
         {
             "mailno": "SF1",
@@ -457,22 +457,22 @@ async def test_every_scan_is_kept_and_milestones_reach_the_order(temporal: Clien
         for hour, code in enumerate(("50", "30", "31", "44", "80"))
     ]
     for body in (routes[3:], routes[:4], [{**routes[0], "mailno": "SF9"}]):
-        await keep_other(
+        await store_other(
             IntegrationType.CARRIER, "sf", "default", json.dumps({"Body": {"WaybillRoute": body}}).encode()
         )
     await take(temporal)
     async with transaction() as connection:
         kept = Counter(await connection.scalars(select(ScanRow.waybill_no)))
     assert kept == {"SF1": 5, "SF9": 1}
-    told = await signals(temporal, order_id)
-    assert {(name, request["status"]) for name, request in told} == {("tracking", "delivered")}
+    received = await signals(temporal, order_id)
+    assert {(name, request["status"]) for name, request in received} == {("tracking", "delivered")}
     assert {row.reason for row in await rows(integration=IntegrationType.CARRIER, state=DONE)} == {
         "",
         "no known waybill",
     }
 
 
-async def test_a_scan_that_cannot_be_kept_keeps_no_other_back(temporal: Client) -> None:
+async def test_unsavable_scan_does_not_block_others(temporal: Client) -> None:
     for number in ("SF1", "SF\0", "SF2"):
         scan = Scan(waybill_no=number, scan_id="1", status=None, code="30", at=datetime.now(UTC))
         raw = Raw.model_construct(body=SCANS.dump_json([scan]))
@@ -485,10 +485,10 @@ async def test_a_scan_that_cannot_be_kept_keeps_no_other_back(temporal: Client) 
     assert len(await rows(integration=IntegrationType.CARRIER, state=FAILED)) == 1
 
 
-async def test_what_is_to_be_sent_once_more_begins_once_as_an_order_of_its_own(temporal: Client) -> None:
-    order_id = await keep(sale())
+async def test_reissue_starts_once_as_its_own_order(temporal: Client) -> None:
+    order_id = await store(sale())
     await take(temporal)
-    await parcel(order_id)
+    await add_fulfillment(order_id)
     goods = [{"line_no": "1", "sku": "A001", "quantity": 2}]
     origin = {"kind": "own_site", "platform": "own", "shop": "web", "intake": "webhook"}
     async with transaction() as connection:
@@ -500,33 +500,33 @@ async def test_what_is_to_be_sent_once_more_begins_once_as_an_order_of_its_own(t
     assert await known(temporal, f"{order_id}-1R")
 
 
-async def test_a_warehouse_wakes_the_order_only_to_ship_or_to_reject(temporal: Client) -> None:
-    order_id = await keep(sale())
+async def test_warehouse_signals_only_shipping_and_rejection(temporal: Client) -> None:
+    order_id = await store(sale())
     await take(temporal)
-    await parcel(order_id)
+    await add_fulfillment(order_id)
     event = {"request_id": "1", "actor": "sh", "fulfillment_id": f"{order_id}:1", "at": "2026-11-20T10:00:00Z"}
 
-    async def tell(kind: str, warehouse: str = "SH") -> Any:
+    async def report(kind: str, warehouse: str = "SH") -> Any:
         body = json.dumps({**event, "kind": kind, "request_id": f"{kind}{warehouse}"}).encode()
-        await keep_other(IntegrationType.WAREHOUSE, "wms", warehouse, body)
+        await store_other(IntegrationType.WAREHOUSE, "wms", warehouse, body)
         await take(temporal)
         async with transaction() as connection:
             return (await connection.execute(select(FulfillmentRow.request_status, FulfillmentRow.status))).one()  # type: ignore[call-overload]
 
-    assert await tell("accepted") == ("accepted", "open")
-    assert await tell("picked") == ("accepted", "in_progress")
+    assert await report("accepted") == ("accepted", "open")
+    assert await report("picked") == ("accepted", "in_progress")
     assert await signals(temporal, order_id) == []
-    await tell("shipped", "GZ")
+    await report("shipped", "GZ")
     assert await signals(temporal, order_id) == []
     assert [row.field for row in await rows(state=FAILED)] == ["fulfillment_id"]
-    await tell("shipped")
+    await report("shipped")
     ((name, request),) = await signals(temporal, order_id)
     assert (name, request["kind"]) == ("warehouse_event", "shipped")
 
 
-async def test_stock_that_arrives_wakes_who_waits_for_it(temporal: Client) -> None:
-    order_id = await keep(sale())
+async def test_arrived_stock_is_signalled_to_the_waiting_order(temporal: Client) -> None:
+    order_id = await store(sale())
     await take(temporal)
-    await keep_other(IntegrationType.INTERNAL, "stock", "", b"{}", order_id)
+    await store_other(IntegrationType.INTERNAL, "stock", "", b"{}", order_id)
     await take(temporal)
     assert [name for name, _ in await signals(temporal, order_id)] == ["stock_arrived"]

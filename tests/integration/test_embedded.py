@@ -1,4 +1,4 @@
-"""The embedded default survives what happens to processes on real machines."""
+"""The embedded servers survive kills, stale files, taken ports and restarts."""
 
 import asyncio
 import os
@@ -69,7 +69,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
+    """Whether the process runs and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
 
 @contextmanager
 def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that has run the code, said so, and waits; killed at the end."""
+    """Run code in a Python process; yield once it has run, and kill the process at the end."""
     prelude = "import sys, time; from pathlib import Path; from workers.embedded import *; folder = Path(sys.argv[1])"
     lines = (prelude, code, "print('ready', flush=True); time.sleep(60)")
     command = [sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
@@ -103,7 +103,7 @@ def taken(port: int = 0) -> Iterator[int]:
 # PostgreSQL
 
 
-def test_data_and_address_are_kept_over_a_restart(tmp_path: Path) -> None:
+def test_restart_keeps_data_and_address(tmp_path: Path) -> None:
     with start_postgres(tmp_path, options=NOT_DURABLE) as first:
         write(first, "恒单")
     with start_postgres(tmp_path, options=NOT_DURABLE) as second:
@@ -111,13 +111,13 @@ def test_data_and_address_are_kept_over_a_restart(tmp_path: Path) -> None:
         assert second.url == first.url
 
 
-def test_postgres_is_durable_unless_told_otherwise(tmp_path: Path) -> None:
+def test_postgres_is_durable_by_default(tmp_path: Path) -> None:
     with start_postgres(tmp_path) as server, psycopg.connect(server.url) as connection:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
 
 
-def test_the_database_is_closed_to_everybody_else(tmp_path: Path) -> None:
+def test_database_is_closed_to_other_users(tmp_path: Path) -> None:
     with start_postgres(tmp_path, options=NOT_DURABLE) as server:
         password = (tmp_path / "postgres" / "password").read_text()
         for stranger in (
@@ -134,7 +134,7 @@ def test_the_database_is_closed_to_everybody_else(tmp_path: Path) -> None:
     assert [path.stat().st_mode & 0o077 for path in private] == [0, 0, 0]
 
 
-def test_the_database_has_what_the_schema_needs(tmp_path: Path) -> None:
+def test_database_has_the_required_extensions(tmp_path: Path) -> None:
     with (
         start_postgres(tmp_path, options=NOT_DURABLE) as server,
         psycopg.connect(server.url, autocommit=True) as connection,
@@ -155,7 +155,7 @@ def test_kill_9_of_postgres_loses_nothing_committed(tmp_path: Path) -> None:
 
 
 @linux_only
-def test_neither_shared_memory_nor_processes_stay_behind(tmp_path: Path) -> None:
+def test_no_shared_memory_or_process_is_left(tmp_path: Path) -> None:
     def segments() -> set[str]:
         rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
         return {row[1] for row in rows if int(row[4]) in servers}
@@ -174,8 +174,8 @@ def test_neither_shared_memory_nor_processes_stay_behind(tmp_path: Path) -> None
     assert data not in {os.path.realpath(cwd) for cwd in Path("/proc").glob("[0-9]*/cwd")}
 
 
-def test_a_stale_pid_file_is_not_believed(tmp_path: Path) -> None:
-    """As after a power cut, when the PID in the file is by now another program of the same user."""
+def test_stale_pid_file_is_ignored(tmp_path: Path) -> None:
+    """As after a power cut, when the PID belongs to another program of the same user."""
     with start_postgres(tmp_path, options=NOT_DURABLE) as server:
         write(server, "kept")
         data = tmp_path / "postgres" / "data"
@@ -190,8 +190,8 @@ def test_a_stale_pid_file_is_not_believed(tmp_path: Path) -> None:
             stranger.kill()
 
 
-def test_only_what_holds_the_lock_is_ended(tmp_path: Path) -> None:
-    """As when the server was killed, something it forked lives on, and its PID is by now another program."""
+def test_only_the_lock_holder_is_killed(tmp_path: Path) -> None:
+    """As after a kill of the server whose child lives on and whose PID belongs to another program."""
     hold = "import fcntl; lock = (folder / 'postgres.lock').open('a'); fcntl.flock(lock, fcntl.LOCK_EX)"
     with another_process(hold, tmp_path) as orphan, subprocess.Popen(["sleep", "60"]) as stranger:
         try:
@@ -204,8 +204,8 @@ def test_only_what_holds_the_lock_is_ended(tmp_path: Path) -> None:
 
 
 @root_only
-def test_neither_state_nor_binaries_need_be_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clone in a home folder nobody else may enter."""
+def test_state_and_binaries_may_be_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a clone below a private home directory."""
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o700)
     site_packages = Path(sysconfig.get_path("purelib"))
@@ -223,21 +223,21 @@ def test_neither_state_nor_binaries_need_be_reachable(tmp_path: Path, monkeypatc
         assert len(list((Path(reachable) / "hengdan").iterdir())) == 1
 
 
-def test_a_first_start_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
+def test_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "postgres.new" / "data" / "base").mkdir(parents=True)
     (tmp_path / "postgres.new" / "password").write_text("half")
     with start_postgres(tmp_path, options=NOT_DURABLE) as server:
         write(server, "whole")
 
 
-def test_a_failed_start_names_the_log_and_can_be_mended(tmp_path: Path) -> None:
+def test_failed_start_names_the_log_and_can_be_repaired(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=str(tmp_path / "postgres.log")):
         start_postgres(tmp_path, options={"shared_buffers": "plenty"})
     with start_postgres(tmp_path, options=NOT_DURABLE) as server:
         write(server, "mended")
 
 
-def test_a_port_taken_meanwhile_is_given_up(tmp_path: Path) -> None:
+def test_port_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
     with start_postgres(tmp_path, options=NOT_DURABLE) as first:
         write(first, "kept")
     with taken(first.port), start_postgres(tmp_path, options=NOT_DURABLE) as second:
@@ -283,7 +283,7 @@ async def test_kill_9_of_temporal_keeps_a_workflow(tmp_path: Path) -> None:
         second.stop()
 
 
-def test_temporal_gives_way_when_its_ports_are_taken(tmp_path: Path) -> None:
+def test_temporal_chooses_other_ports_when_taken(tmp_path: Path) -> None:
     with taken() as grpc, taken() as ui:
         server = start_temporal(tmp_path, search_attributes={}, port=grpc, ui_port=ui)
         server.stop()
@@ -291,8 +291,8 @@ def test_temporal_gives_way_when_its_ports_are_taken(tmp_path: Path) -> None:
     assert server.ui_url not in (None, f"http://127.0.0.1:{ui}")
 
 
-async def test_urgent_first_then_fair_between_shops(temporal_server: Temporal) -> None:
-    """Wrong names of dynamic configuration are ignored in silence: only the effect tells."""
+async def test_urgent_tasks_first_then_fair_between_shops(temporal_server: Temporal) -> None:
+    """Temporal silently ignores unknown dynamic configuration, so the effect is tested."""
     client = await Client.connect(temporal_server.address)
     RAN.clear()
     started = []
@@ -325,7 +325,7 @@ async def test_urgent_first_then_fair_between_shops(temporal_server: Temporal) -
 
 
 @pytest.mark.parametrize("start", [start_postgres, temporal])
-def test_a_second_server_on_the_same_state_is_refused(tmp_path: Path, start: Callable[[Path], Server]) -> None:
+def test_second_server_on_the_same_state_is_refused(tmp_path: Path, start: Callable[[Path], Server]) -> None:
     code = """
 if sys.argv[2] == "start_postgres":
     start_postgres(folder)
@@ -339,7 +339,7 @@ else:
 
 
 @linux_only
-def test_kill_9_of_ours_ends_the_servers(tmp_path: Path) -> None:
+def test_kill_9_of_the_owner_ends_the_servers(tmp_path: Path) -> None:
     code = """
 servers = start_postgres(folder), start_temporal(folder, search_attributes={}, ui=False, port=0)
 for server in servers:
@@ -354,8 +354,8 @@ for server in servers:
 
 @linux_only
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_leftover_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
-    """Where the system does not end it with its owner, or where it does not listen."""
+def test_leftover_server_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+    """Where the system does not end the server with its owner, or the server hangs."""
     code = """
 from workers.embedded import process
 process._libc = None
@@ -378,7 +378,7 @@ left = start_postgres(folder)
 # Our own processes
 
 
-def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+def test_dead_child_is_restarted(tmp_path: Path) -> None:
     code = "import os, time; print(os.environ['ROLE'], flush=True); time.sleep(60)"
     log = tmp_path / "logs" / "worker.log"
     with Children(tmp_path / "logs") as children:
@@ -391,7 +391,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     assert children.pids() == {}
 
 
-def test_a_child_may_end_in_order_and_is_killed_if_it_does_not(tmp_path: Path) -> None:
+def test_child_is_terminated_then_killed(tmp_path: Path) -> None:
     polite = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: (print('bye'), sys.exit()))\n"
     stubborn = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     rest = "print('up', flush=True)\ntime.sleep(60)"
@@ -406,7 +406,7 @@ def test_a_child_may_end_in_order_and_is_killed_if_it_does_not(tmp_path: Path) -
 
 
 @linux_only
-def test_kill_9_of_ours_ends_the_children(tmp_path: Path) -> None:
+def test_kill_9_of_the_owner_ends_the_children(tmp_path: Path) -> None:
     code = """
 children = Children(folder)
 children.start("worker", ["sleep", "60"])
@@ -419,7 +419,7 @@ children.start("worker", ["sleep", "60"])
         assert eventually(lambda: not alive(pid))
 
 
-def test_a_watched_server_comes_back_where_it_was(tmp_path: Path) -> None:
+def test_watched_server_restarts_at_its_address(tmp_path: Path) -> None:
     with start_postgres(tmp_path, options=NOT_DURABLE) as server, Children(tmp_path) as children:
         write(server, "before")
         children.watch(server)
@@ -432,7 +432,7 @@ def test_a_watched_server_comes_back_where_it_was(tmp_path: Path) -> None:
 # Keys
 
 
-def test_keys_are_made_once_and_for_us_alone(tmp_path: Path) -> None:
+def test_keys_are_created_once_and_private(tmp_path: Path) -> None:
     state = tmp_path / "state"
     first = load_keys(state)
     assert load_keys(state) == first

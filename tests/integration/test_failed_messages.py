@@ -1,4 +1,4 @@
-"""What was not understood: found by shop and field, corrected, retried, discarded; nothing of it is lost."""
+"""Failed messages are found by shop and field, corrected, retried and discarded; none is lost."""
 
 import json
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def staff(door: httpx.AsyncClient) -> dict[str, str]:
 
 
 async def fail(door: httpx.AsyncClient, *told: tuple[str, dict[str, Any]]) -> list[int]:
-    """Messages that nobody understands; their ids."""
+    """Send messages that fail; return their ids."""
     before = len(await rows())
     for shop, wrong in told:
         assert (await tell(door, sale() | wrong, shop=shop)).status_code == 202
@@ -44,13 +44,13 @@ async def fail(door: httpx.AsyncClient, *told: tuple[str, dict[str, Any]]) -> li
 
 
 async def alerts() -> dict[str, int]:
-    """Open ones: shop → how many failed."""
+    """Return the numbers of failed messages in open alerts, by shop."""
     query = select(AlertRow).where(AlertRow.kind == "alert.intake_failed", AlertRow.closed_at.is_(None))  # type: ignore[arg-type, union-attr]
     async with transaction() as connection:
         return {row.detail["shop"]: row.detail["count"] for row in await connection.execute(query)}
 
 
-async def test_all_of_one_shop_with_one_field_are_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_failed_messages_of_a_shop_and_field_are_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     here, there, also = await fail(door, ("web", TOTAL), ("second", TOTAL), ("web", QUANTITY))
 
     async def found(**which: str) -> list[int]:
@@ -73,7 +73,7 @@ async def test_all_of_one_shop_with_one_field_are_retried(door: httpx.AsyncClien
     await until(again)
 
 
-async def test_a_correction_keeps_what_was_there_and_who_made_it(
+async def test_correction_records_the_previous_body_and_its_actor(
     door: httpx.AsyncClient, staff: dict[str, str], temporal: Client
 ) -> None:
     (message,) = await fail(door, ("web", TOTAL))
@@ -94,9 +94,7 @@ async def test_a_correction_keeps_what_was_there_and_who_made_it(
     ]
 
 
-async def test_one_alert_stands_for_each_shop_until_none_of_it_failed(
-    door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_one_alert_per_shop_is_open_while_messages_fail(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     one, two, other = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", TOTAL))
     assert await alerts() == {"own:web": 2, "own:second": 1}
     discard = {"reason": "a test of theirs"}
@@ -109,9 +107,7 @@ async def test_one_alert_stands_for_each_shop_until_none_of_it_failed(
     assert await alerts() == {"own:web": 1}
 
 
-async def test_what_is_discarded_stays_and_may_be_taken_up_again(
-    door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_discarded_message_is_kept_and_can_be_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     (message,) = await fail(door, ("web", TOTAL))
     path = f"/intake/{message}"
     assert (await door.post(f"{path}/discard", json={}, headers=staff)).status_code == 422
@@ -138,7 +134,7 @@ async def hengdan(
         yield Commands(capsys)
 
 
-async def test_a_message_is_edited_in_place(
+async def test_message_is_edited_in_the_editor(
     hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", QUANTITY))

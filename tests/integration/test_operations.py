@@ -1,4 +1,4 @@
-"""docs/operations.md, done as written: on the real server, with the real command line and our codec."""
+"""docs/operations.md, executed as written: on the real server, with its command line and our codec."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ Order = WorkflowHandle[Any, Any]
 
 
 class Office(NamedTuple):
-    """What an operator has: a connection, and the environment of the command line."""
+    """An operator's connection, and the environment of the command line."""
 
     client: Client
     env: dict[str, str]
@@ -80,7 +80,7 @@ async def until(order: Order, status: OrderStatus) -> OrderState:
 
 @contextmanager
 def api(temporal: Temporal) -> Iterator[str]:
-    """``hengdan api`` as a process, ready; its base URL."""
+    """Run ``hengdan api`` as a process; yield its base URL when ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,11 +130,11 @@ async def office(database: str, temporal_server: Temporal) -> AsyncIterator[Offi
             yield Office(client, env)
 
 
-def test_there_is_something_to_try() -> None:
+def test_guide_has_examples() -> None:
     assert (len(SIGNALS), len(COMMANDS), len(QUERIES), len(SCRIPTS)) == (8, 4, 12, 2)
 
 
-async def test_every_signal_does_what_it_says(office: Office) -> None:
+async def test_every_signal_has_its_documented_effect(office: Office) -> None:
     order = await office.order_in_review("op-1")
     for name in ("note", "expedite", "hold", "modify"):
         await office.signal(order, name)
@@ -154,7 +154,7 @@ async def test_every_signal_does_what_it_says(office: Office) -> None:
     assert await other.result() == "rejected"
 
 
-async def test_what_is_sent_is_sealed_and_shown_to_those_with_a_key(office: Office) -> None:
+async def test_signals_are_encrypted_and_readable_with_a_key(office: Office) -> None:
     order = await office.order_in_review("op-3")
     show, *acts = COMMANDS
     printed = [await office.run(command, ORDER=order.id) for command in acts]
@@ -168,12 +168,12 @@ async def test_what_is_sent_is_sealed_and_shown_to_those_with_a_key(office: Offi
 
 
 @pytest.mark.parametrize("query", QUERIES)
-async def test_the_engine_understands_every_query(query: str, temporal_server: Temporal) -> None:
+async def test_every_query_is_valid(query: str, temporal_server: Temporal) -> None:
     client = await Client.connect(temporal_server.address)
     await client.count_workflows(query)
 
 
-def test_the_secrets_are_all_that_is_needed(tmp_path: Path) -> None:
+def test_documented_secrets_suffice(tmp_path: Path) -> None:
     subprocess.run(["sh", "-ec", SCRIPTS[0]], cwd=tmp_path, check=True)
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     made = dict(entry.split("=", 1) for entry in (tmp_path / ".env").read_text().splitlines())
@@ -182,7 +182,7 @@ def test_the_secrets_are_all_that_is_needed(tmp_path: Path) -> None:
     assert ring.open(ring.seal(b"clear", "test"), "test") == b"clear"
 
 
-def test_the_first_key_is_made_as_told(database: str) -> None:
+def test_first_key_is_created_as_documented(database: str) -> None:
     python = re.search(r"-c '\n(.*)'", SCRIPTS[1], re.DOTALL)
     assert python
     made = subprocess.run([executable, "-c", python[1]], capture_output=True, text=True, check=True)

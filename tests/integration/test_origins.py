@@ -1,4 +1,4 @@
-"""Where an order came from: every path it came by, what was told, what people corrected; and how many from where."""
+"""Order origins: paths, messages, corrections, and counts by origin."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def working(temporal: Client) -> AsyncIterator[None]:
 
 
 async def arrived(*numbers: str) -> list[str]:
-    """The ids of these orders, once all are here."""
+    """Return the ids of these orders once all have arrived."""
 
     async def look() -> list[str]:
         async with transaction() as connection:
@@ -66,7 +66,7 @@ async def arrived(*numbers: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("working")
-async def test_an_order_is_traced_to_every_message_and_what_it_led_to(shop: World, door: httpx.AsyncClient) -> None:
+async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, door: httpx.AsyncClient) -> None:
     reader = await bearer(Scope.READ)
     number = shop.sell(created=datetime.now(UTC) - timedelta(minutes=3), paid=False)
     url = f"{str(door.base_url).rstrip('/')}/channels/woocommerce/wc-origin/webhook"
@@ -97,7 +97,7 @@ async def test_an_order_is_traced_to_every_message_and_what_it_led_to(shop: Worl
 
 
 @pytest.mark.usefixtures("working")
-async def test_a_corrected_origin_is_counted_anew_and_what_it_was_is_kept(door: httpx.AsyncClient) -> None:
+async def test_corrected_origin_is_counted_and_the_previous_one_kept(door: httpx.AsyncClient) -> None:
     staff = await bearer(Scope.STAFF, name="mei")
     reader = await bearer(Scope.READ)
     order, other = sale(campaign="Double  11"), sale(campaign="double 11")
@@ -132,7 +132,7 @@ async def test_a_corrected_origin_is_counted_anew_and_what_it_was_is_kept(door: 
 
 
 async def put(number: int, **more: Any) -> None:
-    """An order in the books."""
+    """Insert an order."""
     row = {
         "id": f"order:own:web:{number}", "channel": "own", "shop": "web", "channel_order_no": str(number),
         "status": "completed", "revision": 1, "priority": 3, "holds": [], "lines": [], "custom": {}, "currency": "CNY",
@@ -145,7 +145,7 @@ async def put(number: int, **more: Any) -> None:
         await connection.execute(insert(OrderRow).values(row | more))
 
 
-async def test_orders_are_counted_by_where_they_came_from(door: httpx.AsyncClient) -> None:
+async def test_orders_are_counted_by_origin(door: httpx.AsyncClient) -> None:
     await put(1)
     await put(2, currency="USD", total=7)
     await put(3, status="cancelled", total=1000)
@@ -161,7 +161,7 @@ async def test_orders_are_counted_by_where_they_came_from(door: httpx.AsyncClien
 
 
 @pytest.mark.usefixtures("working")
-async def test_the_command_line_traces_and_counts(
+async def test_command_line_traces_and_counts(
     door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))

@@ -1,4 +1,4 @@
-"""Pulling orders into the inbox: the cursor, the overlap, repeats, and the schedules that do it."""
+"""Pulls of orders into the inbox: cursor, overlap, repeats and schedules."""
 
 import asyncio
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def sandbox() -> Iterator[str]:
 
 
 async def known(world: World, **chosen: Any) -> World:
-    """The shop, with its account in the database."""
+    """Save the shop's account in the database; return the shop."""
     await http.close()
     told = world.account
     row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
@@ -68,7 +68,7 @@ async def cursor() -> datetime | None:
 
 
 @pytest.mark.parametrize("source", ["taobao", "shopify", "amazon"])
-async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) -> None:
+async def test_pulled_orders_are_stored_once(sandbox: str, source: str) -> None:
     world = await known(World(sandbox, source, f"{source}-inbox"))
     ordinary, urgent = world.sell(("A001", 2)), world.sell(urgent=True)
     before = datetime.now(UTC)
@@ -93,7 +93,7 @@ async def test_what_was_sold_waits_in_the_inbox_once(sandbox: str, source: str) 
     assert orders == {ordinary: (3, "poll"), urgent: (URGENT, "poll")}
 
 
-async def test_what_appears_late_is_not_missed(sandbox: str) -> None:
+async def test_order_listed_late_is_pulled(sandbox: str) -> None:
     world = await known(World(sandbox, "woocommerce", "wc-late"), overlap_seconds=600)
     assert (await pull(world)).seen == 0
     late = world.sell(created=datetime.now(UTC) - timedelta(minutes=8))
@@ -104,7 +104,7 @@ async def test_what_appears_late_is_not_missed(sandbox: str) -> None:
     assert (await pull(world)).new == 0
 
 
-async def test_a_shop_looked_at_late_catches_up_and_does_not_begin_anew(sandbox: str) -> None:
+async def test_late_pull_continues_from_the_cursor(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-late"))
     began = datetime.now(UTC)
     async with transaction() as connection:
@@ -123,7 +123,7 @@ async def test_a_shop_looked_at_late_catches_up_and_does_not_begin_anew(sandbox:
     assert len(await inbox()) == 2
 
 
-async def test_a_change_within_the_overlap_is_a_new_row(sandbox: str) -> None:
+async def test_change_within_the_overlap_is_a_new_message(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-overlap"))
     number = world.sell(paid=False, created=datetime.now(UTC) - timedelta(minutes=2))
     assert (await pull(world)).new == 1
@@ -134,7 +134,7 @@ async def test_a_change_within_the_overlap_is_a_new_row(sandbox: str) -> None:
     assert [row.state for row in await inbox()] == [InboxState.PENDING] * 2
 
 
-async def test_a_pull_that_fails_keeps_its_cursor(sandbox: str) -> None:
+async def test_failed_pull_keeps_its_cursor(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-fails"))
     placed = datetime.now(UTC) - timedelta(minutes=50)
     world.sell(created=placed)
@@ -145,7 +145,7 @@ async def test_a_pull_that_fails_keeps_its_cursor(sandbox: str) -> None:
     assert (await pull(world)).new == 1
 
 
-async def test_a_pull_never_takes_the_cursor_back(sandbox: str) -> None:
+async def test_pull_never_moves_the_cursor_back(sandbox: str) -> None:
     world = await known(World(sandbox, "taobao", "tb-back"))
     ahead = datetime.now(UTC) + timedelta(hours=1)
     async with transaction() as connection:
@@ -154,12 +154,12 @@ async def test_a_pull_never_takes_the_cursor_back(sandbox: str) -> None:
     assert await cursor() == ahead
 
 
-async def test_a_shop_we_do_not_know_is_refused() -> None:
+async def test_unknown_shop_is_refused() -> None:
     with pytest.raises(ApplicationError, match="no channel account taobao/nobody"):
         await ActivityEnvironment().run(pull_orders, "taobao", "nobody")
 
 
-async def test_each_shop_that_can_be_asked_is_pulled_on_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
+async def test_each_shop_that_supports_pulls_has_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
     world = await known(World(sandbox, "woocommerce", "wc-schedule"), poll_seconds=1)
     await known(World(sandbox, "own", "own-schedule"))
@@ -194,7 +194,7 @@ async def choose(chosen: dict[str, Any]) -> None:
         await connection.execute(update(AccountRow).values(settings=chosen))
 
 
-async def test_an_order_that_comes_by_webhook_and_by_poll_is_one_workflow(
+async def test_order_received_by_webhook_and_poll_is_one_workflow(
     sandbox: str, door: httpx.AsyncClient, temporal: Client
 ) -> None:
     world = await known(World(sandbox, "woocommerce", "wc-twice"))
@@ -216,7 +216,7 @@ async def test_an_order_that_comes_by_webhook_and_by_poll_is_one_workflow(
     assert await runs(temporal, order_id) == "RUNNING"
 
 
-async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sandbox: str) -> None:
+async def test_pull_reads_the_cursor_past_the_cache(sandbox: str) -> None:
     world = await known(World(sandbox, "shopify", "sh-cache"))
     before = await accounts.get_account(IntegrationType.CHANNEL, "shopify", "sh-cache")
     await pull(world)
@@ -228,10 +228,8 @@ async def test_an_account_out_of_the_cache_still_pulls_from_the_newest_cursor(sa
 
 
 @pytest.mark.parametrize("source", ["amazon", "douyin"])
-async def test_a_message_that_only_names_an_order_has_it_read(
-    sandbox: str, door: httpx.AsyncClient, temporal: Client, source: str
-) -> None:
-    """By the worker as it serves, without any pull."""
+async def test_hint_has_its_order_read(sandbox: str, door: httpx.AsyncClient, temporal: Client, source: str) -> None:
+    """By the running worker, without a pull."""
     name = f"{source}-hinted"
     world = await known(World(sandbox, source, name), poll_seconds=False)
     number = world.sell(("A001", 1))

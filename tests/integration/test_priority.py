@@ -1,4 +1,4 @@
-"""Who is handled first: the urgent, and then every shop in its turn."""
+"""Priority of urgent orders, and fairness between shops."""
 
 import asyncio
 from itertools import count
@@ -21,11 +21,11 @@ from workers.main import worker
 BACKLOG = 500
 AT_ONCE = 32
 _numbers = count(1)
-"""The engine is shared: no two tests may have the same order."""
+"""Tests share the engine: each uses its own order numbers."""
 
 
 async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
-    """Orders (of a shop, with a priority) that the engine has, while nobody works; their ids."""
+    """Start orders (by shop and priority) while no worker runs; return their ids."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def start(shop: str, priority: int) -> str:
@@ -38,7 +38,7 @@ async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
 
 
 async def handled(client: Client, count: int) -> list[str]:
-    """The orders in the order in which they were taken in and allocated."""
+    """Return the orders in the sequence in which they were admitted and allocated."""
     query = select(TimelineRow.order_id).where(TimelineRow.what == "timeline.received").order_by(TimelineRow.number)
     async with worker(client, runner=UnsandboxedWorkflowRunner(), max_concurrent_workflow_tasks=4):
         for _ in range(1200):
@@ -58,7 +58,7 @@ async def prepare() -> None:
         await open_account(IntegrationType.CHANNEL, "own", shop, secret=SECRET)
 
 
-async def test_an_urgent_order_behind_a_backlog_of_500_is_handled_among_the_first(temporal: Client) -> None:
+async def test_urgent_order_overtakes_a_backlog_of_500(temporal: Client) -> None:
     await prepare()
     await enter(temporal, *[("web", NORMAL)] * BACKLOG)
     (urgent,) = await enter(temporal, ("web", URGENT))
@@ -66,7 +66,7 @@ async def test_an_urgent_order_behind_a_backlog_of_500_is_handled_among_the_firs
     assert turn < 20, turn
 
 
-async def test_a_flood_of_one_shop_does_not_keep_another_waiting(temporal: Client) -> None:
+async def test_backlog_of_one_shop_does_not_delay_another(temporal: Client) -> None:
     await prepare()
     await enter(temporal, *[("web", NORMAL)] * 300)
     small = await enter(temporal, *[("small", NORMAL)] * 20)
@@ -76,8 +76,8 @@ async def test_a_flood_of_one_shop_does_not_keep_another_waiting(temporal: Clien
     assert turns[len(turns) // 2] < 100, turns
 
 
-async def test_what_is_done_for_an_order_is_as_urgent_as_it_has_become(temporal: Client) -> None:
-    """The shop's turn is the workflow's own: an activity that names no fairness key has its workflow's."""
+async def test_activities_have_the_current_priority_of_their_order(temporal: Client) -> None:
+    """Activities inherit the fairness key of their workflow."""
     await prepare()
     order = an_order(f"P{next(_numbers)}", buyer_message="先别发货")
     async with worker(temporal):

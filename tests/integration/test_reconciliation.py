@@ -1,4 +1,4 @@
-"""A shop's orders held against ours: what is missing comes in, and a report tells of it."""
+"""Reconciliation: missing orders of a shop are read and reported."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def sandbox() -> Iterator[str]:
 
 
 async def known(world: World, **chosen: Any) -> World:
-    """The shop, with its account in the database."""
+    """Save the shop's account in the database; return the shop."""
     told = world.account
     row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
     async with transaction() as connection:
@@ -60,7 +60,7 @@ async def shop(sandbox: str, door: httpx.AsyncClient, request: pytest.FixtureReq
 
 
 async def reconcile(door: httpx.AsyncClient, world: World, **window: Any) -> dict[str, Any]:
-    """The report, once it is finished."""
+    """Start a reconciliation and return its finished report."""
     staff = await bearer(Scope.STAFF)
     path = f"/channels/{world.account.source}/{world.account.account}/reconcile"
     begun = await door.post(path, json=window, headers=staff)
@@ -92,7 +92,7 @@ async def orders() -> set[str]:
         return set(await connection.scalars(select(OrderRow.channel_order_no)))
 
 
-async def test_what_a_lost_webhook_left_out_comes_in_and_is_told(
+async def test_order_of_a_lost_webhook_is_read_and_reported(
     shop: World, door: httpx.AsyncClient, temporal: Client
 ) -> None:
     at = datetime.now(UTC) - EARLIER
@@ -102,12 +102,12 @@ async def test_what_a_lost_webhook_left_out_comes_in_and_is_told(
     statuses = await _deliver(shop, here, door)
     assert statuses == [202]
     async with worker(temporal):
-        await until(lambda: _came({here}))
+        await until(lambda: _arrived({here}))
         report = await reconcile(door, shop)
         assert counts(report) == {"listed": 3, "known": 1, "missing": 2, "pulled": 2, "failed": 0, "gone": 0}
         assert report["details"]["pulled"] == sorted(lost)
         assert await alerts() == {"alert.reconciliation": {"shop": f"woocommerce:{name}", "missing": 2, "failed": 0}}
-        await until(lambda: _came({here, *lost}))
+        await until(lambda: _arrived({here, *lost}))
         assert {row.path for row in await rows() if row.order_id != f"order:woocommerce:{name}:{here}"} == {"poll"}
 
         del woocommerce.shops.all[name].sales[here]
@@ -117,7 +117,7 @@ async def test_what_a_lost_webhook_left_out_comes_in_and_is_told(
         assert await alerts() == {}
 
 
-async def _came(wanted: set[str]) -> bool:
+async def _arrived(wanted: set[str]) -> bool:
     return await orders() == wanted
 
 
@@ -126,7 +126,7 @@ async def _deliver(world: World, number: str, door: httpx.AsyncClient) -> list[i
     return await asyncio.to_thread(world.deliver, number, url)
 
 
-async def test_what_cannot_be_understood_is_missing_every_night_until_it_is(
+async def test_failed_order_is_missing_until_it_is_corrected(
     shop: World, door: httpx.AsyncClient, temporal: Client
 ) -> None:
     number = shop.sell(created=datetime.now(UTC) - EARLIER, status="weird")
@@ -143,7 +143,7 @@ async def test_what_cannot_be_understood_is_missing_every_night_until_it_is(
         assert (await alerts())["alert.reconciliation"]["failed"] == 1
 
 
-async def test_what_waits_in_the_inbox_is_not_missing(shop: World, database: str) -> None:
+async def test_pending_order_is_not_missing(shop: World, database: str) -> None:
     shop.sell(created=datetime.now(UTC) - EARLIER)
     name = shop.account.account
     first = await ActivityEnvironment().run(reconciliation.reconcile, "first", "woocommerce", name, Window())
@@ -154,7 +154,7 @@ async def test_what_waits_in_the_inbox_is_not_missing(shop: World, database: str
     assert (second["known"], second["missing"]) == (1, 0)
 
 
-async def test_a_reconciliation_that_was_cut_off_goes_on_and_counts_what_it_had_read(shop: World) -> None:
+async def test_interrupted_reconciliation_continues_with_its_counts(shop: World) -> None:
     at = datetime.now(UTC) - EARLIER
     second = max(shop.sell(created=at) for _ in range(2))
     name = shop.account.account
@@ -166,7 +166,7 @@ async def test_a_reconciliation_that_was_cut_off_goes_on_and_counts_what_it_had_
     assert (report["listed"], report["missing"], report["pulled"], report["known"]) == (2, 2, 2, 0)
 
 
-async def test_the_window_is_chosen(shop: World, door: httpx.AsyncClient, temporal: Client) -> None:
+async def test_window_is_configurable(shop: World, door: httpx.AsyncClient, temporal: Client) -> None:
     now = datetime.now(UTC)
     old = shop.sell(created=now - timedelta(days=10))
     shop.sell(created=now - EARLIER)
@@ -183,7 +183,9 @@ async def test_the_window_is_chosen(shop: World, door: httpx.AsyncClient, tempor
     assert (await door.get("/intake/reconciliations/none", headers=staff)).status_code == 404
 
 
-async def test_who_cannot_finish_calls_a_person(shop: World, door: httpx.AsyncClient, temporal: Client) -> None:
+async def test_unfinished_reconciliation_raises_an_alert(
+    shop: World, door: httpx.AsyncClient, temporal: Client
+) -> None:
     wrong = shop.account.secrets | {"consumer_secret": "wrong"}
     async with transaction() as connection:
         query = update(AccountRow).where(AccountRow.source == "woocommerce")  # type: ignore[arg-type]
@@ -195,7 +197,7 @@ async def test_who_cannot_finish_calls_a_person(shop: World, door: httpx.AsyncCl
     await mark_failed("no such report", "?")
 
 
-async def test_every_shop_that_can_be_asked_is_held_against_ours_at_night(shop: World, temporal: Client) -> None:
+async def test_each_shop_that_lists_orders_is_reconciled_nightly(shop: World, temporal: Client) -> None:
     await schedule_shops(temporal)
     handle = temporal.get_schedule_handle(f"reconcile:woocommerce:{shop.account.account}")
     described = (await handle.describe()).schedule
@@ -208,7 +210,7 @@ async def test_every_shop_that_can_be_asked_is_held_against_ours_at_night(shop: 
     await temporal.get_schedule_handle(f"poll:woocommerce:{shop.account.account}").delete()
 
 
-async def test_the_command_line_waits_for_the_report(
+async def test_command_line_waits_for_the_report(
     shop: World,
     door: httpx.AsyncClient,
     temporal: Client,

@@ -1,4 +1,4 @@
-"""``hengdan up`` on one machine: served, killed, served again, stopped."""
+"""``hengdan up`` on one machine: started, killed, restarted and stopped."""
 
 import asyncio
 import json
@@ -27,26 +27,26 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc"),
     pytest.mark.timeout(900),
 ]
-PATIENCE = 240
-"""Seconds for any step of a whole stack: other load on the machine decides no verdict."""
+TIMEOUT = 240
+"""Seconds for any step of a whole stack, generous for a machine under load."""
 UNPAID = {"paid_at": None, "pay_before": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
 
 
 def processes(state_dir: Path) -> set[int]:
-    """Every living process of a state directory."""
+    """Return the running processes of a state directory."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            send_order = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if str(state_dir).encode() in told:
+        if str(state_dir).encode() in send_order:
             found.add(int(process.name))
     return found
 
 
 def environment(state_dir: Path, child: str) -> dict[str, str]:
-    """What a child of the stack was given."""
+    """Return the environment of a child process of the stack."""
     for pid in processes(state_dir):
         if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2] == child.encode():
             pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -64,8 +64,8 @@ class Up(NamedTuple):
         async def look() -> bool:
             return not processes(state_dir)
 
-        await until(look, PATIENCE)
-        await asyncio.to_thread(self.process.wait, PATIENCE)
+        await until(look, TIMEOUT)
+        await asyncio.to_thread(self.process.wait, TIMEOUT)
 
 
 def command(state_dir: Path, port: int, out: Any = None) -> subprocess.Popen[bytes]:
@@ -80,7 +80,7 @@ def command(state_dir: Path, port: int, out: Any = None) -> subprocess.Popen[byt
 
 @asynccontextmanager
 async def served(state_dir: Path, port: int) -> AsyncIterator[Up]:
-    """``hengdan up``, once it says that it serves; killed with all it started."""
+    """Run ``hengdan up``; yield when it serves, and kill it with its processes."""
     out = state_dir.with_suffix(".out")
     with out.open("wb") as file:
         process = command(state_dir, port, file)
@@ -90,7 +90,7 @@ async def served(state_dir: Path, port: int) -> AsyncIterator[Up]:
             assert process.poll() is None, process.communicate()[1].decode()
             return "Ctrl-C" in out.read_text()
 
-        await until(ready, PATIENCE)
+        await until(ready, TIMEOUT)
         kept = json.loads((state_dir / "api.json").read_text())
         yield Up(process, out.read_text(), kept["url"], kept["key"])
     finally:
@@ -99,20 +99,18 @@ async def served(state_dir: Path, port: int) -> AsyncIterator[Up]:
         process.communicate()
 
 
-async def shown(stack: Up, order_id: str) -> Any:
+async def show_order(stack: Up, order_id: str) -> Any:
     async with httpx.AsyncClient(base_url=stack.url, headers={"Authorization": f"Bearer {stack.key}"}) as client:
         answer = await client.get(f"/orders/{order_id}")
     return answer.json() if answer.status_code == 200 else {"status": answer.status_code}
 
 
-async def told(stack: Up, order: dict[str, Any]) -> None:
+async def send_order(stack: Up, order: dict[str, Any]) -> None:
     async with httpx.AsyncClient(base_url=stack.url) as client:
         assert (await tell(client, order)).status_code == 202
 
 
-async def test_up_again_after_everything_was_killed_goes_on_where_it_stood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_restart_after_kill_continues_all_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state_dir = tmp_path / "state"
     order = sale(**UNPAID)
     order_id = f"order:own:web:{order['order_no']}"
@@ -134,10 +132,10 @@ async def test_up_again_after_everything_was_killed_goes_on_where_it_stood(
                 await merchant.seed(connection)
             await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
             await dispose()
-            await told(first, order)
-            await until(lambda: at(first, order_id, "awaiting_payment"), PATIENCE)
+            await send_order(first, order)
+            await until(lambda: at(first, order_id, "awaiting_payment"), TIMEOUT)
             other = command(state_dir, port, subprocess.PIPE)
-            out, err = await asyncio.to_thread(other.communicate, timeout=PATIENCE)
+            out, err = await asyncio.to_thread(other.communicate, timeout=TIMEOUT)
             assert (other.returncode, out, err.count(b"\n")) == (2, b"", 1)
             for pid in processes(state_dir):
                 os.kill(pid, signal.SIGKILL)
@@ -145,20 +143,20 @@ async def test_up_again_after_everything_was_killed_goes_on_where_it_stood(
         async with served(state_dir, port) as second:
             assert (second.url, second.key) == (first.url, first.key)
             assert first.key not in second.printed
-            assert (await shown(second, order_id))["status"] == "awaiting_payment"
-            await told(second, sale(order["order_no"]))
-            await until(lambda: at(second, order_id, "awaiting_stock"), PATIENCE)
+            assert (await show_order(second, order_id))["status"] == "awaiting_payment"
+            await send_order(second, sale(order["order_no"]))
+            await until(lambda: at(second, order_id, "awaiting_stock"), TIMEOUT)
             second.process.send_signal(signal.SIGINT)
             await second.gone(state_dir)
             assert second.process.returncode == 0
 
 
 async def at(stack: Up, order_id: str, status: str) -> bool:
-    return bool((await shown(stack, order_id))["status"] == status)
+    return bool((await show_order(stack, order_id))["status"] == status)
 
 
-async def test_what_keeps_it_from_starting_is_told_in_one_line(tmp_path: Path) -> None:
+async def test_start_error_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     process = command(tmp_path / "state", 0, subprocess.PIPE)
-    out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
+    out, err = await asyncio.to_thread(process.communicate, timeout=TIMEOUT)
     assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1), err

@@ -1,4 +1,4 @@
-"""Every channel's door under mutated messages: never a fault of ours, and nothing acknowledged is lost.
+"""Webhooks of every channel under mutated messages: no internal error, and no acknowledged message is lost.
 
 ``HENGDAN_FUZZ`` says how many messages each door is sent.
 """
@@ -43,7 +43,7 @@ SIGNS: dict[str, Sign] = {
     "douyin": lambda secrets, body: {"event-sign": douyin.event_sign(secrets["app_key"], secrets["app_secret"], body)},
     "amazon": lambda secrets, body: {"x-api-key": secrets["notification_key"]},
 }
-"""How a message is signed anew; a channel that is not named signs nothing, or sends nothing."""
+"""How to sign a mutated message; other channels sign nothing, or have no webhooks."""
 ODDITIES: list[Any] = [
     None, True, False, 0, -1, 2**63, -(2**63), 10**30, 0.1, 1e308, 1e17, "", " ", "0", "-1", "1e999", "NaN", "\x00",
     "\ud83d\ude00", "😀" * 300, "x" * 5000, "9999-12-31T23:59:59-12:00", "0001-01-01 00:00:00", [], {}, [None],
@@ -52,15 +52,15 @@ ODDITIES: list[Any] = [
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) of a document."""
+    """Yield every (container, key) of a document."""
     keys: Any = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in list(keys):
         yield value, key
         yield from places(value[key])
 
 
-def of_document(dice: random.Random, body: bytes) -> bytes:
-    """Some of its values replaced, removed or doubled."""
+def mutate_document(dice: random.Random, body: bytes) -> bytes:
+    """Replace, remove or duplicate some values."""
     document = json.loads(body)
     for _ in range(dice.randint(1, 4)):
         spots = list(places(document))
@@ -79,7 +79,7 @@ def of_document(dice: random.Random, body: bytes) -> bytes:
     return json.dumps(document, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
-def of_bytes(dice: random.Random, body: bytes) -> bytes:
+def mutate_bytes(dice: random.Random, body: bytes) -> bytes:
     at = dice.randrange(len(body))
     match dice.randrange(8):
         case 0:
@@ -101,7 +101,7 @@ def of_bytes(dice: random.Random, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("source", EVERY)
-async def test_no_message_breaks_a_door_and_none_is_lost(database: str, source: str) -> None:
+async def test_mutated_messages_cause_no_internal_error_and_none_is_lost(database: str, source: str) -> None:
     twin = import_module(f"starter.sandbox.channels.{source}")
     secrets = {name: f"{name}-of-fuzz" for name in twin.SECRETS}
     await open_account(IntegrationType.CHANNEL, source, "fuzz", **secrets)
@@ -120,8 +120,8 @@ async def test_no_message_breaks_a_door_and_none_is_lost(database: str, source: 
         try:
             told, body = twin.shops._webhook(shop, sale, Delivery(url=""))
         except Exception:
-            return {}, of_bytes(dice, b'{"orders": []}')
-        body = of_document(dice, body) if dice.random() < 0.7 else of_bytes(dice, body)
+            return {}, mutate_bytes(dice, b'{"orders": []}')
+        body = mutate_document(dice, body) if dice.random() < 0.7 else mutate_bytes(dice, body)
         headers = dict(told) | till
         if dice.random() < 0.9 and source in SIGNS:
             headers |= SIGNS[source](secrets, body)
@@ -152,7 +152,7 @@ async def test_no_message_breaks_a_door_and_none_is_lost(database: str, source: 
 
 
 async def _read(rows: Any) -> None:
-    """What the dispatcher makes of messages: each is an order, a hint, or told of with its reason."""
+    """Parse as the dispatcher does: each message is an order, a hint, or fails with a reason."""
     outcomes, orders, hints = await dispatcher._read(rows)
     told: dict[int, Outcome] = {outcome.row: outcome for outcome in outcomes}
     for outcome in told.values():

@@ -1,4 +1,4 @@
-"""The payload codec: what is sealed, what opens, what never does."""
+"""The payload codec: encryption, key rotation and tampering."""
 
 import base64
 from typing import Any
@@ -20,7 +20,7 @@ def ring(*keys: str) -> Keyring:
     return Keyring.parse(",".join(keys), INDEX)
 
 
-async def test_an_order_is_unreadable_in_a_history_and_whole_again_after() -> None:
+async def test_order_is_encrypted_in_the_history_and_decrypted_after() -> None:
     converter = data_converter(ring(OLD))
     order = an_order()
     (sealed,) = await converter.encode([order])
@@ -31,13 +31,13 @@ async def test_an_order_is_unreadable_in_a_history_and_whole_again_after() -> No
     assert await converter.decode([sealed], [type(order)]) == [order]
 
 
-async def test_equal_payloads_do_not_look_equal() -> None:
+async def test_equal_payloads_have_different_ciphertexts() -> None:
     codec = SealingCodec(ring(OLD))
     one, other = await codec.encode([Payload(data=b"x"), Payload(data=b"x")])
     assert one.data != other.data
 
 
-async def test_old_keys_open_what_they_sealed_and_the_first_seals() -> None:
+async def test_old_keys_decrypt_and_the_first_encrypts() -> None:
     (sealed,) = await SealingCodec(ring(OLD)).encode([Payload(data=b"x")])
     rotated = SealingCodec(ring(NEW, OLD))
     assert [each.data for each in await rotated.decode([sealed])] == [b"x"]
@@ -47,27 +47,27 @@ async def test_old_keys_open_what_they_sealed_and_the_first_seals() -> None:
         await SealingCodec(ring(NEW)).decode([sealed])
 
 
-async def test_what_was_sent_by_hand_is_read_as_it_is() -> None:
+async def test_plain_payload_is_read_unchanged() -> None:
     plain = Payload(metadata={"encoding": b"json/plain"}, data=b'{"reason": "by hand"}')
     assert await SealingCodec(ring(OLD)).decode([plain]) == [plain]
     assert await data_converter(ring(OLD)).decode([plain]) == [{"reason": "by hand"}]
 
 
-async def test_what_is_sealed_already_is_not_sealed_again() -> None:
+async def test_encrypted_payload_is_not_encrypted_again() -> None:
     codec = SealingCodec(ring(OLD))
     sealed = await codec.encode([Payload(data=b"x")])
     assert await codec.encode(sealed) == sealed
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:10]])
-async def test_what_was_changed_does_not_open(spoil: Any) -> None:
+async def test_modified_payload_is_refused(spoil: Any) -> None:
     codec = SealingCodec(ring(OLD))
     (sealed,) = await codec.encode([Payload(data=b"x")])
     with pytest.raises(SealBroken):
         await codec.decode([Payload(metadata=sealed.metadata, data=spoil(sealed.data))])
 
 
-async def test_the_texts_of_failures_are_sealed_too() -> None:
+async def test_failure_texts_are_encrypted() -> None:
     converter = data_converter(ring(OLD))
     from temporalio.api.failure.v1 import Failure
 
