@@ -459,7 +459,7 @@ class Amazon:
         return [refund for item in read.items if (refund := item.refund(cancelled)) is not None]
 
     def _granted_refunds(self, read: _Read) -> Iterable[Refunded]:
-        """Refunds name a SKU: assign them to the first line that holds it."""
+        """Return the refunds in the finances. They name a SKU: assign each to the first line that holds it."""
         lines = {item.SellerSKU: item.OrderItemId for item in reversed(read.items)}
         return [
             Refunded(
@@ -518,6 +518,7 @@ class Amazon:
         return await self._with_items(_payload(answer), token)
 
     async def _with_items(self, head: dict[str, Any], token: str) -> PulledOrder:
+        """Return the order with its items and refunds."""
         number = quote(str(head["AmazonOrderId"]), safe="")
         items: list[Any] = []
         async for page in self._pages(f"/orders/v0/orders/{number}/orderItems", {}, token, self._order_read):

@@ -222,7 +222,7 @@ class _Detail(BaseModel):
 
 
 def fault(method: str, code: str, text: str = "") -> ApplicationError:
-    """Return the error for a refusal: expired access by its ``code``, a passing one by its text."""
+    """Return the error for a refusal: expired access by its ``code``, a temporary one by its text."""
     if code in _EXPIRED:
         return expired(f"{method}: {code}")
     return unavailable(f"{method}: {code}") if _TRANSIENT.search(text) else refused(f"{method}: {code}", code)

@@ -59,7 +59,8 @@ _HINT_TOPICS = {"refunds/create", "order_transactions/create"}
 """Topics whose body names an order without its content."""
 _SHIPPED = {"fulfilled", "restocked"}
 _PAID = {"paid", "partially_refunded"}
-_UNDONE = {"refunded", "voided"}
+_CANCELLING = {"refunded", "voided"}
+"""Financial statuses that cancel an unshipped order."""
 _SHIPPING_QUERY = """query Shipping($id: ID!) { order(id: $id) {
   fulfillments(first: 250) { status trackingInfo(first: 10) { number }
     fulfillmentLineItems(first: 250) { nodes { quantity lineItem { id } } } }
@@ -290,8 +291,8 @@ class Shopify:
         if not lines:
             return None
         shipped = source.fulfillment_status in _SHIPPED
-        undone = source.financial_status in _UNDONE and not shipped
-        cancelled_at = source.cancelled_at or (source.updated_at if undone else None)
+        money_returned = source.financial_status in _CANCELLING and not shipped
+        cancelled_at = source.cancelled_at or (source.updated_at if money_returned else None)
         kept = [(item, item.remaining) for item in lines if item.remaining]
         if not (kept or shipped):
             cancelled_at = cancelled_at or source.updated_at
@@ -300,10 +301,8 @@ class Shopify:
         paid = source.financial_status in _PAID
         total, tax = source.total_price, source.total_tax
         if source.current_total_price is not None and not shipped:
-            total, tax = (
-                source.current_total_price,
-                tax if source.current_total_tax is None else source.current_total_tax,
-            )
+            total = source.current_total_price
+            tax = tax if source.current_total_tax is None else source.current_total_tax
         freight = sum((line.price - line.discount for line in source.shipping_lines), Decimal(0))
         line_discounts = sum((item.discount for item in source.line_items), Decimal(0))
         line_discounts += sum((line.discount for line in source.shipping_lines), Decimal(0))

@@ -4,7 +4,7 @@ Sources: why2lyj/suning-sdk (a copy of the official SDK: signature, suning.custo
 .order.get, .orderdelivery.add, .inventory.modify), the fields of orders and the error codes as merchants' systems in
 public repositories read them. Not sourced: the status of unpaid orders (``00`` here), values of ``returnOrderFlag``
 other than ``1``, a return under way; how limits are reported (an error whose code names a limit or a time-out is
-passing); carriers' codes (setting ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
+temporary); carriers' codes (setting ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
 
 An order does not say when it last changed: the time of the response is used. Lines ship one by one. ``total`` is what
 was paid for the lines and their freight. Access does not expire.

@@ -1,4 +1,4 @@
-"""Our own message signature, for messages in both directions where no vendor's format applies.
+"""Signatures of messages: our own where no vendor's format applies, and the one of plain webhook bodies.
 
 Headers ``Hengdan-Timestamp`` (Unix seconds) and ``Hengdan-Signature: v1=<hex>``, the hex HMAC-SHA256 under the shared
 secret over ``{timestamp}.{raw body}``. Stripe and Standard Webhooks use the same scheme: the time is signed with the

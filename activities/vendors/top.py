@@ -23,7 +23,7 @@ from models.intake import Account
 
 _TRANSIENT = ("B150", "S01")
 _BUSY = re.compile(r"(稍后再试|超时|服务不可用)[！!。]?$")
-"""How a ``sub_msg`` ends where an ``isv.*`` code is passing all the same."""
+"""How a ``sub_msg`` ends where the error is temporary despite its ``isv.*`` code."""
 _SERVICES = {15, 50}
 """Codes of refusals by the service behind the gateway, not by the gateway."""
 
@@ -70,7 +70,7 @@ class Top:
 
 
 def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
-    """Return the error for an ``error_response``: ``isv.*`` is our fault and final, ``isp.*`` is TOP's and passing.
+    """Return the error for an ``error_response``: ``isv.*`` is our fault and final, ``isp.*`` is TOP's and temporary.
 
     The detail of a refusal is the sub code of the service, or the gateway's own code where the gateway refused.
     """
