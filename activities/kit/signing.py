@@ -1,9 +1,9 @@
 """Signatures of messages: our own where no vendor's format applies, and the one of plain webhook bodies.
 
-Headers ``Hengdan-Timestamp`` (Unix seconds) and ``Hengdan-Signature: v1=<hex>``, the hex HMAC-SHA256 under the shared
-secret over ``{timestamp}.{raw body}``. Stripe and Standard Webhooks use the same scheme: the time is signed with the
-body, so that a captured message cannot be replayed later; ``v1`` leaves room for another algorithm; several signatures
-separated by spaces let a sender rotate its secret.
+Our own: headers ``Hengdan-Timestamp`` (Unix seconds) and ``Hengdan-Signature: v1=<hex>``, the hex HMAC-SHA256 under the
+shared secret over ``{timestamp}.{raw body}``. Stripe and Standard Webhooks use the same scheme: the time is signed with
+the body, so that a captured message cannot be replayed later; ``v1`` leaves room for another algorithm; several
+signatures separated by spaces let a sender rotate its secret.
 """
 
 import hmac
