@@ -1,39 +1,78 @@
-"""What goes wrong with parcels: how bad it is, whose it is, by when, and what can be done."""
+"""Exceptions: what needs a person, how severe it is, who owns it, by when, and what can be done."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 from sqlalchemy import Column, DateTime, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
-from models.base import Value
+from models.base import Moment, Value
 from models.i18n import InvalidValue
 
 
 class ExceptionKind(StrEnum):
-    """What goes wrong with a fulfillment order on its way to the customer."""
+    """What needs a person; the text of each kind is ``exception.{kind}``."""
 
+    # A fulfillment order between booking and delivery
     NOT_ACCEPTED = "not_accepted"
-    """Its warehouse said nothing of it in time."""
+    """The warehouse has not answered in time."""
     BOOKING_FAILED = "booking_failed"
-    """No carrier takes it."""
+    """No carrier accepts the parcel."""
+    SHIP_OVERDUE = "ship_overdue"
     NOT_PICKED_UP = "not_picked_up"
     NO_MOVEMENT = "no_movement"
-    """Its carrier says nothing of it, since it took it."""
+    """The carrier has reported nothing for too long."""
     STUCK = "stuck"
-    """It lies at one place."""
+    """Scans keep naming the same place."""
     LATE = "late"
-    """Its promise is broken, or will be."""
+    """The promised or usual delivery time has passed, or will not be met."""
     DELIVERY_FAILED = "delivery_failed"
     REFUSED = "refused"
     RETURNED = "returned"
     LOST = "lost"
     DAMAGED = "damaged"
     WRONG_ADDRESS = "wrong_address"
+    CHANNEL_REFUSED = "channel_refused"
+    """The channel rejected the shipping confirmation."""
+    WAYBILL_NOT_CANCELLED = "waybill_not_cancelled"
+    HELD_TOO_LATE = "held_too_late"
+    """The warehouse did not return a fulfillment order that was put on hold."""
+    SHIPPED_AFTER_RECALL = "shipped_after_recall"
+
+    # An order
+    CHANNEL_CANCEL = "channel_cancel"
+    """The channel cancelled an order that had shipped."""
+    CHANNEL_MODIFY = "channel_modify"
+    """The channel changed an order that had shipped."""
+    LINES_ADDED = "lines_added"
+    OUT_OF_REACH = "out_of_reach"
+    """Stock exists only at locations that the rules exclude."""
+    REVIEW_OVERDUE = "overdue.in_review"
+    HOLD_OVERDUE = "overdue.on_hold"
+    STOCK_OVERDUE = "overdue.awaiting_stock"
+    REFUND_AFTER_SHIPPING = "refund_after_shipping"
+    REFUND_AFTER_END = "refund_after_end"
+    PAID_AFTER_END = "paid_after_end"
+
+    # Stock
+    LOW_STOCK = "low_stock"
+    OVERDUE_TRANSFER = "overdue_transfer"
+
+    # A shop's connection
+    AUTHORISE = "authorise"
+    """The channel's authorisation has expired and cannot be renewed."""
+    INTAKE_FAILED = "intake_failed"
+    RECONCILIATION = "reconciliation"
+    """Orders of the channel were missing here."""
+    RECONCILIATION_STOPPED = "reconciliation_stopped"
+
+
+AFTERMATH = frozenset({ExceptionKind.REFUSED, ExceptionKind.RETURNED, ExceptionKind.LOST, ExceptionKind.DAMAGED})
+"""Kinds that the end of the order does not settle: a claim, a refund or a reissue is still due."""
 
 
 class Severity(StrEnum):
@@ -44,39 +83,48 @@ class Severity(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What may be done about an exception."""
+    """An action against an exception."""
 
     REBOOK = "rebook"
-    """Taken back from its warehouse and planned afresh, elsewhere."""
+    """Recall from the warehouse and plan elsewhere."""
     INTERCEPT = "intercept"
-    """Stopped on its way, and sent back."""
+    """Have the carrier stop the parcel and return it."""
     TELL_BUYER = "tell_buyer"
     CLAIM = "claim"
-    """The carrier is to pay for it."""
+    """Claim compensation from the carrier."""
     REISSUE = "reissue"
-    """What was in it is sent once more."""
+    """Ship the same goods again, free of charge."""
     REFUND = "refund"
-    """The buyer is to have his money back."""
     CALL_CARRIER = "call_carrier"
     CALL_WAREHOUSE = "call_warehouse"
+    CALL_CHANNEL = "call_channel"
     CORRECT_ADDRESS = "correct_address"
+    REVIEW = "review"
+    """Approve, reject, release or change the order."""
+    REPLENISH = "replenish"
+    TRANSFER = "transfer"
+    AUTHORISE = "authorise"
+    """Authorise the shop again."""
+    CORRECT_MESSAGES = "correct_messages"
+    """Correct, retry or discard failed messages."""
+    RECONCILE = "reconcile"
 
 
 AUTOMATIC = frozenset({Remedy.REBOOK, Remedy.INTERCEPT, Remedy.TELL_BUYER, Remedy.CLAIM, Remedy.REISSUE, Remedy.REFUND})
-"""What Hengdan can do by itself."""
+"""Remedies that Hengdan can apply to a fulfillment order; a person applies every other one."""
 HOUR = 3600
 DAY = 24 * HOUR
 
 
 class ExceptionPolicy(Value):
-    """What is to be done about one kind; times in seconds."""
+    """How exceptions of one kind are handled; times in seconds."""
 
     kind: ExceptionKind
     severity: Severity = Severity.NORMAL
     after: Annotated[int, Field(ge=0, le=90 * DAY)] = 0
-    """How long it must last before it is an exception."""
+    """How long a detected cause must last before the exception opens."""
     due: Annotated[int, Field(ge=60, le=90 * DAY)] = DAY
-    """How long its owner has; then it escalates."""
+    """How long the owner has before the exception escalates."""
     owner: Annotated[str, Field(min_length=1, max_length=64)] = "logistics"
     escalates_to: Annotated[str, Field(min_length=1, max_length=64)] = "management"
     suggested: tuple[Remedy, ...] = ()
@@ -84,7 +132,7 @@ class ExceptionPolicy(Value):
 
     @field_validator("automatic")
     @classmethod
-    def _can_be_done(cls, remedy: Remedy | None) -> Remedy | None:
+    def _is_automatic(cls, remedy: Remedy | None) -> Remedy | None:
         if remedy is not None and remedy not in AUTOMATIC:
             raise InvalidValue("invalid.remedy", choices=", ".join(sorted(AUTOMATIC)))
         return remedy
@@ -100,6 +148,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
     for each in (
         _policy(_K.NOT_ACCEPTED, _S.NORMAL, _R.CALL_WAREHOUSE, _R.REBOOK, after=2 * HOUR, owner="warehouse"),
         _policy(_K.BOOKING_FAILED, _S.HIGH, _R.CORRECT_ADDRESS, _R.REBOOK, due=4 * HOUR),
+        _policy(_K.SHIP_OVERDUE, _S.HIGH, _R.CALL_WAREHOUSE, _R.REBOOK, _R.TELL_BUYER, owner="warehouse"),
         _policy(_K.NOT_PICKED_UP, _S.NORMAL, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, after=DAY),
         _policy(_K.NO_MOVEMENT, _S.HIGH, _R.CALL_CARRIER, _R.TELL_BUYER, after=2 * DAY),
         _policy(_K.STUCK, _S.NORMAL, _R.CALL_CARRIER, after=36 * HOUR),
@@ -110,34 +159,78 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.LOST, _S.CRITICAL, _R.CLAIM, _R.REISSUE, _R.REFUND, _R.TELL_BUYER, automatic=_R.CLAIM),
         _policy(_K.DAMAGED, _S.CRITICAL, _R.CLAIM, _R.REISSUE, _R.REFUND, _R.TELL_BUYER, automatic=_R.CLAIM),
         _policy(_K.WRONG_ADDRESS, _S.HIGH, _R.CORRECT_ADDRESS, _R.TELL_BUYER, _R.INTERCEPT, owner="service"),
+        _policy(_K.CHANNEL_REFUSED, _S.HIGH, _R.CALL_CHANNEL, owner="operations", due=4 * HOUR),
+        _policy(_K.WAYBILL_NOT_CANCELLED, _S.NORMAL, _R.CALL_CARRIER),
+        _policy(_K.HELD_TOO_LATE, _S.HIGH, _R.CALL_WAREHOUSE, _R.INTERCEPT, owner="service", due=2 * HOUR),
+        _policy(_K.SHIPPED_AFTER_RECALL, _S.HIGH, _R.INTERCEPT, _R.CALL_WAREHOUSE, owner="warehouse", due=4 * HOUR),
+        _policy(_K.CHANNEL_CANCEL, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
+        _policy(_K.CHANNEL_MODIFY, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
+        _policy(_K.LINES_ADDED, _S.HIGH, _R.CALL_CHANNEL, _R.REVIEW, owner="service"),
+        _policy(_K.OUT_OF_REACH, _S.NORMAL, _R.TRANSFER, _R.REVIEW, owner="service"),
+        _policy(_K.REVIEW_OVERDUE, _S.NORMAL, _R.REVIEW, owner="service", due=4 * HOUR),
+        _policy(_K.HOLD_OVERDUE, _S.NORMAL, _R.REVIEW, owner="service", due=4 * HOUR),
+        _policy(_K.STOCK_OVERDUE, _S.NORMAL, _R.REPLENISH, _R.TRANSFER, _R.TELL_BUYER, owner="purchasing"),
+        _policy(_K.REFUND_AFTER_SHIPPING, _S.HIGH, _R.CALL_CARRIER, _R.TELL_BUYER, owner="service"),
+        _policy(_K.REFUND_AFTER_END, _S.NORMAL, _R.REFUND, _R.TELL_BUYER, owner="service"),
+        _policy(_K.PAID_AFTER_END, _S.HIGH, _R.REFUND, _R.TELL_BUYER, owner="service"),
+        _policy(_K.LOW_STOCK, _S.NORMAL, _R.REPLENISH, _R.TRANSFER, owner="purchasing"),
+        _policy(_K.OVERDUE_TRANSFER, _S.NORMAL, _R.CALL_WAREHOUSE, owner="warehouse"),
+        _policy(_K.AUTHORISE, _S.CRITICAL, _R.AUTHORISE, owner="operations", due=2 * HOUR),
+        _policy(_K.INTAKE_FAILED, _S.HIGH, _R.CORRECT_MESSAGES, owner="operations", due=4 * HOUR),
+        _policy(_K.RECONCILIATION, _S.NORMAL, _R.RECONCILE, _R.CALL_CHANNEL, owner="operations"),
+        _policy(_K.RECONCILIATION_STOPPED, _S.NORMAL, _R.RECONCILE, owner="operations"),
     )
 }
-"""What holds of each kind, unless staff set it otherwise."""
+"""The policy of each kind, unless staff set another."""
+
+
+class NewException(Value):
+    """An exception to open. ``key`` says what it is about: at most one exception exists for each."""
+
+    key: str
+    kind: ExceptionKind
+    order_id: str = ""
+    """An order, or a transfer."""
+    fulfillment_id: str = ""
+    shop: str = ""
+    """``channel:shop``."""
+    warehouse: str = ""
+    carrier: str | None = None
+    waybill_no: str | None = None
+    detail: dict[str, JsonValue] = {}
+    """Further params of the text ``exception.{kind}``."""
+    cause_at: Moment | None = None
+    """When the cause began; ``None``: now."""
 
 
 class ExceptionRow(SQLModel, table=True):
-    """One kind of exception of one fulfillment order; opened again where it comes back."""
+    """The one record of something that needs a person; opens again when its cause returns."""
 
     __tablename__ = "exceptions"
-    __table_args__ = (Index("exceptions_open", "kind", "due_at", postgresql_where="closed_at IS NULL"),)
+    __table_args__ = (
+        Index("exceptions_open", "kind", "due_at", postgresql_where="closed_at IS NULL"),
+        Index("exceptions_by_order", "order_id"),
+    )
 
-    fulfillment_id: str = Col(primary_key=True)
-    kind: str = Col(primary_key=True)
-    order_id: str
-    shop: str
-    """``channel:shop``."""
-    warehouse: str
+    key: str = Col(primary_key=True)
+    kind: str
+    order_id: str = ""
+    fulfillment_id: str = ""
+    shop: str = ""
+    warehouse: str = ""
     carrier: str | None = None
     waybill_no: str | None = None
+    detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
     severity: str
     owner: str
+    detected: bool
+    """Opened because the scanner found its cause in the database, not because a workflow reported it."""
     cause_at: datetime = Col(sa_type=DateTime(timezone=True))
-    """Since when it has been so."""
     opened_at: datetime = Col(sa_type=DateTime(timezone=True))
     due_at: datetime = Col(sa_type=DateTime(timezone=True))
     escalated_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     remedy: str | None = None
-    """What was done about it."""
+    """The last remedy applied."""
     remedied_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     closed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     closed_by: str | None = None

@@ -138,7 +138,7 @@ class Fulfillment(Record):
     moved_at: Moment | None = None
     """The newest sign of life known to the workflow: shipping, then scans."""
     overdue: bool = False
-    """An alert was raised for it."""
+    """The present delay has opened an exception."""
     shortfalls: tuple[Shortfall, ...] = ()
     """Why its warehouse rejected it, where the stock is why."""
 

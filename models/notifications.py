@@ -68,7 +68,7 @@ FIELDS = frozenset(
         "amount",
     }
 )
-"""The facts that a template may name; ``what`` is the kind of exception in words."""
+"""The facts that a template may name; ``what`` is the text of an exception."""
 Lang = Literal["zh-CN", "en"]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -107,7 +107,7 @@ class Template(Value):
         def fact(match: re.Match[str]) -> str:
             return str(facts.get(match[1]) or "")
 
-        return _PLACEHOLDER.sub(fact, self.subject), _PLACEHOLDER.sub(fact, self.body)
+        return _PLACEHOLDER.sub(fact, self.subject), _PLACEHOLDER.sub(fact, self.body).rstrip()
 
 
 _EMAIL_TEXTS: tuple[tuple[str, Lang, str, str], ...] = (
@@ -129,10 +129,10 @@ _EMAIL_TEXTS: tuple[tuple[str, Lang, str, str], ...] = (
     ("tell_buyer", "en", "About your order {order_no}", "Your parcel {waybill_no}: {what}. We are sorry."),
 )
 _CHAT_TEXTS: tuple[tuple[str, Lang, str], ...] = (
-    ("exception.opened", "zh-CN", "订单 {order_no}：{what}，{carrier} {waybill_no}，负责人 {owner}"),
-    ("exception.opened", "en", "Order {order_no}: {what}, {carrier} {waybill_no}, for {owner}"),
-    ("exception.escalated", "zh-CN", "超时升级至 {owner}：订单 {order_no}，{what}，{carrier} {waybill_no}"),
-    ("exception.escalated", "en", "Overdue, now for {owner}: order {order_no}, {what}, {carrier} {waybill_no}"),
+    ("exception.opened", "zh-CN", "{what}。负责人 {owner}。{shop} {order_no}"),
+    ("exception.opened", "en", "{what}. Owner: {owner}. {shop} {order_no}"),
+    ("exception.escalated", "zh-CN", "超时升级至 {owner}：{what}。{shop} {order_no}"),
+    ("exception.escalated", "en", "Overdue, escalated to {owner}: {what}. {shop} {order_no}"),
 )
 DEFAULTS: tuple[Template, ...] = (
     *(

@@ -297,25 +297,3 @@ class TimelineRow(SQLModel, table=True):
     what: str
     actor: str
     detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-
-
-class Alert(Value):
-    """Something that needs a person. ``key`` is unique: raised once."""
-
-    key: str
-    kind: str
-    """A message key of the catalogue, ``alert.*``."""
-    order_id: str = ""
-    detail: dict[str, JsonValue] = {}
-
-
-class AlertRow(SQLModel, table=True):
-    __tablename__ = "alerts"
-    __table_args__ = (Index("alerts_by_order", "order_id"),)
-
-    key: str = Col(primary_key=True)
-    kind: str
-    order_id: str = ""
-    detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
-    raised_at: datetime = Col(sa_type=DateTime(timezone=True))
-    closed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))

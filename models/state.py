@@ -7,9 +7,10 @@ from enum import StrEnum
 from pydantic import Field, JsonValue
 
 from models.base import Moment, Record, Value
+from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
 from models.hold import Hold, HoldKind, Stage
-from models.order import Alert, ChannelOrder, Entry, OrderStatus
+from models.order import ChannelOrder, Entry, OrderStatus
 from models.policy import Policy
 from models.requests import YES, Answer, no
 from models.stock import Shortage
@@ -119,12 +120,13 @@ class OrderState(Record):
     end: End | None = None
     completed: bool = False
     overdue: list[OrderStatus] = Field(default_factory=list)
-    """Statuses for whose delay an alert was raised."""
+    """Statuses whose delay has opened an exception."""
     answers: dict[str, Answer] = Field(default_factory=dict)
     """The answers to the newest requests, by request id."""
     entries: list[Entry] = Field(default_factory=list)
     """Timeline entries since the last snapshot."""
-    alerts: list[Alert] = Field(default_factory=list)
+    exceptions: list[NewException] = Field(default_factory=list)
+    """Exceptions to open with the next snapshot."""
 
     @property
     def active(self) -> list[Fulfillment]:
@@ -172,7 +174,7 @@ class OrderState(Record):
 
     @property
     def deadline(self) -> datetime | None:
-        """When the present wait is overdue; ``None`` if nothing is due, or if the alert was raised already."""
+        """When the present wait is overdue; ``None`` if nothing is due, or if its exception was opened already."""
         status = self.status
         if status.final or status in self.overdue:
             return None
@@ -198,7 +200,7 @@ class OrderState(Record):
 
     @property
     def remainder_held(self) -> bool:
-        """Whether a part is allocated or shipped, the rest is held, and no alert was raised for that yet."""
+        """Whether a part is allocated or shipped, the rest is held, and no exception was opened for that yet."""
         return bool(self.holds) and self.to_plan and bool(self.active) and OrderStatus.ON_HOLD not in self.overdue
 
     @property
@@ -230,6 +232,14 @@ class OrderState(Record):
             fulfillment.shipped_at + timedelta(seconds=self.policy.delivery),
         )
 
+    def overdue_kind(self, fulfillment: Fulfillment, at: datetime) -> ExceptionKind:
+        """Return which deadline of a fulfillment order has passed."""
+        if fulfillment.shipped_at is None:
+            return ExceptionKind.SHIP_OVERDUE
+        moved = fulfillment.moved_at or fulfillment.shipped_at
+        silent = moved + timedelta(seconds=self.policy.movement) <= at
+        return ExceptionKind.NO_MOVEMENT if silent else ExceptionKind.LATE
+
     @property
     def next_step(self) -> str:
         """What the order waits for, as a message key."""
@@ -259,10 +269,28 @@ class OrderState(Record):
         """Add an entry to the timeline."""
         self.entries.append(Entry(key=key, at=at, what=f"timeline.{what}", actor=actor, detail=detail))
 
-    def alert(self, kind: str, about: str = "", **detail: JsonValue) -> None:
-        """Raise an alert, once for each kind and subject."""
-        key = ":".join(part for part in (self.order.order_id, kind, about) if part)
-        self.alerts.append(Alert(key=key, kind=f"alert.{kind}", order_id=self.order.order_id, detail=detail))
+    def open_exception(
+        self,
+        kind: ExceptionKind,
+        at: datetime,
+        fulfillment: Fulfillment | None = None,
+        about: str = "",
+        **detail: JsonValue,
+    ) -> None:
+        """Open an exception of the order, or of one fulfillment order, with the next snapshot."""
+        subject = self.order.order_id if fulfillment is None else fulfillment.id
+        exception = NewException(
+            key=":".join(part for part in (subject, kind, about) if part),
+            kind=kind,
+            order_id=self.order.order_id,
+            shop=f"{self.order.channel}:{self.order.shop}",
+            detail=detail,
+            cause_at=at,
+        )
+        if fulfillment is not None:
+            where = {name: getattr(fulfillment, name) for name in ("warehouse", "carrier", "waybill_no")}
+            exception = exception.model_copy(update={"fulfillment_id": fulfillment.id, **where})
+        self.exceptions.append(exception)
 
     def open_fulfillment(self, fulfillment: Fulfillment, at: datetime) -> None:
         """Open a scheduled fulfillment order, which may now be booked and released."""
@@ -352,7 +380,7 @@ class OrderState(Record):
             skus = ", ".join(f"{each.sku} × {each.quantity}" for each in self.shortages)
             self.add_timeline_entry(f"short:{allocated.at.isoformat()}", allocated.at, "short", skus=skus)
             if allocated.out_of_reach:
-                self.alert("out_of_reach", skus=skus)
+                self.open_exception(ExceptionKind.OUT_OF_REACH, allocated.at, skus=skus)
 
     def reserve(self, allocated: Allocated) -> None:
         """Apply the reservation that an allocation made, if any."""
@@ -382,7 +410,7 @@ class OrderState(Record):
             deadline=self.deadline,
             at=at,
             entries=tuple(self.entries),
-            alerts=tuple(self.alerts),
+            exceptions=tuple(self.exceptions),
         )
 
 
@@ -395,7 +423,7 @@ class OrderInput(Value):
 
 
 class Snapshot(Value):
-    """What a step writes to the order's row, timeline and alerts, in one transaction with the step's effect."""
+    """What a step writes to the order's row, timeline and exceptions, in one transaction with the step's effect."""
 
     order_id: str
     revision: int
@@ -410,4 +438,4 @@ class Snapshot(Value):
     deadline: Moment | None
     at: Moment
     entries: tuple[Entry, ...] = ()
-    alerts: tuple[Alert, ...] = ()
+    exceptions: tuple[NewException, ...] = ()

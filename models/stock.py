@@ -388,7 +388,7 @@ class IncomingRow(SQLModel, table=True):
 
 
 class ThresholdRow(SQLModel, table=True):
-    """The quantity below which an alert is raised."""
+    """The quantity below which an exception opens."""
 
     __tablename__ = "thresholds"
     __table_args__ = (CheckConstraint("below > 0", name="threshold_positive"),)

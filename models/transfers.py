@@ -12,7 +12,8 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import CHINA, Moment, Record, Value
-from models.order import Alert, Entry
+from models.exceptions import ExceptionKind, NewException
+from models.order import Entry
 from models.requests import YES, Answer, Approve, Cancel, Request, no
 from models.state import ANSWERS_KEPT
 from models.stock import Move, MovementKind
@@ -110,7 +111,7 @@ class Transfer(Record):
     withdrawn: bool = False
     """Cancelled before it left."""
     overdue: bool = False
-    """The alert was raised."""
+    """The delay has opened an exception."""
     revision: int = 0
     answers: dict[str, Answer] = Field(default_factory=dict)
     """The answers to the newest requests, by request id."""
@@ -145,7 +146,7 @@ class Transfer(Record):
 
     @property
     def deadline(self) -> datetime | None:
-        """When the transfer becomes overdue; ``None`` once the alert was raised."""
+        """When the transfer becomes overdue; ``None`` once the exception was opened."""
         return None if self.overdue else datetime.combine(self.due + timedelta(days=1), time.min, CHINA)
 
     def allows(self, action: TransferAction, request: Request) -> Answer:
@@ -217,9 +218,17 @@ class Transfer(Record):
             key=request.request_id, at=at, what=f"timeline.transfer.{what}", actor=request.actor, detail=detail
         )
 
-    def late(self) -> Alert:
+    def late(self, at: datetime) -> NewException:
+        """Return the exception of a transfer that is past its due date."""
         detail = {"origin": self.origin, "destination": self.destination, "due": self.due.isoformat()}
-        return Alert(key=f"{self.id}:overdue_transfer", kind="alert.overdue_transfer", order_id=self.id, detail=detail)
+        return NewException(
+            key=f"{self.id}:overdue_transfer",
+            kind=ExceptionKind.OVERDUE_TRANSFER,
+            order_id=self.id,
+            warehouse=self.destination,
+            detail=detail,
+            cause_at=at,
+        )
 
     def remember(self, request_id: str, answer: Answer) -> None:
         self.answers[request_id] = answer
@@ -246,12 +255,12 @@ def listed(goods: Mapping[str, int]) -> str:
 
 
 class TransferStep(Value):
-    """What one step writes in one transaction: the new state, its movements, its timeline entry and alert."""
+    """What one step writes in one transaction: the new state, its movements, its timeline entry and exception."""
 
     transfer: Transfer
     moves: tuple[Move, ...] = ()
     entry: Entry | None = None
-    alert: Alert | None = None
+    exception: NewException | None = None
     at: Moment
 
 

@@ -31,20 +31,22 @@ from activities.aftersales.reissue import REISSUE
 from activities.carriers import tracker
 from activities.catalogue import sku_mapping
 from activities.channels import Hint, channel
-from activities.fulfillment import exceptions, tracking, warehouse_events
+from activities.fulfillment import tracking, warehouse_events
+from activities.fulfillment.exceptions import REPLAN
 from activities.intake import changes, inbox
 from activities.intake.inbox import Outcome
 from activities.kit.database import DatabaseError, InvalidData, Row, advisory_lock, transaction
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
-from activities.records import alerts
+from activities.records import exceptions
 from models import search_attributes
 from models.base import Value
+from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import MILESTONES, Scan
 from models.i18n import t
 from models.intake import InboxState, IntegrationType
 from models.money import Money
-from models.order import Alert, ChannelOrder, RefundState
+from models.order import ChannelOrder, RefundState
 from models.origins import IntakePath
 from models.policy import Policy
 from models.requests import Refunding, Replan, Request, StockArrived, Tracking, WarehouseEvent
@@ -282,7 +284,7 @@ async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage)
     for name, request in signals:
         reason = await _signal(client, before.order_id, name, request) or reason
     if added := changes.count_added_lines(before, newest):
-        await _alert(before.order_id, "lines_added", count=added)
+        await _open_exception(before.order_id, ExceptionKind.LINES_ADDED, count=added)
     pending.delivered = newest
     return reason or ", ".join(name for name, _ in signals)
 
@@ -292,10 +294,11 @@ async def _all_shipped(order_id: str) -> bool:
         return await warehouse_events.all_shipped(connection, order_id)
 
 
-async def _alert(order_id: str, kind: str, **detail: JsonValue) -> None:
-    alert = Alert(key=f"{order_id}:{kind}", kind=f"alert.{kind}", order_id=order_id, detail=detail)
+async def _open_exception(order_id: str, kind: ExceptionKind, **detail: JsonValue) -> None:
+    shop = ":".join(order_id.split(":")[1:3])
+    exception = NewException(key=f"{order_id}:{kind}", kind=kind, order_id=order_id, shop=shop, detail=detail)
     async with transaction() as connection:
-        await alerts.raise_alerts(connection, [alert])
+        await exceptions.open_all(connection, [exception])
 
 
 async def start_order(client: Client, order: ChannelOrder) -> None:
@@ -337,9 +340,9 @@ async def _signal(client: Client, order_id: str, name: str, request: Request) ->
         if not ended(error):
             raise EngineDown(str(error)) from error
         if name == "payment":
-            await _alert(order_id, "paid_after_end")
+            await _open_exception(order_id, ExceptionKind.PAID_AFTER_END)
         if isinstance(request, Refunding) and request.refund.state is RefundState.ASKED:
-            await _alert(order_id, "refund_after_end", refund_no=request.refund.refund_no)
+            await _open_exception(order_id, ExceptionKind.REFUND_AFTER_END, refund_no=request.refund.refund_no)
         return f"{name}: the order has ended"
     return ""
 
@@ -438,7 +441,7 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
 
 async def _internal(client: Client, row: Row[Any]) -> Handled:
     """Signal that an order is to be replanned, its goods are in stock or its SKUs mapped; or start a reissue."""
-    if row.topic == exceptions.REPLAN:
+    if row.topic == REPLAN:
         return await _signal(client, row.order_id, "replan", Replan.model_validate_json(row.raw.body)), row.order_id
     if row.topic == REISSUE:
         order = ChannelOrder.model_validate_json(row.raw.body)

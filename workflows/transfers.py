@@ -13,8 +13,9 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.stock import transfers as steps
+    from models.exceptions import NewException
     from models.i18n import t
-    from models.order import Alert, Entry
+    from models.order import Entry
     from models.requests import Answer, Approve, Request
     from models.stock import Move
     from models.transfers import (
@@ -58,7 +59,7 @@ class TransferWorkflow:
         return self.transfer.status
 
     async def _process_transfer(self) -> None:
-        """Wait for requests until nothing is in transit any more; raise an alert once the transfer is overdue."""
+        """Wait for requests until nothing is in transit any more; open an exception once the transfer is overdue."""
         async with self._lock:
             if self.transfer.revision == 0:
                 await self._write(self.transfer.model_copy())
@@ -80,7 +81,7 @@ class TransferWorkflow:
         async with self._lock:
             if not self.transfer.status.final:
                 after = self.transfer.model_copy(update={"overdue": True})
-                await self._write(after, alert=after.late())
+                await self._write(after, exception=after.late(workflow.now()))
 
     @property
     def _history_full(self) -> bool:
@@ -165,7 +166,11 @@ class TransferWorkflow:
         return self.transfer
 
     async def _write(
-        self, after: Transfer, moves: list[Move] | None = None, entry: Entry | None = None, alert: Alert | None = None
+        self,
+        after: Transfer,
+        moves: list[Move] | None = None,
+        entry: Entry | None = None,
+        exception: NewException | None = None,
     ) -> Answer:
         """Write one step. The changed transfer replaces the present one, unless the stock does not allow the step."""
         after.revision += 1
@@ -173,7 +178,7 @@ class TransferWorkflow:
             transfer=after.model_copy(update={"answers": {}}),
             moves=tuple(moves or ()),
             entry=entry,
-            alert=alert,
+            exception=exception,
             at=workflow.now(),
         )
         answer = await workflow.execute_local_activity(

@@ -11,9 +11,9 @@ from activities.accounts import accounts
 from activities.channels import AccessRenewer, Channel, channel
 from activities.kit.database import transaction
 from activities.kit.errors import EXPIRED
-from activities.records import alerts
+from activities.records import exceptions
+from models.exceptions import ExceptionKind, NewException
 from models.intake import Account, AccountRow, IntegrationType, Secrets
-from models.order import Alert
 
 MARGIN = timedelta(minutes=10)
 """Access is renewed so long before it expires."""
@@ -25,7 +25,7 @@ _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 async def open_channel(source: str, shop: str) -> AsyncIterator[Channel]:
     """Yield the shop's channel. Access that expires during a call is renewed; the call's error is raised for a retry.
 
-    Raises ``refused`` where there is no such shop, or its access must be authorised again, which raises an alert.
+    Raises ``refused`` where there is no such shop, or its access must be authorised again, which opens an exception.
     """
     account = await accounts.get_account(IntegrationType.CHANNEL, source, shop)
     expires = account.secrets.get("expires_at")
@@ -55,14 +55,16 @@ async def _renew(stale: Account) -> Account:
                 await connection.execute(update(_accounts).where(same).values(secrets=stored))
     except ApplicationError as error:
         if error.non_retryable:
-            await _alert_unauthorised(stale, error.message)
+            await _open_authorisation_exception(stale, error.message)
         raise
     accounts.clear_cache()
     return stale.model_copy(update={"secrets": stored.values})
 
 
-async def _alert_unauthorised(account: Account, reason: str) -> None:
+async def _open_authorisation_exception(account: Account, reason: str) -> None:
     shop = f"{account.source}:{account.account}"
-    alert = Alert(key=f"{shop}:authorise", kind="alert.authorise", detail={"shop": shop, "reason": reason})
+    exception = NewException(
+        key=f"{shop}:authorise", kind=ExceptionKind.AUTHORISE, shop=shop, detail={"reason": reason}
+    )
     async with transaction() as connection:
-        await alerts.raise_alerts(connection, [alert])
+        await exceptions.open_all(connection, [exception])

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import JsonValue
 from sqlalchemy import (
     ARRAY,
     CTE,
@@ -29,8 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.records import alerts
+from activities.records import exceptions
 from models.base import Moment, Value
+from models.exceptions import ExceptionKind, NewException
 from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import ChannelOrder, OrderRow
 from models.origins import IntakePath
@@ -212,7 +212,7 @@ _PENDING = _pending()
 
 
 async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
-    """Save the outcomes of messages; raise an alert where one failed."""
+    """Save the outcomes of messages; open an exception where one failed."""
     if outcomes:
         statement = (
             update(_inbox)
@@ -228,24 +228,32 @@ async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcom
         )
         await connection.execute(statement, [each.model_dump() for each in outcomes])
         if any(each.state is InboxState.FAILED for each in outcomes):
-            await sync_alerts(connection)
+            await sync_exceptions(connection)
 
 
-FAILED_KIND = "alert.intake_failed"
 _COUNT_LOCK = 0x63616C6C
 """Held while failures are counted, so that a later count sees all earlier commits."""
 
 
-async def sync_alerts(connection: AsyncConnection) -> None:
-    """Keep one alert open for each account with failed messages, and close the others."""
+async def sync_exceptions(connection: AsyncConnection) -> None:
+    """Keep one exception open for each account with failed messages, and close the others."""
     await connection.execute(text(f"SELECT pg_advisory_xact_lock({_COUNT_LOCK})"))
-    failed: dict[str, dict[str, JsonValue]] = {}
     account = (_inbox.c.integration, _inbox.c.source, _inbox.c.account)
-    query = select(*account, func.count().label("failed")).where(_inbox.c.state == InboxState.FAILED).group_by(*account)
+    counts = (func.count().label("failed"), func.max(_inbox.c.received_at).label("newest"))
+    query = select(*account, *counts).where(_inbox.c.state == InboxState.FAILED).group_by(*account)
+    failed = []
     for row in await connection.execute(query):
         shop = f"{row.source}:{row.account}"
-        failed[f"{row.integration}:{shop}:failed"] = {"shop": shop, "count": row.failed}
-    await alerts.keep_alerts(connection, FAILED_KIND, failed)
+        failed.append(
+            NewException(
+                key=f"{row.integration}:{shop}:failed",
+                kind=ExceptionKind.INTAKE_FAILED,
+                shop=shop,
+                detail={"count": row.failed},
+                cause_at=row.newest,
+            )
+        )
+    await exceptions.sync(connection, ExceptionKind.INTAKE_FAILED, failed)
 
 
 async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: Raw | None = None) -> int:
@@ -253,14 +261,14 @@ async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: 
     values: dict[str, Any] = {"state": InboxState.PENDING, "reason": "", "field": ""}
     changed = update(_inbox).where(which).values(values if raw is None else values | {"raw": raw})
     count = int((await connection.execute(changed)).rowcount)
-    await sync_alerts(connection)
+    await sync_exceptions(connection)
     return count
 
 
 async def discard(connection: AsyncConnection, row: int) -> None:
     """Mark a message as discarded."""
     await connection.execute(update(_inbox).where(_inbox.c.id == row).values(state=InboxState.DISCARDED))
-    await sync_alerts(connection)
+    await sync_exceptions(connection)
 
 
 async def reopen_lost(connection: AsyncConnection) -> None:

@@ -16,8 +16,9 @@ from activities.channels import Channel, Hint, OrderReader, order_reader
 from activities.intake import polling
 from activities.kit.database import transaction
 from activities.kit.errors import Unintelligible, refused
-from activities.records import alerts
+from activities.records import exceptions
 from models.base import Moment, Value
+from models.exceptions import ExceptionKind, NewException
 from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, ReconciliationRow
 from models.order import OrderRow
 
@@ -26,7 +27,7 @@ _documents: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
 _inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
-MISSING, STOPPED = "alert.reconciliation", "alert.reconciliation_stopped"
+MISSING, STOPPED = ExceptionKind.RECONCILIATION, ExceptionKind.RECONCILIATION_STOPPED
 DAYS = 3.0
 """The default window, unless the shop has ``reconcile_days``."""
 LAG = timedelta(hours=1)
@@ -105,14 +106,14 @@ async def reconcile(report: str, source: str, shop: str, window: Window) -> dict
                 failed[number] = error.message
     gone = tuple(sorted(await _known_numbers(row) - listed))
     findings = Findings(listed=len(listed), known=known, pulled=tuple(pulled), failed=failed, gone=gone)
-    await _sync_alerts(source, shop, findings)
+    await _sync_exceptions(source, shop, findings)
     await _save(report, findings, finished_at=datetime.now(UTC))
     return findings.counts
 
 
 @activity.defn(name="intake.fail_reconciliation")
 async def mark_failed(report: str, error: str) -> None:
-    """Close a report that could not be finished, and raise an alert."""
+    """Close a report that could not be finished, and open an exception."""
     now = datetime.now(UTC)
     closed = update(_reports).where(_reports.c.id == report).values(finished_at=now, error=error)
     async with transaction() as connection:
@@ -120,7 +121,8 @@ async def mark_failed(report: str, error: str) -> None:
         if row is not None:
             shop = f"{row.channel}:{row.shop}"
             key = f"{shop}:reconciliation_stopped"
-            await alerts.keep_alerts(connection, STOPPED, {key: {"shop": shop, "reason": error}}, key)
+            stopped = NewException(key=key, kind=STOPPED, shop=shop, detail={"reason": error}, cause_at=now)
+            await exceptions.sync(connection, STOPPED, [stopped], key)
 
 
 async def _list(reader: OrderReader, row: Row[Any]) -> set[str]:
@@ -202,14 +204,16 @@ async def _save(report: str, findings: Findings, finished_at: datetime | None = 
         await connection.execute(update(_reports).where(_reports.c.id == report).values(values))
 
 
-async def _sync_alerts(source: str, shop: str, findings: Findings) -> None:
-    """Raise an alert where orders were missing; close it where none was."""
+async def _sync_exceptions(source: str, shop: str, findings: Findings) -> None:
+    """Open an exception where orders were missing; close it where none was."""
     name = f"{source}:{shop}"
     key = f"{name}:reconciliation"
-    detail: dict[str, JsonValue] = {"shop": name, "missing": findings.counts["missing"], "failed": len(findings.failed)}
+    missing = findings.counts["missing"]
+    detail: dict[str, JsonValue] = {"missing": missing, "failed": len(findings.failed)}
+    exception = NewException(key=key, kind=MISSING, shop=name, detail=detail, cause_at=datetime.now(UTC))
     async with transaction() as connection:
-        await alerts.keep_alerts(connection, MISSING, {key: detail} if detail["missing"] else {}, key)
-        await alerts.keep_alerts(connection, STOPPED, {}, f"{key}_stopped")
+        await exceptions.sync(connection, MISSING, [exception] if missing else [], key)
+        await exceptions.sync(connection, STOPPED, [], f"{key}_stopped")
 
 
 async def list_all(

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.notifications.templates import list_templates
+from activities.records.exceptions import text_params
 from models.base import Value
 from models.exceptions import ExceptionRow
 from models.i18n import t
@@ -33,6 +34,7 @@ _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 _exceptions: Table = ExceptionRow.__table__  # type: ignore[attr-defined]
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
+_ORDER = (_orders.c.id, _orders.c.channel_order_no, _orders.c.recipient, _orders.c.custom)
 EXCEPTION_WINDOW = timedelta(minutes=30)
 """How far back each run reads exceptions; the message id keeps a repeat from creating a second message."""
 OVERLAP = 1000
@@ -93,43 +95,45 @@ async def _advance_cursor(connection: AsyncConnection) -> int:
 
 async def _timeline_events(connection: AsyncConnection, names: Collection[str], after: int) -> list[_Event]:
     query = (
-        select(_timeline.c.key, _timeline.c.what, _timeline.c.detail, _orders)
+        select(_timeline.c.key, _timeline.c.what, _timeline.c.detail, _orders.c.channel, _orders.c.shop, *_ORDER)
         .join(_orders, _orders.c.id == _timeline.c.order_id)
         .where(_timeline.c.what.in_([f"timeline.{name}" for name in names]), _timeline.c.number > after)
     )
     rows = (await connection.execute(query)).all()
-    return [_event(row, row.what.removeprefix("timeline."), f"{row.id}:{row.key}", dict(row.detail)) for row in rows]
+    return [
+        _event(row, row.what.removeprefix("timeline."), f"{row.id}:{row.key}", f"{row.channel}:{row.shop}", row.detail)
+        for row in rows
+    ]
 
 
 async def _exception_events(connection: AsyncConnection, names: Collection[str], since: datetime) -> list[_Event]:
-    """Return the exceptions opened or escalated since then."""
+    """Return the exceptions opened or escalated since then, with the order of those that are about one."""
     events = []
     for change, moment in (("opened", _exceptions.c.opened_at), ("escalated", _exceptions.c.escalated_at)):
         if f"exception.{change}" in names:
-            fields = ("fulfillment_id", "kind", "owner", "carrier", "waybill_no", "warehouse")
-            columns = [_exceptions.c[field].label(f"exception_{field}") for field in fields]
             query = (
-                select(*columns, moment.label("moment"), _orders)
-                .join(_orders, _orders.c.id == _exceptions.c.order_id)
+                select(*_exceptions.c, moment.label("moment"), *_ORDER)
+                .outerjoin(_orders, _orders.c.id == _exceptions.c.order_id)
                 .where(moment > since)
             )
             for row in (await connection.execute(query)).all():
-                facts = {field: row._mapping[f"exception_{field}"] for field in fields}
-                facts["fulfillment"] = facts.pop("fulfillment_id").rpartition(":")[2]
-                key = f"{row.exception_fulfillment_id}:{row.exception_kind}:{change}:{row.moment.isoformat()}"
-                events.append(_event(row, f"exception.{change}", key, facts))
+                key = f"{row.key}:{change}:{row.moment.isoformat()}"
+                facts = {"kind": row.kind, "owner": row.owner, "severity": row.severity, **text_params(row)}
+                events.append(_event(row, f"exception.{change}", key, row.shop, facts))
     return events
 
 
-def _event(order: Any, name: str, key: str, detail: dict[str, JsonValue]) -> _Event:
-    phone = order.recipient.digits if order.recipient and "*" not in order.recipient.phone else ""
+def _event(row: Any, name: str, key: str, shop: str, facts: Mapping[str, JsonValue]) -> _Event:
+    """Return an event of the shop ``channel:shop``; ``row`` has the columns ``_ORDER``, null without an order."""
+    phone = row.recipient.digits if row.recipient and "*" not in row.recipient.phone else ""
+    channel, _, shop_name = shop.partition(":")
     return _Event(
         key=key,
         name=name,
-        order_id=order.id,
-        shop=f"{order.channel}:{order.shop}",
-        addresses={Medium.SMS.value: phone, Medium.EMAIL.value: str(order.custom.get("email") or "")},
-        facts=detail | {"order_no": order.channel_order_no, "shop": order.shop, "channel": order.channel},
+        order_id=row.id or "",
+        shop=shop,
+        addresses={Medium.SMS.value: phone, Medium.EMAIL.value: str((row.custom or {}).get("email") or "")},
+        facts={**facts, "order_no": row.channel_order_no or "", "shop": shop_name, "channel": channel},
     )
 
 
@@ -146,7 +150,7 @@ def _choose_template(templates: Sequence[Template], event: _Event, medium: str, 
 def _notification_row(event: _Event, template: Template, account: Row[Any]) -> dict[str, Any]:
     facts = dict(event.facts)
     if "kind" in facts:
-        facts["what"] = t(f"exception.{facts['kind']}", template.lang)
+        facts["what"] = t(f"exception.{facts['kind']}", template.lang, **facts)
     subject, body = template.render(facts)
     to = str(account.settings.get("to") or event.addresses.get(template.medium, ""))
     message_id = f"{event.key}:{template.medium}:{account.account}"

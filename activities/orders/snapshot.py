@@ -1,4 +1,4 @@
-"""The snapshot of an order: its row, fulfillment orders, timeline and alerts, written in one statement.
+"""The snapshot of an order: its row, fulfillment orders, timeline and exceptions, written in one statement.
 
 Every round trip to the database costs every order, so one statement writes them all and marks the order's messages as
 settled.
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.intake.inbox import SETTLE
 from activities.kit.sql import json_rows, update_from
-from activities.records.alerts import close_alerts, raise_alerts
+from activities.records import exceptions
 from activities.records.timeline import INSERT_ENTRIES, entry_rows
 from models.fulfillment import FulfillmentRow
 from models.order import OrderRow, OrderStatus
@@ -39,7 +39,7 @@ async def write_snapshots(connection: AsyncConnection, *snapshots: Snapshot) -> 
     shown, fulfillments, entries = [], [], []
     for each in snapshots:
         at = each.at.isoformat()
-        values = each.model_dump(mode="json", exclude={"fulfillments", "entries", "alerts"})
+        values = each.model_dump(mode="json", exclude={"fulfillments", "entries", "exceptions"})
         shown.append(values | {"id": each.order_id, "updated_at": at})
         fulfillments += [row.model_dump(mode="json") | {"updated_at": at} for row in each.fulfillments]
         entries += entry_rows(each.order_id, each.entries)
@@ -47,6 +47,6 @@ async def write_snapshots(connection: AsyncConnection, *snapshots: Snapshot) -> 
     await connection.execute(
         _WRITE, {"shown": shown, "fulfillments": fulfillments, "entries": entries, "settled": settled}
     )
-    await raise_alerts(connection, [alert for each in snapshots for alert in each.alerts])
+    await exceptions.open_all(connection, [exception for each in snapshots for exception in each.exceptions])
     if ended := [each.order_id for each in snapshots if each.status.final]:
-        await close_alerts(connection, ended)
+        await exceptions.close_for_orders(connection, ended)

@@ -1,1 +1,1 @@
-"""What people read about orders: timeline, exceptions and queries."""
+"""What people read: timelines, exceptions and queries."""

@@ -1,4 +1,4 @@
-"""What people look up: orders, their parcels and timelines, the ledger, alerts. Reads only; pages by the last row."""
+"""Lists for people: orders, their fulfillment orders and timelines, the ledger. Reads only; pages by the last row."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,14 +8,13 @@ from sqlalchemy import Row, Select, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.fulfillment import FulfillmentRow, ScanRow
-from models.order import AlertRow, OrderRow, TimelineRow
+from models.order import OrderRow, TimelineRow
 from models.stock import LevelRow, MovementRow
 
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _scans: Table = ScanRow.__table__  # type: ignore[attr-defined]
 _timeline: Table = TimelineRow.__table__  # type: ignore[attr-defined]
-_alerts: Table = AlertRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
 _movements: Table = MovementRow.__table__  # type: ignore[attr-defined]
 
@@ -78,16 +77,6 @@ async def scans(connection: AsyncConnection, waybill_nos: Sequence[str]) -> Rows
 
 async def timeline(connection: AsyncConnection, order_id: str) -> Rows:
     query = select(_timeline).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.number)
-    return await _all(connection, query)
-
-
-async def alerts(connection: AsyncConnection, order_id: str | None = None, *, closed: bool = False) -> Rows:
-    """Alerts, oldest first: the open ones, or all."""
-    query = select(_alerts).order_by(_alerts.c.raised_at, _alerts.c.key).limit(1000)
-    if order_id is not None:
-        query = query.where(_alerts.c.order_id == order_id)
-    if not closed:
-        query = query.where(_alerts.c.closed_at.is_(None))
     return await _all(connection, query)
 
 

@@ -1,8 +1,7 @@
-"""Low-stock thresholds: one alert while less is available than the threshold."""
+"""Low-stock thresholds: one exception while less is available than the threshold."""
 
 from collections.abc import Sequence
 
-from pydantic import JsonValue
 from sqlalchemy import Table, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,18 +10,17 @@ from temporalio import activity
 from activities.catalogue import skus
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
-from activities.records import alerts
+from activities.records import exceptions
 from models.base import Value
+from models.exceptions import ExceptionKind, NewException
 from models.stock import LevelRow, ThresholdRow
 
 _thresholds: Table = ThresholdRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
 
-KIND = "alert.low_stock"
-
 
 class Threshold(Value):
-    """Alert below this quantity at a warehouse; empty ``warehouse``: at all locations together."""
+    """Open an exception below this quantity at a warehouse; empty ``warehouse``: at all locations together."""
 
     sku: str
     warehouse: str = ""
@@ -55,7 +53,7 @@ async def list_all(connection: AsyncConnection) -> Sequence[Threshold]:
 
 @activity.defn(name="stock.watch_thresholds")
 async def watch_thresholds() -> ThresholdReport:
-    """Raise an alert for each level below its threshold; close the alerts of levels that have recovered."""
+    """Open an exception for each level below its threshold; close the exceptions of levels that have recovered."""
     available = _levels.c.on_hand - _levels.c.allocated - _levels.c.reserved - _levels.c.unavailable
     query = (
         select(_thresholds, func.coalesce(func.sum(available), 0).label("available"))
@@ -67,14 +65,19 @@ async def watch_thresholds() -> ThresholdReport:
         .group_by(*_thresholds.c)
     )
     async with transaction() as connection:
-        low = {
-            f"low_stock:{row.warehouse}:{row.sku}": _detail(row.sku, row.warehouse, int(row.available), row.below)
+        low = [
+            _low(row.sku, row.warehouse, int(row.available), row.below)
             for row in await connection.execute(query)
             if row.available < row.below
-        }
-        raised, closed = await alerts.keep_alerts(connection, KIND, low)
+        ]
+        raised, closed = await exceptions.sync(connection, ExceptionKind.LOW_STOCK, low)
     return ThresholdReport(raised=raised, closed=closed)
 
 
-def _detail(sku: str, warehouse: str, available: int, below: int) -> dict[str, JsonValue]:
-    return {"sku": sku, "warehouse": warehouse or "*", "available": available, "below": below}
+def _low(sku: str, warehouse: str, available: int, below: int) -> NewException:
+    return NewException(
+        key=f"low_stock:{warehouse}:{sku}",
+        kind=ExceptionKind.LOW_STOCK,
+        warehouse=warehouse,
+        detail={"sku": sku, "warehouse": warehouse or "*", "available": available, "below": below},
+    )

@@ -1,4 +1,4 @@
-"""Transfers: record each step's movements, row, timeline and alerts in one transaction; propose transfers."""
+"""Transfers: record each step's movements, row, timeline and exceptions in one transaction; propose transfers."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
-from activities.records import alerts, timeline
+from activities.records import exceptions, timeline
 from activities.stock import ledger, operations
 from models.address import remoteness
 from models.base import Value
@@ -67,10 +67,10 @@ async def _save(connection: AsyncConnection, step: TransferStep) -> None:
     )
     if step.entry is not None:
         await connection.execute(timeline.INSERT_ENTRIES, {"entries": timeline.entry_rows(transfer.id, [step.entry])})
-    if step.alert is not None:
-        await alerts.raise_alerts(connection, [step.alert])
+    if step.exception is not None:
+        await exceptions.open_all(connection, [step.exception])
     if transfer.status.final:
-        await alerts.close_alerts(connection, [transfer.id])
+        await exceptions.close_for_orders(connection, [transfer.id])
 
 
 async def _shortages(transfer: Transfer) -> str:

@@ -1,4 +1,4 @@
-"""The HTTP API: webhooks, orders, stock, warehouses, intake, alerts, codec."""
+"""The HTTP API: webhooks, orders, stock, warehouses, intake, exceptions, codec."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,6 @@ from models.settings import settings
 from starter import dispatcher
 from starter.api import (
     accounts,
-    alerts,
     allocation,
     carrier_selection,
     codec,
@@ -67,7 +66,6 @@ ROUTERS = (
     exceptions,
     settlements,
     notifications,
-    alerts,
     accounts,
     codec,
     health,

@@ -1,15 +1,16 @@
-"""The exceptions' door: what is wrong with parcels, what is to be done about it, and by whom."""
+"""Exceptions: list and count what needs a person, apply remedies, assign and close them, and set their policies."""
 
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.fulfillment import exceptions
+from activities.fulfillment.exceptions import apply_remedy, intercept_parcel
 from activities.kit.database import Connection, Row, transaction
 from activities.kit.errors import InvalidInput
+from activities.records import exceptions
 from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy, Severity
 from models.i18n import t
 from starter.api.authentication import Reader, Staff
@@ -19,14 +20,16 @@ router = APIRouter(prefix="/exceptions", tags=["exceptions"])
 
 
 class ExceptionView(BaseModel):
-    fulfillment_id: str
+    key: str
     kind: ExceptionKind
     text: str
-    order_id: str
+    order_id: str = Field(description="An order or a transfer; empty where the exception is about neither.")
+    fulfillment_id: str
     shop: str
     warehouse: str
     carrier: str | None
     waybill_no: str | None
+    detail: dict[str, JsonValue]
     severity: Severity
     owner: str
     cause_at: datetime
@@ -42,7 +45,7 @@ class ExceptionView(BaseModel):
 
 
 class Count(BaseModel):
-    """How many of a kind are open, and for how long: less than a day, less than three, longer."""
+    """The open exceptions of a kind: all, overdue, and by age in days."""
 
     kind: ExceptionKind
     text: str
@@ -53,7 +56,7 @@ class Count(BaseModel):
     older: int
 
 
-class Wish(BaseModel):
+class RemedyRequest(BaseModel):
     remedy: Remedy
 
 
@@ -68,10 +71,10 @@ class Owner(BaseModel):
 Word = Annotated[str | None, Query(max_length=200)]
 
 
-@router.get("", summary="What is wrong with parcels, the soonest due first")
-async def listed(
+@router.get("", summary="Exceptions, the soonest due first")
+async def list_exceptions(
     request: Request,
-    visitor: Reader,
+    principal: Reader,
     kind: ExceptionKind | None = None,
     severity: Severity | None = None,
     owner: Word = None,
@@ -79,38 +82,36 @@ async def listed(
     warehouse: Word = None,
     carrier: Word = None,
     order_id: Word = None,
-    closed: bool = False,
-    after_due: AwareDatetime | None = None,
-    after: Annotated[str | None, Query(description="``{fulfillment_id}|{kind}`` of the last one seen.")] = None,
+    fulfillment_id: Word = None,
+    closed: Annotated[bool, Query(description="Include closed exceptions.")] = False,
+    after_due: Annotated[AwareDatetime | None, Query(description="``due_at`` of the previous page's last one.")] = None,
+    after: Annotated[str | None, Query(description="``key`` of the previous page's last one.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> list[ExceptionView]:
-    last = None
-    if after_due is not None and after is not None:
-        fulfillment_id, _, last_kind = after.rpartition("|")
-        last = (after_due, fulfillment_id, last_kind)
-    equal = {"kind": kind, "severity": severity, "owner": owner, "shop": shop}
-    equal |= {"warehouse": warehouse, "carrier": carrier, "order_id": order_id}
+    last = (after_due, after) if after_due is not None and after is not None else None
+    equal = {"kind": kind, "severity": severity, "owner": owner, "shop": shop, "warehouse": warehouse}
+    equal |= {"carrier": carrier, "order_id": order_id, "fulfillment_id": fulfillment_id}
     async with transaction() as connection:
         rows = await exceptions.search(connection, closed=closed, after=last, limit=limit, **equal)
         known = await exceptions.list_policies(connection)
-    return [_view(row, known, lang(request)) for row in rows]
+    return [view(row, known, lang(request)) for row in rows]
 
 
-@router.get("/summary", summary="How many of each kind, and how old")
-async def summary(request: Request, visitor: Reader) -> list[Count]:
+@router.get("/summary", summary="Open exceptions by kind and age")
+async def summary(request: Request, principal: Reader) -> list[Count]:
     async with transaction() as connection:
         rows = await exceptions.summary(connection)
-    return [Count(**row._mapping, text=t(f"exception.{row.kind}", lang(request))) for row in rows]
+    return [Count(**row._mapping, text=t(f"exception_kind.{row.kind}", lang(request))) for row in rows]
 
 
-@router.get("/policies", summary="What is done about each kind")
-async def policies(visitor: Reader) -> list[ExceptionPolicy]:
+@router.get("/policies", summary="The policy of each kind")
+async def list_policies(principal: Reader) -> list[ExceptionPolicy]:
     async with transaction() as connection:
         return list((await exceptions.list_policies(connection)).values())
 
 
-@router.put("/policies/{kind}", summary="Say what is to be done about a kind")
-async def keep_policy(kind: ExceptionKind, body: ExceptionPolicy, visitor: Staff) -> ExceptionPolicy:
+@router.put("/policies/{kind}", summary="Set the policy of a kind")
+async def save_policy(kind: ExceptionKind, body: ExceptionPolicy, principal: Staff) -> ExceptionPolicy:
     if body.kind is not kind:
         raise InvalidInput("kind", "invalid.differs", given=body.kind, expected=kind)
     async with transaction() as connection:
@@ -118,60 +119,56 @@ async def keep_policy(kind: ExceptionKind, body: ExceptionPolicy, visitor: Staff
     return body
 
 
-@router.post("/{fulfillment_id}/{kind}/remedy", summary="Do something about it, or note what was done")
-async def remedy(
-    fulfillment_id: str, kind: ExceptionKind, body: Wish, request: Request, visitor: Staff
-) -> ExceptionView:
-    """Re-booking, interception, a reissue, a claim, a refund due and a word to the buyer are set going at once, each
-    once; every other remedy is noted as done."""
+@router.post("/{key:path}/remedy", summary="Apply a remedy, or record that a person did")
+async def remedy(key: str, body: RemedyRequest, request: Request, principal: Staff) -> ExceptionView:
+    """Hengdan itself rebooks, intercepts, reissues, claims, refunds and informs the buyer, where the exception is about
+    a fulfillment order; every other remedy is recorded as done."""
     async with transaction() as connection:
-        row = await _one(connection, fulfillment_id, kind)
-    if body.remedy is Remedy.INTERCEPT:
+        row = await _get(connection, key)
+    if body.remedy is Remedy.INTERCEPT and row.fulfillment_id:
         try:
-            await exceptions.intercept_parcel(fulfillment_id, visitor.name)
+            await intercept_parcel(row.fulfillment_id, principal.name)
         except ApplicationError as error:
             code = str(error.details[0]) if error.details else error.type or ""
             raise Problem(409, "problem.not_intercepted", {"code": code}) from None
     else:
         try:
             async with transaction() as connection:
-                await exceptions.apply_remedy(connection, row, body.remedy, visitor.name)
+                await apply_remedy(connection, row, body.remedy, principal.name)
         except ApplicationError as error:
             raise InvalidInput("remedy", error.message) from None
-    return await _told(fulfillment_id, kind, request)
+    return await _show(key, request)
 
 
-@router.post("/{fulfillment_id}/{kind}/close", summary="It is settled")
-async def close(
-    fulfillment_id: str, kind: ExceptionKind, body: Closing, request: Request, visitor: Staff
-) -> ExceptionView:
+@router.post("/{key:path}/close", summary="Close an exception")
+async def close(key: str, body: Closing, request: Request, principal: Staff) -> ExceptionView:
     async with transaction() as connection:
-        await exceptions.close(connection, await _one(connection, fulfillment_id, kind), visitor.name, body.note)
-    return await _told(fulfillment_id, kind, request)
+        await _get(connection, key)
+        await exceptions.close(connection, key, principal.name, body.note)
+    return await _show(key, request)
 
 
-@router.post("/{fulfillment_id}/{kind}/owner", summary="Hand it over")
-async def hand_over(
-    fulfillment_id: str, kind: ExceptionKind, body: Owner, request: Request, visitor: Staff
-) -> ExceptionView:
+@router.post("/{key:path}/owner", summary="Assign an exception to another owner")
+async def assign(key: str, body: Owner, request: Request, principal: Staff) -> ExceptionView:
     async with transaction() as connection:
-        await exceptions.assign(connection, await _one(connection, fulfillment_id, kind), body.owner)
-    return await _told(fulfillment_id, kind, request)
+        await _get(connection, key)
+        await exceptions.assign(connection, key, body.owner)
+    return await _show(key, request)
 
 
-async def _one(connection: Connection, fulfillment_id: str, kind: ExceptionKind) -> Row[Any]:
-    row = await exceptions.get(connection, fulfillment_id, kind)
+async def _get(connection: Connection, key: str) -> Row[Any]:
+    row = await exceptions.get(connection, key)
     if row is None:
-        raise Problem(404, "problem.no_exception", {"fulfillment": fulfillment_id, "kind": kind.value})
+        raise Problem(404, "problem.no_exception", {"key": key})
     return row
 
 
-async def _told(fulfillment_id: str, kind: ExceptionKind, request: Request) -> ExceptionView:
+async def _show(key: str, request: Request) -> ExceptionView:
     async with transaction() as connection:
-        row = await _one(connection, fulfillment_id, kind)
-        return _view(row, await exceptions.list_policies(connection), lang(request))
+        row = await _get(connection, key)
+        return view(row, await exceptions.list_policies(connection), lang(request))
 
 
-def _view(row: Row[Any], known: dict[ExceptionKind, ExceptionPolicy], speak: str) -> ExceptionView:
-    suggested = known[ExceptionKind(row.kind)].suggested
-    return ExceptionView(**row._mapping, text=t(f"exception.{row.kind}", speak), suggested=list(suggested))
+def view(row: Row[Any], policies: dict[ExceptionKind, ExceptionPolicy], language: str) -> ExceptionView:
+    suggested = policies[ExceptionKind(row.kind)].suggested
+    return ExceptionView(**row._mapping, text=exceptions.describe(row, language), suggested=list(suggested))

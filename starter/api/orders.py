@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
-from activities.records import queries
+from activities.records import exceptions, queries
 from models import requests
 from models.address import Recipient
 from models.hold import HoldKind
@@ -26,6 +26,8 @@ from models.vault import keyring
 from starter.api import carrier_selection
 from starter.api.authentication import Reader, Staff
 from starter.api.commands import send_command
+from starter.api.exceptions import ExceptionView
+from starter.api.exceptions import view as exception_view
 from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/orders", tags=["orders"])
@@ -99,7 +101,7 @@ class OrderView(OrderSummary):
     plan: dict[str, JsonValue] | None
     fulfillments: list[FulfillmentView]
     timeline: list[Event]
-    alerts: list[dict[str, JsonValue]]
+    exceptions: list[ExceptionView]
     supported_actions: list[Action]
 
 
@@ -190,7 +192,8 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
         fulfillments = await queries.fulfillments(connection, order_id)
         scans = await queries.scans(connection, [each.waybill_no for each in fulfillments if each.waybill_no])
         timeline = await queries.timeline(connection, order_id)
-        alerts = await queries.alerts(connection, order_id, closed=True)
+        troubles = await exceptions.search(connection, order_id=order_id, closed=True, limit=1000)
+        policies = await exceptions.list_policies(connection)
     return OrderView(
         **_summary(row, language),
         lines=row.lines,
@@ -226,15 +229,7 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
             Event(at=each.at, what=each.what, text=entry_text(each, language), actor=each.actor, detail=each.detail)
             for each in timeline
         ],
-        alerts=[
-            {
-                "kind": each.kind,
-                "text": t(each.kind, language, **each.detail),
-                "raised_at": each.raised_at.isoformat(),
-                "closed_at": each.closed_at and each.closed_at.isoformat(),
-            }
-            for each in alerts
-        ],
+        exceptions=[exception_view(each, policies, language) for each in troubles],
         supported_actions=sorted(SUPPORTED[OrderStatus(row.status)]),
     )
 

@@ -255,13 +255,13 @@ async def discard_stocktake(stocktake_id: str, principal: Staff) -> Stocktake:
         return await stocktakes.discard(connection, stocktake_id, principal.name)
 
 
-@router.get("/thresholds", summary="Thresholds below which an alert is raised")
+@router.get("/thresholds", summary="Thresholds below which an exception opens")
 async def list_thresholds(principal: Reader) -> list[Threshold]:
     async with transaction() as connection:
         return list(await thresholds.list_all(connection))
 
 
-@router.post("/thresholds", summary="Set a threshold for alerts; zero removes it")
+@router.post("/thresholds", summary="Set a threshold for low stock; zero removes it")
 async def save_threshold(body: Threshold, principal: Staff) -> Threshold:
     async with transaction() as connection:
         await thresholds.save(connection, body)

@@ -115,7 +115,9 @@ def _fulfillment(body: Any, say: Say) -> None:
 
 def _timeline(body: Any, say: Say) -> None:
     entries = [(each["at"], "●", each["text"], each["actor"], "cyan") for each in body["timeline"]]
-    entries += [(each["raised_at"], "▲", each["text"], say("cli.alert"), "bold yellow") for each in body["alerts"]]
+    entries += [
+        (each["opened_at"], "▲", each["text"], say("cli.exception"), "bold yellow") for each in body["exceptions"]
+    ]
     line("")
     for number, (at, sign, text, actor, style) in enumerate(sorted(entries, key=lambda each: _moment(each[0]))):
         if number:

@@ -20,8 +20,9 @@ from rich.table import Table
 from activities.accounts import accounts
 from activities.accounts.api_keys import create_key
 from activities.catalogue import locations, skus
-from activities.fulfillment import carrier_selection, exceptions
+from activities.fulfillment import carrier_selection
 from activities.kit.database import Connection, dispose, transaction
+from activities.records import exceptions
 from activities.stock import operations, stock_sync
 from models.api_keys import Scope
 from models.base import CHINA

@@ -64,7 +64,7 @@ async def refunded_too_late(world: World) -> OrderStatus:
     await world.deliver(sale)
     await world.until(sale, OrderStatus.SHIPPED)
     await world.refund(sale, "granted" if sale.channel in _GRANTED_ONLY else "asked")
-    await world.alerted(sale, "refund_after_shipping")
+    await world.wrong(sale, "refund_after_shipping")
     await world.travel(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
 

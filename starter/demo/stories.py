@@ -259,7 +259,7 @@ async def late(world: World) -> OrderStatus:
     sale = await world.sell("own", LATE, next(_COMMON))
     await world.journey(sale, kind="silent")
     await world.deliver(sale)
-    await world.alerted(sale, "late")
+    await world.wrong(sale, "no_movement")
     await world.travel(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
 

@@ -236,7 +236,7 @@ class World:
 
     async def remedy(self, sale: Sale, kind: str, remedy: str) -> None:
         """What is wrong with the order's first parcel is done about."""
-        await self.post(f"/exceptions/{quote(sale.order_id + ':F1', safe='')}/{kind}/remedy", {"remedy": remedy})
+        await self.post(f"/exceptions/{quote(f'{sale.order_id}:F1:{kind}', safe='')}/remedy", {"remedy": remedy})
 
     async def reissued(self, sale: Sale) -> OrderStatus:
         """What was in the order's first parcel is sent once more, and arrives."""
@@ -288,16 +288,6 @@ class World:
 
         await self.wait(there, seconds, lambda: f"{sale.order_id} is {self.rows.get(sale.order_id, {}).get('status')}")
         return OrderStatus(self.rows[sale.order_id]["status"])
-
-    async def alerted(self, sale: Sale, kind: str, seconds: float = 60) -> None:
-        """Waits until an alert of this kind was raised for the order."""
-        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        while datetime.now(UTC) < deadline:
-            alerts = await self.get("/alerts", order_id=sale.order_id, closed="true")
-            if f"alert.{kind}" in {alert["kind"] for alert in alerts}:
-                return
-            await asyncio.sleep(1)
-        raise Untold(f"no alert {kind} for {sale.order_id}")
 
     async def wrong(self, sale: Sale, kind: str, *, closed: bool = False, seconds: float = 60) -> None:
         """Waits until an exception of this kind is there, or is closed; looks are taken at once."""

@@ -254,19 +254,20 @@ async def test_stock_is_received_adjusted_and_verified(door: httpx.AsyncClient, 
     assert (await door.get("/stock/verify", headers=staff)).json() == {"balanced": True, "drifts": []}
 
 
-async def test_open_alerts_are_listed_with_texts(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_open_exceptions_are_listed_with_texts(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     created = sale()
     await tell(door, created)
     more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
     await tell(door, {**sale(created["order_no"]), "lines": more})
 
     async def listed() -> Any:
-        return (await door.get("/alerts", headers=staff)).json()
+        return (await door.get("/exceptions", headers=staff)).json()
 
-    (alert,) = await until(listed)
-    assert alert["kind"] == "alert.lines_added"
-    assert "1" in alert["text"]
-    assert alert["order_id"] == f"order:own:web:{created['order_no']}"
+    (exception,) = await until(listed)
+    order_id = f"order:own:web:{created['order_no']}"
+    assert (exception["kind"], exception["key"]) == ("lines_added", f"{order_id}:lines_added")
+    assert "1" in exception["text"]
+    assert (exception["order_id"], exception["shop"], exception["owner"]) == (order_id, "own:web", "service")
 
 
 BARE = {"retry", "login", "approve", "discard", "dismiss", "run"}

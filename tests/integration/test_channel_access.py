@@ -12,8 +12,8 @@ from activities.accounts import accounts, channel_access
 from activities.channels import PulledOrder, order_reader
 from activities.kit import http
 from activities.kit.database import transaction
+from models.exceptions import ExceptionRow
 from models.intake import AccountRow, Secrets
-from models.order import AlertRow
 from starter.sandbox.app import create_app
 from tests.serving import served
 from tests.shops import World
@@ -71,12 +71,12 @@ async def test_access_is_renewed_before_it_expires(sandbox: str) -> None:
     assert (await kept())["access_token"] != world.account.secrets["access_token"]
 
 
-async def test_withdrawn_authorisation_raises_an_alert(sandbox: str) -> None:
+async def test_withdrawn_authorisation_opens_an_exception(sandbox: str) -> None:
     world = await known(World(sandbox, "amazon", "withdrawn"), refresh_token="revoked")
     world.ok("POST", "/withdrawn/expire")
     with pytest.raises(ApplicationError) as caught:
         await read(world, "902-0000000-0000001")
     assert (caught.value.type, caught.value.non_retryable) == ("Refused", True)
     async with transaction() as connection:
-        alerts: list[Any] = list((await connection.execute(select(AlertRow))).all())
-    assert [(alert.kind, alert.detail["reason"]) for alert in alerts] == [("alert.authorise", "amazon: invalid_grant")]
+        rows: list[Any] = list((await connection.execute(select(ExceptionRow))).all())
+    assert [(row.kind, row.detail["reason"]) for row in rows] == [("authorise", "amazon: invalid_grant")]

@@ -19,9 +19,10 @@ from activities.aftersales.reissue import reissue
 from activities.fulfillment.tracking import PULLED, SCANS
 from activities.intake import inbox
 from activities.kit.database import transaction
+from models.exceptions import ExceptionRow
 from models.fulfillment import FulfillmentRow, Scan, ScanRow
 from models.intake import InboxRow, InboxState, IntegrationType, Raw, Receipt
-from models.order import NORMAL, URGENT, AlertRow, OrderRow
+from models.order import NORMAL, URGENT, OrderRow
 from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from starter import dispatcher
@@ -97,9 +98,9 @@ async def known(client: Client, order_id: str) -> bool:
     return True
 
 
-async def alerts() -> list[str]:
+async def exception_kinds() -> list[str]:
     async with transaction() as connection:
-        return list(await connection.scalars(select(AlertRow.kind)))
+        return list(await connection.scalars(select(ExceptionRow.kind)))
 
 
 async def test_started_order_has_search_attributes_and_priority(temporal: Client) -> None:
@@ -233,14 +234,14 @@ async def test_pending_messages_of_one_order_are_delivered_in_order(temporal: Cl
     assert Counter(row.state for row in await rows()) == {STARTED: 1, DONE: 2}
 
 
-async def test_added_line_raises_an_alert(temporal: Client) -> None:
+async def test_added_line_opens_an_exception(temporal: Client) -> None:
     created = sale()
     await store(created)
     await take(temporal)
     more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
     await store({**sale(created["order_no"]), "lines": more})
     await take(temporal)
-    assert await alerts() == ["alert.lines_added"]
+    assert await exception_kinds() == ["lines_added"]
 
 
 async def test_order_cancelled_before_receipt_is_not_started(temporal: Client) -> None:
@@ -263,7 +264,7 @@ async def test_message_for_an_ended_order_is_recorded(temporal: Client) -> None:
     await take(temporal)
     row = (await rows())[-1]
     assert (row.state, row.reason) == (DONE, "payment: the order has ended")
-    assert await alerts() == ["alert.paid_after_end"]
+    assert await exception_kinds() == ["paid_after_end"]
 
 
 async def test_crash_after_the_start_does_not_start_twice(temporal: Client) -> None:

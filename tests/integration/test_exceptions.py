@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import select, update
 
 from activities.aftersales import settlements
-from activities.fulfillment import carrier_selection, exceptions, tracking
+from activities.fulfillment import carrier_selection, tracking
+from activities.fulfillment.exceptions import apply_remedy, watch_exceptions
 from activities.kit.database import transaction
-from activities.records import timeline
+from activities.records import exceptions, timeline
 from models.api_keys import Scope
 from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
 from models.fulfillment import FulfillmentRow, Scan, TrackingStatus
@@ -44,7 +45,7 @@ async def row(parcel: str) -> Any:
 
 
 async def kinds(**equal: Any) -> list[str]:
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     return sorted(each.kind for each in await listed(**equal))
 
 
@@ -84,7 +85,7 @@ async def test_each_kind_is_seen_once_with_its_owner_and_deadline(kind: str, fac
         kind not in ("lost", "damaged"),
     )
     assert first.due_at > first.opened_at
-    assert (await exceptions.watch_exceptions()).opened == 0
+    assert (await watch_exceptions()).opened == 0
     (again,) = await listed()
     assert (again.opened_at, again.due_at) == (first.opened_at, first.due_at)
 
@@ -126,7 +127,7 @@ async def test_what_a_person_closed_stays_closed_until_something_new_happens() -
     assert await kinds() == ["delivery_failed"]
     (open_,) = await listed()
     async with transaction() as connection:
-        await exceptions.close(connection, open_, "mei", "called the buyer")
+        await exceptions.close(connection, open_.key, "mei", "called the buyer")
     assert await kinds() == []
     await scanned(scan("1", TrackingStatus.DELIVERY_FAILED, datetime.now(UTC)))
     assert await kinds() == ["delivery_failed"]
@@ -134,13 +135,13 @@ async def test_what_a_person_closed_stays_closed_until_something_new_happens() -
 
 async def test_what_is_not_settled_in_time_escalates_once() -> None:
     await a_parcel(shipped_at=NOW - 30 * HOUR)
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     async with transaction() as connection:
         (open_,) = await exceptions.search(connection)
         past = exceptions._exceptions
         await connection.execute(update(past).values(due_at=NOW - HOUR))
-    assert (await exceptions.watch_exceptions()).escalated == 1
-    assert (await exceptions.watch_exceptions()).escalated == 0
+    assert (await watch_exceptions()).escalated == 1
+    assert (await watch_exceptions()).escalated == 0
     (now,) = await listed()
     assert (open_.owner, now.owner, now.escalated_at is not None) == ("logistics", "management", True)
 
@@ -151,7 +152,7 @@ async def test_policy_books_elsewhere_by_itself() -> None:
     async with transaction() as connection:
         await exceptions.save_policy(connection, policy)
     assert await kinds() == ["not_accepted"]
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     async with transaction() as connection:
         (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
     assert (wish.order_id, parcel.encode() in wish.raw.body) == (parcel.rpartition(":")[0], True)
@@ -163,22 +164,22 @@ async def test_what_policy_wants_stopped_is_named_until_it_was() -> None:
     async with transaction() as connection:
         await exceptions.save_policy(connection, policy)
     for _ in range(2):
-        assert (await exceptions.watch_exceptions()).intercept == (parcel,)
+        assert (await watch_exceptions()).intercept == (parcel,)
     async with transaction() as connection:
         (open_,) = await exceptions.search(connection)
-        await exceptions.apply_remedy(connection, open_, Remedy.INTERCEPT, "mei")
-    assert (await exceptions.watch_exceptions()).intercept == ()
+        await apply_remedy(connection, open_, Remedy.INTERCEPT, "mei")
+    assert (await watch_exceptions()).intercept == ()
 
 
 async def remedied(remedy: Remedy) -> None:
     async with transaction() as connection:
         (open_,) = await exceptions.search(connection)
-        await exceptions.apply_remedy(connection, open_, remedy, "mei")
+        await apply_remedy(connection, open_, remedy, "mei")
 
 
 async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door: httpx.AsyncClient) -> None:
     parcel = await a_parcel(status="closed", scanned_at=NOW, scan_status="lost")
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
     (claim,) = (await door.get("/settlements?kind=claim", headers=reader)).json()
     total = an_order("1").total
@@ -197,7 +198,7 @@ async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door:
     async with transaction() as connection:
         lines = {"entries": timeline.entry_rows(parcel.rpartition(":")[0], [granted])}
         await connection.execute(timeline.INSERT_ENTRIES, lines)
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     assert (await door.get("/settlements", headers=reader)).json() == []
     (refund,) = (await door.get("/settlements?kind=refund&settled=true", headers=reader)).json()
     assert (refund["state"], Decimal(refund["paid"])) == ("paid", Decimal("12.5"))
@@ -207,7 +208,7 @@ async def test_nothing_is_due_to_who_has_not_paid() -> None:
     parcel = await a_parcel(scanned_at=NOW, scan_status="refused")
     async with transaction() as connection:
         await connection.execute(update(OrderRow).values(paid_at=None))
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     await remedied(Remedy.REFUND)
     async with transaction() as connection:
         assert await settlements.search(connection, fulfillment_id=parcel) == []
@@ -218,7 +219,7 @@ async def test_what_was_lost_is_sent_once_more_by_itself_free_of_charge() -> Non
     policy = ExceptionPolicy(kind=ExceptionKind.DAMAGED, automatic=Remedy.REISSUE)
     async with transaction() as connection:
         await exceptions.save_policy(connection, policy)
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     await remedied(Remedy.REISSUE)
     async with transaction() as connection:
         (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "reissue"))).all()
@@ -301,20 +302,20 @@ async def test_of_scans_of_one_second_the_furthest_counts() -> None:
 
 async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
     parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="refused")
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
     (seen,) = (await door.get("/exceptions?kind=refused&warehouse=SH", headers=reader)).json()
-    assert (seen["text"], seen["suggested"]) == ("Refused", ["tell_buyer", "refund"])
+    assert (seen["text"], seen["suggested"]) == ("F1: the buyer refused SF1", ["tell_buyer", "refund"])
     (count,) = (await door.get("/exceptions/summary", headers=reader)).json()
-    assert (count["kind"], count["open"], count["overdue"]) == ("refused", 1, 0)
-    path = f"/exceptions/{parcel}/refused"
+    assert (count["kind"], count["text"], count["open"], count["overdue"]) == ("refused", "Refused", 1, 0)
+    path = f"/exceptions/{parcel}:refused"
     assert (await door.post(f"{path}/close", json={"note": "ok"}, headers=reader)).status_code == 403
     told = (await door.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
     assert told["remedy"] == "tell_buyer"
     assert (await door.post(f"{path}/owner", json={"owner": "mei"}, headers=staff)).json()["owner"] == "mei"
     assert (await door.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
     assert (await door.get("/exceptions", headers=reader)).json() == []
-    assert (await door.post(f"/exceptions/{parcel}/lost/close", json={"note": "x"}, headers=staff)).status_code == 404
+    assert (await door.post(f"/exceptions/{parcel}:lost/close", json={"note": "x"}, headers=staff)).status_code == 404
     wrong = {"kind": "lost", "automatic": "call_carrier"}
     answer = await door.put("/exceptions/policies/lost", json=wrong, headers=staff)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "automatic")

@@ -14,8 +14,8 @@ from temporalio.client import Client
 from activities.accounts.api_keys import create_key
 from activities.kit.database import transaction
 from models.api_keys import Scope
+from models.exceptions import ExceptionRow
 from models.intake import InboxState, IntegrationType
-from models.order import AlertRow
 from models.settings import settings
 from tests.api import SECRET, bearer, open_account, rows, sale, tell, until
 from tests.commands import Commands
@@ -43,11 +43,11 @@ async def fail(door: httpx.AsyncClient, *told: tuple[str, dict[str, Any]]) -> li
     return [row.id for row in await until(all_failed)]
 
 
-async def alerts() -> dict[str, int]:
-    """Return the numbers of failed messages in open alerts, by shop."""
-    query = select(AlertRow).where(AlertRow.kind == "alert.intake_failed", AlertRow.closed_at.is_(None))  # type: ignore[arg-type, union-attr]
+async def failed_by_shop() -> dict[str, int]:
+    """Return the numbers of failed messages in open exceptions, by shop."""
+    query = select(ExceptionRow).where(ExceptionRow.kind == "intake_failed", ExceptionRow.closed_at.is_(None))  # type: ignore[arg-type, union-attr]
     async with transaction() as connection:
-        return {row.detail["shop"]: row.detail["count"] for row in await connection.execute(query)}
+        return {row.shop: row.detail["count"] for row in await connection.execute(query)}
 
 
 async def test_failed_messages_of_a_shop_and_field_are_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
@@ -94,17 +94,19 @@ async def test_correction_records_the_previous_body_and_its_actor(
     ]
 
 
-async def test_one_alert_per_shop_is_open_while_messages_fail(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_one_exception_per_shop_is_open_while_messages_fail(
+    door: httpx.AsyncClient, staff: dict[str, str]
+) -> None:
     one, two, other = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", TOTAL))
-    assert await alerts() == {"own:web": 2, "own:second": 1}
+    assert await failed_by_shop() == {"own:web": 2, "own:second": 1}
     discard = {"reason": "a test of theirs"}
     assert (await door.post(f"/intake/{one}/discard", json=discard, headers=staff)).status_code == 200
     assert (await door.post(f"/intake/{other}/discard", json=discard, headers=staff)).status_code == 200
-    assert await alerts() == {"own:web": 1}
+    assert await failed_by_shop() == {"own:web": 1}
     assert (await door.post(f"/intake/{two}/discard", json=discard, headers=staff)).status_code == 200
-    assert await alerts() == {}
+    assert await failed_by_shop() == {}
     await fail(door, ("web", TOTAL))
-    assert await alerts() == {"own:web": 1}
+    assert await failed_by_shop() == {"own:web": 1}
 
 
 async def test_discarded_message_is_kept_and_can_be_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 from starlette.responses import JSONResponse, Response
 
 from activities.accounts import accounts
-from activities.fulfillment import exceptions
+from activities.fulfillment.exceptions import watch_exceptions
 from activities.kit import http
 from activities.kit.database import transaction
 from activities.media import sms
@@ -140,7 +140,7 @@ async def test_exceptions_are_posted_to_each_chat_with_its_own_signature(endpoin
             "exception.opened", medium, "{fulfillment} of {order_no}: {kind}, {owner}", subject="Exception"
         )
     await a_parcel(scanned_at=NOW, scan_status="lost")
-    await exceptions.watch_exceptions()
+    await watch_exceptions()
     await delivery.deliver()
     await delivery.deliver()
     received = {path: (headers, json.loads(body)) for path, headers, body in RECEIVED}

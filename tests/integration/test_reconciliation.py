@@ -21,8 +21,9 @@ from activities.intake.reconciliation import Window, mark_failed
 from activities.kit import http
 from activities.kit.database import transaction
 from models.api_keys import Scope
+from models.exceptions import ExceptionRow
 from models.intake import AccountRow, InboxState, ReconciliationRow, Secrets
-from models.order import AlertRow, OrderRow
+from models.order import OrderRow
 from models.settings import settings
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import woocommerce
@@ -79,12 +80,12 @@ def counts(report: dict[str, Any]) -> dict[str, int]:
     return {name: report[name] for name in ("listed", "known", "missing", "pulled", "failed", "gone")}
 
 
-async def alerts(*, open_only: bool = True) -> dict[str, Any]:
-    query = select(AlertRow)
+async def open_exceptions(*, open_only: bool = True) -> dict[str, Any]:
+    query = select(ExceptionRow)
     if open_only:
-        query = query.where(AlertRow.closed_at.is_(None))  # type: ignore[union-attr]
+        query = query.where(ExceptionRow.closed_at.is_(None))  # type: ignore[union-attr]
     async with transaction() as connection:
-        return {row.kind: row.detail for row in await connection.execute(query)}
+        return {row.kind: {"shop": row.shop, **row.detail} for row in await connection.execute(query)}
 
 
 async def orders() -> set[str]:
@@ -106,7 +107,7 @@ async def test_order_of_a_lost_webhook_is_read_and_reported(
         report = await reconcile(door, shop)
         assert counts(report) == {"listed": 3, "known": 1, "missing": 2, "pulled": 2, "failed": 0, "gone": 0}
         assert report["details"]["pulled"] == sorted(lost)
-        assert await alerts() == {"alert.reconciliation": {"shop": f"woocommerce:{name}", "missing": 2, "failed": 0}}
+        assert await open_exceptions() == {"reconciliation": {"shop": f"woocommerce:{name}", "missing": 2, "failed": 0}}
         await until(lambda: _arrived({here, *lost}))
         assert {row.path for row in await rows() if row.order_id != f"order:woocommerce:{name}:{here}"} == {"poll"}
 
@@ -114,7 +115,7 @@ async def test_order_of_a_lost_webhook_is_read_and_reported(
         report = await reconcile(door, shop)
         assert counts(report) == {"listed": 2, "known": 2, "missing": 0, "pulled": 0, "failed": 0, "gone": 1}
         assert report["details"]["gone"] == [here]
-        assert await alerts() == {}
+        assert await open_exceptions() == {}
 
 
 async def _arrived(wanted: set[str]) -> bool:
@@ -140,7 +141,7 @@ async def test_failed_order_is_missing_until_it_is_corrected(
         report = await reconcile(door, shop)
         assert (report["missing"], report["failed"], report["pulled"]) == (1, 1, 0)
         assert report["details"]["failed"][number].startswith("status: not an order status we know")
-        assert (await alerts())["alert.reconciliation"]["failed"] == 1
+        assert (await open_exceptions())["reconciliation"]["failed"] == 1
 
 
 async def test_pending_order_is_not_missing(shop: World, database: str) -> None:
@@ -183,7 +184,7 @@ async def test_window_is_configurable(shop: World, door: httpx.AsyncClient, temp
     assert (await door.get("/intake/reconciliations/none", headers=staff)).status_code == 404
 
 
-async def test_unfinished_reconciliation_raises_an_alert(
+async def test_unfinished_reconciliation_opens_an_exception(
     shop: World, door: httpx.AsyncClient, temporal: Client
 ) -> None:
     wrong = shop.account.secrets | {"consumer_secret": "wrong"}
@@ -193,7 +194,7 @@ async def test_unfinished_reconciliation_raises_an_alert(
     async with worker(temporal):
         report = await reconcile(door, shop)
     assert report["error"]
-    assert set(await alerts()) == {"alert.reconciliation_stopped"}
+    assert set(await open_exceptions()) == {"reconciliation_stopped"}
     await mark_failed("no such report", "?")
 
 

@@ -83,12 +83,12 @@ async def test_what_nobody_may_send_calls_a_person_and_waits(door: httpx.AsyncCl
     await put(door, {"number": 1, "name": "whole", "action": {"do": "split", "split": "never"}})
     await sql("UPDATE warehouses SET areas = '[\"西藏\"]' WHERE code IN ('GZ', 'SH')")
     far = await admitted("1")
-    assert (far.status, [each.kind for each in far.alerts]) == ("awaiting_stock", ["alert.out_of_reach"])
+    assert (far.status, [each.kind for each in far.exceptions]) == ("awaiting_stock", ["out_of_reach"])
     await sql("UPDATE warehouses SET areas = '[]'")
     whole = await admitted("2", line(1, "A001", 15))
-    assert (whole.status, [each.kind for each in whole.alerts]) == ("awaiting_stock", ["alert.out_of_reach"])
+    assert (whole.status, [each.kind for each in whole.exceptions]) == ("awaiting_stock", ["out_of_reach"])
     short = await admitted("3", line(1, "A001", 25))
-    assert (short.status, short.alerts) == ("awaiting_stock", [])
+    assert (short.status, short.exceptions) == ("awaiting_stock", [])
 
 
 async def test_the_cheaper_freight_wins_where_a_shop_wants_it_so(door: httpx.AsyncClient) -> None:

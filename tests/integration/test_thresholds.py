@@ -8,7 +8,7 @@ from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.stock import thresholds
 from activities.stock.thresholds import Threshold, ThresholdReport, watch_thresholds
-from models.order import AlertRow
+from models.exceptions import ExceptionRow
 from starter.sandbox.merchant import seed
 from tests.integration.books import admitted, receive
 from tests.unit.orders import line
@@ -30,9 +30,10 @@ async def look() -> tuple[int, int]:
     return found.raised, found.closed
 
 
-async def open_alerts() -> list[str]:
+async def open_exceptions() -> list[str]:
     async with transaction() as connection:
-        return list(await connection.scalars(select(AlertRow.key).where(AlertRow.closed_at.is_(None)).order_by("key")))  # type: ignore[union-attr]
+        query = select(ExceptionRow.key).where(ExceptionRow.closed_at.is_(None)).order_by("key")  # type: ignore[union-attr]
+        return list(await connection.scalars(query))
 
 
 async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
@@ -40,16 +41,16 @@ async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
     await keep("A001", 3, "GZ")
     await receive("SH", "A001", 6)
     assert await look() == (1, 0)
-    assert await open_alerts() == ["low_stock:GZ:A001"]
+    assert await open_exceptions() == ["low_stock:GZ:A001"]
     await admitted("1", line(1, "A001", 2))
     assert await look() == (1, 0)
     assert await look() == (0, 0)
-    assert await open_alerts() == ["low_stock::A001", "low_stock:GZ:A001"]
+    assert await open_exceptions() == ["low_stock::A001", "low_stock:GZ:A001"]
     await receive("GZ", "A001", 3)
     assert await look() == (0, 2)
     await admitted("2", line(1, "A001", 4))
     assert await look() == (1, 0)
-    assert await open_alerts() == ["low_stock::A001"]
+    assert await open_exceptions() == ["low_stock::A001"]
     await keep("A001", 0)
     assert await look() == (0, 1)
 

@@ -11,8 +11,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.accounts import accounts
 from activities.carriers import carrier
-from activities.fulfillment import exceptions, tracking
+from activities.fulfillment import tracking
+from activities.fulfillment.exceptions import intercept_parcel, watch_exceptions
 from activities.kit.database import transaction
+from activities.records import exceptions
 from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
 from models.fulfillment import FulfillmentRow, carrier_reference
 from models.intake import AccountRow, InboxRow, IntegrationType, Secrets
@@ -108,19 +110,19 @@ async def test_an_intercepted_parcel_is_noted_in_its_exception(sandbox: str) -> 
     async with transaction() as connection:
         policy = ExceptionPolicy(kind=ExceptionKind.WRONG_ADDRESS, automatic=Remedy.INTERCEPT)
         await exceptions.save_policy(connection, policy)
-    (to_stop,) = (await exceptions.watch_exceptions()).intercept
+    (to_stop,) = (await watch_exceptions()).intercept
     with pytest.raises(ApplicationError):
-        await exceptions.intercept_parcel(to_stop)
+        await intercept_parcel(to_stop)
     route = {"waybill_no": waybill.waybill_no, "code": "50", "text": "已收取快件", "place": "上海市"}
     async with httpx.AsyncClient() as client:
         await client.post(f"{sandbox}/sf/_control/route", json={"url": f"{sandbox}/health", "routes": [route]})
-        await exceptions.intercept_parcel(to_stop)
+        await intercept_parcel(to_stop)
         booked = (await client.get(f"{sandbox}/sf/_control/bookings")).json()
     (stopped,) = [each for each in booked if each["waybill_no"] == waybill.waybill_no]
     assert stopped["intercepted"]
     async with transaction() as connection:
         (noted,) = await exceptions.search(connection)
-    assert (noted.kind, noted.remedy, (await exceptions.watch_exceptions()).intercept) == (
+    assert (noted.kind, noted.remedy, (await watch_exceptions()).intercept) == (
         "wrong_address",
         "intercept",
         (),

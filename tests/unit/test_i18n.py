@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.exceptions import ExceptionKind
-from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus, TrackingStatus
+from models.fulfillment import FulfillmentStatus, RequestStatus, TrackingStatus
 from models.hold import HoldKind
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, IntegrationType
@@ -36,6 +36,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "timeline.tracking": TrackingStatus,
     "hold": HoldKind,
     "exception": ExceptionKind,
+    "exception_kind": ExceptionKind,
     "timeline.refund": RefundState,
     "action": Action,
     "timeline": Action,
@@ -57,8 +58,6 @@ FAMILIES: dict[str, type[StrEnum]] = {
 
 NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalated"}
 """What looks like a key: an event of the log, the context of a seal, events that are told."""
-
-OVERDUE = (OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK)
 
 
 def literals() -> Iterator[str]:
@@ -107,8 +106,6 @@ def built() -> set[str]:
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
     entries = told("add_timeline_entry", 2) | told("_record", 1) | told("_add_entry", 0)
     keys |= {f"timeline.{what}" for what in entries}
-    keys |= {f"alert.{kind}" for kind in told("alert", 0) | told("_alert", 1) | {"ship_overdue", "late"}}
-    keys |= {f"alert.overdue.{status}" for status in OVERDUE} | {f"alert.{worry}" for worry in PROBLEM_STATUSES}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
     return keys | {f"refused.{action}" for action in Action if any(action not in may for may in SUPPORTED.values())}
 
@@ -154,7 +151,7 @@ def test_every_key_in_the_source_has_its_text() -> None:
 
 
 def test_no_text_is_left_over() -> None:
-    stages = ("timeline.", "alert.", "next.", "refused.", "timeline.tracking.", "timeline.refused.")
+    stages = ("timeline.", "next.", "refused.", "timeline.tracking.", "timeline.refused.")
     begun = tuple(prefixes() - set(stages))
     assert {key for key in ENGLISH.keys() - set(literals()) - built() if not key.startswith(begun)} == set()
 

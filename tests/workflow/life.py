@@ -16,9 +16,10 @@ from temporalio.testing import WorkflowEnvironment
 from activities.kit.database import transaction
 from activities.stock import ledger, operations
 from models import search_attributes
+from models.exceptions import ExceptionRow
 from models.fulfillment import Fulfillment, FulfillmentRow, TrackingStatus
 from models.intake import InboxRow, IntegrationType
-from models.order import AlertRow, ChannelOrder, OrderRow, OrderStatus, TimelineRow
+from models.order import ChannelOrder, OrderRow, OrderStatus, TimelineRow
 from models.policy import Policy
 from models.requests import Answer, Request, Tracking, WarehouseEvent, WarehouseEventKind
 from models.settings import settings
@@ -128,10 +129,10 @@ class Life:
         async with transaction() as connection:
             return [what.removeprefix("timeline.") for what in await connection.scalars(query)]
 
-    async def alerts(self) -> list[str]:
-        query = select(AlertRow.kind).where(AlertRow.order_id == self.order.order_id)
+    async def exceptions(self) -> list[str]:
+        query = select(ExceptionRow.kind).where(ExceptionRow.order_id == self.order.order_id)
         async with transaction() as connection:
-            return [kind.removeprefix("alert.") for kind in await connection.scalars(query)]
+            return list(await connection.scalars(query))
 
 
 class Lives:

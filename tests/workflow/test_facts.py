@@ -112,9 +112,9 @@ async def test_what_has_left_is_not_modified_and_a_person_hears_of_it(lives: Liv
     await life.until(OrderStatus.PARTIALLY_SHIPPED)
     moved = Modify(request_id=request_id(), actor=CHANNEL, recipient=RECIPIENT.model_copy(update={"street": "新路2号"}))
     assert (await life.ask("modify", moved)).reason == "refused.modify.left"
-    assert "channel_modify" in await life.alerts()
+    assert "channel_modify" in await life.exceptions()
     await life.handle.signal("cancel", Cancel(request_id="gone", actor=CHANNEL))
-    await heard("channel_cancel", life.alerts)
+    await heard("channel_cancel", life.exceptions)
     assert [each.kind for each in (await life.state()).holds] == [HoldKind.CHANNEL]
     await life.ask("modify", Modify(request_id="staff", lines=(QuantityChange(line_no="2", quantity=0),)))
     assert (await life.ask("release", Release(request_id="staff too"))).accepted

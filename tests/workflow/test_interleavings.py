@@ -335,7 +335,7 @@ async def test_a_lost_parcel_ends_the_order_and_calls_for_a_person(lives: Lives)
     await life.track(parcels[0], TrackingStatus.LOST)
     await life.track(parcels[0], TrackingStatus.DELIVERED)
     assert await life.end() is OrderStatus.COMPLETED
-    assert await life.alerts() == ["lost"]
+    assert await life.exceptions() == ["lost"]
     await lives.balanced()
 
 

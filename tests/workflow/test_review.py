@@ -74,7 +74,7 @@ async def test_a_gift_leaves_with_the_order_and_the_channel_hears_nothing_of_it(
     assert {each.sku: each.quantity for each in parcel.lines} == {"A001": 1, "A003": 1}
     assert parcel.carrier == "yto"
     assert await life.deliver() is OrderStatus.COMPLETED
-    assert await life.alerts() == []
+    assert await life.exceptions() == []
     assert await lives.shipped_lines(life.order) == {"1": 1}
     assert (await lives.level(parcel.warehouse, "A003")).on_hand == 9
     await lives.balanced()

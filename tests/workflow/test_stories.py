@@ -111,7 +111,7 @@ async def test_review_that_nobody_does_calls_for_a_person_once(lives: Lives) -> 
     life = await lives.start(an_order("7", buyer_message="先别发货"), Policy(review=3600))
     await life.until(OrderStatus.IN_REVIEW)
     await lives.skip(hours=9)
-    assert await life.alerts() == ["overdue.in_review"]
+    assert await life.exceptions() == ["overdue.in_review"]
     await life.ask("reject", Reject(request_id=request_id()))
     await life.end()
 
@@ -191,7 +191,7 @@ async def test_an_order_waits_for_stock_and_goes_on_when_it_comes(lives: Lives) 
     state = await life.until(OrderStatus.AWAITING_STOCK)
     assert [(each.sku, each.quantity) for each in state.shortages] == [("A001", 5)]
     await lives.skip(hours=2)
-    assert await life.alerts() == ["overdue.awaiting_stock"]
+    assert await life.exceptions() == ["overdue.awaiting_stock"]
     woken = await lives.receive("SH", "A001", 5)
     assert woken == [life.order.order_id]
     await life.handle.signal("stock_arrived", StockArrived(request_id="s1"))
@@ -216,22 +216,22 @@ async def test_where_policy_says_so_what_is_there_leaves_first(lives: Lives) -> 
     await lives.balanced()
 
 
-async def test_a_parcel_that_does_not_move_is_alerted_once(lives: Lives) -> None:
+async def test_a_parcel_without_movement_opens_one_exception(lives: Lives) -> None:
     life = await lives.start(an_order("16"), Policy(movement=3600, delivery=86400))
     parcels = await life.dispatched()
     await life.ship(*parcels)
     await life.until(OrderStatus.SHIPPED)
     await lives.skip(hours=30)
-    assert await life.alerts() == ["late"]
+    assert await life.exceptions() == ["no_movement"]
     await life.track(parcels[0])
     assert await life.end() is OrderStatus.COMPLETED
 
 
-async def test_a_warehouse_that_does_not_ship_is_alerted(lives: Lives) -> None:
+async def test_late_shipping_opens_an_exception(lives: Lives) -> None:
     life = await lives.start(an_order("17"), Policy(ship=3600))
     parcels = await life.dispatched()
     await lives.skip(hours=2)
-    assert await life.alerts() == ["ship_overdue"]
+    assert await life.exceptions() == ["ship_overdue"]
     await life.ship(*parcels)
     await life.track(parcels[0])
     assert await life.end() is OrderStatus.COMPLETED
@@ -244,7 +244,7 @@ async def test_a_refused_parcel_signed_for_afterwards_came_back_to_the_stock(liv
     await life.track(parcels[0], TrackingStatus.REFUSED)
     await life.track(parcels[0], TrackingStatus.DELIVERED)
     assert await life.end() is OrderStatus.COMPLETED
-    assert await life.alerts() == ["refused"]
+    assert await life.exceptions() == ["refused"]
     assert (await lives.level("SH", "A001")).available == 10
     await lives.balanced()
 
@@ -297,7 +297,7 @@ async def test_what_a_warehouse_does_not_send_in_time_is_planned_elsewhere_where
     other = await life.next_dispatched([slow])
     assert (slow.warehouse, other.warehouse) == ("SH", "GZ")
     assert await life.deliver() is OrderStatus.COMPLETED
-    assert await life.alerts() == ["ship_overdue"]
+    assert await life.exceptions() == ["ship_overdue"]
     await lives.balanced()
 
 

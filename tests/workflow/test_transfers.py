@@ -17,7 +17,8 @@ from activities.catalogue.locations import Location
 from activities.kit.database import transaction
 from activities.stock import ledger, transfers
 from models.base import CHINA
-from models.order import AlertRow, OrderStatus
+from models.exceptions import ExceptionRow
+from models.order import OrderStatus
 from models.requests import YES, Answer, Approve, Cancel, Request, no
 from models.settings import settings
 from models.stock import IncomingRow, LocationKind, MovementRow
@@ -80,8 +81,8 @@ class Moved:
         async with transaction() as connection:
             return [tuple(row) for row in await connection.execute(query)]
 
-    async def alerts(self) -> list[tuple[str, bool]]:
-        query = select(AlertRow.kind, AlertRow.closed_at).where(AlertRow.order_id == self.handle.id)  # type: ignore[call-overload]
+    async def exceptions(self) -> list[tuple[str, bool]]:
+        query = select(ExceptionRow.kind, ExceptionRow.closed_at).where(ExceptionRow.order_id == self.handle.id)  # type: ignore[call-overload]
         async with transaction() as connection:
             return [(row.kind, row.closed_at is None) for row in await connection.execute(query)]
 
@@ -260,15 +261,15 @@ async def test_a_late_transfer_calls_for_a_person_once(lives: Lives) -> None:
     moved = await begin(lives, days=1)
     await moved.approve()
     await moved.ship()
-    assert await moved.alerts() == []
+    assert await moved.exceptions() == []
     await lives.skip(days=3)
-    assert await moved.alerts() == [("alert.overdue_transfer", True)]
+    assert await moved.exceptions() == [("overdue_transfer", True)]
     await moved.receive(A001=1)
     await lives.skip(days=30)
-    assert await moved.alerts() == [("alert.overdue_transfer", True)]
+    assert await moved.exceptions() == [("overdue_transfer", True)]
     await moved.receive()
     assert await moved.handle.result() == TransferStatus.RECEIVED
-    assert await moved.alerts() == [("alert.overdue_transfer", False)]
+    assert await moved.exceptions() == [("overdue_transfer", False)]
 
 
 async def test_an_order_that_waits_is_woken_by_what_arrives(lives: Lives) -> None:

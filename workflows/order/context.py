@@ -11,6 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
+    from models.exceptions import ExceptionKind
     from models.fulfillment import Fulfillment
     from models.hold import Hold, HoldKind
     from models.state import OrderState
@@ -39,7 +40,7 @@ class OrderContext:
     @property
     def unwritten(self) -> bool:
         """Whether something happened that the database does not show yet."""
-        return self._outdated or bool(self.state.entries or self.state.alerts)
+        return self._outdated or bool(self.state.entries or self.state.exceptions)
 
     async def write(self, step: Callable[..., Awaitable[None]] = order_activities.record, *about: Fulfillment) -> None:
         """Write the current snapshot, alone or in one transaction with a step's effect on the stock."""
@@ -47,7 +48,7 @@ class OrderContext:
         state.revision += 1
         self._outdated = False
         snapshot = state.snapshot(workflow.now())
-        state.entries, state.alerts = [], []
+        state.entries, state.exceptions = [], []
         self._publish()
         await self.run_step(step, snapshot, *about)
 
@@ -65,7 +66,7 @@ class OrderContext:
         state = self.state
         state.revision += 1
         given = state.model_copy()
-        state.entries, state.alerts = [], []
+        state.entries, state.exceptions = [], []
         result = await self.run_step(step, given, workflow.now())
         later = state.entries
         state.entries = []
@@ -103,6 +104,11 @@ class OrderContext:
     def place_hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
         self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))
 
+    def open_exception(
+        self, kind: ExceptionKind, fulfillment: Fulfillment | None = None, about: str = "", **detail: str
+    ) -> None:
+        self.state.open_exception(kind, workflow.now(), fulfillment, about, **detail)
+
     def _publish(self) -> None:
         """Update the current details, and those search attributes whose values changed."""
         workflow.set_current_details(render_details(self.state))
@@ -114,7 +120,7 @@ class OrderContext:
 
 
 def reference(fulfillment: Fulfillment) -> dict[str, Any]:
-    """Return what timeline entries and alerts say of a fulfillment order to identify it."""
+    """Return what timeline entries say of a fulfillment order to identify it."""
     return {
         "fulfillment": fulfillment.short_id,
         "warehouse": fulfillment.warehouse,

@@ -13,6 +13,7 @@ from workflows.order.context import OrderContext, failure_code, failure_message,
 with workflow.unsafe.imports_passed_through():
     from activities.fulfillment import steps as fulfillment_activities
     from activities.orders import steps as order_activities
+    from models.exceptions import ExceptionKind
     from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
     from models.hold import HoldKind
     from workflows.order.details import render_details
@@ -97,7 +98,7 @@ class FulfillmentProcess:
             await self._order.call(fulfillment_activities.confirm_shipment, fulfillment)
             fulfillment.channel_notified = True
         except ActivityError as error:
-            self._order.state.alert("channel_refused", fulfillment.short_id, reason=failure_message(error))
+            self._order.open_exception(ExceptionKind.CHANNEL_REFUSED, fulfillment, reason=failure_message(error))
 
     async def _return_for_replanning(self) -> None:
         """Cancel what the warehouse rejected, and plan its lines again.
@@ -146,7 +147,8 @@ class FulfillmentProcess:
         try:
             await self._order.call(fulfillment_activities.cancel_waybill, self._fulfillment)
         except ActivityError as error:
-            self._order.state.alert("waybill_not_cancelled", self._fulfillment.short_id, reason=failure_message(error))
+            reason = failure_message(error)
+            self._order.open_exception(ExceptionKind.WAYBILL_NOT_CANCELLED, self._fulfillment, reason=reason)
 
     def _add_entry(self, what: str, at: datetime) -> None:
         fulfillment = self._fulfillment
@@ -197,12 +199,12 @@ class FulfillmentProcesses:
         return all(withdrawn)
 
     async def recall_for_hold(self, fulfillments: Sequence[Fulfillment]) -> None:
-        """Withdraw what a new hold stops from shipping; raise an alert where the warehouse refuses."""
+        """Withdraw what a new hold stops from shipping; open an exception where the warehouse refuses."""
         state = self._order.state
         withdrawn = await self.withdraw(fulfillments)
         for each, accepted in zip(fulfillments, withdrawn, strict=True):
             if not accepted:
-                state.alert("held_too_late", each.short_id, **reference(each))
+                self._order.open_exception(ExceptionKind.HELD_TOO_LATE, each)
         if any(withdrawn):
             state.to_plan = True
             await self._order.settle()

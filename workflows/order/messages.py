@@ -17,6 +17,7 @@ from workflows.order.fulfillment_process import FulfillmentProcesses
 
 with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
+    from models.exceptions import ExceptionKind
     from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus
     from models.hold import HoldKind
     from models.order import RefundState
@@ -215,7 +216,8 @@ class OrderMessages(OrderContext):
             state.add_timeline_entry(fact.request_id, workflow.now(), f"refund.{refund.state}", fact.actor, **detail)
             affected = [each for each in state.active if each.carries(refund.line_no)]
             if refund.state is not RefundState.CLOSED and any(each.has_shipped for each in affected):
-                state.alert("refund_after_shipping", refund.refund_no, amount=str(refund.amount))
+                amount = str(refund.amount)
+                self.open_exception(ExceptionKind.REFUND_AFTER_SHIPPING, about=refund.refund_no, amount=amount)
             unshipped = [each for each in affected if not each.has_shipped]
             if refund.state is RefundState.ASKED and (unshipped or not affected):
                 self.place_hold(HoldKind.REFUND, "hold.refund.asked", fact.actor)
@@ -257,7 +259,7 @@ class OrderMessages(OrderContext):
         shipped = fact.kind is WarehouseEventKind.SHIPPED
         if fulfillment.status is FulfillmentStatus.CANCELLED:
             if shipped:
-                self.state.alert("shipped_after_recall", fulfillment.short_id, **reference(fulfillment))
+                self.open_exception(ExceptionKind.SHIPPED_AFTER_RECALL, fulfillment)
         elif shipped:
             fulfillment.leave(fact.at)
             fulfillment.weight_kg = fact.weight_kg
@@ -273,13 +275,13 @@ class OrderMessages(OrderContext):
         if fulfillment is None or fulfillment.is_closed or fulfillment.tracking is fact.status:
             return
         if fulfillment.status is FulfillmentStatus.CANCELLED:
-            self.state.alert("shipped_after_recall", fulfillment.short_id, **reference(fulfillment))
+            self.open_exception(ExceptionKind.SHIPPED_AFTER_RECALL, fulfillment)
             return
         fulfillment.track(fact.status, fact.at)
         key = f"{fact.status}:{fact.waybill_no}:{fact.at.isoformat()}"
         self.state.add_timeline_entry(key, fact.at, f"tracking.{fact.status}", fact.actor, waybill_no=fact.waybill_no)
         if fact.status in PROBLEM_STATUSES:
-            self.state.alert(str(fact.status), fulfillment.short_id, waybill_no=fact.waybill_no)
+            self.state.open_exception(ExceptionKind(fact.status.value), fact.at, fulfillment)
 
     @workflow.query(name="state", description="The order's whole state")
     def get_state(self) -> OrderState:

@@ -11,12 +11,13 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from workflows.order.context import failure_message, reference
+from workflows.order.context import failure_message
 from workflows.order.fulfillment_process import FulfillmentProcesses
 from workflows.order.messages import OrderMessages
 
 with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
+    from models.exceptions import ExceptionKind
     from models.fulfillment import FulfillmentStatus
     from models.hold import HoldKind
     from models.i18n import InvalidValue, t
@@ -160,7 +161,7 @@ class OrderWorkflow(OrderMessages):
                     await self._handle_deadline()
 
     async def _handle_deadline(self) -> None:
-        """Expire an unpaid order, end the grace period, open what is scheduled; for anything else, raise an alert."""
+        """Expire an unpaid order, end the grace period, open what is scheduled; else open an exception."""
         state, now = self.state, workflow.now()
         status = state.status
         if status is OrderStatus.AWAITING_PAYMENT and now < state.pay_before:
@@ -172,10 +173,10 @@ class OrderWorkflow(OrderMessages):
             state.grace_until = None
         elif status in {OrderStatus.IN_REVIEW, OrderStatus.ON_HOLD, OrderStatus.AWAITING_STOCK}:
             state.overdue.append(status)
-            state.alert(f"overdue.{status}")
+            self.open_exception(ExceptionKind(f"overdue.{status}"))
         elif state.remainder_held and state.held_until <= now:
             state.overdue.append(OrderStatus.ON_HOLD)
-            state.alert("overdue.on_hold")
+            self.open_exception(ExceptionKind.HOLD_OVERDUE)
         else:
             await self._update_last_scans()
             for each in state.active:
@@ -185,8 +186,7 @@ class OrderWorkflow(OrderMessages):
                     state.open_fulfillment(each, workflow.now())
                     continue
                 each.overdue = True
-                kind = "ship_overdue" if each.shipped_at is None else "late"
-                state.alert(kind, each.short_id, **reference(each))
+                self.open_exception(state.overdue_kind(each, now), each)
                 if each.shipped_at is None and state.policy.replan_when_late:
                     request = Replan(request_id=f"late:{each.id}", actor="hengdan", fulfillment_id=each.id)
                     await self.act(Action.REPLAN, request)
@@ -263,16 +263,16 @@ class OrderWorkflow(OrderMessages):
         return YES
 
     async def _handle_late_channel_change(self, request: Request) -> None:
-        """Raise an alert for a cancellation or change that came after shipping; hold what has not shipped."""
+        """Open an exception for a cancellation or change that came after shipping; hold what has not shipped."""
         state = self.state
         if isinstance(request, Cancel):
-            state.alert("channel_cancel")
+            self.open_exception(ExceptionKind.CHANNEL_CANCEL)
             unshipped = [each for each in state.active if not each.has_shipped]
             if unshipped or state.shortages:
                 self.place_hold(HoldKind.CHANNEL, "hold.channel.cancelled", request.actor)
                 await self.processes.recall_for_hold(unshipped)
         elif isinstance(request, Modify):
-            state.alert("channel_modify")
+            self.open_exception(ExceptionKind.CHANNEL_MODIFY)
 
     async def _modify(self, request: Modify) -> Answer:
         """Change an order that has not shipped as a whole; of one that has shipped in part, only unshipped lines."""
