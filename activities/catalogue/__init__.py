@@ -1,1 +1,1 @@
-"""Locations, SKUs and their mappings."""
+"""Locations, SKUs and SKU mappings."""

@@ -21,15 +21,17 @@ Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@\-]{1,64}$", examples=["SH"]
 
 
 class Location(Value):
-    """A location as staff set it up; ``sender``, the address on its labels, is kept apart."""
+    """A location as configured by staff, without ``sender``, the address on its labels."""
 
     code: Code
     name: Annotated[str, Field(min_length=1, max_length=200)]
     name_zh: Annotated[str, Field(max_length=200)] = ""
     kind: LocationKind = LocationKind.WAREHOUSE
-    parent: Annotated[str | None, Field(description="Of a virtual warehouse: where its goods lie.")] = None
+    parent: Annotated[str | None, Field(description="Of a virtual warehouse: the location that holds its goods.")] = (
+        None
+    )
     audience: Audience = Audience()
-    share: Annotated[Decimal, Field(ge=0, le=1, description="Of whatever its parent receives.")] = Decimal(0)
+    share: Annotated[Decimal, Field(ge=0, le=1, description="The fraction of its parent's receipts.")] = Decimal(0)
     province: Annotated[str, Field(max_length=50)] = ""
     rank: int = 100
     carrier: Annotated[str, Field(max_length=64)] = ""
@@ -51,13 +53,13 @@ class Location(Value):
 
 
 async def list_all(connection: AsyncConnection) -> list[Location]:
-    """All locations, those that ship first and by rank."""
+    """Return all locations by rank, virtual warehouses last."""
     query = select(_warehouses).order_by(_warehouses.c.kind == LocationKind.VIRTUAL, _warehouses.c.rank, "code")
     return [Location.model_validate(row._mapping) for row in await connection.execute(query)]
 
 
 async def get(connection: AsyncConnection, code: str) -> Location:
-    """Raise ``InvalidInput`` where there is none such."""
+    """Return a location. Raise ``InvalidInput`` if there is none with this code."""
     row = (await connection.execute(select(_warehouses).where(_warehouses.c.code == code))).one_or_none()
     if row is None:
         raise InvalidInput("warehouse", "invalid.warehouse.unknown", warehouse=code)
@@ -65,16 +67,16 @@ async def get(connection: AsyncConnection, code: str) -> Location:
 
 
 async def save(connection: AsyncConnection, location: Location) -> Location:
-    """Sets a location up, or changes it. Raise ``InvalidInput``."""
+    """Insert or update a location. Raise ``InvalidInput``."""
     others = {each.code: each for each in await list_all(connection)}
     before = others.pop(location.code, None)
     if location.kind is LocationKind.VIRTUAL:
         parent = others.get(location.parent or "")
         if parent is None or parent.kind is LocationKind.VIRTUAL:
             raise InvalidInput("parent", "invalid.parent.missing")
-        given = sum(each.share for each in others.values() if each.parent == location.parent)
-        if given + location.share > 1:
-            raise InvalidInput("share", "invalid.share", given=given, parent=location.parent)
+        shared = sum(each.share for each in others.values() if each.parent == location.parent)
+        if shared + location.share > 1:
+            raise InvalidInput("share", "invalid.share", given=shared, parent=location.parent)
         location = location.model_copy(update={"province": parent.province, "carrier": parent.carrier})
     elif location.parent is not None:
         raise InvalidInput("parent", "invalid.parent.not_virtual")
@@ -86,9 +88,9 @@ async def save(connection: AsyncConnection, location: Location) -> Location:
             raise InvalidInput("kind", "invalid.kind.has_stock", location=location.code)
     row: dict[str, Any] = location.model_dump() | {"areas": list(location.areas), "abilities": list(location.abilities)}
     row["audience"] = location.audience.model_dump(mode="json")
-    entered = insert(_warehouses).values(row)
-    changed = {name: entered.excluded[name] for name in row if name != "code"}
-    await connection.execute(entered.on_conflict_do_update(index_elements=["code"], set_=changed))
+    new = insert(_warehouses).values(row)
+    changes = {name: new.excluded[name] for name in row if name != "code"}
+    await connection.execute(new.on_conflict_do_update(index_elements=["code"], set_=changes))
     return location
 
 
@@ -99,9 +101,9 @@ VIRTUAL_WAREHOUSES = (
     .where(_warehouses.c.kind == LocationKind.VIRTUAL, ~_warehouses.c.closed)
     .order_by(_warehouses.c.rank, _warehouses.c.code)
 )
-"""The virtual warehouses in force, as ``Fence``."""
+"""Selects the virtual warehouses in force as ``VirtualWarehouse``."""
 
 
 async def list_virtual_warehouses(connection: AsyncConnection) -> list[VirtualWarehouse]:
-    """The virtual warehouses in force."""
+    """Return the virtual warehouses in force."""
     return [VirtualWarehouse.model_validate(row._mapping) for row in await connection.execute(VIRTUAL_WAREHOUSES)]

@@ -1,4 +1,4 @@
-"""The stock's books in tests: orders admitted, shipped and cancelled as their workflows would, without a workflow."""
+"""Stock helpers for tests: admit, ship and cancel orders as their workflows would, without a workflow."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -55,14 +55,14 @@ async def drifts() -> list[Discrepancy]:
 
 
 async def admitted(number: str, *lines: OrderLine, policy: Policy = Policy(), **changes: Any) -> OrderState:
-    """A new order, as its workflow would begin it."""
+    """Admit a new order as its workflow would."""
     state = OrderState(order=an_order(number, *lines, **changes), policy=policy, revision=1)
     state.admit(await steps.admit(state.model_copy(deep=True), now()))
     return state
 
 
 async def allocated(state: OrderState) -> OrderState:
-    """Planned again."""
+    """Plan an order again."""
     state.revision += 1
     state.plan(await steps.allocate(state.model_copy(deep=True), now()))
     return state
@@ -90,7 +90,7 @@ async def returned(state: OrderState, parcel: Fulfillment) -> None:
 
 
 async def woken() -> list[str]:
-    """The order numbers woken so far, in turn."""
+    """Return the numbers of the orders notified so far, in order."""
     query = "SELECT order_id FROM inbox WHERE integration = 'internal' AND topic = 'stock_arrived' ORDER BY id"
     return [row.order_id.rpartition(":")[2] for row in await sql(query)]
 

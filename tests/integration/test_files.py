@@ -1,4 +1,4 @@
-"""Sheets through the real API: what goes out comes back in, and of a bad one nothing does."""
+"""Sheets through the real API: exports can be imported, and a file with an error changes nothing."""
 
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,7 @@ Heads = dict[str, str]
 
 @pytest.fixture
 async def staff(door: httpx.AsyncClient) -> Heads:
-    """The header of somebody who may import into a catalogue with something of everything."""
+    """The header of staff who may import, with a database that has rows of every kind."""
     async with transaction() as connection:
         await seed(connection)
         for warehouse, sku, quantity in (("SH", "A001", 10), ("SH", "A002", 5), ("GZ", "A001", 3)):
@@ -53,7 +53,7 @@ async def staff(door: httpx.AsyncClient) -> Heads:
 
 
 async def everything() -> dict[str, list[Any]]:
-    """The tables that sheets may change."""
+    """Return the rows of all tables that sheets may change."""
     async with transaction() as connection:
         return {
             table: [tuple(row) for row in await connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
@@ -91,7 +91,7 @@ async def on_hand(warehouse: str, sku: str) -> int | None:
 @pytest.mark.parametrize("lang", ["en", "zh-CN"])
 @pytest.mark.parametrize("format", ["csv", "xlsx"])
 @pytest.mark.parametrize("kind", sorted(SHEETS))
-async def test_what_is_exported_is_imported_unchanged(
+async def test_export_is_imported_unchanged(
     door: httpx.AsyncClient, staff: Heads, kind: str, format: str, lang: str
 ) -> None:
     before = await everything()
@@ -100,13 +100,13 @@ async def test_what_is_exported_is_imported_unchanged(
     assert f'"{kind}.{format}"' in exported.headers["content-disposition"]
     answer = await load(door, staff, kind, exported.content)
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert told["rows"] == told["applied"] > 0
+    report = answer.json()
+    assert report["rows"] == report["applied"] > 0
     assert await everything() == before
 
 
 @pytest.mark.parametrize("kind", sorted(set(SHEETS) - {"levels", "safety"}))
-async def test_what_was_deleted_comes_back(door: httpx.AsyncClient, staff: Heads, kind: str) -> None:
+async def test_import_restores_deleted_rows(door: httpx.AsyncClient, staff: Heads, kind: str) -> None:
     table = {"locations": "warehouses", "rules": "routing_rules"}.get(kind, kind)
     before = (await everything())[table]
     exported = await door.get(f"/files/{kind}", params={"format": "xlsx"}, headers=staff)
@@ -114,17 +114,17 @@ async def test_what_was_deleted_comes_back(door: httpx.AsyncClient, staff: Heads
         await connection.execute(text(f"DELETE FROM {table}"))
     assert (await load(door, staff, kind, exported.content)).status_code == 200
     after = (await everything())[table]
-    if kind == "locations":  # no sheet has the sender
+    if kind == "locations":  # sheets do not contain the sender
         place = [row[0] for row in before].index("SH")
         assert [row[0] for row in after] == [row[0] for row in before]
         assert sum(a != b for a, b in zip(after[place], before[place], strict=True)) == 1
-    elif kind == "mappings":  # who says so now, and when
+    elif kind == "mappings":  # the actor and time differ
         assert [row[:5] for row in after] == [row[:5] for row in before]
     else:
         assert after == before
 
 
-async def test_a_count_becomes_the_level_by_the_ledger(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_count_is_entered_as_an_adjustment(door: httpx.AsyncClient, staff: Heads) -> None:
     sheet = '仓库,商品编码,实物\nSH,A001,7\nSH,A002,5\nCD,A005,"1,200"\n'
     for key in ("one", "one", "two"):
         answer = await load(door, staff | {"Idempotency-Key": key}, "levels", sheet, name="count.csv")
@@ -150,14 +150,14 @@ A003,SH,4
 """
 
 
-async def test_of_a_bad_file_nothing_is_applied(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_file_with_errors_changes_nothing(door: httpx.AsyncClient, staff: Heads) -> None:
     before = await everything()
     answer = await load(door, staff, "levels", BAD)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert (told["rows"], told["applied"]) == (9, 0)
-    assert [(each["row"], each["field"], each["value"], each["message"]) for each in told["errors"]] == [
+    report = answer.json()
+    assert (report["rows"], report["applied"]) == (9, 0)
+    assert [(each["row"], each["field"], each["value"], each["message"]) for each in report["errors"]] == [
         (2, "on_hand", "1", "Would leave -1 available: more is promised to orders or kept back"),
         (3, "on_hand", "-1", "At least 0"),
         (4, "sku", "NOSUCH", "Not in the catalogue"),
@@ -173,7 +173,7 @@ async def test_of_a_bad_file_nothing_is_applied(door: httpx.AsyncClient, staff: 
     assert (chinese["errors"][2]["column"], chinese["errors"][2]["message"]) == ("商品编码", "商品目录中没有")
 
 
-async def test_the_good_rows_are_applied_where_asked(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_partial_import_applies_valid_rows(door: httpx.AsyncClient, staff: Heads) -> None:
     checked = await load(door, staff, "levels", BAD, check=True, partial=True)
     assert (checked.status_code, checked.json()["applied"], len(checked.json()["errors"])) == (200, 0, 8)
     assert await on_hand("SH", "A003") is None
@@ -183,7 +183,7 @@ async def test_the_good_rows_are_applied_where_asked(door: httpx.AsyncClient, st
     assert await on_hand("SH", "A001") == 10
 
 
-async def test_goods_that_are_promised_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_levels_below_allocated_are_refused(door: httpx.AsyncClient, staff: Heads) -> None:
     kept = await load(door, staff, "safety", "warehouse,sku,safety_stock\nSH,A001,11\nSH,A002,5\n", partial=True)
     assert [(each["row"], each["field"]) for each in kept.json()["errors"]] == [(2, "safety_stock")]
     assert kept.json()["applied"] == 1
@@ -192,7 +192,7 @@ async def test_goods_that_are_promised_stay(door: httpx.AsyncClient, staff: Head
     assert await on_hand("SH", "A002") == 5
 
 
-async def test_who_waits_for_what_is_counted_is_woken(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_imported_count_notifies_waiting_orders(door: httpx.AsyncClient, staff: Heads) -> None:
     wait = (
         "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead)"
         " VALUES ('order:own:web:1', 'A002', 6, 3, now(), '上海', '[]')"
@@ -205,7 +205,7 @@ async def test_who_waits_for_what_is_counted_is_woken(door: httpx.AsyncClient, s
     assert [row.order_id for row in await rows(topic="stock_arrived")] == ["order:own:web:1"]
 
 
-async def test_columns_that_are_left_out_stay(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_omitted_columns_keep_their_values(door: httpx.AsyncClient, staff: Heads) -> None:
     changed = "sku,title,price,weight_kg\nA003,Linen,1.5,2\nZ001,New,3,4\n"
     assert (await load(door, staff, "skus", changed)).json()["applied"] == 2
     cleared = "sku,title,price,weight_kg,needs,oversell\nA001,Tee,1,1,,yes\n"
@@ -224,7 +224,7 @@ async def test_columns_that_are_left_out_stay(door: httpx.AsyncClient, staff: He
     assert oversold == [True, True]
 
 
-async def test_what_is_oversold_stays_so_until_it_is_there(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_oversell_stays_until_stock_covers_it(door: httpx.AsyncClient, staff: Heads) -> None:
     async with transaction() as connection:
         await connection.execute(text("UPDATE skus SET oversell = true WHERE sku = 'A001'"))
         await connection.execute(text("UPDATE stock_levels SET oversell = true WHERE sku = 'A001'"))
@@ -236,13 +236,13 @@ async def test_what_is_oversold_stays_so_until_it_is_there(door: httpx.AsyncClie
     assert (await load(door, staff, "skus", f"{heads}A001,T,1,1,no\n")).status_code == 200
 
 
-async def test_a_bundle_is_replaced_as_a_whole(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_bundle_is_replaced_as_a_whole(door: httpx.AsyncClient, staff: Heads) -> None:
     def of(bundle: str, rows: list[Any]) -> list[Any]:
         return [row[1:] for row in rows if row[0] == bundle]
 
     sheet = "bundle,sku,quantity\nK001,B003,1\nK003,D005,0\nK003,D006,2\nK004,K001,1\nA002,B001,1\nB002,B001,1\n"
-    told = (await load(door, staff, "bundles", sheet, partial=True)).json()
-    assert [(each["row"], each["message"]) for each in told["errors"]] == [
+    report = (await load(door, staff, "bundles", sheet, partial=True)).json()
+    assert [(each["row"], each["message"]) for each in report["errors"]] == [
         (3, "At least 1"),
         (4, "Another row that belongs to this one is wrong"),
         (5, "This is a bundle: its components hold the stock"),
@@ -256,8 +256,8 @@ async def test_a_bundle_is_replaced_as_a_whole(door: httpx.AsyncClient, staff: H
     assert [each["message"] for each in nested["errors"]] == ["Is a component of another bundle"]
 
 
-async def test_the_catalogue_says_no(door: httpx.AsyncClient, staff: Heads) -> None:
-    for kind, sheet, told in (
+async def test_contradictions_of_the_catalogue_are_refused(door: httpx.AsyncClient, staff: Heads) -> None:
+    for kind, sheet, expected in (
         ("substitutes", "sku,substitute\nA001,A001\nA001,NOSUCH\n", [(2, "substitute"), (3, "substitute")]),
         (
             "locations",
@@ -268,10 +268,10 @@ async def test_the_catalogue_says_no(door: httpx.AsyncClient, staff: Heads) -> N
     ):
         answer = await load(door, staff, kind, sheet)
         assert answer.status_code == 422
-        assert [(each["row"], each["field"]) for each in answer.json()["errors"]] == told
+        assert [(each["row"], each["field"]) for each in answer.json()["errors"]] == expected
 
 
-async def test_a_form_is_a_file_too(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_file_can_be_sent_as_a_form(door: httpx.AsyncClient, staff: Heads) -> None:
     sent = {"file": ("盘点.csv", "仓库,商品编码,实物\nSH,A002,6\n".encode("gb18030"), "text/csv")}
     answer = await door.post("/files/levels", files=sent, headers=staff)
     assert answer.json() == {"rows": 1, "applied": 1, "errors": [], "more": 0}
@@ -281,7 +281,7 @@ async def test_a_form_is_a_file_too(door: httpx.AsyncClient, staff: Heads) -> No
     assert empty.status_code == 422
 
 
-async def test_what_is_no_sheet_is_refused(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_unreadable_file_is_refused(door: httpx.AsyncClient, staff: Heads) -> None:
     assert (await load(door, staff, "nosuch", "a\n")).status_code == 404
     assert (await door.get("/files/nosuch", headers=staff)).status_code == 404
     assert (await load(door, staff, "levels", b"PK\x03\x04")).status_code == 422
@@ -298,7 +298,7 @@ async def test_what_is_no_sheet_is_refused(door: httpx.AsyncClient, staff: Heads
     assert (await door.get("/files/levels", headers=await bearer(Scope.READ))).status_code == 403
 
 
-async def test_more_rows_than_a_statement_has_room_for(door: httpx.AsyncClient, staff: Heads) -> None:
+async def test_import_exceeds_the_parameter_limit(door: httpx.AsyncClient, staff: Heads) -> None:
     many = 66_000
     async with transaction() as connection:
         named = "INSERT INTO skus (sku, title, title_zh, price, currency, weight_kg, volume_cm3, needs, oversell)"

@@ -1,4 +1,4 @@
-"""A flash sale: more buyers than goods, from several worker processes at once, one of which may die."""
+"""A flash sale: more buyers than goods, from several worker processes, one of which may die."""
 
 import asyncio
 import sys
@@ -37,7 +37,7 @@ async def winners() -> list[str]:
 
 
 async def sold_out(count: int) -> None:
-    """Exactly the goods there were are allocated, each to one buyer; the others wait; the books are equal."""
+    """Require that all stock is allocated, each piece to one buyer; the others wait; levels equal the ledger."""
     won = await winners()
     assert len(won) == len(set(won)) == UNITS
     async with transaction() as connection:
@@ -49,7 +49,7 @@ async def sold_out(count: int) -> None:
 
 
 def first_come(name: str, count: int, won: Sequence[str]) -> bool:
-    """Whether no buyer of the process lost to one who was behind: by priority, then by the hour."""
+    """Whether no buyer of the process lost to a later one: by priority, then by the time of the order."""
     in_turn = [order.order_id in set(won) for order in buyers(name, count)]
     return in_turn == sorted(in_turn, reverse=True)
 
@@ -62,7 +62,7 @@ async def test_five_thousand_buyers_of_a_thousand_units(opened: None) -> None:
     assert all(first_come(name, 1250, won) for name in PROCESSES)
 
 
-async def test_a_worker_killed_in_the_middle_of_the_sale(opened: None) -> None:
+async def test_worker_killed_during_the_sale(opened: None) -> None:
     crowds = [await crowd(name, 400) for name in PROCESSES]
     while not any(":a-" in order_id for order_id in await winners()):
         assert crowds[0].returncode is None

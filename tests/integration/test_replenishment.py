@@ -1,4 +1,4 @@
-"""Replenishment on the real database: from what was sold to goods on the shelf."""
+"""Replenishment on a real database: from demand history to received goods."""
 
 import json
 import sys
@@ -49,7 +49,7 @@ async def terms(**changes: Any) -> None:
 async def sold(
     warehouse: str, sku: str, per_day: Sequence[int], region: str = "CN 上海 上海市", *, left: bool = True
 ) -> None:
-    """Orders of so many on each of the days until yesterday, shipped or still allocated."""
+    """Enter orders of these quantities on each day until yesterday, shipped or still allocated."""
     await receive(warehouse, sku, sum(per_day))
     moves = []
     rows = []
@@ -96,7 +96,7 @@ async def arrives(purchase_id: str, request_id: str, **goods: int) -> Any:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_from_what_was_sold_to_goods_on_the_shelf() -> None:
+async def test_demand_is_suggested_ordered_and_received() -> None:
     await terms(pack_size=12)
     await sold("SH", "A001", [10] * 60)
     await sql(
@@ -143,7 +143,7 @@ async def test_from_what_was_sold_to_goods_on_the_shelf() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_a_look_again_changes_nothing_and_a_new_one_takes_the_place_of_the_old() -> None:
+async def test_unchanged_suggestion_stays_open_and_a_new_one_supersedes_it() -> None:
     await terms()
     await sold("SH", "A001", [10] * 60)
     await suggest()
@@ -163,7 +163,7 @@ async def test_a_look_again_changes_nothing_and_a_new_one_takes_the_place_of_the
 
 
 @pytest.mark.usefixtures("goods")
-async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
+async def test_dismissed_suggestion_stays_dismissed_and_cancelled_purchase_is_not_expected() -> None:
     await terms()
     await sold("SH", "A001", [10] * 60)
     await suggest()
@@ -191,7 +191,7 @@ async def test_dismissed_is_dismissed_and_cancelled_is_not_expected() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_terms_of_a_location_go_before_those_of_any_and_promotions_do_not_count() -> None:
+async def test_location_terms_override_general_terms_and_promotions_do_not_count() -> None:
     await terms(supplier="Anyone")
     await terms(supplier="Local", warehouse="GZ", lead_days=2)
     await sold("SH", "A001", [10] * 50 + [500, 500] + [10] * 8)
@@ -207,7 +207,7 @@ async def test_terms_of_a_location_go_before_those_of_any_and_promotions_do_not_
 
 
 @pytest.mark.usefixtures("goods")
-async def test_a_virtual_warehouse_is_bought_for_with_its_parent() -> None:
+async def test_virtual_warehouse_counts_with_its_parent() -> None:
     await terms()
     await sql(
         "INSERT INTO warehouses (code, kind, parent, audience, share, name, name_zh, province, rank, carrier, closed,"
@@ -224,7 +224,7 @@ async def test_a_virtual_warehouse_is_bought_for_with_its_parent() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_what_is_not_shipped_yet_was_wanted_too() -> None:
+async def test_unshipped_allocations_count_as_demand() -> None:
     await terms()
     await sold("SH", "A001", [4] * 20, left=False)
     await suggest()
@@ -233,7 +233,7 @@ async def test_what_is_not_shipped_yet_was_wanted_too() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_goods_had_better_be_where_their_buyers_are() -> None:
+async def test_placement_follows_buyers() -> None:
     await sold("SH", "A001", [3] * 10, "CN 浙江 杭州市")
     await sold("SH", "A001", [1] * 10, "CN 广东 深圳市")
     await receive("SH", "A001", 80)
@@ -246,7 +246,7 @@ async def test_goods_had_better_be_where_their_buyers_are() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_terms_of_what_is_not_there_are_refused() -> None:
+async def test_terms_of_unknown_skus_and_locations_are_refused() -> None:
     for changes, field in (({"sku": "NONE"}, "sku"), ({"warehouse": "MOON"}, "warehouse")):
         with pytest.raises(InvalidInput) as refused:
             await terms(**changes)
@@ -254,7 +254,7 @@ async def test_terms_of_what_is_not_there_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("goods")
-async def test_many_skus_are_looked_at_in_pages_and_a_new_attempt_goes_on_after_them(
+async def test_run_pages_through_skus_and_a_retry_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replenishment, "PAGE", 1)
@@ -273,7 +273,7 @@ async def test_many_skus_are_looked_at_in_pages_and_a_new_attempt_goes_on_after_
     assert [row.sku for row in await suggestions()] == ["B001"]
 
 
-# The doors
+# API and command line
 
 
 @pytest.fixture
@@ -285,9 +285,7 @@ AGREED = {"sku": "A001", "supplier": "Acme", "lead_days": 9, "service_level": 0.
 
 
 @pytest.mark.usefixtures("goods")
-async def test_it_is_looked_at_decided_and_received_over_http(
-    temporal: Client, door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_http_api(temporal: Client, door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     assert (await door.get("/replenishments/run", headers=staff)).status_code == 404
     assert (await door.post("/purchase-terms", json=AGREED, headers=staff)).status_code == 200
     await sold("SH", "A001", [10] * 60)
@@ -335,20 +333,20 @@ async def test_it_is_looked_at_decided_and_received_over_http(
 
 
 @pytest.mark.usefixtures("goods")
-async def test_where_forecasts_cannot_be_made_it_says_what_to_install(
+async def test_missing_forecast_extra_is_named(
     temporal: Client, door: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await terms()
     await sold("SH", "A001", [10] * 60)
     monkeypatch.setitem(sys.modules, "statsforecast", None)
     async with worker(temporal):
-        told = problem(await door.post("/replenishments/run", headers=staff), 409)
-    assert "hengdan[forecast]" in told["detail"]
+        refusal = problem(await door.post("/replenishments/run", headers=staff), 409)
+    assert "hengdan[forecast]" in refusal["detail"]
     assert await suggestions() == []
 
 
 @pytest.mark.usefixtures("goods")
-async def test_the_command_line(
+async def test_command_line(
     temporal: Client,
     door: httpx.AsyncClient,
     capsys: pytest.CaptureFixture[str],
@@ -359,7 +357,7 @@ async def test_the_command_line(
     settings.cache_clear()
     hengdan = Commands(capsys)
     await sold("SH", "A001", [10] * 60)
-    with capture_logs():  # the API's, whose standard output is ours here
+    with capture_logs():  # the API shares standard output with the command here
         assert "Nothing" in await hengdan.ok("replenish", "list")
         assert "Acme" in await hengdan.ok("replenish", "agree", "A001", "Acme", "9", "--service-level", "0.5")
         assert "A001" in await hengdan.ok("replenish", "terms")
@@ -380,7 +378,7 @@ async def test_the_command_line(
     assert await level("SH", "A001") == (60, 0, 60)
 
 
-async def test_it_is_looked_at_every_night(temporal: Client) -> None:
+async def test_runs_every_night(temporal: Client) -> None:
     await schedule_system(temporal)
     try:
         described = await temporal.get_schedule_handle("replenishment").describe()

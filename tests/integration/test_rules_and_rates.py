@@ -1,4 +1,4 @@
-"""The merchant's say in planning, through the API and onto real orders."""
+"""Routing rules and rates, through the API and applied to real orders."""
 
 from decimal import Decimal
 from typing import Any
@@ -40,7 +40,7 @@ def warehouses(state: OrderState) -> list[str]:
     return [each.warehouse for each in state.active]
 
 
-async def test_a_rule_is_tried_before_orders_feel_it_and_says_so(door: httpx.AsyncClient) -> None:
+async def test_rule_is_tried_before_it_applies(door: httpx.AsyncClient) -> None:
     wish = {"lines": [{"sku": "A001"}], "province": "上海"}
     before = (await door.post("/plan/try", json=wish)).json()
     assert [load["warehouse"] for load in before["plan"]["loads"]] == ["SH"]
@@ -58,7 +58,7 @@ async def test_a_rule_is_tried_before_orders_feel_it_and_says_so(door: httpx.Asy
     assert warehouses(await admitted("2")) == ["SH"]
 
 
-async def test_a_rule_that_asks_a_person_holds_the_order_until_one_has_decided(door: httpx.AsyncClient) -> None:
+async def test_asking_rule_holds_the_order_until_approved(door: httpx.AsyncClient) -> None:
     big = [{"field": "quantity", "op": "gte", "value": 5}]
     await put(door, {"number": 1, "name": "big", "condition": big, "action": {"do": "ask", "reason": "a reseller?"}})
     assert warehouses(await admitted("1")) == ["SH"]
@@ -69,7 +69,7 @@ async def test_a_rule_that_asks_a_person_holds_the_order_until_one_has_decided(d
     assert warehouses(held) == ["SH"]
 
 
-async def test_rules_send_an_order_to_a_line_of_work_and_a_full_warehouse_takes_no_more(
+async def test_rule_sets_the_queue_and_a_full_warehouse_is_skipped(
     door: httpx.AsyncClient,
 ) -> None:
     await put(door, {"number": 1, "name": "gifts", "shops": ["own:web"], "action": {"do": "queue", "name": "gifts"}})
@@ -79,7 +79,7 @@ async def test_rules_send_an_order_to_a_line_of_work_and_a_full_warehouse_takes_
     assert [row.queue for row in await sql("SELECT queue FROM fulfillments ORDER BY id")] == ["gifts", "gifts"]
 
 
-async def test_what_nobody_may_send_calls_a_person_and_waits(door: httpx.AsyncClient) -> None:
+async def test_order_out_of_reach_raises_an_alert_and_waits(door: httpx.AsyncClient) -> None:
     await put(door, {"number": 1, "name": "whole", "action": {"do": "split", "split": "never"}})
     await sql("UPDATE warehouses SET areas = '[\"西藏\"]' WHERE code IN ('GZ', 'SH')")
     far = await admitted("1")
@@ -91,7 +91,7 @@ async def test_what_nobody_may_send_calls_a_person_and_waits(door: httpx.AsyncCl
     assert (short.status, short.exceptions) == ("awaiting_stock", [])
 
 
-async def test_the_cheaper_freight_wins_where_a_shop_wants_it_so(door: httpx.AsyncClient) -> None:
+async def test_lowest_freight_wins_if_the_objective_says_so(door: httpx.AsyncClient) -> None:
     table = [
         {"carrier": "sf", "origin": "上海", "first_price": "12", "further_price": "2"},
         {"carrier": "sf", "origin": "广东", "first_price": "10", "further_price": "4"},
@@ -117,14 +117,12 @@ async def test_the_cheaper_freight_wins_where_a_shop_wants_it_so(door: httpx.Asy
         ({"number": 11}, "number"),
     ],
 )
-async def test_a_rule_that_cannot_be_is_refused_by_name(
-    door: httpx.AsyncClient, change: dict[str, Any], field: str
-) -> None:
+async def test_invalid_rule_is_refused_by_name(door: httpx.AsyncClient, change: dict[str, Any], field: str) -> None:
     answer = await door.put("/plan/rules/10", json=RULE | change)
     assert answer.status_code == 422
     assert [each["field"] for each in answer.json()["errors"]] == [field]
 
 
-async def test_what_cannot_be_tried_is_refused(door: httpx.AsyncClient) -> None:
+async def test_invalid_trial_is_refused(door: httpx.AsyncClient) -> None:
     for wish, status in (({}, 422), ({"order_id": "order:own:web:nobody"}, 404), ({"lines": [{"sku": "nix"}]}, 422)):
         assert (await door.post("/plan/try", json=wish)).status_code == status

@@ -1,4 +1,4 @@
-"""What shops call our SKUs, and the orders that wait until somebody says so."""
+"""SKU mapping of channel items, and the orders held until an item is mapped."""
 
 import asyncio
 import re
@@ -45,14 +45,14 @@ def of_taobao(number: str, sku: str, shop: str = "demo", **ids: str) -> ChannelO
 
 
 async def named(*orders: ChannelOrder) -> tuple[list[str], set[str]]:
-    """The SKUs of the first lines as mapped, and what nobody knows."""
+    """Return the mapped SKUs of the first lines, and the unmapped codes."""
     async with transaction() as connection:
         mapped, unknown = await sku_mapping.map_orders(connection, orders)
     return [order.lines[0].sku for order in mapped], unknown
 
 
 async def hold(*orders: ChannelOrder, status: str = OrderStatus.ON_HOLD) -> None:
-    """They are held for what nobody knows."""
+    """Require that the orders are held for unmapped items."""
     held_for = [{"kind": "unknown_sku", "reason": "SKU"}]
     async with transaction() as connection:
         for order in orders:
@@ -68,18 +68,18 @@ async def woken() -> set[str | None]:
         return set(await connection.scalars(query))
 
 
-async def test_a_code_of_the_catalogue_is_that_sku(staff: Any) -> None:
+async def test_catalogue_code_maps_to_itself(staff: Any) -> None:
     assert await named(of_taobao("1", "A001")) == (["A001"], set())
 
 
-async def test_a_spelling_that_can_mean_only_one_is_found_and_kept(staff: Any) -> None:
+async def test_unambiguous_spelling_is_mapped_and_saved(staff: Any) -> None:
     assert await named(of_taobao("1", "ａ-001"), of_taobao("2", "b 001")) == (["A001", "B001"], set())
     async with transaction() as connection:
         kept = {(each.item, each.sku, each.match) for each in await sku_mapping.list_all(connection)}
     assert kept == {("ａ-001", "A001", "spelling"), ("b 001", "B001", "spelling")}
 
 
-async def test_a_listing_says_which_it_is(staff: Any) -> None:
+async def test_listing_ids_map_to_the_listed_sku(staff: Any) -> None:
     async with transaction() as connection:
         await stock_sync.save_listings(connection, "taobao", "demo", {"A002": IDS})
     assert await named(of_taobao("1", "61:7", **IDS)) == (["A002"], set())
@@ -89,11 +89,11 @@ async def test_a_listing_says_which_it_is(staff: Any) -> None:
 
 
 @pytest.mark.parametrize("item", ["黑A001", "A0-01", "A0.01", "A001-L"])
-async def test_what_only_resembles_a_code_is_not_taken_for_it(staff: Any, item: str) -> None:
+async def test_similar_code_is_not_mapped(staff: Any, item: str) -> None:
     assert await named(of_taobao("1", item)) == ([item], {item})
 
 
-async def test_what_was_found_yields_to_the_catalogue_and_both_to_a_person(staff: Any) -> None:
+async def test_manual_mapping_overrides_catalogue_and_catalogue_overrides_guesses(staff: Any) -> None:
     assert await named(of_taobao("1", "a 001")) == (["A001"], set())
     async with transaction() as connection:
         await connection.execute(insert(SkuRow).values(sku="a 001", title="Another", price=1, weight_kg=1))
@@ -103,7 +103,7 @@ async def test_what_was_found_yields_to_the_catalogue_and_both_to_a_person(staff
     assert await named(of_taobao("1", "a 001")) == (["A003"], set())
 
 
-async def test_a_gift_is_ours_whatever_the_shop_calls_by_its_code(staff: Any) -> None:
+async def test_gift_keeps_its_sku_despite_a_mapping_of_the_same_code(staff: Any) -> None:
     async with transaction() as connection:
         await sku_mapping.save(connection, [Mapping(channel="taobao", item="A001", sku="A003")], "li")
         gift = line(2, "A001").model_copy(update={"gift": True})
@@ -112,10 +112,10 @@ async def test_a_gift_is_ours_whatever_the_shop_calls_by_its_code(staff: Any) ->
     assert ([each.sku for each in found.lines], unknown) == (["A003", "A001"], set())
 
 
-async def test_a_person_says_otherwise_for_one_shop_or_for_all(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_manual_mapping_applies_to_one_shop_or_all(door: httpx.AsyncClient, staff: Any) -> None:
     for shop, sku in (("", "A003"), ("demo", "K001")):
-        told = {"mappings": [{"channel": "taobao", "shop": shop, "item": "A001", "sku": sku}]}
-        assert (await door.put("/mappings", json=told, headers=staff)).json() == {"mappings": 1}
+        body = {"mappings": [{"channel": "taobao", "shop": shop, "item": "A001", "sku": sku}]}
+        assert (await door.put("/mappings", json=body, headers=staff)).json() == {"mappings": 1}
     found, unknown = await named(of_taobao("1", "A001"), of_taobao("2", "A001", "other"))
     assert (found, unknown) == (["K001", "A003"], set())
     kept = (await door.get("/mappings", params={"shop": "demo"}, headers=staff)).json()
@@ -126,7 +126,7 @@ async def test_a_person_says_otherwise_for_one_shop_or_for_all(door: httpx.Async
     assert (await named(of_taobao("1", "A001")))[0] == ["A003"]
 
 
-async def test_what_the_channel_called_it_is_remembered(staff: Any) -> None:
+async def test_mapped_line_keeps_the_channel_code(staff: Any) -> None:
     async with transaction() as connection:
         await sku_mapping.save(connection, [Mapping(channel="taobao", item="T-SHIRT", sku="A001")], "li")
         (order,), _ = await sku_mapping.map_orders(connection, [of_taobao("1", "T-SHIRT")])
@@ -135,15 +135,15 @@ async def test_what_the_channel_called_it_is_remembered(staff: Any) -> None:
     assert again == order
 
 
-async def test_a_sku_that_is_not_there_is_refused_by_the_field(door: httpx.AsyncClient, staff: Any) -> None:
-    told = {"mappings": [{"channel": "taobao", "item": "x", "sku": "NONE"}]}
-    answer = await door.put("/mappings", json=told, headers=staff)
+async def test_mapping_to_an_unknown_sku_is_refused(door: httpx.AsyncClient, staff: Any) -> None:
+    body = {"mappings": [{"channel": "taobao", "item": "x", "sku": "NONE"}]}
+    answer = await door.put("/mappings", json=body, headers=staff)
     assert answer.status_code == 422
     assert "sku" in answer.text
     assert (await door.get("/mappings", headers=staff)).json() == []
 
 
-async def test_what_orders_wait_for_is_listed_with_what_is_most_like_it(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_unmapped_items_are_listed_with_suggestions(door: httpx.AsyncClient, staff: Any) -> None:
     await hold(*(of_taobao(str(number), "A001-NEW", **IDS) for number in range(3)), of_taobao("9", "其他"))
     first, second = (await door.get("/mappings/unmapped", params={"channel": "taobao"}, headers=staff)).json()
     assert (first["item"], first["ids"], first["orders"], first["pieces"]) == ("A001-NEW", "61:7", 3, 3)
@@ -152,7 +152,7 @@ async def test_what_orders_wait_for_is_listed_with_what_is_most_like_it(door: ht
     assert (await door.get("/mappings/unmapped", params={"channel": "jd"}, headers=staff)).json() == []
 
 
-async def test_a_title_in_either_language_suggests_what_is_sold_by_it(staff: Any) -> None:
+async def test_titles_in_either_language_yield_suggestions(staff: Any) -> None:
     titles = {"4711": "白色 纯棉T恤 男款 L", "4712": "Cast iron WOK 32 cm"}
     for item, title in titles.items():
         await hold(an_order(item, line(1, item).model_copy(update={"title": title})))
@@ -163,26 +163,26 @@ async def test_a_title_in_either_language_suggests_what_is_sold_by_it(staff: Any
     assert found == {"4711": "A001", "4712": "B006"}
 
 
-async def test_an_order_that_has_ended_waits_for_nothing(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_ended_order_has_no_unmapped_items(door: httpx.AsyncClient, staff: Any) -> None:
     await hold(of_taobao("1", "WHITE-TEE"), status=OrderStatus.CANCELLED)
     assert (await door.get("/mappings/unmapped", headers=staff)).json() == []
-    told = {"mappings": [{"channel": "taobao", "item": "WHITE-TEE", "sku": "A001"}]}
-    assert (await door.put("/mappings", json=told, headers=staff)).status_code == 200
+    body = {"mappings": [{"channel": "taobao", "item": "WHITE-TEE", "sku": "A001"}]}
+    assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
     assert await woken() == set()
 
 
 @pytest.mark.parametrize("item", ["WHITE-TEE", "61:7"])
-async def test_all_that_wait_for_an_item_are_told_and_nobody_else(
+async def test_mapping_notifies_exactly_the_orders_held_for_the_item(
     door: httpx.AsyncClient, staff: Any, item: str
 ) -> None:
     waiting = [of_taobao(str(number), "WHITE-TEE", **IDS) for number in range(50)]
     await hold(*waiting, of_taobao("99", "OTHER"), of_taobao("98", "WHITE-TEE", "other", **IDS))
-    told = {"mappings": [{"channel": "taobao", "shop": "demo", "item": item, "sku": "A001"}]}
-    assert (await door.put("/mappings", json=told, headers=staff)).status_code == 200
+    body = {"mappings": [{"channel": "taobao", "shop": "demo", "item": item, "sku": "A001"}]}
+    assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
     assert await woken() == {order.order_id for order in waiting}
 
 
-async def test_a_sku_that_enters_the_catalogue_wakes_who_waits_for_it(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_new_sku_notifies_orders_held_for_it(door: httpx.AsyncClient, staff: Any) -> None:
     await hold(of_taobao("1", "NEW-1"))
     sheet = b"sku,title,price,weight_kg\nNEW-1,New,10,0.1\n"
     answer = await door.post("/files/skus", content=sheet, headers=staff | {"Content-Type": "text/csv"})
@@ -190,7 +190,7 @@ async def test_a_sku_that_enters_the_catalogue_wakes_who_waits_for_it(door: http
     assert await woken() == {"order:taobao:demo:1"}
 
 
-async def test_a_listing_wakes_who_waits_for_its_ids(staff: Any) -> None:
+async def test_new_listing_notifies_orders_held_for_its_ids(staff: Any) -> None:
     await hold(of_taobao("1", "SALE", **IDS), of_taobao("2", "SALE", "other", **IDS))
     sheet = 'channel,shop,sku,listing\ntaobao,demo,A001,"{""num_iid"": ""61"", ""sku_id"": ""7""}"\n'
     parsed = engine.parse(engine.SHEETS["listings"], spreadsheets.read(sheet.encode()))
@@ -201,17 +201,17 @@ async def test_a_listing_wakes_who_waits_for_its_ids(staff: Any) -> None:
     assert await woken() == {"order:taobao:demo:1"}
 
 
-async def test_a_sheet_of_mappings_tells_what_is_wrong_row_by_row(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_mapping_sheet_reports_errors_by_row(door: httpx.AsyncClient, staff: Any) -> None:
     sheet = "channel,shop,item,sku\ntaobao,,白T恤,A001\ntaobao,demo,白T恤,NONE\nTao bao,,x,A001\ntaobao,,白T恤,A002\n"
-    told = {"params": {"partial": True}, "headers": staff | {"Content-Type": "text/csv"}}
-    answer = (await door.post("/files/mappings", content=sheet.encode(), **told)).json()
+    options = {"params": {"partial": True}, "headers": staff | {"Content-Type": "text/csv"}}
+    answer = (await door.post("/files/mappings", content=sheet.encode(), **options)).json()
     assert [(each["row"], each["field"]) for each in answer["errors"]] == [(3, "sku"), (4, "channel"), (5, "item")]
     kept = (await door.get("/mappings", headers=staff)).json()
     assert [(each["shop"], each["item"], each["sku"]) for each in kept] == [("", "白T恤", "A001")]
 
 
-async def test_a_mapping_made_just_then_is_not_missed(staff: Any) -> None:
-    """Whoever makes it waits for those that have looked and not written down yet what they wait for."""
+async def test_concurrent_mapping_is_not_missed(staff: Any) -> None:
+    """Mapping waits for orders that found an item unmapped and have not recorded it yet."""
     order = of_taobao("1", "WHITE-TEE")
 
     async def keep() -> None:
@@ -229,7 +229,7 @@ async def test_a_mapping_made_just_then_is_not_missed(staff: Any) -> None:
     assert await woken() == {order.order_id}
 
 
-async def test_one_mapping_sets_fifty_orders_going(door: httpx.AsyncClient, temporal: Client, staff: Any) -> None:
+async def test_one_mapping_resumes_fifty_orders(door: httpx.AsyncClient, temporal: Client, staff: Any) -> None:
     async with transaction() as connection:
         for part in ("B001", "B002"):
             await operations.receive(connection, "SH", part, 100, part, "test")
@@ -252,8 +252,8 @@ async def test_one_mapping_sets_fifty_orders_going(door: httpx.AsyncClient, temp
         assert shown["holds"][0]["reason"] == "own:web 所售 茶具套装 不知是哪个 SKU，请建立映射"
         (first,) = (await door.get("/mappings/unmapped", headers=staff)).json()
         assert (first["orders"], first["suggestions"][0]["sku"]) == (50, "K001")
-        told = {"mappings": [{"channel": "own", "item": "茶具套装", "sku": "K001"}]}
-        assert (await door.put("/mappings", json=told, headers=staff)).status_code == 200
+        body = {"mappings": [{"channel": "own", "item": "茶具套装", "sku": "K001"}]}
+        assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
         await until(allocated)
     async with transaction() as connection:
         levels = {each.sku: each.allocated for each in await ledger.levels(connection, ["B001", "B002"])}
@@ -264,13 +264,13 @@ _CODES = st.text(st.sampled_from("aAzＺ09１４ -_－—款色"), max_size=12)
 
 
 @given(_CODES)
-def test_a_spelling_has_itself_for_spelling_and_ignores_what_surrounds_it(item: str) -> None:
+def test_spelling_is_idempotent_and_ignores_surrounding_space(item: str) -> None:
     assert sku_mapping.spelling(sku_mapping.spelling(item)) == sku_mapping.spelling(item)
     assert sku_mapping.spelling(f" {item}-") == sku_mapping.spelling(item.lower()) == sku_mapping.spelling(item)
 
 
 @given(_CODES, _CODES)
-def test_codes_spelt_alike_have_the_same_letters_and_numbers(one: str, other: str) -> None:
+def test_equal_spellings_have_the_same_letters_and_numbers(one: str, other: str) -> None:
     def parts(item: str) -> list[str]:
         return re.findall(r"[0-9]+|[^0-9\s_\-—]", unicodedata.normalize("NFKC", item).upper())
 

@@ -1,4 +1,4 @@
-"""Stock on a real database: what moves moves once, who waits is woken in turn, what drifts is named."""
+"""Stock on a real database: movements enter once, waiting orders are notified in turn, discrepancies are found."""
 
 import asyncio
 from contextlib import suppress
@@ -42,10 +42,10 @@ async def catalogue(database: str) -> None:
         await seed(connection)
 
 
-# What people do
+# Operations
 
 
-async def test_received_goods_are_counted_once_however_often_they_are_told() -> None:
+async def test_repeated_receipt_is_entered_once() -> None:
     first = await receive("SH", "A001", 5, "delivery 7")
     again = await receive("SH", "A001", 5, "delivery 7")
     assert first == again
@@ -53,7 +53,7 @@ async def test_received_goods_are_counted_once_however_often_they_are_told() -> 
     assert await drifts() == []
 
 
-async def test_a_count_corrects_but_never_below_what_is_promised() -> None:
+async def test_adjustment_below_allocated_is_refused() -> None:
     await receive("SH", "A001", 5)
     await admitted("1", line(1, "A001", 3))
     assert (await adjust("SH", "A001", -2)).available == 0
@@ -64,7 +64,7 @@ async def test_a_count_corrects_but_never_below_what_is_promised() -> None:
     assert await drifts() == []
 
 
-async def test_safety_stock_is_kept_from_orders() -> None:
+async def test_safety_stock_is_not_available_to_orders() -> None:
     await receive("SH", "A001", 5)
     async with transaction() as connection:
         await operations.set_safety_stock(connection, "SH", "A001", 4)
@@ -89,23 +89,23 @@ async def test_safety_stock_is_kept_from_orders() -> None:
         ("SH", "A001", 10**12, "quantity"),
     ],
 )
-async def test_what_is_wrong_is_named(warehouse: str, sku: str, quantity: int, field: str) -> None:
+async def test_invalid_input_names_its_field(warehouse: str, sku: str, quantity: int, field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         await receive(warehouse, sku, quantity)
     assert refusal.value.field == field
     assert await sql("SELECT 1 FROM stock_levels") == []
 
 
-async def test_a_correction_wants_a_reason() -> None:
+async def test_adjustment_requires_a_reason() -> None:
     with pytest.raises(InvalidInput) as refusal:
         await adjust("SH", "A001", 1, reason=" ")
     assert refusal.value.field == "reason"
 
 
-# What orders do
+# Orders
 
 
-async def test_from_allocation_to_return_and_each_step_twice() -> None:
+async def test_each_step_from_allocation_to_return_is_idempotent() -> None:
     await receive("SH", "A001", 10)
     state = await admitted("1", line(1, "A001", 2), line(2, "A001", 1))
     assert parcels(state.fulfillments) == {"F1 SH": {"A001": 3}}
@@ -125,7 +125,7 @@ async def test_from_allocation_to_return_and_each_step_twice() -> None:
     assert [row.kind for row in kinds] == ["allocated", "shipped", "returned"]
 
 
-async def test_a_cancelled_order_gives_its_stock_back_once_and_its_number_is_not_used_again() -> None:
+async def test_cancelled_order_returns_its_stock_once_and_its_number_is_not_reused() -> None:
     await receive("SH", "A001", 3)
     state = await admitted("1", line(1, "A001", 3))
     for _ in range(2):
@@ -139,7 +139,7 @@ async def test_a_cancelled_order_gives_its_stock_back_once_and_its_number_is_not
     assert await drifts() == []
 
 
-async def test_what_has_left_is_not_given_back_and_what_was_given_back_does_not_leave() -> None:
+async def test_allocation_is_either_shipped_or_given_back() -> None:
     await receive("SH", "A001", 9)
     gone, back, other = [await admitted(str(number), line(1, "A001", 3)) for number in (1, 2, 3)]
     await shipped(gone, gone.fulfillments[0])
@@ -153,7 +153,7 @@ async def test_what_has_left_is_not_given_back_and_what_was_given_back_does_not_
     assert await drifts() == []
 
 
-async def test_an_order_whose_allocation_was_never_heard_of_is_settled_too() -> None:
+async def test_allocation_unknown_to_the_workflow_is_released() -> None:
     await receive("SH", "A001", 3)
     state = OrderState(order=an_order("1", line(1, "A001", 3)), policy=Policy(), revision=1)
     await steps.admit(state.model_copy(deep=True), now())
@@ -162,7 +162,7 @@ async def test_an_order_whose_allocation_was_never_heard_of_is_settled_too() -> 
     assert [row.status for row in await sql("SELECT status FROM fulfillments")] == ["cancelled"]
 
 
-async def test_a_bundle_takes_its_components_together_or_not_at_all() -> None:
+async def test_bundle_allocates_all_components_or_none() -> None:
     await receive("SH", "B001", 4)
     await receive("SH", "B002", 1)
     short = await admitted("1", line(1, "K001", 2))
@@ -173,7 +173,7 @@ async def test_a_bundle_takes_its_components_together_or_not_at_all() -> None:
     assert {each.line_no for each in whole.fulfillments[0].lines} == {"1"}
 
 
-async def test_split_over_two_warehouses_with_the_plan_kept() -> None:
+async def test_split_over_two_warehouses_saves_the_plan() -> None:
     await receive("SH", "A001", 5)
     await receive("GZ", "B001", 5)
     state = await admitted("1", line(1, "A001", 1), line(2, "B001", 1))
@@ -188,7 +188,7 @@ async def test_split_over_two_warehouses_with_the_plan_kept() -> None:
     }
 
 
-async def test_what_may_be_oversold_goes_below_zero_and_nothing_else_does() -> None:
+async def test_only_oversell_skus_go_below_zero() -> None:
     await receive("SH", "P001", 1)
     await receive("SH", "A001", 1)
     presale = await admitted("1", line(1, "P001", 5))
@@ -200,7 +200,7 @@ async def test_what_may_be_oversold_goes_below_zero_and_nothing_else_does() -> N
     assert await drifts() == []
 
 
-async def test_shipping_in_part_takes_what_is_there_and_later_the_rest() -> None:
+async def test_partial_shipping_allocates_available_stock_then_the_rest() -> None:
     await receive("SH", "A001", 2)
     state = await admitted("1", line(1, "A001", 5), line(2, "A002", 1), policy=PARTS)
     assert parcels(state.fulfillments) == {"F1 SH": {"A001": 2}}
@@ -215,10 +215,10 @@ async def test_shipping_in_part_takes_what_is_there_and_later_the_rest() -> None
     assert await sql("SELECT 1 FROM stock_waits") == []
 
 
-# Who waits
+# Waiting orders
 
 
-async def test_arriving_stock_wakes_just_those_it_can_fill_urgent_first_then_in_turn() -> None:
+async def test_arriving_stock_notifies_orders_it_can_fill_by_priority_then_age() -> None:
     for number, quantity, priority in (("1", 4, 3), ("2", 9, 3), ("3", 3, 3), ("4", 2, 1), ("5", 1, 3)):
         await admitted(number, line(1, "A001", quantity), priority=priority)
     await admitted("6", line(1, "A002", 1))
@@ -231,7 +231,7 @@ async def test_arriving_stock_wakes_just_those_it_can_fill_urgent_first_then_in_
     assert [row.priority for row in rows] == [1, 3, 3]
 
 
-async def test_an_order_is_woken_only_when_all_it_lacks_is_there() -> None:
+async def test_order_is_notified_only_when_everything_it_waits_for_is_available() -> None:
     await receive("SH", "A001", 2)
     state = await admitted("1", line(1, "A001", 2), line(2, "A002", 1))
     await admitted("2", line(1, "A001", 2))
@@ -244,7 +244,7 @@ async def test_an_order_is_woken_only_when_all_it_lacks_is_there() -> None:
     assert not (await allocated(state)).shortages
 
 
-async def test_what_comes_back_wakes_too_and_a_closed_warehouse_does_not() -> None:
+async def test_returned_stock_notifies_and_stock_at_a_closed_warehouse_does_not() -> None:
     await receive("SH", "A001", 2)
     first = await admitted("1", line(1, "A001", 2))
     await admitted("2", line(1, "A001", 2))
@@ -255,14 +255,14 @@ async def test_what_comes_back_wakes_too_and_a_closed_warehouse_does_not() -> No
     assert await woken() == ["2"]
 
 
-async def test_an_order_that_is_over_is_not_woken() -> None:
+async def test_ended_order_is_not_notified() -> None:
     state = await admitted("1", line(1, "A001", 2))
     await cancelled(state)
     await receive("SH", "A001", 2)
     assert await woken() == []
 
 
-async def test_two_arrivals_at_once_wake_the_order_that_needs_both() -> None:
+async def test_concurrent_arrivals_notify_the_order_that_needs_both() -> None:
     for number in range(8):
         sku = f"A{number + 1:03}"
         await receive("SH", sku, 1)
@@ -272,7 +272,7 @@ async def test_two_arrivals_at_once_wake_the_order_that_needs_both() -> None:
     assert set(await woken()) == {str(number) for number in range(8)}
 
 
-async def test_the_first_goods_at_a_warehouse_are_not_missed_by_who_falls_short_meanwhile() -> None:
+async def test_first_receipt_at_a_warehouse_is_seen_by_a_concurrent_allocation() -> None:
     async def order(number: int, sku: str) -> OrderState:
         while True:
             with suppress(ApplicationError):
@@ -284,10 +284,10 @@ async def test_the_first_goods_at_a_warehouse_are_not_missed_by_who_falls_short_
         assert not state.shortages or str(number) in await woken()
 
 
-# Many at once
+# Concurrency
 
 
-async def test_the_same_goods_in_opposite_order_by_many_at_once_block_nobody() -> None:
+async def test_concurrent_orders_for_the_same_skus_do_not_deadlock() -> None:
     skus = ["A001", "A002", "A003", "A004"]
     for warehouse in ("SH", "GZ", "BJ", "CD"):
         for sku in skus:
@@ -306,7 +306,7 @@ async def test_the_same_goods_in_opposite_order_by_many_at_once_block_nobody() -
     assert await drifts() == []
 
 
-async def test_a_rush_on_one_sku_sells_what_is_there_and_no_more() -> None:
+async def test_concurrent_orders_do_not_oversell() -> None:
     await receive("SH", "A001", 20)
     await receive("GZ", "A001", 5)
     states = await asyncio.gather(*(admitted(str(number), line(1, "A001", 1)) for number in range(60)))
@@ -316,17 +316,17 @@ async def test_a_rush_on_one_sku_sells_what_is_there_and_no_more() -> None:
     assert await drifts() == []
 
 
-async def test_the_same_order_admitted_twice_at_once_is_allocated_once() -> None:
+async def test_order_admitted_twice_concurrently_is_allocated_once() -> None:
     await receive("SH", "A001", 20)
     both = await asyncio.gather(*(admitted("1", line(1, "A001", 2)) for _ in range(2)))
     assert [[each.id for each in state.fulfillments] for state in both] == [["order:own:web:1:F1"]] * 2
     assert await level("SH", "A001") == (20, 2, 18)
 
 
-# Proof
+# Verification
 
 
-async def test_verify_names_what_drifted_and_what_finished_orders_hold() -> None:
+async def test_verify_reports_discrepancies_and_stock_of_ended_orders() -> None:
     await receive("SH", "A001", 5)
     await receive("GZ", "A002", 5)
     await admitted("1", line(1, "A002", 2))

@@ -49,7 +49,7 @@ ROUNDS = st.lists(st.lists(st.tuples(ACTS, st.booleans()), min_size=1, max_size=
 
 @dataclass
 class World:
-    """One merchant with SKUs of its own, so that examples share a database without meeting."""
+    """One merchant with SKUs of its own, so that examples share a database without interfering."""
 
     name: str
     on_hand: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class World:
         return f"{self.name}-{goods}"
 
     def order(self, index: int) -> OrderState | None:
-        """An order that no other act of the round is about: a workflow does one thing after another."""
+        """Return an order that no other act of the round uses: a workflow performs its steps one by one."""
         if not self.orders:
             return None
         state = self.orders[index % len(self.orders)]
@@ -73,7 +73,7 @@ class World:
 
 
 async def retried(step: Callable[..., Awaitable[Result]], *args: Any) -> Result:
-    """As the engine runs a step: until it succeeds, at most five times."""
+    """Run a step as Temporal does: until it succeeds, at most five times."""
     for _ in range(4):
         with suppress(ApplicationError, IntegrityError):
             return await step(*args)
@@ -81,7 +81,7 @@ async def retried(step: Callable[..., Awaitable[Result]], *args: Any) -> Result:
 
 
 async def at_once(times: int, step: Callable[..., Awaitable[Result]], *args: Any) -> list[Result]:
-    """The same step several times at the same moment. Raises ``NotAllowed`` where all of them do."""
+    """Run the same step several times concurrently. Raise ``InvalidInput`` if all of them do."""
     answers = await asyncio.gather(*(retried(step, *args) for _ in range(times)), return_exceptions=True)
     for each in answers:
         if isinstance(each, BaseException) and not isinstance(each, InvalidInput):
@@ -115,8 +115,8 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
             with suppress(InvalidInput):
                 async with transaction() as connection:
                     await operations.set_safety_stock(connection, warehouse, world.sku(goods), quantity)
-        case ("sell", wanted, in_part):
-            lines = (line(number, world.sku(goods), quantity) for number, (goods, quantity) in enumerate(wanted, 1))
+        case ("sell", ordered, in_part):
+            lines = (line(number, world.sku(goods), quantity) for number, (goods, quantity) in enumerate(ordered, 1))
             order = an_order(request_id.replace(":", "-"), *lines)
             state = OrderState(order=order, policy=Policy(ship_in_part=in_part), revision=1)
             world.orders.append(state)
@@ -146,7 +146,7 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
 
 
 async def found(parcel: Fulfillment) -> Counter[str]:
-    """What was shipped before it was received: entered then, so that the books had it."""
+    """Return the quantity shipped before it was received, which was entered as an adjustment."""
     query = text("SELECT sku, quantity FROM movements WHERE key = :key")
     async with transaction() as connection:
         rows = await connection.execute(query, {"key": f"{parcel.id}:found"})
@@ -183,7 +183,7 @@ async def check(world: World) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROUNDS)
-async def test_any_acts_at_once_keep_the_books(database: str, rounds: list[Any]) -> None:
+async def test_concurrent_acts_keep_levels_equal_to_the_ledger(database: str, rounds: list[Any]) -> None:
     world = World(f"M{next(_examples)}")
     async with transaction() as connection:
         await seed(connection)

@@ -1,4 +1,4 @@
-"""Shops are told how many they may sell: what changed, soon, once, within their rule; over real HTTP."""
+"""Stock sync over real HTTP: shops receive changed quantities once, within their rule."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -41,22 +41,22 @@ def sandbox() -> Iterator[str]:
 
 @pytest.fixture
 async def shop(sandbox: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """An own site that sells two SKUs and a bundle."""
+    """Set up an own site that sells two SKUs and a bundle."""
     world = World(sandbox, "own", request.node.name[:60])
     async with transaction() as connection:
         await seed(connection)
-        told = world.account
+        account = world.account
         await connection.execute(
             insert(AccountRow).values(
-                integration=told.integration,
-                source=told.source,
-                account=told.account,
-                base_url=told.base_url,
-                secrets=Secrets(values=told.secrets),
+                integration=account.integration,
+                source=account.source,
+                account=account.account,
+                base_url=account.base_url,
+                secrets=Secrets(values=account.secrets),
                 settings={"stock": {}},
             )
         )
-        await stock_sync.save_listings(connection, "own", told.account, WATCHED)
+        await stock_sync.save_listings(connection, "own", account.account, WATCHED)
     yield world
     await http.close()
 
@@ -70,20 +70,20 @@ async def push(shop: World, *moved: str) -> SyncReport:
     return await stock_sync.push("own", shop.account.account, moved or None)
 
 
-def told(shop: World) -> dict[str, int]:
+def offers_of(shop: World) -> dict[str, int]:
     found: dict[str, int] = shop.ok("GET", f"/{shop.account.account}/stock")["stock"]
     return found
 
 
-async def test_a_shop_is_told_what_changed_and_only_that(shop: World) -> None:
+async def test_only_changed_quantities_are_pushed(shop: World) -> None:
     await receive("SH", "A001", 10)
     await receive("GZ", "A001", 5)
     assert (await push(shop)).pushed == 3
-    assert told(shop) == {"A001": 15, "A002": 0, "K001": 0}
+    assert offers_of(shop) == {"A001": 15, "A002": 0, "K001": 0}
     assert (await push(shop)).pushed == 0
     order = await admitted("1", line(1, "A001", 4))
     assert (await push(shop, "A001")).pushed == 1
-    assert told(shop)["A001"] == 11
+    assert offers_of(shop)["A001"] == 11
     await shipped(order, order.active[0])
     assert (await push(shop, "A001")).pushed == 0
 
@@ -92,10 +92,10 @@ async def test_bundles_follow_their_components(shop: World) -> None:
     await receive("SH", "B001", 5)
     await receive("SH", "B002", 9)
     await push(shop)
-    assert told(shop)["K001"] == 2
+    assert offers_of(shop)["K001"] == 2
     await receive("GZ", "B001", 1)
     assert (await push(shop, "B001")).pushed == 1
-    assert told(shop)["K001"] == 3
+    assert offers_of(shop)["K001"] == 3
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ async def test_bundles_follow_their_components(shop: World) -> None:
         ({"percentage": "50", "buffer": 3, "least": 5, "most": 9}, 0),
     ],
 )
-async def test_the_shops_rule_says_how_many(shop: World, chosen: dict[str, Any], offered: int) -> None:
+async def test_rule_decides_the_quantity(shop: World, chosen: dict[str, Any], offered: int) -> None:
     await receive("SH", "A001", 10)
     await receive("GZ", "A001", 5)
     await rule(shop, **chosen)
     await push(shop)
-    assert told(shop)["A001"] == offered
+    assert offers_of(shop)["A001"] == offered
 
 
-async def test_what_is_fenced_off_for_others_is_not_offered(shop: World) -> None:
+async def test_virtual_stock_of_other_audiences_is_not_offered(shop: World) -> None:
     await receive("SH", "A001", 10)
     for code, audience in (("SH@pos", Audience(channels=("pos",))), ("SH@own", Audience(channels=("own",)))):
         async with transaction() as connection:
@@ -125,10 +125,10 @@ async def test_what_is_fenced_off_for_others_is_not_offered(shop: World) -> None
             await locations.save(connection, fence)
             await operations.move_to_virtual(connection, code, "A001", 4, code, "test")
     await push(shop)
-    assert told(shop)["A001"] == 6
+    assert offers_of(shop)["A001"] == 6
 
 
-async def test_what_the_channel_does_not_know_is_noted_and_the_rest_told(shop: World) -> None:
+async def test_refused_listings_are_recorded_and_the_others_pushed(shop: World) -> None:
     async with transaction() as connection:
         await connection.execute(
             insert(ListingRow).values(channel="own", shop=shop.account.account, sku="?1", listing={}, refused="")
@@ -136,26 +136,24 @@ async def test_what_the_channel_does_not_know_is_noted_and_the_rest_told(shop: W
     await receive("SH", "A001", 10)
     report = await push(shop)
     assert (report.pushed, report.refused) == (3, 1)
-    assert told(shop)["A001"] == 10
+    assert offers_of(shop)["A001"] == 10
     async with transaction() as connection:
         query = select(ListingRow.refused).where(ListingRow.sku == "?1")
         assert await connection.scalar(query) == "not sold here"
 
 
-async def test_what_was_told_before_a_push_failed_is_not_told_again(
-    shop: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_push_resumes_after_recorded_offers(shop: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stock_sync, "PORTION", 1)
     await receive("SH", "A001", 10)
     shop.fault("stock", "500", match="A002")
     with pytest.raises(ApplicationError):
         await push(shop)
-    assert told(shop) == {"A001": 10}
+    assert offers_of(shop) == {"A001": 10}
     assert (await push(shop)).pushed == 2
     assert shop.ok("GET", f"/{shop.account.account}/stock")["pushes"] == 3
 
 
-async def test_a_shop_counter_has_no_stock_rule(shop: World, door: httpx.AsyncClient) -> None:
+async def test_pos_shop_has_no_stock_rule(shop: World, door: httpx.AsyncClient) -> None:
     async with transaction() as connection:
         await connection.execute(
             insert(AccountRow).values(
@@ -171,7 +169,7 @@ async def test_a_shop_counter_has_no_stock_rule(shop: World, door: httpx.AsyncCl
     assert (await door.put("/listings/pos/counter/rule", json={})).status_code == 422
 
 
-async def test_a_sale_lowers_the_shops_within_seconds_whatever_its_channel_does(shop: World) -> None:
+async def test_sale_lowers_offers_within_seconds(shop: World) -> None:
     await receive("SH", "A001", 10)
     watching = asyncio.create_task(ActivityEnvironment().run(watch_stock, "own", shop.account.account, 8.0))
     await until(shop, 10)
@@ -185,7 +183,7 @@ async def test_a_sale_lowers_the_shops_within_seconds_whatever_its_channel_does(
     assert calls <= 4
 
 
-async def test_a_new_rule_reaches_a_shop_that_could_not_be_told_at_first(shop: World) -> None:
+async def test_new_rule_reaches_a_shop_after_a_failed_push(shop: World) -> None:
     await receive("SH", "A001", 10)
     watching = asyncio.create_task(ActivityEnvironment().run(watch_stock, "own", shop.account.account, 5.0))
     await until(shop, 10)
@@ -197,12 +195,12 @@ async def test_a_new_rule_reaches_a_shop_that_could_not_be_told_at_first(shop: W
 
 async def until(shop: World, quantity: int) -> None:
     begun = now()
-    while told(shop).get("A001") != quantity:
-        assert (now() - begun).total_seconds() < 60, told(shop)
+    while offers_of(shop).get("A001") != quantity:
+        assert (now() - begun).total_seconds() < 60, offers_of(shop)
         await asyncio.sleep(0.1)
 
 
-async def test_staff_set_listings_and_rule_and_the_shop_is_told_from_then_on(
+async def test_listings_and_rule_set_by_staff_start_the_sync(
     shop: World, temporal: Client, door: httpx.AsyncClient
 ) -> None:
     await receive("SH", "A003", 8)
@@ -215,11 +213,11 @@ async def test_staff_set_listings_and_rule_and_the_shop_is_told_from_then_on(
     async with worker(temporal):
         (await door.put(f"{path}/rule", json={"buffer": 1})).raise_for_status()
         for _ in range(600):
-            if told(shop).get("A003") == 7:
+            if offers_of(shop).get("A003") == 7:
                 break
             await asyncio.sleep(0.1)
         await temporal.get_schedule_handle(f"stock:own:{shop.account.account}").delete()
-        assert told(shop)["A003"] == 7
+        assert offers_of(shop)["A003"] == 7
         listed = (await door.get("/listings", params={"sku": "A003"})).json()
         assert [(each["offered"], each["refused"]) for each in listed] == [(7, "")]
         async for run in temporal.list_workflows(f"WorkflowId = 'stock:own:{shop.account.account}'"):

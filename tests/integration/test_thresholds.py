@@ -1,4 +1,4 @@
-"""Who is called when little is left: once, until there is enough again."""
+"""Low-stock alerts: one alert until there is enough again."""
 
 import pytest
 from sqlalchemy import select
@@ -36,7 +36,7 @@ async def open_exceptions() -> list[str]:
         return list(await connection.scalars(query))
 
 
-async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
+async def test_low_stock_raises_one_alert_until_there_is_enough_again() -> None:
     await keep("A001", 5)
     await keep("A001", 3, "GZ")
     await receive("SH", "A001", 6)
@@ -55,6 +55,6 @@ async def test_a_person_is_called_once_until_there_is_enough_again() -> None:
     assert await look() == (0, 1)
 
 
-async def test_a_threshold_of_nothing_we_sell_is_refused() -> None:
+async def test_threshold_of_an_unknown_sku_is_refused() -> None:
     with pytest.raises(InvalidInput, match="catalogue"):
         await keep("no such", 5)

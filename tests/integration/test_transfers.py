@@ -1,4 +1,4 @@
-"""The transfers' door and commands, with a worker behind them."""
+"""The transfers API and commands, with a worker behind them."""
 
 import re
 from collections.abc import AsyncIterator
@@ -44,12 +44,12 @@ async def create(door: httpx.AsyncClient, staff: dict[str, str], quantity: int =
     body = {"origin": "SH", "destination": "GZ", "goods": {"A001": quantity}, "due": DUE} | changes
     answer = await door.post("/transfers", json=body, headers=staff)
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    created: dict[str, Any] = answer.json()
+    return created
 
 
-async def ask(door: httpx.AsyncClient, made: Any, verb: str, staff: dict[str, str], **body: Any) -> httpx.Response:
-    return await door.post(f"/transfers/{made['id']}/{verb}", json=body, headers=staff)
+async def ask(door: httpx.AsyncClient, created: Any, verb: str, staff: dict[str, str], **body: Any) -> httpx.Response:
+    return await door.post(f"/transfers/{created['id']}/{verb}", json=body, headers=staff)
 
 
 async def on_hand(door: httpx.AsyncClient, staff: dict[str, str]) -> dict[str, int]:
@@ -59,13 +59,13 @@ async def on_hand(door: httpx.AsyncClient, staff: dict[str, str]) -> dict[str, i
 
 
 @pytest.mark.usefixtures("working")
-async def test_a_transfer_is_asked_for_and_carried_out(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    made = await create(door, staff, request_id="D1", reason="for the holidays")
-    assert (made["id"], made["status"], made["status_text"]) == ("transfer:D1", "draft", "Draft")
-    assert made["supported_actions"] == ["approve", "cancel"]
-    assert (await create(door, staff, request_id="D1"))["proposed_at"] == made["proposed_at"]
+async def test_transfer_is_created_shipped_and_received(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    created = await create(door, staff, request_id="D1", reason="for the holidays")
+    assert (created["id"], created["status"], created["status_text"]) == ("transfer:D1", "draft", "Draft")
+    assert created["supported_actions"] == ["approve", "cancel"]
+    assert (await create(door, staff, request_id="D1"))["proposed_at"] == created["proposed_at"]
     for verb, body in (("approve", {}), ("ship", {}), ("receive", {"goods": {"A001": 2}}), ("receive", {})):
-        answer = await ask(door, made, verb, staff, **body)
+        answer = await ask(door, created, verb, staff, **body)
         assert (answer.status_code, answer.json()["accepted"]) == (200, True), answer.text
     assert await on_hand(door, staff) == {"SH": 4, "GZ": 16}
     shown = (await door.get("/transfers/transfer:D1", headers=staff)).json()
@@ -76,14 +76,16 @@ async def test_a_transfer_is_asked_for_and_carried_out(door: httpx.AsyncClient, 
         "Received: A001 × 2",
         "Received: A001 × 4",
     ]
-    assert [each["id"] for each in (await door.get("/transfers?status=received", headers=staff)).json()] == [made["id"]]
+    assert [each["id"] for each in (await door.get("/transfers?status=received", headers=staff)).json()] == [
+        created["id"]
+    ]
     assert (await door.get("/transfers?status=draft", headers=staff)).json() == []
-    over = problem(await ask(door, made, "cancel", {**staff, "Accept-Language": "zh-CN"}), 409)
+    over = problem(await ask(door, created, "cancel", {**staff, "Accept-Language": "zh-CN"}), 409)
     assert over["detail"] == "调拨单状态为“已入库”，不能取消"
 
 
 @pytest.mark.usefixtures("working")
-async def test_what_cannot_be_moved_is_refused_with_its_field(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_invalid_transfer_is_refused_with_its_field(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     body = {"origin": "SH", "destination": "GZ", "goods": {"A001": 1}, "due": DUE}
     for changes, field in (
         ({"destination": "SH"}, "destination"),
@@ -94,8 +96,8 @@ async def test_what_cannot_be_moved_is_refused_with_its_field(door: httpx.AsyncC
         ({"due": "2020-01-01"}, "due"),
         ({"request_id": "a/b"}, "request_id"),
     ):
-        told = problem(await door.post("/transfers", json=body | changes, headers=staff), 422)
-        assert told["errors"][0]["field"] == field
+        refusal = problem(await door.post("/transfers", json=body | changes, headers=staff), 422)
+        assert refusal["errors"][0]["field"] == field
     problem(await door.get("/transfers/transfer:none", headers=staff), 404)
     problem(await door.post("/transfers/transfer:none/ship", headers=staff), 404)
     problem(await door.post("/transfers", json=body, headers=await bearer(Scope.READ)), 403)
@@ -104,22 +106,22 @@ async def test_what_cannot_be_moved_is_refused_with_its_field(door: httpx.AsyncC
 
 
 @pytest.mark.usefixtures("working")
-async def test_no_comes_with_what_may_be_asked_instead(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    made = await create(door, staff, 11)
-    told = problem(await ask(door, made, "approve", staff), 409)
-    assert told["detail"] == "SH does not have the goods: A001: 10 / 11"
-    assert told["supported_actions"] == ["approve", "cancel"]
+async def test_refusal_lists_supported_actions(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    created = await create(door, staff, 11)
+    refusal = problem(await ask(door, created, "approve", staff), 409)
+    assert refusal["detail"] == "SH does not have the goods: A001: 10 / 11"
+    assert refusal["supported_actions"] == ["approve", "cancel"]
     sent = await create(door, staff)
     await ask(door, sent, "approve", staff)
     await ask(door, sent, "ship", staff)
-    told = problem(await ask(door, sent, "cancel", staff), 409)
-    assert told["detail"] == "The goods have left: say whether they return or are written off"
+    refusal = problem(await ask(door, sent, "cancel", staff), 409)
+    assert refusal["detail"] == "The goods have left: say whether they return or are written off"
     assert (await ask(door, sent, "cancel", staff, how="write_off", reason="stolen")).status_code == 200
     assert await on_hand(door, staff) == {"SH": 4, "GZ": 10}
 
 
 @pytest.mark.usefixtures("working")
-async def test_a_small_transfer_needs_nobodys_approval(
+async def test_small_transfer_needs_no_approval(
     door: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HENGDAN_TRANSFER_UNITS", "5")
@@ -129,13 +131,11 @@ async def test_a_small_transfer_needs_nobodys_approval(
 
 
 @pytest.mark.usefixtures("working")
-async def test_a_low_safety_stock_has_goods_proposed_from_where_there_are_more(
-    door: httpx.AsyncClient, staff: dict[str, str]
-) -> None:
+async def test_transfers_are_proposed_to_restore_safety_stock(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
     assert (await door.get("/transfers/proposals", headers=staff)).json() == []
     for warehouse, quantity in (("SH", 2), ("GZ", 8)):
-        told = {"warehouse": warehouse, "sku": "A001", "quantity": quantity}
-        assert (await door.post("/stock/safety", json=told, headers=staff)).status_code == 200
+        body = {"warehouse": warehouse, "sku": "A001", "quantity": quantity}
+        assert (await door.post("/stock/safety", json=body, headers=staff)).status_code == 200
     (proposed,) = (await door.get("/transfers/proposals", headers=staff)).json()
     assert proposed == {
         "origin": "SH",
@@ -160,23 +160,23 @@ async def test_a_low_safety_stock_has_goods_proposed_from_where_there_are_more(
 
 
 @pytest.mark.usefixtures("working")
-async def test_what_orders_wait_for_is_proposed_to_the_location_nearest_to_them(
+async def test_waited_for_goods_are_proposed_to_the_nearest_location(
     door: httpx.AsyncClient, staff: dict[str, str]
 ) -> None:
-    told = sale(lines=[{**sale()["lines"][0], "sku": "A001", "quantity": 30}])
-    assert (await tell(door, told)).status_code == 202
+    order = sale(lines=[{**sale()["lines"][0], "sku": "A001", "quantity": 30}])
+    assert (await tell(door, order)).status_code == 202
 
     async def look() -> Any:
         return (await door.get("/transfers/proposals", headers=staff)).json()
 
     (proposed,) = await until(look)
-    shown = (await door.get(f"/orders/order:own:web:{told['order_no']}", headers=staff)).json()
+    shown = (await door.get(f"/orders/order:own:web:{order['order_no']}", headers=staff)).json()
     assert shown["status"] == "awaiting_stock"
     assert (proposed["destination"], proposed["waiting"], proposed["quantity"]) == ("SH", 30, 10)
 
 
 @pytest.mark.usefixtures("working")
-async def test_the_command_line_moves_goods(
+async def test_command_line(
     door: httpx.AsyncClient,
     staff: dict[str, str],
     capsys: pytest.CaptureFixture[str],
@@ -186,11 +186,11 @@ async def test_the_command_line_moves_goods(
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("li", list(Scope)))
     settings.cache_clear()
     hengdan = Commands(capsys)
-    with capture_logs():  # the API's, whose standard output is ours here
+    with capture_logs():  # the API shares standard output with the command here
         assert "Nothing" in await hengdan.ok("transfers", "propose")
-        made = await hengdan.ok("transfers", "create", "SH", "GZ", "A001=3", "--reason", "for the fair")
-        (number,) = re.findall(r"\d{6}-\w{6}", made)
-        assert "Draft" in made
+        created = await hengdan.ok("transfers", "create", "SH", "GZ", "A001=3", "--reason", "for the fair")
+        (number,) = re.findall(r"\d{6}-\w{6}", created)
+        assert "Draft" in created
         assert "Ready to leave" in await hengdan.ok("transfers", "approve", number)
         assert "在途" in await hengdan.ok("transfers", "ship", number, "--lang", "zh-CN")
         assert "Partially received" in await hengdan.ok("transfers", "receive", number, "A001=1")

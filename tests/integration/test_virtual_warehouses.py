@@ -1,4 +1,4 @@
-"""Stock in every state on a real database: fenced off, set aside, replaced, sold ahead, counted, damaged, due."""
+"""Stock in every state on a real database: virtual, reserved, substituted, presale, counted, damaged, expected."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -31,7 +31,7 @@ async def catalogue(database: str) -> None:
 
 
 async def virtual(share: str = "0", **audience: object) -> None:
-    """SH@618, a part of SH."""
+    """SH@618, a virtual warehouse of SH."""
     async with transaction() as connection:
         await locations.save(
             connection,
@@ -46,7 +46,7 @@ async def virtual(share: str = "0", **audience: object) -> None:
         )
 
 
-async def fence(quantity: int, request_id: str = "f1") -> Level:
+async def move_to_virtual(quantity: int, request_id: str = "f1") -> Level:
     async with transaction() as connection:
         return await operations.move_to_virtual(connection, "SH@618", "A001", quantity, request_id, "tester")
 
@@ -64,11 +64,11 @@ async def approve(stocktake_id: str) -> None:
 # Virtual warehouses
 
 
-async def test_what_is_fenced_off_is_for_its_audience_alone() -> None:
+async def test_virtual_stock_is_for_its_audience_only() -> None:
     await receive("SH", "A001", 10)
     await virtual(campaigns=["618"])
-    assert (await fence(8)).on_hand == 8
-    assert (await fence(8)).on_hand == 8  # the same request again
+    assert (await move_to_virtual(8)).on_hand == 8
+    assert (await move_to_virtual(8)).on_hand == 8  # the same request again
     common = await admitted("1", line(1, "A001", 3))
     assert common.shortages == [Shortage(sku="A001", quantity=1)]
     fans = await admitted("2", line(1, "A001", 9), origin=CAMPAIGN)
@@ -82,7 +82,7 @@ async def test_what_is_fenced_off_is_for_its_audience_alone() -> None:
     assert await drifts() == []
 
 
-async def test_a_share_of_every_arrival_is_fenced_off_and_given_back_wakes_the_others() -> None:
+async def test_receipts_are_shared_and_returned_share_notifies_other_orders() -> None:
     await virtual("0.3", shops=["own:vip"])
     await receive("SH", "A001", 10, "r1")
     await receive("SH", "A001", 10, "r1")
@@ -90,35 +90,35 @@ async def test_a_share_of_every_arrival_is_fenced_off_and_given_back_wakes_the_o
     await admitted("1", line(1, "A001", 9))
     vip = await admitted("2", line(1, "A001", 2), shop="vip")
     assert vip.active[0].lines[0].stock == "SH@618"
-    await fence(-1, "back")
+    await move_to_virtual(-1, "back")
     assert await woken() == []
     await receive("SH", "A001", 1, "r2")
     assert await woken() == ["1"]
 
 
-async def test_urgent_orders_have_a_share_of_their_own() -> None:
+async def test_urgent_orders_use_their_virtual_warehouse() -> None:
     await receive("SH", "A001", 5)
     await virtual(priority=1)
-    await fence(5)
+    await move_to_virtual(5)
     assert (await admitted("1")).shortages
     assert not (await admitted("2", priority=1)).shortages
 
 
-async def test_a_virtual_warehouse_gives_back_only_what_is_not_promised() -> None:
+async def test_virtual_warehouse_gives_back_only_available_stock() -> None:
     await receive("SH", "A001", 5)
     await virtual(campaigns=["618"])
-    await fence(3)
+    await move_to_virtual(3)
     await admitted("1", line(1, "A001", 2), origin=CAMPAIGN)
     with pytest.raises(InvalidInput, match="Available"):
-        await fence(-2, "back")
+        await move_to_virtual(-2, "back")
     with pytest.raises(InvalidInput, match="virtual warehouse"):
         await receive("SH@618", "A001", 1)
 
 
-async def test_a_cancelled_order_gives_back_to_the_share_it_took_from() -> None:
+async def test_cancelled_order_returns_stock_to_its_virtual_warehouse() -> None:
     await receive("SH", "A001", 5)
     await virtual(campaigns=["618"])
-    await fence(3)
+    await move_to_virtual(3)
     fans = await admitted("1", line(1, "A001", 4), origin=CAMPAIGN)
     await cancelled(fans)
     assert [await level("SH", "A001"), await level("SH@618", "A001")] == [(2, 0, 2), (3, 0, 3)]
@@ -128,7 +128,7 @@ async def test_a_cancelled_order_gives_back_to_the_share_it_took_from() -> None:
 # Unpaid orders
 
 
-async def test_an_unpaid_order_keeps_its_goods_until_it_is_paid_or_over() -> None:
+async def test_unpaid_order_reserves_stock_until_paid_or_ended() -> None:
     await receive("SH", "A001", 5)
     unpaid = await admitted("1", line(1, "A001", 4), policy=PLACED, paid_at=None)
     assert unpaid.reserved_until is not None
@@ -143,7 +143,7 @@ async def test_an_unpaid_order_keeps_its_goods_until_it_is_paid_or_over() -> Non
     assert await drifts() == []
 
 
-async def test_what_was_set_aside_goes_to_who_waits_when_the_order_is_over() -> None:
+async def test_released_reservation_notifies_waiting_orders() -> None:
     await receive("SH", "A001", 5)
     unpaid = await admitted("1", line(1, "A001", 4), policy=PLACED, paid_at=None)
     await admitted("2", line(1, "A001", 2))
@@ -154,13 +154,13 @@ async def test_what_was_set_aside_goes_to_who_waits_when_the_order_is_over() -> 
     assert await drifts() == []
 
 
-async def test_where_stock_is_kept_from_payment_on_nothing_is_set_aside() -> None:
+async def test_nothing_is_reserved_if_the_policy_reserves_on_payment() -> None:
     await receive("SH", "A001", 5)
     assert (await admitted("1", paid_at=None)).reserved_until is None
     assert (await level("SH", "A001"))[2] == 5
 
 
-async def test_a_modified_unpaid_order_sets_aside_what_it_is_about_now() -> None:
+async def test_modified_unpaid_order_reserves_its_new_lines() -> None:
     await receive("SH", "A001", 5)
     unpaid = await admitted("1", line(1, "A001", 4), policy=PLACED, paid_at=None)
     await admitted("2", line(1, "A001", 3))
@@ -175,7 +175,7 @@ async def test_a_modified_unpaid_order_sets_aside_what_it_is_about_now() -> None
 # Substitutes
 
 
-async def test_what_is_missing_is_replaced_where_the_shop_allows_it() -> None:
+async def test_missing_sku_is_substituted_if_the_shop_allows_it() -> None:
     await sql("INSERT INTO substitutes VALUES ('A001', 'A003', 20), ('A001', 'A002', 10)")
     await receive("SH", "A002", 3)
     assert (await admitted("1", line(1, "A001", 2))).shortages
@@ -194,7 +194,7 @@ async def test_what_is_missing_is_replaced_where_the_shop_allows_it() -> None:
 # Presale
 
 
-async def test_what_is_sold_ahead_is_allocated_now_and_leaves_on_its_day() -> None:
+async def test_presale_is_allocated_now_and_leaves_on_its_day() -> None:
     day = (datetime.now(UTC) + timedelta(days=30)).date()
     await sql("UPDATE skus SET presale_on = :day WHERE sku = 'P001'", day=day)
     await receive("SH", "P001", 1)
@@ -213,10 +213,10 @@ async def test_what_is_sold_ahead_is_allocated_now_and_leaves_on_its_day() -> No
     assert (await sql("SELECT status FROM fulfillments WHERE ship_from IS NOT NULL")) == [("scheduled",)] * 2
 
 
-# Fit for sale or not
+# Quarantine
 
 
-async def test_damaged_goods_are_not_sold_until_they_are_fit_again_or_thrown_away() -> None:
+async def test_quarantined_goods_are_unavailable_until_restored_or_scrapped() -> None:
     await receive("SH", "A001", 5)
 
     async def graded(kind: MovementKind, quantity: int) -> Level:
@@ -234,13 +234,13 @@ async def test_damaged_goods_are_not_sold_until_they_are_fit_again_or_thrown_awa
     assert await drifts() == []
 
 
-# Counting
+# Stocktakes
 
 
-async def test_a_count_changes_nothing_before_it_is_approved_and_then_once() -> None:
+async def test_count_is_entered_once_when_approved() -> None:
     await receive("SH", "A001", 10)
     await virtual(campaigns=["618"])
-    await fence(4)
+    await move_to_virtual(4)
     stocktake = await count({"A001": 8, "A002": 3})
     assert [(each.sku, each.difference) for each in stocktake.lines] == [("A001", -2), ("A002", 3)]
     await receive("SH", "A001", 1)
@@ -255,7 +255,7 @@ async def test_a_count_changes_nothing_before_it_is_approved_and_then_once() -> 
             await stocktakes.discard(connection, stocktake.id, "boss")
 
 
-async def test_a_count_below_safety_stock_gives_it_up_and_one_below_what_is_promised_is_refused() -> None:
+async def test_count_lowers_safety_stock_and_is_refused_below_allocated() -> None:
     await receive("SH", "A001", 10)
     async with transaction() as connection:
         await operations.set_safety_stock(connection, "SH", "A001", 4)
@@ -271,13 +271,13 @@ async def test_a_count_below_safety_stock_gives_it_up_and_one_below_what_is_prom
 
 
 @pytest.mark.parametrize(("counts", "field"), [({}, "counts"), ({"A001": -1}, "counts"), ({"no such": 1}, "counts")])
-async def test_a_count_that_cannot_be_is_refused(counts: dict[str, int], field: str) -> None:
+async def test_invalid_count_is_refused(counts: dict[str, int], field: str) -> None:
     with pytest.raises(InvalidInput) as error:
         await count(counts)
     assert error.value.field == field
 
 
-async def test_a_rejection_told_twice_takes_nothing_of_what_came_between() -> None:
+async def test_repeated_rejection_does_not_write_off_later_receipts() -> None:
     await receive("SH", "A001", 10)
     order = await admitted("1", line(1, "A001", 4))
     (parcel,) = order.active
@@ -307,7 +307,7 @@ async def feed(quantity: int, request_id: str) -> None:
         await operations.sync_supplier_stock(connection, "FAC", {"A001": quantity}, request_id, "factory")
 
 
-async def test_a_suppliers_feed_is_what_it_can_still_send() -> None:
+async def test_supplier_feed_sets_what_it_can_still_ship() -> None:
     await supplier()
     await feed(5, "1")
     await feed(5, "1")
@@ -324,7 +324,7 @@ async def test_a_suppliers_feed_is_what_it_can_still_send() -> None:
             await operations.sync_supplier_stock(connection, "SH", {"A001": 1}, "4", "x")
 
 
-async def test_who_waits_is_not_woken_by_what_lies_where_nobody_delivers_from() -> None:
+async def test_stock_outside_the_delivery_area_does_not_notify() -> None:
     async with transaction() as connection:
         store = Location(code="LS", name="Lhasa", kind=LocationKind.STORE, province="西藏", areas=("西藏",))
         await locations.save(connection, store)
@@ -335,10 +335,10 @@ async def test_who_waits_is_not_woken_by_what_lies_where_nobody_delivers_from() 
     assert await woken() == ["1"]
 
 
-# By date
+# Promises by date
 
 
-async def test_what_can_be_promised_grows_on_the_day_something_is_due() -> None:
+async def test_promises_grow_on_the_day_a_receipt_is_due() -> None:
     today, later = date(2026, 3, 1), date(2026, 3, 9)
     await receive("SH", "A001", 5)
     async with transaction() as connection:

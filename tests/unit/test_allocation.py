@@ -1,4 +1,4 @@
-"""The plan of who sends what: nothing promised that is not there, nothing left out, no parcel too many."""
+"""Plans: they promise only available stock, leave nothing out, and use no parcel too many."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,52 +23,52 @@ SITES = (
 )
 
 
-def want(*wanted: tuple[str, int]) -> list[FulfillmentLine]:
+def want(*quantities: tuple[str, int]) -> list[FulfillmentLine]:
     return [
         FulfillmentLine(line_no=str(number), sku=sku, quantity=quantity)
-        for number, (sku, quantity) in enumerate(wanted, 1)
+        for number, (sku, quantity) in enumerate(quantities, 1)
     ]
 
 
 def plan(
-    wanted: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
+    lines: Sequence[FulfillmentLine], stock: Stock, sites: Sequence[Site], province: str, *, in_part: bool = False
 ) -> Plan:
     now = datetime(2026, 3, 2, 2, tzinfo=UTC)
     return planning.plan(
-        Problem(order=Facts(province=province), lines=wanted, stock=stock, sites=sites, now=now, allow_partial=in_part)
+        Problem(order=Facts(province=province), lines=lines, stock=stock, sites=sites, now=now, allow_partial=in_part)
     )
 
 
-def sends(made: Plan) -> dict[str, list[tuple[str, str, int]]]:
-    return {load.warehouse: [(each.line_no, each.sku, each.quantity) for each in load.lines] for load in made.loads}
+def sends(result: Plan) -> dict[str, list[tuple[str, str, int]]]:
+    return {load.warehouse: [(each.line_no, each.sku, each.quantity) for each in load.lines] for load in result.loads}
 
 
-def reasons(made: Plan) -> dict[str, str]:
-    return {each.warehouse: each.reason for each in made.candidates}
+def reasons(result: Plan) -> dict[str, str]:
+    return {each.warehouse: each.reason for each in result.candidates}
 
 
-def test_one_parcel_from_the_buyers_own_province() -> None:
+def test_one_parcel_from_the_buyers_province() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
-    made = plan(want(("A001", 2)), everywhere, SITES, "广东")
-    assert sends(made) == {"GZ": [("1", "A001", 2)]}
-    assert reasons(made) == {"SH": "plan.behind", "GZ": "plan.nearest", "BJ": "plan.behind", "CD": "plan.behind"}
+    result = plan(want(("A001", 2)), everywhere, SITES, "广东")
+    assert sends(result) == {"GZ": [("1", "A001", 2)]}
+    assert reasons(result) == {"SH": "plan.behind", "GZ": "plan.nearest", "BJ": "plan.behind", "CD": "plan.behind"}
 
 
-def test_else_from_its_region_else_by_rank() -> None:
+def test_otherwise_from_the_region_then_by_rank() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
     assert list(sends(plan(want(("A001", 2)), everywhere, SITES, "河北省"))) == ["BJ"]
     assert list(sends(plan(want(("A001", 2)), everywhere, SITES, "新疆维吾尔自治区"))) == ["SH"]
     assert list(sends(plan(want(("A001", 2)), everywhere, SITES, ""))) == ["SH"]
 
 
-def test_one_far_warehouse_with_everything_before_two_near_ones() -> None:
+def test_one_far_warehouse_precedes_two_near_ones() -> None:
     stock = {"SH": {"A001": 5}, "GZ": {"B001": 5}, "CD": {"A001": 1, "B001": 1}}
-    made = plan(want(("A001", 1), ("B001", 1)), stock, SITES, "上海市")
-    assert sends(made) == {"CD": [("1", "A001", 1), ("2", "B001", 1)]}
-    assert reasons(made)["SH"] == "plan.lacks"
+    result = plan(want(("A001", 1), ("B001", 1)), stock, SITES, "上海市")
+    assert sends(result) == {"CD": [("1", "A001", 1), ("2", "B001", 1)]}
+    assert reasons(result)["SH"] == "plan.lacks"
 
 
-def test_a_split_keeps_lines_whole_where_it_can() -> None:
+def test_split_keeps_lines_whole_if_possible() -> None:
     stock = {"SH": {"A001": 3}, "GZ": {"A001": 4}}
     assert sends(plan(want(("A001", 3), ("A001", 4)), stock, SITES, "上海市")) == {
         "SH": [("1", "A001", 3)],
@@ -80,16 +80,16 @@ def test_a_split_keeps_lines_whole_where_it_can() -> None:
     }
 
 
-def test_a_closed_warehouse_sends_nothing() -> None:
+def test_closed_warehouse_ships_nothing() -> None:
     sites = (SITES[0].model_copy(update={"closed": True}), *SITES[1:])
-    made = plan(want(("A001", 1)), {"SH": {"A001": 9}, "CD": {"A001": 1}}, sites, "上海市")
-    assert list(sends(made)) == ["CD"]
-    assert reasons(made)["SH"] == "plan.closed"
+    result = plan(want(("A001", 1)), {"SH": {"A001": 9}, "CD": {"A001": 1}}, sites, "上海市")
+    assert list(sends(result)) == ["CD"]
+    assert reasons(result)["SH"] == "plan.closed"
 
 
-def test_bundles_are_taken_apart_and_stay_on_their_line() -> None:
-    wanted = needs([line(1, "K001", 2), line(2, "B001", 1)], {"K001": {"B001": 2, "B002": 1}})
-    assert [(each.line_no, each.sku, each.quantity) for each in wanted] == [
+def test_bundle_components_keep_their_line() -> None:
+    quantities = needs([line(1, "K001", 2), line(2, "B001", 1)], {"K001": {"B001": 2, "B002": 1}})
+    assert [(each.line_no, each.sku, each.quantity) for each in quantities] == [
         ("1", "B001", 4),
         ("1", "B002", 2),
         ("2", "B001", 1),
@@ -106,23 +106,25 @@ def held(stock: Stock, codes: tuple[str, ...], sku: str) -> int:
 
 
 @given(LINES, STOCK, st.sets(st.sampled_from(SITES)), st.sampled_from(["上海市", "广东", "江苏省", ""]), st.booleans())
-def test_any_plan(wanted: list[tuple[str, int]], stock: Stock, closed: set[Site], province: str, in_part: bool) -> None:
-    lines = want(*wanted)
+def test_any_plan(
+    quantities: list[tuple[str, int]], stock: Stock, closed: set[Site], province: str, in_part: bool
+) -> None:
+    lines = want(*quantities)
     sites = [site.model_copy(update={"closed": site in closed}) for site in SITES]
-    made = plan(lines, stock, sites, province, in_part=in_part)
+    result = plan(lines, stock, sites, province, in_part=in_part)
 
     total = Counter[str]()
-    for sku, quantity in wanted:
+    for sku, quantity in quantities:
         total[sku] += quantity
     open_codes = tuple(site.code for site in sites if not site.closed)
     missing = {
         sku: quantity - there for sku, quantity in total.items() if (there := held(stock, open_codes, sku)) < quantity
     }
-    assert {each.sku: each.quantity for each in made.shortages} == missing
+    assert {each.sku: each.quantity for each in result.shortages} == missing
 
     given_ = Counter[str]()
     of_line = Counter[tuple[str, str]]()
-    for load in made.loads:
+    for load in result.loads:
         assert load.warehouse in open_codes
         sent = Counter[str]()
         for each in load.lines:
@@ -140,6 +142,6 @@ def test_any_plan(wanted: list[tuple[str, int]], stock: Stock, closed: set[Site]
             for group in combinations(open_codes, size)
             if all(held(stock, group, sku) >= quantity for sku, quantity in due.items())
         )
-        assert len(made.loads) == next(enough)
-    assert {each.warehouse for each in made.candidates if each.chosen} == {load.warehouse for load in made.loads}
-    assert len(made.candidates) == len(SITES)
+        assert len(result.loads) == next(enough)
+    assert {each.warehouse for each in result.candidates if each.chosen} == {load.warehouse for load in result.loads}
+    assert len(result.candidates) == len(SITES)

@@ -1,4 +1,4 @@
-"""Planning: hard limits, a merchant's rules, every order of criteria, and no plan better than the one made."""
+"""Planning: hard limits, routing rules, every order of criteria, and no better plan than the one returned."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -48,25 +48,27 @@ def want(**quantities: int) -> list[FulfillmentLine]:
     ]
 
 
-def planned(*sites: Site, wanted: dict[str, int] | None = None, **more: Any) -> Plan:
-    """A plan for one A1 to Shanghai of which every site has nine, unless told otherwise."""
-    wanted = wanted or {"A1": 1}
-    stock = more.pop("stock", {site.code: dict.fromkeys(wanted, 9) for site in sites})
-    return plan(Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, lines=want(**wanted), stock=stock, sites=sites))
+def planned(*sites: Site, quantities: dict[str, int] | None = None, **more: Any) -> Plan:
+    """Plan one A1 to Shanghai, of which every site has nine, unless given otherwise."""
+    quantities = quantities or {"A1": 1}
+    stock = more.pop("stock", {site.code: dict.fromkeys(quantities, 9) for site in sites})
+    return plan(
+        Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, lines=want(**quantities), stock=stock, sites=sites)
+    )
 
 
-def sends(made: Plan) -> dict[str, dict[str, int]]:
-    return {load.warehouse: {line.sku: line.quantity for line in load.lines} for load in made.loads}
+def sends(result: Plan) -> dict[str, dict[str, int]]:
+    return {load.warehouse: {line.sku: line.quantity for line in load.lines} for load in result.loads}
 
 
-def told(made: Plan, code: str) -> str:
-    """What staff read of a site."""
-    candidate = next(each for each in made.candidates if each.warehouse == code)
+def reason_text(result: Plan, code: str) -> str:
+    """Return what staff see of a site."""
+    candidate = next(each for each in result.candidates if each.warehouse == code)
     return t(candidate.reason, "en", **candidate.params)
 
 
-def measured(made: Plan) -> dict[str, Decimal]:
-    return {each.criterion: each.value for each in made.measures}
+def measured(result: Plan) -> dict[str, Decimal]:
+    return {each.criterion: each.value for each in result.measures}
 
 
 # Freight
@@ -89,7 +91,7 @@ SF = Rate(
         ("1", 30_000, "22.3"),
     ],
 )
-def test_freight_is_the_first_kilogram_and_each_further_one_begun(kg: str, cm3: int, price: str) -> None:
+def test_freight_charges_the_first_and_each_further_kilogram_begun(kg: str, cm3: int, price: str) -> None:
     assert freight([SF], "上海市", "北京市", Decimal(kg), cm3) == ("sf", Decimal(price), 0)
 
 
@@ -104,7 +106,7 @@ def test_freight_in_steps_of_half_a_kilogram() -> None:
     assert freight([rate], "", "", Decimal("1.6"), 0) == ("yto", Decimal(7), 0)
 
 
-def test_a_carriers_most_specific_row_counts_and_then_the_cheapest_carrier() -> None:
+def test_most_specific_rate_then_cheapest_carrier_is_used() -> None:
     rates = [
         Rate(carrier="sf", first_price=Decimal(5)),
         Rate(carrier="sf", destination="新疆", first_price=Decimal(30), days=4),
@@ -130,44 +132,46 @@ def test_a_carriers_most_specific_row_counts_and_then_the_cheapest_carrier() -> 
         ({"max_kg": Decimal("1.9")}, "Cannot send pieces as heavy as A1"),
     ],
 )
-def test_a_hard_limit_rules_a_site_out(limits: dict[str, Any], why: str) -> None:
+def test_hard_limit_excludes_a_site(limits: dict[str, Any], why: str) -> None:
     items = {"A1": Item(weight_kg=Decimal(2), needs=("cold_chain",))}
     able = {"abilities": frozenset({"cold_chain"}), "max_kg": Decimal(2), "areas": ("上海市",), "capacity": 1}
     near = SH.model_copy(update=able | limits)
     far = BJ.model_copy(update=able)
     assert sends(planned(SH.model_copy(update=able), far, items=items)) == {"SH": {"A1": 1}}
-    made = planned(near, far, items=items)
-    assert sends(made) == {"BJ": {"A1": 1}}
-    assert told(made, "SH") == why
-    assert made.candidates[0].offer is None
+    result = planned(near, far, items=items)
+    assert sends(result) == {"BJ": {"A1": 1}}
+    assert reason_text(result, "SH") == why
+    assert result.candidates[0].offer is None
 
 
-def test_where_no_carrier_goes_nothing_is_sent_from() -> None:
+def test_site_without_a_carrier_ships_nothing() -> None:
     rates = [Rate(carrier="sf", origin="北京", first_price=Decimal(9))]
-    made = planned(SH, BJ, rates=rates)
-    assert sends(made) == {"BJ": {"A1": 1}}
-    assert told(made, "SH") == "No carrier goes from it to 上海"
+    result = planned(SH, BJ, rates=rates)
+    assert sends(result) == {"BJ": {"A1": 1}}
+    assert reason_text(result, "SH") == "No carrier goes from it to 上海"
 
 
-def test_the_carrier_that_is_demanded_is_taken() -> None:
+def test_demanded_carrier_is_used() -> None:
     rates = [
         Rate(carrier="yto", first_price=Decimal(3)),
         Rate(carrier="sf", origin="上海", first_price=Decimal(20)),
         Rate(carrier="sf", origin="北京", first_price=Decimal(15)),
     ]
-    made = planned(SH, BJ, rates=rates, order=TO_SHANGHAI.model_copy(update={"carrier": "sf"}))
-    (offer,) = (each.offer for each in made.candidates if each.chosen)
+    result = planned(SH, BJ, rates=rates, order=TO_SHANGHAI.model_copy(update={"carrier": "sf"}))
+    (offer,) = (each.offer for each in result.candidates if each.chosen)
     assert offer is not None
     assert (offer.carrier, offer.freight) == ("sf", Decimal(15))
 
 
-def test_what_one_site_is_not_able_to_send_comes_from_another() -> None:
+def test_sku_that_a_site_cannot_handle_ships_from_another() -> None:
     items = {"ICE": Item(needs=("cold_chain",))}
-    made = planned(SH, BJ.model_copy(update={"abilities": {"cold_chain"}}), items=items, wanted={"ICE": 1, "A1": 1})
-    assert sends(made) == {"BJ": {"ICE": 1, "A1": 1}}
+    result = planned(
+        SH, BJ.model_copy(update={"abilities": {"cold_chain"}}), items=items, quantities={"ICE": 1, "A1": 1}
+    )
+    assert sends(result) == {"BJ": {"ICE": 1, "A1": 1}}
     stock = {"SH": {"ICE": 9, "A1": 1}, "BJ": {"ICE": 9}}
     cold = BJ.model_copy(update={"abilities": {"cold_chain"}})
-    assert sends(planned(SH, cold, items=items, wanted={"ICE": 1, "A1": 1}, stock=stock)) == {
+    assert sends(planned(SH, cold, items=items, quantities={"ICE": 1, "A1": 1}, stock=stock)) == {
         "SH": {"A1": 1},
         "BJ": {"ICE": 1},
     }
@@ -183,12 +187,12 @@ def test_what_one_site_is_not_able_to_send_comes_from_another() -> None:
         ({"SH": 2, "BJ": 2}, {"closed": True}, None),
     ],
 )
-def test_what_is_there_but_may_not_be_sent_is_told_from_what_is_not_there(
+def test_shortage_by_limits_differs_from_missing_stock(
     held: dict[str, int], limits: dict[str, Any], blocked: str | None
 ) -> None:
     stock = {code: {"A1": quantity} for code, quantity in held.items()}
-    made = planned(SH.model_copy(update=limits), BJ, wanted={"A1": 2}, stock=stock)
-    assert (t(made.blocked, "en") if made.blocked else None) == blocked
+    result = planned(SH.model_copy(update=limits), BJ, quantities={"A1": 2}, stock=stock)
+    assert (t(result.blocked, "en") if result.blocked else None) == blocked
 
 
 # Rules
@@ -198,50 +202,50 @@ def rule(action: Action, *condition: Condition, **more: Any) -> Rule:
     return Rule(**{"number": 1, "name": "mine", "action": action, "condition": condition} | more)
 
 
-def test_a_rule_excludes_a_location_and_says_so() -> None:
-    made = planned(SH, BJ, rules=[rule(Exclude(locations=("SH",)))])
-    assert sends(made) == {"BJ": {"A1": 1}}
-    assert told(made, "SH") == "Excluded by the rule mine"
-    assert [(each.number, each.name) for each in made.rules] == [(1, "mine")]
+def test_rule_excludes_a_location_and_is_named() -> None:
+    result = planned(SH, BJ, rules=[rule(Exclude(locations=("SH",)))])
+    assert sends(result) == {"BJ": {"A1": 1}}
+    assert reason_text(result, "SH") == "Excluded by the rule mine"
+    assert [(each.number, each.name) for each in result.rules] == [(1, "mine")]
 
 
-def test_a_rule_prefers_a_location_before_any_criterion() -> None:
-    made = planned(SH, BJ, rules=[rule(Prefer(locations=("BJ",)))])
-    assert sends(made) == {"BJ": {"A1": 1}}
-    assert told(made, "SH") == "Has it all, but another one comes first: a rule prefers others"
+def test_preferred_location_precedes_every_criterion() -> None:
+    result = planned(SH, BJ, rules=[rule(Prefer(locations=("BJ",)))])
+    assert sends(result) == {"BJ": {"A1": 1}}
+    assert reason_text(result, "SH") == "Has it all, but another one comes first: a rule prefers others"
 
 
-def test_a_rule_forbids_a_split() -> None:
+def test_rule_forbids_a_split() -> None:
     stock = {"SH": {"A1": 9, "B1": 1}, "BJ": {"B1": 9}}
-    wanted = {"A1": 2, "B1": 2}
-    assert set(sends(planned(SH, BJ, wanted=wanted, stock=stock))) == {"SH", "BJ"}
-    never = planned(SH, BJ, wanted=wanted, stock=stock, allow_partial=True, rules=[rule(Split(split="never"))])
+    quantities = {"A1": 2, "B1": 2}
+    assert set(sends(planned(SH, BJ, quantities=quantities, stock=stock))) == {"SH", "BJ"}
+    never = planned(SH, BJ, quantities=quantities, stock=stock, allow_partial=True, rules=[rule(Split(split="never"))])
     assert not never.loads
     assert [(each.sku, each.quantity) for each in never.shortages] == [("B1", 1)]
     assert t(never.blocked or "", "en") == "There is enough, but no one site has it all, and it must not be split"
 
 
-def test_rules_allow_or_forbid_what_is_there_to_leave_alone() -> None:
-    short: dict[str, Any] = {"wanted": {"A1": 2, "B1": 2}, "stock": {"SH": {"A1": 9}}}
-    made = planned(SH, **short, rules=[rule(Split(split="in_part"))])
-    assert made.in_part
-    assert sends(made) == {"SH": {"A1": 2}}
-    made = planned(SH, **short, allow_partial=True, rules=[rule(Split(split="allow"))])
-    assert not made.in_part
-    assert not made.loads
+def test_rules_allow_or_forbid_partial_plans() -> None:
+    short: dict[str, Any] = {"quantities": {"A1": 2, "B1": 2}, "stock": {"SH": {"A1": 9}}}
+    result = planned(SH, **short, rules=[rule(Split(split="in_part"))])
+    assert result.in_part
+    assert sends(result) == {"SH": {"A1": 2}}
+    result = planned(SH, **short, allow_partial=True, rules=[rule(Split(split="allow"))])
+    assert not result.in_part
+    assert not result.loads
 
 
-def test_a_rule_names_a_queue_and_another_asks_a_person() -> None:
-    made = planned(SH, rules=[rule(Queue(name="gifts")), rule(Ask(reason="engraving"), number=2)])
-    assert (made.queue, made.ask) == ("gifts", "engraving")
-    assert sends(made) == {"SH": {"A1": 1}}
+def test_rules_set_the_queue_and_ask_for_approval() -> None:
+    result = planned(SH, rules=[rule(Queue(name="gifts")), rule(Ask(reason="engraving"), number=2)])
+    assert (result.queue, result.ask) == ("gifts", "engraving")
+    assert sends(result) == {"SH": {"A1": 1}}
 
 
-def test_later_rules_go_over_earlier_ones() -> None:
+def test_later_rules_override_earlier_ones() -> None:
     rules = [rule(Queue(name="second"), number=2), rule(Queue(name="first"), number=1)]
-    made = planned(SH, rules=rules)
-    assert made.queue == "second"
-    assert [each.number for each in made.rules] == [1, 2]
+    result = planned(SH, rules=rules)
+    assert result.queue == "second"
+    assert [each.number for each in result.rules] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_later_rules_go_over_earlier_ones() -> None:
         ({"campaigns": ("618",)}, False),
     ],
 )
-def test_a_rules_scope(more: dict[str, Any], applies: bool) -> None:
+def test_rule_scope(more: dict[str, Any], applies: bool) -> None:
     order = TO_SHANGHAI.model_copy(update={"campaign": "double11"})
     assert (planned(SH, order=order, rules=[rule(Queue(name="q"), **more)]).queue == "q") is applies
 
@@ -286,17 +290,17 @@ def test_a_rules_scope(more: dict[str, Any], applies: bool) -> None:
         ("any_sku", "in", ["C1"], False),
     ],
 )
-def test_a_rules_condition(field: Any, op: Any, value: Any, applies: bool) -> None:
+def test_rule_condition(field: Any, op: Any, value: Any, applies: bool) -> None:
     order = TO_SHANGHAI.model_copy(update={"city": "上海市", "total": Decimal("99.50"), "placed_at": NOW})
     condition = Condition(field=field, op=op, value=value)
-    made = planned(
+    result = planned(
         SH,
-        wanted={"A1": 1, "B1": 2},
+        quantities={"A1": 1, "B1": 2},
         order=order,
         items={"A1": Item(weight_kg=Decimal("0.5")), "B1": Item(weight_kg=Decimal(1))},
         rules=[rule(Queue(name="q"), Condition(field="channel", op="eq", value="own"), condition)],
     )
-    assert (made.queue == "q") is applies
+    assert (result.queue == "q") is applies
     assert Condition.model_validate_json(condition.model_dump_json()) == condition
 
 
@@ -311,7 +315,7 @@ def test_a_rules_condition(field: Any, op: Any, value: Any, applies: bool) -> No
         ("total", "like", 1),
     ],
 )
-def test_a_condition_that_means_nothing(field: Any, op: Any, value: Any) -> None:
+def test_meaningless_condition_is_refused(field: Any, op: Any, value: Any) -> None:
     with pytest.raises(ValidationError):
         Condition(field=field, op=op, value=value)
 
@@ -329,8 +333,8 @@ def test_a_condition_that_means_nothing(field: Any, op: Any, value: Any) -> None
         ("balance", {"HB": {"A1": 1, "B1": 1}}),
     ],
 )
-def test_the_first_criterion_decides(first: Criterion, chosen: dict[str, dict[str, int]]) -> None:
-    """Each of five ways is the best by a criterion of its own; only two small shops are both cheap and near."""
+def test_first_criterion_decides(first: Criterion, chosen: dict[str, dict[str, int]]) -> None:
+    """Each of five plans is the best by one criterion; only two small shops are both cheap and near."""
     second: tuple[Criterion, ...] = ("lowest_cost",) if first != "lowest_cost" else ()
     slow = {"lead_days": 3}
     sites = [
@@ -347,31 +351,31 @@ def test_the_first_criterion_decides(first: Criterion, chosen: dict[str, dict[st
         "BJ": {"A1": 1, "B1": 1},
         "HB": {"A1": 90, "B1": 90},
     }
-    made = planned(
+    result = planned(
         *sites,
-        wanted={"A1": 1, "B1": 1},
+        quantities={"A1": 1, "B1": 1},
         stock=stock,
         order=TO_SHANGHAI.model_copy(update={"promised_by": NOW + timedelta(days=1)}),
         objective=Objective(criteria=(first, *second)),
     )
-    assert sends(made) == chosen
-    assert made.exact
+    assert sends(result) == chosen
+    assert result.exact
 
 
-def test_after_the_cutoff_goods_leave_a_day_later() -> None:
+def test_orders_after_the_cutoff_leave_a_day_later() -> None:
     rates = [Rate(carrier="sf", first_price=Decimal(9), days=1)]
     order = TO_SHANGHAI.model_copy(update={"promised_by": NOW + timedelta(days=1)})
     early, late = (SH.model_copy(update={"cutoff": time(hour)}) for hour in (15, 13))
     assert sends(planned(early, BJ, rates=rates, order=order)) == {"SH": {"A1": 1}}
-    made = planned(late, BJ, rates=rates, order=order)
-    assert sends(made) == {"BJ": {"A1": 1}}
-    assert told(made, "SH") == "Has it all, but another one comes first: it would miss the promised day"
-    offers = {each.warehouse: each.offer for each in made.candidates}
+    result = planned(late, BJ, rates=rates, order=order)
+    assert sends(result) == {"BJ": {"A1": 1}}
+    assert reason_text(result, "SH") == "Has it all, but another one comes first: it would miss the promised day"
+    offers = {each.warehouse: each.offer for each in result.candidates}
     assert offers["SH"] is not None
     assert (offers["SH"].days, offers["SH"].late) == (2, True)
 
 
-def test_a_dearer_carrier_is_taken_where_only_it_keeps_the_promise() -> None:
+def test_dearer_carrier_is_used_if_only_it_is_on_time() -> None:
     rates = [
         Rate(carrier="yto", first_price=Decimal(5), days=4),
         Rate(carrier="sf", first_price=Decimal(18), days=1),
@@ -381,39 +385,39 @@ def test_a_dearer_carrier_is_taken_where_only_it_keeps_the_promise() -> None:
         (("on_time", "lowest_cost"), "sf", 0, 18),
         (("lowest_cost", "on_time"), "yto", 1, 5),
     ):
-        made = planned(SH, rates=rates, order=order, objective=Objective(criteria=criteria))
-        (candidate,) = made.candidates
+        result = planned(SH, rates=rates, order=order, objective=Objective(criteria=criteria))
+        (candidate,) = result.candidates
         assert candidate.offer is not None
         assert candidate.offer.carrier == carrier
-        assert measured(made) == {"on_time": late, "lowest_cost": cost}
+        assert measured(result) == {"on_time": late, "lowest_cost": cost}
 
 
-def test_the_cost_of_a_split_turns_on_who_sends_the_heavy_line() -> None:
+def test_split_cost_depends_on_who_ships_the_heavy_line() -> None:
     """B1 from Beijing begins a second kilogram at 9; from Shanghai, at 2."""
     rates = [
         Rate(carrier="sf", origin="上海", first_price=Decimal(10), further_price=Decimal(2)),
         Rate(carrier="sf", origin="北京", first_price=Decimal(10), further_price=Decimal(9)),
     ]
     stock = {"SH": {"A1": 1, "B1": 1}, "BJ": {"C1": 1, "B1": 9}}
-    made = planned(
+    result = planned(
         SH,
         BJ,
-        wanted={"A1": 1, "B1": 1, "C1": 1},
+        quantities={"A1": 1, "B1": 1, "C1": 1},
         stock=stock,
         rates=rates,
         items={sku: Item(weight_kg=Decimal("0.8")) for sku in ("A1", "B1", "C1")},
     )
-    assert sends(made) == {"SH": {"A1": 1, "B1": 1}, "BJ": {"C1": 1}}
-    assert measured(made)["lowest_cost"] == 22
+    assert sends(result) == {"SH": {"A1": 1, "B1": 1}, "BJ": {"C1": 1}}
+    assert measured(result)["lowest_cost"] == 22
 
 
-def test_of_equal_sites_rank_and_then_code_decide() -> None:
+def test_rank_then_code_decide_between_equal_sites() -> None:
     twins = [Site(code=code, province="上海市", rank=rank) for code, rank in (("Y", 2), ("Z", 1), ("X", 1))]
     assert list(sends(planned(*twins))) == ["X"]
-    assert told(planned(*twins), "Y") == "Has it all, but another one comes first: its rank"
+    assert reason_text(planned(*twins), "Y") == "Has it all, but another one comes first: its rank"
 
 
-def test_a_criterion_stands_once() -> None:
+def test_duplicate_criterion_is_refused() -> None:
     with pytest.raises(ValidationError):
         Objective(criteria=("nearest", "nearest"))
 
@@ -437,7 +441,7 @@ ANY_OBJECTIVE = st.permutations(Objective().criteria).flatmap(
     st.booleans(),
 )
 def test_any_plan(
-    wanted: dict[str, int],
+    quantities: dict[str, int],
     held: Sequence[dict[str, int]],
     closed: set[int],
     excluded: set[int],
@@ -451,17 +455,17 @@ def test_any_plan(
     stock = {site.code: amounts for site, amounts in zip(sites, held, strict=True)}
     rules = [rule(Exclude(locations=tuple(f"S{number}" for number in excluded)))]
     problem: dict[str, Any] = {"stock": stock, "rules": rules, "objective": objective, "allow_partial": in_part}
-    made = planned(*sites, wanted=wanted, **problem)
+    result = planned(*sites, quantities=quantities, **problem)
     useful = {f"S{number}" for number in range(len(held)) if number not in closed | excluded}
     sent: Counter[str] = Counter()
-    for code, quantities in sends(made).items():
+    for code, quantities in sends(result).items():
         assert code in useful
         assert all(0 < quantity <= stock[code].get(sku, 0) for sku, quantity in quantities.items())
         sent.update(quantities)
-    there = {sku: sum(max(0, stock[code].get(sku, 0)) for code in useful) for sku in wanted}
-    missing = Counter(wanted) - Counter(there)
-    assert {each.sku: each.quantity for each in made.shortages} == missing
-    assert sent == (Counter(wanted) - missing if in_part or not missing else Counter())
-    assert made.exact
-    assert planned(*reversed(sites), wanted=wanted, **problem).loads == made.loads
-    assert Plan.model_validate_json(made.model_dump_json()) == made
+    there = {sku: sum(max(0, stock[code].get(sku, 0)) for code in useful) for sku in quantities}
+    missing = Counter(quantities) - Counter(there)
+    assert {each.sku: each.quantity for each in result.shortages} == missing
+    assert sent == (Counter(quantities) - missing if in_part or not missing else Counter())
+    assert result.exact
+    assert planned(*reversed(sites), quantities=quantities, **problem).loads == result.loads
+    assert Plan.model_validate_json(result.model_dump_json()) == result

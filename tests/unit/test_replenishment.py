@@ -1,4 +1,4 @@
-"""The arithmetic of buying, against examples worked by hand."""
+"""Replenishment arithmetic, against examples worked by hand."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ def test_safety_stock_covers_demand_and_lead_time() -> None:
     assert safety_stock(terms(service_level=0.5), expected()) == 0
 
 
-def test_it_is_ordered_at_the_reorder_point_and_not_above() -> None:
+def test_purchase_is_needed_at_the_reorder_point_and_not_above() -> None:
     """10·9 + 19.74 = 109.74; up to 10·(9 + 7) + 19.74 = 179.74; 110 last 11 days."""
     assert need(terms(), expected(), StockPosition(available=111), TODAY).quantity == 0
     assert need(terms(), expected(), StockPosition(available=110), TODAY) == Need(
@@ -40,21 +40,21 @@ def test_it_is_ordered_at_the_reorder_point_and_not_above() -> None:
     )
 
 
-def test_what_comes_counts_and_what_orders_wait_for_does_too() -> None:
+def test_incoming_and_waiting_quantities_count() -> None:
     coming = ((day(3), 60),)
     assert need(terms(), expected(), StockPosition(available=60, incoming=coming), TODAY).quantity == 0
-    found = need(terms(), expected(), StockPosition(available=60, incoming=coming, waiting=20), TODAY)
-    assert found.quantity == 180 - (60 + 60 - 20)
+    needed = need(terms(), expected(), StockPosition(available=60, incoming=coming, waiting=20), TODAY)
+    assert needed.quantity == 180 - (60 + 60 - 20)
 
 
-def test_whole_packs_and_no_less_than_the_minimum() -> None:
+def test_quantity_is_whole_packs_of_at_least_the_minimum() -> None:
     assert in_packs(70, terms(pack_size=24)) == 72
     assert in_packs(72, terms(pack_size=24)) == 72
     assert in_packs(70, terms(pack_size=24, minimum_quantity=100)) == 120
     assert in_packs(70, terms(minimum_quantity=100)) == 100
 
 
-def test_it_runs_out_when_the_mean_demand_is_more_than_there_is() -> None:
+def test_stock_out_is_when_mean_demand_exceeds_stock() -> None:
     assert stock_out(expected(), StockPosition(available=35), TODAY) == day(3)
     assert stock_out(expected(), StockPosition(available=9), TODAY) == TODAY
     late, soon = (
@@ -72,11 +72,11 @@ def test_it_runs_out_when_the_mean_demand_is_more_than_there_is() -> None:
     assert stock_out(expected(per_day=0.1), StockPosition(available=3, incoming=((day(30), 5),)), TODAY) == day(80)
 
 
-def test_late_is_today() -> None:
+def test_overdue_order_date_is_today() -> None:
     assert need(terms(), expected(), StockPosition(available=30), TODAY).order_by == TODAY
 
 
-def test_what_nobody_wants_is_not_bought_unless_somebody_waits() -> None:
+def test_sku_without_demand_is_bought_only_if_orders_wait() -> None:
     none = expected(0, 0)
     assert need(terms(), none, StockPosition(), TODAY).quantity == 0
     assert need(terms(pack_size=6), none, StockPosition(waiting=4), TODAY).quantity == 6
@@ -90,16 +90,16 @@ def test_what_nobody_wants_is_not_bought_unless_somebody_waits() -> None:
     pack=st.integers(1, 60),
     minimum=st.integers(0, 200),
 )
-def test_after_a_purchase_none_is_needed(
+def test_no_purchase_is_needed_after_a_purchase(
     available: int, waiting: int, per_day: float, spread: float, pack: int, minimum: int
 ) -> None:
     agreed = terms(pack_size=pack, minimum_quantity=minimum)
-    wanted = expected(per_day, spread)
-    standing = StockPosition(available=available, waiting=waiting)
-    found = need(agreed, wanted, standing, TODAY)
-    assert found.quantity % pack == 0
-    assert found.quantity == 0 or found.quantity >= minimum
-    if found.quantity:
-        bought = standing.model_copy(update={"incoming": ((day(9), found.quantity),)})
-        assert bought.position >= found.target
-        assert need(agreed, wanted, bought, TODAY).quantity == 0
+    demand = expected(per_day, spread)
+    position = StockPosition(available=available, waiting=waiting)
+    needed = need(agreed, demand, position, TODAY)
+    assert needed.quantity % pack == 0
+    assert needed.quantity == 0 or needed.quantity >= minimum
+    if needed.quantity:
+        bought = position.model_copy(update={"incoming": ((day(9), needed.quantity),)})
+        assert bought.position >= needed.target
+        assert need(agreed, demand, bought, TODAY).quantity == 0

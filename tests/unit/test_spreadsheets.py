@@ -1,4 +1,4 @@
-"""Sheets as people make them, and as they should not be."""
+"""Spreadsheets as people make them, and malformed ones."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ HEADS = ("sku", "title", "price", "weight_kg")
 
 
 def xlsx(*rows: Any, **parts: bytes) -> bytes:
-    """A workbook of these rows; ``parts`` replace what is in the zip."""
+    """Return a workbook of these rows; ``parts`` replace files of the zip."""
     book = Workbook()
     assert book.active is not None
     for row in rows:
@@ -39,7 +39,7 @@ def xlsx(*rows: Any, **parts: bytes) -> bytes:
 
 
 def sheet(rows: str) -> bytes:
-    """The XML of a worksheet."""
+    """Return the XML of a worksheet."""
     space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     return f'<worksheet xmlns="{space}"><sheetData>{rows}</sheetData></worksheet>'.encode()
 
@@ -53,15 +53,15 @@ def refused(content: bytes) -> str:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_any_csv_that_excel_writes_is_read(encoding: str, delimiter: str, end: str) -> None:
+def test_every_csv_that_excel_writes_is_read(encoding: str, delimiter: str, end: str) -> None:
     text = end.join(
         delimiter.join(row) for row in (("商品编码", "实物"), ("甲1", " 3 "), ("", ""), ('"a""b,c;d"', "4"))
     )
-    told = Sheet(headings=("商品编码", "实物"), rows={2: ("甲1", "3"), 4: ('a"b,c;d', "4")})
-    assert read(text.encode(encoding)) == told
+    expected = Sheet(headings=("商品编码", "实物"), rows={2: ("甲1", "3"), 4: ('a"b,c;d', "4")})
+    assert read(text.encode(encoding)) == expected
 
 
-def test_cells_of_excel_become_text() -> None:
+def test_excel_cells_become_text() -> None:
     row = (
         1001,
         59.0,
@@ -74,18 +74,18 @@ def test_cells_of_excel_become_text() -> None:
         "007",
         Decimal("1E+2"),
     )
-    told = ("1001", "59", "0.1", "true", "2026-11-11", "2026-11-11", "16:30:00", "", "007", "100")
-    assert read(xlsx(["a"] * 10, row)).rows[2] == told
+    expected = ("1001", "59", "0.1", "true", "2026-11-11", "2026-11-11", "16:30:00", "", "007", "100")
+    assert read(xlsx(["a"] * 10, row)).rows[2] == expected
 
 
-def test_a_formula_is_not_run() -> None:
-    """Its last result is read, of which a file that no spreadsheet program wrote has none."""
+def test_formula_is_not_run() -> None:
+    """The last result is read; a file not written by a spreadsheet program has none."""
     assert read(xlsx(["a", "b"], ["=1+1", 2])).rows == {2: ("", "2")}
     cached = sheet('<row r="1"><c r="A1"><v>1</v></c></row><row r="2"><c r="A2"><f>1+1</f><v>7</v></c></row>')
     assert read(xlsx(["a"], sheet1=cached)).rows == {2: ("7",)}
 
 
-def test_what_cannot_be_read_is_told() -> None:
+def test_unreadable_file_is_refused_with_its_reason() -> None:
     assert refused(b"") == refused(b"\n\n1,2") == refused(b" , \n1,2") == "sheet.empty"
     assert refused(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") == "sheet.old_excel"
     assert (
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_told() -> None:
     assert refused(other.getvalue()) == "sheet.not_a_sheet"
 
 
-def test_a_bomb_does_not_go_off() -> None:
+def test_decompression_and_entity_bombs_are_refused() -> None:
     padded = xlsx(["sku"], theme1=b" " * (spreadsheets.MAX_UNPACKED + 1))
     assert len(padded) < 1024 * 1024
     assert refused(padded) == "sheet.too_large"
@@ -116,23 +116,23 @@ def test_a_bomb_does_not_go_off() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"PK\x03\x04", b"\xff\xfe", b"\xef\xbb\xbf", b"sku,on_hand\n"]))
-def test_random_bytes_are_a_sheet_or_are_not(content: bytes, start: bytes) -> None:
+def test_random_bytes_are_read_or_refused(content: bytes, start: bytes) -> None:
     try:
-        told = read(start + content)
+        sheet_ = read(start + content)
     except UnreadableFile as error:
         assert error.message.startswith("sheet.")  # noqa: PT017
     else:
-        for kind in SHEETS.values():
-            parse(kind, told)
+        for definition in SHEETS.values():
+            parse(definition, sheet_)
 
 
 WORKBOOK = xlsx(HEADS, ["A001", "Tee", 59, 0.2])
-"""Made once: it tells when it was made."""
+"""Made once, because a workbook contains its creation time."""
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_a_damaged_workbook_is_a_sheet_or_is_not(data: st.DataObject) -> None:
+def test_damaged_workbook_is_read_or_refused(data: st.DataObject) -> None:
     whole = bytearray(WORKBOOK)
     for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=8)):
         whole[place] = data.draw(st.integers(0, 255))
@@ -144,12 +144,12 @@ def test_a_damaged_workbook_is_a_sheet_or_is_not(data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=4, max_size=4))
-def test_any_cell_is_understood_or_told(cells: list[str]) -> None:
+def test_every_cell_is_parsed_or_reported(cells: list[str]) -> None:
     for kind in SHEETS.values():
         fields = tuple(kind.line.model_fields)
         row = tuple((cells * len(fields))[: len(fields)])
-        told = parse(kind, Sheet(headings=fields, rows={2: row}))
-        assert bool(told.lines) != bool(told.errors)
+        parsed = parse(kind, Sheet(headings=fields, rows={2: row}))
+        assert bool(parsed.lines) != bool(parsed.errors)
 
 
 DANGEROUS = ("=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "''-x", "＝1+1", '=HYPERLINK("http://x","y")')
@@ -169,12 +169,12 @@ TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=8) | st.s
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5), st.sampled_from(["csv", "xlsx"]))
-def test_texts_come_back_as_they_were(rows: list[tuple[str, str]], format: spreadsheets.Format) -> None:
-    told = read(write(["a", "b"], rows, format))
-    assert [(*row, "")[:2] for row in told.rows.values()] == [row for row in rows if any(row)]
+def test_texts_survive_a_round_trip(rows: list[tuple[str, str]], format: spreadsheets.Format) -> None:
+    again = read(write(["a", "b"], rows, format))
+    assert [(*row, "")[:2] for row in again.rows.values()] == [row for row in rows if any(row)]
 
 
-def test_numbers_and_days_stay_what_they_are() -> None:
+def test_numbers_and_dates_keep_their_type() -> None:
     row = [Decimal("59.0000"), Decimal("-0.5"), 7, date(2026, 11, 11), time(16, 30), None, "007", "6901234567890"]
     heads = ["价格", "b", "c", "d", "e", "f", "g", "h"]
     assert write(heads, [row], "csv").decode("utf-8-sig").splitlines()[1] == (
@@ -190,22 +190,22 @@ def test_numbers_and_days_stay_what_they_are() -> None:
     assert sheet.column_dimensions["H"].width > sheet.column_dimensions["C"].width
 
 
-def faults(kind: str, heads: str, *rows: str) -> list[tuple[int, str, str]]:
-    told = read("\n".join([heads, *rows]).encode())
-    return [(each.row, each.field, each.message.removeprefix("sheet.")) for each in parse(SHEETS[kind], told).errors]
+def errors(kind: str, heads: str, *rows: str) -> list[tuple[int, str, str]]:
+    sheet_ = read("\n".join([heads, *rows]).encode())
+    return [(each.row, each.field, each.message.removeprefix("sheet.")) for each in parse(SHEETS[kind], sheet_).errors]
 
 
-def test_columns_are_found_by_any_name() -> None:
+def test_columns_are_found_by_any_heading() -> None:
     for heads in ("warehouse,sku,on_hand", "On Hand ,SKU,WAREHOUSE", "实物,商品编码,仓库", " 仓 库 ,ｓｋｕ,onhand"):
-        assert faults("levels", heads) == []
-    assert faults("levels", "warehouse,sku,SKU,colour", "SH,A,A,red") == [
+        assert errors("levels", heads) == []
+    assert errors("levels", "warehouse,sku,SKU,colour", "SH,A,A,red") == [
         (1, "sku", "column_twice"),
         (1, "colour", "unknown_column"),
         (1, "on_hand", "no_column"),
     ]
 
 
-def test_cells_are_understood_as_people_write_them() -> None:
+def test_cells_are_parsed_as_people_write_them() -> None:
     heads = "sku,title,price,weight_kg,needs,oversell,presale_on"
     rows = (
         'A,T,"1,299.50",０.５,cold_chain；dangerous_goods,是,2026年1月5日',
@@ -221,9 +221,9 @@ def test_cells_are_understood_as_people_write_them() -> None:
     assert next(iter(lines)).needs == ("cold_chain", "dangerous_goods")
 
 
-def test_each_bad_cell_is_told() -> None:
+def test_each_invalid_cell_is_reported() -> None:
     heads = "sku,title,price,weight_kg,currency,oversell,presale_on,volume_cm3"
-    assert faults(
+    assert errors(
         "skus",
         heads,
         "A,T,-1,1.2345,yuan,maybe,tomorrow,1.5",
@@ -242,9 +242,9 @@ def test_each_bad_cell_is_told() -> None:
         (3, "volume_cm3", "at_most"),
         (3, "presale_on", "not_a_day"),
     ]
-    assert faults("levels", "warehouse,sku,on_hand", "SH,A001,1,200", "SH,A002,1,,") == [(2, "warehouse", "beyond")]
+    assert errors("levels", "warehouse,sku,on_hand", "SH,A001,1,200", "SH,A002,1,,") == [(2, "warehouse", "beyond")]
     needed = "code,name,province,carrier,cutoff,kind"
-    assert faults("locations", needed, "X,N,P,sf,54000,shed", "Y,N,P,sf,25:00,store") == [
+    assert errors("locations", needed, "X,N,P,sf,54000,shed", "Y,N,P,sf,25:00,store") == [
         (2, "kind", "one_of"),
         (2, "cutoff", "not_a_clock"),
         (3, "cutoff", "not_a_clock"),
