@@ -126,9 +126,6 @@ def _plan(body: Any, say: Say) -> None:
 
 
 def _rules(body: Any, say: Say) -> None:
-    if not body:
-        show.line(say("cli.nothing"))
-        return
     rows = [
         (
             each["number"],
@@ -140,7 +137,7 @@ def _rules(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    show.table(("number", "name", "active", "scope", "condition", "action"), rows, say)
+    show.listing(("number", "name", "active", "scope", "condition", "action"), rows, say)
 
 
 def _replanned(body: Any, say: Say) -> None:

@@ -35,6 +35,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> N
     _console().print(grid)
 
 
+def listing(heads: Sequence[str], rows: Sequence[Sequence[object]], say: Say) -> None:
+    """Print a table, or one line where it has no rows."""
+    if rows:
+        table(heads, rows, say)
+    else:
+        line(say("cli.nothing"))
+
+
 _NUMBERS = (
     {"quantity", "unit_price", "total", "level", "expected"}
     | {
@@ -53,9 +61,6 @@ _NUMBERS = (
 
 
 def orders(page: Any, say: Say) -> None:
-    if not page["items"]:
-        line(say("cli.nothing"))
-        return
     rows = [
         (
             each["id"],
@@ -67,7 +72,7 @@ def orders(page: Any, say: Say) -> None:
         )
         for each in page["items"]
     ]
-    table(("order", "status", "total", "recipient", "placed", "next"), rows, say)
+    listing(("order", "status", "total", "recipient", "placed", "next"), rows, say)
     if page["next"]:
         line(say("cli.more", cursor=page["next"]))
 
@@ -126,11 +131,8 @@ def _timeline(body: Any, say: Say) -> None:
 
 
 def columns(heads: Sequence[str], body: Any, say: Say) -> None:
-    """Print records as rows of these fields, or a line where there are none."""
-    if not body:
-        line(say("cli.nothing"))
-        return
-    table(heads, [["" if each[head] is None else each[head] for head in heads] for each in body], say)
+    """Print records as a listing of these fields."""
+    listing(heads, [["" if each[head] is None else each[head] for head in heads] for each in body], say)
 
 
 def stocktake(body: Any, say: Say) -> None:
@@ -142,11 +144,8 @@ def stocktake(body: Any, say: Say) -> None:
 
 
 def levels(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     heads = ("sku", "warehouse", "on_hand", "allocated", "reserved", "safety_stock", "unavailable", "available")
-    table(heads, [[each[head] for head in heads] for each in body], say)
+    listing(heads, [[each[head] for head in heads] for each in body], say)
 
 
 def level(body: Any, say: Say) -> None:
@@ -172,9 +171,6 @@ def sheet_errors(body: Any, say: Say) -> None:
 
 
 def failed(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     rows = [
         (
             each["id"],
@@ -186,7 +182,7 @@ def failed(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    table(("id", "received", "from", "field", "reason", "attempts"), rows, say)
+    listing(("id", "received", "from", "field", "reason", "attempts"), rows, say)
 
 
 def origin(body: Any, say: Say) -> None:
@@ -220,9 +216,6 @@ def origin(body: Any, say: Say) -> None:
 
 
 def origins(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     rows = [
         (
             each["origin"],
@@ -232,13 +225,10 @@ def origins(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    table(("came_from", "orders", "dropped", "amount"), rows, say)
+    listing(("came_from", "orders", "dropped", "amount"), rows, say)
 
 
 def reasons(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     rows = [
         (
             each["count"],
@@ -249,19 +239,16 @@ def reasons(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    table(("count", "from", "field", "reason", "oldest"), rows, say)
+    listing(("count", "from", "field", "reason", "oldest"), rows, say)
 
 
 def reconciliations(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     counts = ("listed", "known", "missing", "pulled", "failed", "gone")
     rows = [
         (each["id"], f"{when(each['since'])} – {when(each['until'])}", *(each[name] for name in counts))
         for each in body
     ]
-    table(("report", "window", *counts), rows, say)
+    listing(("report", "window", *counts), rows, say)
     for each in body:
         if each["error"]:
             line((each["id"], "bold"), "  ", (say("cli.reconcile.stopped", reason=each["error"]), "bold red"))
@@ -302,9 +289,6 @@ def mappings(body: Any, say: Say) -> None:
 
 
 def unmapped(body: Any, say: Say) -> None:
-    if not body:
-        line(say("cli.nothing"))
-        return
     rows = [
         (
             f"{each['channel']}:{each['shop']}",
@@ -316,7 +300,7 @@ def unmapped(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    table(("shop", "item", "title", "orders", "pieces", "suggestions"), rows, say)
+    listing(("shop", "item", "title", "orders", "pieces", "suggestions"), rows, say)
 
 
 def rules(body: Any, say: Say) -> None:

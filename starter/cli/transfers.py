@@ -104,9 +104,6 @@ def _number() -> str:
 
 
 def _transfers(body: Any, say: Say) -> None:
-    if not body:
-        show.line(say("cli.nothing"))
-        return
     rows = [
         (
             each["id"].removeprefix("transfer:"),
@@ -120,12 +117,9 @@ def _transfers(body: Any, say: Say) -> None:
         )
         for each in body
     ]
-    show.table(("transfer", "status", "way", "goods", "due", "reason"), rows, say)
+    show.listing(("transfer", "status", "way", "goods", "due", "reason"), rows, say)
 
 
 def _proposals(body: Any, say: Say) -> None:
-    if not body:
-        show.line(say("cli.nothing"))
-        return
     rows = [(f"{each['origin']} → {each['destination']}", each["sku"], each["quantity"], each["why"]) for each in body]
-    show.table(("way", "sku", "quantity", "reason"), rows, say)
+    show.listing(("way", "sku", "quantity", "reason"), rows, say)
