@@ -15,7 +15,7 @@ from models.base import CHINA, Moment, Value
 from models.i18n import InvalidValue
 from models.money import Amount
 from models.order import CENT
-from models.review import LONGEST, Code, Words
+from models.review import MAX_EXPRESSION_LENGTH, Code, ShortText
 from models.state import RuleResult
 
 Codes = Annotated[tuple[Code, ...], Field(min_length=1, max_length=50)]
@@ -96,11 +96,13 @@ class CarrierRule(Value):
     """A merchant's rule for choosing carriers. Rules apply in the order of their numbers."""
 
     number: Annotated[int, Field(ge=0, le=1_000_000)]
-    name: Words
+    name: ShortText
     shops: tuple[Code, ...] = ()
     """``channel:shop``; empty: all."""
     active: bool = True
-    condition: Annotated[str, Field(min_length=1, max_length=LONGEST, examples=["parcel.weight_kg > 20.0"])]
+    condition: Annotated[
+        str, Field(min_length=1, max_length=MAX_EXPRESSION_LENGTH, examples=["parcel.weight_kg > 20.0"])
+    ]
     """An expression in CEL over the facts of docs/carriers.md: true where the rule applies."""
     decisions: Annotated[tuple[CarrierDecision, ...], Field(min_length=1, max_length=4)]
 

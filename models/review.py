@@ -1,4 +1,4 @@
-"""Review in data: a merchant's rules of which orders go on, which wait for a person and which end; the blacklist."""
+"""Review as data: a merchant's rules that approve, hold, reject or change orders, and the blacklist."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,101 +13,110 @@ from models.base import Moment, Value
 from models.hold import Stage
 from models.i18n import InvalidValue
 
-Word = Annotated[str, Field(pattern=r"^[\w.\- ]{1,32}$")]
-Words = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,200}$")]
+Tag = Annotated[str, Field(pattern=r"^[\w.\- ]{1,32}$")]
+ShortText = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,200}$")]
 Code = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,64}$")]
 
 
-class Approves(Value):
-    """Nothing after it holds or rejects: no later rule, nor the shop's own limits."""
+class ApproveOrder(Value):
+    """Let neither later rules nor the shop's own limits hold, reject or delay the order."""
 
     do: Literal["approve"] = "approve"
 
 
-class Holds(Value):
-    """A person of this stage decides. Holds of two stages need both."""
+class HoldOrder(Value):
+    """Hold for the approval of this stage. Holds of two stages need both approvals."""
 
     do: Literal["hold"] = "hold"
     stage: Stage = "service"
-    reason: Words
+    reason: ShortText
 
 
-class Rejects(Value):
-    """The order ends; no later rule is asked."""
+class RejectOrder(Value):
+    """End the order; later rules are skipped."""
 
     do: Literal["reject"] = "reject"
-    reason: Words
+    reason: ShortText
 
 
-class Tags(Value):
+class AddTags(Value):
     do: Literal["tag"] = "tag"
-    tags: Annotated[tuple[Word, ...], Field(min_length=1, max_length=10)]
+    tags: Annotated[tuple[Tag, ...], Field(min_length=1, max_length=10)]
 
 
-class Prioritises(Value):
+class SetPriority(Value):
     do: Literal["priority"] = "priority"
     priority: Annotated[int, Field(ge=1, le=5)]
 
 
-class Places(Value):
-    """Warehouses from which as few parcels as can be do not come, or from which alone it may come."""
+class ChooseWarehouses(Value):
+    """Prefer these warehouses, or with ``only`` allow no others."""
 
     do: Literal["warehouse"] = "warehouse"
     locations: Annotated[tuple[Code, ...], Field(min_length=1, max_length=20)]
     only: bool = False
 
 
-class Carries(Value):
-    """Where buyer and channel demand no carrier."""
+class ChooseCarrier(Value):
+    """Set the carrier, unless buyer or channel require one."""
 
     do: Literal["carrier"] = "carrier"
     carrier: Code
 
 
-class Gives(Value):
-    """A line more, free of charge; the channel is not told of it."""
+class AddGift(Value):
+    """Add a line free of charge; the channel does not know it."""
 
     do: Literal["gift"] = "gift"
     sku: Code
     quantity: Annotated[int, Field(ge=1, le=100)] = 1
 
 
-class Delays(Value):
-    """It goes on by itself afterwards, unless it was held or cancelled meanwhile."""
+class DelayOrder(Value):
+    """Extend the grace period; afterwards the order proceeds by itself."""
 
     do: Literal["delay"] = "delay"
     minutes: Annotated[int, Field(ge=1, le=30 * 24 * 60)]
 
 
 Decision = Annotated[
-    Approves | Holds | Rejects | Tags | Prioritises | Places | Carries | Gives | Delays, Field(discriminator="do")
+    ApproveOrder
+    | HoldOrder
+    | RejectOrder
+    | AddTags
+    | SetPriority
+    | ChooseWarehouses
+    | ChooseCarrier
+    | AddGift
+    | DelayOrder,
+    Field(discriminator="do"),
 ]
 
-LONGEST = 1000
-"""Characters of an expression."""
+MAX_EXPRESSION_LENGTH = 1000
+"""Characters."""
 
 
 class ReviewRule(Value):
-    """Rules apply in the order of their numbers."""
+    """A merchant's review rule. Rules apply in the order of their numbers."""
 
     number: Annotated[int, Field(ge=0, le=1_000_000)]
-    name: Words
+    name: ShortText
     shops: tuple[Code, ...] = ()
-    """``channel:shop``; none named, all."""
+    """``channel:shop``; empty: all."""
     active: bool = True
-    condition: Annotated[str, Field(min_length=1, max_length=LONGEST, examples=["order.total > 5000"])]
+    condition: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION_LENGTH, examples=["order.total > 5000"])]
     """An expression in CEL over the facts of docs/review.md: true where the rule applies."""
     decisions: Annotated[tuple[Decision, ...], Field(min_length=1, max_length=9)]
 
     @field_validator("decisions")
     @classmethod
     def _each_at_most_once(cls, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
-        kinds = [(each.do, each.stage if isinstance(each, Holds) else "") for each in decisions]
+        kinds = [(each.do, each.stage if isinstance(each, HoldOrder) else "") for each in decisions]
         if len(set(kinds)) < len(kinds):
             raise InvalidValue("invalid.decisions.duplicate_hold")
         return decisions
 
-    def concerns(self, shop: str) -> bool:
+    def applies_to(self, shop: str) -> bool:
         return self.active and (not self.shops or shop in self.shops)
 
 
@@ -115,16 +124,16 @@ BlacklistKind = Literal["phone", "buyer", "address"]
 
 
 class BlacklistEntry(Value):
-    """Somebody whose orders rules may look at; never in the clear."""
+    """A phone, buyer account or address that rules may match; never stored in clear text."""
 
     kind: BlacklistKind
     id: str
     """The blind index."""
     hint: str
-    """Enough to recognise it, not to know it."""
+    """A masked form for staff to recognise."""
     reason: str = ""
     until: Moment | None = None
-    """Afterwards it counts no more; ``None``: for ever."""
+    """When the entry expires; ``None``: never."""
     added_by: str = ""
     added_at: Moment
 
@@ -157,4 +166,4 @@ class BlacklistRow(SQLModel, table=True):
 
 
 Values = dict[str, JsonValue]
-"""The facts that an expression names, as they were, by their paths."""
+"""The values of the facts that an expression names, by path."""

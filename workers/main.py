@@ -61,7 +61,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     order_activities.admit,
     order_activities.allocate,
     order_activities.record,
-    order_activities.revise,
+    order_activities.review_modified_order,
     order_activities.remap_and_review,
     order_activities.review_remark,
     order_activities.ship,

@@ -1,8 +1,8 @@
-"""The conditions of rules: expressions in CEL over the facts of an order or a parcel, weighed before they are believed.
+"""The conditions of rules: CEL expressions over the facts of an order or parcel, checked before they are accepted.
 
-CEL (https://github.com/google/cel-spec) always ends, but may take its time: lists within lists cost their product. So
-an expression is read once by its tokens: it may name only what facts there are and only functions listed here, and
-what it would cost over the longest lists is bounded. Then it is tried on what might be.
+CEL (https://github.com/google/cel-spec) always terminates, but nested lists cost their product. So the tokens of an
+expression are checked once: it may name only known facts and the functions listed here, and its cost over the longest
+lists is bounded. Then it is tried on sample facts.
 """
 
 import re
@@ -16,21 +16,21 @@ import cel
 from pydantic import JsonValue
 
 from models.i18n import InvalidValue, message
-from models.review import LONGEST, Values
+from models.review import MAX_EXPRESSION_LENGTH, Values
 
 Facts = Mapping[str, Any]
-"""Of one order or parcel: root → field → value; ``lines`` is a list of such."""
+"""The facts of one order or parcel: root → field → value; ``lines`` is a list of such fields."""
 
 LONGEST_LIST = 200
 BUDGET = 250_000
-"""Steps over the longest lists: about a tenth of a second."""
+"""Steps that an expression may cost over the longest lists: about a tenth of a second."""
 _REGEX_STEPS = 300
 _MACROS = frozenset({"all", "exists", "exists_one", "filter", "map"})
 _FUNCTIONS = frozenset({"size", "contains", "startsWith", "endsWith", "matches", "has", "int", "double"})
 _WORDS = frozenset({"true", "false", "in"})
 _SHOWN_LINES = 10
-_AHEAD = 4
-"""Tokens that are looked at beyond one."""
+_LOOKAHEAD = 4
+"""Tokens."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -44,7 +44,7 @@ _TOKEN = re.compile(
 
 
 class InvalidExpression(InvalidValue):
-    """Why an expression is not a condition; ``position`` counts characters from its beginning, where known."""
+    """Why an expression is refused; ``position`` counts characters from 0, where known."""
 
     def __init__(self, key: str, position: int | None = None, **params: object) -> None:
         super().__init__(key, **params)
@@ -52,7 +52,7 @@ class InvalidExpression(InvalidValue):
 
     @property
     def described(self) -> str:
-        """The message with its position, counted from 1."""
+        """Return the message with its position, counted from 1."""
         if self.position is None:
             return self.message
         return message("expression.at", why=self.message, position=self.position + 1)
@@ -60,7 +60,7 @@ class InvalidExpression(InvalidValue):
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What conditions may name: the facts of things that might be, the first with every fact."""
+    """The facts that conditions may name, as sample facts; the first sample has every fact."""
 
     samples: Sequence[Facts]
 
@@ -69,7 +69,7 @@ class Vocabulary:
         return frozenset(self.samples[0])
 
     def knows(self, path: str) -> bool:
-        """Whether there is such a fact. Of ``order.custom`` anything may be asked, where ``has`` says it is there."""
+        """Return whether the fact exists. Any field of ``order.custom`` does; a condition checks it with ``has``."""
         root, _, field = path.partition(".")
         if path.startswith("order.custom."):
             return root in self.samples[0] and path.count(".") == 2
@@ -79,14 +79,14 @@ class Vocabulary:
         return field in (facts[0] if isinstance(facts, list) else facts or ())
 
     def check(self, text: str) -> "Expression":
-        """The expression, tried on all that might be. Raises ``BadExpression``."""
-        expression = self.compiled(text)
+        """Return the expression after evaluating it on all samples. Raises ``InvalidExpression``."""
+        expression = self.compile(text)
         for sample in self.samples:
-            expression.holds(context(expression.roots, sample))
+            expression.evaluate(context(expression.roots, sample))
         return expression
 
-    def compiled(self, text: str) -> "Expression":
-        """The expression, read and weighed. Raises ``BadExpression``."""
+    def compile(self, text: str) -> "Expression":
+        """Return the expression after checking names and cost. Raises ``InvalidExpression``."""
         return _compiled(self, text)
 
 
@@ -98,43 +98,43 @@ class _Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Expression:
-    """A condition that may be asked of all that has these facts."""
+    """A compiled condition."""
 
     program: cel.Program
     paths: frozenset[str]
-    """The facts it names: ``order.total``, ``lines.sku``."""
+    """The facts that the condition names: ``order.total``, ``lines.sku``."""
     words: tuple[str, ...]
-    """The texts it compares with."""
+    """The string literals of the condition."""
 
     @property
     def roots(self) -> frozenset[str]:
         return frozenset(path.partition(".")[0] for path in self.paths)
 
-    def holds(self, context: cel.Context) -> bool:
-        """Raises ``BadExpression`` where it cannot be answered."""
+    def evaluate(self, context: cel.Context) -> bool:
+        """Return whether the condition is true. Raises ``InvalidExpression`` where evaluation fails."""
         try:
-            found = self.program.execute(context)
+            result = self.program.execute(context)
         except Exception as error:
             raise InvalidExpression(_explain(error)) from None
-        if not isinstance(found, bool):
+        if not isinstance(result, bool):
             raise InvalidExpression("expression.not_boolean")
-        return found
+        return result
 
     def values(self, facts: Facts) -> Values:
-        """The facts it names as they are. Of remarks, which are a person's words, only those it looks for."""
-        told: Values = {}
+        """Return the values of the facts named. Of remarks, which are personal, only the literals found in them."""
+        values: Values = {}
         of_lines = sorted(path.partition(".")[2] for path in self.paths if path.startswith("lines."))
         for path in sorted(self.paths):
             root, _, field = path.partition(".")
             if root == "remarks":
                 text = str(facts[root].get(field, ""))
                 found: list[JsonValue] = [word for word in self.words if word and word in text]
-                told[path] = found
+                values[path] = found
             elif root != "lines":
-                told[path] = _at(facts, path)
+                values[path] = _value_at(facts, path)
         if of_lines:
-            told["lines"] = [{field: line[field] for field in of_lines} for line in facts["lines"][:_SHOWN_LINES]]
-        return told
+            values["lines"] = [{field: line[field] for field in of_lines} for line in facts["lines"][:_SHOWN_LINES]]
+        return values
 
 
 def context(roots: frozenset[str], facts: Facts) -> cel.Context:
@@ -143,16 +143,15 @@ def context(roots: frozenset[str], facts: Facts) -> cel.Context:
 
 @lru_cache(2048)
 def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
-    if len(text) > LONGEST:
-        raise InvalidExpression("expression.too_long", LONGEST, most=LONGEST)
+    if len(text) > MAX_EXPRESSION_LENGTH:
+        raise InvalidExpression("expression.too_long", MAX_EXPRESSION_LENGTH, most=MAX_EXPRESSION_LENGTH)
     tokens = list(_tokens(text))
     reader = _Reader(tokens, vocabulary)
     paths = reader.paths()
     try:
         program = cel.compile(text)
     except Exception as error:
-        told = str(error)
-        column = re.search(r"<input>:(\d+):(\d+)", told)
+        column = re.search(r"<input>:(\d+):(\d+)", str(error))
         raise InvalidExpression(_explain(error), _position(text, column)) from None
     if hidden := set(program.variables()) - reader.names:
         raise InvalidExpression("expression.hidden", name=min(hidden))
@@ -163,31 +162,31 @@ def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
 def _tokens(text: str) -> Iterator[_Token]:
     at = 0
     while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None or text.startswith(("//", '"""', "'''"), at):
+        match = _TOKEN.match(text, at)
+        if match is None or text.startswith(("//", '"""', "'''"), at):
             raise InvalidExpression("expression.character", at, character=repr(text[at]))
-        if found.lastgroup != "space":
-            yield _Token(str(found.lastgroup), found[0], at)
-        at = found.end()
+        if match.lastgroup != "space":
+            yield _Token(str(match.lastgroup), match[0], at)
+        at = match.end()
 
 
 class _Reader:
-    """Reads an expression by its tokens: which facts it names, and what it costs."""
+    """Reads an expression by its tokens: the facts that it names, and its cost."""
 
     def __init__(self, tokens: list[_Token], vocabulary: Vocabulary) -> None:
         end = _Token("end", "", tokens[-1].at + len(tokens[-1].text) if tokens else 0)
-        self.tokens = [*tokens, *[end] * _AHEAD]
+        self.tokens = [*tokens, *[end] * _LOOKAHEAD]
         self.vocabulary = vocabulary
         self.found: set[str] = set()
         self.names: set[str] = set()
-        """What it calls facts and loop variables."""
+        """The roots of facts, and loop variables."""
         self.cost = 0
 
     def paths(self) -> set[str]:
         variables: dict[str, list[str]] = defaultdict(list)
-        """Loop variables in force → what they run over, ``""`` where that is no fact."""
+        """Loop variables in scope → the paths of what they iterate; ``""`` where that is not a fact."""
         loops: list[tuple[int, str]] = []
-        """The depths of parentheses at which macros began, and their variables."""
+        """The parenthesis depth of each open macro, and its variable."""
         depth = 0
         number = 0
         while (token := self.tokens[number]).kind != "end":
@@ -226,7 +225,7 @@ class _Reader:
             raise InvalidExpression("expression.cost", token.at)
 
     def _path(self, number: int, variables: Mapping[str, list[str]], width: int) -> tuple[int, str, _Token | None]:
-        """A dotted name from its first token on: the token after it, what it names, and the macro asked of it."""
+        """Read a dotted name; return the index of the token after it, the path, and the macro called on it."""
         first = self.tokens[number]
         root = first.text
         if self.tokens[number + 1].text == "(":
@@ -248,7 +247,7 @@ class _Reader:
     def _name(
         self, first: _Token, root: str, fields: list[str], variables: Mapping[str, list[str]], number: int
     ) -> str:
-        """Notes a fact that is named; answers its path. Raises ``BadExpression`` where there is no such fact."""
+        """Record the fact named, and return its path. Raises ``InvalidExpression`` where the fact is unknown."""
         if variables.get(root):
             over = variables[root][-1]
             path = ".".join((over, *fields)) if over else ""
@@ -269,7 +268,7 @@ class _Reader:
         return path
 
     def _method(self, number: int, width: int) -> tuple[int, _Token | None]:
-        """What is asked of a text, a literal list or a result."""
+        """Read a method call on a string, a literal list or a result."""
         name, after = self.tokens[number], self.tokens[number + 1]
         if name.kind == "name" and after.text == "(":
             if name.text in _MACROS:
@@ -288,7 +287,7 @@ class _Reader:
             self._spend(width * _REGEX_STEPS, name)
 
     def _begin(self, number: int, macro: _Token) -> tuple[str, int]:
-        """A macro from its parenthesis on: its variable, and the token after its comma."""
+        """Read the start of a macro; return its variable, and the index of the token after the comma."""
         _, variable, comma = self.tokens[number : number + 3]
         if variable.kind != "name" or comma.text != "," or variable.text in self.vocabulary.roots | _WORDS | _FUNCTIONS:
             raise InvalidExpression("expression.loop", macro.at, macro=macro.text)
@@ -296,7 +295,7 @@ class _Reader:
         return variable.text, number + 3
 
 
-def _at(facts: Facts, path: str) -> JsonValue:
+def _value_at(facts: Facts, path: str) -> JsonValue:
     found: Any = facts
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -315,7 +314,7 @@ def _explain(error: Exception) -> str:
 
 
 def _position(text: str, found: re.Match[str] | None) -> int | None:
-    """Characters from the beginning, of a line and a column from 1 on."""
+    """Return the offset of a line and column, both counted from 1."""
     if found is None:
         return None
     lines = text.splitlines(keepends=True)[: int(found[1]) - 1]

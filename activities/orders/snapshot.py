@@ -1,7 +1,6 @@
-"""The snapshot of an order: its row, fulfillment orders, timeline and exceptions, written in one statement.
+"""Write an order's snapshot: its row, fulfillment orders and timeline in one statement, then its exceptions.
 
-Every round trip to the database costs every order, so one statement writes them all and marks the order's messages as
-settled.
+Round trips dominate the cost of an order, so the same statement also settles the order's inbox messages.
 """
 
 from typing import Any
@@ -23,29 +22,36 @@ _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
 BUSY_STATUSES = frozenset({OrderStatus.RECEIVED, OrderStatus.ALLOCATED})
 """An order in one of these still has work in the engine; in every other status it waits."""
 
-_SHOWN = ("id", "status", "priority", "paid_at", "holds", "next_step", "deadline", "updated_at", "revision")
-_shown = json_rows("shown", *(_orders.c[name] for name in _SHOWN))
-_newer = update_from(_orders, _shown).where(_orders.c.revision < _shown.c.revision).returning(_orders.c.id).cte("newer")
-_FULFILLMENT = ("id", "status", "tracking", "shipped_at", "weight_kg", "updated_at")
-_given_fulfillments = json_rows("fulfillments", *(_fulfillments.c[name] for name in _FULFILLMENT))
-_moved = update_from(_fulfillments, _given_fulfillments).where(_fulfillments.c.order_id.in_(select(_newer.c.id)))
+_ORDER_COLUMNS = ("id", "status", "priority", "paid_at", "holds", "next_step", "deadline", "updated_at", "revision")
+_order_changes = json_rows("order_changes", *(_orders.c[name] for name in _ORDER_COLUMNS))
+_newer = (
+    update_from(_orders, _order_changes)
+    .where(_orders.c.revision < _order_changes.c.revision)
+    .returning(_orders.c.id)
+    .cte("newer")
+)
+_FULFILLMENT_COLUMNS = ("id", "status", "tracking", "shipped_at", "weight_kg", "updated_at")
+_fulfillment_changes = json_rows("fulfillments", *(_fulfillments.c[name] for name in _FULFILLMENT_COLUMNS))
+_updated_fulfillments = update_from(_fulfillments, _fulfillment_changes).where(
+    _fulfillments.c.order_id.in_(select(_newer.c.id))
+)
 _WRITE: Select[Any] = select(literal_column("1")).add_cte(
-    _newer, _moved.cte("moved"), INSERT_ENTRIES.cte("entered"), SETTLE.cte("settled")
+    _newer, _updated_fulfillments.cte("moved"), INSERT_ENTRIES.cte("entered"), SETTLE.cte("settled")
 )
 
 
 async def write_snapshots(connection: AsyncConnection, *snapshots: Snapshot) -> None:
-    """Writes snapshots of different orders, each unless a later one of its order was written before it."""
-    shown, fulfillments, entries = [], [], []
+    """Write snapshots of different orders; skip one where a later revision of its order is already written."""
+    orders, fulfillments, entries = [], [], []
     for each in snapshots:
         at = each.at.isoformat()
         values = each.model_dump(mode="json", exclude={"fulfillments", "entries", "exceptions"})
-        shown.append(values | {"id": each.order_id, "updated_at": at})
+        orders.append(values | {"id": each.order_id, "updated_at": at})
         fulfillments += [row.model_dump(mode="json") | {"updated_at": at} for row in each.fulfillments]
         entries += entry_rows(each.order_id, each.entries)
     settled = [each.order_id for each in snapshots if each.status not in BUSY_STATUSES]
     await connection.execute(
-        _WRITE, {"shown": shown, "fulfillments": fulfillments, "entries": entries, "settled": settled}
+        _WRITE, {"order_changes": orders, "fulfillments": fulfillments, "entries": entries, "settled": settled}
     )
     await exceptions.open_all(connection, [exception for each in snapshots for exception in each.exceptions])
     if ended := [each.order_id for each in snapshots if each.status.final]:

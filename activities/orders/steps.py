@@ -1,4 +1,4 @@
-"""The steps of an order that touch our database alone: short, grouped, run as local activities.
+"""The activities of an order that use only our database: short, run as local activities.
 
 Each writes its effect and the order's new snapshot in one transaction, and each may be repeated. ``at`` is the
 workflow's own time.
@@ -36,7 +36,7 @@ _scans = ScanRow.__table__  # type: ignore[attr-defined]
 
 
 class RevisedOrder(Value):
-    """A modified order as cleansed, with what now holds it, and whether stock is still set aside for it."""
+    """A changed order after cleansing and review, with its holds, and whether stock is still reserved for it."""
 
     order: ChannelOrder
     holds: tuple[Hold, ...] = ()
@@ -52,8 +52,8 @@ class LastScan(Value):
     at: Moment
 
 
-class Decision(Value):
-    """An order that asks for stock, or is new and asks to be taken in."""
+class OrderTask(Value):
+    """A new order to admit, or an admitted order to allocate."""
 
     state: OrderState
     at: Moment
@@ -65,153 +65,158 @@ class Decision(Value):
 
     @property
     def turn(self) -> tuple[int, datetime, str]:
-        """First come first served within a priority."""
+        """Sort by priority, then first come first served."""
         order = self.state.order
         return order.priority, order.placed_at, order.order_id
 
 
-async def decide(connection: AsyncConnection, decisions: Sequence[Decision]) -> list[Admitted]:
-    """Takes the new ones in, allocates those that nothing holds, and writes all of them down."""
-    states = [each.state.draft() for each in decisions]
-    new = [(state, each.at) for state, each in zip(states, decisions, strict=True) if each.new]
-    verdicts, unknown = await _enter(connection, new)
-    answers = []
-    for state, each in zip(states, decisions, strict=True):
-        answer = Admitted(at=each.at, order=state.order)
+async def process_tasks(connection: AsyncConnection, tasks: Sequence[OrderTask]) -> list[Admitted]:
+    """Admit the new orders, allocate those without holds, and write the snapshots of all."""
+    states = [each.state.draft() for each in tasks]
+    new = [(state, each.at) for state, each in zip(states, tasks, strict=True) if each.new]
+    verdicts, unknown = await _record_new(connection, new)
+    results = []
+    for state, each in zip(states, tasks, strict=True):
+        result = Admitted(at=each.at, order=state.order)
         if each.new:
-            answer = _admitted(verdicts[each.key], state.policy, each.at, unknown)
-            state.admit(answer)
-        answers.append(answer)
+            result = _admission(verdicts[each.key], state.policy, each.at, unknown)
+            state.admit(result)
+        results.append(result)
     ready = [
         index
-        for index, (state, each) in enumerate(zip(states, decisions, strict=True))
+        for index, (state, each) in enumerate(zip(states, tasks, strict=True))
         if not each.new or (state.end is None and (not state.blocked or state.reservable))
     ]
     demands = [
         allocation.Demand(
             order=states[index].order,
             policy=states[index].policy,
-            at=decisions[index].at,
+            at=tasks[index].at,
             excluded_warehouses=tuple(states[index].excluded_warehouses),
             approvals_requested=tuple(states[index].approvals_requested),
         )
         for index in ready
     ]
-    for index, given in zip(ready, await allocation.allocate_orders(connection, demands), strict=True):
-        allocated = Allocated(at=decisions[index].at, **dict(given))
+    plans = await allocation.allocate_orders(connection, demands)
+    for index, plan in zip(ready, plans, strict=True):
+        allocated = Allocated(at=tasks[index].at, **dict(plan))
         states[index].plan(allocated)
-        answers[index] = answers[index].model_copy(update={"allocated": allocated})
-    await write_snapshots(connection, *(state.snapshot(each.at) for state, each in zip(states, decisions, strict=True)))
-    return answers
+        results[index] = results[index].model_copy(update={"allocated": allocated})
+    await write_snapshots(connection, *(state.snapshot(each.at) for state, each in zip(states, tasks, strict=True)))
+    return results
 
 
-_together = GroupCommit(decide)
+_grouped = GroupCommit(process_tasks)
 
 
 @activity.defn(name="order.admit")
 async def admit(state: OrderState, at: Moment) -> Admitted:
-    """Cleanses, reviews and records a new order, and allocates it at once where nothing stands in its way."""
-    return await _together(Decision(state=state, at=at, new=True))
+    """Cleanse, review and record a new order, and allocate it at once where nothing holds it."""
+    return await _grouped(OrderTask(state=state, at=at, new=True))
 
 
 @activity.defn(name="order.allocate")
 async def allocate(state: OrderState, at: Moment) -> Allocated:
-    """Plans and allocates what the order still lacks, or leaves it waiting for stock."""
-    decided = await _together(Decision(state=state, at=at, new=False))
-    assert decided.allocated is not None  # noqa: S101
-    return decided.allocated
+    """Plan and allocate the lines still open, or put the order on the waitlist."""
+    result = await _grouped(OrderTask(state=state, at=at, new=False))
+    assert result.allocated is not None  # noqa: S101
+    return result.allocated
 
 
 @activity.defn(name="order.record")
 async def record(snapshot: Snapshot) -> None:
-    """Writes what people are to see."""
+    """Write the order's snapshot."""
     async with transaction() as connection:
         await write_snapshots(connection, snapshot)
 
 
 @activity.defn(name="order.revise")
-async def revise(state: OrderState, at: Moment) -> RevisedOrder:
-    """Cleanses a modified order, and finds what holds it now."""
+async def review_modified_order(state: OrderState, at: Moment) -> RevisedOrder:
+    """Cleanse and review a modified order, and return its new holds."""
     async with transaction() as connection:
-        before, unknown = await _mapped(connection, state, cleansing.standardise(state.order))
+        before, unknown = await _map_skus(connection, state, cleansing.standardise(state.order))
         sold = tuple(line for line in before.lines if not line.gift)
-        afresh = before.model_copy(update={"lines": sold, "tags": (), "sites": None})
-        (verdict,) = await review.review(connection, [(afresh, at)])
-        order = _kept(before, verdict.order)
-        reserved = state.reserved_until is not None and await _reserve_anew(
+        unreviewed = before.model_copy(update={"lines": sold, "tags": (), "sites": None})
+        (verdict,) = await review.review(connection, [(unreviewed, at)])
+        order = _without_new_gifts(before, verdict.order)
+        reserved = state.reserved_until is not None and await _renew_reservation(
             connection, state.model_copy(update={"order": order}), at
         )
-        holds = [*_doubts(order, state.policy, unknown, at), *verdict.holds]
-        await _rewrite(connection, order, at)
+        holds = [*_validation_holds(order, state.policy, unknown, at), *verdict.holds]
+        await _update_row(connection, order, at)
     return RevisedOrder(
         order=order, holds=tuple(holds), reserved=reserved, ruled=verdict.ruled, rejected=verdict.rejected
     )
 
 
-async def _mapped(connection: AsyncConnection, state: OrderState, order: ChannelOrder) -> tuple[ChannelOrder, set[str]]:
-    """The order under our own SKUs, and names that nobody knows. What is on its way stays what it is."""
-    (named,), unknown = await sku_mapping.map_orders(connection, [order])
+async def _map_skus(
+    connection: AsyncConnection, state: OrderState, order: ChannelOrder
+) -> tuple[ChannelOrder, set[str]]:
+    """Return the order under our own SKUs, and its unknown items. Lines in active fulfillment orders stay unchanged."""
+    (mapped,), unknown = await sku_mapping.map_orders(connection, [order])
     lines = tuple(
-        told if any(each.carries(told.line_no) for each in state.active) else line
-        for told, line in zip(order.lines, named.lines, strict=True)
+        original if any(each.carries(original.line_no) for each in state.active) else line
+        for original, line in zip(order.lines, mapped.lines, strict=True)
     )
-    return named.model_copy(update={"lines": lines}), unknown
+    return mapped.model_copy(update={"lines": lines}), unknown
 
 
 @activity.defn(name="order.remap_and_review")
 async def remap_and_review(state: OrderState, at: Moment, just_paid: bool = False) -> RevisedOrder:
-    """An order of which more is known now: under our own SKUs, or paid, with what the rules make of that, and with what
-    holds it that did not before. What a person has approved stays so."""
+    """Map and review an order again after an item became known or it was paid; return only holds that are new.
+
+    Holds that a person has released do not return.
+    """
     before = state.order.model_copy(update={"paid_at": None}) if just_paid else state.order
     async with transaction() as connection:
-        order, unknown = await _mapped(connection, state, state.order)
-        (was,) = await review.review(connection, [(before, at)])
+        order, unknown = await _map_skus(connection, state, state.order)
+        (previous,) = await review.review(connection, [(before, at)])
         (verdict,) = await review.review(connection, [(order, at)])
         order = verdict.order.model_copy(update={"priority": min(order.priority, verdict.order.priority)})
         gifts = {line.sku for line in order.lines if line.gift}
         unknown |= set(await skus.unknown_skus(connection, gifts))
-        await _rewrite(connection, order, at)
-    known = {each.number for each in was.ruled}
-    holds = [*_unknown(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in known)]
+        await _update_row(connection, order, at)
+    known = {each.number for each in previous.ruled}
+    holds = [*_unknown_sku_holds(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in known)]
     ruled = tuple(each for each in verdict.ruled if each.number not in known)
     return RevisedOrder(order=order, holds=tuple(holds), ruled=ruled, rejected=verdict.rejected)
 
 
-def _kept(before: ChannelOrder, now: ChannelOrder) -> ChannelOrder:
-    """A modified order as reviewed anew: a gift no longer earned is lost, none is added; how urgent it is stays."""
-    given = {line.line_no for line in now.lines}
-    lines = tuple(line for line in before.lines if line.line_no in given)
-    return now.model_copy(update={"lines": lines, "priority": before.priority})
+def _without_new_gifts(before: ChannelOrder, reviewed: ChannelOrder) -> ChannelOrder:
+    """Return the reviewed order without gifts that are new, and with its former priority."""
+    line_nos = {line.line_no for line in reviewed.lines}
+    lines = tuple(line for line in before.lines if line.line_no in line_nos)
+    return reviewed.model_copy(update={"lines": lines, "priority": before.priority})
 
 
 @activity.defn(name="order.review_remark")
 async def review_remark(state: OrderState, remark: Remark, at: Moment) -> RevisedOrder:
-    """What holds an order now that buyer or seller said something else, and did not before."""
+    """Review an order after a remark or the priority changed; return only holds that are new."""
     before = state.order
     order = before.model_copy(update=remark.model_dump(include={"buyer_message", "seller_memo", "priority"}))
     async with transaction() as connection:
-        (was,) = await review.review(connection, [(before, at)])
+        (previous,) = await review.review(connection, [(before, at)])
         (verdict,) = await review.review(connection, [(order, at)])
-    rules = {hold.rule for hold in was.holds}
-    reasons = {hold.reason for hold in review.limits(before, state.policy, at)}
-    limits = [] if verdict.approved else review.limits(order, state.policy, at)
-    holds = [hold for hold in verdict.holds if hold.rule not in rules]
-    holds += [hold for hold in limits if hold.reason not in reasons]
+    previous_rules = {hold.rule for hold in previous.holds}
+    previous_limits = {hold.reason for hold in review.limit_holds(before, state.policy, at)}
+    limits = [] if verdict.approved else review.limit_holds(order, state.policy, at)
+    holds = [hold for hold in verdict.holds if hold.rule not in previous_rules]
+    holds += [hold for hold in limits if hold.reason not in previous_limits]
     return RevisedOrder(order=order, holds=tuple(holds))
 
 
-async def _reserve_anew(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:
-    """Sets aside what the order now is about; what it is not about any more is free for others."""
+async def _renew_reservation(connection: AsyncConnection, state: OrderState, at: datetime) -> bool:
+    """Reserve stock for the changed order, and notify orders that wait for what it no longer needs."""
     demand = allocation.Demand(order=state.order, policy=state.policy, at=at)
-    (given,) = await allocation.allocate_orders(connection, [demand])
-    lines = {line.sku for line in state.order.lines}
-    await waitlist.notify_waiting_orders(connection, lines, f"{state.order.order_id}:{state.revision}:revised")
-    return given.reserved
+    (plan,) = await allocation.allocate_orders(connection, [demand])
+    order_skus = {line.sku for line in state.order.lines}
+    await waitlist.notify_waiting_orders(connection, order_skus, f"{state.order.order_id}:{state.revision}:revised")
+    return plan.reserved
 
 
 @activity.defn(name="order.ship")
 async def ship(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
-    """The goods have left: takes them off the stock, also where the books did not have them."""
+    """Deduct the shipped goods from stock, after an adjustment where the recorded stock was too low."""
     try:
         async with transaction() as connection:
             await order_stock.ship(connection, snapshot.order_id, fulfillment)
@@ -225,7 +230,7 @@ async def ship(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
 
 @activity.defn(name="order.restock")
 async def restock(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
-    """A parcel came back: puts its goods on the stock again."""
+    """Return the goods of a returned parcel to stock."""
     async with transaction() as connection:
         await order_stock.restock(connection, snapshot.order_id, fulfillment)
         await write_snapshots(connection, snapshot)
@@ -233,7 +238,7 @@ async def restock(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
 
 @activity.defn(name="order.settle")
 async def settle(snapshot: Snapshot) -> None:
-    """Gives back whatever stock is still allocated to fulfillment orders that will not leave."""
+    """Release the stock that is still allocated to inactive fulfillment orders."""
     async with transaction() as connection:
         await write_snapshots(connection, snapshot)
         await order_stock.release_inactive(connection, snapshot)
@@ -241,7 +246,7 @@ async def settle(snapshot: Snapshot) -> None:
 
 @activity.defn(name="order.reject")
 async def reject(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
-    """Its warehouse rejected it: gives its stock back, and puts right what the warehouse found amiss."""
+    """Release the stock of a fulfillment order that its warehouse rejected, and correct stock by its shortfalls."""
     async with transaction() as connection:
         await write_snapshots(connection, snapshot)
         await order_stock.release_inactive(connection, snapshot, fulfillment)
@@ -249,7 +254,7 @@ async def reject(snapshot: Snapshot, fulfillment: Fulfillment) -> None:
 
 @activity.defn(name="order.last_scans")
 async def last_scans(waybill_nos: list[str]) -> list[LastScan]:
-    """When each parcel was last seen, of those seen at all."""
+    """Return the time of the newest scan of each parcel that has one."""
     query = (
         select(_scans.c.waybill_no, func.max(_scans.c.at).label("at"))
         .where(_scans.c.waybill_no.in_(waybill_nos))
@@ -259,13 +264,13 @@ async def last_scans(waybill_nos: list[str]) -> list[LastScan]:
         return [LastScan(waybill_no=row.waybill_no, at=row.at) for row in await connection.execute(query)]
 
 
-_MODIFIABLE = frozenset(
+_MODIFIABLE_COLUMNS = frozenset(
     {"lines", "total", "recipient", "phone_index", "place_index", "region", "carrier", "tags", "sites", "priority"}
 )
 
 
-def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
-    """A new order as a row of ``orders``."""
+def order_row(order: ChannelOrder, at: datetime) -> dict[str, object]:
+    """Return a new order as a row of ``orders``."""
     indexes = Indexes.of(order)
     return {
         "id": order.order_id,
@@ -297,34 +302,34 @@ def row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     }
 
 
-async def _enter(
+async def _record_new(
     connection: AsyncConnection, new: Sequence[tuple[OrderState, datetime]]
 ) -> tuple[dict[str, Verdict], set[str]]:
-    """Cleanses, maps, records and reviews new orders: what the rules come to, by order; and SKUs that nobody knows."""
+    """Cleanse, map, record and review new orders; return the verdicts by order id, and the unknown SKUs."""
     if not new:
         return {}, set()
     orders, unknown = await sku_mapping.map_orders(connection, [cleansing.standardise(state.order) for state, _ in new])
     reviewed = [(order, at) for order, (_, at) in zip(orders, new, strict=True)]
-    rows = sorted((row(order, at) for order, at in reviewed), key=lambda each: str(each["id"]))
+    rows = sorted((order_row(order, at) for order, at in reviewed), key=lambda each: str(each["id"]))
     await connection.execute(insert(_orders).on_conflict_do_nothing(), rows)
     verdicts = await review.review(connection, reviewed)
     for (order, at), verdict in zip(reviewed, verdicts, strict=True):
         if verdict.order != order:
-            await _rewrite(connection, verdict.order, at)
+            await _update_row(connection, verdict.order, at)
     if gifts := {line.sku for verdict in verdicts for line in verdict.order.lines if line.gift}:
         unknown |= set(await skus.unknown_skus(connection, gifts))
     return {verdict.order.order_id: verdict for verdict in verdicts}, unknown
 
 
-async def _rewrite(connection: AsyncConnection, order: ChannelOrder, at: datetime) -> None:
-    changes = {key: value for key, value in row(order, at).items() if key in _MODIFIABLE}
+async def _update_row(connection: AsyncConnection, order: ChannelOrder, at: datetime) -> None:
+    changes = {key: value for key, value in order_row(order, at).items() if key in _MODIFIABLE_COLUMNS}
     await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
 
 
-def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
+def _admission(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
     order = verdict.order
-    limits = [] if verdict.approved or verdict.rejected else review.limits(order, policy, at)
-    holds = [*_doubts(order, policy, unknown, at), *verdict.holds, *limits, *review.told(order, at)]
+    limits = [] if verdict.approved or verdict.rejected else review.limit_holds(order, policy, at)
+    holds = [*_validation_holds(order, policy, unknown, at), *verdict.holds, *limits, *review.channel_holds(order, at)]
     if any(refund.state is RefundState.ASKED for refund in order.refunds):
         holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=at))
     grace = max(policy.grace, verdict.minutes * 60)
@@ -338,11 +343,11 @@ def _admitted(verdict: Verdict, policy: Policy, at: datetime, unknown: Collectio
     )
 
 
-def _doubts(order: ChannelOrder, policy: Policy, unknown: Collection[str], at: datetime) -> list[Hold]:
-    return cleansing.doubts(order, policy, at) + _unknown(order, unknown, at)
+def _validation_holds(order: ChannelOrder, policy: Policy, unknown: Collection[str], at: datetime) -> list[Hold]:
+    return cleansing.validation_holds(order, policy, at) + _unknown_sku_holds(order, unknown, at)
 
 
-def _unknown(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
+def _unknown_sku_holds(order: ChannelOrder, unknown: Collection[str], at: datetime) -> list[Hold]:
     shop = f"{order.channel}:{order.shop}"
     return [
         Hold(kind=HoldKind.UNKNOWN_SKU, reason="hold.unknown_sku.item", params={"item": sku, "shop": shop}, since=at)

@@ -9,9 +9,9 @@ from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from activities.orders.review import blacklist, rules, trial
-from activities.orders.review.samples import ORDERS
+from activities.orders.review.samples import ORDER_VOCABULARY
 from models.i18n import t
-from models.review import LONGEST, BlacklistEntry, BlacklistKind, ReviewRule
+from models.review import MAX_EXPRESSION_LENGTH, BlacklistEntry, BlacklistKind, ReviewRule
 from starter.api.authentication import Reader, Staff
 from starter.api.commands import must_match_path
 from starter.api.problems import Problem, lang
@@ -41,7 +41,7 @@ async def delete_review_rule(number: int, principal: Staff) -> None:
 
 
 class Condition(BaseModel):
-    condition: Annotated[str, Field(max_length=10 * LONGEST, examples=["order.total > 5000"])]
+    condition: Annotated[str, Field(max_length=10 * MAX_EXPRESSION_LENGTH, examples=["order.total > 5000"])]
 
 
 class ConditionCheck(BaseModel):
@@ -57,7 +57,7 @@ class ConditionCheck(BaseModel):
 @router.post("/check", summary="Check a condition")
 async def check(body: Condition, request: Request, principal: Reader) -> ConditionCheck:
     try:
-        return ConditionCheck(ok=True, facts=sorted(ORDERS.check(body.condition).paths))
+        return ConditionCheck(ok=True, facts=sorted(ORDER_VOCABULARY.check(body.condition).paths))
     except InvalidExpression as error:
         return ConditionCheck(ok=False, message=t(error.message, lang(request)), position=error.position)
 
@@ -75,7 +75,7 @@ class DryRun(BaseModel):
 @router.post("/dry-run", summary="Try a rule on past orders; changes nothing")
 async def dry_run(body: DryRun, request: Request, principal: Reader) -> trial.Trial:
     try:
-        ORDERS.check(body.rule.condition)
+        ORDER_VOCABULARY.check(body.rule.condition)
     except InvalidExpression as error:
         raise InvalidInput("rule.condition", error.described) from None
     try:

@@ -28,12 +28,12 @@ LINES = 5
 _skus, _levels, _orders = (SQLModel.metadata.tables[name] for name in ("skus", "stock_levels", "orders"))
 _numbers = count()
 
-Decide = Callable[[steps.Decision], Awaitable[Any]]
+Decide = Callable[[steps.OrderTask], Awaitable[Any]]
 
 
-async def alone(decision: steps.Decision) -> None:
+async def alone(decision: steps.OrderTask) -> None:
     async with transaction() as connection:
-        await steps.decide(connection, [decision])
+        await steps.process_tasks(connection, [decision])
 
 
 async def stock_up() -> None:
@@ -68,13 +68,13 @@ async def _orders_of(choose: Callable[[Random], list[str]], orders: int) -> list
         for _ in range(orders)
     ]
     async with transaction() as connection:
-        await connection.execute(insert(_orders), [steps.row(order, datetime.now(UTC)) for order in made])
+        await connection.execute(insert(_orders), [steps.order_row(order, datetime.now(UTC)) for order in made])
     return made
 
 
 async def _timed(decide: Decide, orders: Sequence[ChannelOrder], concurrent: int) -> dict[str, float]:
     waiting = [
-        steps.Decision(state=OrderState(order=order, policy=Policy()), at=datetime.now(UTC), new=False)
+        steps.OrderTask(state=OrderState(order=order, policy=Policy()), at=datetime.now(UTC), new=False)
         for order in orders
     ]
     waiting.reverse()
@@ -106,7 +106,7 @@ async def compare(orders: int) -> list[dict[str, Any]]:
         for concurrent in CONCURRENT:
             count_ = orders if concurrent > 1 else orders // 4
             single = await _timed(alone, await _orders_of(choose, count_), concurrent)
-            group = await _timed(GroupCommit(steps.decide), await _orders_of(choose, count_), concurrent)
+            group = await _timed(GroupCommit(steps.process_tasks), await _orders_of(choose, count_), concurrent)
             found.append(
                 {
                     "catalogue": choose.__name__,

@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from activities.kit.database import transaction
 from activities.orders import steps
 from activities.orders.review import rules
-from activities.orders.steps import Decision
+from activities.orders.steps import OrderTask
 from models.api_keys import Scope
 from models.hold import HoldKind
 from models.intake import ChannelOrderRow
@@ -161,9 +161,11 @@ async def test_a_failing_rule_holds_the_order_and_is_named(door: httpx.AsyncClie
 async def test_simultaneous_orders_are_counted_in_the_order_placed(door: httpx.AsyncClient) -> None:
     await put(door, rule("buyer.orders_24h >= 3"))
     orders = [an_order(str(number), buyer="u1", placed_at=now() - timedelta(minutes=number)) for number in range(5)]
-    asked = [Decision(state=OrderState(order=each, policy=Policy(), revision=1), at=now(), new=True) for each in orders]
+    asked = [
+        OrderTask(state=OrderState(order=each, policy=Policy(), revision=1), at=now(), new=True) for each in orders
+    ]
     async with transaction() as connection:
-        answers = await steps.decide(connection, asked)
+        answers = await steps.process_tasks(connection, asked)
     assert [bool(answer.holds) for answer in answers] == [True, True, False, False, False]
 
 
@@ -246,9 +248,11 @@ async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> No
     state = await admitted("1", line(1, "A001", 5))
     assert [each.line_no for each in state.order.lines] == ["1", "gift:1"]
     smaller = state.model_copy(update={"order": state.order.with_quantities({"1": 1})})
-    revised = await steps.revise(smaller, now())
+    revised = await steps.review_modified_order(smaller, now())
     assert (revised.holds, [each.line_no for each in revised.order.lines]) == ((), ["1"])
-    again = await steps.revise(state.model_copy(update={"order": revised.order.with_quantities({"1": 9})}), now())
+    again = await steps.review_modified_order(
+        state.model_copy(update={"order": revised.order.with_quantities({"1": 9})}), now()
+    )
     assert [each.reason for each in again.holds] == ["many"]
     assert [each.line_no for each in again.order.lines] == ["1"]
 

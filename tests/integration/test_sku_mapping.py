@@ -17,7 +17,7 @@ from activities.files import engine
 from activities.kit import spreadsheets
 from activities.kit.database import transaction
 from activities.kit.sheets import ImportContext
-from activities.orders.steps import row
+from activities.orders.steps import order_row
 from activities.stock import ledger, operations, stock_sync
 from models.api_keys import Scope
 from models.intake import InboxRow, IntegrationType
@@ -56,7 +56,7 @@ async def hold(*orders: ChannelOrder, status: str = OrderStatus.ON_HOLD) -> None
     held_for = [{"kind": "unknown_sku", "reason": "SKU"}]
     async with transaction() as connection:
         for order in orders:
-            held = {**row(order, order.placed_at), "holds": held_for, "status": status}
+            held = {**order_row(order, order.placed_at), "holds": held_for, "status": status}
             await connection.execute(insert(OrderRow).values(held))
 
 
@@ -222,7 +222,7 @@ async def test_concurrent_mapping_is_not_missed(staff: Any) -> None:
         assert (await sku_mapping.map_orders(connection, [order]))[1] == {"WHITE-TEE"}
         keeping = asyncio.create_task(keep())
         await asyncio.sleep(0.2)
-        held = {**row(order, order.placed_at), "holds": [{"kind": "unknown_sku", "reason": "SKU"}]}
+        held = {**order_row(order, order.placed_at), "holds": [{"kind": "unknown_sku", "reason": "SKU"}]}
         await connection.execute(insert(OrderRow).values(held))
         assert not keeping.done()
     await keeping

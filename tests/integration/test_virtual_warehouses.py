@@ -166,7 +166,7 @@ async def test_modified_unpaid_order_reserves_its_new_lines() -> None:
     await admitted("2", line(1, "A001", 3))
     unpaid.order = unpaid.order.with_quantities({"1": 1})
     unpaid.revision += 1
-    assert (await steps.revise(unpaid, now())).reserved
+    assert (await steps.review_modified_order(unpaid, now())).reserved
     assert (await level("SH", "A001"))[2] == 4
     assert await woken() == ["2"]
     assert await drifts() == []

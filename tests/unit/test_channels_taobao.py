@@ -89,7 +89,7 @@ def test_paid_but_not_to_be_shipped_is_held(status: str) -> None:
     assert order is not None
     assert order.payable
     assert order.custom["channel_hold"] == status
-    assert [hold.kind for hold in review.decide(order, Policy(), order.placed_at)] == [HoldKind.CHANNEL]
+    assert [hold.kind for hold in review.policy_holds(order, Policy(), order.placed_at)] == [HoldKind.CHANNEL]
 
 
 @pytest.mark.parametrize("status", ["WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"])

@@ -25,7 +25,7 @@ AMERICAN = {
 
 def reasons(policy: Policy | None = None, **person: str) -> list[str]:
     order = cleansing.standardise(an_order(recipient=Recipient(**person)))
-    holds = cleansing.doubts(order, policy or Policy(), NOW)
+    holds = cleansing.validation_holds(order, policy or Policy(), NOW)
     assert all(hold.kind is HoldKind.ADDRESS for hold in holds)
     return [hold.reason for hold in holds]
 

@@ -15,7 +15,7 @@ from activities.kit import expressions
 from activities.kit.expressions import BUDGET, LONGEST_LIST, InvalidExpression
 from activities.orders import review
 from activities.orders.review import facts
-from activities.orders.review.samples import ORDERS
+from activities.orders.review.samples import ORDER_VOCABULARY
 from models.order import ChannelOrder
 from models.policy import Policy
 from models.review import ReviewRule
@@ -25,12 +25,12 @@ AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def known(order: ChannelOrder) -> dict[str, Any]:
-    return dict(ORDERS.samples[0]) | facts.told(order, {})
+    return dict(ORDER_VOCABULARY.samples[0]) | facts.order_facts(order, {})
 
 
 def applies(condition: str, order: ChannelOrder) -> bool:
-    expression = ORDERS.check(condition)
-    return expression.holds(expressions.context(expression.roots, known(order)))
+    expression = ORDER_VOCABULARY.check(condition)
+    return expression.evaluate(expressions.context(expression.roots, known(order)))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_supported_conditions(condition: str) -> None:
 )
 def test_an_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, says: str) -> None:
     with pytest.raises(InvalidExpression, match=says) as refused:
-        ORDERS.check(condition)
+        ORDER_VOCABULARY.check(condition)
     assert refused.value.position == at
 
 
@@ -103,7 +103,7 @@ HOSTILE = [
 def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
     begun = monotonic()
     with pytest.raises(InvalidExpression):
-        ORDERS.check(condition)
+        ORDER_VOCABULARY.check(condition)
     assert monotonic() - begun < 0.5
 
 
@@ -116,13 +116,13 @@ def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
     ],
 )
 def test_the_most_expensive_allowed_condition_takes_less_than_a_second(condition: str) -> None:
-    sample = dict(ORDERS.samples[1])
+    sample = dict(ORDER_VOCABULARY.samples[1])
     sample["lines"] = [sample["lines"][0] | {"sku": f"S{number}"} for number in range(LONGEST_LIST)]
     sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
     sample["remarks"] = {"buyer_message": "x" * 2000, "seller_memo": ""}
-    expression = ORDERS.compiled(condition)
+    expression = ORDER_VOCABULARY.compile(condition)
     begun = monotonic()
-    assert expression.holds(expressions.context(expression.roots, sample))
+    assert expression.evaluate(expressions.context(expression.roots, sample))
     assert monotonic() - begun < 1, BUDGET
 
 
@@ -139,7 +139,7 @@ _pieces = st.sampled_from([*PIECES.split(), "\n"])
 def test_any_text_is_accepted_or_refused_without_error(text: str) -> None:
     position = None
     try:
-        ORDERS.check(text)
+        ORDER_VOCABULARY.check(text)
     except InvalidExpression as error:
         position = error.position
     assert position is None or 0 <= position <= len(text)
@@ -151,26 +151,26 @@ EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples"
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_guides_examples_are_valid_conditions(example: str) -> None:
-    ORDERS.check(example.replace("\\|", "|"))
+    ORDER_VOCABULARY.check(example.replace("\\|", "|"))
 
 
 def test_the_guides_rule_is_valid() -> None:
     assert len(EXAMPLES) > 8
     rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
-    ORDERS.check(rule.condition)
+    ORDER_VOCABULARY.check(rule.condition)
 
 
 def test_the_guide_names_every_fact() -> None:
     table = GUIDE.partition("| fact |")[2].partition("\n\n")[0]
-    for root, fields in ORDERS.samples[0].items():
+    for root, fields in ORDER_VOCABULARY.samples[0].items():
         for field in fields[0] if root == "lines" else fields:
             assert re.search(rf"\b{field}\b", table), f"{root}.{field}"
 
 
 def test_samples_have_the_same_facts_as_orders() -> None:
-    told = facts.told(an_order(), {})
+    told = facts.order_facts(an_order(), {})
     for root, fields in told.items():
-        for sample in ORDERS.samples:
+        for sample in ORDER_VOCABULARY.samples:
             there = sample[root]
             assert (there[0] if root == "lines" else there).keys() == (
                 fields[0] if root == "lines" else fields
@@ -179,7 +179,7 @@ def test_samples_have_the_same_facts_as_orders() -> None:
 
 def test_facts_contain_no_personal_data() -> None:
     order = an_order(buyer="account-7")
-    told = str(facts.told(order, {}))
+    told = str(facts.order_facts(order, {}))
     person = order.recipient
     assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in told]
 
@@ -200,15 +200,17 @@ def test_rules_apply_in_order_and_only_to_their_shops() -> None:
 
 
 def test_without_rules_limits_and_remarks_still_hold_an_order() -> None:
-    reasons = [hold.reason for hold in review.decide(an_order(buyer_message="先别发"), Policy(review_above=1), AT)]
+    reasons = [
+        hold.reason for hold in review.policy_holds(an_order(buyer_message="先别发"), Policy(review_above=1), AT)
+    ]
     assert reasons == ["hold.review.amount", "hold.review.remark"]
 
 
 def test_a_compiled_condition_is_cheap() -> None:
-    expression = ORDERS.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
+    expression = ORDER_VOCABULARY.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
     context = expressions.context(expression.roots, known(an_order()))
     assert isinstance(context, cel.Context)
     begun = monotonic()
     for _ in range(1000):
-        expression.holds(context)
+        expression.evaluate(context)
     assert monotonic() - begun < 1

@@ -231,7 +231,7 @@ async def test_what_has_left_stays_what_it_is_whatever_it_is_called_now(lives: L
     await life.until(OrderStatus.PARTIALLY_SHIPPED)
     await say("T-SHIRT", "A003")
     state = await life.state()
-    revised = await steps.revise(state, await lives.now())
+    revised = await steps.review_modified_order(state, await lives.now())
     assert [each.sku for each in revised.order.lines] == ["A001", "A002"]
     assert await life.deliver() is OrderStatus.COMPLETED
 

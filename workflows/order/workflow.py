@@ -302,7 +302,7 @@ class OrderWorkflow(OrderMessages):
     async def _revise(self) -> None:
         """Cleanse, map and review a modified order, and replace the holds that earlier revisions caused."""
         state = self.state
-        revised = await self.run_step(order_activities.revise, state, workflow.now())
+        revised = await self.run_step(order_activities.review_modified_order, state, workflow.now())
         fields = ("recipient", "lines", "carrier", "tags", "sites")
         state.order = state.order.model_copy(update={name: getattr(revised.order, name) for name in fields})
         state.reserved_until = workflow.now() if revised.reserved else None

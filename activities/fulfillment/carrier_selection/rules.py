@@ -94,8 +94,8 @@ def evaluate(
         if not rule.applies_to(f"{request.channel}:{request.shop}"):
             continue
         try:
-            expression = VOCABULARY.compiled(rule.condition)
-            applies = expression.holds(expressions.context(expression.roots, known))
+            expression = VOCABULARY.compile(rule.condition)
+            applies = expression.evaluate(expressions.context(expression.roots, known))
         except InvalidExpression as error:
             failed = RuleResult(number=rule.number, name=rule.name, failure=error.message)
             outcome = outcome.model_copy(update={"results": (*outcome.results, failed)})

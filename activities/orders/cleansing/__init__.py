@@ -48,7 +48,7 @@ def recipient(told: Recipient) -> Recipient:
     return person.model_copy(update={"phone": people.phone(person.phone, person.country)})
 
 
-def doubts(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
+def validation_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
     """An address hold naming the first missing part, or why the address is not sure enough. What a channel masks until
     it is paid is not doubted before."""
     reason = _doubt(order.recipient, policy)

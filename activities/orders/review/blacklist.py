@@ -1,4 +1,4 @@
-"""The blacklist: phones, buyers' accounts and addresses, kept as blind indexes with a hint of what they are."""
+"""The blacklist: phones, buyer accounts and addresses, stored as blind indexes with a masked hint."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from models.review import BlacklistEntry, BlacklistKind, BlacklistRow
 
 _blacklist: Table = BlacklistRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
-_told: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_channel_orders: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
 
 
 async def list_entries(connection: AsyncConnection, kind: str | None, limit: int) -> list[BlacklistEntry]:
@@ -27,9 +27,9 @@ async def list_entries(connection: AsyncConnection, kind: str | None, limit: int
 
 
 async def add(
-    connection: AsyncConnection, kind: BlacklistKind, value: str, channel: str = "", **given: Any
+    connection: AsyncConnection, kind: BlacklistKind, value: str, channel: str = "", **details: Any
 ) -> BlacklistEntry:
-    """Blacklists somebody told in full. Raises ``NotAllowed``."""
+    """Add an entry by its full value. Raises ``InvalidInput``."""
     value = value.strip()
     if kind == "phone":
         entry_id, hint = phone_index(value), Recipient(phone=value).masked().phone
@@ -39,13 +39,13 @@ async def add(
         entry_id, hint = buyer_index(channel, value) if value else "", f"{channel}: {value[:2]}**"
     else:
         entry_id, hint = place_text_index(value) if value else "", f"{value[:6]}****"
-    return await _keep(connection, kind, entry_id, hint, "value", **given)
+    return await _save(connection, kind, entry_id, hint, "value", **details)
 
 
 async def add_of(
-    connection: AsyncConnection, kind: BlacklistKind, order_id: str, **given: Any
+    connection: AsyncConnection, kind: BlacklistKind, order_id: str, **details: Any
 ) -> BlacklistEntry | None:
-    """Blacklists whom an order is of, or goes to; ``None`` where there is no such order. Raises ``NotAllowed``."""
+    """Add the buyer or recipient of an order; ``None`` where the order is unknown. Raises ``InvalidInput``."""
     row = (await connection.execute(select(_orders).where(_orders.c.id == order_id))).one_or_none()
     if row is None:
         return None
@@ -54,21 +54,23 @@ async def add_of(
         entry_id, hint = phone_index(person.phone), person.masked().phone
     elif kind == "buyer":
         entry_id = row.buyer_index
-        told = await connection.scalar(select(_told.c.document).where(_told.c.order_id == order_id))
-        account = told.buyer if isinstance(told, ChannelOrder) else ""
+        document = await connection.scalar(
+            select(_channel_orders.c.document).where(_channel_orders.c.order_id == order_id)
+        )
+        account = document.buyer if isinstance(document, ChannelOrder) else ""
         hint = f"{row.channel}: {account[:2]}**"
     else:
         entry_id, hint = row.place_index, f"{person.province}{person.city}{person.district}****"
-    return await _keep(connection, kind, entry_id, hint, "order_id", **given)
+    return await _save(connection, kind, entry_id, hint, "order_id", **details)
 
 
 async def remove(connection: AsyncConnection, kind: str, entry_id: str) -> bool:
-    """Whether there was one."""
-    meant = (_blacklist.c.kind == kind, _blacklist.c.id == entry_id)
-    return bool((await connection.execute(delete(_blacklist).where(*meant))).rowcount)
+    """Return whether the entry existed."""
+    key = (_blacklist.c.kind == kind, _blacklist.c.id == entry_id)
+    return bool((await connection.execute(delete(_blacklist).where(*key))).rowcount)
 
 
-async def _keep(
+async def _save(
     connection: AsyncConnection,
     kind: BlacklistKind,
     entry_id: str,
@@ -84,7 +86,7 @@ async def _keep(
     entry = BlacklistEntry(
         kind=kind, id=entry_id, hint=hint, reason=reason, until=until, added_by=by, added_at=datetime.now(UTC)
     )
-    entered = insert(_blacklist).values(entry.model_dump())
-    again = {name: entered.excluded[name] for name in ("hint", "reason", "until", "added_by", "added_at")}
-    await connection.execute(entered.on_conflict_do_update(index_elements=["kind", "id"], set_=again))
+    row = insert(_blacklist).values(entry.model_dump())
+    changes = {name: row.excluded[name] for name in ("hint", "reason", "until", "added_by", "added_at")}
+    await connection.execute(row.on_conflict_do_update(index_elements=["kind", "id"], set_=changes))
     return entry

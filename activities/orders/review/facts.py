@@ -1,7 +1,7 @@
-"""What conditions look at: an order as told, and what the books know of its buyer, its goods and the blacklist.
+"""The facts that conditions use: the order itself, its buyer's history, stock and the blacklist.
 
-History is counted back from the placing of each order, so that an order long past is judged as it would have been
-then. Nothing here names a person: accounts, phones and places are compared by their blind indexes.
+History is counted back from the time each order was placed, so that a past order is judged as it would have been
+then. No fact names a person: accounts, phones and addresses are compared by their blind indexes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,17 +28,16 @@ _skus = SkuRow.__table__  # type: ignore[attr-defined]
 _bundles = BundleRow.__table__  # type: ignore[attr-defined]
 _blacklist = BlacklistRow.__table__  # type: ignore[attr-defined]
 
-MOST = 1000
+MAX_HISTORY = 1000
 """Orders of one buyer, or to one recipient, that are counted."""
-_WORDS = 2000
-"""Characters of a remark that are looked at."""
-_PHONE = 7
-"""Digits that tell a phone from a scrap of one."""
+_MAX_REMARK = 2000
+"""Characters of a remark that conditions see."""
+_MIN_PHONE_DIGITS = 7
 
 
 @dataclass(frozen=True)
 class Indexes:
-    """The blind indexes of an order: empty where there is nothing to compare."""
+    """The blind indexes of an order; empty where the value is missing."""
 
     buyer: str
     phone: str
@@ -58,9 +57,9 @@ def buyer_index(channel: str, account: str) -> str:
 
 
 def phone_index(phone: str) -> str:
-    """Empty of a phone that is masked, or none."""
+    """Return the index; empty for a masked or missing phone."""
     digits = Recipient(phone=phone).digits
-    return keyring().blind_index(digits) if "*" not in phone and len(digits) >= _PHONE else ""
+    return keyring().blind_index(digits) if "*" not in phone and len(digits) >= _MIN_PHONE_DIGITS else ""
 
 
 def place_index(place: Recipient) -> str:
@@ -68,7 +67,7 @@ def place_index(place: Recipient) -> str:
 
 
 def place_text_index(text: str) -> str:
-    """Of a whole address from province to door, however it is spaced."""
+    """Return the index of a whole address, from province to house number, in any spacing."""
     return keyring().blind_index("".join(text.split()).casefold())
 
 
@@ -82,7 +81,7 @@ _NEEDS = {
 
 
 def needs(paths: Collection[str]) -> frozenset[str]:
-    """What must be looked up for these facts."""
+    """Return the lookups that these facts need."""
     return frozenset(
         need for path in paths for name, need in _NEEDS.items() if path == name or path.startswith(f"{name}.")
     )
@@ -91,23 +90,25 @@ def needs(paths: Collection[str]) -> frozenset[str]:
 async def gather(
     connection: AsyncConnection, orders: Sequence[ChannelOrder], needed: Collection[str], at: datetime
 ) -> list[dict[str, Any]]:
-    """The facts of each order: what must be looked up only where needed, for all of them at once."""
+    """Return the facts of each order, with the lookups ``needed``, each done once for all orders."""
     prices = await _prices(connection, orders) if "prices" in needed else {}
-    found = [told(order, prices) for order in orders]
+    gathered = [order_facts(order, prices) for order in orders]
     lookups = {"buyer": _buyers, "risk": _risks, "stock": _stocks}
     for name, look_up in lookups.items():
         if name in needed:
-            for facts, known in zip(found, await look_up(connection, orders, at), strict=True):
+            for facts, known in zip(gathered, await look_up(connection, orders, at), strict=True):
                 facts[name] = known
-    return found
+    return gathered
 
 
-def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict[str, Any]:
+def order_facts(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict[str, Any]:
     lines = [line for line in order.lines if not line.gift]
     gross = sum((line.unit_price * line.quantity for line in lines), Decimal(0))
-    off = sum((line.discount for line in lines), Decimal(0))
-    listed = {sku: price for (sku, currency), price in prices.items() if currency == order.currency}
-    below = [1 - line.net / (line.quantity * listed[line.sku]) for line in lines if listed.get(line.sku, 0) > 0]
+    discounts = sum((line.discount for line in lines), Decimal(0))
+    list_prices = {sku: price for (sku, currency), price in prices.items() if currency == order.currency}
+    below = [
+        1 - line.net / (line.quantity * list_prices[line.sku]) for line in lines if list_prices.get(line.sku, 0) > 0
+    ]
     person = order.recipient
     return {
         "order": {
@@ -137,7 +138,7 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
                 "quantity": line.quantity,
                 "unit_price": float(line.unit_price),
                 "discount": float(line.discount),
-                "list_price": float(listed.get(line.sku, 0)),
+                "list_price": float(list_prices.get(line.sku, 0)),
                 "net": float(line.net),
             }
             for line in lines
@@ -152,42 +153,42 @@ def told(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict
             "confidence": 1.0 if person.confidence is None else float(person.confidence),
         },
         "remarks": {
-            "buyer_message": order.buyer_message.lower()[:_WORDS],
-            "seller_memo": order.seller_memo.lower()[:_WORDS],
+            "buyer_message": order.buyer_message.lower()[:_MAX_REMARK],
+            "seller_memo": order.seller_memo.lower()[:_MAX_REMARK],
         },
         "amounts": {
             "mismatch": float(-order.mismatch),
-            "discount_rate": float((off + order.discount) / gross) if gross else 0.0,
+            "discount_rate": float((discounts + order.discount) / gross) if gross else 0.0,
             "below_list": float(max(below, default=Decimal(0))),
         },
     }
 
 
 async def _prices(connection: AsyncConnection, orders: Sequence[ChannelOrder]) -> dict[tuple[str, str], Decimal]:
-    """By SKU and currency."""
+    """Return list prices by SKU and currency."""
     sold = {line.sku for order in orders for line in order.lines}
     query = select(_skus.c.sku, _skus.c.currency, _skus.c.price).where(_skus.c.sku.in_(sold))
     return {(row.sku, row.currency): row.price for row in await connection.execute(query)}
 
 
 _HISTORY = text("""
-    SELECT asked.id, own.*, there.accounts, NOT EXISTS (
+    SELECT given.id, own.*, there.accounts, NOT EXISTS (
         SELECT FROM orders
-        WHERE buyer_index = asked.buyer AND buyer_index <> '' AND id <> asked.id AND placed_at <= asked.placed_at
+        WHERE buyer_index = given.buyer AND buyer_index <> '' AND id <> given.id AND placed_at <= given.placed_at
     ) AS first_order
-    FROM jsonb_to_recordset(:asked)
-        AS asked (id text, buyer text, phone text, place text, currency text, placed_at timestamptz)
+    FROM jsonb_to_recordset(:given)
+        AS given (id text, buyer text, phone text, place text, currency text, placed_at timestamptz)
     CROSS JOIN LATERAL (
         SELECT
             count(*) AS orders_30d,
-            count(*) FILTER (WHERE placed_at > asked.placed_at - interval '1 day') AS orders_24h,
-            coalesce(sum(total) FILTER (WHERE currency = asked.currency AND status <> 'cancelled'), 0) AS spent_30d,
+            count(*) FILTER (WHERE placed_at > given.placed_at - interval '1 day') AS orders_24h,
+            coalesce(sum(total) FILTER (WHERE currency = given.currency AND status <> 'cancelled'), 0) AS spent_30d,
             count(*) FILTER (WHERE status = 'cancelled') AS cancelled_30d,
             array_agg(DISTINCT phone_index) AS phones
         FROM (
             SELECT * FROM orders
-            WHERE buyer_index = asked.buyer AND buyer_index <> '' AND id <> asked.id
-                AND placed_at BETWEEN asked.placed_at - interval '30 days' AND asked.placed_at
+            WHERE buyer_index = given.buyer AND buyer_index <> '' AND id <> given.id
+                AND placed_at BETWEEN given.placed_at - interval '30 days' AND given.placed_at
             ORDER BY placed_at DESC LIMIT :most
         ) AS recent
     ) AS own
@@ -196,24 +197,24 @@ _HISTORY = text("""
         FROM (
             (
                 SELECT buyer_index FROM orders
-                WHERE phone_index = asked.phone AND asked.phone <> '' AND id <> asked.id
-                    AND placed_at BETWEEN asked.placed_at - interval '30 days' AND asked.placed_at
+                WHERE phone_index = given.phone AND given.phone <> '' AND id <> given.id
+                    AND placed_at BETWEEN given.placed_at - interval '30 days' AND given.placed_at
                 ORDER BY placed_at DESC LIMIT :most
             ) UNION ALL (
                 SELECT buyer_index FROM orders
-                WHERE place_index = asked.place AND place_index <> '' AND id <> asked.id
-                    AND placed_at BETWEEN asked.placed_at - interval '30 days' AND asked.placed_at
+                WHERE place_index = given.place AND place_index <> '' AND id <> given.id
+                    AND placed_at BETWEEN given.placed_at - interval '30 days' AND given.placed_at
                 ORDER BY placed_at DESC LIMIT :most
             )
         ) AS same
     ) AS there
-""").bindparams(bindparam("asked", type_=JSONB), most=MOST)
-"""For a whole group at once, what each order's buyer did before it, and who else bought for its recipient."""
+""").bindparams(bindparam("given", type_=JSONB), most=MAX_HISTORY)
+"""For a group of orders: the earlier orders of each buyer, and the accounts that ordered for the same recipient."""
 
 
 async def _buyers(connection: AsyncConnection, orders: Sequence[ChannelOrder], at: datetime) -> list[dict[str, Any]]:
     indexes = [Indexes.of(order) for order in orders]
-    asked = [
+    given = [
         {
             "id": order.order_id,
             "buyer": index.buyer,
@@ -224,11 +225,11 @@ async def _buyers(connection: AsyncConnection, orders: Sequence[ChannelOrder], a
         }
         for order, index in zip(orders, indexes, strict=True)
     ]
-    rows = {row.id: row for row in await connection.execute(_HISTORY, {"asked": asked})}
-    found = []
+    rows = {row.id: row for row in await connection.execute(_HISTORY, {"given": given})}
+    histories = []
     for order, index in zip(orders, indexes, strict=True):
         row = rows[order.order_id]
-        found.append(
+        histories.append(
             {
                 "known": bool(index.buyer),
                 "first_order": bool(row.first_order),
@@ -240,44 +241,44 @@ async def _buyers(connection: AsyncConnection, orders: Sequence[ChannelOrder], a
                 "recipients_of_buyer": len({*(row.phones or ()), index.phone} - {"", None}),
             }
         )
-    return found
+    return histories
 
 
 async def _risks(connection: AsyncConnection, orders: Sequence[ChannelOrder], at: datetime) -> list[dict[str, Any]]:
-    sought = []
+    keys = []
     for order in orders:
         index = Indexes.of(order)
-        sought.append({("buyer", index.buyer), ("phone", index.phone), ("address", index.place)})
+        keys.append({("buyer", index.buyer), ("phone", index.phone), ("address", index.place)})
     kinds: dict[str, set[str]] = {}
-    for kind, each in set().union(*sought):
+    for kind, each in set().union(*keys):
         kinds.setdefault(kind, set()).add(each)
     query = select(_blacklist.c.kind, _blacklist.c.id).where(
         or_(*(and_(_blacklist.c.kind == kind, _blacklist.c.id.in_(ids)) for kind, ids in kinds.items())),
         or_(_blacklist.c.until.is_(None), _blacklist.c.until > at),
     )
-    listed = {(row.kind, row.id) for row in await connection.execute(query)}
-    found = [sorted(kind for kind, _ in each & listed) for each in sought]
-    return [{"blacklisted": bool(each), "blacklist": each} for each in found]
+    blacklisted = {(row.kind, row.id) for row in await connection.execute(query)}
+    matches = [sorted(kind for kind, _ in each & blacklisted) for each in keys]
+    return [{"blacklisted": bool(each), "blacklist": each} for each in matches]
 
 
 async def _stocks(connection: AsyncConnection, orders: Sequence[ChannelOrder], at: datetime) -> list[dict[str, Any]]:
-    """What all locations together could promise each order, were it alone."""
+    """Return whether all locations together could fill each order, taken alone."""
     sold = {line.sku for order in orders for line in order.lines}
     bundles: dict[str, dict[str, int]] = {}
     for row in await connection.execute(select(_bundles).where(_bundles.c.bundle.in_(sold))):
         bundles.setdefault(row.bundle, {})[row.sku] = row.quantity
-    wanted = [allocation.needs([line for line in order.lines if not line.gift], bundles) for order in orders]
-    levels = await ledger.levels(connection, {line.sku for lines in wanted for line in lines})
-    fences = await locations.list_virtual_warehouses(connection)
-    shelves = StockPool(levels, fences)
-    fenced = {fence.code for fence in fences}
-    places = {level.warehouse for level in levels} - fenced | {fence.parent for fence in fences}
-    found = []
-    for order, lines in zip(orders, wanted, strict=True):
+    demands = [allocation.needs([line for line in order.lines if not line.gift], bundles) for order in orders]
+    levels = await ledger.levels(connection, {line.sku for lines in demands for line in lines})
+    virtual_warehouses = await locations.list_virtual_warehouses(connection)
+    pool = StockPool(levels, virtual_warehouses)
+    virtual_codes = {each.code for each in virtual_warehouses}
+    places = {level.warehouse for level in levels} - virtual_codes | {each.parent for each in virtual_warehouses}
+    availability = []
+    for order, lines in zip(orders, demands, strict=True):
         short = []
         for sku in dict.fromkeys(line.sku for line in lines):
-            there = sum(shelves.promisable(order.as_buyer, place, sku) for place in places)
-            if there < sum(line.quantity for line in lines if line.sku == sku):
+            promisable = sum(pool.promisable(order.as_buyer, place, sku) for place in places)
+            if promisable < sum(line.quantity for line in lines if line.sku == sku):
                 short.append(sku)
-        found.append({"all_available": not short, "short_skus": short})
-    return found
+        availability.append({"all_available": not short, "short_skus": short})
+    return availability

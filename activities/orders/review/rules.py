@@ -1,4 +1,4 @@
-"""The merchant's rules of review, set by staff, and kept at hand for a few seconds."""
+"""The merchant's review rules, set by staff and cached for five seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from activities.kit.ttl_cache import TtlCache
 from activities.orders.review import facts
-from activities.orders.review.samples import ORDERS
-from models.review import Gives, Places, ReviewRule, ReviewRuleRow
+from activities.orders.review.samples import ORDER_VOCABULARY
+from models.review import AddGift, ChooseWarehouses, ReviewRule, ReviewRuleRow
 from models.stock import WarehouseRow
 
 _rules: Table = ReviewRuleRow.__table__  # type: ignore[attr-defined]
@@ -23,17 +23,17 @@ _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True)
 class Rulebook:
-    """The rules in force, in their order."""
+    """The active rules, in their order."""
 
     rules: Sequence[ReviewRule]
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """What must be looked up before they can be asked."""
+        """The facts to look up before the rules can be evaluated."""
         paths: set[str] = set()
         for rule in self.rules:
             try:
-                paths |= ORDERS.compiled(rule.condition).paths
+                paths |= ORDER_VOCABULARY.compile(rule.condition).paths
             except InvalidExpression:
                 continue
         return facts.needs(paths)
@@ -43,7 +43,7 @@ _cache: TtlCache[str, Rulebook] = TtlCache(5)
 
 
 async def rulebook(connection: AsyncConnection) -> Rulebook:
-    """The active rules, as of a few seconds ago at most."""
+    """Return the active rules, at most five seconds old."""
     return await _cache.get(str(connection.engine.url), lambda: _read(connection))
 
 
@@ -52,7 +52,7 @@ async def _read(connection: AsyncConnection) -> Rulebook:
 
 
 def clear_cache() -> None:
-    """Forces the next ``rulebook`` in this process to read the database."""
+    """Make the next ``rulebook`` of this process read the database."""
     _cache.clear()
 
 
@@ -62,25 +62,24 @@ async def list_rules(connection: AsyncConnection) -> list[ReviewRule]:
 
 
 async def save_rule(connection: AsyncConnection, rule: ReviewRule) -> None:
-    """Sets a rule up, or changes the one of its number. Raises ``NotAllowed``."""
+    """Create the rule, or replace the one with its number. Raises ``InvalidInput``."""
     try:
-        ORDERS.check(rule.condition)
+        ORDER_VOCABULARY.check(rule.condition)
     except InvalidExpression as error:
         raise InvalidInput("condition", error.described) from None
     for each in rule.decisions:
-        if isinstance(each, Gives) and await skus.unknown_skus(connection, [each.sku]):
+        if isinstance(each, AddGift) and await skus.unknown_skus(connection, [each.sku]):
             raise InvalidInput("decisions", "invalid.sku.unknown", sku=each.sku)
-        if isinstance(each, Places):
-            there = set(await connection.scalars(select(_warehouses.c.code)))
-            if unknown := sorted(set(each.locations) - there):
+        if isinstance(each, ChooseWarehouses):
+            known = set(await connection.scalars(select(_warehouses.c.code)))
+            if unknown := sorted(set(each.locations) - known):
                 raise InvalidInput("decisions", "invalid.location.unknown", location=unknown[0])
     row = rule.model_dump(mode="json")
-    entered = insert(_rules).values(row)
-    await connection.execute(entered.on_conflict_do_update(index_elements=["number"], set_=row))
+    await connection.execute(insert(_rules).values(row).on_conflict_do_update(index_elements=["number"], set_=row))
     clear_cache()
 
 
 async def delete_rule(connection: AsyncConnection, number: int) -> bool:
-    """Whether there was one."""
+    """Return whether the rule existed."""
     clear_cache()
     return bool((await connection.execute(delete(_rules).where(_rules.c.number == number))).rowcount)

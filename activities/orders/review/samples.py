@@ -1,6 +1,6 @@
-"""The facts of orders that might be: what rules may name, of which kind, and what conditions are tried on.
+"""Sample facts of orders: they define what conditions may name and with which types, and conditions are tried on them.
 
-Amounts and rates are fractional numbers, counts are whole ones; texts are never personal but for remarks.
+Amounts and rates are doubles, counts are integers. No text is personal, except remarks.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ _ORDINARY: Mapping[str, Any] = {
     "stock": {"all_available": True, "short_skus": []},
 }
 
-_STRIKING: Mapping[str, Any] = {
+_UNUSUAL: Mapping[str, Any] = {
     "order": {
         "channel": "own",
         "shop": "own:web",
@@ -123,5 +123,5 @@ _STRIKING: Mapping[str, Any] = {
     "stock": {"all_available": False, "short_skus": ["B006"]},
 }
 
-ORDERS = Vocabulary((_ORDINARY, _STRIKING))
-"""What conditions of review may name."""
+ORDER_VOCABULARY = Vocabulary((_ORDINARY, _UNUSUAL))
+"""The facts that conditions may name, with their types."""

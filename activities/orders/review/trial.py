@@ -1,7 +1,7 @@
-"""Dry runs: what a rule would have done with orders of the past. Nothing is written.
+"""Dry runs of a review rule on past orders. Nothing is written.
 
-An order is judged as the channel last told it. Its buyer's history is counted back from its placing, with what has
-been cancelled since counted as cancelled; stock, list prices and the blacklist are those of now.
+An order is judged in the channel's latest version. Its buyer's history is counted back from the time it was placed,
+with current cancellations; stock, list prices and the blacklist are the current ones.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -15,22 +15,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.kit.database import transaction
 from activities.orders import cleansing, review
 from activities.orders.review import facts
-from activities.orders.review.samples import ORDERS
+from activities.orders.review.samples import ORDER_VOCABULARY
 from models.base import Value
 from models.intake import ChannelOrderRow
 from models.order import ChannelOrder, OrderRow
 from models.review import ReviewRule, Values
 
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
-_told: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_channel_orders: Table = ChannelOrderRow.__table__  # type: ignore[attr-defined]
 
 MOST = 2000
-"""Orders of one run: more are asked for page by page."""
+"""The largest page of orders."""
 _BATCH = 200
-_EXAMPLES = 20
+_MAX_EXAMPLES = 20
 
-OF_NOW = {"stock": "stock", "risk": "risk", "prices": "list_price"}
-"""Facts of which no history is kept."""
+CURRENT_FACTS = {"stock": "stock", "risk": "risk", "prices": "list_price"}
+"""Lookups without history → the facts they provide."""
 
 
 class BadCursor(ValueError):
@@ -38,7 +38,7 @@ class BadCursor(ValueError):
 
 
 class Example(Value):
-    """An order to which it would have applied, and the facts it looked at."""
+    """An order to which the rule would have applied or for which it failed, with the facts it used."""
 
     order_id: str
     status: str
@@ -47,51 +47,51 @@ class Example(Value):
 
 
 class Trial(Value):
-    """What a rule would have done with the orders of one page."""
+    """The effect that a rule would have had on one page of orders."""
 
     total: int
-    """Orders from where this page begins."""
+    """Orders from the start of this page on."""
     orders: int
-    """Those of this page."""
+    """Orders on this page."""
     applied: int
     decisions: dict[str, int]
-    """How often each kind of decision."""
+    """Counts by kind of decision."""
     examples: tuple[Example, ...]
     failed: int
     failures: tuple[Example, ...]
     of_now: tuple[str, ...]
-    """Facts it looks at that are those of now, not of then."""
+    """Facts used whose values are current, not those at the time of the order."""
     next: str | None
-    """Hand it back as ``cursor`` for the next page."""
+    """The ``cursor`` of the next page."""
 
 
 async def run(rule: ReviewRule, since: datetime, until: datetime | None, limit: int, cursor: str | None) -> Trial:
-    """Asks a rule, active or not, of one page of orders. Raises ``BadCursor``."""
+    """Try a rule, active or not, on one page of orders. Raises ``BadCursor``."""
     rule = rule.model_copy(update={"active": True})
-    needed = facts.needs(ORDERS.compiled(rule.condition).paths)
+    needed = facts.needs(ORDER_VOCABULARY.compile(rule.condition).paths)
     applied: Counter[str] = Counter()
     examples: list[Example] = []
     failures: list[Example] = []
     count = matched = failed = 0
-    after = _after(cursor)
+    after = _decode_cursor(cursor)
     async with transaction() as connection:
-        total = await connection.scalar(_past(rule, since, until, after).with_only_columns(func.count())) or 0
+        total = await connection.scalar(_past_orders(rule, since, until, after).with_only_columns(func.count())) or 0
         while count < limit:
-            batch = await _read(connection, rule, since, until, after, min(_BATCH, limit - count))
+            batch = await _read_batch(connection, rule, since, until, after, min(_BATCH, limit - count))
             if not batch:
                 break
             count, after = count + len(batch), (batch[-1].placed_at, batch[-1].id)
             orders = [cleansing.standardise(row.document) for row in batch]
-            known = await facts.gather(connection, orders, needed, datetime.now(UTC))
-            for row, order, found in zip(batch, orders, known, strict=True):
-                for ruled in review.judge([rule], order, found, row.placed_at).ruled:
-                    seen = Example(order_id=row.id, status=row.status, values=ruled.values, failure=ruled.failure)
-                    if ruled.failure:
+            gathered = await facts.gather(connection, orders, needed, datetime.now(UTC))
+            for row, order, known in zip(batch, orders, gathered, strict=True):
+                for result in review.judge([rule], order, known, row.placed_at).ruled:
+                    example = Example(order_id=row.id, status=row.status, values=result.values, failure=result.failure)
+                    if result.failure:
                         failed += 1
-                        failures += [seen] * (len(failures) < _EXAMPLES)
+                        failures += [example] * (len(failures) < _MAX_EXAMPLES)
                     else:
                         matched += 1
-                        examples += [seen] * (len(examples) < _EXAMPLES)
+                        examples += [example] * (len(examples) < _MAX_EXAMPLES)
                         applied.update(each.do for each in rule.decisions)
     return Trial(
         total=total,
@@ -101,17 +101,17 @@ async def run(rule: ReviewRule, since: datetime, until: datetime | None, limit: 
         examples=tuple(examples),
         failed=failed,
         failures=tuple(failures),
-        of_now=tuple(sorted(OF_NOW[need] for need in needed if need in OF_NOW)),
-        next=_cursor(after) if after is not None and count < total else None,
+        of_now=tuple(sorted(CURRENT_FACTS[need] for need in needed if need in CURRENT_FACTS)),
+        next=_encode_cursor(after) if after is not None and count < total else None,
     )
 
 
-def _past(
+def _past_orders(
     rule: ReviewRule, since: datetime, until: datetime | None, after: tuple[datetime, str] | None
 ) -> Select[tuple[object, ...]]:
     query = (
-        select(_orders.c.id, _orders.c.placed_at, _orders.c.status, _told.c.document)
-        .join(_told, _told.c.order_id == _orders.c.id)
+        select(_orders.c.id, _orders.c.placed_at, _orders.c.status, _channel_orders.c.document)
+        .join(_channel_orders, _channel_orders.c.order_id == _orders.c.id)
         .where(_orders.c.placed_at >= since)
     )
     if until is not None:
@@ -123,7 +123,7 @@ def _past(
     return query
 
 
-async def _read(
+async def _read_batch(
     connection: AsyncConnection,
     rule: ReviewRule,
     since: datetime,
@@ -131,15 +131,15 @@ async def _read(
     after: tuple[datetime, str] | None,
     limit: int,
 ) -> Sequence[Row[tuple[str, datetime, str, ChannelOrder]]]:
-    query = _past(rule, since, until, after).order_by(_orders.c.placed_at, _orders.c.id).limit(limit)
+    query = _past_orders(rule, since, until, after).order_by(_orders.c.placed_at, _orders.c.id).limit(limit)
     return (await connection.execute(query)).all()  # type: ignore[return-value]
 
 
-def _cursor(after: tuple[datetime, str]) -> str:
+def _encode_cursor(after: tuple[datetime, str]) -> str:
     return urlsafe_b64encode(f"{after[0].isoformat()} {after[1]}".encode()).decode()
 
 
-def _after(cursor: str | None) -> tuple[datetime, str] | None:
+def _decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
     if cursor is None:
         return None
     try:
