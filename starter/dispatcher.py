@@ -43,7 +43,7 @@ from models import search_attributes
 from models.base import Value
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import MILESTONES, Scan
-from models.i18n import t
+from models.i18n import message, t
 from models.intake import InboxState, IntegrationType
 from models.money import Money
 from models.order import ChannelOrder, RefundState
@@ -187,7 +187,7 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
             if isinstance(order, Hint):
                 hints[row.source, row.account][row.id] = order
             elif order is None:
-                outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="not an order to fulfil"))
+                outcomes.append(Outcome(row=row.id, state=InboxState.DONE, reason="inbox.no_order"))
             else:
                 origin = order.origin.standard(IntakePath(row.path), row.received_at)
                 order = order.model_copy(update={"origin": origin})
@@ -219,7 +219,7 @@ async def _dispatch_hints(
         Outcome(
             row=row,
             state=InboxState.DONE,
-            reason="order queued for reading",
+            reason="inbox.queued",
             order=f"order:{source}:{shop}:{hint.order_nos[0]}" if len(hint.order_nos) == 1 else None,
         )
         for row, hint in rows.items()
@@ -239,7 +239,7 @@ def _failed(row: int, error: Exception) -> Outcome:
     if isinstance(error, ApplicationError):
         return Outcome(row=row, state=InboxState.FAILED, reason=error.message)
     log.error("dispatcher.broken", row=row, error=type(error).__name__, place=place(error))
-    return Outcome(row=row, state=InboxState.FAILED, reason=f"{type(error).__name__}: internal error, see the log")
+    return Outcome(row=row, state=InboxState.FAILED, reason=message("error.internal", error=type(error).__name__))
 
 
 async def _dispatch_order(client: Client, limit: asyncio.Semaphore, pending: PendingOrder) -> list[Outcome]:
@@ -423,7 +423,7 @@ async def _signal_milestones(
             except EngineDown:
                 return Outcome(row=row, state=InboxState.PENDING)
     if not about:
-        reason = "no known waybill" if scans else "no scans"
+        reason = "inbox.no_waybill" if scans else "inbox.no_scans"
     return Outcome(row=row, state=InboxState.DONE, reason=reason, order=about.pop() if len(about) == 1 else None)
 
 
@@ -433,7 +433,7 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
     async with transaction() as connection:
         order_id = await warehouse_events.record_warehouse_event(connection, row.account, event)
     if order_id is None:
-        raise Unintelligible("fulfillment_id", "no such fulfillment order at this warehouse")
+        raise Unintelligible("fulfillment_id", "invalid.fulfillment.not_here")
     if event.kind in warehouse_events.RECORDED_ONLY:
         return "", order_id
     return await _signal(client, order_id, "warehouse_event", event), order_id

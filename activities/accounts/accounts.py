@@ -26,7 +26,7 @@ async def get_account(integration: IntegrationType, source: str, name: str) -> A
     )
     account = await _cache.get((integration, source, name), lambda: _read(query))
     if account is None:
-        raise refused(f"no {integration} account {source}/{name}: add it first", "unknown_account")
+        raise refused("error.account_unknown", "unknown_account", integration=integration, source=source, account=name)
     return account
 
 

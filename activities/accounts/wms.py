@@ -53,7 +53,7 @@ async def submit(account: Account, submission: Submission) -> RequestStatus:
     try:
         answer = _Answer.model_validate_json(content)
     except ValidationError:
-        raise unavailable("warehouse: the answer is not in the format") from None
+        raise unavailable("error.malformed", vendor="wms") from None
     if answer.status == "rejected":
         raise refused(answer.reason or "hold.warehouse.rejected", "rejected")
     return RequestStatus(answer.status)
@@ -66,7 +66,7 @@ async def recall(account: Account, fulfillment_id: str, reason: str) -> Recall:
     try:
         return Recall.model_validate_json(content)
     except ValidationError:
-        raise unavailable("warehouse: the answer is not in the format") from None
+        raise unavailable("error.malformed", vendor="wms") from None
 
 
 async def _post(account: Account, path: str, body: bytes) -> bytes:

@@ -31,11 +31,11 @@ async def reissue(connection: AsyncConnection, fulfillment_id: str, actor: str) 
     )
     row = (await connection.execute(query.where(_fulfillments.c.id == fulfillment_id))).one_or_none()
     if row is None or row.recipient is None:
-        raise refused(f"nobody to send {fulfillment_id} to", "no_address")
+        raise refused("error.no_recipient", "no_address", fulfillment=fulfillment_id)
     try:
         order = _order(row, fulfillment_id)
     except ValueError:
-        raise refused(f"{fulfillment_id} cannot be sent as one order: its lines are too many", "too_many") from None
+        raise refused("error.lines_too_many", "too_many", fulfillment=fulfillment_id) from None
     key = f"{REISSUE}:{fulfillment_id}"
     raw = Raw.model_construct(body=order.model_dump_json().encode())
     receipt = Receipt(fact_key=key, topic=REISSUE)

@@ -142,7 +142,7 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
     ]
     await _write(connection, changes)
     if changes.waits and len(await ledger.levels(connection, skus)) != len(levels):
-        raise unavailable("a warehouse received the missing goods for the first time meanwhile")
+        raise unavailable("error.first_receipt")
     return allocations
 
 

@@ -23,6 +23,7 @@ from models.address import Addressee
 from models.base import Value
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Offer, Scan, TrackingStatus, Waybill
+from models.i18n import CATALOGUE
 from models.intake import Account, Receipt
 
 
@@ -180,12 +181,17 @@ def read_response(source: str, model: type[Model], content: bytes) -> Model:
     try:
         return decode(model, content)
     except Unintelligible:
-        raise unavailable(f"{source}: the response is not in the documented format") from None
+        raise unavailable("error.malformed", vendor=source) from None
 
 
 def refusal(source: str, code: str) -> ApplicationError:
     """Return the error for a refused request. It names the carrier's code only: its text may repeat what was sent."""
-    return refused(f"carrier.{source}.{code or 'refused'}", code)
+    published = f"carrier.{source}.{code}"
+    if published in CATALOGUE["en"]:
+        return refused(published, code)
+    if not code:
+        return refused("error.refused.unexplained", code, vendor=source)
+    return refused("error.refused", code, vendor=source, code=code)
 
 
 def cannot_intercept() -> ApplicationError:

@@ -212,7 +212,7 @@ class Cainiao:
         answer = await self._call_top("get", param_waybill_cloud_print_apply_new_request=compact_json(parameters))
         modules = _parse(_Waybills, answer).modules
         if not modules:
-            raise unavailable("cainiao: the response holds no waybill number")
+            raise unavailable("error.no_waybill_yet", vendor="cainiao")
         return self._waybill(booking.reference, modules[0])
 
     async def find(self, reference: str) -> Waybill | None:
@@ -251,7 +251,7 @@ class Cainiao:
         answer = read_response("cainiao", _TraceAnswer, response.content)
         if not answer.success:
             if answer.errorCode in _TRANSIENT_CODES:
-                raise unavailable(f"cainiao: {answer.errorCode}")
+                raise unavailable("error.unavailable", vendor="cainiao", code=answer.errorCode)
             if not _NO_RECORD.search(answer.errorMsg):
                 raise refusal("cainiao", answer.errorCode)
         return [trace.scan(waybill_no) for trace in answer.traces]

@@ -404,7 +404,7 @@ def _error(status: int, content: bytes) -> ApplicationError:
     except ValidationError:
         code = ""
     if code in _TRANSIENT_CODES:
-        return unavailable(f"easypost: {code}")
+        return unavailable("error.unavailable", vendor="easypost", code=code)
     code = _NOT_FOUND if status == 404 else code or str(status)
     return refusal("easypost", code)
 

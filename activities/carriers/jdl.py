@@ -198,7 +198,7 @@ class JDL:
                 raise
             return first
         if not order.waybillCode:
-            raise unavailable("jdl: the address is under manual review", 60)
+            raise unavailable("error.under_review", 60, vendor="jdl")
         return self._waybill(booking.reference, order)
 
     async def find(self, reference: str) -> Waybill | None:
@@ -267,7 +267,9 @@ class JDL:
             return
         result = _data_of(_Cancelled, answer).resultType
         if result != expected:
-            raise refused(f"carrier.jdl.resultType_{result}", str(result))
+            if result in (_CANCELLATION, _INTERCEPTION):
+                raise refused(f"carrier.jdl.resultType_{result}", str(result))
+            raise refusal("jdl", str(result))
 
     async def _call(self, interface: str, message: dict[str, Any]) -> _Answer:
         """Return the response, success or failure. Raise ``ApplicationError`` if the platform refuses."""
@@ -296,7 +298,7 @@ class JDL:
         if answer.error_response is not None:
             raise refusal("jdl", answer.error_response.code)
         if not answer.success and _TRANSIENT.search(answer.text):
-            raise unavailable(f"jdl: {answer.code}")
+            raise unavailable("error.unavailable", vendor="jdl", code=answer.code)
         return answer
 
 

@@ -220,7 +220,7 @@ class Kdniao:
         order = booked.Order
         if not order.LogisticCode:
             if booked.Success:
-                raise unavailable("kdniao: accepted, but without a waybill number yet")
+                raise unavailable("error.no_waybill_yet", vendor="kdniao")
             raise refusal("kdniao", booked.code)
         return Waybill(
             carrier=self._account.source,
@@ -331,7 +331,7 @@ class Kdniao:
         }
         response = await http.send("POST", f"{self._account.base_url.rstrip('/')}/{path}", data=form)
         if read_response("kdniao", _Answer, response.content).code == _DAILY_LIMIT:
-            raise unavailable(f"kdniao: {_DAILY_LIMIT}", 3600)
+            raise unavailable("error.unavailable", 3600, vendor="kdniao", code=_DAILY_LIMIT)
         return read_response("kdniao", model, response.content)
 
 

@@ -167,7 +167,7 @@ class Kuaidi100:
         param = {"company": self._codes[carrier], "number": waybill_no, "key": secrets["key"], "parameters": parameters}
         answer = read_response("kuaidi100", _Answer, await self._post("poll", schema="json", param=compact_json(param)))
         if answer.returnCode == "500":
-            raise unavailable("kuaidi100: 500")
+            raise unavailable("error.unavailable", vendor="kuaidi100", code="500")
         if answer.returnCode not in _SUBSCRIBED:
             raise refusal("kuaidi100", answer.returnCode)
 
@@ -204,7 +204,7 @@ class Kuaidi100:
             return ()
         waybill_no = push.lastResult.nu if push.lastResult else ""
         if not waybill_no:
-            raise Unintelligible("lastResult.nu", "expected the number of the parcel")
+            raise Unintelligible("lastResult.nu", "invalid.waybill.missing")
         return [step.scan(waybill_no) for trace in traces for step in trace.data]
 
     async def _query(self, company: str, waybill_no: str, phone: str) -> Sequence[Scan]:
@@ -221,7 +221,7 @@ class Kuaidi100:
             case "500":
                 return ()
             case "501" | "502":
-                raise unavailable(f"kuaidi100: {answer.returnCode}")
+                raise unavailable("error.unavailable", vendor="kuaidi100", code=answer.returnCode)
             case code:
                 raise refusal("kuaidi100", code)
 

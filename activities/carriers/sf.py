@@ -255,7 +255,7 @@ class SF:
         if outcome.errorCode == _DUPLICATE:
             first = await self.find(booking.reference)
             if first is None:
-                raise unavailable("sf: a duplicate, but the first booking is not found yet")
+                raise unavailable("error.no_waybill_yet", vendor="sf")
             return first
         return self._waybill(booking.reference, outcome)
 
@@ -322,7 +322,7 @@ class SF:
         if order.filterResult == _NOT_SERVED:
             raise refused("carrier.sf.not_served", "filterResult=3")
         if not order.waybill_no:
-            raise unavailable("sf: the address is under manual review", 60)
+            raise unavailable("error.under_review", 60, vendor="sf")
         return Waybill(
             carrier=self._account.source, waybill_no=order.waybill_no, reference=reference, label=order.label
         )
@@ -344,7 +344,7 @@ class SF:
         outcome = envelope.apiResultData
         for code in (envelope.apiResultCode, outcome.errorCode):
             if code in _TRANSIENT_CODES:
-                raise unavailable(f"sf: {code}")
+                raise unavailable("error.unavailable", vendor="sf", code=code)
         if envelope.apiResultCode != "A1000":
             raise refusal("sf", envelope.apiResultCode)
         return outcome
@@ -379,7 +379,7 @@ def _from_form(body: bytes) -> _Push:
     try:
         content = parse_qs(body.decode()).get("content", [""])[0]
     except ValueError:
-        raise Unintelligible("content", "expected a form in UTF-8") from None
+        raise Unintelligible("content", "invalid.form") from None
     routes = [route.attrib for route in decode_xml(content).iter("WaybillRoute")]
     try:
         return _Push.model_validate({"Body": {"WaybillRoute": routes}})

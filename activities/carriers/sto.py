@@ -145,7 +145,7 @@ class STO:
             return first
         waybill = self._waybill(booking.reference, answer)
         if waybill is None:
-            raise unavailable("sto: accepted, but without a waybill number yet")
+            raise unavailable("error.no_waybill_yet", vendor="sto")
         return waybill
 
     async def find(self, reference: str) -> Waybill | None:
@@ -213,7 +213,7 @@ class STO:
         response = await http.send("POST", self._account.base_url, data=form)
         answer = read_response("sto", _Answer, response.content)
         if answer.errorCode in _TRANSIENT_CODES:
-            raise unavailable(f"sto: {answer.errorCode}")
+            raise unavailable("error.unavailable", vendor="sto", code=answer.errorCode)
         return answer
 
 

@@ -199,7 +199,7 @@ class Yunda:
         response = await http.send("POST", url, content=body.encode(), headers=headers)
         answer = read_response("yunda", _Answer, response.content)
         if answer.code in _TRANSIENT_CODES:
-            raise unavailable(f"yunda: {answer.code}")
+            raise unavailable("error.unavailable", vendor="yunda", code=answer.code)
         return answer
 
 

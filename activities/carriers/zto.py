@@ -172,7 +172,7 @@ class ZTO:
             return first
         waybill = self._waybill(booking.reference, answer.result)
         if waybill is None:
-            raise unavailable("zto: accepted, but without a waybill number yet")
+            raise unavailable("error.no_waybill_yet", vendor="zto")
         return waybill
 
     async def find(self, reference: str) -> Waybill | None:
@@ -240,7 +240,8 @@ class ZTO:
         response = await http.send("POST", url, content=body.encode(), headers=headers)
         answer = read_response("zto", _Answer, response.content)
         if answer.statusCode in _TRANSIENT_CODES:
-            raise unavailable(f"zto: {answer.statusCode}", _RETRY_SECONDS.get(answer.statusCode))
+            delay = _RETRY_SECONDS.get(answer.statusCode)
+            raise unavailable("error.unavailable", delay, vendor="zto", code=answer.statusCode)
         return answer
 
 

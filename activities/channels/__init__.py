@@ -143,7 +143,7 @@ def carrier_code(account: Account, codes: Mapping[str, str], carrier: str, defau
     ``codes``. Without either, return ``default``; raise ``refused`` where there is none."""
     code = {**codes, **account.settings.get("carrier_codes", {})}.get(carrier, default)
     if code is None:
-        raise refused(f"{account.source}: carrier {carrier} has no code: add it to setting carrier_codes", "carrier")
+        raise refused("error.carrier_code", "carrier", vendor=account.source, carrier=carrier)
     return str(code)
 
 
@@ -178,7 +178,7 @@ def oauth_secrets(response: Mapping[str, Any], name: str = "access_token") -> di
         ends = datetime.now(UTC) + timedelta(seconds=int(response["expires_in"]))
         secrets = {name: str(response["access_token"]), "expires_at": ends.isoformat()}
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise unavailable("the response holds no token") from None
+        raise unavailable("error.no_token") from None
     return secrets | ({"refresh_token": str(response["refresh_token"])} if response.get("refresh_token") else {})
 
 
@@ -225,12 +225,12 @@ def channel(account: Account) -> Channel:
 def stock_receiver(adapter: Channel) -> StockReceiver:
     """Return the adapter as a receiver of stock. Raises ``refused`` where the channel takes none."""
     if not isinstance(adapter, StockReceiver):
-        raise refused("this channel takes no stock", "takes_no_stock")
+        raise refused("error.channel.no_stock", "takes_no_stock")
     return adapter
 
 
 def order_reader(adapter: Channel) -> OrderReader:
     """Return the adapter as a reader of orders. Raises ``refused`` where the channel cannot be queried."""
     if not isinstance(adapter, OrderReader):
-        raise refused("this channel cannot be asked for its orders", "no_reader")
+        raise refused("error.channel.no_reader", "no_reader")
     return adapter

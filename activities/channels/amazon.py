@@ -71,6 +71,7 @@ from activities.kit.payloads import (
 )
 from models.address import Recipient
 from models.fulfillment import Shipment
+from models.i18n import InvalidValue
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
@@ -227,7 +228,7 @@ class _Address(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "_Address":
         if len(self.street) > 200:
-            raise ValueError("the address lines together exceed 200 characters")
+            raise InvalidValue("invalid.address.too_long", most=200)
         return self
 
     @property
@@ -403,7 +404,7 @@ class Amazon:
         if notification.NotificationType != CHANGED:
             return None
         if (change := notification.Payload.OrderChangeNotification) is None:
-            raise Unintelligible("Payload.OrderChangeNotification", "Field required")
+            raise Unintelligible("Payload.OrderChangeNotification", "validation.missing")
         if change.Summary.FulfillmentType == "AFN" or (self._seller and change.SellerId not in ("", self._seller)):
             return None
         return Hint(order_nos=(change.AmazonOrderId,))
@@ -413,7 +414,7 @@ class Amazon:
         if head.FulfillmentChannel == "AFN" or head.OrderStatus in _PENDING:
             return None
         if head.OrderStatus not in _STATUSES:
-            raise Unintelligible("order.OrderStatus", "not an order status we know")
+            raise Unintelligible("order.OrderStatus", "invalid.order_status")
         items = [item for item in read.items if item.QuantityOrdered]
         cancelled = head.OrderStatus == "Canceled" or not items
         items = items or read.items
@@ -602,7 +603,7 @@ class Amazon:
             )
         except ApplicationError as error:
             if error.details[:1] in (("400",), ("404",)):
-                return error.message.removeprefix("amazon: ")
+                return error.message
             raise
         if answer.get("status") == "ACCEPTED":
             return ""
@@ -622,13 +623,13 @@ class Amazon:
         response = await http.send("POST", url, data=form, allowed_statuses={400, 401})
         answer = http.json_object(response)
         if response.status_code >= 400:
-            raise refused(f"amazon: {answer.get('error')}", str(answer.get("error")))
+            raise refused("error.authorisation", str(answer.get("error")), vendor="amazon", code=answer.get("error"))
         return oauth_secrets(answer)
 
     @property
     def _access(self) -> str:
         if not (token := self._account.secrets.get("access_token", "")):
-            raise expired("amazon: no access token yet")
+            raise expired("amazon")
         return token
 
     async def _restricted_token(self) -> str:
@@ -678,7 +679,7 @@ class Amazon:
             allowed_statuses={400, 401, 403, 404, 413, 415, 429},
         )
         if response.status_code == 429:
-            raise unavailable("amazon: QuotaExceeded", _wait(response))
+            raise unavailable("error.unavailable", _wait(response), vendor="amazon", code="QuotaExceeded")
         if response.status_code == 204:
             return {}
         answer = http.json_object(response)
@@ -686,9 +687,9 @@ class Amazon:
             return answer
         errors = answer.get("errors") or [{}]
         if "has expired" in f"{errors[0].get('message')} {errors[0].get('details')}":
-            raise expired("amazon: the access token has expired")
+            raise expired("amazon")
         code = str(errors[0].get("code") or response.status_code)
-        raise refused(f"amazon: {code}", str(response.status_code))
+        raise refused("error.refused", str(response.status_code), vendor="amazon", code=code)
 
 
 def _priority(service: str) -> int:
@@ -730,7 +731,7 @@ def _wait(response: httpx.Response) -> float | None:
 
 def _payload(answer: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(payload := answer.get("payload"), dict):
-        raise unavailable("amazon: the response has no payload")
+        raise unavailable("error.empty", vendor="amazon", name="payload")
     return payload
 
 

@@ -251,12 +251,16 @@ def event_sign(app_key: str, secret: str, body: bytes) -> str:
 def fault(method: str, answer: Mapping[str, Any]) -> ApplicationError:
     """Return the error for a code other than 10000."""
     code, sub_code = answer.get("code"), str(answer.get("sub_code") or "")
-    message = f"{method}: {code} {sub_code}".rstrip()
+    reason = f"{method}: {code} {sub_code}".rstrip()
     if sub_code in _EXPIRED:
-        return expired(message)
+        return expired("douyin")
     if code == _LIMITED:
-        return unavailable(message, 1.0)
-    return unavailable(message) if code in _TRANSIENT else refused(message, sub_code or str(code))
+        return unavailable("error.unavailable", 1.0, vendor="douyin", code=reason)
+    return (
+        unavailable("error.unavailable", vendor="douyin", code=reason)
+        if code in _TRANSIENT
+        else refused("error.refused", sub_code or str(code), vendor="douyin", code=reason)
+    )
 
 
 class Douyin:
@@ -285,7 +289,7 @@ class Douyin:
         if order.order_type in _VIRTUAL or all(line.goods_type == 1 for line in order.sku_order_list):
             return None
         if order.order_status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            raise Unintelligible("shop_order_detail.order_status", "not an order status we know")
+            raise Unintelligible("shop_order_detail.order_status", "invalid.order_status")
         lines = [line for line in order.sku_order_list if line.goods_type != 1]
         shipped = order.order_status in _SHIPPED
         kept = [

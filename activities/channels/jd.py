@@ -224,8 +224,12 @@ class _Detail(BaseModel):
 def fault(method: str, code: str, text: str = "") -> ApplicationError:
     """Return the error for a refusal: expired access by its ``code``, a temporary one by its text."""
     if code in _EXPIRED:
-        return expired(f"{method}: {code}")
-    return unavailable(f"{method}: {code}") if _TRANSIENT.search(text) else refused(f"{method}: {code}", code)
+        return expired("jd")
+    return (
+        unavailable("error.unavailable", vendor="jd", code=f"{method} {code}")
+        if _TRANSIENT.search(text)
+        else refused("error.refused", code, vendor="jd", code=f"{method} {code}")
+    )
 
 
 class Jd:
@@ -244,7 +248,7 @@ class Jd:
         if order.orderType in _NOT_SHIPPED or order.orderState in _VIRTUAL:
             return None
         if order.orderState not in _UNPAID | _CLOSED | _TO_SHIP | _HELD | _SHIPPED:
-            raise Unintelligible("orderInfo.orderState", "not an order state we know")
+            raise Unintelligible("orderInfo.orderState", "invalid.order_status")
         closed, held = order.orderState in _CLOSED, order.orderState in _HELD
         cash_on_delivery = order.payType.startswith("1-")
         paid = order.orderState not in _UNPAID | _CLOSED and not cash_on_delivery
@@ -404,7 +408,7 @@ class Jd:
         response = await http.send("POST", f"{url}/oauth2/refresh_token", data=form)
         answer = http.json_object(response)
         if "access_token" not in answer:
-            raise refused(f"jd: {answer.get('code')}: authorise the access again", str(answer.get("code")))
+            raise refused("error.authorisation", str(answer.get("code")), vendor="jd", code=answer.get("code"))
         return oauth_secrets(answer)
 
     async def _call(self, method: str, business: Mapping[str, str]) -> dict[str, Any]:
@@ -437,7 +441,7 @@ def _part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a part of a response. Raises ``unavailable`` where it is missing."""
     part = answer.get(name)
     if not isinstance(part, dict):
-        raise unavailable(f"jd: the response has no {name}")
+        raise unavailable("error.empty", vendor="jd", name=name)
     return part
 
 

@@ -212,7 +212,7 @@ class Own:
         try:
             answer = _StockAnswer.model_validate_json(response.content or b"{}")
         except ValidationError:
-            raise unavailable("own: the response is not in the documented format") from None
+            raise unavailable("error.malformed", vendor="own") from None
         return [StockRefusal(sku=each.sku, reason=each.reason) for each in answer.refused]
 
 

@@ -190,14 +190,18 @@ def sign(params: Mapping[str, str], secret: str) -> str:
 def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
     """Return the error for an ``error_response``."""
     code, sub_code = error.get("error_code"), str(error.get("sub_code") or "")
-    message = f"{method}: {code} {sub_code}".rstrip()
+    reason = f"{method}: {code} {sub_code}".rstrip()
     if code in _EXPIRED:
-        return expired(message)
+        return expired("pdd")
     if code in _LIMITED:
-        return unavailable(message, 10.0)
+        return unavailable("error.unavailable", 10.0, vendor="pdd", code=reason)
     if sub_code == "order_not_found":
-        return refused(message, _NO_ORDER)
-    return unavailable(message) if code in _TRANSIENT else refused(message, sub_code or str(code))
+        return refused("error.refused", _NO_ORDER, vendor="pdd", code=reason)
+    return (
+        unavailable("error.unavailable", vendor="pdd", code=reason)
+        if code in _TRANSIENT
+        else refused("error.refused", sub_code or str(code), vendor="pdd", code=reason)
+    )
 
 
 class Pinduoduo:
@@ -214,7 +218,7 @@ class Pinduoduo:
         detail = decode(_Detail, body)
         order = detail.order_info
         if order.order_status not in (0, _TO_SHIP, _SHIPPED, _RECEIVED):
-            raise Unintelligible("order_info.order_status", "not an order status we know")
+            raise Unintelligible("order_info.order_status", "invalid.order_status")
         shipped = order.order_status in (_SHIPPED, _RECEIVED)
         state = _REFUNDS.get(order.refund_status)
         closed = state is RefundState.GRANTED and not shipped

@@ -48,6 +48,7 @@ from activities.kit.payloads import (
 from activities.kit.signing import verify_body
 from models.address import Recipient
 from models.fulfillment import Shipment
+from models.i18n import InvalidValue
 from models.intake import Account, Receipt
 from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import ChannelKind, IntakePath, Origin
@@ -182,7 +183,7 @@ class _Address(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "_Address":
         if len(self.street) > 200:
-            raise ValueError("address1 and address2 together exceed 200 characters")
+            raise InvalidValue("invalid.address.too_long", most=200)
         return self
 
 
@@ -391,7 +392,7 @@ class Shopify:
             yield
         except ApplicationError as error:
             if error.details[:1] == ("401",) and self._account.secrets.get("refresh_token"):
-                raise expired("shopify: HTTP 401") from None
+                raise expired("shopify") from None
             raise
 
     async def renew(self) -> Mapping[str, str]:
@@ -405,7 +406,7 @@ class Shopify:
         order_id = f"gid://shopify/Order/{shipment.channel_order_no}"
         order = (await self._graphql(_SHIPPING_QUERY, {"id": order_id})).get("order")
         if order is None:
-            raise refused("shopify: no such order", "not_found")
+            raise refused("error.channel.order_unknown", "not_found", vendor="shopify")
         covered = _covered(order, shipment.waybill_no)
         missing: dict[str, int] = {}
         for line in shipment.lines:
@@ -425,7 +426,7 @@ class Shopify:
                     {"fulfillmentOrderId": fulfillment_order["id"], "fulfillmentOrderLineItems": items}
                 )
         if not (batches or covered):
-            raise refused("shopify: these lines have nothing left to fulfill", "nothing_to_fulfill")
+            raise refused("error.channel.lines_gone", "nothing_to_fulfill", vendor="shopify")
         for batch in batches.values():
             await self._fulfill(batch, shipment)
 
@@ -441,7 +442,7 @@ class Shopify:
         answer = (await self._graphql(_FULFILLMENT_CREATE, {"fulfillment": fulfillment})).get("fulfillmentCreate") or {}
         if errors := answer.get("userErrors"):
             fields = ".".join(str(part) for part in errors[0].get("field") or ["fulfillment"])
-            raise refused(f"shopify: fulfillmentCreate refused {fields}", "userErrors")
+            raise refused("error.refused.field", "userErrors", vendor="shopify", name=fields)
 
     async def push_stock(self, offered: Sequence[StockOffer]) -> list[StockRefusal]:
         """Call ``inventorySetQuantities`` for up to 250 quantities at a time."""
@@ -483,7 +484,7 @@ class Shopify:
             if not wrong:
                 break
             if not wrong.keys() <= set(range(len(batch))):
-                raise refused("shopify: inventorySetQuantities refused the call", "userErrors")
+                raise refused("error.refused", "userErrors", vendor="shopify", code="inventorySetQuantities")
             refusals += [
                 StockRefusal(sku=sku, reason=wrong[index]) for index, (sku, _) in enumerate(batch) if index in wrong
             ]
@@ -507,10 +508,10 @@ class Shopify:
         if errors := answer.get("errors"):
             code = str((errors[0].get("extensions") or {}).get("code"))
             if code == "THROTTLED":
-                raise unavailable("shopify: THROTTLED", _restored(answer))
+                raise unavailable("error.unavailable", _restored(answer), vendor="shopify", code="THROTTLED")
             if code == "INTERNAL_SERVER_ERROR":
-                raise unavailable("shopify: INTERNAL_SERVER_ERROR")
-            raise refused(f"shopify: {code}", code)
+                raise unavailable("error.unavailable", vendor="shopify", code="INTERNAL_SERVER_ERROR")
+            raise refused("error.refused", code, vendor="shopify", code=code)
         return dict(answer.get("data") or {})
 
 

@@ -163,9 +163,9 @@ class Suning:
         order = detail.order
         for index, line in enumerate(order.orderDetail):
             if not re.fullmatch(r"[1-9]\d{0,4}(\.0+)?", line.saleNum):
-                raise Unintelligible(f"order.orderDetail[{index}].saleNum", "not a number of pieces")
+                raise Unintelligible(f"order.orderDetail[{index}].saleNum", "invalid.quantity.pieces")
         if order.orderTotalStatus not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            raise Unintelligible("order.orderTotalStatus", "not an order status we know")
+            raise Unintelligible("order.orderTotalStatus", "invalid.order_status")
         shipped = order.orderTotalStatus in _SHIPPED
         open_lines = [line for line in order.orderDetail if shipped or line.state is not RefundState.GRANTED]
         closed = order.orderTotalStatus in _CLOSED or not open_lines
@@ -308,8 +308,12 @@ class Suning:
         if code == _NO_RESULT:
             return {}
         if code:
-            message = f"{method}: {code}"
-            raise unavailable(message) if _TRANSIENT.search(code) else refused(message, code)
+            reason = f"{method}: {code}"
+            raise (
+                unavailable("error.unavailable", vendor="suning", code=reason)
+                if _TRANSIENT.search(code)
+                else refused("error.refused", code, vendor="suning", code=reason)
+            )
         return answer
 
 

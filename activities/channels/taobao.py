@@ -270,7 +270,7 @@ class Taobao:
         fullinfo = decode(_Fullinfo, body)
         trade = fullinfo.trade_fullinfo_get_response.trade
         if trade.status not in _UNPAID | _PAID | _CLOSED | _SHIPPED:
-            raise Unintelligible("trade_fullinfo_get_response.trade.status", "not a trade status we know")
+            raise Unintelligible("trade_fullinfo_get_response.trade.status", "invalid.order_status")
         shipped = trade.status in _SHIPPED
         closed = trade.status in _CLOSED
         cash_on_delivery = trade.type in _COD

@@ -67,7 +67,7 @@ from activities.kit.payloads import (
 from activities.kit.signing import verify_body
 from models.address import Recipient
 from models.fulfillment import Shipment
-from models.i18n import t
+from models.i18n import InvalidValue, t
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
@@ -173,7 +173,7 @@ class _Address(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "_Address":
         if len(self.street) > 200:
-            raise ValueError("address_1 and address_2 together exceed 200 characters")
+            raise InvalidValue("invalid.address.too_long", most=200)
         return self
 
     @property
@@ -347,7 +347,7 @@ class WooCommerce:
         if status in _DRAFTS or not source.line_items:
             return None
         if status not in _STATUSES:
-            raise Unintelligible("status", "not an order status we know; setting statuses can map it")
+            raise Unintelligible("status", "invalid.order_status.mappable")
         shipped = status == "completed" or (status == "refunded" and source.date_completed_gmt is not None)
         deducted = () if shipped else refunds
         remaining, net, tax = _remaining(source, deducted)
@@ -452,9 +452,11 @@ class WooCommerce:
         everything shipped."""
         path = f"/orders/{shipment.channel_order_no}"
         if (order := await self._get(shipment.channel_order_no)) is None:
-            raise refused("woocommerce: no such order", "not_found")
+            raise refused("error.channel.order_unknown", "not_found", vendor="woocommerce")
         if order.get("status") in _CLOSED:
-            raise refused(f"woocommerce: the order is {order['status']}", str(order["status"]))
+            raise refused(
+                "error.channel.order_status", str(order["status"]), vendor="woocommerce", state=order["status"]
+            )
         carrier = carrier_code(self._account, CARRIER_NAMES, shipment.carrier, shipment.carrier.upper())
         if f"{_PARCEL_KEY}{shipment.waybill_no}" not in _parcels(order):
             meta_data = _parcel_meta(order, shipment, carrier)
@@ -498,7 +500,7 @@ class WooCommerce:
         answer = _object(await self._send("POST", path, content={"update": levels}))
         wrong = {str(each.get("id")): each["error"] for each in answer.get("update") or [] if each.get("error")}
         if any(_status(error) >= 500 for error in wrong.values()):
-            raise unavailable("woocommerce: could not set all quantities")
+            raise unavailable("error.quantities", vendor="woocommerce")
         return [
             StockRefusal(sku=each.sku, reason=str(wrong[number].get("code")))
             for each, number in batch
@@ -528,7 +530,7 @@ class WooCommerce:
         )
         if response.status_code >= 400:
             code = str(_object(response).get("code"))
-            raise refused(f"woocommerce: {response.status_code} {code}", code)
+            raise refused("error.refused", code, vendor="woocommerce", code=f"{response.status_code} {code}")
         return response
 
 
@@ -599,13 +601,13 @@ def _status(error: Mapping[str, Any]) -> int:
 
 def _object(response: httpx.Response) -> dict[str, Any]:
     if not isinstance(answer := _json(response), dict):
-        raise unavailable("woocommerce: the response is not a JSON object")
+        raise unavailable("error.malformed", vendor="woocommerce")
     return answer
 
 
 def _list(response: httpx.Response) -> list[dict[str, Any]]:
     if not isinstance(answer := _json(response), list):
-        raise unavailable("woocommerce: the response is not a JSON list")
+        raise unavailable("error.malformed", vendor="woocommerce")
     return answer
 
 

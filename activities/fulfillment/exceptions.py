@@ -256,7 +256,7 @@ async def intercept_parcel(fulfillment_id: str, actor: str = exceptions.SYSTEM) 
     async with transaction() as connection:
         row = (await connection.execute(select(_f).where(_f.c.id == fulfillment_id))).one_or_none()
     if row is None or not row.waybill_no:
-        raise refused(f"no parcel of {fulfillment_id}", "not_found")
+        raise refused("error.fulfillment_unknown", "not_found", fulfillment=fulfillment_id)
     account = await get_carrier_account(row.carrier)
     if account is None:
         raise refused("carrier.no_account", "no_account")

@@ -62,7 +62,7 @@ async def get_fulfillment_order(connection: AsyncConnection, fulfillment_id: str
     """Return a row of ``FULFILLMENT_ORDERS``. Raises ``ApplicationError`` where there is none."""
     row: Row[Any] | None = (await connection.execute(_by_id, {"fulfillment_id": fulfillment_id})).one_or_none()
     if row is None:
-        raise refused(f"no fulfillment order {fulfillment_id}", "not_found")
+        raise refused("error.fulfillment_unknown", "not_found", fulfillment=fulfillment_id)
     return row
 
 

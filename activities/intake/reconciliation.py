@@ -174,14 +174,14 @@ async def _read_order(source: str, shop: str, reader: OrderReader, number: str) 
     """
     pulled = await reader.read(number)
     if pulled is None:
-        raise refused("listed by the channel, but not readable", "not_told")
+        raise refused("error.not_listed", "not_told")
     if await polling.save_pulled(source, shop, [pulled]):
         return True
     query = select(_inbox).where(_same_shop(source, shop), _inbox.c.fact_key == pulled.receipt.fact_key)
     async with transaction() as connection:
         row = (await connection.execute(query)).one()
     if row.state == InboxState.FAILED:
-        raise refused(f"{row.field}: {row.reason}" if row.field else row.reason, "not_understood")
+        raise refused("error.not_understood", "not_understood", field=row.field or "body", why=row.reason)
     return False
 
 

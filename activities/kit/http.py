@@ -51,13 +51,15 @@ async def send(
     try:
         response = await client().request(method, url, content=content, data=data, params=params, headers=headers)
     except httpx.HTTPError as error:
-        raise unavailable(f"{method} {httpx.URL(url).host}: {type(error).__name__}") from None
+        raise unavailable("error.unreachable", host=httpx.URL(url).host, error=type(error).__name__) from None
     if response.status_code in allowed_statuses:
         return response
     if response.status_code in {408, 425, 429} or response.status_code >= 500:
-        raise unavailable(f"HTTP {response.status_code}", _retry_seconds(response.headers.get("retry-after", "")))
+        raise unavailable(
+            "error.http", _retry_seconds(response.headers.get("retry-after", "")), status=response.status_code
+        )
     if response.status_code >= 400:
-        raise refused(f"HTTP {response.status_code}", str(response.status_code))
+        raise refused("error.http", str(response.status_code), status=response.status_code)
     return response
 
 
@@ -68,5 +70,5 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise unavailable(f"{response.request.url.host}: the response is not a JSON object")
+        raise unavailable("error.no_json", host=response.request.url.host)
     return value

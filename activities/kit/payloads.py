@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
 
-from activities.kit.errors import Unintelligible
+from activities.kit.errors import Unintelligible, validation_message
 from models.i18n import InvalidValue
 from models.money import Amount
 from models.order import ChannelOrder
@@ -33,18 +33,18 @@ def decode(model: type[Model], body: bytes) -> Model:
 def decode_xml(text: str) -> Element:
     """Decode an XML document; a document type, which could define entities, is refused. Raises ``Unintelligible``."""
     if "<!DOCTYPE" in text:
-        raise Unintelligible("body", "a document type is not expected")
+        raise Unintelligible("body", "invalid.xml.doctype")
     try:
         return fromstring(text)  # noqa: S314
     except (ParseError, ValueError):
-        raise Unintelligible("body", "not well-formed XML") from None
+        raise Unintelligible("body", "invalid.xml") from None
 
 
 def unintelligible(error: ValidationError) -> Unintelligible:
     """Return the first error with its path, such as ``line_items[0].quantity``, but never the value found there."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    fault = error.errors(include_url=False, include_input=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-    return Unintelligible(path.lstrip(".") or "body", fault["msg"])
+    return Unintelligible(path.lstrip(".") or "body", validation_message(fault))
 
 
 def _text(value: Any) -> str:
@@ -59,7 +59,7 @@ def _integer(value: Any) -> int:
 
 def _identifier(value: Any) -> Any:
     if isinstance(value, float | bool):
-        raise ValueError("an identifier must not be a fraction: digits would be lost")  # noqa: TRY004
+        raise InvalidValue("invalid.identifier.fraction")
     return value
 
 
@@ -72,13 +72,13 @@ def within_calendar(moment: datetime) -> datetime:
 
 def _seconds(value: Any) -> datetime:
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,11}", str(value)):
-        raise ValueError("not seconds since 1970")
+        raise InvalidValue("invalid.seconds")
     return within_calendar(datetime.fromtimestamp(int(value), UTC))
 
 
 def _fen(value: Any) -> Decimal:
     if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,15}", str(value or 0)):
-        raise ValueError("not a whole number of fen")
+        raise InvalidValue("invalid.fen")
     return Decimal(int(value or 0)) / 100
 
 

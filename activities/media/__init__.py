@@ -18,4 +18,4 @@ async def send(account: Account, message: Message) -> None:
 
 def bot_failed(medium: str, code: object) -> Exception:
     """Return the error of a chat bot that refused a message; most often its rate limit is reached."""
-    return unavailable(f"{medium}: {code}", 60)
+    return unavailable("error.unavailable", 60, vendor=medium, code=code)

@@ -38,11 +38,11 @@ async def send(account: Account, message: Message) -> None:
     except aiosmtplib.SMTPRecipientsRefused as error:
         codes = [each.code for each in error.recipients]
         if all(code >= 500 for code in codes):
-            raise refused(f"email: {codes[0]}", str(codes[0])) from None
-        raise unavailable(f"email: {codes[0]}") from None
+            raise refused("error.refused", str(codes[0]), vendor="email", code=codes[0]) from None
+        raise unavailable("error.unavailable", vendor="email", code=codes[0]) from None
     except aiosmtplib.SMTPResponseException as error:
         if error.code >= 500:
-            raise refused(f"email: {error.code}", str(error.code)) from None
-        raise unavailable(f"email: {error.code}") from None
+            raise refused("error.refused", str(error.code), vendor="email", code=error.code) from None
+        raise unavailable("error.unavailable", vendor="email", code=error.code) from None
     except (aiosmtplib.SMTPException, OSError) as error:
-        raise unavailable(f"email: {type(error).__name__}") from None
+        raise unavailable("error.unavailable", vendor="email", code=type(error).__name__) from None

@@ -56,4 +56,6 @@ async def send(account: Account, message: Message) -> None:
     )
     code = str(response.get("Code"))
     if code not in ("OK", _ALREADY_SENT):
-        raise unavailable(f"sms: {code}", 60) if code in _TRANSIENT else refused(f"sms: {code}", code)
+        if code in _TRANSIENT:
+            raise unavailable("error.unavailable", 60, vendor="sms", code=code)
+        raise refused("error.refused", code, vendor="sms", code=code)

@@ -89,7 +89,7 @@ def _model(demand: Demand, history: Sequence[float]) -> Any:
     try:
         from statsforecast import models
     except ImportError:
-        raise refused("Forecasts need the extra `forecast`: pip install 'hengdan[forecast]'", "forecast") from None
+        raise refused("error.extra", "forecast") from None
     if demand in (Demand.SMOOTH, Demand.ERRATIC):
         return models.AutoTheta(season_length=WEEK)
     if _fading(history):

@@ -115,7 +115,7 @@ async def get_rule(source: str, shop: str) -> StockRule:
     """Return the rule of a shop. Raise ``refused`` if it no longer has one."""
     settings = (await accounts.get_account(IntegrationType.CHANNEL, source, shop)).settings
     if "stock" not in settings:
-        raise refused(f"{source}/{shop} has no stock rule", "no_rule")
+        raise refused("error.no_stock_rule", "no_rule", source=source, shop=shop)
     return StockRule.model_validate(settings["stock"])
 
 

@@ -31,4 +31,4 @@ def documented_format(method: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise unavailable(f"{method}: the response is not in the documented format") from None
+        raise unavailable("error.malformed.method", method=method) from None

@@ -63,7 +63,7 @@ class Top:
             document = json.loads(response.content)
             if "error_response" in document:
                 if document["error_response"].get("code") == 27 and self._secrets.get("refresh_token"):
-                    raise expired(f"{method}: 27")
+                    raise expired("top")
                 raise fault(method, document["error_response"])
             answer: dict[str, Any] = document[f"{method.removeprefix('taobao.').replace('.', '_')}_response"]
         return answer, response.content
@@ -75,12 +75,12 @@ def fault(method: str, error: Mapping[str, Any]) -> ApplicationError:
     The detail of a refusal is the sub code of the service, or the gateway's own code where the gateway refused.
     """
     code, sub_code, sub_msg = error.get("code"), str(error.get("sub_code") or ""), str(error.get("sub_msg") or "")
-    message = f"{method}: {code} {sub_code}".rstrip()
+    reason = f"{method}: {code} {sub_code}".rstrip()
     if code == 7:
         ban = re.search(r"last for (\d{1,6}) more second", sub_msg)
-        return unavailable(message, float(ban[1]) if ban else None)
+        return unavailable("error.unavailable", float(ban[1]) if ban else None, vendor="top", code=reason)
     if sub_code.startswith("isp.") or sub_code.endswith(_TRANSIENT) or _BUSY.search(sub_msg):
-        return unavailable(message)
+        return unavailable("error.unavailable", vendor="top", code=reason)
     if code in _SERVICES | {10} and not sub_code.startswith("isv."):
-        return unavailable(message)
-    return refused(message, sub_code if code in _SERVICES else str(code))
+        return unavailable("error.unavailable", vendor="top", code=reason)
+    return refused("error.refused", sub_code if code in _SERVICES else str(code), vendor="top", code=reason)

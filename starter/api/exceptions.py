@@ -129,8 +129,7 @@ async def remedy(key: str, body: RemedyRequest, request: Request, principal: Sta
         try:
             await intercept_parcel(row.fulfillment_id, principal.name)
         except ApplicationError as error:
-            code = str(error.details[0]) if error.details else error.type or ""
-            raise Problem(409, "problem.not_intercepted", {"code": code}) from None
+            raise Problem(409, "problem.not_intercepted", {"why": error.message}) from None
     else:
         try:
             async with transaction() as connection:

@@ -4,16 +4,17 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
 from activities.intake import failed_messages, inbox
 from activities.intake.failed_messages import MessageFilter
 from activities.kit.database import Row, transaction
+from models.i18n import t
 from models.intake import Handling, InboxState
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import Problem
+from starter.api.problems import Problem, lang
 from starter.api.webhooks import RAW, Body
 
 router = APIRouter(prefix="/intake", tags=["intake"])
@@ -92,22 +93,26 @@ async def summary(principal: Reader) -> dict[str, dict[str, int]]:
 
 @router.get("/failed", summary="Failed messages, oldest first")
 async def failed(
-    principal: Reader, which: Filter, limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: int = 0
+    request: Request,
+    principal: Reader,
+    which: Filter,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    cursor: int = 0,
 ) -> list[FailedMessage]:
     async with transaction() as connection:
         rows = await failed_messages.search(connection, which, limit, cursor)
-    return [FailedMessage.model_validate(row._mapping) for row in rows]
+    return [FailedMessage.model_validate({**row._mapping, "reason": t(row.reason, lang(request))}) for row in rows]
 
 
 @router.get("/failed/reasons", summary="Count failed messages by reason")
-async def reasons(principal: Reader, which: Filter) -> list[FailureReason]:
+async def reasons(request: Request, principal: Reader, which: Filter) -> list[FailureReason]:
     async with transaction() as connection:
         rows = await failed_messages.count_by_reason(connection, which)
-    return [FailureReason.model_validate(dict(row._mapping)) for row in rows]
+    return [FailureReason.model_validate({**row._mapping, "reason": t(row.reason, lang(request))}) for row in rows]
 
 
 @router.get("/{row}/raw", summary="A message with its body and how it was handled")
-async def show(row: int, principal: Staff) -> MessageView:
+async def show(row: int, request: Request, principal: Staff) -> MessageView:
     async with transaction() as connection:
         message = await failed_messages.get(connection, row)
         handlings = await failed_messages.list_handlings(connection, row)
@@ -117,6 +122,7 @@ async def show(row: int, principal: Staff) -> MessageView:
     fields: dict[str, Any] = {
         name: message._mapping[name] for name in MessageView.model_fields if name in message._mapping
     }
+    fields["reason"] = t(message.reason, lang(request))
     handled = [HandlingView(**each._mapping, body=_text(each)) for each in handlings]
     return MessageView(**fields, body=_text(message), handled=handled)
 

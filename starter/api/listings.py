@@ -13,11 +13,12 @@ from activities.catalogue import sku_mapping, skus
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.stock import stock_sync
+from models.i18n import t
 from models.intake import IntegrationType
 from models.listings import StockRule, join_ids
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import SOON, Problem
+from starter.api.problems import SOON, Problem, lang
 from starter.api.webhooks import find_account
 from workers.schedules import schedule_shops
 
@@ -38,11 +39,15 @@ class Listing(BaseModel):
 
 @router.get("", summary="Listings with the quantity last sent to their channel")
 async def list_listings(
-    principal: Reader, channel: str | None = None, shop: str | None = None, sku: str | None = None
+    request: Request,
+    principal: Reader,
+    channel: str | None = None,
+    shop: str | None = None,
+    sku: str | None = None,
 ) -> list[Listing]:
     async with transaction() as connection:
         rows = await stock_sync.search(connection, channel=channel, shop=shop, sku=sku)
-    return [Listing.model_validate(dict(row._mapping)) for row in rows]
+    return [Listing.model_validate({**row._mapping, "refused": t(row.refused, lang(request))}) for row in rows]
 
 
 @router.put("/{channel}/{shop}", summary="Set a shop's listings: SKU → the channel's ids")

@@ -101,7 +101,8 @@ async def show_origin(order_id: str, request: Request, principal: Reader) -> Tra
 
     views = [
         MessageView(
-            **{name: each._mapping[name] for name in MessageView.model_fields if name in each._mapping},
+            **{name: each._mapping[name] for name in MessageView.model_fields if name in each._mapping}
+            | {"reason": t(each.reason, language)},
             state_text=t(f"inbox.{each.state}", language),
             led_to=led_to(each),
         )

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from activities.kit.database import DatabaseUnavailable
-from activities.kit.errors import InvalidInput
+from activities.kit.errors import InvalidInput, validation_message
 from models.i18n import negotiate, t
 
 log = structlog.get_logger()
@@ -90,12 +90,12 @@ def answer(
     )
 
 
-def _fields(error: RequestValidationError) -> list[dict[str, str]]:
+def _fields(error: RequestValidationError, speak: str) -> list[dict[str, str]]:
     places = ("body", "query", "path", "header")
     return [
         {
             "field": ".".join(str(part) for part in each["loc"] if part not in places) or "body",
-            "message": each["msg"].removeprefix("Value error, "),
+            "message": t(validation_message(each), speak),
         }
         for each in error.errors()
     ]
@@ -115,7 +115,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = _fields(error)
+        fields = _fields(error, lang(request))
         detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
         return answer(request, 422, detail, errors=fields)
 

@@ -15,10 +15,11 @@ from activities.intake import reconciliation
 from activities.intake.reconciliation import Window
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
+from models.i18n import t
 from models.intake import IntegrationType
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
-from starter.api.problems import SOON, Problem
+from starter.api.problems import SOON, Problem, lang
 from starter.api.webhooks import find_account
 from workflows.reconciliation import ReconciliationWorkflow
 
@@ -96,6 +97,7 @@ async def reconcile(
 
 @router.get("/intake/reconciliations", summary="Reconciliations, newest first")
 async def list_reports(
+    request: Request,
     principal: Reader,
     channel: str | None = None,
     shop: str | None = None,
@@ -104,13 +106,16 @@ async def list_reports(
 ) -> list[Report]:
     async with transaction() as connection:
         rows = await reconciliation.list_all(connection, channel, shop, limit, cursor)
-    return [Report.model_validate(dict(row._mapping)) for row in rows]
+    return [Report.model_validate({**row._mapping, "error": t(row.error, lang(request))}) for row in rows]
 
 
 @router.get("/intake/reconciliations/{report}", summary="One reconciliation with its order numbers")
-async def show_report(report: str, principal: Reader) -> DetailedReport:
+async def show_report(report: str, request: Request, principal: Reader) -> DetailedReport:
     async with transaction() as connection:
         row = await reconciliation.get(connection, report)
     if row is None:
         raise Problem(404, "problem.no_report", {"id": report})
-    return DetailedReport.model_validate(dict(row._mapping))
+    language = lang(request)
+    failed = {number: t(why, language) for number, why in row.details.get("failed", {}).items()}
+    details = row.details | ({"failed": failed} if failed else {})
+    return DetailedReport.model_validate({**row._mapping, "details": details, "error": t(row.error, language)})

@@ -124,7 +124,7 @@ async def test_a_refusal_repeats_nothing_personal(gateway: str) -> None:
     failed("get", sub_code="isv.address-invalid", sub_msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0]) == ("Refused", "isv.address-invalid")
-    assert error.message == "carrier.cainiao.isv.address-invalid"
+    assert error.message == "error.refused?vendor=cainiao&code=isv.address-invalid"
 
 
 async def test_a_busy_platform_is_to_be_tried_again_when_it_says(gateway: str) -> None:

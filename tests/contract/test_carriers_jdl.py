@@ -109,7 +109,7 @@ async def test_what_was_cancelled_is_not_found_again(gateway: str) -> None:
 async def test_a_refusal_repeats_nothing_personal(gateway: str) -> None:
     said("create", success=False, code=10003, msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
-    assert (error.type, error.details[0], error.message) == ("Refused", "10003", "carrier.jdl.10003")
+    assert (error.type, error.details[0], error.message) == ("Refused", "10003", "error.refused?vendor=jdl&code=10003")
 
 
 @pytest.mark.parametrize("words", ["系统繁忙,请稍后再试", "调用超时", "接口限流"])

@@ -133,8 +133,8 @@ async def test_what_was_booked_before_is_the_first_waybill(gateway: str, success
     ("answer", "kind", "message"),
     [
         ({"Success": False, "ResultCode": "101", "Reason": "13812345678"}, "Refused", "carrier.kdniao.101"),
-        ({"Success": False, "Reason": "没有可用套餐"}, "Refused", "carrier.kdniao.refused"),
-        ({"Success": False, "ResultCode": "405"}, "Unavailable", "kdniao: 405"),
+        ({"Success": False, "Reason": "没有可用套餐"}, "Refused", "error.refused.unexplained?vendor=kdniao"),
+        ({"Success": False, "ResultCode": "405"}, "Unavailable", "error.unavailable?vendor=kdniao&code=405"),
         ({"Success": True, "ResultCode": "100", "Order": None}, "Unavailable", None),
         ("<html>", "Unavailable", None),
         ({"Success": True, "Order": "?"}, "Unavailable", None),
@@ -192,7 +192,9 @@ async def test_a_subscription_may_be_refused_but_not_for_being_the_second(gatewa
     SAID["1008"] = {"Success": False, "Reason": "重复订阅"}
     await ours(gateway).subscribe("YT1", "yto", "", "")
     SAID["1008"] = {"Success": False, "Reason": "没有可用套餐"}
-    assert (await refusal(ours(gateway).subscribe("YT1", "yto", "", ""))).message == "carrier.kdniao.refused"
+    assert (
+        await refusal(ours(gateway).subscribe("YT1", "yto", "", ""))
+    ).message == "error.refused.unexplained?vendor=kdniao"
 
 
 async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gateway: str) -> None:

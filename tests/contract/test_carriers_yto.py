@@ -94,7 +94,7 @@ async def test_more_goods_than_yto_takes_are_shortened(gateway: str) -> None:
 async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str) -> None:
     said({"success": False, "code": 200010003, "reason": "recipientMobile 13812345678 不正确"})
     error = await refusal(carrier(account(gateway)).book(a_booking()))
-    assert (error.type, error.message) == ("Refused", "carrier.yto.200010003")
+    assert (error.type, error.message) == ("Refused", "error.refused?vendor=yto&code=200010003")
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "7"])

@@ -347,7 +347,11 @@ async def test_each_parcel_is_confirmed_once(world: World) -> None:
     ]
     assert (await read(world, number)).shipped
     error = await failure(world.adapter.confirm_shipment(shipment(parsed, "SF4")))
-    assert (error.type, error.details[0], error.message) == ("Refused", "400", "amazon: InvalidInput")
+    assert (error.type, error.details[0], error.message) == (
+        "Refused",
+        "400",
+        "error.refused?vendor=amazon&code=InvalidInput",
+    )
     assert number not in str(error)
 
 

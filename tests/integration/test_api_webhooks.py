@@ -156,7 +156,7 @@ async def test_carrier_is_authenticated_by_path_and_answered_in_its_format(door:
     again = await door.post("/carriers/sf/default/push/s3cret", json=push)
     assert (again.status_code, again.json()["return_code"]) == (200, "0000")
     (row,) = await until(lambda: rows(state=InboxState.DONE))
-    assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "no known waybill")
+    assert (row.integration, row.source, row.reason) == (IntegrationType.CARRIER, "sf", "inbox.no_waybill")
 
 
 async def test_warehouse_reports_one_or_many_events_once(door: httpx.AsyncClient) -> None:

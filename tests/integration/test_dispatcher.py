@@ -469,7 +469,7 @@ async def test_scans_are_saved_and_milestones_signalled(temporal: Client) -> Non
     assert {(name, request["status"]) for name, request in received} == {("tracking", "delivered")}
     assert {row.reason for row in await rows(integration=IntegrationType.CARRIER, state=DONE)} == {
         "",
-        "no known waybill",
+        "inbox.no_waybill",
     }
 
 

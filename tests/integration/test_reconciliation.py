@@ -140,7 +140,7 @@ async def test_failed_order_is_missing_until_it_is_corrected(
         await until(failed)
         report = await reconcile(door, shop)
         assert (report["missing"], report["failed"], report["pulled"]) == (1, 1, 0)
-        assert report["details"]["failed"][number].startswith("status: not an order status we know")
+        assert report["details"]["failed"][number].startswith("Field status: Unknown order status")
         assert (await open_exceptions())["reconciliation"]["failed"] == 1
 
 
