@@ -1,4 +1,4 @@
-"""The demo: a merchant's day on real parts, live, with a table of what came out and the checks that it is true."""
+"""The demo: a merchant's day on real servers, with live progress, a table of results and checks."""
 
 import asyncio
 import json
@@ -31,22 +31,22 @@ from models.intake import IntegrationType
 from models.order import OrderStatus
 from models.settings import settings
 from models.stock import Audience, LocationKind
-from starter.demo.carriers import AGGREGATOR, FOLLOWED, PATIENCE, TERMS
+from starter.demo.carriers import AGGREGATOR, POLICIES_OF_DEMO, TERMS, TRACKED_CARRIER
 from starter.demo.channels import WEB
 from starter.demo.checks import Check, all_checks, statuses
-from starter.demo.stories import (
+from starter.demo.scenarios import (
     DROP_SHIPPED,
-    FENCE,
-    FENCED_SKUS,
     ONLY_BEIJING,
     ONLY_CHENGDU,
     PRESALE,
+    RESERVED_SKUS,
+    SCENARIOS,
     SHOPS,
     SHORT_SKUS,
     STORE,
     STORE_SKUS,
-    STORIES,
-    WATCHED,
+    SYNCED_SKU,
+    VIRTUAL_WAREHOUSE,
     clean,
 )
 from starter.demo.world import World, people
@@ -59,48 +59,50 @@ from workers.schedules import schedule_shops
 
 ORDERS = 320
 OPENING = 500
-"""What lies where of each SKU before the day begins."""
+"""The stock of each SKU in each of its warehouses before the demo starts."""
 OWN_SITE = Audience(shops=("own:web",))
-EACH_STORY = 5
-AT_ONCE = 50
-_ALONE: dict[str, tuple[str, ...]] = {
+ORDERS_PER_SCENARIO = 5
+MAX_CONCURRENT = 50
+_WAREHOUSES_OF_SKU: dict[str, tuple[str, ...]] = {
     ONLY_BEIJING: ("BJ",),
     ONLY_CHENGDU: ("CD",),
     DROP_SHIPPED: (),
     **dict.fromkeys(SHORT_SKUS, ()),
-    **dict.fromkeys(FENCED_SKUS, ("SH",)),
+    **dict.fromkeys(RESERVED_SKUS, ("SH",)),
     **dict.fromkeys(STORE_SKUS, ()),
 }
-"""What does not lie everywhere."""
+"""The warehouses of SKUs that are not in stock everywhere."""
 
 
-class Telling:
-    """How far each story has come, and how each ended."""
+class Progress:
+    """The scenarios, and how each of them ended."""
 
     def __init__(self, names: list[str]) -> None:
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self.names = names
-        self.ends: list[tuple[str, OrderStatus | None, str]] = []
+        self.results: list[tuple[str, OrderStatus | None, str]] = []
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started
 
-    def progress(self, world: World) -> Table:
+    def table(self, world: World) -> Table:
         counts = statuses(world.rows.values())
-        table = Table(title=t("demo.progress", done=len(self.ends), all=len(self.names), seconds=f"{self.elapsed:.0f}"))
+        table = Table(
+            title=t("demo.progress", done=len(self.results), all=len(self.names), seconds=f"{self.elapsed:.0f}")
+        )
         table.add_column(t("demo.status"))
         table.add_column(t("demo.orders"), justify="right")
         for status in OrderStatus:
             if counts[status]:
                 table.add_row(t(f"status.{status}"), str(counts[status]))
-        table.add_row(t("demo.rate"), f"{len(self.ends) / max(self.elapsed, 0.1):.1f}/s")
+        table.add_row(t("demo.rate"), f"{len(self.results) / max(self.elapsed, 0.1):.1f}/s")
         return table
 
     def line(self, world: World) -> str:
         counts = statuses(world.rows.values())
         by_status = "  ".join(f"{t(f'status.{status}')} {counts[status]}" for status in OrderStatus if counts[status])
-        return f"{self.elapsed:5.0f} s  {len(self.ends)}/{len(self.names)}  {by_status}"
+        return f"{self.elapsed:5.0f} s  {len(self.results)}/{len(self.names)}  {by_status}"
 
 
 def run(
@@ -110,10 +112,10 @@ def run(
     serve: bool | None = None,
     state_dir: Path | None = None,
 ) -> int:
-    """Plays ``orders`` orders on a fresh stack of its own; 0 where all ended as told and all checks hold.
+    """Run ``orders`` orders on a new stack; return 0 if all ended as expected and all checks passed.
 
-    ``serve``: keep serving until Ctrl-C; by default in a terminal only. ``report``: a file to hold all of it as JSON.
-    Raises ``ValueError`` where ``state_dir`` holds something else than an earlier demo.
+    ``serve``: keep serving until Ctrl-C; by default only in a terminal. ``report``: write the results to this file as
+    JSON. Raise ``ValueError`` if ``state_dir`` holds anything but an earlier demo.
     """
     console = Console()
     state_dir = _fresh(state_dir or settings().state_dir / "demo")
@@ -123,20 +125,20 @@ def run(
     with Stack(state_dir, children={"sandbox": sandbox}) as stack:
         console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
         console.print(t("up.key", key=stack.new_key))
-        told = asyncio.run(_play(console, stack, f"http://127.0.0.1:{port}", orders or ORDERS))
+        results = asyncio.run(_run(console, stack, f"http://127.0.0.1:{port}", orders or ORDERS))
         if report is not None:
-            report.write_text(json.dumps(told, ensure_ascii=False, indent=2))
+            report.write_text(json.dumps(results, ensure_ascii=False, indent=2))
         if sys.stdout.isatty() if serve is None else serve:
             console.print(t("up.stop"))
             wait_for_signal()
-    return 0 if told["passed"] else 1
+    return 0 if results["passed"] else 1
 
 
 def _fresh(state_dir: Path) -> Path:
-    """An empty folder for the demo alone; whatever database or cluster is set, the demo has its own."""
+    """Return an empty folder for the demo; the demo ignores the configured database and cluster."""
     marker = state_dir / "demo"
     if state_dir.exists() and any(state_dir.iterdir()) and not marker.exists():
-        raise ValueError(f"{state_dir} holds something else than a demo: name an empty folder")
+        raise ValueError(f"{state_dir} holds no earlier demo: name an empty folder")
     shutil.rmtree(state_dir, ignore_errors=True)
     state_dir.mkdir(parents=True, mode=0o700)
     marker.touch()
@@ -146,25 +148,25 @@ def _fresh(state_dir: Path) -> Path:
     return state_dir
 
 
-async def _play(console: Console, stack: Stack, sandbox: str, orders: int) -> dict[str, Any]:
+async def _run(console: Console, stack: Stack, sandbox: str, orders: int) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
         world = await _set_up(stack, sandbox, client)
-        each = min(EACH_STORY, max(1, orders // 40))
-        names = [name for name in STORIES for _ in range(each)]
+        each = min(ORDERS_PER_SCENARIO, max(1, orders // 40))
+        names = [name for name in SCENARIOS for _ in range(each)]
         names += ["clean"] * max(0, orders - len(names))
-        telling = Telling(names)
-        watching = asyncio.create_task(world.watch())
-        playing = asyncio.create_task(_tell_all(world, telling))
-        await _show(console, world, telling, playing)
-        watching.cancel()
+        progress = Progress(names)
+        watcher = asyncio.create_task(world.watch())
+        running = asyncio.create_task(_run_all(world, progress))
+        await _show(console, world, progress, running)
+        watcher.cancel()
         with suppress(asyncio.CancelledError):
-            await watching
-        elapsed = telling.elapsed
+            await watcher
+        elapsed = progress.elapsed
         console.print(t("demo.checking"))
-        await world.look()
+        await world.refresh()
         checks = await all_checks(world, await connect(), [stack.state_dir])
         await dispose()
-    return _conclude(console, stack, world, telling, checks, elapsed)
+    return _conclude(console, stack, world, progress, checks, elapsed)
 
 
 async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> World:
@@ -177,15 +179,17 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await merchant.seed(connection)
         await open_accounts(connection, sandbox, SHOPS)
         for sku in merchant.STOCKED:
-            for warehouse in _ALONE.get(sku, ("SH", "GZ", "BJ", "CD")):
+            for warehouse in _WAREHOUSES_OF_SKU.get(sku, ("SH", "GZ", "BJ", "CD")):
                 await operations.receive(connection, warehouse, sku, OPENING, f"opening:{warehouse}:{sku}", "demo")
-        await stock_sync.save_listings(connection, "own", WEB, {WATCHED: {}})
-        await _fence(connection)
+        await stock_sync.save_listings(connection, "own", WEB, {SYNCED_SKU: {}})
+        await _reserve_for_own_site(connection)
         await _open_store(connection)
-        follows = {"follow": [FOLLOWED], "push_url": stack.api_url}
-        await accounts.save(connection, IntegrationType.CARRIER, AGGREGATOR, "default", None, {}, follows)
+        settings_of_aggregator = {"follow": [TRACKED_CARRIER], "push_url": stack.api_url}
+        await accounts.save(
+            connection, IntegrationType.CARRIER, AGGREGATOR, "default", None, {}, settings_of_aggregator
+        )
         await carrier_selection.save_terms(connection, TERMS)
-        for policy in PATIENCE:
+        for policy in POLICIES_OF_DEMO:
             await exceptions.save_policy(connection, policy)
         await operations.sync_supplier_stock(
             connection, merchant.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo"
@@ -197,27 +201,32 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         "warehouse": await create_key("demo-warehouse", [Scope.WAREHOUSE]),
     }
     await schedule_shops(await connect())
-    told = {"api_url": stack.api_url, "api_key": keys["warehouse"], "delay": 0.1}
-    (await client.post(f"{sandbox}/warehouse/_control/config", json=told)).raise_for_status()
+    config = {"api_url": stack.api_url, "api_key": keys["warehouse"], "delay": 0.1}
+    (await client.post(f"{sandbox}/warehouse/_control/config", json=config)).raise_for_status()
     for carrier in CARRIERS:
         secret = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
-        told = {"push_url": f"{stack.api_url}/carriers/{carrier}/default/push/{secret}", "way": {"delay": 0.1}}
-        (await client.post(f"{sandbox}/{carrier}/_control/config", json=told)).raise_for_status()
+        config = {"push_url": f"{stack.api_url}/carriers/{carrier}/default/push/{secret}", "journey": {"delay": 0.1}}
+        (await client.post(f"{sandbox}/{carrier}/_control/config", json=config)).raise_for_status()
     return World(client, stack.api_url, sandbox, keys["staff"], keys["till"], people(40))
 
 
-async def _fence(connection: Connection) -> None:
-    """All there is of some SKUs is kept for the own site."""
-    kept = locations.Location(
-        code=FENCE, name="Own site", name_zh="自营专享仓", kind=LocationKind.VIRTUAL, parent="SH", audience=OWN_SITE
+async def _reserve_for_own_site(connection: Connection) -> None:
+    """Move the stock of some SKUs to a virtual warehouse of the own site."""
+    virtual = locations.Location(
+        code=VIRTUAL_WAREHOUSE,
+        name="Own site",
+        name_zh="自营专享仓",
+        kind=LocationKind.VIRTUAL,
+        parent="SH",
+        audience=OWN_SITE,
     )
-    await locations.save(connection, kept)
-    for sku in FENCED_SKUS:
-        await operations.move_to_virtual(connection, FENCE, sku, OPENING, f"opening:{sku}", "demo")
+    await locations.save(connection, virtual)
+    for sku in RESERVED_SKUS:
+        await operations.move_to_virtual(connection, VIRTUAL_WAREHOUSE, sku, OPENING, f"opening:{sku}", "demo")
 
 
 async def _open_store(connection: Connection) -> None:
-    """Some SKUs lie at a shop counter alone, which delivers nowhere else."""
+    """Open a remote store that has some SKUs alone and delivers only to its own province."""
     store = locations.Location(
         code=STORE,
         name="Lhasa",
@@ -232,62 +241,64 @@ async def _open_store(connection: Connection) -> None:
         await operations.receive(connection, STORE, sku, OPENING, f"opening:{STORE}:{sku}", "demo")
 
 
-async def _tell_all(world: World, telling: Telling) -> None:
-    limit = asyncio.Semaphore(AT_ONCE)
+async def _run_all(world: World, progress: Progress) -> None:
+    limit = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def tell(number: int, name: str) -> None:
+    async def run_one(number: int, name: str) -> None:
         async with limit:
             end, fault = None, ""
             try:
-                end = await (STORIES[name][0](world) if name in STORIES else clean(world, number))
+                end = await (SCENARIOS[name][0](world) if name in SCENARIOS else clean(world, number))
             except (AssertionError, httpx.HTTPError) as error:
                 fault = f"{type(error).__name__}: {error}"
-            telling.ends.append((name, end, fault))
+            progress.results.append((name, end, fault))
 
-    await asyncio.gather(*(tell(number, name) for number, name in enumerate(telling.names)))
+    await asyncio.gather(*(run_one(number, name) for number, name in enumerate(progress.names)))
 
 
-async def _show(console: Console, world: World, telling: Telling, playing: asyncio.Task[None]) -> None:
+async def _show(console: Console, world: World, progress: Progress, running: asyncio.Task[None]) -> None:
     if console.is_terminal:
-        with Live(telling.progress(world), console=console, refresh_per_second=4, transient=True) as live:
-            while not playing.done():
-                await asyncio.wait([playing], timeout=0.25)
-                live.update(telling.progress(world))
+        with Live(progress.table(world), console=console, refresh_per_second=4, transient=True) as live:
+            while not running.done():
+                await asyncio.wait([running], timeout=0.25)
+                live.update(progress.table(world))
     else:
-        while not playing.done():
-            await asyncio.wait([playing], timeout=5)
-            console.print(telling.line(world), soft_wrap=True)
-    await playing
+        while not running.done():
+            await asyncio.wait([running], timeout=5)
+            console.print(progress.line(world), soft_wrap=True)
+    await running
 
 
 def _by_channel(console: Console, world: World) -> list[dict[str, Any]]:
-    """How many orders each channel brought, and how many of them reached the door."""
+    """Print and return the number of orders and of completed orders by channel."""
     table = Table(title=t("demo.by_channel"))
     for head in ("demo.channel", "demo.orders", "status.completed"):
         table.add_column(t(head))
-    brought = Counter(sale.channel for sale in world.sales)
+    received = Counter(sale.channel for sale in world.sales)
     done = Counter(sale.channel for sale in world.sales if world.rows[sale.order_id]["status"] == "completed")
-    for channel, orders in sorted(brought.items()):
+    for channel, orders in sorted(received.items()):
         table.add_row(channel, str(orders), str(done[channel]))
     console.print(table)
-    return [{"channel": channel, "orders": orders, "completed": done[channel]} for channel, orders in brought.items()]
+    return [{"channel": channel, "orders": orders, "completed": done[channel]} for channel, orders in received.items()]
 
 
 def _conclude(
-    console: Console, stack: Stack, world: World, telling: Telling, checks: list[Check], elapsed: float
+    console: Console, stack: Stack, world: World, progress: Progress, checks: list[Check], elapsed: float
 ) -> dict[str, Any]:
-    table = Table(title=t("demo.stories"))
-    for head in ("demo.story", "demo.expected", "demo.orders", "demo.as_told", "demo.fault"):
+    table = Table(title=t("demo.scenarios"))
+    for head in ("demo.scenario", "demo.expected", "demo.orders", "demo.as_expected", "demo.fault"):
         table.add_column(t(head))
-    stories: list[dict[str, Any]] = []
-    for name in dict.fromkeys(telling.names):
-        expected = STORIES[name][1] if name in STORIES else OrderStatus.COMPLETED
-        ends = [(end, fault) for told, end, fault in telling.ends if told == name]
-        good = sum(end is expected and not fault for end, fault in ends)
+    scenarios: list[dict[str, Any]] = []
+    for name in dict.fromkeys(progress.names):
+        expected = SCENARIOS[name][1] if name in SCENARIOS else OrderStatus.COMPLETED
+        ends = [(end, fault) for each, end, fault in progress.results if each == name]
+        matching = sum(end is expected and not fault for end, fault in ends)
         fault = next((fault for end, fault in ends if fault or end is not expected), "")
-        stories.append({"story": name, "expected": expected, "orders": len(ends), "as_told": good, "fault": fault})
-        mark = "[green]✓[/]" if good == len(ends) else "[red]✗[/]"
-        table.add_row(_title(name), t(f"status.{expected}"), str(len(ends)), f"{good} {mark}", fault)
+        scenarios.append(
+            {"scenario": name, "expected": expected, "orders": len(ends), "as_expected": matching, "fault": fault}
+        )
+        mark = "[green]✓[/]" if matching == len(ends) else "[red]✗[/]"
+        table.add_row(_title(name), t(f"status.{expected}"), str(len(ends)), f"{matching} {mark}", fault)
     console.print(table)
     channels = _by_channel(console, world)
     proof = Table(title=t("demo.checks"))
@@ -297,11 +308,11 @@ def _conclude(
     for check in checks:
         proof.add_row(t(f"demo.check.{check.name}"), "[green]✓[/]" if check.passed else "[red]✗[/]", check.detail)
     console.print(proof)
-    passed = all(each["orders"] == each["as_told"] for each in stories) and all(check.passed for check in checks)
-    orders = len(telling.names)
-    for each in stories:
-        if each["as_told"] < each["orders"]:
-            console.print(f"✗ {_title(each['story'])}: {each['fault']}", soft_wrap=True)
+    passed = all(each["orders"] == each["as_expected"] for each in scenarios) and all(check.passed for check in checks)
+    orders = len(progress.names)
+    for each in scenarios:
+        if each["as_expected"] < each["orders"]:
+            console.print(f"✗ {_title(each['scenario'])}: {each['fault']}", soft_wrap=True)
     console.print(t("demo.passed" if passed else "demo.not_passed", orders=orders, seconds=f"{elapsed:.0f}"))
     console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
     return {
@@ -309,7 +320,7 @@ def _conclude(
         "orders": orders,
         "seconds": round(elapsed, 1),
         "orders_per_second": round(orders / elapsed, 2),
-        "stories": stories,
+        "scenarios": scenarios,
         "channels": channels,
         "checks": [check.model_dump() for check in checks],
         "api": stack.api_url,
@@ -318,10 +329,10 @@ def _conclude(
 
 
 def _title(name: str) -> str:
-    """Of a story; those of a carrier or an exception are named by it."""
+    """Return the title of a scenario; those of carriers and exceptions share one text each."""
     kind, _, about = name.partition("_")
     if kind == "by":
-        return t("demo.story.by", carrier=about.upper())
-    if kind == "wrong":
-        return t("demo.story.wrong", kind=t(f"exception.{about}"))
-    return t(f"demo.story.{name}")
+        return t("demo.scenario.by", carrier=about.upper())
+    if kind == "exception":
+        return t("demo.scenario.exception", kind=t(f"exception.{about}"))
+    return t(f"demo.scenario.{name}")

@@ -1,4 +1,4 @@
-"""The stories of the carriers: each carries a parcel to the door, each thing that goes wrong is seen, and closes."""
+"""Scenarios of carriers: each one delivers a parcel; every kind of exception opens and closes."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -8,168 +8,168 @@ from functools import partial
 from models.carrier_selection import CarrierTerms
 from models.exceptions import POLICIES, ExceptionKind, ExceptionPolicy
 from models.order import OrderStatus
-from starter.demo.world import Sale, World, demand
+from starter.demo.world import Sale, World, expect
 from starter.sandbox.accounts import BOOKING
 
 WEB = "web"
 _SKU = "A005"
-AGGREGATOR, FOLLOWED = "kuaidi100", "yunda"
-"""Who follows whose parcels."""
+AGGREGATOR, TRACKED_CARRIER = "kuaidi100", "yunda"
+"""The aggregator, and the carrier whose parcels it tracks."""
 _HEAVY = "F001"
 TERMS = CarrierTerms(carrier="cainiao", max_kg=Decimal(3))
-"""It takes one heavy thing, not two."""
-PATIENCE: tuple[ExceptionPolicy, ...] = tuple(
+"""One heavy item is within its limit, two are not."""
+POLICIES_OF_DEMO: tuple[ExceptionPolicy, ...] = tuple(
     POLICIES[kind].model_copy(update={"after": 5}) for kind in (ExceptionKind.NOT_ACCEPTED, ExceptionKind.NOT_PICKED_UP)
 )
-"""A day is too long for a demo."""
+"""Exceptions that open after seconds instead of a day."""
 
 
-async def carried(world: World, carrier: str) -> OrderStatus:
-    """The buyer wants this carrier; it books once, and carries."""
+async def delivered_by(world: World, carrier: str) -> OrderStatus:
+    """The buyer demands this carrier; it books once and delivers."""
     sale = await world.place("own", WEB, _SKU, custom={"carrier": carrier})
     end = await world.until(sale, OrderStatus.COMPLETED)
     (parcel,) = (await world.order(sale))["fulfillments"]
-    demand(parcel["carrier"] == carrier, f"{parcel['carrier']} carried it")
+    expect(parcel["carrier"] == carrier, f"the carrier is {parcel['carrier']}")
     return end
 
 
-async def followed(world: World) -> OrderStatus:
-    """Its carrier tells nothing; an aggregator follows it to the door."""
-    sale = await _shipped_by(world, FOLLOWED)
+async def tracked_by_aggregator(world: World) -> OrderStatus:
+    """The carrier sends no scans; an aggregator tracks the parcel until delivery."""
+    sale = await _shipped_by(world, TRACKED_CARRIER)
     (parcel,) = (await world.order(sale))["fulfillments"]
-    await world.followed(AGGREGATOR, parcel["waybill_no"])
+    await world.until_subscribed(AGGREGATOR, parcel["waybill_no"])
     await world.travel(sale, by=AGGREGATOR)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
 async def _shipped_by(world: World, carrier: str, kind: str = "silent") -> Sale:
-    """An order that has left with this carrier, on a way of this kind."""
+    """Place an order and wait until it is shipped by this carrier, on a journey of this kind."""
     sale = await world.sell("own", WEB, _SKU, custom={"carrier": carrier})
-    await world.journey(sale, carrier, kind=kind)
+    await world.plan_journey(sale, carrier, kind=kind)
     await world.deliver(sale)
     await world.until(sale, OrderStatus.SHIPPED, OrderStatus.COMPLETED)
     return sale
 
 
-async def _goes_on(world: World, sale: Sale, kind: str) -> OrderStatus:
-    """It arrives after all: what was wrong closes by itself."""
+async def _deliver_and_close(world: World, sale: Sale, kind: str) -> OrderStatus:
+    """Deliver the parcel after all: the exception closes by itself."""
     await world.travel(sale)
     end = await world.until(sale, OrderStatus.COMPLETED)
-    await world.wrong(sale, kind, closed=True)
+    await world.until_exception(sale, kind, closed=True)
     return end
 
 
-async def seen_by_scan(world: World, kind: str, carrier: str, way: str) -> OrderStatus:
-    sale = await _shipped_by(world, carrier, way)
-    await world.wrong(sale, kind)
-    return await _goes_on(world, sale, kind)
+async def opened_by_scan(world: World, kind: str, carrier: str, journey: str) -> OrderStatus:
+    sale = await _shipped_by(world, carrier, journey)
+    await world.until_exception(sale, kind)
+    return await _deliver_and_close(world, sale, kind)
 
 
 async def not_accepted(world: World) -> OrderStatus:
-    """Its warehouse does not look at it: it is taken back, and another sends it."""
+    """The warehouse does not accept the fulfillment order: rebooking recalls it, and another warehouse ships."""
     sale = await world.sell("own", WEB, _SKU)
-    await world.keep_in_warehouse(sale, "F1", unseen=True)
+    await world.hold_at_warehouse(sale, "F1", unaccepted=True)
     await world.deliver(sale)
-    await world.wrong(sale, "not_accepted")
-    await world.remedy(sale, "not_accepted", "rebook")
+    await world.until_exception(sale, "not_accepted")
+    await world.apply_remedy(sale, "not_accepted", "rebook")
     end = await world.until(sale, OrderStatus.COMPLETED)
-    await world.wrong(sale, "not_accepted", closed=True)
+    await world.until_exception(sale, "not_accepted", closed=True)
     return end
 
 
 async def booking_failed(world: World) -> OrderStatus:
-    """Too heavy for the carrier that the buyer wants; he wants fewer."""
+    """The goods are too heavy for the demanded carrier, until the buyer reduces the quantity."""
     sale = await world.place("own", WEB, _HEAVY, quantity=2, custom={"carrier": TERMS.carrier})
-    await world.wrong(sale, "booking_failed")
-    status, answer = await world.ask(sale, "modify", lines=[{"line_no": "1", "quantity": 1}])
-    demand(status == 200, answer)
-    status, answer = await world.ask(sale, "release")
-    demand(status == 200, answer)
+    await world.until_exception(sale, "booking_failed")
+    status, response = await world.request(sale, "modify", lines=[{"line_no": "1", "quantity": 1}])
+    expect(status == 200, response)
+    status, response = await world.request(sale, "release")
+    expect(status == 200, response)
     end = await world.until(sale, OrderStatus.COMPLETED)
-    await world.wrong(sale, "booking_failed", closed=True)
+    await world.until_exception(sale, "booking_failed", closed=True)
     return end
 
 
 async def not_picked_up(world: World) -> OrderStatus:
     sale = await _shipped_by(world, "yto")
-    await world.wrong(sale, "not_picked_up")
-    return await _goes_on(world, sale, "not_picked_up")
+    await world.until_exception(sale, "not_picked_up")
+    return await _deliver_and_close(world, sale, "not_picked_up")
 
 
 async def no_movement(world: World) -> OrderStatus:
     sale = await _shipped_by(world, "sto")
-    await world.scanned(sale, ("收件", "上海市", 80), ("发件", "上海市", 72))
-    await world.wrong(sale, "no_movement")
-    return await _goes_on(world, sale, "no_movement")
+    await world.push_scans(sale, ("收件", "上海市", 80), ("发件", "上海市", 72))
+    await world.until_exception(sale, "no_movement")
+    return await _deliver_and_close(world, sale, "no_movement")
 
 
 async def stuck(world: World) -> OrderStatus:
-    """It is scanned again and again, always at the same place."""
+    """The parcel is scanned repeatedly, always at the same place."""
     sale = await _shipped_by(world, "sto")
-    await world.scanned(sale, ("收件", "上海市", 60), ("发件", "上海市", 50), ("发件", "上海市", 1))
-    await world.wrong(sale, "stuck")
-    return await _goes_on(world, sale, "stuck")
+    await world.push_scans(sale, ("收件", "上海市", 60), ("发件", "上海市", 50), ("发件", "上海市", 1))
+    await world.until_exception(sale, "stuck")
+    return await _deliver_and_close(world, sale, "stuck")
 
 
 async def late(world: World) -> OrderStatus:
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     sale = await world.sell("own", WEB, _SKU, custom={"carrier": "zto", "promised_by": yesterday})
-    await world.journey(sale, "zto", kind="silent")
+    await world.plan_journey(sale, "zto", kind="silent")
     await world.deliver(sale)
-    await world.wrong(sale, "late")
+    await world.until_exception(sale, "late")
     await world.until(sale, OrderStatus.SHIPPED)
-    return await _goes_on(world, sale, "late")
+    return await _deliver_and_close(world, sale, "late")
 
 
 async def refused(world: World) -> OrderStatus:
-    """The buyer does not take it; it comes back, and he is to have his money."""
+    """The buyer refuses the parcel; it returns, and a refund becomes due."""
     sale = await _shipped_by(world, "sto")
-    await world.scanned(sale, ("收件", "上海市", 3), ("问题件", "杭州市", 2), reason="客户拒收")
-    await world.wrong(sale, "refused")
-    await world.remedy(sale, "refused", "refund")
-    await world.scanned(sale, ("签收", "上海市", 0), signer="退件签收")
+    await world.push_scans(sale, ("收件", "上海市", 3), ("问题件", "杭州市", 2), reason="客户拒收")
+    await world.until_exception(sale, "refused")
+    await world.apply_remedy(sale, "refused", "refund")
+    await world.push_scans(sale, ("签收", "上海市", 0), signer="退件签收")
     end = await world.until(sale, OrderStatus.COMPLETED)
-    await world.wrong(sale, "refused", closed=True)
-    demand(await world.get("/settlements", order_id=sale.order_id, kind="refund"), "no refund is due")
+    await world.until_exception(sale, "refused", closed=True)
+    expect(await world.get("/settlements", order_id=sale.order_id, kind="refund"), "no refund is due")
     return end
 
 
 async def returned(world: World) -> OrderStatus:
-    """It came back undelivered, and is sent once more."""
+    """The parcel returns undelivered, and is reissued."""
     sale = await _shipped_by(world, "sto")
-    await world.scanned(sale, ("收件", "上海市", 3), ("签收", "上海市", 0), signer="退件签收")
-    await world.wrong(sale, "returned")
-    await world.remedy(sale, "returned", "reissue")
-    await world.reissued(sale)
+    await world.push_scans(sale, ("收件", "上海市", 3), ("签收", "上海市", 0), signer="退件签收")
+    await world.until_exception(sale, "returned")
+    await world.apply_remedy(sale, "returned", "reissue")
+    await world.until_reissued(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
 async def lost(world: World) -> OrderStatus:
-    """A claim on the carrier is opened by itself; what was lost is sent once more."""
+    """A claim against the carrier opens by itself; the lost goods are reissued."""
     sale = await _shipped_by(world, "sto", "lost")
-    await world.wrong(sale, "lost")
-    demand(await world.get("/settlements", order_id=sale.order_id, kind="claim"), "nothing is claimed")
-    await world.remedy(sale, "lost", "reissue")
-    await world.reissued(sale)
+    await world.until_exception(sale, "lost")
+    expect(await world.get("/settlements", order_id=sale.order_id, kind="claim"), "no claim is open")
+    await world.apply_remedy(sale, "lost", "reissue")
+    await world.until_reissued(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
-_WRONG: dict[str, Callable[[World], Awaitable[OrderStatus]]] = {
+_EXCEPTIONS: dict[str, Callable[[World], Awaitable[OrderStatus]]] = {
     "not_accepted": not_accepted,
     "booking_failed": booking_failed,
     "not_picked_up": not_picked_up,
     "no_movement": no_movement,
     "stuck": stuck,
     "late": late,
-    "delivery_failed": partial(seen_by_scan, kind="delivery_failed", carrier="jdl", way="failed"),
-    "wrong_address": partial(seen_by_scan, kind="wrong_address", carrier="yunda", way="wrong_address"),
+    "delivery_failed": partial(opened_by_scan, kind="delivery_failed", carrier="jdl", journey="failed"),
+    "wrong_address": partial(opened_by_scan, kind="wrong_address", carrier="yunda", journey="wrong_address"),
     "refused": refused,
     "returned": returned,
     "lost": lost,
-    "damaged": partial(seen_by_scan, kind="damaged", carrier="zto", way="damaged"),
+    "damaged": partial(opened_by_scan, kind="damaged", carrier="zto", journey="damaged"),
 }
-STORIES: dict[str, tuple[Callable[[World], Awaitable[OrderStatus]], OrderStatus]] = {
-    **{f"by_{name}": (partial(carried, carrier=name), OrderStatus.COMPLETED) for name in BOOKING},
-    f"by_{AGGREGATOR}": (followed, OrderStatus.COMPLETED),
-    **{f"wrong_{kind}": (story, OrderStatus.COMPLETED) for kind, story in _WRONG.items()},
+SCENARIOS: dict[str, tuple[Callable[[World], Awaitable[OrderStatus]], OrderStatus]] = {
+    **{f"by_{name}": (partial(delivered_by, carrier=name), OrderStatus.COMPLETED) for name in BOOKING},
+    f"by_{AGGREGATOR}": (tracked_by_aggregator, OrderStatus.COMPLETED),
+    **{f"exception_{kind}": (scenario, OrderStatus.COMPLETED) for kind, scenario in _EXCEPTIONS.items()},
 }

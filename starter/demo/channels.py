@@ -1,6 +1,6 @@
-"""The stories of the channels: what buyers and sellers do there after an order was placed, and what went astray.
+"""Scenarios of channels: changes by buyers and sellers after the order was placed, and a malformed message.
 
-Every channel that the sandbox plays has a shop, and every story its turn on several of them.
+Every channel of the sandbox has a shop; each scenario runs on several channels in turn.
 """
 
 import json
@@ -8,7 +8,7 @@ from itertools import cycle
 from pkgutil import iter_modules
 
 from models.order import OrderStatus
-from starter.demo.world import Sale, World, demand
+from starter.demo.world import Sale, World, expect
 from starter.sandbox import channels
 from starter.sandbox.accounts import Shop
 
@@ -20,29 +20,29 @@ SOURCES = tuple((each.name, _SHOPS.get(each.name, "main")) for each in iter_modu
 MAIN_SHOPS = [
     Shop(channel=name, name=shop, settings=_SETTINGS.get(name, {"poll_seconds": 3})) for name, shop in SOURCES
 ]
-_SELLS = cycle(("A003", "A005", "B002", "B005", "C001", "C004", "D002", "D005", "E002", "E005", "F003"))
+_SKUS = cycle(("A003", "A005", "B002", "B005", "C001", "C004", "D002", "D005", "E002", "E005", "F003"))
 _OTHERS = [source for source in SOURCES if source[0] not in ("own", "app", "pos")]
-_WISHES = [source for source in _OTHERS if source[0] not in ("shopify", "woocommerce")]
-"""They tell of refunds that are only asked for."""
-_GRANTED_ONLY = {"amazon", "woocommerce"}
-"""Once an order left they tell of refunds that are granted alone."""
-_refunding, _withdrawing = (cycle(_WISHES[at:] + _WISHES[:at]) for at in range(2))
-_late = cycle([source for source in _OTHERS if source[0] != "shopify"])
-_moving, _cancelling = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
-_remarking = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
+_WITH_REFUND_REQUESTS = [source for source in _OTHERS if source[0] not in ("shopify", "woocommerce")]
+"""Channels that report requested refunds, not only granted ones."""
+_GRANTED_ONLY_AFTER_SHIPPING = {"amazon", "woocommerce"}
+"""Channels that report only granted refunds once the order is shipped."""
+_refunds, _withdrawn_refunds = (cycle(_WITH_REFUND_REQUESTS[at:] + _WITH_REFUND_REQUESTS[:at]) for at in range(2))
+_late_refunds = cycle([source for source in _OTHERS if source[0] != "shopify"])
+_address_changes, _cancellations = (cycle(_OTHERS[at:] + _OTHERS[:at]) for at in range(2))
+_memos = cycle([source for source in _OTHERS if source[0] in ("taobao", "jd", "pdd", "douyin")])
 
 
-async def _at_the_warehouse(world: World, source: tuple[str, str]) -> Sale:
-    """An order that waits at its warehouse to be shipped."""
-    sale = await world.sell(*source, next(_SELLS))
-    await world.keep_in_warehouse(sale, "F1")
+async def _held_at_warehouse(world: World, source: tuple[str, str]) -> Sale:
+    """Place an order that its warehouse holds before shipping."""
+    sale = await world.sell(*source, next(_SKUS))
+    await world.hold_at_warehouse(sale, "F1")
     await world.deliver(sale)
-    await world.submitted(sale)
+    await world.until_submitted(sale)
     return sale
 
 
-async def refunded_in_time(world: World) -> OrderStatus:
-    sale = await _at_the_warehouse(world, next(_refunding))
+async def refund_before_shipping(world: World) -> OrderStatus:
+    sale = await _held_at_warehouse(world, next(_refunds))
     await world.refund(sale, "asked")
     await world.until(sale, OrderStatus.ON_HOLD)
     await world.refund(sale, "granted")
@@ -50,67 +50,67 @@ async def refunded_in_time(world: World) -> OrderStatus:
 
 
 async def refund_withdrawn(world: World) -> OrderStatus:
-    sale = await _at_the_warehouse(world, next(_withdrawing))
+    sale = await _held_at_warehouse(world, next(_withdrawn_refunds))
     await world.refund(sale, "asked")
     await world.until(sale, OrderStatus.ON_HOLD)
     await world.refund(sale, "closed")
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
-async def refunded_too_late(world: World) -> OrderStatus:
-    """It has left: a person hears of it, and the parcel goes on."""
-    sale = await world.sell(*next(_late), next(_SELLS))
-    await world.journey(sale, kind="silent")
+async def refund_after_shipping(world: World) -> OrderStatus:
+    """An exception opens, and the parcel is delivered."""
+    sale = await world.sell(*next(_late_refunds), next(_SKUS))
+    await world.plan_journey(sale, kind="silent")
     await world.deliver(sale)
     await world.until(sale, OrderStatus.SHIPPED)
-    await world.refund(sale, "granted" if sale.channel in _GRANTED_ONLY else "asked")
-    await world.wrong(sale, "refund_after_shipping")
+    await world.refund(sale, "granted" if sale.channel in _GRANTED_ONLY_AFTER_SHIPPING else "asked")
+    await world.until_exception(sale, "refund_after_shipping")
     await world.travel(sale)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
-async def moved_by_buyer(world: World) -> OrderStatus:
-    sale = await _at_the_warehouse(world, next(_moving))
+async def address_changed_on_channel(world: World) -> OrderStatus:
+    sale = await _held_at_warehouse(world, next(_address_changes))
     await world.change(sale, recipient=sale.person | {"province": "广东省", "city": "深圳市", "district": "南山区"})
     end = await world.until(sale, OrderStatus.COMPLETED)
-    demand((await world.order(sale))["recipient"]["city"] == "深圳市", "it went to the old address")
+    expect((await world.order(sale))["recipient"]["city"] == "深圳市", "the address is still the old one")
     return end
 
 
-async def cancelled_by_buyer(world: World) -> OrderStatus:
-    sale = await _at_the_warehouse(world, next(_cancelling))
+async def cancelled_on_channel(world: World) -> OrderStatus:
+    sale = await _held_at_warehouse(world, next(_cancellations))
     await world.change(sale, cancelled=True)
     return await world.until(sale, OrderStatus.CANCELLED)
 
 
-async def remarked(world: World) -> OrderStatus:
-    """The seller writes that it is to wait: it comes back from the warehouse until somebody lets it go."""
-    sale = await _at_the_warehouse(world, next(_remarking))
+async def seller_memo_holds(world: World) -> OrderStatus:
+    """A seller memo asks to wait: the order is recalled from its warehouse until somebody approves it."""
+    sale = await _held_at_warehouse(world, next(_memos))
     await world.change(sale, seller_memo="客户要求先别发")
     await world.until(sale, OrderStatus.IN_REVIEW)
-    status, answer = await world.ask(sale, "approve")
-    demand(status == 200, answer)
+    status, response = await world.request(sale, "approve")
+    expect(status == 200, response)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
-async def garbled(world: World) -> OrderStatus:
-    """What nobody understands is kept whole, corrected by a person, and read again."""
-    sale = await world.sell("own", WEB, next(_SELLS))
-    await world.deliver(sale, garbage=True)
-    message = await world.failed(sale)
-    told = json.loads(message["body"])
-    told["lines"] = [{"sku": "A001", "quantity": 1, "unit_price": "59.00"}]
-    await world.post(f"/intake/{message['id']}/retry", told)
+async def malformed_message(world: World) -> OrderStatus:
+    """A message that cannot be parsed is kept, corrected by a person, and processed again."""
+    sale = await world.sell("own", WEB, next(_SKUS))
+    await world.deliver(sale, malformed=True)
+    message = await world.failed_message(sale)
+    body = json.loads(message["body"])
+    body["lines"] = [{"sku": "A001", "quantity": 1, "unit_price": "59.00"}]
+    await world.post(f"/intake/{message['id']}/retry", body)
     return await world.until(sale, OrderStatus.COMPLETED)
 
 
-STORIES = {
-    "refunded_in_time": (refunded_in_time, OrderStatus.CANCELLED),
+SCENARIOS = {
+    "refund_before_shipping": (refund_before_shipping, OrderStatus.CANCELLED),
     "refund_withdrawn": (refund_withdrawn, OrderStatus.COMPLETED),
-    "refunded_too_late": (refunded_too_late, OrderStatus.COMPLETED),
-    "moved_by_buyer": (moved_by_buyer, OrderStatus.COMPLETED),
-    "cancelled_by_buyer": (cancelled_by_buyer, OrderStatus.CANCELLED),
-    "remarked": (remarked, OrderStatus.COMPLETED),
-    "garbled": (garbled, OrderStatus.COMPLETED),
+    "refund_after_shipping": (refund_after_shipping, OrderStatus.COMPLETED),
+    "address_changed_on_channel": (address_changed_on_channel, OrderStatus.COMPLETED),
+    "cancelled_on_channel": (cancelled_on_channel, OrderStatus.CANCELLED),
+    "seller_memo_holds": (seller_memo_holds, OrderStatus.COMPLETED),
+    "malformed_message": (malformed_message, OrderStatus.COMPLETED),
 }
-"""Every story with the status it demands."""
+"""Every scenario with its expected final status."""

@@ -1,4 +1,4 @@
-"""What must hold when all stories are told."""
+"""Checks that must hold after all scenarios."""
 
 import re
 from collections import Counter, defaultdict
@@ -24,30 +24,32 @@ async def all_checks(world: World, temporal: Client, folders: Iterable[Path]) ->
     finished = [each for each in proof["drifts"] if each["field"] == "ended_orders"]
     drifts = [each for each in proof["drifts"] if each["field"] != "ended_orders"]
     return [
-        await _one_workflow_an_order(world, temporal),
-        await _one_booking_a_parcel(world),
-        await _channels_told(world),
+        await _one_workflow_per_order(world, temporal),
+        await _one_booking_per_parcel(world),
+        await _channels_notified(world),
         Check(name="ledger", passed=not drifts, detail=str(drifts[:3]) if drifts else ""),
         Check(name="finished", passed=not finished, detail=str(finished[:3]) if finished else ""),
         await _inbox_empty(world),
-        _nothing_personal(world, folders),
+        _no_personal_data(world, folders),
     ]
 
 
-async def _one_workflow_an_order(world: World, temporal: Client) -> Check:
+async def _one_workflow_per_order(world: World, temporal: Client) -> Check:
     ids = Counter([each.id async for each in temporal.list_workflows("WorkflowType = 'OrderWorkflow'")])
     twice = [each for each, count in ids.items() if count > 1]
     sold = {sale.order_id for sale in world.sales}
-    odd = twice or sorted(sold ^ set(ids)) or sorted(sold ^ set(world.rows))
-    return Check(name="workflows", passed=not odd, detail=", ".join(odd[:3]) or str(len(ids)))
+    mismatches = twice or sorted(sold ^ set(ids)) or sorted(sold ^ set(world.rows))
+    return Check(name="workflows", passed=not mismatches, detail=", ".join(mismatches[:3]) or str(len(ids)))
 
 
-async def _one_booking_a_parcel(world: World) -> Check:
-    """What the carriers count as booked is what we count as parcels: as many, with the same numbers."""
+async def _one_booking_per_parcel(world: World) -> Check:
+    """The carriers hold the same waybill numbers as our fulfillment orders, each once."""
     booked: Counter[str] = Counter()
     for carrier in BOOKING:
         booked.update(
-            each["waybill_no"] for each in await world.twin(f"/{carrier}/_control/bookings") if not each["cancelled"]
+            each["waybill_no"]
+            for each in await world.get_from_twin(f"/{carrier}/_control/bookings")
+            if not each["cancelled"]
         )
     ours: Counter[str] = Counter()
     for sale in world.sales:
@@ -57,36 +59,36 @@ async def _one_booking_a_parcel(world: World) -> Check:
     return Check(name="bookings", passed=not odd, detail=", ".join(odd[:3]) or str(len(ours)))
 
 
-async def _channels_told(world: World) -> Check:
-    """Every channel but the shop counter, where the buyer has left, knows of each of its orders what left, and of
-    nothing else, such as what was sent once more."""
-    told: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+async def _channels_notified(world: World) -> Check:
+    """Every channel was notified of the shipments of its completed orders, and of nothing else, such as reissues. Shop
+    counters are not notified."""
+    notified: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for channel, shop in {(sale.channel, sale.shop) for sale in world.sales if sale.channel != "pos"}:
         for shipment in await world.shipments(channel, shop):
-            told[channel, shop, shipment["order_no"]].add(shipment["waybill_no"])
+            notified[channel, shop, shipment["order_no"]].add(shipment["waybill_no"])
     odd, count = [], 0
     for sale in world.sales:
         if sale.channel == "pos" or world.rows[sale.order_id]["status"] != OrderStatus.COMPLETED:
             continue
         parcels = (await world.order(sale))["fulfillments"]
-        known = told[sale.channel, sale.shop, sale.order_no]
-        if bool(known) is not sale.told or not known <= {
+        known = notified[sale.channel, sale.shop, sale.order_no]
+        if bool(known) is not sale.on_channel or not known <= {
             each["waybill_no"] for each in parcels if each["status"] != "cancelled"
         }:
             odd.append(sale.order_id)
         count += len(known)
-    return Check(name="told", passed=not odd, detail=", ".join(odd[:3]) or str(count))
+    return Check(name="notified", passed=not odd, detail=", ".join(odd[:3]) or str(count))
 
 
 async def _inbox_empty(world: World) -> Check:
-    """Nothing that was acknowledged waits any more, nothing failed."""
+    """Every acknowledged message is processed; none failed."""
     summary = await world.get("/intake/summary")
-    left = {integration: states for integration, states in summary.items() if set(states) - {"done"}}
-    return Check(name="inbox", passed=not left, detail=str(left) if left else "")
+    unfinished = {integration: states for integration, states in summary.items() if set(states) - {"done"}}
+    return Check(name="inbox", passed=not unfinished, detail=str(unfinished) if unfinished else "")
 
 
-def _nothing_personal(world: World, folders: Iterable[Path]) -> Check:
-    """No recipient's phone, name or street lies readable in any file of the databases or logs."""
+def _no_personal_data(world: World, folders: Iterable[Path]) -> Check:
+    """No file of the databases and logs holds a recipient's phone, name or street in plain text."""
     secrets = {person[part] for person in world.people for part in ("phone", "name", "street")}
     pattern = re.compile(b"|".join(re.escape(each.encode()) for each in sorted(secrets)))
     files = [

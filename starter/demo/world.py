@@ -1,4 +1,4 @@
-"""The demo's hands on the outside world: buyers at the channels' twins, staff and warehouses at our API."""
+"""The client of the demo: acts as buyers at the channels' twins, and as staff and warehouses at our API."""
 
 import asyncio
 import random
@@ -29,12 +29,12 @@ _STREETS = ("梧桐巷", "银杏路", "望江街", "听雨里", "松涛道", "�
 
 
 def people(count: int, seed: int = 11) -> list[dict[str, str]]:
-    """Invented recipients, no two alike."""
+    """Return distinct invented recipients."""
     dice = random.Random(seed)  # noqa: S311
-    found = []
+    recipients = []
     for number in range(count):
         province, city, district = PROVINCES[number % len(PROVINCES)]
-        found.append(
+        recipients.append(
             {
                 "name": dice.choice(_SURNAMES) + dice.choice(_GIVEN) + dice.choice(_GIVEN)[0],
                 "phone": f"1{dice.choice('3578')}{dice.randrange(10**9):09}",
@@ -44,28 +44,29 @@ def people(count: int, seed: int = 11) -> list[dict[str, str]]:
                 "street": f"{dice.choice(_STREETS)}{dice.randrange(100, 999)}号{dice.randrange(101, 3200)}室",
             }
         )
-    return found
+    return recipients
 
 
-class Untold(AssertionError):
-    """Something did not happen in time."""
+class ScenarioFailed(AssertionError):
+    """An expected event did not happen, or not in time."""
 
 
-def demand(held: bool, otherwise: object) -> None:
-    if not held:
-        raise Untold(str(otherwise))
+def expect(condition: bool, otherwise: object) -> None:
+    """Raise ``ScenarioFailed`` with this message unless the condition holds."""
+    if not condition:
+        raise ScenarioFailed(str(otherwise))
 
 
 @dataclass
 class Sale:
-    """One order as the demo follows it."""
+    """One order of the demo."""
 
     channel: str
     shop: str
     order_no: str
     person: dict[str, str]
-    told: bool = True
-    """Its channel knows of it."""
+    on_channel: bool = True
+    """The channel has this order; a reissue it has not."""
 
     @property
     def order_id(self) -> str:
@@ -74,7 +75,7 @@ class Sale:
 
 @dataclass
 class World:
-    """``rows`` is the newest list of orders by id, read once for all stories."""
+    """``rows`` holds the orders by id as listed last; one reader serves all scenarios."""
 
     client: httpx.AsyncClient
     api: str
@@ -90,51 +91,51 @@ class World:
     async def sell(
         self, channel: str, shop: str, *skus: str, quantity: int = 1, price: str = "59", **sale: Any
     ) -> Sale:
-        """A buyer buys; the channel knows, we do not yet."""
+        """Place an order on a channel, without its webhook."""
         person = sale.pop("recipient", None) or self.people[len(self.sales) % len(self.people)]
-        told = {
+        body = {
             "lines": [{"sku": sku, "quantity": quantity, "price": price} for sku in skus],
             "recipient": person,
             **sale,
         }
         sold = Sale(channel, shop, "", person)
         self.sales.append(sold)
-        answer = await self._twin("POST", f"/{channel}/_control/shops/{shop}/orders", told)
-        sold.order_no = answer["order_no"]
+        response = await self._twin("POST", f"/{channel}/_control/shops/{shop}/orders", body)
+        sold.order_no = response["order_no"]
         return sold
 
-    def somebody(self, province: str) -> dict[str, str]:
-        """Who lives there."""
+    def recipient_in(self, province: str) -> dict[str, str]:
+        """Return a recipient in this province."""
         return next(each for each in self.people if each["province"] == province)
 
-    async def deliver(self, sale: Sale, *, copies: int = 1, garbage: bool = False) -> None:
-        """The channel's webhook, so many copies at once. One without waits to be asked."""
+    async def deliver(self, sale: Sale, *, copies: int = 1, malformed: bool = False) -> None:
+        """Send the channel's webhook, in this many copies at once; channels without webhooks are polled."""
         target = {
             "url": f"{self.api}/channels/{sale.channel}/{sale.shop}/webhook",
             "copies": copies,
             "api_key": self.till_key if sale.channel == "pos" else "",
-            "garbage": garbage,
+            "garbage": malformed,
         }
-        answer = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
-        if answer.status_code == 404:
+        response = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
+        if response.status_code == 404:
             return
-        answer.raise_for_status()
-        statuses = answer.json()["statuses"]
-        demand(all(status < 300 for status in statuses), f"webhook answered {statuses}")
+        response.raise_for_status()
+        statuses = response.json()["statuses"]
+        expect(all(status < 300 for status in statuses), f"the webhook returned {statuses}")
 
     async def place(self, channel: str, shop: str, *skus: str, **sale: Any) -> Sale:
-        """A buyer buys, and the channel tells us."""
+        """Place an order on a channel and send its webhook."""
         sold = await self.sell(channel, shop, *skus, **sale)
         await self.deliver(sold)
         return sold
 
     async def change(self, sale: Sale, **change: Any) -> None:
-        """The buyer changes something, and the channel tells us."""
+        """Change an order on its channel and send the webhook."""
         await self._twin("PATCH", _control(sale), change)
         await self.deliver(sale)
 
     async def refund(self, sale: Sale, state: str) -> None:
-        """The buyer wants all of the money back, or was given it, or not; and the channel tells us."""
+        """Request, grant or close a full refund on the channel and send the webhook."""
         refund = {
             "refund_no": f"8{sale.order_no[-12:]}",
             "state": state,
@@ -145,25 +146,25 @@ class World:
         await self.deliver(sale)
 
     async def shipments(self, channel: str, shop: str) -> list[dict[str, Any]]:
-        """What a shop was told that left."""
-        told: list[dict[str, Any]] = await self._twin("GET", f"/{channel}/_control/shops/{shop}/shipments")
-        return told
+        """Return the shipments that a shop was notified of."""
+        shipments: list[dict[str, Any]] = await self._twin("GET", f"/{channel}/_control/shops/{shop}/shipments")
+        return shipments
 
     # Carriers and warehouses
 
-    async def journey(self, sale: Sale, *carriers: str, **way: Any) -> None:
-        """How the order's parcels will travel, with these carriers or any."""
+    async def plan_journey(self, sale: Sale, *carriers: str, **options: Any) -> None:
+        """Plan the journey of the order's parcels with these carriers, by default with any."""
         for carrier in carriers or BOOKING:
-            await self._twin("POST", f"/{carrier}/_control/plans", {"match": _reference(sale), **way})
+            await self._twin("POST", f"/{carrier}/_control/plans", {"match": _reference(sale), **options})
 
     async def travel(self, sale: Sale, kind: str = "delivered", by: str = "") -> None:
-        """A parcel that stood still goes on, as its carrier tells, or an aggregator that follows it."""
+        """Continue the journey of the order's parcels, reported by their carrier or by an aggregator."""
         for parcel in (await self.order(sale))["fulfillments"]:
             path = f"/{by or parcel['carrier']}/_control/journey"
             await self._twin("POST", path, {"waybill_no": parcel["waybill_no"], "kind": kind})
 
-    async def scanned(self, sale: Sale, *scans: tuple[str, str, float], **more: str) -> None:
-        """The order's parcel is scanned, so many hours ago: the carrier's code, and where; ``more`` of the last."""
+    async def push_scans(self, sale: Sale, *scans: tuple[str, str, float], **more: str) -> None:
+        """Push scans of the order's only parcel: code, place and hours ago; ``more`` extends the last scan."""
         (parcel,) = (await self.order(sale))["fulfillments"]
         now = datetime.now(UTC)
         routes: list[dict[str, str]] = [
@@ -180,98 +181,98 @@ class World:
         await self._twin("POST", f"/{parcel['carrier']}/_control/route", {"routes": routes})
 
     async def fault(self, sale: Sale, fault: str, **more: Any) -> None:
-        """What goes wrong when either carrier is asked to book this order."""
+        """Set a fault for the booking of this order at SF and YTO."""
         for system, operation in (("sf", "EXP_RECE_CREATE_ORDER"), ("yto", "privacy_create_adapter")):
-            told = {"system": system, "operation": operation, "match": _reference(sale), "fault": fault, **more}
-            await self._twin("POST", "/_faults", told)
+            body = {"system": system, "operation": operation, "match": _reference(sale), "fault": fault, **more}
+            await self._twin("POST", "/_faults", body)
 
-    async def keep_in_warehouse(self, sale: Sale, fulfillment: str, *, unseen: bool = False) -> None:
-        """The warehouse does not ship this fulfillment order until told to; ``unseen``, it does not even accept it."""
-        told = {"match": f"{sale.order_id}:{fulfillment}", "unseen": unseen}
-        await self._twin("POST", "/warehouse/_control/hold", told)
+    async def hold_at_warehouse(self, sale: Sale, fulfillment: str, *, unaccepted: bool = False) -> None:
+        """Keep the warehouse from shipping this fulfillment order; ``unaccepted``: also from accepting it."""
+        body = {"match": f"{sale.order_id}:{fulfillment}", "unaccepted": unaccepted}
+        await self._twin("POST", "/warehouse/_control/hold", body)
 
-    async def submitted(self, sale: Sale) -> None:
-        """Waits until a warehouse has the order."""
+    async def until_submitted(self, sale: Sale) -> None:
+        """Wait until the order is submitted to a warehouse."""
         await self.until(sale, OrderStatus.ALLOCATED)
         for _ in range(150):
             if any(each["request_status"] != "unsubmitted" for each in (await self.order(sale))["fulfillments"]):
                 return
             await asyncio.sleep(0.2)
-        raise Untold(f"no warehouse was told of {sale.order_id}")
+        raise ScenarioFailed(f"{sale.order_id} was not submitted to a warehouse")
 
     async def reject(self, sale: Sale, warehouse: str, sku: str) -> None:
-        """This warehouse will not find a SKU of the order."""
+        """Have this warehouse reject the order because a SKU is missing."""
         missing = [{"sku": sku, "kind": "not_found"}]
-        told = {"warehouse": warehouse, "match": sale.order_no, "reason": "not found", "shortfalls": missing}
-        await self._twin("POST", "/warehouse/_control/reject", told)
+        body = {"warehouse": warehouse, "match": sale.order_no, "reason": "not found", "shortfalls": missing}
+        await self._twin("POST", "/warehouse/_control/reject", body)
 
-    async def offered(self, shop: str, sku: str) -> int:
-        """How many of a SKU an own site was told that it may sell; it waits to be told."""
+    async def pushed_stock(self, shop: str, sku: str) -> int:
+        """Wait for a stock push of a SKU to an own site and return its quantity."""
         for _ in range(300):
-            told = (await self._twin("GET", f"/own/_control/shops/{shop}/stock"))["stock"]
-            if sku in told:
-                return int(told[sku])
+            stock = (await self._twin("GET", f"/own/_control/shops/{shop}/stock"))["stock"]
+            if sku in stock:
+                return int(stock[sku])
             await asyncio.sleep(0.2)
-        raise Untold(f"{shop} was told nothing of {sku}")
+        raise ScenarioFailed(f"no stock of {sku} was pushed to {shop}")
 
-    async def twin(self, path: str) -> Any:
+    async def get_from_twin(self, path: str) -> Any:
         return await self._twin("GET", path)
 
     # Staff
 
-    async def failed(self, sale: Sale) -> dict[str, Any]:
-        """The message about an order that was not understood, as it came; waits for it."""
+    async def failed_message(self, sale: Sale) -> dict[str, Any]:
+        """Wait for the failed message about an order and return it with its raw body."""
         for _ in range(100):
             for row in await self.get("/intake/failed", limit=500):
                 message: dict[str, Any] = await self.get(f"/intake/{row['id']}/raw")
                 if sale.order_no in message["body"]:
                     return message
             await asyncio.sleep(0.2)
-        raise Untold(f"nothing about {sale.order_id} failed")
+        raise ScenarioFailed(f"no message about {sale.order_id} failed")
 
-    async def ask(self, sale: Sale, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
-        """Status and body of what staff ask of an order."""
-        answer = await self.client.post(f"{self.api}/orders/{sale.order_id}/{verb}", json=body, headers=self._staff)
-        return answer.status_code, answer.json()
+    async def request(self, sale: Sale, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
+        """Send a request of staff about an order and return the status and body of the response."""
+        response = await self.client.post(f"{self.api}/orders/{sale.order_id}/{verb}", json=body, headers=self._staff)
+        return response.status_code, response.json()
 
-    async def remedy(self, sale: Sale, kind: str, remedy: str) -> None:
-        """What is wrong with the order's first parcel is done about."""
+    async def apply_remedy(self, sale: Sale, kind: str, remedy: str) -> None:
+        """Apply a remedy to an exception of the order's first fulfillment order."""
         await self.post(f"/exceptions/{quote(f'{sale.order_id}:F1:{kind}', safe='')}/remedy", {"remedy": remedy})
 
-    async def reissued(self, sale: Sale) -> OrderStatus:
-        """What was in the order's first parcel is sent once more, and arrives."""
-        again = Sale(sale.channel, sale.shop, f"{sale.order_no}-F1R", sale.person, told=False)
-        self.sales.append(again)
-        return await self.until(again, OrderStatus.COMPLETED)
+    async def until_reissued(self, sale: Sale) -> OrderStatus:
+        """Wait until the reissue of the order's first fulfillment order is completed."""
+        reissue = Sale(sale.channel, sale.shop, f"{sale.order_no}-F1R", sale.person, on_channel=False)
+        self.sales.append(reissue)
+        return await self.until(reissue, OrderStatus.COMPLETED)
 
     async def receive(self, warehouse: str, sku: str, quantity: int) -> None:
         await self.post("/stock/receive", {"warehouse": warehouse, "sku": sku, "quantity": quantity})
 
     async def order(self, sale: Sale) -> dict[str, Any]:
-        answer = await self.client.get(f"{self.api}/orders/{sale.order_id}", headers=self._staff)
-        answer.raise_for_status()
-        shown: dict[str, Any] = answer.json()
-        return shown
+        response = await self.client.get(f"{self.api}/orders/{sale.order_id}", headers=self._staff)
+        response.raise_for_status()
+        order: dict[str, Any] = response.json()
+        return order
 
     async def get(self, path: str, **params: Any) -> Any:
-        answer = await self.client.get(f"{self.api}{path}", params=params, headers=self._staff)
-        answer.raise_for_status()
-        return answer.json()
+        response = await self.client.get(f"{self.api}{path}", params=params, headers=self._staff)
+        response.raise_for_status()
+        return response.json()
 
     async def post(self, path: str, body: Any) -> Any:
-        answer = await self.client.post(f"{self.api}{path}", json=body, headers=self._staff)
-        answer.raise_for_status()
-        return answer.json()
+        response = await self.client.post(f"{self.api}{path}", json=body, headers=self._staff)
+        response.raise_for_status()
+        return response.json()
 
     # Waiting
 
     async def watch(self) -> None:
-        """Reads the list of orders again and again."""
+        """Refresh the list of orders until cancelled."""
         while True:
-            await self.look()
+            await self.refresh()
             await asyncio.sleep(0.5)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         cursor: str | None = None
         while True:
             params = {"limit": "500"} | ({"cursor": cursor} if cursor else {})
@@ -281,45 +282,47 @@ class World:
                 return
 
     async def until(self, sale: Sale, *statuses: OrderStatus, seconds: float = 90) -> OrderStatus:
-        """Waits until the order is in one of the statuses."""
+        """Wait until the order is in one of these statuses and return it."""
 
-        def there() -> bool:
+        def reached() -> bool:
             return sale.order_id in self.rows and self.rows[sale.order_id]["status"] in statuses
 
-        await self.wait(there, seconds, lambda: f"{sale.order_id} is {self.rows.get(sale.order_id, {}).get('status')}")
+        await self.wait(
+            reached, seconds, lambda: f"{sale.order_id} is {self.rows.get(sale.order_id, {}).get('status')}"
+        )
         return OrderStatus(self.rows[sale.order_id]["status"])
 
-    async def wrong(self, sale: Sale, kind: str, *, closed: bool = False, seconds: float = 60) -> None:
-        """Waits until an exception of this kind is there, or is closed; looks are taken at once."""
-        look = (await connect()).get_schedule_handle("parcels")
+    async def until_exception(self, sale: Sale, kind: str, *, closed: bool = False, seconds: float = 60) -> None:
+        """Wait until an exception of this kind is open, or closed; trigger the monitor each time."""
+        monitor = (await connect()).get_schedule_handle("parcels")
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
         while datetime.now(UTC) < deadline:
-            with suppress(RPCError):  # the worker sets it up as it begins
-                await look.trigger()
+            with suppress(RPCError):  # the worker creates the schedule when it starts
+                await monitor.trigger()
             await asyncio.sleep(1)
-            found = await self.get("/exceptions", order_id=sale.order_id, kind=kind, closed="true")
-            if any(each["closed_at"] or not closed for each in found):
+            exceptions = await self.get("/exceptions", order_id=sale.order_id, kind=kind, closed="true")
+            if any(each["closed_at"] or not closed for each in exceptions):
                 return
-        raise Untold(f"no exception {kind} of {sale.order_id} is {'closed' if closed else 'there'}")
+        raise ScenarioFailed(f"no exception {kind} of {sale.order_id} is {'closed' if closed else 'open'}")
 
-    async def followed(self, aggregator: str, waybill_no: str, seconds: float = 60) -> None:
-        """Waits until an aggregator was asked to follow a parcel; looks are taken at once."""
-        look = (await connect()).get_schedule_handle("parcels")
+    async def until_subscribed(self, aggregator: str, waybill_no: str, seconds: float = 60) -> None:
+        """Wait until an aggregator has a subscription to a parcel; trigger the monitor each time."""
+        monitor = (await connect()).get_schedule_handle("parcels")
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
         while datetime.now(UTC) < deadline:
             with suppress(RPCError):
-                await look.trigger()
+                await monitor.trigger()
             await asyncio.sleep(1)
             bookings = await self._twin("GET", f"/{aggregator}/_control/bookings")
             if any(each["waybill_no"] == waybill_no and each["followed"] for each in bookings):
                 return
-        raise Untold(f"{aggregator} does not follow {waybill_no}")
+        raise ScenarioFailed(f"{aggregator} has no subscription to {waybill_no}")
 
     async def wait(self, condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str]) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while not condition():
             if asyncio.get_running_loop().time() > deadline:
-                raise Untold(f"after {seconds:.0f} s: {otherwise()}")
+                raise ScenarioFailed(f"after {seconds:.0f} s: {otherwise()}")
             await asyncio.sleep(0.2)
 
     @property
@@ -327,16 +330,16 @@ class World:
         return {"Authorization": f"Bearer {self.key}"}
 
     async def _twin(self, method: str, path: str, body: Any = None) -> Any:
-        answer = await self.client.request(method, f"{self.sandbox}{path}", json=body)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = await self.client.request(method, f"{self.sandbox}{path}", json=body)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
 
 def _control(sale: Sale) -> str:
-    """Where its channel's twin is told what becomes of it."""
+    """Return the control path of the order at its channel's twin."""
     return f"/{sale.channel}/_control/shops/{sale.shop}/orders/{sale.order_no}"
 
 
 def _reference(sale: Sale) -> str:
-    """What its bookings' references contain."""
+    """Return the beginning of the references of the order's bookings."""
     return f"{sale.order_no}-F"

@@ -1,4 +1,4 @@
-"""The twin of every warehouse's system: takes what it is sent, picks, ships, and says so.
+"""The twin of warehouse systems: accepts fulfillment orders, picks, ships and reports events.
 
 Account of warehouse ``SH``: ``base_url`` ``{sandbox}/warehouse/SH``; secret ``SECRET``.
 """
@@ -25,13 +25,12 @@ SECRET = "sandbox-warehouse"  # noqa: S105
 _UNIT_KG = Decimal("0.4")
 
 Event = tuple[str, dict[str, str]]
-"""An API key and what is told with it."""
+"""An API key, and the event to send with it."""
 
 
 class Config(Strict):
-    """Where events go, and whether goods are picked and shipped unasked, a step every ``delay`` seconds.
-
-    ``hand_over`` gives what is shipped to the carrier's twin, so that its journey begins.
+    """Where events are sent. ``auto`` picks and ships without a request, with one step every ``delay`` seconds;
+    ``hand_over`` hands shipped parcels to the carrier's twin, which starts their journey.
     """
 
     api_url: str
@@ -42,10 +41,10 @@ class Config(Strict):
 
 
 class Hold(Strict):
-    """Fulfillment orders whose id contains ``match`` are not shipped until told; ``unseen``, not even accepted."""
+    """Hold fulfillment orders whose id contains ``match`` until a ship request; ``unaccepted``: do not accept them."""
 
     match: str
-    unseen: bool = False
+    unaccepted: bool = False
 
 
 class Ship(Strict):
@@ -60,12 +59,12 @@ class Job(BaseModel):
     recipient: dict[str, str] = {}
     units: int = 0
     calls: int = 1
-    """How often it was submitted."""
+    """How many requests submitted it."""
     state: str = "submitted"
 
 
 class Rejection(Strict):
-    """What matches is rejected by this warehouse, with what it found amiss."""
+    """Reject matching fulfillment orders at this warehouse, with these shortfalls."""
 
     warehouse: str
     match: str
@@ -80,12 +79,12 @@ _rejections: list[Rejection] = []
 _config: Config | None = None
 
 
-def _told(events: Sequence[Event]) -> tuple[Mapping[str, str], bytes]:
+def _render(events: Sequence[Event]) -> tuple[Mapping[str, str], bytes]:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {events[0][0]}"}
     return headers, json.dumps([event for _, event in events]).encode()
 
 
-_outbox = Outbox[Event](100, _told, lambda answer: answer.is_success)
+_outbox = Outbox[Event](100, _render, lambda response: response.is_success)
 
 
 @router.post("/_control/config")
@@ -102,8 +101,8 @@ async def hold(hold: Hold) -> Hold:
 
 
 @router.delete("/_control/hold", status_code=204)
-async def let_go() -> None:
-    """What was held so far stays until it is told to ship."""
+async def clear_holds() -> None:
+    """Remove the holds; orders held so far stay held until a ship request."""
     _holds.clear()
 
 
@@ -129,49 +128,49 @@ async def fulfillments() -> list[Job]:
 
 @router.post("/{warehouse}/fulfillments")
 async def submit(warehouse: str, request: Request) -> Response:
-    told = await _authentic(request)
+    body = await _authenticated_body(request)
 
     async def work() -> Response:
-        job = _jobs.get(told["fulfillment_id"])
+        job = _jobs.get(body["fulfillment_id"])
         if job is not None:
             job.calls += 1
             if job.state == "recalled":
                 return JSONResponse({"status": "rejected", "reason": "recalled"})
             return JSONResponse({"status": "submitted"})
         job = Job(
-            fulfillment_id=told["fulfillment_id"],
+            fulfillment_id=body["fulfillment_id"],
             warehouse=warehouse,
-            carrier=told["carrier"],
-            waybill_no=told["waybill_no"],
-            recipient=told["recipient"],
-            units=sum(line["quantity"] for line in told["lines"]),
+            carrier=body["carrier"],
+            waybill_no=body["waybill_no"],
+            recipient=body["recipient"],
+            units=sum(line["quantity"] for line in body["lines"]),
         )
         _jobs[job.fulfillment_id] = job
         if _config is not None and _config.auto:
             holds = [each for each in _holds if each.match in job.fulfillment_id]
-            if not any(each.unseen for each in holds):
-                spawn(_work_off(request.app.state.http, job, bool(holds)))
+            if not any(each.unaccepted for each in holds):
+                spawn(_process(request.app.state.http, job, bool(holds)))
         return JSONResponse({"status": "submitted"})
 
-    return await faults.play("warehouse", "submit", told["fulfillment_id"], work)
+    return await faults.play("warehouse", "submit", body["fulfillment_id"], work)
 
 
 @router.post("/{warehouse}/recalls")
 async def recall(warehouse: str, request: Request) -> Response:
-    told = await _authentic(request)
+    body = await _authenticated_body(request)
 
     async def work() -> Response:
-        fulfillment_id = told["fulfillment_id"]
+        fulfillment_id = body["fulfillment_id"]
         job = _jobs.setdefault(fulfillment_id, Job(fulfillment_id=fulfillment_id, warehouse=warehouse, calls=0))
         if job.state == "shipped":
             return JSONResponse({"accepted": False, "reason": "shipped"})
         job.state = "recalled"
         return JSONResponse({"accepted": True, "reason": ""})
 
-    return await faults.play("warehouse", "recall", told["fulfillment_id"], work)
+    return await faults.play("warehouse", "recall", body["fulfillment_id"], work)
 
 
-async def _authentic(request: Request) -> Any:
+async def _authenticated_body(request: Request) -> Any:
     body = await request.body()
     timestamp = request.headers.get("hengdan-timestamp", "")
     signature = "v1=" + digest(SECRET.encode(), timestamp.encode() + b"." + body, "sha256").hex()
@@ -180,19 +179,19 @@ async def _authentic(request: Request) -> Any:
     return json.loads(body)
 
 
-async def _work_off(client: httpx.AsyncClient, job: Job, held: bool) -> None:
+async def _process(client: httpx.AsyncClient, job: Job, held: bool) -> None:
     assert _config is not None  # noqa: S101
     for each in _rejections:
         if each.warehouse == job.warehouse and each.match in job.fulfillment_id:
             job.state = "rejected"
-            _tell(client, job, reason=each.reason, shortfalls=each.shortfalls)
+            _send_event(client, job, reason=each.reason, shortfalls=each.shortfalls)
             return
     for state in ("accepted", "picked"):
         await asyncio.sleep(_config.delay)
         if job.state in ("recalled", "shipped"):
             return
         job.state = state
-        _tell(client, job)
+        _send_event(client, job)
     await asyncio.sleep(_config.delay)
     if not held and job.state == "picked":
         _ship(client, job)
@@ -200,12 +199,12 @@ async def _work_off(client: httpx.AsyncClient, job: Job, held: bool) -> None:
 
 def _ship(client: httpx.AsyncClient, job: Job) -> None:
     job.state = "shipped"
-    _tell(client, job, weight_kg=str(_UNIT_KG * job.units))
+    _send_event(client, job, weight_kg=str(_UNIT_KG * job.units))
     if _config is not None and _config.hand_over:
         import_module(f"starter.sandbox.carriers.{job.carrier}").parcels.collect(client, job.waybill_no)
 
 
-def _tell(client: httpx.AsyncClient, job: Job, **more: Any) -> None:
+def _send_event(client: httpx.AsyncClient, job: Job, **details: Any) -> None:
     if _config is None:
         return
     event = {
@@ -213,6 +212,6 @@ def _tell(client: httpx.AsyncClient, job: Job, **more: Any) -> None:
         "fulfillment_id": job.fulfillment_id,
         "kind": job.state,
         "at": datetime.now(UTC).isoformat(),
-        **more,
+        **details,
     }
     _outbox.put(client, f"{_config.api_url}/warehouses/{job.warehouse}/events", [(_config.api_key, event)])

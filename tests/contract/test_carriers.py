@@ -174,7 +174,7 @@ class Ear:
 def ear(world: World) -> Iterator[Ear]:
     ear = Ear(world)
     with served(ear.app) as url:
-        world.post(f"/{world.name}/_control/config", {"push_url": f"{url}/push/s3cret", "way": {"delay": 0.01}})
+        world.post(f"/{world.name}/_control/config", {"push_url": f"{url}/push/s3cret", "journey": {"delay": 0.01}})
         yield ear
 
 

@@ -132,7 +132,7 @@ async def test_what_is_shipped_begins_its_journey_as_planned(sandbox: str, offic
     ear = Ear(world)
     waybill = await world.adapter.book(a_booking("planned-1"))
     with served(ear.app) as url:
-        world.post("/sf/_control/config", {"push_url": f"{url}/push/s3cret", "way": {"delay": 0.01}})
+        world.post("/sf/_control/config", {"push_url": f"{url}/push/s3cret", "journey": {"delay": 0.01}})
         world.post("/sf/_control/plans", {"match": "planned-1", "kind": "failed", "delay": 0.01})
         await wms.submit(warehouse(sandbox), a_submission("o:3:F1", waybill.waybill_no))
         scans = await ear.until(len(sf_twin.JOURNEYS["failed"]))

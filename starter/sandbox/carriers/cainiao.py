@@ -1,12 +1,11 @@
-"""Cainiao's twin: numbers by TOP with its signature, traces asked and pushed by LINK with its digest.
+"""Cainiao's twin: waybill numbers by TOP with its signature, traces queried and pushed by LINK with its digest.
 
-Account: ``base_url`` ``{sandbox}/cainiao``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
+Account: ``base_url`` ``{sandbox}/cainiao``; secrets ``SECRETS`` and your own ``push_secret``.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, timezone
 from hashlib import md5
 from hmac import compare_digest, digest
 from typing import Any
@@ -17,7 +16,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.parcels import Booking, Parcels, Route
+from starter.sandbox.parcels import Booking, Parcels, Route, china_time
 
 SECRETS = {
     "app_key": "12129701",
@@ -35,27 +34,26 @@ SETTINGS = {
 }
 BOOK = "cainiao.waybill.ii.get"
 COURIERS = {"STO", "YTO", "ZTO", "YUNDA", "SF", "EMS"}
-CHINA = timezone(timedelta(hours=8))
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "00", "text": "【上海青浦公司】已揽收", "place": "上海市"},
     {"code": "02", "text": "快件已从【上海转运中心】发出", "place": "上海市"},
     {"code": "03", "text": "快件已到达【杭州西湖公司】", "place": "杭州市"},
     {"code": "04", "text": "快件正在派送,派件员:李四,电话:13700000000", "place": "杭州市"},
 )
-_BACK = (
+_RETURN = (
     {"code": "08", "text": "快件正在退回", "place": "杭州市"},
     {"code": "11", "text": "快件已退回商家", "place": "上海市"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "07", "text": "快件已签收", "place": "杭州市"}),
-    "refused": (*_TO_THE_DOOR, {"code": "06", "text": "收件人拒收", "place": "杭州市"}, *_BACK),
-    "failed": (*_TO_THE_DOOR, {"code": "05", "text": "无法联系收件人,快件滞留", "place": "杭州市"}),
+    "delivered": (*_TO_DELIVERY, {"code": "07", "text": "快件已签收", "place": "杭州市"}),
+    "refused": (*_TO_DELIVERY, {"code": "06", "text": "收件人拒收", "place": "杭州市"}, *_RETURN),
+    "failed": (*_TO_DELIVERY, {"code": "05", "text": "无法联系收件人,快件滞留", "place": "杭州市"}),
     "silent": (),
-    "intercepted": _BACK,
-    "lost": (*_TO_THE_DOOR[:2], {"code": "02", "text": "快件疑似丢失,正在查找", "place": "上海市"}),
-    "damaged": (*_TO_THE_DOOR[:2], {"code": "02", "text": "快件外包装破损", "place": "上海市"}),
-    "wrong_address": (*_TO_THE_DOOR, {"code": "05", "text": "收件地址不详,快件滞留", "place": "杭州市"}),
+    "intercepted": _RETURN,
+    "lost": (*_TO_DELIVERY[:2], {"code": "02", "text": "快件疑似丢失,正在查找", "place": "上海市"}),
+    "damaged": (*_TO_DELIVERY[:2], {"code": "02", "text": "快件外包装破损", "place": "上海市"}),
+    "wrong_address": (*_TO_DELIVERY, {"code": "05", "text": "收件地址不详,快件滞留", "place": "杭州市"}),
 }
 
 
@@ -64,14 +62,10 @@ def _link_digest(interface: str) -> str:
     return b64encode(md5(text, usedforsecurity=False).digest()).decode()
 
 
-def _time(route: Route) -> str:
-    return route.at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     route = routes[0]
     step = {
-        "operateTime": _time(route),
+        "operateTime": china_time(route.at),
         "orgName": route.place,
         "operateDescription": route.text,
         "status": route.code,
@@ -86,18 +80,18 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     return {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8"}, urlencode(form).encode()
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and answer.json().get("success") is True
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success and response.json().get("success") is True
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"77{7_174_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"77{7_174_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_render, accepted=_accepted
 )
 
 
 class Refusal(Exception):
-    """Code, words and, where a service refused, its sub code."""
+    """Code, message and, if a service refused, its sub code."""
 
 
 @router.post("/router/rest")
@@ -112,8 +106,8 @@ async def top(request: Request) -> Response:
                 raise Refusal(22, "Invalid Method")
             return JSONResponse({f"{method.replace('.', '_')}_response": _METHODS[method](params)})
         except Refusal as refusal:
-            told = dict(zip(("code", "msg", "sub_code"), refusal.args, strict=False))
-            return JSONResponse({"error_response": told})
+            error = dict(zip(("code", "msg", "sub_code"), refusal.args, strict=False))
+            return JSONResponse({"error_response": error})
 
     return await faults.play("cainiao", method, json.dumps(params, ensure_ascii=False), work)
 
@@ -129,13 +123,13 @@ def _authenticate(params: Mapping[str, str]) -> None:
         raise Refusal(27, "Invalid Session")
 
 
-def _service(words: str, sub_code: str) -> Refusal:
-    return Refusal(15, words, sub_code)
+def _service_refusal(message: str, sub_code: str) -> Refusal:
+    return Refusal(15, message, sub_code)
 
 
 def _courier(code: str | None) -> str:
     if code not in COURIERS:
-        raise _service("未开通该快递公司", "isv.cp-code-invalid")
+        raise _service_refusal("未开通该快递公司", "isv.cp-code-invalid")
     return code
 
 
@@ -147,23 +141,23 @@ def _printed(booking: Booking) -> dict[str, str]:
         "origin": {"name": "上海青浦", "code": "021A"},
     }
     contents = {"data": {"routingInfo": routing, "waybillCode": booking.waybill_no}, "signature": "MD:1"}
-    told = {**contents, "templateURL": SETTINGS["template_url"]}
-    return {"waybill_code": booking.waybill_no, "print_data": json.dumps(told, ensure_ascii=False)}
+    print_data = {**contents, "templateURL": SETTINGS["template_url"]}
+    return {"waybill_code": booking.waybill_no, "print_data": json.dumps(print_data, ensure_ascii=False)}
 
 
 def _get(params: Mapping[str, str]) -> dict[str, Any]:
-    asked = json.loads(params["param_waybill_cloud_print_apply_new_request"])
-    cp_code = _courier(asked.get("cp_code"))
+    parameters = json.loads(params["param_waybill_cloud_print_apply_new_request"])
+    cp_code = _courier(parameters.get("cp_code"))
     printed = []
-    for order in asked["trade_order_info_dtos"]:
-        for person in (asked["sender"], order["recipient"]):
+    for order in parameters["trade_order_info_dtos"]:
+        for person in (parameters["sender"], order["recipient"]):
             if not (person.get("name") and (person.get("mobile") or person.get("phone"))):
-                raise _service("姓名或电话不能为空", "isv.contact-invalid")
+                raise _service_refusal("姓名或电话不能为空", "isv.contact-invalid")
             if not (person["address"].get("province") and person["address"].get("detail")):
-                raise _service("地址不能为空", "isv.address-invalid")
+                raise _service_refusal("地址不能为空", "isv.address-invalid")
         package = order["package_info"]
         if not (package["id"].replace("_", "").isalnum() and order["template_url"] and order["user_id"]):
-            raise _service("参数错误", "isv.param-invalid")
+            raise _service_refusal("参数错误", "isv.param-invalid")
         services = json.loads(order.get("logistics_services") or "{}")
         (number,) = order["order_info"]["trade_order_list"]
         booking, _ = parcels.book(number, package["weight"] / 1000, services.get("SVC-COD", {}).get("value", ""))
@@ -175,12 +169,12 @@ def _query(params: Mapping[str, str]) -> dict[str, Any]:
     found = []
     for each in json.loads(params["param_list"]):
         booking = parcels.bookings.get(each["biz_sub_code"])
-        told: dict[str, Any] = {"object_id": each["object_id"]}
+        result: dict[str, Any] = {"object_id": each["object_id"]}
         if booking is None or booking.cancelled:
-            told |= {"success": False, "error_code": "WAYBILL_NOT_EXIST", "error_message": "面单不存在"}
+            result |= {"success": False, "error_code": "WAYBILL_NOT_EXIST", "error_message": "面单不存在"}
         else:
-            told |= {"success": True, "waybill_cloud_print_response": _printed(booking)}
-        found.append(told)
+            result |= {"success": True, "waybill_cloud_print_response": _printed(booking)}
+        found.append(result)
     return {"modules": {"waybill_cloud_print_with_result_desc_response": found}}
 
 
@@ -196,7 +190,7 @@ def _cancel(params: Mapping[str, str]) -> dict[str, Any]:
 def _delivery(params: Mapping[str, str]) -> dict[str, Any]:
     _courier(params.get("cp_code"))
     if params.get("delivery_action") != "-1" or not parcels.intercept(params.get("waybill_code", "")):
-        raise _service("当前状态不能退回", "isv.delivery-status-invalid")
+        raise _service_refusal("当前状态不能退回", "isv.delivery-status-invalid")
     return {"confirm_response": {"waybill_code": params["waybill_code"]}}
 
 
@@ -216,13 +210,13 @@ async def link(request: Request) -> Response:
     async def work() -> Response:
         if not compare_digest(_link_digest(interface), form.get("data_digest", "")):
             return JSONResponse({"success": False, "errorCode": "S02", "errorMsg": "非法的数字签名"})
-        asked = json.loads(interface)["arg0"]
-        if asked.get("appCode") != SETTINGS["app_code"] or asked.get("cpCode") not in COURIERS:
+        query = json.loads(interface)["arg0"]
+        if query.get("appCode") != SETTINGS["app_code"] or query.get("cpCode") not in COURIERS:
             return JSONResponse({"success": False, "errorCode": "S05", "errorMsg": "非法的通知内容"})
         steps = [
-            {"time": _time(each), "desc": each.text, "logisticsStatus": each.code, "areaName": each.place}
-            for each in parcels.routes(asked["mailNo"])
+            {"time": china_time(each.at), "desc": each.text, "logisticsStatus": each.code, "areaName": each.place}
+            for each in parcels.routes(query["mailNo"])
         ]
-        return JSONResponse({"success": True, "mailNo": asked["mailNo"], "fullTraceDetail": steps})
+        return JSONResponse({"success": True, "mailNo": query["mailNo"], "fullTraceDetail": steps})
 
     return await faults.play("cainiao", form.get("msg_type", ""), interface, work)

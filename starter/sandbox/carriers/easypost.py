@@ -1,7 +1,7 @@
 """EasyPost's twin: shipments that are rated, bought and refunded, trackers, and signed webhooks.
 
-Account: ``base_url`` ``{sandbox}/easypost``; secrets ``SECRETS`` and a ``push_secret`` of one's own. An event tells the
-newest detail alone, where EasyPost repeats all before it.
+Account: ``base_url`` ``{sandbox}/easypost``; secrets ``SECRETS`` and your own ``push_secret``. An event holds
+only the newest detail; EasyPost repeats all earlier ones.
 """
 
 import json
@@ -28,7 +28,7 @@ BOOK = "buy"
 PRICES = {"GroundAdvantage": "6.07", "Priority": "7.42", "Express": "34.15"}
 DAYS = {"GroundAdvantage": 3, "Priority": 3, "Express": 1}
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "in_transit:received_at_origin_facility", "text": "Accepted at USPS Origin Facility", "place": "HOUSTON"},
     {"code": "in_transit:departed_facility", "text": "Departed USPS Facility", "place": "HOUSTON"},
     {"code": "in_transit:received_at_destination_facility", "text": "Arrived at Post Office", "place": "CHARLESTON"},
@@ -38,25 +38,25 @@ _TO_THE_DOOR = (
         "place": "CHARLESTON",
     },
 )
-_BACK = (
+_RETURN = (
     {"code": "return_to_sender:return", "text": "Return to Sender Processed", "place": "CHARLESTON"},
     {"code": "delivered:arrived_at_destination", "text": "Delivered to Original Sender", "place": "HOUSTON"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "delivered": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "delivered:arrived_at_destination", "text": "Delivered, In/At Mailbox", "place": "CHARLESTON"},
     ),
-    "refused": (*_TO_THE_DOOR, {"code": "failure:refused", "text": "Refused", "place": "CHARLESTON"}, *_BACK),
+    "refused": (*_TO_DELIVERY, {"code": "failure:refused", "text": "Refused", "place": "CHARLESTON"}, *_RETURN),
     "failed": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "failure:delivery_exception", "text": "Notice Left, No Access", "place": "CHARLESTON"},
     ),
     "silent": (),
-    "lost": (*_TO_THE_DOOR[:2], {"code": "failure:lost", "text": "Package Lost", "place": "HOUSTON"}),
-    "damaged": (*_TO_THE_DOOR[:2], {"code": "failure:damaged", "text": "Package Damaged", "place": "HOUSTON"}),
+    "lost": (*_TO_DELIVERY[:2], {"code": "failure:lost", "text": "Package Lost", "place": "HOUSTON"}),
+    "damaged": (*_TO_DELIVERY[:2], {"code": "failure:damaged", "text": "Package Damaged", "place": "HOUSTON"}),
     "wrong_address": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "failure:address_correction", "text": "Insufficient Address", "place": "CHARLESTON"},
     ),
 }
@@ -92,7 +92,7 @@ def _tracker(waybill_no: str, routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     event = {
         "description": "tracker.updated",
         "mode": "test",
@@ -107,34 +107,34 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     return {"Content-Type": "application/json", "X-Hmac-Signature": signed}, body
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"94{9_405_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"94{9_405_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_render, accepted=_accepted
 )
 
 
 class Refusal(Exception):
-    """Status, code and words."""
+    """Status, code and message."""
 
 
-def _known(request: Request) -> None:
+def _authenticate(request: Request) -> None:
     expected = b"Basic " + b64encode(f"{SECRETS['api_key']}:".encode())
     if not compare_digest(expected, request.headers.get("authorization", "").encode()):
         raise Refusal(401, "UNAUTHORIZED", "The API key is not valid")
 
 
-async def _play(request: Request, operation: str, text: str, act: Callable[[], dict[str, Any]]) -> Response:
+async def _respond(request: Request, operation: str, text: str, handle: Callable[[], dict[str, Any]]) -> Response:
     async def work() -> Response:
         try:
-            _known(request)
-            return JSONResponse(act(), 201 if operation == "create" else 200)
+            _authenticate(request)
+            return JSONResponse(handle(), 201 if operation == "create" else 200)
         except Refusal as refusal:
-            status, code, words = refusal.args
-            return JSONResponse({"error": {"code": code, "message": words, "errors": []}}, status)
+            status, code, message = refusal.args
+            return JSONResponse({"error": {"code": code, "message": message, "errors": []}}, status)
 
     return await faults.play("easypost", operation, text, work)
 
@@ -156,7 +156,7 @@ def _rates(shipment: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shipment(name: str) -> dict[str, Any]:
-    """By id, or the last one under a reference."""
+    """Return a shipment by its id, or the newest under a reference."""
     found = _shipments.get(name)
     if found is None:
         found = next((each for each in reversed(_shipments.values()) if each["reference"] == name), None)
@@ -167,7 +167,7 @@ def _shipment(name: str) -> dict[str, Any]:
     return found
 
 
-def _shown(shipment: dict[str, Any]) -> dict[str, Any]:
+def _with_tracker(shipment: dict[str, Any]) -> dict[str, Any]:
     number = shipment["tracking_code"]
     return {**shipment, "tracker": _tracker(number, parcels.routes(number)) if number else None}
 
@@ -176,21 +176,21 @@ def _shown(shipment: dict[str, Any]) -> dict[str, Any]:
 async def create(request: Request) -> Response:
     body = await request.body()
 
-    def act() -> dict[str, Any]:
-        asked = json.loads(body)["shipment"]
+    def handle() -> dict[str, Any]:
+        parameters = json.loads(body)["shipment"]
         for side in ("to_address", "from_address"):
-            if not (asked[side].get("street1") and asked[side].get("name")):
+            if not (parameters[side].get("street1") and parameters[side].get("name")):
                 raise Refusal(422, "ADDRESS.PARAMETERS.INVALID", "street1 is required")
-        if not asked["parcel"]["weight"] > 0:
+        if not parameters["parcel"]["weight"] > 0:
             raise Refusal(422, "PARCEL.PARAMETERS.INVALID", "weight is required")
         shipment: dict[str, Any] = {
             "id": f"shp_{uuid4().hex}",
             "object": "Shipment",
             "created_at": _time(datetime.now(UTC)),
-            "reference": asked.get("reference"),
-            "to_address": asked["to_address"],
-            "parcel": asked["parcel"],
-            "options": asked.get("options", {}),
+            "reference": parameters.get("reference"),
+            "to_address": parameters["to_address"],
+            "parcel": parameters["parcel"],
+            "options": parameters.get("options", {}),
             "tracking_code": None,
             "refund_status": None,
             "postage_label": None,
@@ -200,74 +200,76 @@ async def create(request: Request) -> Response:
         _shipments[shipment["id"]] = shipment
         return shipment
 
-    return await _play(request, "create", body.decode(), act)
+    return await _respond(request, "create", body.decode(), handle)
 
 
 @router.get("/v2/shipments")
-async def listed(request: Request, start_datetime: str = "", page_size: int = 20, before_id: str = "") -> Response:
-    def act() -> dict[str, Any]:
+async def list_shipments(
+    request: Request, start_datetime: str = "", page_size: int = 20, before_id: str = ""
+) -> Response:
+    def handle() -> dict[str, Any]:
         newest = [each for each in reversed(_shipments.values()) if each["tracking_code"]]
         ids = [each["id"] for each in newest]
         rest = newest[ids.index(before_id) + 1 :] if before_id else newest
         since = [each for each in rest if each["created_at"] >= start_datetime]
-        return {"shipments": [_shown(each) for each in since[:page_size]], "has_more": len(since) > page_size}
+        return {"shipments": [_with_tracker(each) for each in since[:page_size]], "has_more": len(since) > page_size}
 
-    return await _play(request, "list", "", act)
+    return await _respond(request, "list", "", handle)
 
 
 @router.get("/v2/shipments/{name}")
 async def retrieve(name: str, request: Request) -> Response:
-    return await _play(request, "retrieve", name, lambda: _shown(_shipment(name)))
+    return await _respond(request, "retrieve", name, lambda: _with_tracker(_shipment(name)))
 
 
 @router.post("/v2/shipments/{name}/rerate")
 async def rerate(name: str, request: Request) -> Response:
-    def act() -> dict[str, Any]:
+    def handle() -> dict[str, Any]:
         shipment = _shipment(name)
         shipment["rates"] = _rates(shipment)
         return {"rates": shipment["rates"]}
 
-    return await _play(request, "rerate", name, act)
+    return await _respond(request, "rerate", name, handle)
 
 
 @router.post("/v2/shipments/{name}/buy")
 async def buy(name: str, request: Request) -> Response:
-    asked = await request.json()
-    begun = _shipments.get(name, {})
+    body = await request.json()
+    reference = _shipments.get(name, {}).get("reference")
 
-    def act() -> dict[str, Any]:
+    def handle() -> dict[str, Any]:
         shipment = _shipment(name)
         if shipment["tracking_code"]:
             raise Refusal(422, "SHIPMENT.POSTAGE.EXISTS", "Postage already exists for this shipment.")
-        rate = next((each for each in shipment["rates"] if each["id"] == asked["rate"]["id"]), None)
+        rate = next((each for each in shipment["rates"] if each["id"] == body["rate"]["id"]), None)
         if rate is None:
             raise Refusal(422, "SHIPMENT.MISSING_RATE", "The rate does not belong to this shipment.")
         cash = shipment["options"].get("cod_amount", "")
         booking, _ = parcels.book(shipment["reference"] or name, shipment["parcel"]["weight"] / 35.274, cash)
         label = {"object": "PostageLabel", "label_url": f"https://labels.example/{booking.waybill_no}.png"}
         shipment |= {"tracking_code": booking.waybill_no, "selected_rate": rate, "postage_label": label}
-        return _shown(shipment)
+        return _with_tracker(shipment)
 
-    return await _play(request, "buy", str(begun.get("reference")), act)
+    return await _respond(request, "buy", str(reference), handle)
 
 
 @router.post("/v2/shipments/{name}/refund")
 async def refund(name: str, request: Request) -> Response:
-    def act() -> dict[str, Any]:
+    def handle() -> dict[str, Any]:
         shipment = _shipment(name)
         if not shipment["tracking_code"] or parcels.routes(shipment["tracking_code"]):
             raise Refusal(422, "SHIPMENT.REFUND.UNAVAILABLE", "Refund request could not be processed.")
         parcels.bookings[shipment["reference"] or name].cancelled = True
         shipment["refund_status"] = "submitted"
-        return _shown(shipment)
+        return _with_tracker(shipment)
 
-    return await _play(request, "refund", name, act)
+    return await _respond(request, "refund", name, handle)
 
 
 @router.get("/v2/trackers")
 async def trackers(request: Request, tracking_code: str = "") -> Response:
-    def act() -> dict[str, Any]:
+    def handle() -> dict[str, Any]:
         numbers = [each["tracking_code"] for each in _shipments.values() if each["tracking_code"] == tracking_code]
         return {"trackers": [_tracker(each, parcels.routes(each)) for each in numbers[:1]], "has_more": False}
 
-    return await _play(request, "trackers", tracking_code, act)
+    return await _respond(request, "trackers", tracking_code, handle)

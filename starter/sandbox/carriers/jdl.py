@@ -1,11 +1,10 @@
-"""JD Logistics's twin: ECAP's interfaces behind LOP's signature, and pushes of one trace each.
+"""JD Logistics's twin: ECAP's interfaces behind LOP's signature, pushes of one trace each.
 
-Account: ``base_url`` ``{sandbox}/jdl``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
+Account: ``base_url`` ``{sandbox}/jdl``; secrets ``SECRETS`` and your own ``push_secret``.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, timezone
 from hashlib import md5
 from hmac import compare_digest
 from typing import Any
@@ -15,33 +14,32 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.parcels import Booking, Parcels, Route
+from starter.sandbox.parcels import Booking, Parcels, Route, china_time
 
 SECRETS = {"app_key": "9af8c2d1e0", "app_secret": "b64de1f0a2c4", "access_token": "c7d1f5a98e"}
 PATH = ""
 SETTINGS = {"customer_code": "010K00001"}
 BOOK = "create"
-CHINA = timezone(timedelta(hours=8))
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "420", "text": "您的快件已由【上海青浦营业部】揽收完成", "place": "上海市"},
     {"code": "430", "text": "您的快件在【上海分拣中心】分拣完成", "place": "上海市"},
     {"code": "430", "text": "您的快件已到达【杭州营业部】", "place": "杭州市"},
     {"code": "440", "text": "您的快件正在派送中,派件人:李四,电话:13700000000", "place": "杭州市"},
 )
-_BACK = (
+_RETURN = (
     {"code": "430", "text": "您的快件正在退回寄件方", "place": "杭州市"},
     {"code": "510", "text": "您的快件已退回寄件方并签收", "place": "上海市"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "510", "text": "您的快件已签收,感谢使用京东物流", "place": "杭州市"}),
-    "refused": (*_TO_THE_DOOR, {"code": "530", "text": "收件人拒收", "place": "杭州市"}, *_BACK),
-    "failed": (*_TO_THE_DOOR, {"code": "440", "text": "无法联系收件人,快件再投", "place": "杭州市"}),
+    "delivered": (*_TO_DELIVERY, {"code": "510", "text": "您的快件已签收,感谢使用京东物流", "place": "杭州市"}),
+    "refused": (*_TO_DELIVERY, {"code": "530", "text": "收件人拒收", "place": "杭州市"}, *_RETURN),
+    "failed": (*_TO_DELIVERY, {"code": "440", "text": "无法联系收件人,快件再投", "place": "杭州市"}),
     "silent": (),
-    "intercepted": _BACK,
-    "lost": (*_TO_THE_DOOR[:2], {"code": "430", "text": "您的快件疑似丢失,正在查找", "place": "上海市"}),
-    "damaged": (*_TO_THE_DOOR[:2], {"code": "430", "text": "您的快件外包装破损", "place": "上海市"}),
-    "wrong_address": (*_TO_THE_DOOR, {"code": "440", "text": "地址不详,快件再投", "place": "杭州市"}),
+    "intercepted": _RETURN,
+    "lost": (*_TO_DELIVERY[:2], {"code": "430", "text": "您的快件疑似丢失,正在查找", "place": "上海市"}),
+    "damaged": (*_TO_DELIVERY[:2], {"code": "430", "text": "您的快件外包装破损", "place": "上海市"}),
+    "wrong_address": (*_TO_DELIVERY, {"code": "440", "text": "地址不详,快件再投", "place": "杭州市"}),
 }
 
 
@@ -49,7 +47,7 @@ def _trace(route: Route) -> dict[str, Any]:
     return {
         "waybillCode": route.waybill_no,
         "orderId": route.reference,
-        "operationTime": route.at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"),
+        "operationTime": china_time(route.at),
         "operationTitle": "",
         "operationRemark": route.text,
         "category": int(route.code),
@@ -58,18 +56,18 @@ def _trace(route: Route) -> dict[str, Any]:
     }
 
 
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     body = json.dumps(_trace(routes[0]), ensure_ascii=False).encode()
     return {"Content-Type": "application/json;charset=UTF-8"}, body
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and answer.json().get("success") is True
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success and response.json().get("success") is True
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"JDVA{5_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"JDVA{5_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_render, accepted=_accepted
 )
 
 
@@ -87,15 +85,15 @@ async def orders(interface: str, request: Request) -> Response:
             _authenticate(request.url.path.removeprefix("/jdl"), query, body)
         except Refusal as refusal:
             return JSONResponse({"error_response": {"code": refusal.args[0], "zh_desc": refusal.args[1]}})
-        told: dict[str, Any] = {"code": 0, "success": True, "msg": "成功", "mills": 12}
+        answer: dict[str, Any] = {"code": 0, "success": True, "msg": "成功", "mills": 12}
         try:
             (message,) = json.loads(body)
             if message.get("orderOrigin") != 1 or message.get("customerCode") != SETTINGS["customer_code"]:
                 raise Refusal(10001, "客户编码不能为空")
-            told["data"] = _INTERFACES[interface](message)
+            answer["data"] = _INTERFACES[interface](message)
         except Refusal as refusal:
-            told |= {"code": refusal.args[0], "success": False, "msg": refusal.args[1], "data": None}
-        return JSONResponse(told)
+            answer |= {"code": refusal.args[0], "success": False, "msg": refusal.args[1], "data": None}
+        return JSONResponse(answer)
 
     return await faults.play("jdl", interface, body, work)
 

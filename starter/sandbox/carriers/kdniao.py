@@ -1,17 +1,17 @@
 """Kdniao's twin: electronic waybills, queries, subscriptions, and pushes of several parcels each.
 
-It is an account with 在途监控: each step has its own code, and pushes are 102. A push repeats the whole trace of a
-parcel that was subscribed to, and holds what is new of one booked here: both are read alike. Its ``DataSign`` is
-without padding, as captured. Whichever courier carries, numbers are like those of STO.
+Its account has 在途监控: each step has its own code, and pushes are 102. A push holds the whole trace of a parcel with
+a subscription, and only the new steps of a parcel booked here. ``DataSign`` has no padding, as in the captured push.
+All couriers get numbers like those of STO.
 
-Account: ``base_url`` ``{sandbox}/kdniao``; secrets ``SECRETS`` and a ``push_secret`` of one's own; settings
+Account: ``base_url`` ``{sandbox}/kdniao``; secrets ``SECRETS`` and your own ``push_secret``; settings
 ``SETTINGS``.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from hashlib import md5
 from hmac import compare_digest
 from typing import Any
@@ -22,13 +22,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.parcels import Parcels, Route, carriers_of
+from starter.sandbox.parcels import Parcels, Route, carriers_of, china_time
 
 SECRETS = {"business_id": "test1462056", "app_key": "954b344c-c8cd-494d-ad63-4968cb07f1e9"}
 PATH = ""
 SETTINGS: dict[str, Any] = {"courier": "sto", "monitor": True}
 BOOK = "1007"
-CHINA = timezone(timedelta(hours=8))
 
 _SHIPPERS = {
     "sf": "SF",
@@ -41,44 +40,40 @@ _SHIPPERS = {
     "debang": "DBL",
 }
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "1", "text": "【北京市】已揽收,揽收员:王五", "place": "北京市"},
     {"code": "204", "text": "【北京市】到达北京转运中心", "place": "北京市"},
     {"code": "201", "text": "【绍兴市】到达派件城市", "place": "绍兴市"},
     {"code": "202", "text": "【绍兴市】正在派件(派件人:李四,电话:13700000000)", "place": "绍兴市"},
 )
-_BACK = {"code": "406", "text": "【北京市】退货已签收", "place": "北京市"}
+_RETURN = {"code": "406", "text": "【北京市】退货已签收", "place": "北京市"}
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "301", "text": "【绍兴市】已签收,签收人:本人", "place": "绍兴市"}),
+    "delivered": (*_TO_DELIVERY, {"code": "301", "text": "【绍兴市】已签收,签收人:本人", "place": "绍兴市"}),
     "refused": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "404", "text": "【绍兴市】收件人拒收", "place": "绍兴市"},
         {"code": "407", "text": "【绍兴市】退货途中", "place": "绍兴市"},
-        _BACK,
+        _RETURN,
     ),
-    "failed": (*_TO_THE_DOOR, {"code": "416", "text": "【绍兴市】无法联系收件人", "place": "绍兴市"}),
-    "wrong_address": (*_TO_THE_DOOR, {"code": "420", "text": "【绍兴市】收货地址不详细", "place": "绍兴市"}),
-    "lost": (*_TO_THE_DOOR[:2], {"code": "4", "text": "【绍兴市】快件遗失", "place": "绍兴市"}),
-    "damaged": (*_TO_THE_DOOR[:2], {"code": "414", "text": "【绍兴市】快件破损", "place": "绍兴市"}),
+    "failed": (*_TO_DELIVERY, {"code": "416", "text": "【绍兴市】无法联系收件人", "place": "绍兴市"}),
+    "wrong_address": (*_TO_DELIVERY, {"code": "420", "text": "【绍兴市】收货地址不详细", "place": "绍兴市"}),
+    "lost": (*_TO_DELIVERY[:2], {"code": "4", "text": "【绍兴市】快件遗失", "place": "绍兴市"}),
+    "damaged": (*_TO_DELIVERY[:2], {"code": "414", "text": "【绍兴市】快件破损", "place": "绍兴市"}),
     "silent": (),
-    "intercepted": ({"code": "413", "text": "【北京市】单号已拦截", "place": "北京市"}, _BACK),
+    "intercepted": ({"code": "413", "text": "【北京市】单号已拦截", "place": "北京市"}, _RETURN),
 }
 
 
 class Refusal(Exception):
-    """A result code, and why."""
+    """A result code and its reason."""
 
 
 def _sign(data: str) -> str:
     return b64encode(md5((data + SECRETS["app_key"]).encode(), usedforsecurity=False).hexdigest().encode()).decode()
 
 
-def _time(at: datetime) -> str:
-    return at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _traces(number: str, routes: Sequence[Route]) -> dict[str, Any]:
-    """A parcel, its oldest step first."""
+    """Return a parcel with its trace, oldest step first."""
     in_order = sorted(routes, key=lambda route: route.at)
     latest = in_order[-1].code if in_order else "0"
     return {
@@ -90,7 +85,7 @@ def _traces(number: str, routes: Sequence[Route]) -> dict[str, Any]:
         "StateEx": latest,
         "Traces": [
             {
-                "AcceptTime": _time(route.at),
+                "AcceptTime": china_time(route.at),
                 "AcceptStation": route.text,
                 "Location": route.place,
                 "Action": route.code,
@@ -101,9 +96,9 @@ def _traces(number: str, routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     numbers = dict.fromkeys(route.waybill_no for route in routes)
-    parcels_told = [
+    pushed = [
         _traces(
             number,
             parcels.routes(number)
@@ -112,24 +107,29 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
         )
         for number in numbers
     ]
-    told = {
+    push = {
         "EBusinessID": SECRETS["business_id"],
-        "PushTime": _time(datetime.now(UTC)),
-        "Count": str(len(parcels_told)),
-        "Data": parcels_told,
+        "PushTime": china_time(datetime.now(UTC)),
+        "Count": str(len(pushed)),
+        "Data": pushed,
     }
-    data = json.dumps(told, ensure_ascii=False)
+    data = json.dumps(push, ensure_ascii=False)
     form = {"RequestData": data, "DataSign": _sign(data).rstrip("="), "RequestType": "102"}
     return {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}, urlencode(form).encode()
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and answer.json().get("Success") is True
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success and response.json().get("Success") is True
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"773{n + 28_190_000_000:012}", journeys=JOURNEYS, size=10, render=_pushed, taken=_taken
+    router,
+    number=lambda n: f"773{n + 28_190_000_000:012}",
+    journeys=JOURNEYS,
+    size=10,
+    render=_render,
+    accepted=_accepted,
 )
 
 
@@ -141,16 +141,16 @@ async def interface(request: Request) -> Response:
     request_type, data = str(form.get("RequestType", "")), str(form.get("RequestData", ""))
 
     async def work() -> Response:
-        answer: dict[str, Any] = {"EBusinessID": SECRETS["business_id"], "UpdateTime": _time(datetime.now(UTC))}
+        answer: dict[str, Any] = {"EBusinessID": SECRETS["business_id"], "UpdateTime": china_time(datetime.now(UTC))}
         try:
             if form.get("EBusinessID") != SECRETS["business_id"]:
                 raise Refusal("104", "用户问题")
             if not compare_digest(str(form.get("DataSign", "")), _sign(data)):
                 raise Refusal("102", "DataSign错误")
-            path, act = _ACTS.get(request_type, ("", None))
-            if act is None or not request.url.path.endswith(path):
+            path, handle = _INTERFACES.get(request_type, ("", None))
+            if handle is None or not request.url.path.endswith(path):
                 raise Refusal("103", "RequestType错误")
-            answer |= {"Success": True, "ResultCode": "100", "Reason": "", **act(json.loads(data))}
+            answer |= {"Success": True, "ResultCode": "100", "Reason": "", **handle(json.loads(data))}
         except Refusal as refusal:
             answer |= {"Success": False, "ResultCode": refusal.args[0], "Reason": refusal.args[1]}
         return JSONResponse(answer)
@@ -196,8 +196,8 @@ def _cancel(data: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _known(data: Mapping[str, Any]) -> str:
-    """The number of a parcel that the courier named may have."""
+def _waybill_no(data: Mapping[str, Any]) -> str:
+    """Return the waybill number of a request that names a courier."""
     number = str(data.get("LogisticCode", ""))
     if not number or data.get("ShipperCode") not in _SHIPPERS.values():
         raise Refusal("101", "缺少必要参数")
@@ -205,9 +205,9 @@ def _known(data: Mapping[str, Any]) -> str:
 
 
 def _query(data: Mapping[str, Any]) -> dict[str, Any]:
-    number = _known(data)
-    theirs = data["ShipperCode"] in [_SHIPPERS[carrier] for carrier in carriers_of(number)]
-    return {"ShipperCode": data["ShipperCode"], **_traces(number, parcels.routes(number) if theirs else [])}
+    number = _waybill_no(data)
+    matches = data["ShipperCode"] in [_SHIPPERS[carrier] for carrier in carriers_of(number)]
+    return {"ShipperCode": data["ShipperCode"], **_traces(number, parcels.routes(number) if matches else [])}
 
 
 def _plain_query(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,21 +217,21 @@ def _plain_query(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _subscribe(data: Mapping[str, Any]) -> dict[str, Any]:
-    parcels.follow(_known(data))
+    parcels.follow(_waybill_no(data))
     return {}
 
 
-def _recognise(data: Mapping[str, Any]) -> dict[str, Any]:
+def _candidates(data: Mapping[str, Any]) -> dict[str, Any]:
     found = [_SHIPPERS[carrier] for carrier in carriers_of(str(data.get("LogisticCode", "")))]
     return {"Code": "100", "Shippers": [{"ShipperCode": code, "ShipperName": code} for code in found]}
 
 
-_ACTS = {
+_INTERFACES = {
     "1007": ("/api/EOrderService", _book),
     "1147": ("/api/EOrderService", _cancel),
     "1008": ("/api/dist", _subscribe),
     "8008": ("/api/dist", _subscribe),
     "1002": ("/EbusinessOrderHandle.aspx", _plain_query),
     "8001": ("/EbusinessOrderHandle.aspx", _query),
-    "2002": ("/EbusinessOrderHandle.aspx", _recognise),
+    "2002": ("/EbusinessOrderHandle.aspx", _candidates),
 }

@@ -1,12 +1,12 @@
-"""SF Express's twin: 丰桥's one gateway with its digest, its results in two levels, and its route pushes.
+"""SF Express's twin: the gateway of 丰桥 with its digest and two-level results, and pushes of routes.
 
-Account: ``base_url`` ``{sandbox}/sf``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
+Account: ``base_url`` ``{sandbox}/sf``; secrets ``SECRETS`` and your own ``push_secret``.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from hashlib import md5
 from hmac import compare_digest
 from math import ceil
@@ -18,17 +18,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.parcels import Booking, Parcels, Route
+from starter.sandbox.parcels import Booking, Parcels, Route, china_time
 
 SECRETS = {"partner_id": "HDSANDBOX", "check_word": "fjcg5PGKaNpPSHFAZ4QsCOkV71R3zVci"}
 PATH = ""
-"""Where its interfaces are, below the twin."""
+"""The path of its interfaces, below the twin."""
 SETTINGS: dict[str, str] = {}
 BOOK = "EXP_RECE_CREATE_ORDER"
-"""The operation that books, as faults name it."""
-CHINA = timezone(timedelta(hours=8))
+"""The operation that books, as named in faults."""
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "50", "text": "顺丰速运 已收取快件", "place": "青浦区"},
     {"code": "30", "text": "快件在【华新营业点】完成分拣,准备发往 【上海集散中心】", "place": "上海市"},
     {"code": "36", "text": "快件离开 【上海集散中心】", "place": "上海市"},
@@ -36,14 +35,14 @@ _TO_THE_DOOR = (
     {"code": "44", "text": "正在派送途中,请您准备签收(派件人:李四,电话:13700000000)", "place": "杭州市"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "80", "text": "已签收,感谢使用顺丰,期待再次为您服务", "place": "杭州市"}),
+    "delivered": (*_TO_DELIVERY, {"code": "80", "text": "已签收,感谢使用顺丰,期待再次为您服务", "place": "杭州市"}),
     "refused": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "70", "text": "派件不成功,收方客户拒收", "place": "杭州市", "reason": "拒收"},
         {"code": "99", "text": "应客户要求,快件正在退回中", "place": "杭州市"},
         {"code": "80", "text": "快件已退回寄件方并签收", "place": "青浦区"},
     ),
-    "failed": (*_TO_THE_DOOR, {"code": "70", "text": "派件不成功,无法联系收方客户", "place": "杭州市"}),
+    "failed": (*_TO_DELIVERY, {"code": "70", "text": "派件不成功,无法联系收方客户", "place": "杭州市"}),
     "silent": (),
     "intercepted": (
         {"code": "99", "text": "应客户要求,快件正在退回中", "place": "上海市"},
@@ -52,14 +51,14 @@ JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
 }
 
 
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
-    told = [
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+    pushed = [
         {
             "mailno": route.waybill_no,
             "acceptAddress": route.place,
             "reasonName": route.reason,
             "orderid": route.reference,
-            "acceptTime": _time(route),
+            "acceptTime": china_time(route.at),
             "remark": route.text,
             "opCode": route.code,
             "id": route.id,
@@ -67,12 +66,12 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
         }
         for route in routes
     ]
-    body = json.dumps({"Body": {"WaybillRoute": told}}, ensure_ascii=False).encode()
+    body = json.dumps({"Body": {"WaybillRoute": pushed}}, ensure_ascii=False).encode()
     return {"Content-Type": "application/json;charset=UTF-8"}, body
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and answer.json().get("return_code") == "0000"
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success and response.json().get("return_code") == "0000"
 
 
 router = APIRouter()
@@ -81,21 +80,17 @@ parcels = Parcels(
     number=lambda n: f"SF{7_444_400_000_000 + n}",
     journeys=JOURNEYS,
     size=10,
-    render=_pushed,
-    taken=_taken,
+    render=_render,
+    accepted=_accepted,
 )
 
 
 class PlatformRefusal(Exception):
-    """The platform itself says no."""
+    """A refusal of the platform."""
 
 
 class Refusal(Exception):
-    """The service behind it says no."""
-
-
-def _time(route: Route) -> str:
-    return route.at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
+    """A refusal of the service behind the platform."""
 
 
 @router.post("/std/service")
@@ -131,8 +126,8 @@ def _authenticate(form: Mapping[str, str]) -> None:
             raise PlatformRefusal("A1001", "必传参数不可为空")
     text = quote_plus(form["msgData"] + form["timestamp"] + SECRETS["check_word"], safe="*").replace("~", "%7E")
     expected = b64encode(md5(text.encode(), usedforsecurity=False).digest())
-    known = form["partnerID"] == SECRETS["partner_id"]
-    if not (known and compare_digest(expected, form.get("msgDigest", "").encode())):
+    authentic = form["partnerID"] == SECRETS["partner_id"]
+    if not (authentic and compare_digest(expected, form.get("msgDigest", "").encode())):
         raise PlatformRefusal("A1006", "数字签名无效")
 
 
@@ -201,7 +196,12 @@ def _track(message: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "mailNo": waybill_no,
                 "routes": [
-                    {"acceptTime": _time(each), "acceptAddress": each.place, "remark": each.text, "opCode": each.code}
+                    {
+                        "acceptTime": china_time(each.at),
+                        "acceptAddress": each.place,
+                        "remark": each.text,
+                        "opCode": each.code,
+                    }
                     for each in parcels.routes(waybill_no)
                 ],
             }

@@ -1,12 +1,11 @@
-"""YTO's twin: one path per interface, each signed, and pushes of one status each.
+"""YTO's twin: one signed path per interface, and pushes of one status each.
 
-Account: ``base_url`` ``{sandbox}/yto/open``; secrets ``SECRETS`` and a ``push_secret`` of one's own.
+Account: ``base_url`` ``{sandbox}/yto/open``; secrets ``SECRETS`` and your own ``push_secret``.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import timedelta, timezone
 from hashlib import md5
 from hmac import compare_digest
 from typing import Any
@@ -18,29 +17,28 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from starter.sandbox import faults
-from starter.sandbox.parcels import Parcels, Route
+from starter.sandbox.parcels import Parcels, Route, china_time
 
 SECRETS = {"client_id": "K21000119", "secret": "u2Z1F7Fh"}
 PATH = "/open"
 SETTINGS: dict[str, str] = {}
 BOOK = "privacy_create_adapter"
-CHINA = timezone(timedelta(hours=8))
 
-_TO_THE_DOOR = (
+_TO_DELIVERY = (
     {"code": "GOT", "text": "您的快件被【北京市大兴区】揽收", "place": "北京市"},
     {"code": "DEPARTURE", "text": "您的快件离开【北京转运中心】", "place": "北京市"},
     {"code": "ARRIVAL", "text": "您的快件已经到达【绍兴市上虞区】", "place": "绍兴市"},
     {"code": "SENT_SCAN", "text": "快件正在派件,派件人:李四,电话:13700000000", "place": "绍兴市"},
 )
 JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "delivered": (*_TO_THE_DOOR, {"code": "SIGNED", "text": "您的快件已签收", "place": "绍兴市", "signer": "本人"}),
+    "delivered": (*_TO_DELIVERY, {"code": "SIGNED", "text": "您的快件已签收", "place": "绍兴市", "signer": "本人"}),
     "refused": (
-        *_TO_THE_DOOR,
+        *_TO_DELIVERY,
         {"code": "FAILED", "text": "收方客户拒收", "place": "绍兴市"},
         {"code": "TMS_RETURN", "text": "快件正在退回", "place": "绍兴市"},
         {"code": "SIGNED", "text": "快件已退回寄件方", "place": "北京市", "signer": "退件"},
     ),
-    "failed": (*_TO_THE_DOOR, {"code": "FAILED", "text": "无法联系收方客户", "place": "绍兴市"}),
+    "failed": (*_TO_DELIVERY, {"code": "FAILED", "text": "无法联系收方客户", "place": "绍兴市"}),
     "silent": (),
     "intercepted": (
         {"code": "TMS_RETURN", "text": "快件正在退回", "place": "绍兴市"},
@@ -53,13 +51,9 @@ def _digest(text: str) -> str:
     return b64encode(md5(text.encode(), usedforsecurity=False).digest()).decode()
 
 
-def _time(route: Route) -> str:
-    return route.at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
+def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     route = routes[0]
-    told = {
+    fields = {
         "logisticProviderID": "YTO",
         "clientID": SECRETS["client_id"],
         "mailNo": route.waybill_no,
@@ -68,10 +62,10 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
         "infoContent": route.code,
         "remark": route.text,
         "name": route.signer,
-        "acceptTime": _time(route),
+        "acceptTime": china_time(route.at),
         "acceptAddress": route.place,
     }
-    xml = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in told.items())
+    xml = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
     xml = f'<?xml version="1.0"?><UpdateInfo>{xml}</UpdateInfo>'
     form = {
         "logistics_interface": xml,
@@ -82,13 +76,13 @@ def _pushed(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     return {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8"}, urlencode(form).encode()
 
 
-def _taken(answer: httpx.Response) -> bool:
-    return answer.is_success and "<success>true</success>" in answer.text
+def _accepted(response: httpx.Response) -> bool:
+    return response.is_success and "<success>true</success>" in response.text
 
 
 router = APIRouter()
 parcels = Parcels(
-    router, number=lambda n: f"YT{2_819_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_pushed, taken=_taken
+    router, number=lambda n: f"YT{2_819_000_000_000 + n}", journeys=JOURNEYS, size=1, render=_render, accepted=_accepted
 )
 
 
@@ -98,20 +92,20 @@ class Refusal(Exception):
 
 @router.post("/open/{adapter}/v1/{path_code}/{client_id}")
 async def interface(adapter: str, client_id: str, request: Request) -> Response:
-    told = await request.json()
+    body = await request.json()
 
     async def work() -> Response:
         try:
-            expected = _digest(f"{told['param']}{adapter}v1{SECRETS['secret']}")
-            if client_id != SECRETS["client_id"] or not compare_digest(expected, told["sign"]):
+            expected = _digest(f"{body['param']}{adapter}v1{SECRETS['secret']}")
+            if client_id != SECRETS["client_id"] or not compare_digest(expected, body["sign"]):
                 raise Refusal(1003, "签名验证失败")
             if adapter not in _ADAPTERS:
                 raise Refusal(1004, "接口不存在")
-            return JSONResponse(_ADAPTERS[adapter](json.loads(told["param"])))
+            return JSONResponse(_ADAPTERS[adapter](json.loads(body["param"])))
         except Refusal as refusal:
             return JSONResponse({"success": False, "code": refusal.args[0], "reason": refusal.args[1]})
 
-    return await faults.play("yto", adapter, told.get("param", ""), work)
+    return await faults.play("yto", adapter, body.get("param", ""), work)
 
 
 def _create(param: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +141,7 @@ def _track(param: Mapping[str, Any]) -> Any:
     return [
         {
             "waybill_No": each.waybill_no,
-            "upload_Time": _time(each),
+            "upload_Time": china_time(each.at),
             "infoContent": each.code,
             "processInfo": each.text,
             "city": each.place,
