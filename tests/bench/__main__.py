@@ -1,4 +1,4 @@
-"""``python -m tests.bench``: Hengdan beside the bare parts it stands on, in one run. Reports, asserts nothing."""
+"""``python -m tests.bench``: Hengdan compared with the bare parts it is built on. Reports, asserts nothing."""
 
 import argparse
 import asyncio
@@ -28,18 +28,18 @@ from starter.sandbox import merchant
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
 from tests.bench import addresses, allocation, labels, planning, pushes
-from tests.bench.doors import CONNECTIONS, Message, load
-from tests.bench.machine import cpu_seconds, spent
+from tests.bench.http_load import CONNECTIONS, Message, load
+from tests.bench.machine import cpu_ms_per_order, cpu_seconds
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
-PARTS = ("addresses", "allocation", "labels", "life", "intake", "pushes", "planning")
-ALONE = {"addresses", "labels", "planning"}
-"""Parts that need no processes of ours."""
+PARTS = ("addresses", "allocation", "labels", "workflow", "intake", "pushes", "planning")
+WITHOUT_STACK = {"addresses", "labels", "planning"}
+"""Parts that need no servers."""
 SHOP = "bench"
-AT_ONCE = 48
-"""Bare workflows under way at once."""
+CONCURRENT = 48
+"""Bare workflows running at the same time."""
 
 
 class Bench:
@@ -53,7 +53,7 @@ class Bench:
 
     async def set_up(self) -> None:
         for url in (f"{self.sandbox}/health", f"{self.bare_endpoint}/docs"):
-            await self._answering(url)
+            await self._until_ready(url)
         async with transaction() as connection:
             await connection.execute(
                 text("CREATE TABLE bench_rows (id bigint GENERATED ALWAYS AS IDENTITY, body bytea)")
@@ -64,14 +64,14 @@ class Bench:
                 for warehouse in ("SH", "GZ"):
                     await operations.receive(connection, warehouse, sku, 100_000, f"bench:{warehouse}:{sku}", "bench")
         self.secret = (await accounts.get_account(IntegrationType.CHANNEL, "own", SHOP)).secrets["secret"]
-        told = {"api_url": self.stack.api_url, "api_key": self.stack.new_key}
-        await self.client.post(f"{self.sandbox}/warehouse/_control/config", json=told)
+        config = {"api_url": self.stack.api_url, "api_key": self.stack.new_key}
+        await self.client.post(f"{self.sandbox}/warehouse/_control/config", json=config)
         for carrier in CARRIERS:
             push = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
             url = f"{self.stack.api_url}/carriers/{carrier}/default/push/{push}"
             await self.client.post(f"{self.sandbox}/{carrier}/_control/config", json={"push_url": url})
 
-    async def _answering(self, url: str) -> None:
+    async def _until_ready(self, url: str) -> None:
         for _ in range(100):
             try:
                 await self.client.get(url)
@@ -81,7 +81,7 @@ class Bench:
         raise TimeoutError(url)
 
     async def sell(self, count: int) -> list[int]:
-        """Has the shop sell so many orders, which it will tell of later."""
+        """Place this many orders at the shop, without their webhooks."""
         numbers = list(range(self.sold, self.sold + count))
         self.sold += count
         url = f"{self.sandbox}/own/_control/shops/{SHOP}/orders"
@@ -94,7 +94,7 @@ class Bench:
         return numbers
 
     def webhook(self, number: int) -> Message:
-        """A signed, paid, clean order of one line."""
+        """Return the signed webhook of a paid order of one line without holds."""
         now = datetime.now(UTC).isoformat()
         order = {
             "event_id": f"e{number}",
@@ -114,12 +114,12 @@ class Bench:
         counts = await self.client.get(f"{self.stack.api_url}/orders/counts", headers=self._key)
         return int(counts.json().get("completed", 0))
 
-    async def tell(self, numbers: list[int]) -> dict[str, float]:
+    async def send_webhooks(self, numbers: list[int]) -> dict[str, float]:
         return await load(
             f"{self.stack.api_url}/channels/own/{SHOP}/webhook", len(numbers), lambda n: self.webhook(numbers[n])
         )
 
-    async def tell_bare(self, count: int) -> dict[str, float]:
+    async def load_bare_endpoint(self, count: int) -> dict[str, float]:
         return await load(f"{self.bare_endpoint}/", count, self.webhook)
 
     async def drain(self, total: int, label: str) -> None:
@@ -128,24 +128,24 @@ class Bench:
                 status.update(f"{label}: {done}/{total}")
                 await asyncio.sleep(0.5)
 
-    async def life(self, orders: int) -> dict[str, Any]:
-        """Full lives, from the webhook to completed."""
+    async def order_workflows(self, orders: int) -> dict[str, Any]:
+        """Measure orders from the webhook to completion."""
         warm = await self.sell(20)
-        await self.tell(warm)
+        await self.send_webhooks(warm)
         await self.drain(20, "warming up")
         numbers = await self.sell(orders)
-        before, begun = cpu_seconds(), time.monotonic()
-        await self.tell(numbers)
-        await self.drain(20 + orders, "full lives")
-        seconds = time.monotonic() - begun
-        cpu = spent(before, cpu_seconds(), orders)
+        before, started = cpu_seconds(), time.monotonic()
+        await self.send_webhooks(numbers)
+        await self.drain(20 + orders, "order workflows")
+        seconds = time.monotonic() - started
+        cpu = cpu_ms_per_order(before, cpu_seconds(), orders)
         handle = (await connect()).get_workflow_handle(f"order:own:{SHOP}:N{numbers[-1]:07}")
         events = len((await handle.fetch_history()).events)
         return {"orders": orders, "per_second": round(orders / seconds, 2), "events": events, "cpu_ms_per_order": cpu}
 
-    def bare_life(self, orders: int) -> dict[str, Any]:
-        """Lives of the bare workflow on the same Temporal server."""
-        command = [sys.executable, "-m", "tests.bench.bare", str(orders), str(AT_ONCE)]
+    def bare_workflows(self, orders: int) -> dict[str, Any]:
+        """Measure the bare workflow on the same Temporal server."""
+        command = [sys.executable, "-m", "tests.bench.bare", str(orders), str(CONCURRENT)]
         with (
             console.status("bare workflows"),
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
@@ -153,19 +153,19 @@ class Bench:
             assert process.stdout is not None
             process.stdout.readline()
             before = cpu_seconds()
-            told: dict[str, Any] = json.loads(process.stdout.readline())
-            cpu = spent(before, cpu_seconds(), orders)
+            results: dict[str, Any] = json.loads(process.stdout.readline())
+            cpu = cpu_ms_per_order(before, cpu_seconds(), orders)
             process.communicate()
-        return told | {"cpu_ms_per_order": cpu}
+        return results | {"cpu_ms_per_order": cpu}
 
-    async def doors(self, messages: int) -> dict[str, Any]:
-        """Both doors with nothing pending, then with thousands."""
-        quiet_bare = await self.tell_bare(messages)
-        quiet = await self.tell(await self.sell(messages))
+    async def endpoints(self, messages: int) -> dict[str, Any]:
+        """Measure both endpoints with an empty and with a full inbox."""
+        quiet_bare = await self.load_bare_endpoint(messages)
+        quiet = await self.send_webhooks(await self.sell(messages))
         backlog = await self.sell(2 * messages)
-        await self.tell(backlog[:messages])
-        busy = await self.tell(backlog[messages:])
-        busy_bare = await self.tell_bare(messages)
+        await self.send_webhooks(backlog[:messages])
+        busy = await self.send_webhooks(backlog[messages:])
+        busy_bare = await self.load_bare_endpoint(messages)
         return {"empty": {"hengdan": quiet, "bare": quiet_bare}, "full": {"hengdan": busy, "bare": busy_bare}}
 
     @property
@@ -183,47 +183,51 @@ def _sku(number: int) -> str:
 async def measure(
     stack: Stack, sandbox: str, bare: str, orders: int, messages: int, parts: Collection[str]
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=60)) as client:
         bench = Bench(stack, sandbox, bare, client)
         await bench.set_up()
         if "allocation" in parts:
-            told["allocation"] = await allocation.compare(5 * orders)
-        if "life" in parts:
-            bares = [bench.bare_life(orders)]
-            life = await bench.life(orders)
-            bares.append(bench.bare_life(orders))
+            results["allocation"] = await allocation.compare(5 * orders)
+        if "workflow" in parts:
+            bares = [bench.bare_workflows(orders)]
+            life = await bench.order_workflows(orders)
+            bares.append(bench.bare_workflows(orders))
             floor = sum(each["per_second"] for each in bares) / len(bares)
-            told |= {"life": life, "bare_life": bares, "life_ratio": round(life["per_second"] / floor, 3)}
+            results |= {
+                "workflow": life,
+                "bare_workflow": bares,
+                "workflow_ratio": round(life["per_second"] / floor, 3),
+            }
         if "intake" in parts:
-            told["doors"] = await bench.doors(messages)
+            results["endpoints"] = await bench.endpoints(messages)
         if "pushes" in parts:
-            told["pushes"] = await pushes.compare(stack.api_url, bare, messages)
+            results["pushes"] = await pushes.compare(stack.api_url, bare, messages)
         await dispose()
-    return told
+    return results
 
 
-def show(told: dict[str, Any]) -> None:
-    if "addresses" in told:
-        console.print(_addresses(told["addresses"]))
-    if "allocation" in told:
-        console.print(_allocations(told["allocation"]))
-    if "planning" in told:
-        console.print(_plans(told["planning"]))
-    if "labels" in told:
-        console.print(_labels(told["labels"]))
-    if "life" in told:
-        console.print(_lives(told["life"], told["bare_life"], told["life_ratio"]))
-    if "doors" in told:
-        console.print(_doors(told["doors"]))
-    if "pushes" in told:
-        console.print(_pushes(told["pushes"]))
+def show(results: dict[str, Any]) -> None:
+    if "addresses" in results:
+        console.print(_addresses(results["addresses"]))
+    if "allocation" in results:
+        console.print(_allocations(results["allocation"]))
+    if "planning" in results:
+        console.print(_plans(results["planning"]))
+    if "labels" in results:
+        console.print(_labels(results["labels"]))
+    if "workflow" in results:
+        console.print(_workflows(results["workflow"], results["bare_workflow"], results["workflow_ratio"]))
+    if "endpoints" in results:
+        console.print(_endpoints(results["endpoints"]))
+    if "pushes" in results:
+        console.print(_pushes(results["pushes"]))
 
 
 def _addresses(found: dict[str, Any]) -> Table:
     rows = found["categories"] if found["library"] else [{**row, "library alone": "-"} for row in found["categories"]]
-    caption = f"{found['ms_clean']} ms for a clean address, {found['ms_tricky']} ms for a tricky one"
-    table = Table("category", title="Tricky addresses read right", caption=caption)
+    caption = f"{found['ms_clean']} ms for a clean address, {found['ms_difficult']} ms for a difficult one"
+    table = Table("category", title="Difficult addresses parsed correctly", caption=caption)
     for column in [each for each in rows[0] if each != "category"]:
         table.add_column(column, justify="right")
     for row in rows:
@@ -232,19 +236,19 @@ def _addresses(found: dict[str, Any]) -> Table:
 
 
 def _allocations(found: list[dict[str, Any]]) -> Table:
-    table = Table("catalogue", "concurrent", title="Orders allocated per second, alone and by group commit")
-    for way in ("alone", "group"):
+    table = Table("catalogue", "concurrent", title="Orders allocated per second, singly and by group commit")
+    for way in ("single", "group"):
         for what in ("/s", "p50 ms", "p99 ms"):
             table.add_column(f"{way} {what}", justify="right")
     table.add_column("ratio", justify="right")
     for row in found:
-        numbers = [str(row[way][what]) for way in ("alone", "group") for what in ("per_second", "p50_ms", "p99_ms")]
+        numbers = [str(row[way][what]) for way in ("single", "group") for what in ("per_second", "p50_ms", "p99_ms")]
         table.add_row(row["catalogue"], str(row["concurrent"]), *numbers, str(row["ratio"]))
     return table
 
 
 def _plans(found: list[dict[str, Any]]) -> Table:
-    table = Table("objective", title="Plans against a mixed-integer program")
+    table = Table("objective", title="Plans compared with a mixed-integer program")
     for column in [each for each in found[0] if each != "objective"]:
         table.add_column(column.replace("_", " "), justify="right")
     for row in found:
@@ -254,7 +258,7 @@ def _plans(found: list[dict[str, Any]]) -> Table:
 
 def _labels(found: list[dict[str, Any]]) -> Table:
     title = f"{labels.PAGES} labels of {labels.SIZE} mm"
-    table = Table("printed as", title=title, caption="ratio: of pages per second to bare reportlab's")
+    table = Table("format", title=title, caption="ratio: pages per second compared with bare reportlab")
     for column in ("pages/s", "ratio", "kB/page"):
         table.add_column(column, justify="right")
     for row in found:
@@ -262,8 +266,8 @@ def _labels(found: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _lives(life: dict[str, Any], bares: list[dict[str, Any]], ratio: float) -> Table:
-    table = Table("", "Hengdan", "bare, before", "bare, after", title="Full life")
+def _workflows(life: dict[str, Any], bares: list[dict[str, Any]], ratio: float) -> Table:
+    table = Table("", "Hengdan", "bare, before", "bare, after", title="Orders from webhook to completion")
     each = (life, *bares)
     for name, label in (("per_second", "orders/s"), ("events", "history events")):
         table.add_row(label, *(str(one[name]) for one in each))
@@ -275,30 +279,32 @@ def _lives(life: dict[str, Any], bares: list[dict[str, Any]], ratio: float) -> T
     return table
 
 
-def _doors(doors: dict[str, Any]) -> Table:
+def _endpoints(endpoints: dict[str, Any]) -> Table:
     columns = ("per_second", "p50_ms", "p99_ms", "client_cpu_ms")
     table = Table(
         "backlog",
-        "door",
+        "endpoint",
         "acknowledged/s",
         "p50 ms",
         "p99 ms",
-        "client CPU ms each",
+        "client CPU ms/message",
         title=f"Webhooks, {CONNECTIONS} connections",
     )
-    for backlog, both in doors.items():
-        for door, seen in both.items():
-            table.add_row(backlog, door, *(str(seen[column]) for column in columns))
+    for backlog, both in endpoints.items():
+        for endpoint, measured in both.items():
+            table.add_row(backlog, endpoint, *(str(measured[column]) for column in columns))
     return table
 
 
 def _pushes(found: dict[str, Any]) -> Table:
-    table = Table("connections", title="Scans pushed by carriers", caption=f"settled: {found['settled_per_second']}/s")
-    for door in pushes.DOORS:
+    table = Table(
+        "connections", title="Scans pushed by carriers", caption=f"processed: {found['processed_per_second']}/s"
+    )
+    for endpoint in pushes.ENDPOINTS:
         for what in ("/s", "p99 ms"):
-            table.add_column(f"{door} {what}", justify="right")
-    for row in found["doors"]:
-        numbers = [str(row[door][what]) for door in pushes.DOORS for what in ("per_second", "p99_ms")]
+            table.add_column(f"{endpoint} {what}", justify="right")
+    for row in found["endpoints"]:
+        numbers = [str(row[endpoint][what]) for endpoint in pushes.ENDPOINTS for what in ("per_second", "p99_ms")]
         table.add_row(str(row["connections"]), *numbers)
     return table
 
@@ -309,7 +315,7 @@ def _on_a_stack(orders: int, messages: int, parts: Collection[str]) -> dict[str,
         ports = [free_port(state / name) for name in ("sandbox-port", "bare-port")]
         children = {
             "sandbox": [sys.executable, "-m", "starter.sandbox", "--port", str(ports[0])],
-            "bare": [sys.executable, "-m", "tests.bench.doors", str(ports[1])],
+            "bare": [sys.executable, "-m", "tests.bench.http_load", str(ports[1])],
         }
         with Stack(state, children=children) as stack:
             sandbox, bare = (f"http://127.0.0.1:{port}" for port in ports)
@@ -318,25 +324,25 @@ def _on_a_stack(orders: int, messages: int, parts: Collection[str]) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
-    parser.add_argument("--orders", type=int, default=400, help="full lives of each kind")
-    parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measure of a door")
+    parser.add_argument("--orders", type=int, default=400, help="workflows of each kind")
+    parser.add_argument("--messages", type=int, default=1000, help="webhooks in each measurement of an endpoint")
     parser.add_argument("--cases", type=int, default=20, help="plans of each size and objective")
-    parser.add_argument("--report", type=Path, help="a file to hold the numbers as JSON")
-    parser.add_argument("--only", choices=PARTS, help="one part of it")
-    chosen = parser.parse_args()
-    parts = [chosen.only] if chosen.only else PARTS
-    told: dict[str, Any] = {}
-    if not ALONE.issuperset(parts):
-        told = _on_a_stack(chosen.orders, chosen.messages, parts)
+    parser.add_argument("--report", type=Path, help="write the results to this file as JSON")
+    parser.add_argument("--only", choices=PARTS, help="run only this part")
+    arguments = parser.parse_args()
+    parts = [arguments.only] if arguments.only else PARTS
+    results: dict[str, Any] = {}
+    if not WITHOUT_STACK.issuperset(parts):
+        results = _on_a_stack(arguments.orders, arguments.messages, parts)
     if "addresses" in parts:
-        told["addresses"] = addresses.report()
+        results["addresses"] = addresses.report()
     if "labels" in parts:
-        told["labels"] = labels.report()
+        results["labels"] = labels.report()
     if "planning" in parts:
-        told["planning"] = planning.report(chosen.cases)
-    show(told)
-    if chosen.report is not None:
-        chosen.report.write_text(json.dumps(told, indent=2))
+        results["planning"] = planning.report(arguments.cases)
+    show(results)
+    if arguments.report is not None:
+        arguments.report.write_text(json.dumps(results, indent=2))
     sys.stdout.flush()
     os._exit(0)
 

@@ -1,8 +1,8 @@
-"""Tricky addresses of China made for the project: how many are read right, and how many a library alone reads right.
+"""Difficult Chinese addresses, invented for the project: how many are parsed correctly, by us and by a library alone.
 
-``addresses.tsv``, a line each: whether it was known while cleansing was made or is new to it; category; what is told
-(fields with | between them, or free text); province, city, district, town and GB/T 2260 code as they should be. Nobody
-lives there. What cannot be decided has no city.
+``addresses.tsv`` holds per line: whether the case was known during development or is new; category; the input (fields
+separated by |, or free text); expected province, city, district, town and GB/T 2260 code. An ambiguous case has no
+city.
 """
 
 import csv
@@ -20,7 +20,7 @@ from models.address import Recipient
 from models.policy import Policy
 
 FILE = Path(__file__).with_suffix(".tsv")
-_COLUMNS = ("right", "wrong, held", "wrong, not held", "library alone")
+_COLUMNS = ("correct", "wrong, held", "wrong, not held", "library alone")
 
 
 class Case(NamedTuple):
@@ -52,7 +52,7 @@ def cases() -> list[Case]:
 
 
 def right(case: Case) -> bool:
-    """Names, code and, where the case names one, town; what cannot be decided is right where it is held."""
+    """Return whether names, code and the town, if given, are correct; an ambiguous case must be held."""
     found = cleansing.recipient(case.recipient)
     if not case.decidable:
         return held(found)
@@ -65,9 +65,9 @@ def held(found: Recipient) -> bool:
 
 
 def library() -> Callable[[Case], bool] | None:
-    """Whether quhua-mcp, the best small library found, reads a case right; ``None`` where it is not installed.
+    """Return whether quhua-mcp, the best small library found, parses a case correctly; ``None`` if not installed.
 
-    Only codes are compared. What cannot be decided is right where it resolves nothing.
+    Only codes are compared. An ambiguous case is correct if the library resolves nothing.
     """
     try:
         version("quhua-mcp")
@@ -85,18 +85,18 @@ def library() -> Callable[[Case], bool] | None:
 
 
 def report() -> dict[str, Any]:
-    """By category and, of those that were not looked at while cleansing was made, together; milliseconds an address."""
+    """Return the results by category, in total and for all unseen cases; and milliseconds per address."""
     alone = library()
     rows: dict[str, dict[str, Any]] = {}
     for case in cases():
-        good, asks = right(case), held(cleansing.recipient(case.recipient))
+        correct, on_hold = right(case), held(cleansing.recipient(case.recipient))
         names = [case.category, "all", *(["all unseen"] if case.seen == "new" else [])]
         for name in names:
             row = rows.setdefault(name, {"category": name, **dict.fromkeys(("cases", *_COLUMNS), 0)})
             row["cases"] += 1
-            row["right"] += good
-            row["wrong, held"] += not good and asks
-            row["wrong, not held"] += not good and not asks
+            row["correct"] += correct
+            row["wrong, held"] += not correct and on_hold
+            row["wrong, not held"] += not correct and not on_hold
             row["library alone"] += alone(case) if alone else 0
     totals = [rows.pop(name) for name in ("all", "all unseen")]
     clean = Recipient(province="广东省", city="深圳市", district="南山区", street="科技园路1号")
@@ -104,12 +104,12 @@ def report() -> dict[str, Any]:
         "categories": [*rows.values(), *totals],
         "library": alone is not None,
         "ms_clean": _ms([clean] * 1000),
-        "ms_tricky": _ms([case.recipient for case in cases()]),
+        "ms_difficult": _ms([case.recipient for case in cases()]),
     }
 
 
 def _ms(people: list[Recipient]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for person in people:
         cleansing.recipient(person)
-    return round((time.perf_counter() - begun) / len(people) * 1000, 3)
+    return round((time.perf_counter() - started) / len(people) * 1000, 3)

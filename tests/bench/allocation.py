@@ -1,4 +1,4 @@
-"""Orders allocated per second: a transaction for each order, and the group commit, on the same PostgreSQL."""
+"""Orders allocated per second: one transaction per order, and group commit, on the same PostgreSQL."""
 
 import asyncio
 import time
@@ -28,16 +28,16 @@ LINES = 5
 _skus, _levels, _orders = (SQLModel.metadata.tables[name] for name in ("skus", "stock_levels", "orders"))
 _numbers = count()
 
-Decide = Callable[[steps.OrderTask], Awaitable[Any]]
+Process = Callable[[steps.OrderTask], Awaitable[Any]]
 
 
-async def alone(decision: steps.OrderTask) -> None:
+async def single(task: steps.OrderTask) -> None:
     async with transaction() as connection:
-        await steps.process_tasks(connection, [decision])
+        await steps.process_tasks(connection, [task])
 
 
-async def stock_up() -> None:
-    """One SKU that everybody wants, and a catalogue of ten thousand, at two warehouses."""
+async def receive_stock() -> None:
+    """Receive one hot SKU and a catalogue of ten thousand SKUs at two warehouses."""
     skus = ["HOT", *(f"S{number:05}" for number in range(SPREAD))]
     async with transaction() as connection:
         await connection.execute(
@@ -72,48 +72,48 @@ async def _orders_of(choose: Callable[[Random], list[str]], orders: int) -> list
     return made
 
 
-async def _timed(decide: Decide, orders: Sequence[ChannelOrder], concurrent: int) -> dict[str, float]:
+async def _timed(process: Process, orders: Sequence[ChannelOrder], concurrent: int) -> dict[str, float]:
     waiting = [
         steps.OrderTask(state=OrderState(order=order, policy=Policy()), at=datetime.now(UTC), new=False)
         for order in orders
     ]
     waiting.reverse()
-    taken: list[float] = []
+    durations: list[float] = []
 
-    async def one() -> None:
+    async def work() -> None:
         while waiting:
-            decision, begun = waiting.pop(), time.perf_counter()
-            await decide(decision)
-            taken.append((time.perf_counter() - begun) * 1000)
+            task, started = waiting.pop(), time.perf_counter()
+            await process(task)
+            durations.append((time.perf_counter() - started) * 1000)
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(concurrent)))
-    seconds = time.perf_counter() - begun
-    taken.sort()
+    started = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(concurrent)))
+    seconds = time.perf_counter() - started
+    durations.sort()
     return {
         "per_second": round(len(orders) / seconds),
-        "p50_ms": round(taken[len(taken) // 2], 1),
-        "p99_ms": round(taken[int(len(taken) * 0.99)], 1),
+        "p50_ms": round(durations[len(durations) // 2], 1),
+        "p99_ms": round(durations[int(len(durations) * 0.99)], 1),
     }
 
 
 async def compare(orders: int) -> list[dict[str, Any]]:
-    """One row for each catalogue and number of concurrent orders."""
-    await stock_up()
+    """Return one row per catalogue and number of concurrent orders."""
+    await receive_stock()
     memory.tune()
-    found = []
+    rows = []
     for choose in (hot, spread):
         for concurrent in CONCURRENT:
             count_ = orders if concurrent > 1 else orders // 4
-            single = await _timed(alone, await _orders_of(choose, count_), concurrent)
+            one_by_one = await _timed(single, await _orders_of(choose, count_), concurrent)
             group = await _timed(GroupCommit(steps.process_tasks), await _orders_of(choose, count_), concurrent)
-            found.append(
+            rows.append(
                 {
                     "catalogue": choose.__name__,
                     "concurrent": concurrent,
-                    "alone": single,
+                    "single": one_by_one,
                     "group": group,
-                    "ratio": round(group["per_second"] / single["per_second"], 1),
+                    "ratio": round(group["per_second"] / one_by_one["per_second"], 1),
                 }
             )
-    return found
+    return rows

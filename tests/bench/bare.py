@@ -1,7 +1,7 @@
-"""A bare workflow of the order's shape: as many activities, local activities, signals, timers and upserts, all empty.
+"""A bare workflow with the steps of an order: as many activities, local activities, signals, timers and upserts, empty.
 
-It is the floor that the order's full life is measured against. ``python -m tests.bench.bare ORDERS AT_ONCE`` lives so
-many of them with a worker of its own, and prints a line of JSON once warm and one with what it saw.
+It is the baseline of the order workflow. ``python -m tests.bench.bare ORDERS CONCURRENT`` runs this many of them with
+its own worker, and prints one line of JSON after the warm-up and one with the results.
 """
 
 import asyncio
@@ -78,8 +78,8 @@ class BareWorkflow:
         self.delivered = True
 
 
-class Outside:
-    """Signals each workflow when it waits: a little after its second and its third activity."""
+class Signaller:
+    """Signals each workflow when it waits: shortly after its second and its third activity."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -100,7 +100,7 @@ class Outside:
         await self._client.get_workflow_handle(name).signal(signal)
 
 
-async def live(client: Client, name: str) -> None:
+async def run_workflow(client: Client, name: str) -> None:
     handle = await client.start_workflow(
         BareWorkflow.run,
         name,
@@ -111,33 +111,33 @@ async def live(client: Client, name: str) -> None:
     await handle.result()
 
 
-async def main(orders: int, at_once: int) -> None:
+async def main(orders: int, concurrent: int) -> None:
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-    limit = asyncio.Semaphore(at_once)
+    limit = asyncio.Semaphore(concurrent)
 
     async def one(name: str) -> None:
         async with limit:
-            await live(client, name)
+            await run_workflow(client, name)
 
     async with Worker(
         client,
         task_queue=TASK_QUEUE,
         workflows=[BareWorkflow],
-        activities=[step, Outside(client).reach],
+        activities=[step, Signaller(client).reach],
         workflow_runner=UnsandboxedWorkflowRunner(),
     ):
         await asyncio.gather(*(one(f"bare-warm-{number}") for number in range(20)))
-        _say({})
-        begun = time.monotonic()
+        _print_json({})
+        started = time.monotonic()
         await asyncio.gather(*(one(f"bare-{number}") for number in range(orders)))
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         history = await client.get_workflow_handle("bare-0").fetch_history()
-        _say({"orders": orders, "per_second": round(orders / seconds, 2), "events": len(history.events)})
-        await asyncio.to_thread(sys.stdin.read)  # our CPU is read before we end
+        _print_json({"orders": orders, "per_second": round(orders / seconds, 2), "events": len(history.events)})
+        await asyncio.to_thread(sys.stdin.read)  # the parent reads our CPU time before we exit
 
 
-def _say(told: dict[str, Any]) -> None:
-    print(json.dumps(told), flush=True)
+def _print_json(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Label pages per second: hundreds in one file, each in a file of its own, as ZPL; beside bare reportlab in one run."""
+"""Label pages per second: in one file, in one file each, and as ZPL; compared with bare reportlab in the same run."""
 
 import io
 import time
@@ -25,7 +25,7 @@ _STREETS = ("粤海街道科技园路", "世纪大道", "文三路", "天府大�
 
 
 def slip(number: int) -> Slip:
-    """Of invented data, like no other."""
+    """Return a distinct slip of invented data."""
     waybill_no = f"SF{1_330_200_000_000 + number}"
     return Slip(
         fulfillment_id=f"order:own:bench:{number}:F1",
@@ -45,33 +45,33 @@ def slip(number: int) -> Slip:
 
 
 def report() -> list[dict[str, Any]]:
-    """By way, medians of several rounds that take turns: pages a second, as a part of bare reportlab's, kB a page."""
+    """Return the medians of alternating rounds by format: pages per second, ratio to bare reportlab, kB per page."""
     slips = [slip(number) for number in range(PAGES)]
     pages = [layout.label(each, SIZE, "zh-CN") for each in slips]
-    ways: dict[str, Callable[[], list[bytes]]] = {
+    formats: dict[str, Callable[[], list[bytes]]] = {
         "bare reportlab, one file": lambda: [_bare(pages)],
         "one file": lambda: [pdf.draw(_laid_out(slips))],
-        "a file each": lambda: [pdf.draw(_laid_out([each])) for each in slips],
+        "one file each": lambda: [pdf.draw(_laid_out([each])) for each in slips],
         "ZPL": lambda: [zpl.draw(_laid_out(slips), 203, None)],
     }
     pdf.draw(pages[:1])
-    taken: dict[str, list[float]] = {way: [] for way in ways}
+    durations: dict[str, list[float]] = {way: [] for way in formats}
     sizes: dict[str, int] = {}
     for _ in range(ROUNDS):
-        for way, make in ways.items():
-            begun = time.perf_counter()
+        for way, make in formats.items():
+            started = time.perf_counter()
             files = make()
-            taken[way].append(time.perf_counter() - begun)
+            durations[way].append(time.perf_counter() - started)
             sizes[way] = sum(map(len, files))
-    floor = median(taken["bare reportlab, one file"])
+    floor = median(durations["bare reportlab, one file"])
     return [
         {
-            "way": way,
+            "format": way,
             "pages_per_second": round(PAGES / median(seconds)),
             "ratio": round(floor / median(seconds), 2),
             "kb_per_page": round(sizes[way] / PAGES / 1000, 1),
         }
-        for way, seconds in taken.items()
+        for way, seconds in durations.items()
     ]
 
 
@@ -80,7 +80,7 @@ def _laid_out(slips: Sequence[Slip]) -> list[Page]:
 
 
 def _bare(pages: Sequence[Page]) -> bytes:
-    """The same texts and codes at the same places by reportlab's own means: nothing is fitted, no lines are drawn."""
+    """Draw the same texts and codes at the same positions with reportlab alone, without fitted text or lines."""
     file = io.BytesIO()
     canvas = Canvas(file, pagesize=(pages[0].width * mm, pages[0].height * mm))
     for page in pages:

@@ -1,4 +1,4 @@
-"""What each process of a stack has used of the machine."""
+"""CPU time by process of a stack."""
 
 import os
 from pathlib import Path
@@ -10,18 +10,18 @@ _ROLES = {
     "api": "starter api",
     "sandbox": "starter.sandbox",
     "bare workflow": "tests.bench.bare",
-    "bare endpoint": "tests.bench.doors",
+    "bare endpoint": "tests.bench.http_load",
 }
 
 
 def _stat(pid: int) -> tuple[int, int]:
-    """Parent, and clock ticks used by it and by its children that ended."""
+    """Return the parent of a process, and the clock ticks used by it and by its finished children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[1]), sum(int(field) for field in fields[11:15])
 
 
 def cpu_seconds() -> dict[str, float]:
-    """By role, of our own descendants; PostgreSQL with all its backends."""
+    """Return the CPU seconds of our descendants by role; PostgreSQL includes its backends."""
     parents: dict[int, int] = {}
     used: dict[int, int] = {}
     for entry in os.listdir("/proc"):
@@ -52,7 +52,7 @@ def _role(pid: int) -> str:
     return next((role for role, mark in _ROLES.items() if mark in command), "other")
 
 
-def spent(before: dict[str, float], after: dict[str, float], orders: int) -> dict[str, float]:
-    """Milliseconds an order, by role, of those that used any."""
+def cpu_ms_per_order(before: dict[str, float], after: dict[str, float], orders: int) -> dict[str, float]:
+    """Return CPU milliseconds per order by role, of the roles that used any."""
     used = {role: (seconds - before.get(role, 0.0)) * 1000 / orders for role, seconds in after.items()}
     return {role: round(ms, 1) for role, ms in sorted(used.items(), key=lambda item: -item[1]) if ms >= 0.05}

@@ -1,4 +1,4 @@
-"""A planning problem as a mixed-integer program for HiGHS, solved criterion by criterion: the measure of plans."""
+"""A planning problem as a mixed-integer program for HiGHS, solved criterion by criterion: the reference for plans."""
 
 from collections import Counter
 from datetime import timedelta
@@ -9,16 +9,17 @@ import numpy as np
 
 from activities.allocation.planning import Problem
 from models.address import remoteness
-from models.allocation import CHINA, Item, Rate, Site, offers
+from models.allocation import Item, Rate, Site, offers
+from models.base import CHINA
 
 EXACT = {"on_time": 0.5, "fewest_parcels": 0.5, "lowest_cost": 0.004, "nearest": 0.5, "balance": 0.5}
 """Half a step of each criterion; generated prices have steps of a cent."""
 
 
 def optimum(problem: Problem, seconds: float) -> list[Decimal] | None:
-    """The least value of each criterion in the order of the objective; ``None``: HiGHS did not finish in time.
+    """Return the minimum of each criterion in the order of the objective; ``None`` if HiGHS did not finish in time.
 
-    For problems without rules whose stock is enough; closed sites are none of the sites.
+    Only for problems without rules, with sufficient stock and without closed sites.
     """
     solver = highspy.Highs()
     solver.silent()
@@ -43,10 +44,10 @@ def optimum(problem: Problem, seconds: float) -> list[Decimal] | None:
 
 
 def _model(solver: highspy.Highs, problem: Problem) -> dict[str, list[float]]:
-    """Adds columns and rows; each criterion's cost of each column."""
+    """Add columns and rows. Return the cost of each column by criterion."""
     costs: dict[str, list[float]] = {name: [] for name in EXACT}
     total: Counter[str] = Counter()
-    for line in problem.wanted:
+    for line in problem.lines:
         total[line.sku] += line.quantity
 
     def column(upper: float, **cost: float) -> int:

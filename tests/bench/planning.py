@@ -1,4 +1,4 @@
-"""Plans against a mixed-integer program on the same problems: how long each takes, and which is better."""
+"""Plans compared with a mixed-integer program on the same problems: duration and quality."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.bench.milp import optimum
 LINES = (5, 10, 20)
 SITES = (5, 10, 20, 50)
 SECONDS = 2
-"""What HiGHS may take for one case of a report."""
+"""The time limit of HiGHS for one case of a report."""
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
 PROVINCES = ("上海市", "广东省", "北京市", "四川省", "浙江省", "湖北省", "辽宁省", "陕西省", "江苏省", "福建省")
 CARRIERS = ("sf", "yto", "zto")
@@ -31,7 +31,7 @@ OBJECTIVES: tuple[tuple[Criterion, ...], ...] = (
 
 
 def problem(random: Random, lines: int, sites: int, criteria: tuple[Criterion, ...] = OBJECTIVES[0]) -> Problem:
-    """An order that can be met, over sites that hold part of the range each."""
+    """Return a problem with sufficient stock, over sites that hold part of the SKUs each."""
     skus = [f"A{number:03}" for number in range(lines)]
     wanted = [
         FulfillmentLine(line_no=str(number), sku=sku, quantity=random.choice((1, 1, 1, 2, 2, 3, 6)))
@@ -94,20 +94,20 @@ class Case:
     exact: bool
     ours: tuple[Decimal, ...]
     theirs: tuple[Decimal, ...] | None
-    """``None``: HiGHS did not finish."""
+    """``None`` if HiGHS did not finish."""
     seconds: float
     milp_seconds: float
 
     @property
     def gap(self) -> tuple[str, Decimal] | None:
-        """The first criterion in which the plan is worse, and by how much."""
+        """Return the first criterion in which the plan is worse, and by how much."""
         pairs = zip(self.criteria, self.ours, self.theirs or self.ours, strict=True)
         first = next(((name, mine - best) for name, mine, best in pairs if mine != best), None)
         return first if first and first[1] > 0 else None
 
     @property
     def gap_share(self) -> Decimal:
-        """The gap, as a share of the best."""
+        """Return the gap as a share of the optimum."""
         if self.gap is None or self.theirs is None:
             return Decimal(0)
         name, more = self.gap
@@ -116,7 +116,7 @@ class Case:
 
 def case(random: Random, lines: int, sites: int, criteria: tuple[Criterion, ...], seconds: float) -> Case:
     given = problem(random, lines, sites, criteria)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     made = plan(given)
     planned = time.perf_counter()
     best = optimum(given, seconds)
@@ -128,13 +128,13 @@ def case(random: Random, lines: int, sites: int, criteria: tuple[Criterion, ...]
         exact=made.exact,
         ours=tuple(each.value for each in made.measures),
         theirs=tuple(best) if best else None,
-        seconds=planned - begun,
+        seconds=planned - started,
         milp_seconds=solved - planned,
     )
 
 
 def cases(number: int, seed: int = 1) -> Iterator[Case]:
-    """So many cases of each size and objective."""
+    """Yield this many cases of each size and objective."""
     for lines, sites, criteria in product(LINES, SITES, OBJECTIVES):
         random = Random(f"{seed} {lines} {sites} {criteria}")
         for _ in range(number):
@@ -142,7 +142,7 @@ def cases(number: int, seed: int = 1) -> Iterator[Case]:
 
 
 def report(number: int) -> list[dict[str, Any]]:
-    """One row for each number of lines, of sites, and objective."""
+    """Return one row per number of lines, number of sites and objective."""
     rows = []
     found = list(cases(number))
     for lines, sites, criteria in product(LINES, SITES, OBJECTIVES):
@@ -156,7 +156,7 @@ def report(number: int) -> list[dict[str, Any]]:
                 "lines": lines,
                 "sites": sites,
                 "cases": len(some),
-                "said_exact": sum(each.exact for each in some),
+                "claimed_exact": sum(each.exact for each in some),
                 "compared": len(compared),
                 "equal": sum(each.ours == each.theirs for each in compared),
                 "worse": len(gaps),

@@ -1,4 +1,5 @@
-"""Carriers' pushes accepted per second beside a bare endpoint that commits one row, and how fast scans settle."""
+"""Pushes of carriers accepted per second, compared with a bare endpoint that commits one row; and scans processed per
+second."""
 
 import asyncio
 import time
@@ -14,41 +15,41 @@ from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus
 from models.intake import InboxRow, InboxState, IntegrationType
 from models.order import OrderRow
 from starter.sandbox.parcels import Route
-from tests.bench.doors import Message, load
+from tests.bench.http_load import Message, load
 from tests.unit.orders import an_order
 
 CARRIERS = {"sf": "30", "yto": "DEPARTURE"}
-"""Each with its code of a parcel that moves."""
-DOORS = (*CARRIERS, "bare")
-AT_ONCE = (1, 8, 64)
+"""Carriers with their code for a parcel in transit."""
+ENDPOINTS = (*CARRIERS, "bare")
+CONNECTIONS = (1, 8, 64)
 PARCELS = 500
-"""Of each carrier; every push is about one of them."""
+"""The parcels of each carrier; every push holds a scan of one of them."""
 
 
 async def compare(api_url: str, bare_url: str, messages: int) -> dict[str, Any]:
-    """By number of connections and door: rate and milliseconds; and scans a second from the door to their parcel."""
+    """Return rate and milliseconds by number of connections and endpoint, and the scans processed per second."""
     for carrier in CARRIERS:
-        await _parcels(carrier)
+        await _insert_parcels(carrier)
     urls = {}
     for carrier in CARRIERS:
         secret = (await accounts.get_account(IntegrationType.CARRIER, carrier, "default")).secrets["push_secret"]
         urls[carrier] = f"{api_url}/carriers/{carrier}/default/push/{secret}"
     rows: list[dict[str, Any]] = []
     sent = 0
-    settled_seconds = 0.0
-    for connections in AT_ONCE:
+    processing_seconds = 0.0
+    for connections in CONNECTIONS:
         count = messages // 4 if connections == 1 else messages
         row: dict[str, Any] = {"connections": connections}
         for carrier, url in urls.items():
             ready = [_push(carrier, sent + number) for number in range(count)]
             sent += count
-            begun = time.perf_counter()
+            started = time.perf_counter()
             row[carrier] = await load(url, count, ready.__getitem__, connections)
-            await _settled()
-            settled_seconds += time.perf_counter() - begun
+            await _until_processed()
+            processing_seconds += time.perf_counter() - started
         row["bare"] = await load(f"{bare_url}/", count, lambda number: _push("sf", number), connections)
         rows.append(row)
-    return {"doors": rows, "settled_per_second": round(sent / settled_seconds)}
+    return {"endpoints": rows, "processed_per_second": round(sent / processing_seconds)}
 
 
 def _waybill(carrier: str, number: int) -> str:
@@ -56,7 +57,7 @@ def _waybill(carrier: str, number: int) -> str:
 
 
 def _push(carrier: str, number: int) -> Message:
-    """One scan, like no other."""
+    """Return a push of one distinct scan."""
     route = Route(
         waybill_no=_waybill(carrier, number),
         code=CARRIERS[carrier],
@@ -68,8 +69,8 @@ def _push(carrier: str, number: int) -> Message:
     return body, headers
 
 
-async def _settled() -> None:
-    """Waits until no push waits any more."""
+async def _until_processed() -> None:
+    """Wait until every push is processed."""
     query = select(func.count()).where(
         InboxRow.integration == IntegrationType.CARRIER,  # type: ignore[arg-type]
         InboxRow.state == InboxState.PENDING,  # type: ignore[arg-type]
@@ -81,25 +82,25 @@ async def _settled() -> None:
         await asyncio.sleep(0.05)
 
 
-async def _parcels(carrier: str) -> None:
-    """Parcels that have left."""
+async def _insert_parcels(carrier: str) -> None:
+    """Insert shipped fulfillment orders."""
     now = datetime.now(UTC)
     orders, parcels = [], []
     for number in range(PARCELS):
-        sold = an_order(f"{carrier}{number}", shop="pushes")
+        placed = an_order(f"{carrier}{number}", shop="pushes")
         orders.append(
             {
-                "id": sold.order_id,
-                "channel": sold.channel,
-                "shop": sold.shop,
-                "channel_order_no": sold.channel_order_no,
+                "id": placed.order_id,
+                "channel": placed.channel,
+                "shop": placed.shop,
+                "channel_order_no": placed.channel_order_no,
                 "status": "shipped",
                 "lines": [],
                 "holds": [],
                 "origin": {},
                 "custom": {},
-                "currency": sold.currency,
-                "total": sold.total,
+                "currency": placed.currency,
+                "total": placed.total,
                 "region": "浙江省 杭州市",
                 "placed_at": now,
                 "updated_at": now,
@@ -107,8 +108,8 @@ async def _parcels(carrier: str) -> None:
         )
         parcels.append(
             {
-                "id": f"{sold.order_id}:F1",
-                "order_id": sold.order_id,
+                "id": f"{placed.order_id}:F1",
+                "order_id": placed.order_id,
                 "warehouse": "SH",
                 "status": FulfillmentStatus.SHIPPED,
                 "request_status": RequestStatus.ACCEPTED,

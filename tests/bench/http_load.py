@@ -1,4 +1,4 @@
-"""A bare endpoint that commits one row, and the load both doors are measured under."""
+"""A bare endpoint that commits one row, and the load generator for it and for Hengdan's endpoints."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from activities.kit.database import transaction
 
 
 def bare_endpoint() -> FastAPI:
-    """``POST /``: the body becomes one committed row."""
+    """Return an application whose ``POST /`` commits the body as one row."""
     app = FastAPI()
     insert = text("INSERT INTO bench_rows (body) VALUES (:body)")
 
     @app.post("/", status_code=202)
-    async def keep(request: Request) -> dict[str, str]:
+    async def insert_row(request: Request) -> dict[str, str]:
         body = await request.body()
         async with transaction() as connection:
             await connection.execute(insert, {"body": body})
@@ -37,35 +37,36 @@ Message = tuple[bytes, Mapping[str, str]]
 async def load(
     url: str, messages: int, make: Callable[[int], Message], connections: int = CONNECTIONS
 ) -> dict[str, float]:
-    """Sends messages over so many connections, each as soon as the last was answered; rate and milliseconds."""
+    """Send messages over this many connections, each as soon as the previous one is answered. Return rate and
+    milliseconds."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     ready = [_wire(parts.netloc, parts.path or "/", *make(number)) for number in range(messages)]
     ready.reverse()
-    taken: list[float] = []
+    durations: list[float] = []
 
-    async def one() -> None:
+    async def send() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         while ready:
             wire = ready.pop()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             writer.write(wire)
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             await reader.readexactly(length)
-            taken.append((time.perf_counter() - begun) * 1000)
+            durations.append((time.perf_counter() - started) * 1000)
             if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202")):
                 raise AssertionError(head.split(b"\r\n")[0].decode())
         writer.close()
 
-    begun, used = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(one() for _ in range(connections)))
-    seconds, used = time.perf_counter() - begun, time.process_time() - used
-    taken.sort()
+    started, used = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(send() for _ in range(connections)))
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    durations.sort()
     return {
         "per_second": round(messages / seconds),
-        "p50_ms": round(taken[len(taken) // 2], 1),
-        "p99_ms": round(taken[int(len(taken) * 0.99)], 1),
+        "p50_ms": round(durations[len(durations) // 2], 1),
+        "p99_ms": round(durations[int(len(durations) * 0.99)], 1),
         "client_cpu_ms": round(used * 1000 / messages, 2),
     }
 
