@@ -202,7 +202,7 @@ class Transfer(Record):
                     line.lost += line.outstanding
         return []
 
-    def told(self, action: TransferAction, request: Request, at: datetime) -> Entry:
+    def timeline_entry(self, action: TransferAction, request: Request, at: datetime) -> Entry:
         """Return the timeline entry of an allowed request, made before it is applied."""
         what: str = action
         detail: dict[str, Any] = {}

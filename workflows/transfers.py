@@ -101,7 +101,7 @@ class TransferWorkflow:
                 answer = self.transfer.allows(action, request)
                 if answer.accepted:
                     after = self.transfer.model_copy(deep=True)
-                    entry = after.told(action, request, workflow.now())
+                    entry = after.timeline_entry(action, request, workflow.now())
                     answer = await self._write(after, after.carry_out(request, workflow.now()), entry)
                 self.transfer.remember(request.request_id, answer)
         return answer

@@ -61,7 +61,7 @@ class Imported(BaseModel):
 async def load(
     kind: str,
     request: Request,
-    visitor: Staff,
+    principal: Staff,
     partial: Annotated[bool, Query(description="Apply the valid rows and report the errors of the others.")] = False,
     check: Annotated[bool, Query(description="Report the errors and apply nothing.")] = False,
     name: Annotated[str, Query(max_length=100, description="The name of the file, for the ledger.")] = "",
@@ -76,7 +76,7 @@ async def load(
         parsed = await asyncio.to_thread(lambda: engine.parse(definition, spreadsheets.read(content)))
     except UnreadableFile as error:
         raise Problem(422, error.message, error.params) from None
-    context = ImportContext(request_id=key or str(uuid4()), actor=visitor.name, file=name or filename)
+    context = ImportContext(request_id=key or str(uuid4()), actor=principal.name, file=name or filename)
     async with transaction() as connection:
         report = await engine.run_import(connection, parsed, context, partial=partial, check=check)
     dispatcher.wake()
@@ -87,7 +87,7 @@ async def load(
 
 
 @router.get("/{kind}", summary="Export a sheet", response_class=Response, responses={200: {"content": {}}})
-async def dump(kind: str, request: Request, visitor: Staff, format: Format = "csv") -> Response:
+async def dump(kind: str, request: Request, principal: Staff, format: Format = "csv") -> Response:
     """An exported sheet can be imported again."""
     definition, language = _definition(kind), lang(request)
     async with transaction() as connection:
