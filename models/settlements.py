@@ -1,4 +1,4 @@
-"""Money that is due because something went wrong: a claim on a carrier, a refund to a buyer."""
+"""Settlements: a claim on a carrier, or a refund to a buyer, for a parcel that went wrong."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -16,32 +16,32 @@ from models.money import Amount
 
 class SettlementKind(StrEnum):
     CLAIM = "claim"
-    """The carrier is to pay."""
+    """The carrier owes money."""
     REFUND = "refund"
-    """The buyer is to be paid, where the order was sold."""
+    """The buyer gets money back, through the channel."""
 
 
 class SettlementState(StrEnum):
     OPEN = "open"
     ASKED = "asked"
-    """The carrier has the claim; the refund is under way."""
+    """The claim is filed, or the refund is in progress."""
     PAID = "paid"
     REFUSED = "refused"
 
 
 class Settling(Value):
-    """What became of it; what is not named stays."""
+    """Changes to a settlement; ``None`` leaves a field unchanged."""
 
     state: SettlementState | None = None
     amount: Annotated[Amount, Field(ge=0)] | None = None
     paid: Annotated[Amount, Field(ge=0)] | None = None
     reference: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")] | None = None
-    """The carrier's number of the claim, or the channel's of the refund."""
+    """The carrier's claim number, or the channel's refund number."""
     note: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
 class SettlementRow(SQLModel, table=True):
-    """One of each kind at most for a parcel."""
+    """At most one of each kind for each fulfillment order."""
 
     __tablename__ = "settlements"
     __table_args__ = (
@@ -58,12 +58,12 @@ class SettlementRow(SQLModel, table=True):
     """The kind of exception."""
     currency: str
     amount: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
-    """What the buyer paid for what was in the parcel, unless a person said otherwise."""
+    """The buyer's payment for the parcel's contents, unless a person changed it."""
     paid: Decimal | None = Col(default=None, sa_column=Column(Numeric(18, 4)))
     reference: str = ""
     state: str = SettlementState.OPEN
     note: str = ""
     actor: str
-    """Who last had a hand in it."""
+    """Who changed the settlement last."""
     opened_at: datetime = Col(sa_type=DateTime(timezone=True))
     updated_at: datetime = Col(sa_type=DateTime(timezone=True))

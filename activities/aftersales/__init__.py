@@ -1,1 +1,1 @@
-"""What follows when an order goes wrong or comes back."""
+"""Reissues and settlements after a delivery failed."""

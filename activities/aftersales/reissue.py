@@ -1,4 +1,4 @@
-"""Sending what was in a parcel once more: an order of its own, free of charge, that the channel knows nothing of."""
+"""Reissue the contents of a parcel as a new order, free of charge and unknown to the channel."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,13 +18,13 @@ _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _orders: Table = OrderRow.__table__  # type: ignore[attr-defined]
 
 REISSUE = "reissue"
-"""The topic of an order that is sent once more: a ``ChannelOrder``."""
+"""The inbox topic of a reissued order; the payload is a ``ChannelOrder``."""
 
 
 async def reissue(connection: AsyncConnection, fulfillment_id: str, actor: str) -> str:
-    """Has an order begun with what was in that parcel, once however often it is asked; its id.
+    """Create an order with the contents of this parcel, and return its id; a repeat creates no second order.
 
-    Raises ``ApplicationError`` where the recipient is not known any more.
+    Raises ``ApplicationError`` where the recipient is no longer known or the lines are too many.
     """
     query = select(_fulfillments.c.lines.label("packed"), _orders).join(
         _orders, _orders.c.id == _fulfillments.c.order_id
@@ -46,7 +46,7 @@ async def reissue(connection: AsyncConnection, fulfillment_id: str, actor: str) 
 
 
 def _order(row: Any, fulfillment_id: str) -> ChannelOrder:
-    """Its number is that of the order it replaces a parcel of, with the parcel's name."""
+    """Return the new order; its number is the original order number, the parcel's short id and ``R``."""
     now = datetime.now(UTC)
     goods: dict[tuple[str, str], int] = {}
     for each in map(FulfillmentLine.model_validate, row.packed):

@@ -1,4 +1,4 @@
-"""Money that is due because something went wrong: opened once for a parcel, followed to its end."""
+"""Claims on carriers and refunds to buyers: opened once for each parcel, and followed until settled."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -46,10 +46,10 @@ async def open_once(
 async def settle(
     connection: AsyncConnection, fulfillment_id: str, kind: SettlementKind, said: Settling, actor: str
 ) -> Row[Any] | None:
-    """Writes what became of it; ``None`` where there is no such."""
+    """Update a settlement and return it; ``None`` where it does not exist."""
     changes = said.model_dump(exclude_none=True) | {"actor": actor, "updated_at": datetime.now(UTC)}
-    here = tuple_(_settlements.c.fulfillment_id, _settlements.c.kind) == (fulfillment_id, kind)
-    changed = update(_settlements).where(here).values(changes).returning(*_settlements.c)
+    matching = tuple_(_settlements.c.fulfillment_id, _settlements.c.kind) == (fulfillment_id, kind)
+    changed = update(_settlements).where(matching).values(changes).returning(*_settlements.c)
     return (await connection.execute(changed)).one_or_none()
 
 
@@ -61,22 +61,22 @@ async def search(
     limit: int = 100,
     **equal: str | None,
 ) -> Sequence[Row[Any]]:
-    """What is due, the longest open first."""
-    place = (_settlements.c.opened_at, _settlements.c.fulfillment_id, _settlements.c.kind)
-    query = select(_settlements).order_by(*place).limit(limit)
+    """Return settlements, the longest open first."""
+    sort_key = (_settlements.c.opened_at, _settlements.c.fulfillment_id, _settlements.c.kind)
+    query = select(_settlements).order_by(*sort_key).limit(limit)
     if not settled:
         query = query.where(_settlements.c.state.in_(UNSETTLED))
     for name, value in equal.items():
         if value is not None:
             query = query.where(_settlements.c[name] == value)
     if after is not None:
-        query = query.where(tuple_(*place) > after)
+        query = query.where(tuple_(*sort_key) > after)
     rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
     return rows
 
 
 async def close_granted(connection: AsyncConnection) -> None:
-    """Refunds that the channel has granted since they became due are paid."""
+    """Mark refunds as paid that the channel has granted since they were opened."""
     granted = (
         select(func.sum(cast(_timeline.c.detail["amount"].astext, Numeric)))
         .where(

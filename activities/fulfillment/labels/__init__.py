@@ -1,6 +1,6 @@
-"""Printing: labels and packing lists of fulfillment orders, gathered, drawn, numbered and kept as files for a while.
+"""Labels and packing lists of fulfillment orders: read, drawn, numbered and stored as files for a day.
 
-Whatever is printed carries the recipient as carriers print one: the name's first sign, the phone without its middle.
+Prints show the recipient as carriers do: the first character of the name, the phone without its middle.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from models.settings import settings
 from models.stock import SkuRow, WarehouseRow
 from models.vault import keyring
 
-KEPT = timedelta(days=1)
-"""A file holds addresses: it can be had for so long, and is drawn anew after."""
+RETENTION = timedelta(days=1)
+"""How long a file can be downloaded: it holds addresses."""
 CONTENT_TYPES = {PrintFormat.PDF: "application/pdf", PrintFormat.ZPL: "application/zpl"}
-PATIENCE = 3
-"""So often a carrier that draws its labels itself is asked for one."""
+MAX_DOWNLOAD_ATTEMPTS = 3
+"""Attempts at a label that its carrier draws."""
 
 _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _orders = OrderRow.__table__  # type: ignore[attr-defined]
@@ -70,8 +70,10 @@ async def wanted(
     unprinted: bool = False,
     **columns: str | None,
 ) -> list[str]:
-    """Of those fulfillment orders, or of all with such columns, the ids of what may be printed, oldest first; one more
-    than ``most`` where there are more."""
+    """Return the ids of printable fulfillment orders among these, or among all with such columns, oldest first.
+
+    At most ``most + 1`` ids, so that a caller sees where there are more.
+    """
     query = select(_fulfillments.c.id).where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
     if kind is PrintKind.LABEL:
         query = query.where(_fulfillments.c.waybill_no.is_not(None))
@@ -89,8 +91,10 @@ async def wanted(
 
 @activity.defn(name="fulfillment.draw_labels")
 async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
-    """Draws the job's fulfillment orders and keeps them as a part of the document; a repeat draws the same again, under
-    the same print numbers. Answers what could not be drawn, and why."""
+    """Draw the job's fulfillment orders and store them as a part of the document; return what was left out, and why.
+
+    A repeat draws the same again, under the same print numbers.
+    """
     left_out: dict[str, str] = {}
     async with transaction() as connection:
         slips = await gather(connection, job)
@@ -103,7 +107,7 @@ async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
         elif job.kind is PrintKind.LABEL and slip.label.url:
             if job.format is PrintFormat.ZPL:
                 left_out[fulfillment_id] = "print.only_pdf"
-            elif (picture := await _finished(slip.label.url, job)) is None:
+            elif (picture := await _download_label(slip.label.url, job)) is None:
                 left_out[fulfillment_id] = "print.not_had"
             else:
                 finished[fulfillment_id] = picture
@@ -112,14 +116,14 @@ async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
         async with transaction() as connection:
             numbers = await _number(connection, job, document, [slip.fulfillment_id for slip in drawn])
             slips_now = [slip.model_copy(update={"number": numbers[slip.fulfillment_id]}) for slip in drawn]
-            content = await asyncio.to_thread(_drawn, job, slips_now, finished)
-            await _keep(connection, document, part, CONTENT_TYPES[job.format], content)
+            content = await asyncio.to_thread(_draw, job, slips_now, finished)
+            await _store(connection, document, part, CONTENT_TYPES[job.format], content)
     return left_out
 
 
 @activity.defn(name="fulfillment.purge_documents")
 async def purge_expired_documents() -> int:
-    """Files that can be had no more, and how many there were."""
+    """Delete expired files, and return how many there were."""
     async with transaction() as connection:
         old = await connection.execute(delete(_documents).where(_documents.c.expires_at < datetime.now(UTC)))
     return old.rowcount
@@ -127,20 +131,20 @@ async def purge_expired_documents() -> int:
 
 @activity.defn(name="fulfillment.merge_labels")
 async def merge_parts(document: str) -> None:
-    """Makes one file of the document's parts."""
+    """Merge the document's parts into one file."""
     async with transaction() as connection:
         query = select(_documents).where(_documents.c.id == document, _documents.c.part > 0).order_by(_documents.c.part)
         parts = (await connection.execute(query)).all()
         if not parts:
             return
-        contents = [_opened(row) for row in parts]
+        contents = [_decrypt(row) for row in parts]
         joined = pdf.merge if parts[0].content_type == CONTENT_TYPES[PrintFormat.PDF] else b"".join
-        await _keep(connection, document, 0, parts[0].content_type, await asyncio.to_thread(joined, contents))
+        await _store(connection, document, 0, parts[0].content_type, await asyncio.to_thread(joined, contents))
         await connection.execute(delete(_documents).where(_documents.c.id == document, _documents.c.part > 0))
 
 
 async def file(connection: AsyncConnection, document: str, actor: str) -> tuple[bytes, str] | None:
-    """The document with its content type, while it is kept. Who took it is told on the timeline of each order in it."""
+    """Return the document with its content type, until it expires; record the download on each order's timeline."""
     query = select(_documents).where(
         _documents.c.id == document, _documents.c.part == 0, _documents.c.expires_at > datetime.now(UTC)
     )
@@ -163,11 +167,11 @@ async def file(connection: AsyncConnection, document: str, actor: str) -> tuple[
     )
     names = ["order_id", "key", "at", "what", "actor", "detail"]
     await connection.execute(insert(_timeline).from_select(names, taken).on_conflict_do_nothing())
-    return _opened(row), row.content_type
+    return _decrypt(row), row.content_type
 
 
 async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
-    """What is to be drawn, by fulfillment order; what was cancelled, or has no address any more, is not there."""
+    """Return the slips by fulfillment order, without those cancelled or without an address."""
     query = _slips_with_notes if job.kind is PrintKind.PACKING_LIST else _slips
     chosen = query.where(_fulfillments.c.id.in_(job.fulfillments))
     found = (await connection.execute(chosen)).all()
@@ -179,8 +183,8 @@ async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
 
 
 def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
-    told = Label.model_validate(row.label or {})
-    label = told.model_copy(update={"route": told.route or told.destination or row.recipient.city})
+    label = Label.model_validate(row.label or {})
+    label = label.model_copy(update={"route": label.route or label.destination or row.recipient.city})
     carrier = label.courier or row.carrier
     said = row._mapping.get("document")
     return Slip(
@@ -215,21 +219,31 @@ def _goods(row: Row[Any]) -> tuple[Good, ...]:
     )
 
 
-def _person(told: Recipient, name: str) -> Person:
-    """Chinese places from the largest part, others from the smallest. A phone in the street is masked as well."""
-    if told.country == "CN":
-        region = dict.fromkeys(part for part in (told.province, told.city, told.district) if part)
-        place = " ".join([*region, told.full_street])
+def _person(recipient: Recipient, name: str) -> Person:
+    """Return the person as printed: Chinese addresses start with the largest part, others with the smallest.
+
+    A phone within the address is masked too.
+    """
+    if recipient.country == "CN":
+        region = dict.fromkeys(part for part in (recipient.province, recipient.city, recipient.district) if part)
+        place = " ".join([*region, recipient.full_street])
     else:
-        parts = (told.full_street, told.district, told.city, told.province, told.postcode, told.country)
+        parts = (
+            recipient.full_street,
+            recipient.district,
+            recipient.city,
+            recipient.province,
+            recipient.postcode,
+            recipient.country,
+        )
         place = ", ".join(part for part in parts if part)
-    phone = masked_phone(told)
-    if len(told.digits) >= _SHORTEST:
-        place = re.sub(r"[\s-]?".join(told.digits), phone, place)
+    phone = masked_phone(recipient)
+    if len(recipient.digits) >= _MIN_DIGITS:
+        place = re.sub(r"[\s-]?".join(recipient.digits), phone, place)
     return Person(name=name, phone=phone, place=place)
 
 
-_SHORTEST = 7
+_MIN_DIGITS = 7
 _EXTENDED = re.compile(r"(.*\d{7,})-(\d{1,6})")
 _OPEN = re.compile(r"1\d\d(?=\d{8}$)|0\d{2,3}-|\+\d\d")
 """What is shown of a number before its end: of a mobile three digits, of others the area or the country."""
@@ -242,14 +256,17 @@ def masked_phone(person: Addressee) -> str:
         return phone
     extended = _EXTENDED.fullmatch(phone)
     number, extension = extended.groups() if extended else (phone, "")
-    if len(number) < _SHORTEST:
+    if len(number) < _MIN_DIGITS:
         return "****"
     shown = _OPEN.match(number)
     return f"{shown[0] if shown else ''}****{number[-4:]}{'-' * bool(extension)}{extension}"
 
 
-async def _finished(url: str, job: PrintJob) -> Picture | None:
-    """A label that its carrier drew; ``None`` where it gives none. Raises ``unavailable`` until patience is out."""
+async def _download_label(url: str, job: PrintJob) -> Picture | None:
+    """Download a label drawn by its carrier; ``None`` where there is none or the last attempt failed.
+
+    Raises ``ApplicationError`` where another attempt may succeed.
+    """
     try:
         content = (await http.send("GET", url)).content
         picture = Picture(*job.size.mm, content)
@@ -257,13 +274,13 @@ async def _finished(url: str, job: PrintJob) -> Picture | None:
     except ValueError:
         return None
     except ApplicationError as error:
-        if error.non_retryable or activity.info().attempt >= PATIENCE:
+        if error.non_retryable or activity.info().attempt >= MAX_DOWNLOAD_ATTEMPTS:
             return None
         raise
 
 
 async def _number(connection: AsyncConnection, job: PrintJob, document: str, ids: list[str]) -> dict[str, int]:
-    """Counts these prints; what is counted for this document already keeps its number."""
+    """Number these prints; a print already numbered for this document keeps its number."""
     given = select(func.unnest(cast(ids, ARRAY(String))).label("id")).subquery()
     before = select(func.max(_prints.c.number)).where(
         _prints.c.fulfillment_id == given.c.id, _prints.c.kind == job.kind
@@ -288,7 +305,7 @@ async def _number(connection: AsyncConnection, job: PrintJob, document: str, ids
     return {row.fulfillment_id: row.number for row in await connection.execute(query)}
 
 
-def _drawn(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> bytes:
+def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> bytes:
     pages: list[Page | Picture] = []
     for slip in slips:
         if slip.fulfillment_id in finished:
@@ -302,7 +319,7 @@ def _drawn(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]
     return zpl.draw([page for page in pages if isinstance(page, Page)], job.dpi, settings().printer_font)
 
 
-async def _keep(connection: AsyncConnection, document: str, part: int, content_type: str, content: bytes) -> None:
+async def _store(connection: AsyncConnection, document: str, part: int, content_type: str, content: bytes) -> None:
     now = datetime.now(UTC)
     made = insert(_documents).values(
         id=document,
@@ -310,16 +327,16 @@ async def _keep(connection: AsyncConnection, document: str, part: int, content_t
         content_type=content_type,
         content=keyring().seal(content, _context(document, part)),
         made_at=now,
-        expires_at=now + KEPT,
+        expires_at=now + RETENTION,
     )
     renewed = {name: made.excluded[name] for name in ("content", "made_at", "expires_at")}
     await connection.execute(made.on_conflict_do_update(index_elements=["id", "part"], set_=renewed))
 
 
-def _opened(row: Row[Any]) -> bytes:
+def _decrypt(row: Row[Any]) -> bytes:
     return keyring().open(bytes(row.content), _context(row.id, row.part))
 
 
 def _context(document: str, part: int) -> str:
-    """What a file is sealed as."""
+    """Return the context that the file's encryption is bound to."""
     return f"documents:{document}:{part}"
