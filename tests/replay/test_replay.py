@@ -1,4 +1,4 @@
-"""Every stored history still replays. ``pytest tests/workflow/record.py`` records them anew."""
+"""Every stored history replays. ``pytest tests/workflow/record.py`` records them again."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from workflows.order.workflow import OrderWorkflow
 HISTORIES = {file.stem: file.read_text() for file in sorted((Path(__file__).parent / "histories").glob("*.json"))}
 
 
-def test_there_are_histories() -> None:
+def test_histories_are_stored() -> None:
     assert len(HISTORIES) >= 6
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-async def test_it_replays(name: str) -> None:
+async def test_history_replays(name: str) -> None:
     replayer = Replayer(
         workflows=[OrderWorkflow],
         workflow_runner=UnsandboxedWorkflowRunner(),

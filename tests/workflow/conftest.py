@@ -1,4 +1,4 @@
-"""The order workflow on the time-skipping server: a real database, and the outside world played over real HTTP."""
+"""Workflows on the time-skipping server, with a real database and external systems simulated over HTTP."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +24,7 @@ from starter.sandbox import merchant, warehouse
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto
 from tests.serving import served
-from tests.workflow.life import Lives
+from tests.workflow.harness import Harness
 from workers.client import data_converter
 from workers.embedded import Temporal
 from workers.main import worker
@@ -32,7 +32,7 @@ from workers.main import worker
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[str]:
-    """The outside world; its base URL."""
+    """Serve the sandbox of external systems; return its base URL."""
     with served(create_app()) as url:
         yield url
 
@@ -52,7 +52,7 @@ async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def stocked(database: str, sandbox: str) -> AsyncIterator[str]:
-    """A catalogue, accounts everywhere, ten of everything at each warehouse; the outside world's base URL."""
+    """Create a catalogue, accounts and ten units of each SKU at each warehouse; return the sandbox's base URL."""
     async with transaction() as connection:
         await merchant.seed(connection)
         await _open_accounts(connection, sandbox)
@@ -60,29 +60,29 @@ async def stocked(database: str, sandbox: str) -> AsyncIterator[str]:
             for sku in ("A001", "A002", "A003"):
                 await operations.receive(connection, warehouse, sku, 10, f"{warehouse}{sku}", "test")
     async with AsyncClient(base_url=sandbox) as world:
-        told = {"api_url": "http://127.0.0.1:9", "api_key": "", "auto": False}
-        (await world.post("/warehouse/_control/config", json=told)).raise_for_status()
+        config = {"api_url": "http://127.0.0.1:9", "api_key": "", "auto": False}
+        (await world.post("/warehouse/_control/config", json=config)).raise_for_status()
         await world.delete("/_faults")
     yield sandbox
     await http.close()
 
 
 @pytest.fixture
-async def lives(stocked: str, time_skipping: WorkflowEnvironment) -> AsyncIterator[Lives]:
-    """Orders to be lived, on a worker that sandboxes them."""
+async def harness(stocked: str, time_skipping: WorkflowEnvironment) -> AsyncIterator[Harness]:
+    """Run orders on a worker that sandboxes workflows."""
     client = Client(**{**time_skipping.client.config(), "data_converter": data_converter()})
     restrictions = SandboxRestrictions.default.with_passthrough_modules(
         "models", "activities", "sqlmodel", "sqlalchemy", "pydantic", "babel"
     )
     async with worker(client, runner=SandboxedWorkflowRunner(restrictions=restrictions)):
-        yield Lives(client, time_skipping, stocked)
+        yield Harness(client, time_skipping, stocked)
 
 
 @pytest.fixture
-async def restless(stocked: str, temporal_server: Temporal) -> Lives:
-    """Orders to be lived on the real server, whose workers the test starts and stops itself."""
+async def manual_harness(stocked: str, temporal_server: Temporal) -> Harness:
+    """Run orders on the real server. The test starts and stops workers itself."""
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
-    return Lives(client, WorkflowEnvironment.from_client(client), stocked)
+    return Harness(client, WorkflowEnvironment.from_client(client), stocked)
 
 
 async def _open_accounts(connection: AsyncConnection, sandbox: str) -> None:

@@ -1,4 +1,4 @@
-"""An order's life, story by story; each ends in its status with the stock in balance."""
+"""Stories of single orders. Each ends in the expected status with balanced stock."""
 
 from datetime import timedelta
 
@@ -30,24 +30,24 @@ from models.requests import (
 )
 from models.stock import SkuRow
 from tests.unit.orders import RECIPIENT, an_order, line
-from tests.workflow.life import Life, Lives, request_id
+from tests.workflow.harness import Harness, OrderRun, request_id
 
 BUDGET = 40
 
 
-async def test_a_clean_order_reaches_the_door_within_its_budget_of_events(lives: Lives) -> None:
-    life = await lives.start(an_order())
-    parcel = await life.parcel(request_status="submitted")
-    await life.ship(parcel)
-    await life.track(await life.parcel(channel_notified=True))
-    assert await life.end() is OrderStatus.COMPLETED
-    history = await life.handle.fetch_history()
+async def test_a_clean_order_completes_within_its_event_budget(harness: Harness) -> None:
+    run = await harness.start(an_order())
+    fulfillment = await run.fulfillment(request_status="submitted")
+    await run.ship(fulfillment)
+    await run.track(await run.fulfillment(channel_notified=True))
+    assert await run.end() is OrderStatus.COMPLETED
+    history = await run.handle.fetch_history()
     events = [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events]
     assert len(events) <= BUDGET, "\n".join(events)
-    row = await life.row()
+    row = await run.row()
     assert (row.status, row.recipient) == ("completed", cleansing.recipient(RECIPIENT))
-    told = await life.timeline()
-    assert [each for each in told if each != "received"] == [
+    entries = await run.timeline()
+    assert [each for each in entries if each != "received"] == [
         "allocated",
         "booked",
         "released",
@@ -56,212 +56,212 @@ async def test_a_clean_order_reaches_the_door_within_its_budget_of_events(lives:
         "tracking.delivered",
         "completed",
     ]
-    await lives.balanced()
-    assert (await lives.level("SH", "A001")).on_hand == 9
+    await harness.balanced()
+    assert (await harness.level("SH", "A001")).on_hand == 9
 
 
-async def test_an_order_no_warehouse_has_whole_leaves_in_two_parcels(lives: Lives) -> None:
-    life = await lives.start(an_order("2", line(1, "A001", 15)))
-    parcels = await life.dispatched()
-    assert sorted(each.warehouse for each in parcels) == ["GZ", "SH"]
-    await life.ship(parcels[0])
-    await life.until(OrderStatus.PARTIALLY_SHIPPED)
-    await life.track(parcels[0])
-    await life.until(OrderStatus.PARTIALLY_DELIVERED)
-    await life.ship(parcels[1])
-    await life.track(parcels[1])
-    assert await life.end() is OrderStatus.COMPLETED
-    await lives.balanced()
+async def test_an_order_that_no_warehouse_can_fill_alone_is_split(harness: Harness) -> None:
+    run = await harness.start(an_order("2", line(1, "A001", 15)))
+    fulfillments = await run.dispatched()
+    assert sorted(each.warehouse for each in fulfillments) == ["GZ", "SH"]
+    await run.ship(fulfillments[0])
+    await run.until(OrderStatus.PARTIALLY_SHIPPED)
+    await run.track(fulfillments[0])
+    await run.until(OrderStatus.PARTIALLY_DELIVERED)
+    await run.ship(fulfillments[1])
+    await run.track(fulfillments[1])
+    assert await run.end() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_a_payment_moves_an_unpaid_order_on(lives: Lives) -> None:
+async def test_a_payment_advances_an_unpaid_order(harness: Harness) -> None:
     order = an_order("3", paid_at=None)
-    life = await lives.start(order)
-    await life.until(OrderStatus.AWAITING_PAYMENT)
-    await life.handle.signal("payment", Payment(request_id="p1", paid_at=order.placed_at))
-    assert await life.deliver() is OrderStatus.COMPLETED
-    assert (await life.row()).paid_at == order.placed_at
+    run = await harness.start(order)
+    await run.until(OrderStatus.AWAITING_PAYMENT)
+    await run.handle.signal("payment", Payment(request_id="p1", paid_at=order.placed_at))
+    assert await run.deliver() is OrderStatus.COMPLETED
+    assert (await run.row()).paid_at == order.placed_at
 
 
-async def test_an_unpaid_order_expires(lives: Lives) -> None:
-    life = await lives.start(an_order("4", paid_at=None), Policy(payment=3600))
-    await life.until(OrderStatus.AWAITING_PAYMENT)
-    assert await life.end() is OrderStatus.CANCELLED
-    assert "payment_expired" in await life.timeline()
-    await lives.balanced()
+async def test_an_unpaid_order_expires(harness: Harness) -> None:
+    run = await harness.start(an_order("4", paid_at=None), Policy(payment=3600))
+    await run.until(OrderStatus.AWAITING_PAYMENT)
+    assert await run.end() is OrderStatus.CANCELLED
+    assert "payment_expired" in await run.timeline()
+    await harness.balanced()
 
 
-async def test_review_holds_a_dear_order_until_a_person_approves(lives: Lives) -> None:
-    life = await lives.start(an_order("5", line(1, "A001", 1, "9000")))
-    state = await life.until(OrderStatus.IN_REVIEW)
+async def test_an_expensive_order_is_held_until_it_is_approved(harness: Harness) -> None:
+    run = await harness.start(an_order("5", line(1, "A001", 1, "9000")))
+    state = await run.until(OrderStatus.IN_REVIEW)
     assert state.holds[0].reason == "hold.review.amount"
-    assert (await life.ask("approve", Approve(request_id=request_id(), actor="li"))).accepted
-    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await run.ask("approve", Approve(request_id=request_id(), actor="li"))).accepted
+    assert await run.deliver() is OrderStatus.COMPLETED
 
 
-async def test_review_that_rejects_ends_the_order(lives: Lives) -> None:
-    life = await lives.start(an_order("6", buyer_message="先别发货"))
-    await life.until(OrderStatus.IN_REVIEW)
-    assert (await life.ask("reject", Reject(request_id=request_id(), reason="fraud"))).accepted
-    assert await life.end() is OrderStatus.REJECTED
-    await lives.balanced()
+async def test_a_rejection_in_review_ends_the_order(harness: Harness) -> None:
+    run = await harness.start(an_order("6", buyer_message="先别发货"))
+    await run.until(OrderStatus.IN_REVIEW)
+    assert (await run.ask("reject", Reject(request_id=request_id(), reason="fraud"))).accepted
+    assert await run.end() is OrderStatus.REJECTED
+    await harness.balanced()
 
 
-async def test_review_that_nobody_does_calls_for_a_person_once(lives: Lives) -> None:
-    life = await lives.start(an_order("7", buyer_message="先别发货"), Policy(review=3600))
-    await life.until(OrderStatus.IN_REVIEW)
-    await lives.skip(hours=9)
-    assert await life.exceptions() == ["overdue.in_review"]
-    await life.ask("reject", Reject(request_id=request_id()))
-    await life.end()
+async def test_an_overdue_review_raises_one_alert(harness: Harness) -> None:
+    run = await harness.start(an_order("7", buyer_message="先别发货"), Policy(review=3600))
+    await run.until(OrderStatus.IN_REVIEW)
+    await harness.skip(hours=9)
+    assert await run.exceptions() == ["overdue.in_review"]
+    await run.ask("reject", Reject(request_id=request_id()))
+    await run.end()
 
 
-async def test_an_address_is_modified_in_the_grace_window_and_the_parcel_goes_there(lives: Lives) -> None:
-    life = await lives.start(an_order("8"), Policy(grace=600))
-    await life.until(OrderStatus.APPROVED)
+async def test_an_address_modified_in_the_grace_period_changes_the_warehouse(harness: Harness) -> None:
+    run = await harness.start(an_order("8"), Policy(grace=600))
+    await run.until(OrderStatus.APPROVED)
     moved = RECIPIENT.model_copy(
         update={"province": "广东省", "city": "广州市", "district": "天河区", "street": "天河路1号"}
     )
-    assert (await life.ask("modify", Modify(request_id=request_id(), recipient=moved))).accepted
-    await lives.skip(seconds=601)
-    parcels = await life.dispatched()
-    assert [each.warehouse for each in parcels] == ["GZ"]
-    assert (await life.row()).recipient.city == "广州市"
-    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await run.ask("modify", Modify(request_id=request_id(), recipient=moved))).accepted
+    await harness.skip(seconds=601)
+    fulfillments = await run.dispatched()
+    assert [each.warehouse for each in fulfillments] == ["GZ"]
+    assert (await run.row()).recipient.city == "广州市"
+    assert await run.deliver() is OrderStatus.COMPLETED
 
 
-async def test_quantities_modified_after_release_are_taken_back_and_planned_afresh(lives: Lives) -> None:
-    life = await lives.start(an_order("9", line(1, "A001", 4)))
-    first = await life.dispatched()
+async def test_modified_quantities_recall_and_replan_a_released_order(harness: Harness) -> None:
+    run = await harness.start(an_order("9", line(1, "A001", 4)))
+    first = await run.dispatched()
     change = Modify(request_id=request_id(), lines=(QuantityChange(line_no="1", quantity=2),))
-    assert (await life.ask("modify", change)).accepted
-    await life.until(OrderStatus.ALLOCATED)
-    parcels = await life.dispatched()
-    assert parcels[0].id != first[0].id
-    assert parcels[0].lines[0].quantity == 2
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
-    assert (await lives.level("SH", "A001")).on_hand == 8
+    assert (await run.ask("modify", change)).accepted
+    await run.until(OrderStatus.ALLOCATED)
+    fulfillments = await run.dispatched()
+    assert fulfillments[0].id != first[0].id
+    assert fulfillments[0].lines[0].quantity == 2
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
+    assert (await harness.level("SH", "A001")).on_hand == 8
 
 
-async def test_a_line_that_is_not_there_cannot_be_modified(lives: Lives) -> None:
-    life = await lives.start(an_order("10"), Policy(grace=60))
-    await life.until(OrderStatus.APPROVED)
+async def test_modifying_an_unknown_line_is_refused(harness: Harness) -> None:
+    run = await harness.start(an_order("10"), Policy(grace=60))
+    await run.until(OrderStatus.APPROVED)
     change = Modify(request_id=request_id(), lines=(QuantityChange(line_no="9", quantity=2),))
-    answer = await life.ask("modify", change)
+    answer = await run.ask("modify", change)
     assert (answer.accepted, answer.reason) == (False, "refused.lines")
-    await life.ask("cancel", Cancel(request_id=request_id()))
-    await life.end()
+    await run.ask("cancel", Cancel(request_id=request_id()))
+    await run.end()
 
 
-async def test_an_order_is_cancelled_before_dispatch(lives: Lives) -> None:
-    life = await lives.start(an_order("11"), Policy(grace=60))
-    await life.until(OrderStatus.APPROVED)
-    assert (await life.ask("cancel", Cancel(request_id="c1", actor="li", reason="changed mind"))).accepted
-    assert await life.end() is OrderStatus.CANCELLED
-    assert "cancel" in await life.timeline()
-    await lives.balanced()
+async def test_an_order_is_cancelled_before_release(harness: Harness) -> None:
+    run = await harness.start(an_order("11"), Policy(grace=60))
+    await run.until(OrderStatus.APPROVED)
+    assert (await run.ask("cancel", Cancel(request_id="c1", actor="li", reason="changed mind"))).accepted
+    assert await run.end() is OrderStatus.CANCELLED
+    assert "cancel" in await run.timeline()
+    await harness.balanced()
 
 
-async def test_a_released_order_is_cancelled_where_its_warehouse_gives_it_back(lives: Lives) -> None:
-    life = await lives.start(an_order("12"))
-    await life.dispatched()
-    assert (await life.ask("cancel", Cancel(request_id="c1"))).accepted
-    assert await life.end() is OrderStatus.CANCELLED
-    assert "recalled" in await life.timeline()
-    await lives.balanced()
-    assert (await lives.level("SH", "A001")).available == 10
+async def test_a_released_order_is_cancelled_if_the_warehouse_accepts_the_recall(harness: Harness) -> None:
+    run = await harness.start(an_order("12"))
+    await run.dispatched()
+    assert (await run.ask("cancel", Cancel(request_id="c1"))).accepted
+    assert await run.end() is OrderStatus.CANCELLED
+    assert "recalled" in await run.timeline()
+    await harness.balanced()
+    assert (await harness.level("SH", "A001")).available == 10
 
 
-async def test_after_shipping_a_cancellation_is_refused_with_the_reason(lives: Lives) -> None:
-    life = await lives.start(an_order("13"))
-    parcels = await life.dispatched()
-    await life.ship(*parcels)
-    await life.until(OrderStatus.SHIPPED)
-    answer = await life.ask("cancel", Cancel(request_id=request_id()))
+async def test_a_cancellation_after_shipping_is_refused_with_a_reason(harness: Harness) -> None:
+    run = await harness.start(an_order("13"))
+    fulfillments = await run.dispatched()
+    await run.ship(*fulfillments)
+    await run.until(OrderStatus.SHIPPED)
+    answer = await run.ask("cancel", Cancel(request_id=request_id()))
     assert (answer.accepted, answer.reason, answer.params) == (False, "refused.cancel", {"status": "shipped"})
-    await life.handle.signal("cancel", Cancel(request_id="by-signal", actor="li"))
-    await life.track(parcels[0])
-    assert await life.end() is OrderStatus.COMPLETED
-    assert "refused.cancel" in await life.timeline()
+    await run.handle.signal("cancel", Cancel(request_id="by-signal", actor="li"))
+    await run.track(fulfillments[0])
+    assert await run.end() is OrderStatus.COMPLETED
+    assert "refused.cancel" in await run.timeline()
 
 
-async def test_an_order_waits_for_stock_and_goes_on_when_it_comes(lives: Lives) -> None:
-    life = await lives.start(an_order("14", line(1, "A001", 25)), Policy(stock=3600))
-    state = await life.until(OrderStatus.AWAITING_STOCK)
+async def test_an_order_waits_for_stock_and_continues_when_stock_arrives(harness: Harness) -> None:
+    run = await harness.start(an_order("14", line(1, "A001", 25)), Policy(stock=3600))
+    state = await run.until(OrderStatus.AWAITING_STOCK)
     assert [(each.sku, each.quantity) for each in state.shortages] == [("A001", 5)]
-    await lives.skip(hours=2)
-    assert await life.exceptions() == ["overdue.awaiting_stock"]
-    woken = await lives.receive("SH", "A001", 5)
-    assert woken == [life.order.order_id]
-    await life.handle.signal("stock_arrived", StockArrived(request_id="s1"))
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
+    await harness.skip(hours=2)
+    assert await run.exceptions() == ["overdue.awaiting_stock"]
+    notified = await harness.receive("SH", "A001", 5)
+    assert notified == [run.order.order_id]
+    await run.handle.signal("stock_arrived", StockArrived(request_id="s1"))
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_where_policy_says_so_what_is_there_leaves_first(lives: Lives) -> None:
-    life = await lives.start(an_order("15", line(1, "A001", 25)), Policy(ship_in_part=True))
-    parcels = await life.dispatched()
-    await life.ship(*parcels)
-    for each in parcels:
-        await life.track(each)
-    await life.until(OrderStatus.PARTIALLY_DELIVERED)
-    await lives.receive("SH", "A001", 5)
-    await life.handle.signal("stock_arrived", StockArrived(request_id="s1"))
-    rest = await life.next_dispatched(parcels)
+async def test_available_stock_ships_first_if_policy_allows_partial_shipment(harness: Harness) -> None:
+    run = await harness.start(an_order("15", line(1, "A001", 25)), Policy(ship_in_part=True))
+    fulfillments = await run.dispatched()
+    await run.ship(*fulfillments)
+    for each in fulfillments:
+        await run.track(each)
+    await run.until(OrderStatus.PARTIALLY_DELIVERED)
+    await harness.receive("SH", "A001", 5)
+    await run.handle.signal("stock_arrived", StockArrived(request_id="s1"))
+    rest = await run.next_dispatched(fulfillments)
     assert rest.lines[0].quantity == 5
-    await life.ship(rest)
-    await life.track(rest)
-    assert await life.end() is OrderStatus.COMPLETED
-    await lives.balanced()
+    await run.ship(rest)
+    await run.track(rest)
+    assert await run.end() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_a_parcel_without_movement_opens_one_exception(lives: Lives) -> None:
-    life = await lives.start(an_order("16"), Policy(movement=3600, delivery=86400))
-    parcels = await life.dispatched()
-    await life.ship(*parcels)
-    await life.until(OrderStatus.SHIPPED)
-    await lives.skip(hours=30)
-    assert await life.exceptions() == ["no_movement"]
-    await life.track(parcels[0])
-    assert await life.end() is OrderStatus.COMPLETED
+async def test_a_parcel_without_movement_opens_one_exception(harness: Harness) -> None:
+    run = await harness.start(an_order("16"), Policy(movement=3600, delivery=86400))
+    fulfillments = await run.dispatched()
+    await run.ship(*fulfillments)
+    await run.until(OrderStatus.SHIPPED)
+    await harness.skip(hours=30)
+    assert await run.exceptions() == ["no_movement"]
+    await run.track(fulfillments[0])
+    assert await run.end() is OrderStatus.COMPLETED
 
 
-async def test_late_shipping_opens_an_exception(lives: Lives) -> None:
-    life = await lives.start(an_order("17"), Policy(ship=3600))
-    parcels = await life.dispatched()
-    await lives.skip(hours=2)
-    assert await life.exceptions() == ["ship_overdue"]
-    await life.ship(*parcels)
-    await life.track(parcels[0])
-    assert await life.end() is OrderStatus.COMPLETED
+async def test_late_shipping_opens_an_exception(harness: Harness) -> None:
+    run = await harness.start(an_order("17"), Policy(ship=3600))
+    fulfillments = await run.dispatched()
+    await harness.skip(hours=2)
+    assert await run.exceptions() == ["ship_overdue"]
+    await run.ship(*fulfillments)
+    await run.track(fulfillments[0])
+    assert await run.end() is OrderStatus.COMPLETED
 
 
-async def test_a_refused_parcel_signed_for_afterwards_came_back_to_the_stock(lives: Lives) -> None:
-    life = await lives.start(an_order("18"))
-    parcels = await life.dispatched()
-    await life.ship(*parcels)
-    await life.track(parcels[0], TrackingStatus.REFUSED)
-    await life.track(parcels[0], TrackingStatus.DELIVERED)
-    assert await life.end() is OrderStatus.COMPLETED
-    assert await life.exceptions() == ["refused"]
-    assert (await lives.level("SH", "A001")).available == 10
-    await lives.balanced()
+async def test_a_refused_parcel_signed_for_later_is_restocked(harness: Harness) -> None:
+    run = await harness.start(an_order("18"))
+    fulfillments = await run.dispatched()
+    await run.ship(*fulfillments)
+    await run.track(fulfillments[0], TrackingStatus.REFUSED)
+    await run.track(fulfillments[0], TrackingStatus.DELIVERED)
+    assert await run.end() is OrderStatus.COMPLETED
+    assert await run.exceptions() == ["refused"]
+    assert (await harness.level("SH", "A001")).available == 10
+    await harness.balanced()
 
 
-async def test_a_warehouse_that_rejects_has_the_order_planned_elsewhere_and_then_by_a_person(lives: Lives) -> None:
-    life = await lives.start(an_order("19"))
-    (first,) = await life.dispatched()
-    await life.event(first, WarehouseEventKind.REJECTED, reason="flooded")
-    second = await life.next_dispatched([first])
+async def test_a_rejected_order_is_replanned_and_held_after_the_second_rejection(harness: Harness) -> None:
+    run = await harness.start(an_order("19"))
+    (first,) = await run.dispatched()
+    await run.event(first, WarehouseEventKind.REJECTED, reason="flooded")
+    second = await run.next_dispatched([first])
     assert (first.warehouse, second.warehouse) == ("SH", "GZ")
-    await life.event(second, WarehouseEventKind.REJECTED, reason="flooded too")
-    state = await life.until(OrderStatus.ON_HOLD)
+    await run.event(second, WarehouseEventKind.REJECTED, reason="flooded too")
+    state = await run.until(OrderStatus.ON_HOLD)
     assert [each.kind for each in state.holds] == [HoldKind.WAREHOUSE]
-    assert (await life.ask("release", Release(request_id=request_id()))).accepted
-    assert (await life.next_dispatched([first, second])).warehouse == "SH"
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
+    assert (await run.ask("release", Release(request_id=request_id()))).accepted
+    assert (await run.next_dispatched([first, second])).warehouse == "SH"
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
 @pytest.mark.parametrize(
@@ -273,152 +273,152 @@ async def test_a_warehouse_that_rejects_has_the_order_planned_elsewhere_and_then
     ],
     ids=lambda given: str(given.kind) if isinstance(given, Shortfall) else "",
 )
-async def test_what_a_warehouse_finds_amiss_is_put_right_and_the_order_planned_again(
-    lives: Lives, shortfall: Shortfall, left: tuple[int, int, int]
+async def test_a_shortfall_corrects_the_stock_and_replans_the_order(
+    harness: Harness, shortfall: Shortfall, left: tuple[int, int, int]
 ) -> None:
-    life = await lives.start(an_order("44", line(1, "A001", 4)))
-    (parcel,) = await life.dispatched()
-    await life.event(parcel, WarehouseEventKind.REJECTED, shortfalls=(shortfall,))
-    again = await life.next_dispatched([parcel])
-    level = await lives.level("SH", "A001")
+    run = await harness.start(an_order("44", line(1, "A001", 4)))
+    (fulfillment,) = await run.dispatched()
+    await run.event(fulfillment, WarehouseEventKind.REJECTED, shortfalls=(shortfall,))
+    again = await run.next_dispatched([fulfillment])
+    level = await harness.level("SH", "A001")
     held = level.allocated
     assert (level.on_hand, level.unavailable, level.available + held) == left
     assert again.warehouse == ("SH" if left[2] >= 4 else "GZ")
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_what_a_warehouse_does_not_send_in_time_is_planned_elsewhere_where_the_shop_wants_it_so(
-    lives: Lives,
+async def test_an_overdue_fulfillment_order_is_replanned_if_policy_says_so(
+    harness: Harness,
 ) -> None:
-    life = await lives.start(an_order("47"), Policy(ship=3600, replan_when_late=True))
-    (slow,) = await life.dispatched()
-    await lives.skip(seconds=3601)
-    other = await life.next_dispatched([slow])
+    run = await harness.start(an_order("47"), Policy(ship=3600, replan_when_late=True))
+    (slow,) = await run.dispatched()
+    await harness.skip(seconds=3601)
+    other = await run.next_dispatched([slow])
     assert (slow.warehouse, other.warehouse) == ("SH", "GZ")
-    assert await life.deliver() is OrderStatus.COMPLETED
-    assert await life.exceptions() == ["ship_overdue"]
-    await lives.balanced()
+    assert await run.deliver() is OrderStatus.COMPLETED
+    assert await run.exceptions() == ["ship_overdue"]
+    await harness.balanced()
 
 
-async def test_a_warehouse_that_finds_something_amiss_twice_is_not_asked_a_third_time(lives: Lives) -> None:
-    life = await lives.start(an_order("48"))
-    (first,) = await life.dispatched()
-    amiss = (Shortfall(sku="A001", kind=ShortfallKind.DAMAGED, quantity=1),)
-    await life.event(first, WarehouseEventKind.REJECTED, shortfalls=amiss)
-    second = await life.next_dispatched([first])
-    await life.event(second, WarehouseEventKind.REJECTED, shortfalls=amiss)
-    third = await life.next_dispatched([first, second])
+async def test_a_warehouse_that_rejects_twice_for_shortfalls_is_excluded(harness: Harness) -> None:
+    run = await harness.start(an_order("48"))
+    (first,) = await run.dispatched()
+    shortfalls = (Shortfall(sku="A001", kind=ShortfallKind.DAMAGED, quantity=1),)
+    await run.event(first, WarehouseEventKind.REJECTED, shortfalls=shortfalls)
+    second = await run.next_dispatched([first])
+    await run.event(second, WarehouseEventKind.REJECTED, shortfalls=shortfalls)
+    third = await run.next_dispatched([first, second])
     assert [each.warehouse for each in (first, second, third)] == ["SH", "SH", "GZ"]
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_what_has_left_goes_on_while_the_rest_is_planned_elsewhere(lives: Lives) -> None:
-    await lives.receive("BJ", "A001", 10)
-    life = await lives.start(an_order("45", line(1, "A001", 15)))
-    parcels = {each.warehouse: each for each in await life.dispatched()}
-    await life.ship(parcels["SH"])
-    await life.until(OrderStatus.PARTIALLY_SHIPPED)
-    wish = Replan(request_id="r", warehouse="GZ", reason="closed")
-    assert (await life.ask("replan", wish)).accepted
-    moved = await life.next_dispatched(list(parcels.values()))
+async def test_replanning_leaves_shipped_fulfillment_orders_alone(harness: Harness) -> None:
+    await harness.receive("BJ", "A001", 10)
+    run = await harness.start(an_order("45", line(1, "A001", 15)))
+    fulfillments = {each.warehouse: each for each in await run.dispatched()}
+    await run.ship(fulfillments["SH"])
+    await run.until(OrderStatus.PARTIALLY_SHIPPED)
+    request = Replan(request_id="r", warehouse="GZ", reason="closed")
+    assert (await run.ask("replan", request)).accepted
+    moved = await run.next_dispatched(list(fulfillments.values()))
     assert (moved.warehouse, sum(each.quantity for each in moved.lines)) == ("BJ", 5)
-    assert (await life.ask("replan", Replan(request_id="r2", warehouse="SH"))).reason == "refused.replan.nothing"
-    await life.ship(moved)
-    for each in (parcels["SH"], moved):
-        await life.track(each)
-    assert await life.end() is OrderStatus.COMPLETED
-    assert (await lives.level("GZ", "A001")).available == 10
-    await lives.balanced()
+    assert (await run.ask("replan", Replan(request_id="r2", warehouse="SH"))).reason == "refused.replan.nothing"
+    await run.ship(moved)
+    for each in (fulfillments["SH"], moved):
+        await run.track(each)
+    assert await run.end() is OrderStatus.COMPLETED
+    assert (await harness.level("GZ", "A001")).available == 10
+    await harness.balanced()
 
 
-async def test_a_missing_street_is_held_and_supplied(lives: Lives) -> None:
+async def test_an_order_without_a_street_is_held_until_the_street_is_supplied(harness: Harness) -> None:
     person = Recipient(**RECIPIENT.model_dump() | {"street": ""})
-    life = await lives.start(an_order("20", recipient=person))
-    state = await life.until(OrderStatus.ON_HOLD)
+    run = await harness.start(an_order("20", recipient=person))
+    state = await run.until(OrderStatus.ON_HOLD)
     assert state.holds[0].reason == "hold.address.street"
-    assert (await life.ask("modify", Modify(request_id=request_id(), recipient=RECIPIENT))).accepted
-    assert await life.deliver() is OrderStatus.COMPLETED
+    assert (await run.ask("modify", Modify(request_id=request_id(), recipient=RECIPIENT))).accepted
+    assert await run.deliver() is OrderStatus.COMPLETED
 
 
-async def test_the_same_request_again_changes_nothing(lives: Lives) -> None:
-    life = await lives.start(an_order("21"), Policy(grace=600))
-    await life.until(OrderStatus.APPROVED)
+async def test_a_repeated_request_changes_nothing(harness: Harness) -> None:
+    run = await harness.start(an_order("21"), Policy(grace=600))
+    await run.until(OrderStatus.APPROVED)
     hold = HoldRequest(request_id="h1", actor="li", reason="check")
     for _ in range(3):
-        assert (await life.ask("hold", hold)).accepted
-        await life.handle.signal("hold", hold)
-    state = await life.until(OrderStatus.ON_HOLD)
+        assert (await run.ask("hold", hold)).accepted
+        await run.handle.signal("hold", hold)
+    state = await run.until(OrderStatus.ON_HOLD)
     assert len(state.holds) == 1
-    assert (await life.timeline()).count("hold") == 1
-    await life.ask("note", Note(request_id="n1", text="called the buyer"))
-    await life.ask("cancel", Cancel(request_id="c1"))
-    assert await life.end() is OrderStatus.CANCELLED
+    assert (await run.timeline()).count("hold") == 1
+    await run.ask("note", Note(request_id="n1", text="called the buyer"))
+    await run.ask("cancel", Cancel(request_id="c1"))
+    assert await run.end() is OrderStatus.CANCELLED
 
 
-async def test_what_an_operator_reads_says_where_it_stands(lives: Lives) -> None:
-    life = await lives.start(an_order("22", buyer_message="先别发货"))
-    await life.until(OrderStatus.IN_REVIEW)
-    shown = str(await life.handle.query("__temporal_workflow_metadata"))
+async def test_current_details_show_status_and_next_step(harness: Harness) -> None:
+    run = await harness.start(an_order("22", buyer_message="先别发货"))
+    await run.until(OrderStatus.IN_REVIEW)
+    shown = str(await run.handle.query("__temporal_workflow_metadata"))
     for words in ("In review", "Waiting for a person", "A remark asks us to wait", "Deadline"):
         assert words in shown
-    await life.ask("reject", Reject(request_id=request_id()))
-    await life.end()
+    await run.ask("reject", Reject(request_id=request_id()))
+    await run.end()
 
 
-async def test_presale_goods_shipped_before_they_were_received_leave_the_books_in_order(lives: Lives) -> None:
-    await lives.receive("SH", "P001", 1)
-    life = await lives.start(an_order("23", line(1, "P001", 3)))
-    assert await life.deliver() is OrderStatus.COMPLETED
-    level = await lives.level("SH", "P001")
+async def test_presale_goods_shipped_before_receipt_keep_the_ledger_balanced(harness: Harness) -> None:
+    await harness.receive("SH", "P001", 1)
+    run = await harness.start(an_order("23", line(1, "P001", 3)))
+    assert await run.deliver() is OrderStatus.COMPLETED
+    level = await harness.level("SH", "P001")
     assert (level.on_hand, level.allocated) == (0, 0)
-    await lives.balanced()
+    await harness.balanced()
 
 
-async def test_goods_set_aside_for_an_unpaid_order_go_back_in_time_and_it_may_still_be_paid(lives: Lives) -> None:
+async def test_a_reservation_expires_and_the_order_may_still_be_paid(harness: Harness) -> None:
     policy = Policy(reserve="placed", reservation=1800, payment=24 * 3600)
-    life = await lives.start(an_order("40", line(1, "A001", 4), paid_at=None), policy)
-    assert (await life.until(OrderStatus.AWAITING_PAYMENT)).reserved_until is not None
-    assert (await lives.level("SH", "A001")).reserved == 4
-    await lives.skip(minutes=25)
-    assert (await life.ask("note", Note(request_id="n", text="is it still there?"))).accepted
-    await lives.skip(minutes=25)
-    assert (await lives.level("SH", "A001")).reserved == 4
-    await lives.skip(minutes=10)
-    state = await life.until(OrderStatus.AWAITING_PAYMENT)
+    run = await harness.start(an_order("40", line(1, "A001", 4), paid_at=None), policy)
+    assert (await run.until(OrderStatus.AWAITING_PAYMENT)).reserved_until is not None
+    assert (await harness.level("SH", "A001")).reserved == 4
+    await harness.skip(minutes=25)
+    assert (await run.ask("note", Note(request_id="n", text="is it still there?"))).accepted
+    await harness.skip(minutes=25)
+    assert (await harness.level("SH", "A001")).reserved == 4
+    await harness.skip(minutes=10)
+    state = await run.until(OrderStatus.AWAITING_PAYMENT)
     assert state.reserved_until is None
-    assert (await lives.level("SH", "A001")).reserved == 0
-    await life.handle.signal("payment", Payment(request_id="p", paid_at=life.order.placed_at))
-    assert await life.deliver() is OrderStatus.COMPLETED
-    told = await life.timeline()
-    assert [each for each in told if "reserved" in each] == ["reserved", "unreserved"]
-    await lives.balanced()
+    assert (await harness.level("SH", "A001")).reserved == 0
+    await run.handle.signal("payment", Payment(request_id="p", paid_at=run.order.placed_at))
+    assert await run.deliver() is OrderStatus.COMPLETED
+    entries = await run.timeline()
+    assert [each for each in entries if "reserved" in each] == ["reserved", "unreserved"]
+    await harness.balanced()
 
 
-async def test_a_payment_in_time_takes_what_was_set_aside(lives: Lives) -> None:
+async def test_a_payment_in_time_allocates_the_reserved_stock(harness: Harness) -> None:
     policy = Policy(reserve="placed")
-    life = await lives.start(an_order("41", line(1, "A001", 10), paid_at=None), policy)
-    await life.until(OrderStatus.AWAITING_PAYMENT)
-    await life.handle.signal("payment", Payment(request_id="p", paid_at=life.order.placed_at))
-    (parcel,) = await life.dispatched()
-    assert parcel.warehouse == "SH"
-    assert (await lives.level("SH", "A001")).reserved == 0
-    assert await life.deliver() is OrderStatus.COMPLETED
-    await lives.balanced()
+    run = await harness.start(an_order("41", line(1, "A001", 10), paid_at=None), policy)
+    await run.until(OrderStatus.AWAITING_PAYMENT)
+    await run.handle.signal("payment", Payment(request_id="p", paid_at=run.order.placed_at))
+    (fulfillment,) = await run.dispatched()
+    assert fulfillment.warehouse == "SH"
+    assert (await harness.level("SH", "A001")).reserved == 0
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
 
 
-async def test_what_is_sold_ahead_waits_for_its_day_and_can_be_cancelled_until_then(lives: Lives) -> None:
-    """One after the other: waiting for an end skips time, and with it the days of all others."""
+async def test_a_presale_order_waits_for_its_ship_date_unless_expedited_or_cancelled(harness: Harness) -> None:
+    """The orders run one after another: waiting for a result skips time for all."""
 
-    async def sold(number: str) -> Life:
-        day = (await lives.now() + timedelta(days=20)).date()
+    async def sold(number: str) -> OrderRun:
+        day = (await harness.now() + timedelta(days=20)).date()
         async with transaction() as connection:
             presale = update(SkuRow).where(SkuRow.sku == "A002").values(presale_on=day)  # type: ignore[arg-type]
             await connection.execute(presale)
-        life = await lives.start(an_order(number, line(1, "A002")))
-        await life.until(OrderStatus.ALLOCATED, next_step="wait")
-        return life
+        run = await harness.start(an_order(number, line(1, "A002")))
+        await run.until(OrderStatus.ALLOCATED, next_step="wait")
+        return run
 
     early = await sold("42")
     assert (await early.ask("expedite", Expedite(request_id="e"))).accepted
@@ -427,7 +427,7 @@ async def test_what_is_sold_ahead_waits_for_its_day_and_can_be_cancelled_until_t
     assert (await dropped.ask("cancel", Cancel(request_id="c"))).accepted
     assert await dropped.end() is OrderStatus.CANCELLED
     kept = await sold("46")
-    await lives.skip(days=21)
+    await harness.skip(days=21)
     assert await kept.deliver() is OrderStatus.COMPLETED
     assert "opened" in await kept.timeline()
-    await lives.balanced()
+    await harness.balanced()

@@ -1,4 +1,4 @@
-"""Transfers, lived on the time-skipping server with a real database."""
+"""Transfers on the time-skipping server with a real database."""
 
 import asyncio
 from datetime import timedelta
@@ -24,7 +24,7 @@ from models.settings import settings
 from models.stock import IncomingRow, LocationKind, MovementRow
 from models.transfers import CancelTransfer, Receive, Ship, Transfer, TransferLine, TransferStatus, Unreceived
 from tests.unit.orders import an_order, line
-from tests.workflow.life import Lives, request_id
+from tests.workflow.harness import Harness, request_id
 from workers.client import execute_request
 from workers.main import worker
 from workflows.transfers import TransferWorkflow
@@ -32,11 +32,11 @@ from workflows.transfers import TransferWorkflow
 _numbers = count(1)
 
 
-class Moved:
+class TransferRun:
     """One transfer under test, SH → GZ."""
 
-    def __init__(self, lives: Lives, handle: WorkflowHandle[Any, TransferStatus]) -> None:
-        self.lives = lives
+    def __init__(self, harness: Harness, handle: WorkflowHandle[Any, TransferStatus]) -> None:
+        self.harness = harness
         self.handle = handle
 
     async def ask(self, verb: str, request: Request) -> Answer:
@@ -64,12 +64,12 @@ class Moved:
             return await transfers.get(connection, self.handle.id)
 
     async def stock(self, warehouse: str, sku: str = "A001") -> tuple[int, int, int]:
-        """On hand, reserved, and expected there; the ledger agrees."""
+        """Return the quantities on hand, reserved and incoming; assert that the ledger agrees."""
         query = select(IncomingRow.quantity).where(IncomingRow.warehouse == warehouse, IncomingRow.sku == sku)  # type: ignore[arg-type]
         async with transaction() as connection:
             assert await ledger.verify(connection) == []
             incoming = sum(await connection.scalars(query))
-        level = await self.lives.level(warehouse, sku)
+        level = await self.harness.level(warehouse, sku)
         return level.on_hand, level.reserved, incoming
 
     async def movements(self) -> list[tuple[str, str, int]]:
@@ -87,8 +87,8 @@ class Moved:
             return [(row.kind, row.closed_at is None) for row in await connection.execute(query)]
 
 
-async def begin(lives: Lives, days: int = 3, **goods: int) -> Moved:
-    now = await lives.now()
+async def begin(harness: Harness, days: int = 3, **goods: int) -> TransferRun:
+    now = await harness.now()
     transfer = Transfer(
         id=f"transfer:{next(_numbers)}-{now:%H%M%S%f}",
         origin="SH",
@@ -98,22 +98,22 @@ async def begin(lives: Lives, days: int = 3, **goods: int) -> Moved:
         proposed_by="planner",
         proposed_at=now,
     )
-    handle: Any = await lives.client.start_workflow(
+    handle: Any = await harness.client.start_workflow(
         TransferWorkflow.run, transfer, id=transfer.id, task_queue=settings().task_queue
     )
-    moved = Moved(lives, handle)
+    moved = TransferRun(harness, handle)
     while await moved.row() is None:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return moved
 
 
-async def test_goods_move_from_one_place_to_the_other(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_goods_move_from_origin_to_destination(harness: Harness) -> None:
+    moved = await begin(harness)
     assert (await moved.row()).status == "draft"
     assert (await moved.handle.query("state", result_type=Transfer)).status is TransferStatus.DRAFT
     assert await moved.approve() == YES
     assert await moved.stock("SH") == (10, 6, 0)
-    assert (await lives.level("SH", "A001")).available == 4
+    assert (await harness.level("SH", "A001")).available == 4
     assert (await moved.row()).status == "ready"
     assert await moved.ship() == YES
     assert (await moved.stock("SH"), await moved.stock("GZ")) == ((4, 0, 0), (10, 0, 6))
@@ -133,20 +133,20 @@ async def test_goods_move_from_one_place_to_the_other(lives: Lives) -> None:
     row = await moved.row()
     assert (row.status, row.approved_by, row.proposed_by) == ("received", "boss", "planner")
     assert row.lines[0] == {"sku": "A001", "quantity": 6, "shipped": 6, "received": 6, "returned": 0, "lost": 0}
-    replayer = Replayer(workflows=[TransferWorkflow], data_converter=lives.client.data_converter)
+    replayer = Replayer(workflows=[TransferWorkflow], data_converter=harness.client.data_converter)
     await replayer.replay_workflow(await moved.handle.fetch_history())
 
 
-async def test_a_long_history_goes_on_in_a_new_one(restless: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_history_continues_in_a_new_one(manual_harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.transfers.HISTORY_LIMIT", 20)
-    async with worker(restless.client):
-        moved = await begin(restless)
+    async with worker(manual_harness.client):
+        moved = await begin(manual_harness)
         first = (await moved.handle.describe()).run_id
-        for verb, wish in (("approve", Approve(request_id="one")), ("ship", Ship(request_id="two"))):
-            assert await moved.ask(verb, wish) == YES
+        for verb, request in (("approve", Approve(request_id="one")), ("ship", Ship(request_id="two"))):
+            assert await moved.ask(verb, request) == YES
         for number in range(5):
-            wish = Receive(request_id=f"part {number}", goods={"A001": 1})
-            assert [await moved.ask("receive", wish) for _ in range(2)] == [YES, YES]
+            request = Receive(request_id=f"part {number}", goods={"A001": 1})
+            assert [await moved.ask("receive", request) for _ in range(2)] == [YES, YES]
         assert (await moved.handle.describe()).run_id != first
         assert await moved.ask("ship", Ship(request_id="two")) == YES
         assert await moved.stock("GZ") == (15, 0, 1)
@@ -154,38 +154,38 @@ async def test_a_long_history_goes_on_in_a_new_one(restless: Lives, monkeypatch:
         assert await moved.handle.result() == TransferStatus.RECEIVED
 
 
-async def test_a_request_that_comes_twice_changes_nothing(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_a_repeated_request_changes_nothing(harness: Harness) -> None:
+    moved = await begin(harness)
     wishes: list[tuple[str, Request]] = [
         ("approve", Approve(request_id="one")),
         ("ship", Ship(request_id="two")),
         ("receive", Receive(request_id="three", goods={"A001": 1})),
     ]
-    for verb, wish in wishes:
-        assert await moved.ask(verb, wish) == YES
-        await moved.handle.signal(verb, wish)
-        assert await moved.ask(verb, wish) == YES
+    for verb, request in wishes:
+        assert await moved.ask(verb, request) == YES
+        await moved.handle.signal(verb, request)
+        assert await moved.ask(verb, request) == YES
     assert (await moved.stock("SH"), await moved.stock("GZ")) == ((4, 0, 0), (11, 0, 5))
     assert await moved.receive() == YES
     assert await moved.handle.result() == TransferStatus.RECEIVED
     assert (await moved.stock("GZ"))[0] == 16
 
 
-async def test_goods_that_are_not_there_cannot_be_promised_to_a_transfer(lives: Lives) -> None:
-    moved = await begin(lives, A001=11, A002=3)
+async def test_approval_is_refused_without_stock(harness: Harness) -> None:
+    moved = await begin(harness, A001=11, A002=3)
     refused = await moved.approve()
     assert (refused.reason, refused.params) == ("refused.transfer.stock", {"location": "SH", "why": "A001: 10 / 11"})
     assert (await moved.row()).status == "draft"
     assert await moved.stock("SH", "A002") == (10, 0, 0)
-    await lives.receive("SH", "A001", 1)
+    await harness.receive("SH", "A001", 1)
     assert await moved.approve() == YES
     assert await moved.stock("SH") == (11, 11, 0)
     assert await moved.cancel() == YES
     assert await moved.handle.result() == TransferStatus.CANCELLED
 
 
-async def test_each_stage_refuses_what_it_does_not_allow(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_each_status_refuses_what_it_does_not_allow(harness: Harness) -> None:
+    moved = await begin(harness)
     assert (await moved.ship()) == no("refused.transfer.ship", transfer="draft")
     assert (await moved.receive()) == no("refused.transfer.receive", transfer="draft")
     await moved.approve()
@@ -201,8 +201,8 @@ async def test_each_stage_refuses_what_it_does_not_allow(lives: Lives) -> None:
     assert await moved.handle.result() == TransferStatus.RECEIVED
 
 
-async def test_what_stays_behind_is_free_again(lives: Lives) -> None:
-    moved = await begin(lives, A001=6, A002=2)
+async def test_units_that_were_not_shipped_are_released(harness: Harness) -> None:
+    moved = await begin(harness, A001=6, A002=2)
     await moved.approve()
     assert await moved.ship(A001=4) == YES
     assert (await moved.stock("SH"), await moved.stock("SH", "A002")) == ((6, 0, 0), (10, 0, 0))
@@ -211,23 +211,23 @@ async def test_what_stays_behind_is_free_again(lives: Lives) -> None:
     assert await moved.handle.result() == TransferStatus.RECEIVED
 
 
-async def test_a_draft_is_cancelled_without_a_trace_in_the_stock(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_cancelling_a_draft_does_not_touch_the_stock(harness: Harness) -> None:
+    moved = await begin(harness)
     assert await moved.cancel() == YES
     assert await moved.handle.result() == TransferStatus.CANCELLED
     assert await moved.movements() == []
 
 
-async def test_cancelled_before_it_leaves_it_gives_back_what_was_set_aside(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_cancelling_before_shipping_releases_the_reservation(harness: Harness) -> None:
+    moved = await begin(harness)
     await moved.approve()
     assert await moved.cancel(reason="not needed") == YES
     assert await moved.handle.result() == TransferStatus.CANCELLED
     assert (await moved.stock("SH"), await moved.stock("GZ")) == ((10, 0, 0), (10, 0, 0))
 
 
-async def test_cancelled_on_its_way_it_comes_back(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_cancelling_in_transit_returns_the_goods(harness: Harness) -> None:
+    moved = await begin(harness)
     await moved.approve()
     await moved.ship()
     assert await moved.cancel(Unreceived.RETURN, "wrong truck") == YES
@@ -240,8 +240,8 @@ async def test_cancelled_on_its_way_it_comes_back(lives: Lives) -> None:
     assert (await moved.row()).lines[0] | {"returned": 5, "lost": 1} == (await moved.row()).lines[0]
 
 
-async def test_what_is_lost_on_its_way_is_written_off(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_units_lost_in_transit_are_written_off(harness: Harness) -> None:
+    moved = await begin(harness)
     await moved.approve()
     await moved.ship()
     await moved.receive(A001=4)
@@ -249,7 +249,7 @@ async def test_what_is_lost_on_its_way_is_written_off(lives: Lives) -> None:
     assert await moved.handle.result() == TransferStatus.RECEIVED
     assert (await moved.stock("SH"), await moved.stock("GZ")) == ((4, 0, 0), (14, 0, 0))
     assert (await moved.row()).lines[0]["lost"] == 2
-    wholly = await begin(lives, A002=1)
+    wholly = await begin(harness, A002=1)
     await wholly.approve()
     await wholly.ship()
     assert await wholly.cancel(Unreceived.WRITE_OFF, "stolen") == YES
@@ -257,42 +257,42 @@ async def test_what_is_lost_on_its_way_is_written_off(lives: Lives) -> None:
     assert await wholly.stock("GZ", "A002") == (10, 0, 0)
 
 
-async def test_a_late_transfer_calls_for_a_person_once(lives: Lives) -> None:
-    moved = await begin(lives, days=1)
+async def test_an_overdue_transfer_raises_one_alert(harness: Harness) -> None:
+    moved = await begin(harness, days=1)
     await moved.approve()
     await moved.ship()
     assert await moved.exceptions() == []
-    await lives.skip(days=3)
+    await harness.skip(days=3)
     assert await moved.exceptions() == [("overdue_transfer", True)]
     await moved.receive(A001=1)
-    await lives.skip(days=30)
+    await harness.skip(days=30)
     assert await moved.exceptions() == [("overdue_transfer", True)]
     await moved.receive()
     assert await moved.handle.result() == TransferStatus.RECEIVED
     assert await moved.exceptions() == [("overdue_transfer", False)]
 
 
-async def test_an_order_that_waits_is_woken_by_what_arrives(lives: Lives) -> None:
-    moved = await begin(lives, A001=10)
+async def test_received_goods_notify_waiting_orders(harness: Harness) -> None:
+    moved = await begin(harness, A001=10)
     await moved.approve()
-    buyer = await lives.start(an_order("waits", line(1, "A001", 15)))
+    buyer = await harness.start(an_order("waits", line(1, "A001", 15)))
     await buyer.until(OrderStatus.AWAITING_STOCK)
     await moved.ship()
     await moved.receive(A001=4)
-    assert await lives.woken() == []
+    assert await harness.notified_orders() == []
     await moved.receive()
-    assert await lives.woken() == [buyer.order.order_id]
+    assert await harness.notified_orders() == [buyer.order.order_id]
     await buyer.ask("cancel", Cancel(request_id=request_id()))
     assert await buyer.end() is OrderStatus.CANCELLED
 
 
-async def test_cancelling_the_workflow_is_a_request_like_any_other(lives: Lives) -> None:
-    moved = await begin(lives)
+async def test_cancelling_the_workflow_is_a_cancel_request(harness: Harness) -> None:
+    moved = await begin(harness)
     await moved.approve()
     await moved.handle.cancel()
     assert await moved.handle.result() == TransferStatus.CANCELLED
     assert await moved.stock("SH") == (10, 0, 0)
-    gone = await begin(lives)
+    gone = await begin(harness)
     await gone.approve()
     await gone.ship()
     await gone.handle.cancel()
@@ -300,11 +300,11 @@ async def test_cancelling_the_workflow_is_a_request_like_any_other(lives: Lives)
     assert await gone.handle.result() == TransferStatus.RECEIVED
 
 
-async def test_goods_that_arrive_are_shared_with_the_virtual_warehouses_there(lives: Lives) -> None:
+async def test_received_goods_are_shared_with_virtual_warehouses(harness: Harness) -> None:
     async with transaction() as connection:
         fence = Location(code="GZ@vip", kind=LocationKind.VIRTUAL, parent="GZ", name="VIP", share=Decimal("0.5"))
         await locations.save(connection, fence)
-    moved = await begin(lives)
+    moved = await begin(harness)
     await moved.approve()
     await moved.ship()
     await moved.receive()

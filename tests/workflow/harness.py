@@ -1,4 +1,4 @@
-"""Living an order in a test: start it, tell it what warehouses and carriers would, see where it ends."""
+"""Drives orders in tests: starts them, sends what warehouses and carriers report, and waits for results."""
 
 import asyncio
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ def request_id() -> str:
     return f"r{next(_numbers)}"
 
 
-class Life:
+class OrderRun:
     """One order under test."""
 
-    def __init__(self, lives: "Lives", order: ChannelOrder, handle: WorkflowHandle[Any, OrderStatus]) -> None:
-        self._lives = lives
+    def __init__(self, harness: "Harness", order: ChannelOrder, handle: WorkflowHandle[Any, OrderStatus]) -> None:
+        self._harness = harness
         self.order = order
         self.handle = handle
 
@@ -46,7 +46,7 @@ class Life:
         return await self.handle.query("state", result_type=OrderState)
 
     async def until(self, *statuses: OrderStatus, next_step: str = "") -> OrderState:
-        """Waits, without skipping time, until the order is in one of the statuses."""
+        """Wait, without skipping time, until the order is in one of the statuses."""
         for _ in range(6000):
             state = await self.state()
             if state.status in statuses and next_step in state.next_step:
@@ -57,25 +57,25 @@ class Life:
         )
 
     async def next_dispatched(self, before: Sequence[Fulfillment]) -> Fulfillment:
-        """Waits until one more fulfillment order is with its warehouse."""
+        """Wait until another fulfillment order was released to its warehouse."""
         known = {each.id for each in before}
         for _ in range(6000):
             for each in (await self.state()).active:
                 if each.id not in known and each.request_status == "submitted":
                     return each
             await asyncio.sleep(0.02)
-        raise AssertionError("nothing more was dispatched")
+        raise AssertionError("no other fulfillment order was released")
 
     async def dispatched(self) -> list[Fulfillment]:
-        """Waits until every fulfillment order is with its warehouse."""
+        """Wait until every fulfillment order was released to its warehouse."""
         state = await self.until(OrderStatus.ALLOCATED, OrderStatus.PARTIALLY_SHIPPED, next_step="ship")
         while not all(each.request_status == "submitted" for each in state.active):
             await asyncio.sleep(0.02)
             state = await self.state()
         return state.active
 
-    async def parcel(self, **expected: object) -> Fulfillment:
-        """Waits, without asking the workflow, until its one fulfillment order is as expected in the database."""
+    async def fulfillment(self, **expected: object) -> Fulfillment:
+        """Wait until the order's one fulfillment order is as expected in the database; the workflow is not queried."""
         query = select(FulfillmentRow).where(FulfillmentRow.order_id == self.order.order_id)
         for _ in range(6000):
             async with transaction() as connection:
@@ -86,7 +86,7 @@ class Life:
         raise AssertionError(f"no fulfillment order with {expected}")
 
     async def ask(self, verb: str, request: Request) -> Answer:
-        """Asks by update; yes, or no and why."""
+        """Send a request as an update, and return the answer, refusals included."""
         try:
             return await execute_request(self.handle, verb, request)
         except WorkflowUpdateFailedError as error:
@@ -94,26 +94,26 @@ class Life:
                 raise
             return Answer.model_validate(error.cause.details[0])
 
-    async def event(self, parcel: Fulfillment, kind: WarehouseEventKind, **more: Any) -> None:
-        at = await self._lives.now()
-        event = WarehouseEvent(request_id=request_id(), fulfillment_id=parcel.id, kind=kind, at=at, **more)
+    async def event(self, fulfillment: Fulfillment, kind: WarehouseEventKind, **more: Any) -> None:
+        at = await self._harness.now()
+        event = WarehouseEvent(request_id=request_id(), fulfillment_id=fulfillment.id, kind=kind, at=at, **more)
         await self.handle.signal("warehouse_event", event)
 
-    async def ship(self, *parcels: Fulfillment) -> None:
-        for each in parcels:
+    async def ship(self, *fulfillments: Fulfillment) -> None:
+        for each in fulfillments:
             await self.event(each, WarehouseEventKind.SHIPPED, weight_kg="1.2")
 
-    async def track(self, parcel: Fulfillment, status: TrackingStatus = TrackingStatus.DELIVERED) -> None:
-        assert parcel.waybill_no
-        at = await self._lives.now()
-        seen = Tracking(request_id=request_id(), waybill_no=parcel.waybill_no, status=status, at=at)
+    async def track(self, fulfillment: Fulfillment, status: TrackingStatus = TrackingStatus.DELIVERED) -> None:
+        assert fulfillment.waybill_no
+        at = await self._harness.now()
+        seen = Tracking(request_id=request_id(), waybill_no=fulfillment.waybill_no, status=status, at=at)
         await self.handle.signal("tracking", seen)
 
     async def deliver(self) -> OrderStatus:
-        """Ships and delivers everything; the status it ends in."""
-        parcels = await self.dispatched()
-        await self.ship(*parcels)
-        for each in parcels:
+        """Ship and deliver everything; return the final status."""
+        fulfillments = await self.dispatched()
+        await self.ship(*fulfillments)
+        for each in fulfillments:
             await self.track(each)
         return await self.end()
 
@@ -135,7 +135,7 @@ class Life:
             return list(await connection.scalars(query))
 
 
-class Lives:
+class Harness:
     def __init__(self, client: Client, environment: WorkflowEnvironment, sandbox: str) -> None:
         self.client = client
         self.environment = environment
@@ -147,8 +147,8 @@ class Lives:
     async def skip(self, **time: float) -> None:
         await self.environment.sleep(timedelta(**time))
 
-    async def start(self, order: ChannelOrder, policy: Policy | None = None) -> Life:
-        """The shop sells it, under a number that no other test has, and its life begins."""
+    async def start(self, order: ChannelOrder, policy: Policy | None = None) -> OrderRun:
+        """Create the order in the sandbox shop, under a number of its own, and start its workflow."""
         now = await self.now()
         number = f"L{next(_numbers)}-{order.channel_order_no}"
         order = order.model_copy(update={"channel_order_no": number, "placed_at": now})
@@ -168,17 +168,17 @@ class Lives:
             search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.STATUS, "received")]),
             result_type=OrderStatus,
         )
-        return Life(self, order, handle)
+        return OrderRun(self, order, handle)
 
     async def shipped_lines(self, order: ChannelOrder) -> dict[str, int]:
-        """What the shop was told has left, by its line numbers."""
+        """Return the shipped quantities that the shop has received, by line number."""
         async with httpx.AsyncClient() as shop:
-            told = (await shop.get(f"{self._shops}/{order.shop}/shipments")).json()
-        ours = [each["lines"] for each in told if each["order_no"] == order.channel_order_no]
+            shipments = (await shop.get(f"{self._shops}/{order.shop}/shipments")).json()
+        ours = [each["lines"] for each in shipments if each["order_no"] == order.channel_order_no]
         return {line_no: quantity for lines in ours for line_no, quantity in lines.items()}
 
     async def balanced(self) -> None:
-        """Every level is its ledger, and nothing is held for orders that are over."""
+        """Assert that every level equals its ledger, and that no stock is still allocated."""
         async with transaction() as connection:
             assert await ledger.verify(connection) == []
             held = {level.sku: level.allocated for level in await ledger.levels(connection, ["A001", "A002", "A003"])}
@@ -189,13 +189,13 @@ class Lives:
             return next(each for each in await ledger.levels(connection, [sku]) if each.warehouse == warehouse)
 
     async def receive(self, warehouse: str, sku: str, quantity: int) -> list[str]:
-        """Stock arrives; the orders it wakes."""
+        """Receive stock; return the ids of the orders notified."""
         async with transaction() as connection:
             await operations.receive(connection, warehouse, sku, quantity, request_id(), "test")
-        return await self.woken()
+        return await self.notified_orders()
 
-    async def woken(self) -> list[str]:
-        """The orders that stock which arrived has woken."""
+    async def notified_orders(self) -> list[str]:
+        """Return the ids of the orders that were notified of stock."""
         async with transaction() as connection:
             return list(
                 await connection.scalars(
