@@ -16,7 +16,7 @@ from activities.fulfillment.exceptions import apply_remedy, watch_exceptions
 from activities.kit.database import transaction
 from activities.records import exceptions, timeline
 from models.api_keys import Scope
-from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
+from models.exceptions import ExceptionKind, ExceptionPolicy, NewException, Remedy
 from models.fulfillment import FulfillmentRow, Scan, TrackingStatus
 from models.hold import Hold, HoldKind
 from models.intake import InboxRow
@@ -319,3 +319,19 @@ async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
     wrong = {"kind": "lost", "automatic": "call_carrier"}
     answer = await door.put("/exceptions/policies/lost", json=wrong, headers=staff)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "automatic")
+
+
+async def test_reported_and_detected_cause_is_one_exception() -> None:
+    parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="in_transit")
+    reported = NewException(
+        key=f"{parcel}:delivery_failed", kind=ExceptionKind.DELIVERY_FAILED, fulfillment_id=parcel, cause_at=NOW
+    )
+    async with transaction() as connection:
+        for _ in range(2):
+            await exceptions.open_all(connection, [reported])
+    assert await kinds() == ["delivery_failed"]
+    await scanned(scan("1", TrackingStatus.DELIVERY_FAILED, NOW))
+    assert await kinds() == ["delivery_failed"]
+    await scanned(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW + HOUR))
+    assert await kinds() == []
+    assert len(await listed(closed=True)) == 1

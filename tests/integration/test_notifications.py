@@ -23,8 +23,10 @@ from activities.kit import http
 from activities.kit.database import transaction
 from activities.media import sms
 from activities.notifications import delivery, messages, templates
+from activities.records import exceptions
 from models.api_keys import Scope
 from models.base import CHINA
+from models.exceptions import ExceptionKind, NewException
 from models.intake import AccountRow, IntegrationType, Secrets
 from models.notifications import Medium, NotificationRow, QuietHours, Template
 from models.order import TimelineRow
@@ -301,3 +303,18 @@ async def test_staff_edit_templates_that_name_known_facts_only(door: httpx.Async
     assert (await door.delete(path, headers=staff)).status_code == 404
     assert (await door.get("/notifications", headers=staff)).json() == []
     assert (await door.post("/notifications/replay", json={"id": "none"}, headers=staff)).status_code == 404
+
+
+async def test_exception_without_an_order_is_posted(endpoint: str) -> None:
+    await add_account("feishu", f"{endpoint}/feishu", {"secret": "fs"})
+    low = NewException(
+        key="low_stock:GZ:A001",
+        kind=ExceptionKind.LOW_STOCK,
+        warehouse="GZ",
+        detail={"sku": "A001", "available": 2, "below": 5},
+    )
+    async with transaction() as connection:
+        await exceptions.open_all(connection, [low])
+    await delivery.deliver()
+    ((_, _, body),) = RECEIVED
+    assert "Only 2 of A001 left at GZ, fewer than 5. Owner: purchasing." in body.decode()
