@@ -222,3 +222,27 @@ def test_the_language_of_the_settings_is_taken_without_another(monkeypatch: pyte
     finally:
         monkeypatch.undo()
         settings.cache_clear()
+
+
+RAISED = {"InvalidInput": 1, "Unintelligible": 1, "InvalidValue": 0, "InvalidExpression": 0}
+RAISED |= {"refused": 0, "unavailable": 0, "message": 0, "no": 0}
+"""What carries a message to people, and the position of its key."""
+
+
+def test_every_error_has_its_text_and_gives_its_params() -> None:
+    wrong = set()
+    files = [file for room in HOUSE for file in (ROOT / room).rglob("*.py") if "sandbox" not in file.parts]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        place = RAISED.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        if place is None or len(call.args) <= place:
+            continue
+        match call.args[place]:
+            case ast.Constant(value=str(key)):
+                given = {each.arg for each in call.keywords}
+                if key not in ENGLISH or not (None in given or set(params(ENGLISH[key])) <= given):
+                    wrong.add(key)
+            case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]):
+                if not any(key.startswith(start) for key in ENGLISH):
+                    wrong.add(start)
+    assert wrong == set()
