@@ -1,4 +1,4 @@
-"""What is true of every aggregator, against its twin over real HTTP: each checks the other's signature."""
+"""Contract of every aggregator, against its twin over real HTTP: each verifies the other's signature."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ AGGREGATORS = [name for name in CARRIERS if isinstance(tracker(World("", name).a
 
 
 class Ear:
-    """Our side of a push: verifies, parses, acknowledges; keeps what it heard, and each scan once."""
+    """Our side of a push: verifies, parses and acknowledges; keeps the bodies, and each scan once."""
 
     def __init__(self, world: Following) -> None:
         self.world = world
@@ -99,17 +99,17 @@ def ear(world: Following) -> Iterator[Ear]:
 
 @pytest.fixture
 def number() -> str:
-    """Of a parcel that nobody spoke of yet."""
+    """Return the number of a parcel not used before."""
     return f"YT77{next(SERIAL):09}"
 
 
 def travel(world: Following, number: str, **way: object) -> int:
-    """Moves a parcel; how many steps it will take."""
+    """Start the journey of a parcel and return its number of steps."""
     world.post(f"/{world.name}/_control/journey", {"waybill_no": number, "delay": 0.01, **way})
     return len(world.twin.JOURNEYS[way.get("kind", "delivered")])
 
 
-async def test_a_parcel_is_followed_to_its_door(world: Following, ear: Ear, number: str) -> None:
+async def test_subscribed_parcel_is_tracked_until_delivery(world: Following, ear: Ear, number: str) -> None:
     await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
     scans = await ear.until(travel(world, number))
     assert {scan.waybill_no for scan in scans} == {number}
@@ -130,13 +130,13 @@ async def test_subscribing_again_is_no_error(world: Following, ear: Ear, number:
     await ear.until(travel(world, number))
 
 
-async def test_a_carrier_that_it_does_not_know_is_refused(world: Following, number: str) -> None:
+async def test_unknown_carrier_is_refused(world: Following, number: str) -> None:
     error = await refusal(world.aggregator.subscribe(number, "pigeon", PHONE, "http://127.0.0.1:1"))
     assert (error.type, error.message) == ("Refused", "carrier.not_known")
     assert world.booked(number) == []
 
 
-async def test_a_wrong_signature_is_refused(world: Following, number: str) -> None:
+async def test_wrong_signature_is_refused(world: Following, number: str) -> None:
     forger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
     for act in (
         forger.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
@@ -148,22 +148,22 @@ async def test_a_wrong_signature_is_refused(world: Following, number: str) -> No
 
 
 @pytest.mark.parametrize(("number", "carrier"), NUMBERS.items())
-async def test_a_number_tells_its_carrier(world: Following, number: str, carrier: str) -> None:
+async def test_number_identifies_its_carrier(world: Following, number: str, carrier: str) -> None:
     found = await world.aggregator.candidate_carriers(number)
     assert found[0] == carrier
 
 
-async def test_a_number_of_nobody_has_no_carrier(world: Following) -> None:
+async def test_unknown_number_has_no_carrier(world: Following) -> None:
     assert list(await world.aggregator.candidate_carriers("??")) == []
     assert list(await world.aggregator.track("??")) == []
 
 
-async def test_a_carrier_without_a_module_here_keeps_its_own_code(world: Following) -> None:
+async def test_carrier_without_a_module_keeps_the_code_of_the_aggregator(world: Following) -> None:
     (code,) = await world.aggregator.candidate_carriers("DPK36000000000")
     assert code not in CARRIERS
 
 
-async def test_pulled_is_what_was_pushed(world: Following, ear: Ear, number: str) -> None:
+async def test_query_returns_the_pushed_scans(world: Following, ear: Ear, number: str) -> None:
     await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
     assert list(await world.aggregator.track(number, PHONE)) == []
     await ear.until(travel(world, number))
@@ -171,7 +171,7 @@ async def test_pulled_is_what_was_pushed(world: Following, ear: Ear, number: str
     assert {scan.scan_id: scan for scan in pulled} == ear.scans
 
 
-async def test_told_twice_and_out_of_order_each_scan_is_one(world: Following, ear: Ear, number: str) -> None:
+async def test_duplicate_unordered_pushes_give_each_scan_once(world: Following, ear: Ear, number: str) -> None:
     await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
     steps = travel(world, number, kind="refused", copies=2, shuffle=True)
     scans = await ear.until(steps)
@@ -182,7 +182,7 @@ async def test_told_twice_and_out_of_order_each_scan_is_one(world: Following, ea
     ]
 
 
-async def test_a_push_that_another_signed_is_refused(world: Following, ear: Ear, number: str) -> None:
+async def test_push_with_a_foreign_signature_is_refused(world: Following, ear: Ear, number: str) -> None:
     await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
     await ear.until(travel(world, number))
     body = ear.heard[-1]
@@ -200,7 +200,7 @@ async def test_a_push_that_another_signed_is_refused(world: Following, ear: Ear,
             ours.aggregator.receive({}, told, secret)
 
 
-async def test_faults_are_to_be_tried_again_when_it_says(world: Following, number: str) -> None:
+async def test_faults_are_retryable_after_the_delay_of_the_aggregator(world: Following, number: str) -> None:
     for fault, more in (("500", {}), ("429", {"seconds": 7}), ("garbage", {})):
         world.post("/_faults", {"system": world.name, "fault": fault, "match": number, **more})
     acts = (

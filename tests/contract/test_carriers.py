@@ -1,4 +1,4 @@
-"""What is true of every carrier that books, against its twin over real HTTP: each checks the other's signature."""
+"""Contract of every carrier that books, against its twin over real HTTP: each verifies the other's signature."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-HANDS = httpx.Client(timeout=30)
+CLIENT = httpx.Client(timeout=30)
 
 
 class World:
@@ -45,7 +45,7 @@ class World:
         return carrier(self.account)
 
     def post(self, path: str, body: Any) -> Any:
-        response = HANDS.post(self.url + path, json=body)
+        response = CLIENT.post(self.url + path, json=body)
         assert response.is_success, response.text
         return response.json()
 
@@ -55,7 +55,7 @@ class World:
         )
 
     def booked(self, reference: str) -> list[dict[str, Any]]:
-        bookings = HANDS.get(f"{self.url}/{self.name}/_control/bookings").json()
+        bookings = CLIENT.get(f"{self.url}/{self.name}/_control/bookings").json()
         return [each for each in bookings if each["reference"] == reference]
 
 
@@ -76,7 +76,7 @@ def world(request: pytest.FixtureRequest, sandbox: str) -> World:
     return World(sandbox, request.param)
 
 
-async def test_booking_again_answers_with_the_first_waybill(world: World) -> None:
+async def test_repeated_booking_returns_the_first_waybill(world: World) -> None:
     first = await world.adapter.book(a_booking("twice-1"))
     second = await world.adapter.book(a_booking("twice-1"))
     other = await world.adapter.book(a_booking("other-1"))
@@ -88,13 +88,13 @@ async def test_booking_again_answers_with_the_first_waybill(world: World) -> Non
     assert first.carrier == world.name
 
 
-async def test_a_wrong_signature_is_refused(world: World) -> None:
+async def test_wrong_signature_is_refused(world: World) -> None:
     forger = World(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
     assert (await refusal(forger.adapter.book(a_booking("forged-1")))).type == "Refused"
     assert world.booked("forged-1") == []
 
 
-async def test_faults_are_to_be_tried_again_when_the_carrier_says(world: World) -> None:
+async def test_faults_are_retryable_after_the_delay_of_the_carrier(world: World) -> None:
     world.fault("500", "faulty-1")
     world.fault("429", "faulty-1", seconds=7)
     world.fault("garbage", "faulty-1")
@@ -108,7 +108,7 @@ async def test_faults_are_to_be_tried_again_when_the_carrier_says(world: World) 
     assert (await world.adapter.book(a_booking("faulty-1"))).waybill_no
 
 
-async def test_a_time_out_after_booking_leaves_one_booking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timeout_after_booking_leaves_one_booking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.fault("timeout_after", "slow-01", seconds=1)
     impatient = httpx.AsyncClient(timeout=0.2)
     monkeypatch.setattr(http, "_client", impatient)
@@ -120,11 +120,11 @@ async def test_a_time_out_after_booking_leaves_one_booking(world: World, monkeyp
     await impatient.aclose()
 
 
-async def test_what_was_never_booked_is_not_found(world: World) -> None:
+async def test_unknown_reference_is_not_found(world: World) -> None:
     assert await world.adapter.find("never-1") is None
 
 
-async def test_cancelling_twice_or_nothing_is_no_error(world: World) -> None:
+async def test_cancelling_twice_or_without_a_booking_is_no_error(world: World) -> None:
     await world.adapter.cancel("nothing-1")
     waybill = await world.adapter.book(a_booking("gone-01"))
     await world.adapter.cancel("gone-01", waybill.waybill_no)
@@ -133,7 +133,7 @@ async def test_cancelling_twice_or_nothing_is_no_error(world: World) -> None:
     assert booking["cancelled"]
 
 
-async def test_an_incomplete_recipient_is_refused(world: World) -> None:
+async def test_incomplete_recipient_is_refused(world: World) -> None:
     nowhere = a_booking("nowhere-1").model_copy(update={"recipient": RECIPIENT.model_copy(update={"street": ""})})
     assert (await refusal(world.adapter.book(nowhere))).type == "Refused"
 
@@ -142,7 +142,7 @@ async def test_an_incomplete_recipient_is_refused(world: World) -> None:
 
 
 class Ear:
-    """Our side of a push: verifies, parses, acknowledges; may be told to be deaf for a while."""
+    """Our side of a push: verifies, parses and acknowledges; can refuse a number of pushes first."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -178,7 +178,7 @@ def ear(world: World) -> Iterator[Ear]:
         yield ear
 
 
-async def test_a_journey_is_told_step_by_step_until_it_is_heard(world: World, ear: Ear) -> None:
+async def test_journey_is_pushed_step_by_step_until_accepted(world: World, ear: Ear) -> None:
     waybill = await world.adapter.book(a_booking("journey-1"))
     ear.deaf = 1
     world.post(f"/{world.name}/_control/journey", {"waybill_no": waybill.waybill_no, "delay": 0.01})
@@ -194,7 +194,7 @@ async def test_a_journey_is_told_step_by_step_until_it_is_heard(world: World, ea
     assert error.type == "Refused"
 
 
-async def test_a_refused_parcel_goes_back_told_twice_and_out_of_order(world: World, ear: Ear) -> None:
+async def test_duplicate_unordered_pushes_of_a_refused_parcel_give_each_scan_once(world: World, ear: Ear) -> None:
     waybill = await world.adapter.book(a_booking("refused-1"))
     way = {"waybill_no": waybill.waybill_no, "kind": "refused", "copies": 2, "shuffle": True}
     world.post(f"/{world.name}/_control/journey", way)
@@ -206,7 +206,7 @@ async def test_a_refused_parcel_goes_back_told_twice_and_out_of_order(world: Wor
     assert in_order[-3:] == [TrackingStatus.REFUSED, TrackingStatus.RETURNING, TrackingStatus.RETURNED]
 
 
-async def test_single_routes_are_pushed_as_told(world: World) -> None:
+async def test_single_routes_are_pushed_unchanged(world: World) -> None:
     ear = Ear(world)
     waybill = await world.adapter.book(a_booking("single-1"))
     route = {"waybill_no": waybill.waybill_no, **world.twin.JOURNEYS["delivered"][0]}
@@ -218,7 +218,7 @@ async def test_single_routes_are_pushed_as_told(world: World) -> None:
     assert len({scan.scan_id for scan in ear.scans}) == 1
 
 
-async def test_a_parcel_on_its_way_is_stopped_and_comes_back(world: World, ear: Ear) -> None:
+async def test_intercepted_parcel_is_returned(world: World, ear: Ear) -> None:
     waybill = await world.adapter.book(a_booking("stopped-1"))
     error = await refusal(world.adapter.intercept("stopped-1", waybill.waybill_no))
     assert error.type == "Refused"
@@ -232,5 +232,5 @@ async def test_a_parcel_on_its_way_is_stopped_and_comes_back(world: World, ear: 
     assert scans[-1].status is TrackingStatus.RETURNED
 
 
-async def test_an_offer_names_a_price_or_there_is_none(world: World) -> None:
+async def test_every_offer_has_a_price(world: World) -> None:
     assert all(offer.price.amount > 0 for offer in await world.adapter.quote(a_booking("offer-1")))

@@ -1,4 +1,4 @@
-"""Cainiao's wire format: LINK's digest, numbers by TOP, answers good and bad, traces in both forms."""
+"""Cainiao's wire format: LINK's digest, numbers by TOP, good and bad responses, traces in both forms."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -120,14 +120,14 @@ async def test_a_number_may_come_in_a_bare_list_or_not_at_all(gateway: str) -> N
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-async def test_a_refusal_repeats_nothing_personal(gateway: str) -> None:
+async def test_refusal_holds_no_personal_data(gateway: str) -> None:
     failed("get", sub_code="isv.address-invalid", sub_msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0]) == ("Refused", "isv.address-invalid")
     assert error.message == "error.refused?vendor=cainiao&code=isv.address-invalid"
 
 
-async def test_a_busy_platform_is_to_be_tried_again_when_it_says(gateway: str) -> None:
+async def test_busy_platform_is_retryable_after_its_delay(gateway: str) -> None:
     failed("get", sub_code="isp.remote-service-timeout")
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
     failed("get", code=7, sub_msg="This ban will last for 9 more seconds")
@@ -137,7 +137,7 @@ async def test_a_busy_platform_is_to_be_tried_again_when_it_says(gateway: str) -
 
 
 @pytest.mark.parametrize("modules", [7, {"waybill_cloud_print_response": [{"print_data": "{"}]}, [{}]])
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, modules: Any) -> None:
+async def test_malformed_response_is_retryable(gateway: str, modules: Any) -> None:
     said("get", modules=modules)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
@@ -252,14 +252,14 @@ def test_traces_of_both_forms_are_the_same_scan() -> None:
         (None, "", None, None),
     ],
 )
-def test_codes_become_our_statuses_and_new_ones_stay(
+def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     code: Any, words: str, status: TrackingStatus | None, problem: ExceptionKind | None
 ) -> None:
     (scan,) = carrier(account()).parse_push(push(status=code, operateDescription=words), {})
     assert (scan.status, scan.code, scan.exception) == (status, code or "", problem)
 
 
-def test_a_push_is_known_by_its_secret_and_its_digest() -> None:
+def test_push_is_verified_by_secret_and_digest() -> None:
     ours = carrier(account())
     assert ours.receive({}, push(), "s3cret") == ours.receive({}, push(), "s3cret")
     assert ours.answer({}, push()).body == b'{"success":true,"errorCode":"","errorMsg":""}'
@@ -272,7 +272,7 @@ def test_a_push_is_known_by_its_secret_and_its_digest() -> None:
     ("body", "field"),
     [(push(mail_no=""), "mailNo"), (push(operateTime="?"), "operationDetails[0].operateTime"), (b"x", "body")],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         carrier(account()).parse_push(body, {})
     assert caught.value.field == field

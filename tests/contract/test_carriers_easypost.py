@@ -133,7 +133,7 @@ async def test_a_product_may_be_chosen(gateway: str) -> None:
     assert error.message == "carrier.easypost.no_rates"
 
 
-async def test_what_is_bought_is_not_bought_again(gateway: str) -> None:
+async def test_bought_shipment_is_not_bought_again(gateway: str) -> None:
     said(BY_REFERENCE, bought())
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "9400"
     assert calls() == [BY_REFERENCE]
@@ -160,7 +160,7 @@ async def test_a_shipment_begun_for_another_address_is_left_alone(gateway: str, 
     assert calls()[-1] == "POST shipments/shp_2/buy"
 
 
-async def test_a_purchase_made_meanwhile_is_the_answer(gateway: str) -> None:
+async def test_concurrent_purchase_is_returned(gateway: str) -> None:
     said("POST shipments", shipment(), 201)
     failed("POST shipments/shp_1/buy", "SHIPMENT.POSTAGE.EXISTS")
     said("GET shipments/shp_1", bought())
@@ -178,7 +178,7 @@ async def test_among_several_under_one_reference_the_one_bought_is_found(gateway
     assert second["before_id"] == "shp_8"
 
 
-async def test_what_was_refunded_is_not_booked(gateway: str) -> None:
+async def test_refunded_shipment_is_not_a_booking(gateway: str) -> None:
     said(BY_REFERENCE, {**bought(), "refund_status": "submitted"})
     said(LIST, {"shipments": [], "has_more": True})
     ours = carrier(account(gateway))
@@ -188,7 +188,7 @@ async def test_what_was_refunded_is_not_booked(gateway: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["SHIPMENT.PURCHASE.IN_PROGRESS", "SHIPMENT.POSTAGE.NO_RESPONSE"])
-async def test_a_purchase_under_way_is_asked_for_later(gateway: str, code: str) -> None:
+async def test_purchase_in_progress_is_retryable(gateway: str, code: str) -> None:
     said("POST shipments", shipment(), 201)
     failed("POST shipments/shp_1/buy", code)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
@@ -212,12 +212,12 @@ async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str, sta
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"id":"shp_1","rates":[{}]}'])
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
     said("POST shipments", body)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-async def test_a_refund_cancels_what_has_not_left(gateway: str) -> None:
+async def test_refund_cancels_an_unshipped_shipment(gateway: str) -> None:
     said(BY_REFERENCE, bought(tracker={"status": "pre_transit"}))
     said("POST shipments/shp_1/refund", {**bought(), "refund_status": "submitted"})
     said("POST shipments/shp_1/refund", {**bought(), "refund_status": "rejected"})
@@ -226,7 +226,7 @@ async def test_a_refund_cancels_what_has_not_left(gateway: str) -> None:
     assert (await refusal(ours.cancel("W1-F1-abc"))).message == "carrier.easypost.not_refunded"
 
 
-async def test_what_is_on_its_way_is_not_refunded(gateway: str) -> None:
+async def test_shipment_in_transit_is_not_refunded(gateway: str) -> None:
     said(BY_REFERENCE, bought(tracker={"status": "in_transit"}))
     assert (await refusal(carrier(account(gateway)).cancel("W1-F1-abc"))).details[0] == "in_transit"
     assert calls() == [BY_REFERENCE]
@@ -274,7 +274,7 @@ def test_the_signature_decomposes_the_secret_first() -> None:
     assert signature("sécret", b'{"id":"evt_1"}') == f"hmac-sha256-hex={expected}"
 
 
-def test_a_webhook_is_known_by_its_secret_and_its_signature() -> None:
+def test_webhook_is_verified_by_secret_and_signature() -> None:
     ours = carrier(account())
     body = push(DETAIL)
     signed = {"x-hmac-signature": signature("sécret", body)}
@@ -327,7 +327,7 @@ def test_a_webhook_of_something_else_holds_no_scan() -> None:
         (None, None, "", None, None),
     ],
 )
-def test_statuses_become_ours_and_unknown_ones_stay(
+def test_statuses_are_mapped_and_unknown_ones_are_kept(
     status: Any, detail: Any, message: str, expected: TrackingStatus | None, problem: ExceptionKind | None
 ) -> None:
     told = {**DETAIL, "status": status, "status_detail": detail, "message": message}
@@ -345,7 +345,7 @@ def test_statuses_become_ours_and_unknown_ones_stay(
         (b"{", "body"),
     ],
 )
-def test_a_webhook_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_webhook_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         carrier(account()).parse_push(body, {})
     assert caught.value.field == field

@@ -1,4 +1,4 @@
-"""JD Logistics's wire format: signature, answers good and bad, pushed traces."""
+"""JD Logistics's wire format: signature, good and bad responses, pushed traces."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +23,7 @@ from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
 SAID: dict[str, Any] = {}
-"""What the gateway answers, by interface."""
+"""The responses of the gateway, by interface."""
 HEARD: list[tuple[str, Any]] = []
 
 
@@ -106,14 +106,14 @@ async def test_what_was_cancelled_is_not_found_again(gateway: str) -> None:
     assert (await refusal(ours.book(a_booking()))).details[0] == "4711"
 
 
-async def test_a_refusal_repeats_nothing_personal(gateway: str) -> None:
+async def test_refusal_holds_no_personal_data(gateway: str) -> None:
     said("create", success=False, code=10003, msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0], error.message) == ("Refused", "10003", "error.refused?vendor=jdl&code=10003")
 
 
 @pytest.mark.parametrize("words", ["系统繁忙,请稍后再试", "调用超时", "接口限流"])
-async def test_a_busy_platform_is_to_be_tried_again(gateway: str, words: str) -> None:
+async def test_busy_platform_is_retryable(gateway: str, words: str) -> None:
     said("create", success=False, code=5, msg=words)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
@@ -125,7 +125,7 @@ async def test_a_refusal_of_the_gateway_is_final(gateway: str) -> None:
     assert (error.type, error.details[0]) == ("Refused", "19")
 
 
-async def test_an_address_under_inspection_is_asked_for_later(gateway: str) -> None:
+async def test_address_under_review_is_retryable(gateway: str) -> None:
     said("create", {"orderCode": "ECO1", "needRetry": True})
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert error.type == "Unavailable"
@@ -133,19 +133,19 @@ async def test_an_address_under_inspection_is_asked_for_later(gateway: str) -> N
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"success":true,"data":[1]}'])
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
     SAID["create"] = body
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-async def test_what_was_picked_up_is_not_cancelled_for_jdl_would_turn_it_round(gateway: str) -> None:
+async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
     said("trace/query", {"traceDetails": [{"operationTime": "2024-05-01 10:00:00", "category": 420}]})
     said("cancel", {"resultType": 1})
     assert (await refusal(carrier(account(gateway)).cancel("W1", "JDVA1"))).details[0] == "picked_up"
     assert "cancel" not in dict(HEARD)
 
 
-async def test_what_was_not_picked_up_is_not_intercepted_for_jdl_would_cancel_it(gateway: str) -> None:
+async def test_intercepting_before_pickup_is_refused(gateway: str) -> None:
     said("trace/query", {"traceDetails": None})
     said("cancel", {"resultType": 0})
     assert (await refusal(carrier(account(gateway)).intercept("W1", "JDVA1"))).details[0] == "not_picked_up"
@@ -214,7 +214,7 @@ def test_a_push_reads_as_a_scan_without_names() -> None:
         (None, "", None, None),
     ],
 )
-def test_categories_become_our_statuses_and_unknown_ones_stay(
+def test_categories_map_to_statuses_and_unknown_ones_are_kept(
     category: Any, words: str, status: TrackingStatus | None, problem: ExceptionKind | None
 ) -> None:
     found = scan(category=category, operationRemark=words)
@@ -231,7 +231,7 @@ def test_categories_become_our_statuses_and_unknown_ones_stay(
         (b"\xff", "body"),
     ],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         carrier(account()).parse_push(body, {})
     assert caught.value.field == field

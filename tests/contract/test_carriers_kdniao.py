@@ -1,4 +1,4 @@
-"""Kdniao's wire format: signature, waybills, answers good and bad, pushes."""
+"""Kdniao's wire format: signature, waybills, good and bad responses, pushes."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 
 SAID: dict[str, Any] = {}
-"""What the gateway answers, by request type."""
+"""The responses of the gateway, by request type."""
 HEARD: list[tuple[str, dict[str, str]]] = []
 STEP = {"AcceptTime": "2020-11-28 14:32:37", "AcceptStation": "已签收,签收人:保安室 13700000000", "Remark": None}
 
@@ -100,7 +100,7 @@ async def test_the_courier_of_the_account_carries(gateway: str) -> None:
     assert data["AddService"] == [{"Name": "COD", "Value": "12.50"}]
 
 
-async def test_a_municipality_is_told_as_kdniao_wants_it(gateway: str) -> None:
+async def test_municipality_is_written_without_suffix_as_province(gateway: str) -> None:
     SAID["1007"] = booked()
     told = {"province": "北京市", "city": "北京市", "phone": "010-12345678"}
     recipient = a_booking().recipient.model_copy(update=told)
@@ -155,17 +155,17 @@ async def test_without_a_courier_that_it_knows_nothing_is_booked(courier: str) -
 
 
 @pytest.mark.parametrize("reason", ["订单不存在", "订单已取消"])
-async def test_cancelling_what_is_cancelled_or_was_never_booked_is_no_error(gateway: str, reason: str) -> None:
+async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, reason: str) -> None:
     SAID["1147"] = {"Success": False, "ResultCode": "105", "Reason": reason}
     await ours(gateway).cancel("W1")
 
 
-async def test_cancelling_what_was_picked_up_is_refused(gateway: str) -> None:
+async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
     SAID["1147"] = {"Success": False, "ResultCode": "105", "Reason": "快件已揽收"}
     assert (await refusal(ours(gateway).cancel("W1", "YT1"))).details[0] == "105"
 
 
-async def test_it_stops_no_parcel_and_makes_no_offer() -> None:
+async def test_interception_and_offers_are_not_supported() -> None:
     assert (await refusal(ours().intercept("W1", "YT1"))).details[0] == "cannot_intercept"
     assert await ours().quote(a_booking()) == ()
 
@@ -182,7 +182,7 @@ async def test_a_subscription_is_of_the_kind_that_is_paid_for(gateway: str, moni
     assert data == {"ShipperCode": "SF", "LogisticCode": "SF1", "CustomerName": "0000"}
 
 
-async def test_a_phone_is_told_to_sf_alone(gateway: str) -> None:
+async def test_phone_is_sent_for_sf_only(gateway: str) -> None:
     SAID["1008"] = {"Success": True}
     await ours(gateway).subscribe("YT1", "yto", "0000", "")
     assert heard()[1] == {"ShipperCode": "YTO", "LogisticCode": "YT1"}
@@ -265,7 +265,7 @@ def parcel(**step: Any) -> dict[str, Any]:
         ("999", "", None, None),
     ],
 )
-def test_codes_become_our_statuses_and_unknown_ones_stay(
+def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
 ) -> None:
     (scan,) = ours().parse_push(push(parcel(Action=code, AcceptStation=words)), {})
@@ -296,7 +296,7 @@ def test_a_push_is_known_by_its_secret_and_its_signature_with_padding_or_without
             ours().receive({}, told, secret)
 
 
-def test_a_push_is_answered_as_it_wants() -> None:
+def test_push_is_acknowledged_in_the_required_format() -> None:
     body = ours().answer({}, push(parcel())).body.decode()
     time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(
@@ -314,7 +314,7 @@ def test_a_push_is_answered_as_it_wants() -> None:
         (b"x", "body"),
     ],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         ours().parse_push(body, {})
     assert caught.value.field == field

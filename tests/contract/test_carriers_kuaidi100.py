@@ -1,4 +1,4 @@
-"""Kuaidi100's wire format: signatures, answers good and bad, pushes."""
+"""Kuaidi100's wire format: signatures, good and bad responses, pushes."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +24,7 @@ from tests.contract.test_carriers_sf import refusal
 from tests.serving import served
 
 SAID: dict[str, Any] = {}
-"""What the gateway answers, by path."""
+"""The responses of the gateway, by path."""
 HEARD: list[tuple[str, dict[str, str]]] = []
 STEP = {
     "time": "2020-11-28 14:32:37",
@@ -80,7 +80,7 @@ def test_the_signature_is_that_of_the_official_demos() -> None:
     assert sign(param, "KEY", "CUSTOMER") == "1BC4EEA196CD92A5A1E0765CA8B57B05"
 
 
-async def test_it_books_nothing() -> None:
+async def test_booking_is_not_supported() -> None:
     with pytest.raises(Exception, match="does_not_book"):
         carrier(account())
 
@@ -143,7 +143,7 @@ async def test_a_number_out_of_the_format_has_no_carrier(gateway: str) -> None:
 
 
 @pytest.mark.parametrize("body", ["<html>", 7, [{"nothing": 1}]])
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: Any) -> None:
+async def test_malformed_response_is_retryable(gateway: str, body: Any) -> None:
     SAID["autonumber/auto"] = body
     assert (await refusal(ours(gateway).track("YT1"))).type == "Unavailable"
 
@@ -195,14 +195,14 @@ def test_a_captured_step_is_read() -> None:
         ("599", "", None, None),
     ],
 )
-def test_codes_become_our_statuses_and_unknown_ones_stay(
+def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
 ) -> None:
     (scan,) = ours().parse_push(push({**STEP, "statusCode": code, "status": "?", "context": words}), {})
     assert (scan.code, scan.status, scan.exception) == (code, status, exception)
 
 
-def test_a_step_judged_anew_is_the_same_scan() -> None:
+def test_step_with_a_changed_code_is_the_same_scan() -> None:
     (first,) = ours().parse_push(push({**STEP, "statusCode": "3"}), {})
     (again,) = ours().parse_push(push({**STEP, "statusCode": "301"}), {})
     (other,) = ours().parse_push(push({**STEP, "context": "另一条"}), {})
@@ -227,14 +227,14 @@ def test_an_aborted_subscription_may_hold_no_trace(result: Any) -> None:
     assert ours().parse_push(body, {}) == ()
 
 
-def test_a_push_is_known_by_its_secret_and_its_signature() -> None:
+def test_push_is_verified_by_secret_and_signature() -> None:
     assert ours().receive({}, push(STEP), "s3cret").fact_key
     for body, secret in ((push(STEP), "wrong"), (push(STEP, salt="OTHER"), "s3cret"), (b"", "s3cret")):
         with pytest.raises(Unauthentic):
             ours().receive({}, body, secret)
 
 
-def test_a_push_is_answered_as_it_wants() -> None:
+def test_push_is_acknowledged_in_the_required_format() -> None:
     body = ours().answer({}, push(STEP)).body.decode()
     assert body == '{"result":true,"returnCode":"200","message":"成功"}'
 
@@ -247,13 +247,13 @@ def test_a_push_is_answered_as_it_wants() -> None:
         (b"x", "body"),
     ],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         ours().parse_push(body, {})
     assert caught.value.field == field
 
 
-async def test_what_was_aborted_is_subscribed_to_anew() -> None:
+async def test_aborted_subscription_can_be_repeated() -> None:
     """The twin ends a subscription; the next one is its first again."""
     heard: list[bytes] = []
     app = FastAPI()

@@ -1,4 +1,4 @@
-"""SF's wire format: digest, answers good and bad, pushes in every variant."""
+"""SF's wire format: digest, good and bad responses, pushes in every variant."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +22,7 @@ from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
 SAID: dict[str, Any] = {}
-"""What the gateway answers, by service."""
+"""The responses of the gateway, by service."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ async def test_the_mother_number_is_the_waybill(gateway: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["A1005", "A1009", "A1099"])
-async def test_a_busy_platform_is_to_be_tried_again(gateway: str, code: str) -> None:
+async def test_busy_platform_is_retryable(gateway: str, code: str) -> None:
     said("", code)
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.non_retryable) == ("Unavailable", False)
@@ -122,7 +122,7 @@ async def test_a_refusal_of_the_business_is_final_and_repeats_nothing_personal(g
     assert (error.type, error.details[0], error.message) == ("Refused", code, f"carrier.sf.{code}")
 
 
-async def test_a_system_error_behind_the_platform_is_to_be_tried_again(gateway: str) -> None:
+async def test_system_error_behind_the_platform_is_retryable(gateway: str) -> None:
     said({"success": False, "errorCode": "S0003", "errorMsg": "系统发生数据错误或运行时异常"})
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
@@ -132,7 +132,7 @@ async def test_an_address_not_served_is_refused(gateway: str) -> None:
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).message == "carrier.sf.not_served"
 
 
-async def test_an_address_under_inspection_is_asked_for_later(gateway: str) -> None:
+async def test_address_under_review_is_retryable(gateway: str) -> None:
     said(booked(filterResult=1, waybillNoInfoList=[]))
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert error.type == "Unavailable"
@@ -149,18 +149,18 @@ async def test_an_address_under_inspection_is_asked_for_later(gateway: str) -> N
         '{"apiResultCode":"A1000","apiResultData":{"success":true,"msgData":{"waybillNoInfoList":7}}}',
     ],
 )
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
     SAID["body"] = body
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
 @pytest.mark.parametrize("code", ["8037", "8018", "8024"])
-async def test_cancelling_what_is_cancelled_or_was_never_booked_is_no_error(gateway: str, code: str) -> None:
+async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, code: str) -> None:
     said({"success": False, "errorCode": code})
     await carrier(account(gateway)).cancel("W1")
 
 
-async def test_cancelling_what_was_picked_up_is_refused(gateway: str) -> None:
+async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
     said({"success": False, "errorCode": "8252"})
     assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == "8252"
 
@@ -234,7 +234,7 @@ def test_a_push_is_answered_in_its_own_format() -> None:
         ("4711", "没见过", None),
     ],
 )
-def test_operation_codes_become_our_statuses_and_unknown_ones_stay(
+def test_operation_codes_map_to_statuses_and_unknown_ones_are_kept(
     code: str, remark: str, status: TrackingStatus | None
 ) -> None:
     (scan,) = scans(push({**ROUTE, "opCode": code, "remark": remark}))
@@ -254,13 +254,13 @@ def test_operation_codes_become_our_statuses_and_unknown_ones_stay(
         (b"content=" + quote("<!DOCTYPE x [<!ENTITY a 'b'>]><Request/>").encode(), "body"),
     ],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         scans(body)
     assert caught.value.field == field
 
 
-def test_a_push_is_known_by_its_secret_alone() -> None:
+def test_push_is_verified_by_secret_only() -> None:
     ours = carrier(account())
     receipt = ours.receive({}, VARIANTS["list"], "s3cret")
     assert receipt.fact_key == ours.receive({}, VARIANTS["list"], "s3cret").fact_key
@@ -270,7 +270,7 @@ def test_a_push_is_known_by_its_secret_alone() -> None:
             ours.receive({}, VARIANTS["list"], wrong)
 
 
-def test_an_account_without_a_push_secret_takes_no_push() -> None:
+def test_account_without_a_push_secret_refuses_pushes() -> None:
     unset = account().model_copy(update={"secrets": {}})
     with pytest.raises(Unauthentic):
         carrier(unset).receive({}, VARIANTS["list"], "")

@@ -1,4 +1,4 @@
-"""YTO's wire format: signature, answers good and bad, pushes."""
+"""YTO's wire format: signature, good and bad responses, pushes."""
 
 import json
 from base64 import b64encode
@@ -98,19 +98,19 @@ async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str) -> 
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "7"])
-async def test_an_answer_out_of_the_format_is_to_be_tried_again(gateway: str, body: str) -> None:
+async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
     SAID["body"] = body
     for act in (carrier(account(gateway)).book(a_booking()), carrier(account(gateway)).track("YT1")):
         assert (await refusal(act)).type == "Unavailable"
 
 
 @pytest.mark.parametrize("reason", ["订单不存在", "订单已取消"])
-async def test_cancelling_what_is_cancelled_or_was_never_booked_is_no_error(gateway: str, reason: str) -> None:
+async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, reason: str) -> None:
     said({"success": False, "code": 1, "reason": reason})
     await carrier(account(gateway)).cancel("W1")
 
 
-async def test_cancelling_what_was_picked_up_is_refused(gateway: str) -> None:
+async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
     said({"success": False, "code": 7, "reason": "快件已揽收"})
     assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == "7"
 
@@ -175,7 +175,7 @@ def push(secret: str = "u2Z1F7Fh", **changes: str) -> bytes:
         ("NOT_SEND", {}, None),
     ],
 )
-def test_words_become_our_statuses_and_unknown_ones_stay(
+def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     code: str, more: dict[str, str], status: TrackingStatus | None
 ) -> None:
     (scan,) = carrier(account()).parse_push(push(infoContent=code, **more), {})
@@ -192,7 +192,7 @@ def test_a_push_is_answered_with_the_order_it_named() -> None:
     assert "<txLogisticID>A&amp;B</txLogisticID><success>true</success>" in answer
 
 
-def test_a_push_is_known_by_its_secret_and_its_digest() -> None:
+def test_push_is_verified_by_secret_and_digest() -> None:
     ours = carrier(account())
     assert ours.receive({}, push(), "s3cret").fact_key
     for body, secret in ((push(), "wrong"), (push("other"), "s3cret"), (b"", "s3cret"), (b"\xff", "s3cret")):
@@ -209,7 +209,7 @@ def test_a_push_is_known_by_its_secret_and_its_digest() -> None:
         (b"x", "body"),
     ],
 )
-def test_a_push_not_understood_names_its_field(body: bytes, field: str) -> None:
+def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     with pytest.raises(Unintelligible) as caught:
         carrier(account()).parse_push(body, {})
     assert caught.value.field == field

@@ -21,7 +21,7 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-HANDS = httpx.Client(timeout=30)
+CLIENT = httpx.Client(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def warehouse(url: str, secret: str = SECRET) -> Account:
 
 
 def told(url: str, verb: str, **what: Any) -> int:
-    """The status with which the twin takes an order from the stage."""
-    return HANDS.post(f"{url}/warehouse/_control/{verb}", json=what).status_code
+    """Send a control request to the twin and return the status of its response."""
+    return CLIENT.post(f"{url}/warehouse/_control/{verb}", json=what).status_code
 
 
 def a_submission(fulfillment_id: str, waybill_no: str = "SF1") -> wms.Submission:
@@ -102,7 +102,7 @@ async def test_a_warehouse_accepts_picks_and_ships_once(sandbox: str, office: Of
     assert (recall.accepted, recall.reason) == (False, "shipped")
 
 
-async def test_what_is_held_can_be_recalled_and_is_then_never_shipped(sandbox: str, office: Office) -> None:
+async def test_held_order_can_be_recalled_and_is_never_shipped(sandbox: str, office: Office) -> None:
     told(sandbox, "hold", match=":held:")
     await wms.submit(warehouse(sandbox), a_submission("o:held:F1"))
     await wms.submit(warehouse(sandbox), a_submission("o:held:F2"))
@@ -127,7 +127,7 @@ async def test_a_warehouse_refuses_a_wrong_signature(sandbox: str) -> None:
     assert (error.type, error.details[0]) == ("Refused", "401")
 
 
-async def test_what_is_shipped_begins_its_journey_as_planned(sandbox: str, office: Office) -> None:
+async def test_shipping_starts_the_planned_journey(sandbox: str, office: Office) -> None:
     world = World(sandbox, "sf")
     ear = Ear(world)
     waybill = await world.adapter.book(a_booking("planned-1"))

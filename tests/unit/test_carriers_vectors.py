@@ -91,7 +91,7 @@ def read(source: str, told: dict[str, Any]) -> Scan:
         ("easypost", "unknown", "", None, None),
     ],
 )
-def test_what_codes_and_words_mean(
+def test_codes_and_texts_map_to_statuses(
     source: str, code: str, words: str, status: TrackingStatus | None, exception: ExceptionKind | None
 ) -> None:
     scan = read(source, step(source, code, f"{words} 派件员:李四,电话:13700000000"))
@@ -100,7 +100,7 @@ def test_what_codes_and_words_mean(
 
 
 @pytest.mark.parametrize("source", ["sto", "zto", "yunda", "easypost"])
-def test_a_push_that_was_changed_is_not_believed(source: str) -> None:
+def test_modified_push_is_refused(source: str) -> None:
     headers, body = pushed(source, step(source, "GOT", ""))
     ours = tracker(account(source))
     with pytest.raises(Unauthentic):
@@ -110,7 +110,7 @@ def test_a_push_that_was_changed_is_not_believed(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["sto", "zto", "yunda", "easypost"])
-def test_what_is_no_push_is_refused_by_the_field(source: str) -> None:
+def test_malformed_push_yields_no_scan(source: str) -> None:
     for told in (b"", b"{}", b"[]", b"\xff", urlencode({"content": "{}", "data": "{}"}).encode()):
         with contextlib.suppress(Unintelligible):
             assert list(tracker(account(source)).parse_push(told, {})) == []
