@@ -35,7 +35,7 @@ def test_a_total_follows_its_quantities_to_the_cent(lines: list[tuple[int, Decim
     order = an_order("1", *(line(n, f"A{n:03}", q, str(p)) for n, (q, p, _) in enumerate(lines)), total=Decimal(100000))
     new = {str(n): q for n, (_, _, q) in enumerate(lines)}
     if not any(new.values()):
-        with pytest.raises(ValueError, match="at least one must remain"):
+        with pytest.raises(ValueError, match="At least one line must remain"):
             order.with_quantities(new)
         return
     changed = order.with_quantities(new)
