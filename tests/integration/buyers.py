@@ -1,6 +1,6 @@
-"""``python -m tests.integration.buyers NAME COUNT``: buyers of one SKU, all at once, as one worker process serves them.
+"""``python -m tests.integration.buyers NAME COUNT``: concurrent buyers of one SKU, served by one process.
 
-Every tenth order is urgent. Odd buyers were there before even ones, so that who was created first is not who was first.
+Every tenth order is urgent. Odd numbers were placed before even ones, so the sequence differs from the numbers.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ OPENED = datetime(2026, 11, 11, tzinfo=UTC)
 
 
 def buyers(name: str, count: int) -> list[ChannelOrder]:
-    """In the order in which they are to be served."""
+    """Return the orders in the sequence in which they must be served."""
     orders = [
         an_order(
             f"{name}-{number}",

@@ -1,4 +1,4 @@
-"""The API of the tests: real database, real engine, a shop of our own."""
+"""The API for tests, with a real database, a real engine and an own-site shop."""
 
 from collections.abc import AsyncIterator
 
@@ -17,7 +17,7 @@ from workers.embedded import Temporal
 async def temporal(
     database: str, temporal_server: Temporal, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Client:
-    """A client of the engine; the test's orders are on a task queue of their own."""
+    """Connect to the engine, with a task queue of the test's own."""
     monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     monkeypatch.setenv("HENGDAN_TASK_QUEUE", request.node.name)
     settings.cache_clear()
@@ -26,7 +26,7 @@ async def temporal(
 
 @pytest.fixture
 async def door(temporal: Client) -> AsyncIterator[httpx.AsyncClient]:
-    """The API with its dispatcher, and the own-site shop ``web``."""
+    """Serve the API with its dispatcher and the own-site shop ``web``."""
     await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
     async with open_door() as client:
         yield client

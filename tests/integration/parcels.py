@@ -1,4 +1,4 @@
-"""Parcels as they stand in the database."""
+"""Fulfillment orders saved directly in the database."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 async def a_parcel(number: str = "1", **facts: Any) -> str:
-    """An order with one fulfillment order of the warehouse SH; its id."""
+    """Save an order with one fulfillment order at warehouse SH; return the id of the fulfillment order."""
     sold = an_order(number)
     order = {
         "id": sold.order_id,

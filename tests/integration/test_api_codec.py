@@ -61,12 +61,12 @@ async def test_login_gives_the_ui_a_cookie(door: httpx.AsyncClient, sealed: Any)
 
 
 async def test_only_the_ui_origin_is_allowed(door: httpx.AsyncClient) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-namespace"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-namespace"}
     (ours, *_) = settings().ui_origins
-    allowed = await door.options("/codec/decode", headers={"Origin": ours, **asked})
+    allowed = await door.options("/codec/decode", headers={"Origin": ours, **preflight})
     assert allowed.headers["access-control-allow-origin"] == ours
     assert allowed.headers["access-control-allow-credentials"] == "true"
-    denied = await door.options("/codec/decode", headers={"Origin": "https://elsewhere.example", **asked})
+    denied = await door.options("/codec/decode", headers={"Origin": "https://elsewhere.example", **preflight})
     assert "access-control-allow-origin" not in denied.headers
 
 

@@ -40,9 +40,9 @@ async def staff(database: str) -> dict[str, str]:
 
 async def placed(door: httpx.AsyncClient, staff: dict[str, str], **changes: Any) -> dict[str, Any]:
     """Place an order and return it once it has settled."""
-    told = sale(**changes)
-    assert (await tell(door, told)).status_code == 202
-    path = f"/orders/order:own:web:{told['order_no']}"
+    order = sale(**changes)
+    assert (await tell(door, order)).status_code == 202
+    path = f"/orders/order:own:web:{order['order_no']}"
 
     async def look() -> Any:
         answer = await door.get(path, headers=staff)
@@ -69,9 +69,9 @@ async def test_order_is_shown_with_a_masked_recipient(door: httpx.AsyncClient, s
     assert shown["timeline"]
     listed = await door.get("/orders", headers=staff, params={"phone": f"+86 {PHONE}"})
     assert [each["id"] for each in listed.json()["items"]] == [order["id"]]
-    for told in (answer, listed):
+    for response in (answer, listed):
         for personal in (PHONE, "李雷", "世纪大道"):
-            assert personal not in told.text
+            assert personal not in response.text
     assert (await door.get("/orders", headers=staff, params={"phone": "13900139000"})).json()["items"] == []
 
 
@@ -166,15 +166,15 @@ async def test_invalid_input_names_the_field_without_its_value(door: httpx.Async
         ("hold", {"kind": "boredom"}, "kind"),
     ):
         answer = await ask(door, order, verb, staff, **body)
-        told = problem(answer, 422)
-        assert [each["field"] for each in told["errors"]] == [field]
+        body = problem(answer, 422)
+        assert [each["field"] for each in body["errors"]] == [field]
         assert PHONE not in answer.text
         assert "李雷" not in answer.text
     nothing = problem(await ask(door, order, "modify", staff), 422)
     assert "at least one change" in nothing["detail"]
     for params in ({"status": "lost"}, {"limit": 0}, {"placed_from": "yesterday"}, {"cursor": "???"}):
-        told = problem(await door.get("/orders", headers=staff, params=params), 422)
-        assert [each["field"] for each in told["errors"]] == list(params)
+        body = problem(await door.get("/orders", headers=staff, params=params), 422)
+        assert [each["field"] for each in body["errors"]] == list(params)
 
 
 async def test_scopes_are_enforced(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
@@ -202,9 +202,9 @@ async def test_engine_down_or_slow_is_reported(
     database: str, temporal: Client, staff: dict[str, str], door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "TIMEOUT_SECONDS", 1)
-    told = sale(**UNPAID)
-    await tell(door, told)
-    order = {"id": f"order:own:web:{told['order_no']}"}
+    payload = sale(**UNPAID)
+    await tell(door, payload)
+    order = {"id": f"order:own:web:{payload['order_no']}"}
 
     async def running() -> bool:
         return (await ask(door, order, "cancel", staff)).status_code != 404
@@ -238,8 +238,8 @@ async def test_stock_is_received_adjusted_and_verified(door: httpx.AsyncClient, 
         ({**goods, "sku": "nothing", "request_id": "r2"}, "sku"),
         ({**goods, "warehouse": "XX", "request_id": "r3"}, "warehouse"),
     ):
-        told = problem(await door.post("/stock/receive", json=wrong, headers=keeper), 422)
-        assert [each["field"] for each in told["errors"]] == [field]
+        body = problem(await door.post("/stock/receive", json=wrong, headers=keeper), 422)
+        assert [each["field"] for each in body["errors"]] == [field]
     problem(await door.post("/stock/adjust", json={**lost, "quantity": -9}, headers=staff), 422)
     (level,) = (await door.get("/stock", params={"sku": "A002", "warehouse": "SH"}, headers=staff)).json()
     assert level["on_hand"] == 3

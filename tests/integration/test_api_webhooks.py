@@ -22,11 +22,11 @@ from workers.embedded import Postgres
 def problem(response: httpx.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = response.json()
-    assert told["status"] == status
-    assert told["title"]
-    assert told["type"].startswith("urn:hengdan:problem:")
-    return told
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["title"]
+    assert body["type"].startswith("urn:hengdan:problem:")
+    return body
 
 
 async def test_concurrent_deliveries_are_one_message_and_one_order(door: httpx.AsyncClient, temporal: Client) -> None:
@@ -49,8 +49,8 @@ async def test_message_without_the_shops_signature_is_not_stored(door: httpx.Asy
 
 @pytest.mark.parametrize("path", ["/channels/own/nobody/webhook", "/channels/nothing/web/webhook"])
 async def test_unknown_shop_is_not_found(door: httpx.AsyncClient, path: str) -> None:
-    told = problem(await door.post(path, content=b"{}", headers={"Accept-Language": "zh-CN,zh;q=0.9"}), 404)
-    assert told["title"] == "未找到"
+    body = problem(await door.post(path, content=b"{}", headers={"Accept-Language": "zh-CN,zh;q=0.9"}), 404)
+    assert body["title"] == "未找到"
 
 
 async def test_body_over_a_mebibyte_is_refused(door: httpx.AsyncClient) -> None:

@@ -42,7 +42,7 @@ async def test_rules_are_created_changed_and_deleted(door: httpx.AsyncClient) ->
         ({"number": 11}, "number"),
     ],
 )
-async def test_an_invalid_rule_is_refused_with_its_field(
+async def test_invalid_rule_is_refused_with_its_field(
     door: httpx.AsyncClient, change: dict[str, Any], field: str
 ) -> None:
     response = await door.put("/carriers/rules/10", json=RULE | change)

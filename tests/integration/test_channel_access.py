@@ -27,14 +27,19 @@ def sandbox() -> Iterator[str]:
         yield url
 
 
-async def known(world: World, **secrets: str) -> World:
+async def save_account(world: World, **secrets: str) -> World:
     """Save the shop's account in the database; return the shop."""
     await http.close()
     accounts.clear_cache()
-    told = world.account
-    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
+    account = world.account
+    row = {
+        "integration": account.integration,
+        "source": account.source,
+        "account": account.account,
+        "base_url": account.base_url,
+    }
     async with transaction() as connection:
-        values = {**row, "secrets": Secrets(values=told.secrets | secrets), "settings": told.settings}
+        values = {**row, "secrets": Secrets(values=account.secrets | secrets), "settings": account.settings}
         await connection.execute(insert(AccountRow).values(values))
     return world
 
@@ -51,7 +56,7 @@ async def read(world: World, number: str) -> PulledOrder | None:
 
 
 async def test_expired_access_is_renewed_for_the_retry(sandbox: str) -> None:
-    world = await known(World(sandbox, "amazon", "access"))
+    world = await save_account(World(sandbox, "amazon", "access"))
     number = world.sell()
     before = await kept()
     world.ok("POST", "/access/expire")
@@ -65,14 +70,14 @@ async def test_expired_access_is_renewed_for_the_retry(sandbox: str) -> None:
 
 
 async def test_access_is_renewed_before_it_expires(sandbox: str) -> None:
-    world = await known(World(sandbox, "amazon", "soon"), expires_at=datetime.now(UTC).isoformat())
+    world = await save_account(World(sandbox, "amazon", "soon"), expires_at=datetime.now(UTC).isoformat())
     number = world.sell()
     assert await read(world, number) is not None
     assert (await kept())["access_token"] != world.account.secrets["access_token"]
 
 
 async def test_withdrawn_authorisation_opens_an_exception(sandbox: str) -> None:
-    world = await known(World(sandbox, "amazon", "withdrawn"), refresh_token="revoked")
+    world = await save_account(World(sandbox, "amazon", "withdrawn"), refresh_token="revoked")
     world.ok("POST", "/withdrawn/expire")
     with pytest.raises(ApplicationError) as caught:
         await read(world, "902-0000000-0000001")

@@ -36,30 +36,30 @@ DEAR = {**UNPAID, "freight": "8000", "total": "8160.60"}
 async def hengdan(
     temporal: Client, door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Commands]:
-    """The command line with a staff key of Mei."""
+    """Run the command line with Mei's staff key."""
     async with transaction() as connection:
         await merchant.seed(connection)
         await operations.receive(connection, "SH", "A001", 10, "first", "test")
     monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", list(Scope)))
     settings.cache_clear()
-    with capture_logs():  # the API's, whose standard output is ours here
+    with capture_logs():  # the API shares standard output with the command here
         async with worker(temporal):
             yield Commands(capsys)
 
 
 async def placed(door: httpx.AsyncClient, shop: str = "web", **changes: Any) -> str:
     """Place an order; return its channel order number once it has settled."""
-    told = sale(**changes)
-    assert (await tell(door, told, shop)).status_code == 202
-    query = select(OrderRow.id).where(OrderRow.id == f"order:own:{shop}:{told['order_no']}")
+    order = sale(**changes)
+    assert (await tell(door, order, shop)).status_code == 202
+    query = select(OrderRow.id).where(OrderRow.id == f"order:own:{shop}:{order['order_no']}")
 
     async def look() -> Any:
         async with transaction() as connection:
             return await connection.scalar(query)
 
     await until(look)
-    return str(told["order_no"])
+    return str(order["order_no"])
 
 
 async def test_orders_are_listed_and_shown(hengdan: Commands, door: httpx.AsyncClient) -> None:
@@ -92,17 +92,17 @@ async def test_next_page_is_shown_by_its_cursor(hengdan: Commands, door: httpx.A
 async def test_json_output_is_the_answer_of_the_api(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
     header = {"Authorization": f"Bearer {settings().api_key.get_secret_value()}"}  # type: ignore[union-attr]
-    said = (await door.get(f"/orders/order:own:web:{number}", headers=header)).text
-    assert await hengdan.ok("orders", "show", number, "--json") == f"{said}\n"
+    answer = (await door.get(f"/orders/order:own:web:{number}", headers=header)).text
+    assert await hengdan.ok("orders", "show", number, "--json") == f"{answer}\n"
 
 
 async def test_ambiguous_order_number_is_refused(hengdan: Commands, door: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.CHANNEL, "own", "app", secret=SECRET)
     number = await placed(door, **UNPAID)
     await placed(door, "app", number=number, **UNPAID)
-    said = await hengdan.refused("orders", "show", number)
-    assert f"order:own:web:{number}" in said
-    assert f"order:own:app:{number}" in said
+    message = await hengdan.refused("orders", "show", number)
+    assert f"order:own:web:{number}" in message
+    assert f"order:own:app:{number}" in message
     assert number in await hengdan.ok("orders", "show", f"order:own:app:{number}")
     for unknown in ("nosuch", "order:own:web:nosuch"):
         assert "nosuch" in await hengdan.refused("orders", "cancel", unknown)
@@ -113,8 +113,8 @@ async def test_items_are_mapped_to_skus(hengdan: Commands, door: httpx.AsyncClie
     number = await placed(door, lines=sold)
     assert "own:web sells 白T恤-L" in await hengdan.ok("orders", "show", number)
     listed = await hengdan.ok("map", "unmapped", "--channel", "own")
-    for told in ("own:web", "白T恤-L", "A001 白色纯棉T恤"):
-        assert told in listed
+    for expected in ("own:web", "白T恤-L", "A001 白色纯棉T恤"):
+        assert expected in listed
     (first,) = json.loads(await hengdan.ok("map", "unmapped", "--json"))
     assert (first["orders"], first["pieces"], first["suggestions"][0]["sku"]) == (1, 2, "A001")
     assert "NONE" in await hengdan.refused("map", "set", "own", "白T恤-L", "NONE")
@@ -165,7 +165,7 @@ async def test_modify_keeps_other_fields_of_the_recipient(hengdan: Commands, doo
 
 async def test_invalid_input_names_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:
     number = await placed(door, **UNPAID)
-    for words, told in {
+    for words, expected in {
         ("orders", "list", "--status", "nosuch"): "status",
         ("orders", "list", "--cursor", "x"): "cursor",
         ("orders", "hold", number, "--kind", "nosuch"): "kind",
@@ -175,7 +175,7 @@ async def test_invalid_input_names_its_field(hengdan: Commands, door: httpx.Asyn
         ("intake", "retry", "99"): "99",
         ("intake", "failed", "99"): "99",
     }.items():
-        assert told in await hengdan.refused(*words)
+        assert expected in await hengdan.refused(*words)
 
 
 async def test_key_must_be_known_and_have_the_scope(hengdan: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,11 +207,11 @@ async def test_spreadsheets_are_imported_and_exported(hengdan: Commands, tmp_pat
     assert "levels.xlsx" in await hengdan.ok("files", "export", "levels", str(book))
     assert "1" in await hengdan.ok("files", "import", "levels", str(book))
     sheet.write_text("warehouse,sku,on_hand\nSH,A001,4\nSH,A00X,5\n")
-    for options, told in (((), "nothing"), (("--check",), "Checked"), (("--partial",), "Imported 1 of 2")):
+    for options, expected in (((), "nothing"), (("--check",), "Checked"), (("--partial",), "Imported 1 of 2")):
         ran = await hengdan.run("files", "import", "levels", str(sheet), *options)
         assert ran.status == 2
         assert "A00X" in next(line for line in ran.out.splitlines() if "Not in the catalogue" in line)
-        assert told in ran.out + ran.err
+        assert expected in ran.out + ran.err
     refused = await hengdan.run("files", "import", "levels", str(sheet), "--json", "--lang", "zh-CN")
     assert json.loads(refused.out)["errors"][0]["message"] == "商品目录中没有"
     assert '"on_hand":4' in await hengdan.ok("stock", "show", "A001", "--json")
@@ -223,8 +223,8 @@ async def test_failed_message_is_shown_corrected_and_retried(
     hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     assert "Nothing" in await hengdan.ok("intake", "failed")
-    told = sale(**UNPAID)
-    assert (await tell(door, told | {"total": "much"})).status_code == 202
+    order = sale(**UNPAID)
+    assert (await tell(door, order | {"total": "much"})).status_code == 202
 
     async def failed() -> list[Any]:
         return [row for row in await rows() if row.state == "failed"]
@@ -235,14 +235,14 @@ async def test_failed_message_is_shown_corrected_and_retried(
     assert "total" in listed
     corrected = tmp_path / "corrected.json"
     raw = json.loads(await hengdan.ok("intake", "failed", str(message)))
-    corrected.write_text(json.dumps(raw | {"total": told["total"]}))
+    corrected.write_text(json.dumps(raw | {"total": order["total"]}))
     assert "1 " in await hengdan.ok("intake", "retry", str(message), "--body", str(corrected))
 
-    async def known() -> Any:
+    async def received() -> Any:
         async with transaction() as connection:
-            return await connection.scalar(select(OrderRow.id).where(OrderRow.channel_order_no == told["order_no"]))  # type: ignore[arg-type]
+            return await connection.scalar(select(OrderRow.id).where(OrderRow.channel_order_no == order["order_no"]))  # type: ignore[arg-type]
 
-    await until(known)
+    await until(received)
     assert "0 " in await hengdan.ok("intake", "retry", "--all")
 
 
@@ -298,13 +298,13 @@ async def test_review_rule_is_tried_and_applied(hengdan: Commands, door: httpx.A
     number = await placed(door, **UNPAID)
     file = tmp_path / "rule.json"
     held = {"do": "hold", "stage": "finance", "reason": "is it paid?"}
-    told = {
+    rule = {
         "number": 5,
         "name": "unpaid",
         "condition": "!order.paid",
         "decisions": [held, {"do": "tag", "tags": ["U"]}],
     }
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(rule))
     assert "order.paid" in await hengdan.ok("review", "check", "!order.paid")
     assert "no fact order.payed" in await hengdan.refused("review", "check", "!order.payed")
     tried = await hengdan.ok("review", "try", str(file), "--since", "2020-01-01")

@@ -90,7 +90,7 @@ async def signals(client: Client, order_id: str) -> list[tuple[str, Any]]:
     return received
 
 
-async def known(client: Client, order_id: str) -> bool:
+async def workflow_exists(client: Client, order_id: str) -> bool:
     try:
         await client.get_workflow_handle(order_id).describe()
     except RPCError:
@@ -250,7 +250,7 @@ async def test_order_cancelled_before_receipt_is_not_started(temporal: Client) -
     await take(temporal)
     await store(created)
     await take(temporal)
-    assert not await known(temporal, order_id)
+    assert not await workflow_exists(temporal, order_id)
     assert {(row.state, row.reason) for row in await rows()} == {(DONE, "closed before it was received")}
 
 
@@ -286,10 +286,10 @@ async def test_crash_before_the_start_loses_nothing(temporal: Client) -> None:
         long_ago = datetime.now(UTC) - timedelta(minutes=1)
         lost = {"state": STARTED, "started_at": long_ago, "order_id": order_id}
         await connection.execute(update(InboxRow).values(lost))
-    assert not await known(temporal, order_id)
+    assert not await workflow_exists(temporal, order_id)
     dispatching = asyncio.create_task(dispatcher.run(temporal))
     try:
-        await until(lambda: known(temporal, order_id))
+        await until(lambda: workflow_exists(temporal, order_id))
     finally:
         await stop(dispatching)
 
@@ -498,7 +498,7 @@ async def test_reissue_starts_once_as_its_own_order(temporal: Client) -> None:
         again = {await reissue(connection, f"{order_id}:1", "mei") for _ in range(2)}
     await take(temporal)
     assert again == {f"{order_id}-1R"}
-    assert await known(temporal, f"{order_id}-1R")
+    assert await workflow_exists(temporal, f"{order_id}-1R")
 
 
 async def test_warehouse_signals_only_shipping_and_rejection(temporal: Client) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with parcels is seen, told once, escalated, done about, and closes as its cause goes."""
+"""Parcel exceptions are opened once, escalated and remedied, and close when their cause is gone."""
 
 import asyncio
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ BOOKING = Hold(kind=HoldKind.BOOKING, reason="carrier.none", since=NOW).model_du
         ("wrong_address", {"scanned_at": NOW, "scan_status": "in_transit", "scan_exception": "wrong_address"}),
     ],
 )
-async def test_each_kind_is_seen_once_with_its_owner_and_deadline(kind: str, facts: dict[str, Any]) -> None:
+async def test_each_kind_opens_once_with_its_owner_and_deadline(kind: str, facts: dict[str, Any]) -> None:
     await a_parcel(**facts)
     assert await kinds() == [kind]
     (first,) = await listed()
@@ -100,12 +100,12 @@ async def test_each_kind_is_seen_once_with_its_owner_and_deadline(kind: str, fac
         {"promised_by": NOW + DAY, "eta": NOW, "scanned_at": NOW, "scan_status": "out_for_delivery"},
     ],
 )
-async def test_what_goes_as_it_should_is_no_exception(facts: dict[str, Any]) -> None:
+async def test_parcel_on_time_opens_no_exception(facts: dict[str, Any]) -> None:
     await a_parcel(**facts)
     assert await kinds() == []
 
 
-async def test_it_closes_by_itself_and_opens_again() -> None:
+async def test_exception_closes_with_its_cause_and_opens_again() -> None:
     parcel = await a_parcel(shipped_at=NOW - 30 * HOUR)
     assert await kinds() == ["not_picked_up"]
     await scanned(scan("1", TrackingStatus.IN_TRANSIT, NOW - 3 * DAY, place="上海"))
@@ -122,7 +122,7 @@ async def test_it_closes_by_itself_and_opens_again() -> None:
     assert await kinds() == ["no_movement"]
 
 
-async def test_what_a_person_closed_stays_closed_until_something_new_happens() -> None:
+async def test_closed_exception_opens_again_only_after_a_new_scan() -> None:
     await a_parcel(scanned_at=NOW - HOUR, scan_status="delivery_failed")
     assert await kinds() == ["delivery_failed"]
     (open_,) = await listed()
@@ -133,7 +133,7 @@ async def test_what_a_person_closed_stays_closed_until_something_new_happens() -
     assert await kinds() == ["delivery_failed"]
 
 
-async def test_what_is_not_settled_in_time_escalates_once() -> None:
+async def test_overdue_exception_escalates_once() -> None:
     await a_parcel(shipped_at=NOW - 30 * HOUR)
     await watch_exceptions()
     async with transaction() as connection:
@@ -146,7 +146,7 @@ async def test_what_is_not_settled_in_time_escalates_once() -> None:
     assert (open_.owner, now.owner, now.escalated_at is not None) == ("logistics", "management", True)
 
 
-async def test_policy_books_elsewhere_by_itself() -> None:
+async def test_policy_rebooks_automatically() -> None:
     parcel = await a_parcel(status="open", request_status="submitted", opened_at=NOW - HOUR)
     policy = ExceptionPolicy(kind=ExceptionKind.NOT_ACCEPTED, after=600, automatic=Remedy.REBOOK)
     async with transaction() as connection:
@@ -154,11 +154,11 @@ async def test_policy_books_elsewhere_by_itself() -> None:
     assert await kinds() == ["not_accepted"]
     await watch_exceptions()
     async with transaction() as connection:
-        (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
-    assert (wish.order_id, parcel.encode() in wish.raw.body) == (parcel.rpartition(":")[0], True)
+        (message,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
+    assert (message.order_id, parcel.encode() in message.raw.body) == (parcel.rpartition(":")[0], True)
 
 
-async def test_what_policy_wants_stopped_is_named_until_it_was() -> None:
+async def test_parcel_is_listed_for_interception_until_it_is_intercepted() -> None:
     parcel = await a_parcel(scanned_at=NOW, scan_status="in_transit", scan_exception="wrong_address")
     policy = ExceptionPolicy(kind=ExceptionKind.WRONG_ADDRESS, automatic=Remedy.INTERCEPT)
     async with transaction() as connection:
@@ -177,7 +177,7 @@ async def remedied(remedy: Remedy) -> None:
         await apply_remedy(connection, open_, remedy, "mei")
 
 
-async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door: httpx.AsyncClient) -> None:
+async def test_claim_and_refund_open_once_and_are_settled(door: httpx.AsyncClient) -> None:
     parcel = await a_parcel(status="closed", scanned_at=NOW, scan_status="lost")
     await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
@@ -189,11 +189,11 @@ async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door:
         await remedied(Remedy.REFUND)
     assert [each["kind"] for each in (await door.get("/settlements", headers=reader)).json()] == ["claim", "refund"]
     path = f"/settlements/{parcel}/claim"
-    said = {"state": "paid", "paid": "30", "reference": "SFC-1"}
-    assert (await door.patch(path, json=said, headers=reader)).status_code == 403
-    settled = (await door.patch(path, json=said, headers=staff)).json()
+    payment = {"state": "paid", "paid": "30", "reference": "SFC-1"}
+    assert (await door.patch(path, json=payment, headers=reader)).status_code == 403
+    settled = (await door.patch(path, json=payment, headers=staff)).json()
     assert (settled["state"], settled["reference"], Decimal(settled["amount"])) == ("paid", "SFC-1", total)
-    assert (await door.patch(f"/settlements/{parcel}x/claim", json=said, headers=staff)).status_code == 404
+    assert (await door.patch(f"/settlements/{parcel}x/claim", json=payment, headers=staff)).status_code == 404
     granted = Entry(key="g", at=datetime.now(UTC), what="timeline.refund.granted", detail={"amount": "12.50"})
     async with transaction() as connection:
         lines = {"entries": timeline.entry_rows(parcel.rpartition(":")[0], [granted])}
@@ -204,7 +204,7 @@ async def test_a_claim_and_a_refund_are_due_once_and_followed_to_their_end(door:
     assert (refund["state"], Decimal(refund["paid"])) == ("paid", Decimal("12.5"))
 
 
-async def test_nothing_is_due_to_who_has_not_paid() -> None:
+async def test_unpaid_order_gets_no_refund() -> None:
     parcel = await a_parcel(scanned_at=NOW, scan_status="refused")
     async with transaction() as connection:
         await connection.execute(update(OrderRow).values(paid_at=None))
@@ -214,7 +214,7 @@ async def test_nothing_is_due_to_who_has_not_paid() -> None:
         assert await settlements.search(connection, fulfillment_id=parcel) == []
 
 
-async def test_what_was_lost_is_sent_once_more_by_itself_free_of_charge() -> None:
+async def test_damaged_order_is_reissued_once_free_of_charge() -> None:
     parcel = await a_parcel("77", scanned_at=NOW, scan_status="damaged")
     policy = ExceptionPolicy(kind=ExceptionKind.DAMAGED, automatic=Remedy.REISSUE)
     async with transaction() as connection:
@@ -222,17 +222,17 @@ async def test_what_was_lost_is_sent_once_more_by_itself_free_of_charge() -> Non
     await watch_exceptions()
     await remedied(Remedy.REISSUE)
     async with transaction() as connection:
-        (wish,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "reissue"))).all()
-    again = ChannelOrder.model_validate_json(wish.raw.body)
+        (message,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "reissue"))).all()
+    again = ChannelOrder.model_validate_json(message.raw.body)
     sold = an_order("77")
-    assert (again.order_id, again.total, again.origin.intake) == (wish.order_id, 0, "reissue")
+    assert (again.order_id, again.total, again.origin.intake) == (message.order_id, 0, "reissue")
     assert [(each.sku, each.quantity, each.gift) for each in again.lines] == [
         (each.sku, each.quantity, True) for each in sold.lines
     ]
     assert (again.recipient, again.custom["reissue_of"]) == (sold.recipient, parcel.rpartition(":")[0])
 
 
-async def test_how_carriers_did_is_measured_lane_by_lane_and_promises_an_arrival() -> None:
+async def test_carrier_performance_is_measured_by_lane_and_sets_the_eta() -> None:
     there = {"status": "delivered", "scan_status": "delivered", "tracking": "delivered"}
     for number in range(1, 5):
         shipped = NOW - timedelta(days=10)
@@ -250,24 +250,24 @@ async def test_how_carriers_did_is_measured_lane_by_lane_and_promises_an_arrival
     assert on_its_way.eta == on_its_way.shipped_at + 2 * DAY
 
 
-async def test_scans_in_any_order_settle_on_the_newest() -> None:
+async def test_newest_scan_wins_in_any_order() -> None:
     parcel = await a_parcel()
     at = [NOW - timedelta(minutes=minutes) for minutes in (50, 40, 30, 20)]
-    told = [
+    scans = [
         scan("1", TrackingStatus.PICKED_UP, at[0], place="上海"),
         scan("1", TrackingStatus.IN_TRANSIT, at[1], place="上海"),
         scan("1", TrackingStatus.DELIVERED, at[2], place="杭州"),
         scan("1", None, at[3], place="杭州"),
     ]
-    for each in (told[3], told[1], told[2], told[0], *told):
+    for each in (scans[3], scans[1], scans[2], scans[0], *scans):
         await scanned(each)
     late = await row(parcel)
     assert (late.scanned_at, late.scan_place) == (at[3], "杭州")
-    await scanned(*reversed(told))
+    await scanned(*reversed(scans))
     assert (await row(parcel)).scan_status == "delivered"
 
 
-async def test_scans_told_at_the_same_moment_settle_on_the_newest() -> None:
+async def test_newest_of_concurrent_scans_wins() -> None:
     statuses = (
         TrackingStatus.PICKED_UP,
         TrackingStatus.IN_TRANSIT,
@@ -276,12 +276,12 @@ async def test_scans_told_at_the_same_moment_settle_on_the_newest() -> None:
     )
     for number in range(10):
         parcel = await a_parcel(str(number))
-        told = [scan(str(number), status, NOW + minute * HOUR / 60) for minute, status in enumerate(statuses)]
-        await asyncio.gather(*(scanned(each) for each in reversed(told)))
+        scans = [scan(str(number), status, NOW + minute * HOUR / 60) for minute, status in enumerate(statuses)]
+        await asyncio.gather(*(scanned(each) for each in reversed(scans)))
         assert (await row(parcel)).scan_status == "refused"
 
 
-async def test_parcels_told_of_together_do_not_mix() -> None:
+async def test_scans_of_several_parcels_are_kept_apart() -> None:
     one, other = await a_parcel("1"), await a_parcel("2")
     await scanned(
         scan("1", TrackingStatus.PICKED_UP, NOW - 3 * DAY, place="上海"),
@@ -292,7 +292,7 @@ async def test_parcels_told_of_together_do_not_mix() -> None:
     assert ((await row(one)).scan_place_at, (await row(other)).scan_place_at) == (NOW - 3 * DAY, NOW)
 
 
-async def test_of_scans_of_one_second_the_furthest_counts() -> None:
+async def test_most_advanced_of_simultaneous_scans_wins() -> None:
     parcel = await a_parcel()
     steps = (TrackingStatus.DELIVERY_FAILED, TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY)
     for status in steps:
@@ -300,7 +300,7 @@ async def test_of_scans_of_one_second_the_furthest_counts() -> None:
     assert (await row(parcel)).scan_status == "delivery_failed"
 
 
-async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
+async def test_staff_list_count_remedy_and_close_exceptions(door: httpx.AsyncClient) -> None:
     parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="refused")
     await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
@@ -310,8 +310,8 @@ async def test_staff_see_count_and_settle(door: httpx.AsyncClient) -> None:
     assert (count["kind"], count["text"], count["open"], count["overdue"]) == ("refused", "Refused", 1, 0)
     path = f"/exceptions/{parcel}:refused"
     assert (await door.post(f"{path}/close", json={"note": "ok"}, headers=reader)).status_code == 403
-    told = (await door.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
-    assert told["remedy"] == "tell_buyer"
+    remedied_exception = (await door.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
+    assert remedied_exception["remedy"] == "tell_buyer"
     assert (await door.post(f"{path}/owner", json={"owner": "mei"}, headers=staff)).json()["owner"] == "mei"
     assert (await door.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
     assert (await door.get("/exceptions", headers=reader)).json() == []

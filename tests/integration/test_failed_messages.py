@@ -30,15 +30,15 @@ async def staff(door: httpx.AsyncClient) -> dict[str, str]:
     return await bearer(Scope.STAFF, name="mei")
 
 
-async def fail(door: httpx.AsyncClient, *told: tuple[str, dict[str, Any]]) -> list[int]:
+async def fail(door: httpx.AsyncClient, *messages: tuple[str, dict[str, Any]]) -> list[int]:
     """Send messages that fail; return their ids."""
     before = len(await rows())
-    for shop, wrong in told:
+    for shop, wrong in messages:
         assert (await tell(door, sale() | wrong, shop=shop)).status_code == 202
 
     async def all_failed() -> list[Any]:
         found = (await rows())[before:]
-        return found if [row.state for row in found] == [InboxState.FAILED] * len(told) else []
+        return found if [row.state for row in found] == [InboxState.FAILED] * len(messages) else []
 
     return [row.id for row in await until(all_failed)]
 
@@ -148,8 +148,8 @@ async def test_message_is_edited_in_the_editor(
     assert "1 " in await hengdan.ok("intake", "edit", str(first), "--reason", "typo")
     await until(lambda: rows(state=InboxState.STARTED, id=first))
     corrected = tmp_path / "body.json"
-    told = json.loads(await hengdan.ok("intake", "failed", str(second)))
-    corrected.write_text(json.dumps(told | {"total": "160.60"}))
+    original = json.loads(await hengdan.ok("intake", "failed", str(second)))
+    corrected.write_text(json.dumps(original | {"total": "160.60"}))
     assert "1 " in await hengdan.ok("intake", "edit", str(second), "--body", str(corrected))
     await until(lambda: rows(state=InboxState.STARTED, id=second))
     reasons = await hengdan.ok("intake", "failed", "--reasons", "--channel", "own")

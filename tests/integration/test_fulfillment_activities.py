@@ -36,7 +36,7 @@ from tests.shops import World
 from tests.unit.orders import RECIPIENT, an_order, line
 
 Result = TypeVar("Result")
-HANDS = httpx.Client(timeout=30)
+CLIENT = httpx.Client(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def sandbox() -> Iterator[str]:
 
 
 class Outside:
-    """The world around a fulfillment order, and what it saw."""
+    """The external systems of a fulfillment order, and what they received."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.shop = World(url, "own", "web")
 
     async def order(self, *lines: tuple[str, int], **more: Any) -> list[str]:
-        """Sells and admits an order; the ids of its fulfillment orders."""
+        """Sell and admit an order; return the ids of its fulfillment orders."""
         number = self.shop.sell(*lines)
         sold = [line(at, sku, quantity) for at, (sku, quantity) in enumerate(lines, 1)]
         return await self.admit(an_order(number, *sold, **more))
@@ -64,25 +64,25 @@ class Outside:
         assert admitted.allocated.fulfillments, (admitted.holds, admitted.allocated)
         return [each.id for each in admitted.allocated.fulfillments]
 
-    def ask(self, path: str) -> Any:
-        return HANDS.get(self.url + path).json()
+    def get(self, path: str) -> Any:
+        return CLIENT.get(self.url + path).json()
 
-    def tell(self, path: str, **body: Any) -> None:
-        response = HANDS.post(self.url + path, json=body)
+    def post(self, path: str, **body: Any) -> None:
+        response = CLIENT.post(self.url + path, json=body)
         assert response.is_success, response.text
 
     def bookings(self, fulfillment_id: str, carrier: str = "sf") -> list[dict[str, Any]]:
         reference = carrier_reference(fulfillment_id)
-        return [each for each in self.ask(f"/{carrier}/_control/bookings") if each["reference"] == reference]
+        return [each for each in self.get(f"/{carrier}/_control/bookings") if each["reference"] == reference]
 
     def jobs(self, fulfillment_id: str) -> list[dict[str, Any]]:
-        jobs = self.ask("/warehouse/_control/fulfillments")
+        jobs = self.get("/warehouse/_control/fulfillments")
         return [each for each in jobs if each["fulfillment_id"] == fulfillment_id]
 
 
 @pytest.fixture
 async def outside(database: str, sandbox: str) -> AsyncIterator[Outside]:
-    """Accounts with everyone, and stock that makes A001 with A002 one parcel, A001 with B001 two."""
+    """Create accounts, and stock that ships A001 and A002 in one parcel, but A001 and B001 in two."""
     accounts = [
         (IntegrationType.CARRIER, "sf", "main", f"{sandbox}/sf", sf.SECRETS),
         (IntegrationType.CARRIER, "yto", "main", f"{sandbox}/yto/open", yto.SECRETS),
@@ -126,8 +126,8 @@ async def refusal(act: Awaitable[Any]) -> ApplicationError:
 
 
 @pytest.fixture
-async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """We wait 0.3 seconds for answers."""
+async def short_timeout(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Time out after 0.3 seconds."""
     client = httpx.AsyncClient(timeout=0.3)
     monkeypatch.setattr(http, "_client", client)
     yield
@@ -149,14 +149,14 @@ async def test_a_booking_is_saved_with_its_label_and_made_once(outside: Outside)
     assert RECIPIENT.phone not in waybill.model_dump_json()
 
 
-async def test_the_required_carrier_is_booked_where_we_have_an_account(outside: Outside) -> None:
-    (wanted,) = await outside.order(("A001", 1), carrier="yto")
-    assert (await run(steps.book_waybill, wanted)).carrier == "yto"
+async def test_required_carrier_with_an_account_is_booked(outside: Outside) -> None:
+    (required,) = await outside.order(("A001", 1), carrier="yto")
+    assert (await run(steps.book_waybill, required)).carrier == "yto"
     (unknown,) = await outside.order(("A001", 1), carrier="zto")
     assert (await run(steps.book_waybill, unknown)).carrier == "sf"
 
 
-async def test_without_an_account_booking_is_refused_and_cancelling_does_nothing(outside: Outside) -> None:
+async def test_booking_without_an_account_is_refused_and_cancelling_does_nothing(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     async with transaction() as connection:
         await connection.execute(AccountRow.__table__.delete().where(AccountRow.integration == IntegrationType.CARRIER))
@@ -165,11 +165,11 @@ async def test_without_an_account_booking_is_refused_and_cancelling_does_nothing
 
 
 @pytest.mark.parametrize("carrier", ["sf", "yto"])
-async def test_a_timeout_after_booking_never_books_twice(outside: Outside, carrier: str, impatient: None) -> None:
+async def test_a_timeout_after_booking_never_books_twice(outside: Outside, carrier: str, short_timeout: None) -> None:
     (parcel,) = await outside.order(("A001", 1), carrier=carrier)
     operation = {"sf": "EXP_RECE_CREATE_ORDER", "yto": "privacy_create_adapter"}[carrier]
     reference = carrier_reference(parcel)
-    outside.tell("/_faults", system=carrier, operation=operation, match=reference, fault="timeout_after", seconds=1)
+    outside.post("/_faults", system=carrier, operation=operation, match=reference, fault="timeout_after", seconds=1)
     assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     assert (await row(parcel)).waybill_no is None
     waybill = await run(steps.book_waybill, parcel, attempt=2)
@@ -264,17 +264,19 @@ async def test_a_later_status_from_the_warehouse_is_not_overwritten(outside: Out
     assert outside.jobs(parcel) == []
 
 
-async def test_an_unbooked_fulfillment_order_is_recalled_without_asking(outside: Outside) -> None:
+async def test_an_unbooked_fulfillment_order_is_recalled_without_a_request(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1))
     assert (await run(steps.recall_from_warehouse, parcel)).accepted
     assert outside.jobs(parcel) == []
 
 
-async def test_a_release_without_an_answer_is_recalled_from_the_warehouse(outside: Outside, impatient: None) -> None:
+async def test_a_release_without_an_answer_is_recalled_from_the_warehouse(
+    outside: Outside, short_timeout: None
+) -> None:
     (parcel,) = await outside.order(("A001", 1))
     await run(steps.book_waybill, parcel)
-    outside.tell("/warehouse/_control/hold", match=parcel)
-    outside.tell("/_faults", system="warehouse", operation="submit", match=parcel, fault="timeout_after", seconds=1)
+    outside.post("/warehouse/_control/hold", match=parcel)
+    outside.post("/_faults", system="warehouse", operation="submit", match=parcel, fault="timeout_after", seconds=1)
     assert (await refusal(run(steps.release_to_warehouse, parcel))).type == "Unavailable"
     assert (await row(parcel)).request_status == RequestStatus.UNSUBMITTED
     assert (await run(steps.recall_from_warehouse, parcel)).accepted
@@ -287,16 +289,16 @@ async def test_a_shipped_fulfillment_order_cannot_be_recalled(outside: Outside) 
     (parcel,) = await outside.order(("A001", 1))
     await run(steps.book_waybill, parcel)
     await run(steps.release_to_warehouse, parcel)
-    outside.tell("/warehouse/_control/ship", fulfillment_id=parcel)
+    outside.post("/warehouse/_control/ship", fulfillment_id=parcel)
     recall = await run(steps.recall_from_warehouse, parcel)
     assert (recall.accepted, recall.reason) == (False, "shipped")
     assert (await row(parcel)).request_status == RequestStatus.CANCELLATION_REJECTED
 
 
-async def test_a_booking_without_an_answer_is_cancelled_too(outside: Outside, impatient: None) -> None:
+async def test_a_booking_without_an_answer_is_cancelled_too(outside: Outside, short_timeout: None) -> None:
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
-    outside.tell(
+    outside.post(
         "/_faults", system="sf", operation="EXP_RECE_CREATE_ORDER", match=reference, fault="timeout_after", seconds=1
     )
     await refusal(run(steps.book_waybill, parcel))
@@ -313,8 +315,11 @@ async def test_the_channel_gets_each_shipment_once_with_its_lines(outside: Outsi
         await run(steps.confirm_shipment, each)
         await run(steps.confirm_shipment, each)
     number = parcels[0].split(":")[3]
-    told = [each for each in outside.shop.shipments if each["order_no"] == number]
-    assert sorted((each["carrier"], str(each["lines"])) for each in told) == [("sf", "{'1': 1}"), ("yto", "{'2': 2}")]
+    shipments = [each for each in outside.shop.shipments if each["order_no"] == number]
+    assert sorted((each["carrier"], str(each["lines"])) for each in shipments) == [
+        ("sf", "{'1': 1}"),
+        ("yto", "{'2': 2}"),
+    ]
     assert all([(await row(each)).channel_notified for each in parcels])
 
 
@@ -323,8 +328,8 @@ async def test_a_bundle_is_reported_as_it_was_sold(outside: Outside) -> None:
     assert {each["sku"]: each["quantity"] for each in (await row(parcel)).lines} == {"B001": 6, "B002": 3}
     await run(steps.book_waybill, parcel)
     await run(steps.confirm_shipment, parcel)
-    (told,) = [each for each in outside.shop.shipments if each["order_no"] == parcel.split(":")[3]]
-    assert told["lines"] == {"1": 3}
+    (shipment,) = [each for each in outside.shop.shipments if each["order_no"] == parcel.split(":")[3]]
+    assert shipment["lines"] == {"1": 3}
 
 
 @pytest.mark.parametrize(
@@ -341,7 +346,7 @@ async def test_an_unknown_fulfillment_order_is_refused(outside: Outside, step: C
     assert (await refusal(run(step, "order:own:web:none:F1"))).type == "Refused"
 
 
-# Which carrier
+# Carrier selection
 
 
 async def rates(*tables: tuple[str, str]) -> None:
@@ -363,7 +368,7 @@ async def test_the_best_carrier_books_and_all_options_are_saved(outside: Outside
     assert (len(outside.bookings(parcel, "yto")), outside.bookings(parcel, "sf")) == (1, [])
 
 
-async def test_the_next_carrier_books_where_the_best_one_refuses(outside: Outside) -> None:
+async def test_the_next_carrier_books_if_the_best_one_refuses(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     async with transaction() as connection:
         await connection.execute(
@@ -384,11 +389,11 @@ async def test_the_next_carrier_books_where_the_best_one_refuses(outside: Outsid
     assert outside.bookings(parcel, "sf")[0]["cancelled"]
 
 
-async def test_a_lost_answer_keeps_the_carrier_despite_new_prices(outside: Outside, impatient: None) -> None:
+async def test_a_lost_answer_keeps_the_carrier_despite_new_prices(outside: Outside, short_timeout: None) -> None:
     await rates(("sf", "5"), ("yto", "8"))
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
-    outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
+    outside.post("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
     assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     await rates(("sf", "50"), ("yto", "8"))
     for attempt in (2, 1):
@@ -397,12 +402,12 @@ async def test_a_lost_answer_keeps_the_carrier_despite_new_prices(outside: Outsi
 
 
 async def test_a_carrier_that_may_have_booked_is_not_replaced_when_it_refuses(
-    outside: Outside, impatient: None
+    outside: Outside, short_timeout: None
 ) -> None:
     await rates(("sf", "5"), ("yto", "8"))
     (parcel,) = await outside.order(("A001", 1))
     reference = carrier_reference(parcel)
-    outside.tell("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
+    outside.post("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
     assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     async with transaction() as connection:
         wrong = Secrets(values={**sf.SECRETS, "check_word": "withdrawn"})
@@ -415,7 +420,7 @@ async def test_a_carrier_that_may_have_booked_is_not_replaced_when_it_refuses(
     assert (len(outside.bookings(parcel, "sf")), outside.bookings(parcel, "yto")) == (1, [])
 
 
-async def test_a_parcel_that_every_carrier_refused_is_ranked_again_after_release(outside: Outside) -> None:
+async def test_carriers_are_ranked_again_after_all_refused_and_the_hold_is_released(outside: Outside) -> None:
     for name in ("sf", "yto"):
         async with transaction() as connection:
             await carrier_selection.save_terms(connection, CarrierTerms(carrier=name, active=False))
@@ -429,7 +434,7 @@ async def test_a_parcel_that_every_carrier_refused_is_ranked_again_after_release
 
 async def test_a_carrier_rule_applies_and_can_be_tried_first(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
-    dear = CarrierRule.model_validate(
+    rule = CarrierRule.model_validate(
         {
             "number": 10,
             "name": "with sf alone",
@@ -439,11 +444,11 @@ async def test_a_carrier_rule_applies_and_can_be_tried_first(outside: Outside) -
     )
     before, after = await outside.order(("A001", 1)), await outside.order(("A001", 1))
     assert (await run(steps.book_waybill, before[0])).carrier == "yto"
-    tried = await trial.run(dear, datetime.now(UTC) - timedelta(hours=1))
+    tried = await trial.run(rule, datetime.now(UTC) - timedelta(hours=1))
     assert (tried.parcels, tried.applied, tried.moved) == (2, 2, {"yto sf": 2})
     assert (tried.freight_before, tried.freight_after) == (16, 40)
     async with transaction() as connection:
-        await rules.save_rule(connection, dear)
+        await rules.save_rule(connection, rule)
     carrier_selection.clear_cache()
     assert (await run(steps.book_waybill, after[0])).carrier == "sf"
     kept = Choice.model_validate((await row(after[0])).choice)
@@ -451,7 +456,7 @@ async def test_a_carrier_rule_applies_and_can_be_tried_first(outside: Outside) -
     assert [each.name for each in kept.ruled] == ["with sf alone"]
 
 
-async def test_the_only_carrier_is_ranked_too_where_a_rule_applies(outside: Outside) -> None:
+async def test_a_rule_applies_to_the_only_carrier_too(outside: Outside) -> None:
     out = {"number": 1, "name": "no", "condition": "true", "decisions": [{"do": "exclude", "carriers": ["sf", "yto"]}]}
     async with transaction() as connection:
         await rules.save_rule(connection, CarrierRule.model_validate(out))

@@ -1,4 +1,4 @@
-"""Printing through the real API, engine and database: hundreds in one file, reprints numbered, nothing told in full."""
+"""Printing through the real API, engine and database: one file of many labels, reprints and masked data."""
 
 import asyncio
 import io
@@ -46,7 +46,7 @@ PHONE = "13812345678"
 
 @pytest.fixture
 async def printer(door: httpx.AsyncClient, temporal: Client) -> AsyncIterator[dict[str, str]]:
-    """The header of a warehouse's key; a worker runs."""
+    """Run a worker; yield the header of a warehouse's key."""
     async with transaction() as connection:
         await seed(connection)
     headers = await bearer(Scope.WAREHOUSE, name="packer") | {"Accept-Language": "zh-CN"}
@@ -56,7 +56,7 @@ async def printer(door: httpx.AsyncClient, temporal: Client) -> AsyncIterator[di
 
 
 async def packed(number: str, *, lines: Any = (), carrier: str = "sf", **changes: Any) -> str:
-    """A fulfillment order with its waybill; its id."""
+    """Create a fulfillment order with its waybill; return its id."""
     paid_at = changes.pop("paid_at", datetime.now(UTC))
     label = changes.pop("label", Label(route="021W-571-003", hub="上海集散"))
     recipient = Recipient(
@@ -104,22 +104,22 @@ async def packed(number: str, *, lines: Any = (), carrier: str = "sf", **changes
     async with transaction() as connection:
         await connection.execute(insert(OrderRow).values(order))
         await connection.execute(insert(FulfillmentRow).values(fulfillment))
-        said = {"order_id": sold.order_id, "modified_at": now, "document": sold}
-        await connection.execute(insert(ChannelOrderRow).values(said))
+        channel_order = {"order_id": sold.order_id, "modified_at": now, "document": sold}
+        await connection.execute(insert(ChannelOrderRow).values(channel_order))
     return str(fulfillment["id"])
 
 
-async def wish(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> dict[str, Any]:
-    """A print, once it is finished."""
+async def finished_print(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> dict[str, Any]:
+    """Request a print and return it once it is finished."""
     answer = await door.post("/labels", json=body, headers=printer)
     assert answer.is_success, answer.text
     async with asyncio.timeout(240):
         while answer.json()["state"] == "running":
             await asyncio.sleep(0.1)
             answer = await door.get(f"/labels/{answer.json()['id']}", headers=printer)
-    told: dict[str, Any] = answer.json()
-    assert told["state"] == "finished"
-    return told
+    document: dict[str, Any] = answer.json()
+    assert document["state"] == "finished"
+    return document
 
 
 async def file(door: httpx.AsyncClient, printer: dict[str, str], document: str) -> bytes:
@@ -129,7 +129,7 @@ async def file(door: httpx.AsyncClient, printer: dict[str, str], document: str) 
 
 
 async def printed(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> Printed:
-    return Printed(await file(door, printer, (await wish(door, printer, **body))["id"]))
+    return Printed(await file(door, printer, (await finished_print(door, printer, **body))["id"]))
 
 
 async def look(*statements: str) -> Any:
@@ -139,8 +139,8 @@ async def look(*statements: str) -> Any:
 
 async def test_a_label_is_complete_with_name_and_phone_masked(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1001")
-    told = await wish(door, printer, fulfillments=[parcel])
-    content = await file(door, printer, told["id"])
+    document = await finished_print(door, printer, fulfillments=[parcel])
+    content = await file(door, printer, document["id"])
     label = Printed(content)
     number = "SF1330200001001"
     assert label.codes() == [("Code128", number), ("QRCode", number), ("Code128", number)]
@@ -168,9 +168,9 @@ async def test_a_file_is_stored_encrypted_and_downloads_are_recorded(
     door: httpx.AsyncClient, printer: dict[str, str], database: str
 ) -> None:
     parcel = await packed("1002")
-    told = await wish(door, printer, fulfillments=[parcel], format="zpl")
-    assert "世纪大道".encode() in await file(door, printer, told["id"])
-    await file(door, printer, told["id"])
+    document = await finished_print(door, printer, fulfillments=[parcel], format="zpl")
+    assert "世纪大道".encode() in await file(door, printer, document["id"])
+    await file(door, printer, document["id"])
     ((kept,),) = await look("SELECT content FROM documents")
     assert "世纪大道".encode() not in bytes(kept)
     entries = await look("SELECT order_id, actor, detail FROM timeline WHERE what = 'timeline.printed'")
@@ -201,24 +201,24 @@ async def test_two_hundred_labels_are_one_file_in_the_requested_order(
     assert answer.status_code == 202
     seen = set()
     async with asyncio.timeout(240):
-        while (told := (await door.get(f"/labels/{answer.json()['id']}", headers=printer)).json())[
+        while (progress := (await door.get(f"/labels/{answer.json()['id']}", headers=printer)).json())[
             "state"
         ] == "running":
-            seen.add(told["done"])
+            seen.add(progress["done"])
             await asyncio.sleep(0.05)
-    assert (told["done"], told["total"], told["left_out"]) == (200, 200, {})
+    assert (progress["done"], progress["total"], progress["left_out"]) == (200, 200, {})
     assert seen <= {0, 50, 100, 150, 200}
     assert len(seen) > 1
-    document = Printed(await file(door, printer, told["id"]))
+    document = Printed(await file(door, printer, progress["id"]))
     assert document.pages == 200
     assert [document.codes(page)[0][1] for page in (0, 60, 199)] == [f"SF1330200002{n:03}" for n in (199, 139, 0)]
     assert await look("SELECT part FROM documents") == [(0,)]
 
 
-async def test_the_city_stands_in_for_a_missing_route(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_label_without_a_route_shows_the_city(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1009", carrier="jdl", label=Label(courier="ems"))
-    told = (await printed(door, printer, fulfillments=[parcel])).text()
-    assert told.startswith("EMS上海市SF13")
+    text = (await printed(door, printer, fulfillments=[parcel])).text()
+    assert text.startswith("EMS上海市SF13")
 
 
 async def test_a_filter_selects_what_is_ready_to_print(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
@@ -227,7 +227,7 @@ async def test_a_filter_selects_what_is_ready_to_print(door: httpx.AsyncClient, 
     await packed("1012", waybill_no=None)
     await packed("1013", status="cancelled")
     await packed("1014", warehouse="BJ")
-    chosen = await wish(door, printer, warehouse="SH", carrier="sf", status="open", unprinted=True)
+    chosen = await finished_print(door, printer, warehouse="SH", carrier="sf", status="open", unprinted=True)
     assert chosen["total"] == 1
     assert await look("SELECT fulfillment_id FROM prints") == [(ready,)]
     refused = await door.post("/labels", json={"warehouse": "SH", "carrier": "sf", "unprinted": True}, headers=printer)
@@ -265,8 +265,8 @@ async def test_a_packing_list_names_goods_in_both_languages(door: httpx.AsyncCli
         assert each in listed, each
 
 
-def _theirs(words: str) -> bytes:
-    """A label as a carrier draws it, on a page of its own size."""
+def _carrier_label(words: str) -> bytes:
+    """Return a label as a carrier draws it, on a page of its own size."""
     drawn = io.BytesIO()
     canvas = Canvas(drawn, pagesize=(288, 432))
     canvas.drawString(20, 200, words)
@@ -277,7 +277,7 @@ def _theirs(words: str) -> bytes:
 async def _answer(request: Request) -> Response:
     match request.path_params["name"]:
         case "label.pdf":
-            return Response(_theirs("drawn by the carrier"))
+            return Response(_carrier_label("drawn by the carrier"))
         case "label.png":
             pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
             return Response(b64decode(pixel))
@@ -289,7 +289,7 @@ async def _answer(request: Request) -> Response:
 
 @pytest.fixture(scope="module")
 def drawer() -> Iterator[str]:
-    """A carrier that draws its labels itself."""
+    """Serve a carrier that draws its labels itself."""
     with served(Starlette(routes=[Route("/{name}", _answer)])) as url:
         yield url
 
@@ -300,27 +300,27 @@ async def test_a_carriers_own_label_is_included_in_the_file(
     names = ("label.pdf", "label.png", "garbage", "gone")
     parcels = [await packed(str(1040 + n), label=Label(url=f"{drawer}/{name}")) for n, name in enumerate(names)]
     ours = await packed("1050")
-    told = await wish(door, printer, fulfillments=[ours, *parcels])
-    assert set(told["left_out"]) == set(parcels[2:])
-    assert set(told["left_out"].values()) == {"承运商未提供面单"}
-    content = await file(door, printer, told["id"])
+    document = await finished_print(door, printer, fulfillments=[ours, *parcels])
+    assert set(document["left_out"]) == set(parcels[2:])
+    assert set(document["left_out"].values()) == {"承运商未提供面单"}
+    content = await file(door, printer, document["id"])
     document = Printed(content)
     assert document.pages == 3
     assert "drawnbythecarrier" in document.text(1)
     assert document.codes(2) == []
     sizes = [(round(page.mediabox.width), round(page.mediabox.height)) for page in PdfReader(io.BytesIO(content)).pages]
     assert set(sizes) == {(283, 510)}
-    told = await wish(door, printer, fulfillments=[ours, parcels[0]], format="zpl")
-    assert list(told["left_out"]) == [parcels[0]]
+    document = await finished_print(door, printer, fulfillments=[ours, parcels[0]], format="zpl")
+    assert list(document["left_out"]) == [parcels[0]]
     assert await look(f"SELECT count(*) FROM prints WHERE fulfillment_id = '{parcels[3]}'") == [(0,)]
 
 
-async def test_a_file_is_kept_for_a_day(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    told = await wish(door, printer, fulfillments=[await packed("1060")])
+async def test_a_file_is_deleted_after_a_day(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+    document = await finished_print(door, printer, fulfillments=[await packed("1060")])
     async with transaction() as connection:
         await connection.execute(update(DocumentRow).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
-    assert (await door.get(f"/labels/{told['id']}/file", headers=printer)).status_code == 404
-    await wish(door, printer, fulfillments=[await packed("1061")])
+    assert (await door.get(f"/labels/{document['id']}/file", headers=printer)).status_code == 404
+    await finished_print(door, printer, fulfillments=[await packed("1061")])
     assert await labels.purge_expired_documents() == 1
     assert await look("SELECT count(*) FROM documents") == [(1,)]
 
@@ -370,12 +370,12 @@ async def test_the_command_line_saves_a_file(
     await packed("1070")
     await packed("1071")
     target = tmp_path / "sheets.pdf"
-    with capture_logs():  # the API's, whose standard output is ours here
-        said = await commands.ok("print", "1070", "order:own:web:1071:F1", "-o", str(target), "--lang", "en")
-        assert "2 printed" in said
+    with capture_logs():  # the API shares standard output with the command here
+        output = await commands.ok("print", "1070", "order:own:web:1071:F1", "-o", str(target), "--lang", "en")
+        assert "2 printed" in output
         assert Printed(target.read_bytes()).pages == 2
-        told = await commands.ok("print", "--warehouse", "SH", "--format", "zpl", "-o", str(target), "--json")
-        assert '"done":2' in told
+        output = await commands.ok("print", "--warehouse", "SH", "--format", "zpl", "-o", str(target), "--json")
+        assert '"done":2' in output
         assert target.read_bytes().startswith(b"^XA")
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"order:own:web:1071:F1\n\n1070\n")))
         assert "2 printed" in await commands.ok("print", "-o", str(target), "--lang", "en")

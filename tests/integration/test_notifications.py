@@ -118,7 +118,7 @@ async def test_a_webhook_is_signed_sent_once_and_repeated_under_the_same_id(endp
     assert [each[1]["webhook-id"] for each in RECEIVED] == [message_id, message_id]
 
 
-async def test_a_failed_message_is_retried_later_and_finally_fails(endpoint: str) -> None:
+async def test_a_failed_message_is_retried_later_and_then_fails(endpoint: str) -> None:
     await add_account("webhook", f"{endpoint}/hook", {"secret": SECRET})
     await add_template("shipped", "webhook", "x")
     await add_event("shipped")
@@ -186,7 +186,7 @@ async def test_an_unreachable_smtp_server_is_retried() -> None:
     assert (await log())[0][0] == "waiting"
 
 
-async def test_a_buyer_gets_an_sms_until_he_opts_out(endpoint: str) -> None:
+async def test_a_buyer_gets_an_sms_until_opting_out(endpoint: str) -> None:
     await add_account("sms", f"{endpoint}/sms", {"access_key_id": "id", "access_key_secret": "key"}, to="13900139000")
     await add_template("shipped", "sms", '{"waybill":"{waybill_no}"}', subject="SMS_1")
     await add_event("shipped", waybill_no="SF1")

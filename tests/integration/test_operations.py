@@ -49,7 +49,7 @@ class Office(NamedTuple):
     env: dict[str, str]
 
     async def run(self, command: str, **more: str) -> str:
-        """A line of the guide in a shell; what it prints."""
+        """Run a line of the guide in a shell; return its output."""
         process = await asyncio.create_subprocess_shell(
             command, env=self.env | more, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
@@ -61,7 +61,7 @@ class Office(NamedTuple):
         await self.run(f"temporal workflow signal --workflow-id '{order.id}' --name {name} --input '{SIGNALS[name]}'")
 
     async def order_in_review(self, number: str) -> Order:
-        """A dear order, for which there is no stock."""
+        """Start an order that is held for review and out of stock."""
         sold = an_order(number, line(1, "A001", 3, "4000"))
         await start_order(self.client, sold)
         order = self.client.get_workflow_handle(sold.order_id)

@@ -38,10 +38,15 @@ def sandbox() -> Iterator[str]:
 @pytest.fixture
 async def shop(sandbox: str, door: httpx.AsyncClient) -> AsyncIterator[World]:
     world = World(sandbox, "woocommerce", "wc-origin")
-    told = world.account
-    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
+    account = world.account
+    row = {
+        "integration": account.integration,
+        "source": account.source,
+        "account": account.account,
+        "base_url": account.base_url,
+    }
     async with transaction() as connection:
-        values = {**row, "secrets": Secrets(values=told.secrets), "settings": {}}
+        values = {**row, "secrets": Secrets(values=account.secrets), "settings": {}}
         await connection.execute(insert(AccountRow).values(values))
     yield world
     await http.close()
@@ -59,8 +64,8 @@ async def arrived(*numbers: str) -> list[str]:
     async def look() -> list[str]:
         async with transaction() as connection:
             query = select(OrderRow.channel_order_no, OrderRow.id)  # type: ignore[call-overload]
-            found = dict((await connection.execute(query)).all())
-        return [found[number] for number in numbers] if set(numbers) <= set(found) else []
+            ids = dict((await connection.execute(query)).all())
+        return [ids[number] for number in numbers] if set(numbers) <= set(ids) else []
 
     return await until(look)
 
@@ -73,12 +78,12 @@ async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, do
     assert await asyncio.to_thread(shop.deliver, number, url) == [202]
     (order_id,) = await arrived(number)
     shop.change(number, paid=True)
-    await asyncio.sleep(1.1)  # the channel tells times in seconds
+    await asyncio.sleep(1.1)  # the channel reports times in seconds
     await ActivityEnvironment().run(pull_orders, "woocommerce", "wc-origin")
 
     async def traced() -> dict[str, Any] | None:
-        found: dict[str, Any] = (await door.get(f"/orders/{order_id}/origin", headers=reader)).json()
-        return found if [each["state"] for each in found["messages"]] == ["done", "done"] else None
+        answer: dict[str, Any] = (await door.get(f"/orders/{order_id}/origin", headers=reader)).json()
+        return answer if [each["state"] for each in answer["messages"]] == ["done", "done"] else None
 
     trace = await until(traced)
     assert trace is not None
@@ -107,8 +112,8 @@ async def test_corrected_origin_is_counted_and_the_previous_one_kept(door: httpx
     path = f"/orders/{order_id}/origin"
 
     async def counted(by: str) -> dict[str, int]:
-        found = (await door.get("/origins", params={"by": by}, headers=reader)).json()
-        return {each["origin"]: each["orders"] for each in found}
+        counts = (await door.get("/origins", params={"by": by}, headers=reader)).json()
+        return {each["origin"]: each["orders"] for each in counts}
 
     assert await counted("campaign") == {"double 11": 2}
     assert await counted("path") == {"webhook": 2}
@@ -151,12 +156,18 @@ async def test_orders_are_counted_by_origin(door: httpx.AsyncClient) -> None:
     await put(3, status="cancelled", total=1000)
     await put(4, origin={"platform": "app", "intake": "poll", "region": "CN 广东省"})
     reader = await bearer(Scope.READ)
-    found = (await door.get("/origins", params={"by": "province"}, headers=reader)).json()
-    assert [(each["origin"], each["orders"], each["dropped"]) for each in found] == [("浙江省", 3, 1), ("广东省", 1, 0)]
-    assert {currency: float(amount) for currency, amount in found[0]["amounts"].items()} == {"CNY": 10, "USD": 7}
+    counts = (await door.get("/origins", params={"by": "province"}, headers=reader)).json()
+    assert [(each["origin"], each["orders"], each["dropped"]) for each in counts] == [
+        ("浙江省", 3, 1),
+        ("广东省", 1, 0),
+    ]
+    assert {currency: float(amount) for currency, amount in counts[0]["amounts"].items()} == {
+        "CNY": 10,
+        "USD": 7,
+    }
     window = {"by": "platform", "from": "2026-11-03T00:00:00Z", "to": "2026-11-04T00:00:00Z"}
-    found = (await door.get("/origins", params=window, headers=reader)).json()
-    assert [(each["origin"], each["orders"]) for each in found] == [("own", 1)]
+    counts = (await door.get("/origins", params=window, headers=reader)).json()
+    assert [(each["origin"], each["orders"]) for each in counts] == [("own", 1)]
     assert [each["origin"] for each in (await door.get("/origins?by=shop", headers=reader)).json()] == ["own:web"]
 
 
@@ -168,15 +179,15 @@ async def test_command_line_traces_and_counts(
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", [Scope.STAFF]))
     settings.cache_clear()
     hengdan = Commands(capsys)
-    told = sale(campaign="Autumn")
-    number = str(told["order_no"])
-    assert (await tell(door, told)).status_code == 202
+    order = sale(campaign="Autumn")
+    number = str(order["order_no"])
+    assert (await tell(door, order)).status_code == 202
     await arrived(number)
     with capture_logs():
-        said = await hengdan.ok("origin", number, "--lang", "en")
-        assert "told as Autumn" in said
-        assert "Received by webhook" in said
-        assert told["event_id"] in await hengdan.ok("origin", number, "--raw")
+        output = await hengdan.ok("origin", number, "--lang", "en")
+        assert "told as Autumn" in output
+        assert "Received by webhook" in output
+        assert order["event_id"] in await hengdan.ok("origin", number, "--raw")
         assert "--reason" in await hengdan.refused("origin", number, "--campaign", "618")
         assert "autumn → 618" in await hengdan.ok("origin", number, "--campaign", "618", "--reason", "asked the buyer")
         assert "618" in await hengdan.ok("origins", "--by", "campaign")

@@ -41,13 +41,18 @@ def sandbox() -> Iterator[str]:
         yield url
 
 
-async def known(world: World, **chosen: Any) -> World:
+async def save_account(world: World, **chosen: Any) -> World:
     """Save the shop's account in the database; return the shop."""
     await http.close()
-    told = world.account
-    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
+    account = world.account
+    row = {
+        "integration": account.integration,
+        "source": account.source,
+        "account": account.account,
+        "base_url": account.base_url,
+    }
     async with transaction() as connection:
-        values = {**row, "secrets": Secrets(values=told.secrets), "settings": {**told.settings, **chosen}}
+        values = {**row, "secrets": Secrets(values=account.secrets), "settings": {**account.settings, **chosen}}
         await connection.execute(insert(AccountRow).values(values))
     return world
 
@@ -69,7 +74,7 @@ async def cursor() -> datetime | None:
 
 @pytest.mark.parametrize("source", ["taobao", "shopify", "amazon"])
 async def test_pulled_orders_are_stored_once(sandbox: str, source: str) -> None:
-    world = await known(World(sandbox, source, f"{source}-inbox"))
+    world = await save_account(World(sandbox, source, f"{source}-inbox"))
     ordinary, urgent = world.sell(("A001", 2)), world.sell(urgent=True)
     before = datetime.now(UTC)
     first = await pull(world)
@@ -94,7 +99,7 @@ async def test_pulled_orders_are_stored_once(sandbox: str, source: str) -> None:
 
 
 async def test_order_listed_late_is_pulled(sandbox: str) -> None:
-    world = await known(World(sandbox, "woocommerce", "wc-late"), overlap_seconds=600)
+    world = await save_account(World(sandbox, "woocommerce", "wc-late"), overlap_seconds=600)
     assert (await pull(world)).seen == 0
     late = world.sell(created=datetime.now(UTC) - timedelta(minutes=8))
     report = await pull(world)
@@ -105,7 +110,7 @@ async def test_order_listed_late_is_pulled(sandbox: str) -> None:
 
 
 async def test_late_pull_continues_from_the_cursor(sandbox: str) -> None:
-    world = await known(World(sandbox, "taobao", "tb-late"))
+    world = await save_account(World(sandbox, "taobao", "tb-late"))
     began = datetime.now(UTC)
     async with transaction() as connection:
         await connection.execute(update(AccountRow).values(cursor=began - 2 * DAY))
@@ -124,7 +129,7 @@ async def test_late_pull_continues_from_the_cursor(sandbox: str) -> None:
 
 
 async def test_change_within_the_overlap_is_a_new_message(sandbox: str) -> None:
-    world = await known(World(sandbox, "taobao", "tb-overlap"))
+    world = await save_account(World(sandbox, "taobao", "tb-overlap"))
     number = world.sell(paid=False, created=datetime.now(UTC) - timedelta(minutes=2))
     assert (await pull(world)).new == 1
     world.change(number, paid=True)
@@ -135,7 +140,7 @@ async def test_change_within_the_overlap_is_a_new_message(sandbox: str) -> None:
 
 
 async def test_failed_pull_keeps_its_cursor(sandbox: str) -> None:
-    world = await known(World(sandbox, "taobao", "tb-fails"))
+    world = await save_account(World(sandbox, "taobao", "tb-fails"))
     placed = datetime.now(UTC) - timedelta(minutes=50)
     world.sell(created=placed)
     world.fault("taobao.trade.fullinfo.get", "500")
@@ -146,7 +151,7 @@ async def test_failed_pull_keeps_its_cursor(sandbox: str) -> None:
 
 
 async def test_pull_never_moves_the_cursor_back(sandbox: str) -> None:
-    world = await known(World(sandbox, "taobao", "tb-back"))
+    world = await save_account(World(sandbox, "taobao", "tb-back"))
     ahead = datetime.now(UTC) + timedelta(hours=1)
     async with transaction() as connection:
         await connection.execute(update(AccountRow).values(cursor=ahead))
@@ -161,8 +166,8 @@ async def test_unknown_shop_is_refused() -> None:
 
 async def test_each_shop_that_supports_pulls_has_a_schedule(sandbox: str, temporal_server: Temporal) -> None:
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
-    world = await known(World(sandbox, "woocommerce", "wc-schedule"), poll_seconds=1)
-    await known(World(sandbox, "own", "own-schedule"))
+    world = await save_account(World(sandbox, "woocommerce", "wc-schedule"), poll_seconds=1)
+    await save_account(World(sandbox, "own", "own-schedule"))
     world.sell()
     await schedule_shops(client)
     handle = client.get_schedule_handle("poll:woocommerce:wc-schedule")
@@ -197,7 +202,7 @@ async def choose(chosen: dict[str, Any]) -> None:
 async def test_order_received_by_webhook_and_poll_is_one_workflow(
     sandbox: str, door: httpx.AsyncClient, temporal: Client
 ) -> None:
-    world = await known(World(sandbox, "woocommerce", "wc-twice"))
+    world = await save_account(World(sandbox, "woocommerce", "wc-twice"))
     number = world.sell(created=datetime.now(UTC) - timedelta(minutes=2))
     hook = f"{door.base_url}/channels/woocommerce/wc-twice/webhook".replace("//channels", "/channels")
     statuses, report, again = await asyncio.gather(
@@ -217,7 +222,7 @@ async def test_order_received_by_webhook_and_poll_is_one_workflow(
 
 
 async def test_pull_reads_the_cursor_past_the_cache(sandbox: str) -> None:
-    world = await known(World(sandbox, "shopify", "sh-cache"))
+    world = await save_account(World(sandbox, "shopify", "sh-cache"))
     before = await accounts.get_account(IntegrationType.CHANNEL, "shopify", "sh-cache")
     await pull(world)
     moved = NOW - timedelta(minutes=20)
@@ -231,7 +236,7 @@ async def test_pull_reads_the_cursor_past_the_cache(sandbox: str) -> None:
 async def test_hint_has_its_order_read(sandbox: str, door: httpx.AsyncClient, temporal: Client, source: str) -> None:
     """By the running worker, without a pull."""
     name = f"{source}-hinted"
-    world = await known(World(sandbox, source, name), poll_seconds=False)
+    world = await save_account(World(sandbox, source, name), poll_seconds=False)
     number = world.sell(("A001", 1))
     hook = f"{door.base_url}/channels/{source}/{name}/webhook".replace("//channels", "/channels")
 

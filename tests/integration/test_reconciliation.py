@@ -43,12 +43,17 @@ def sandbox() -> Iterator[str]:
         yield url
 
 
-async def known(world: World, **chosen: Any) -> World:
+async def save_account(world: World, **chosen: Any) -> World:
     """Save the shop's account in the database; return the shop."""
-    told = world.account
-    row = {"integration": told.integration, "source": told.source, "account": told.account, "base_url": told.base_url}
+    account = world.account
+    row = {
+        "integration": account.integration,
+        "source": account.source,
+        "account": account.account,
+        "base_url": account.base_url,
+    }
     async with transaction() as connection:
-        values = {**row, "secrets": Secrets(values=told.secrets), "settings": {**told.settings, **chosen}}
+        values = {**row, "secrets": Secrets(values=account.secrets), "settings": {**account.settings, **chosen}}
         await connection.execute(insert(AccountRow).values(values))
     return world
 
@@ -56,7 +61,7 @@ async def known(world: World, **chosen: Any) -> World:
 @pytest.fixture
 async def shop(sandbox: str, door: httpx.AsyncClient, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     name = request.node.name[:50]
-    yield await known(World(sandbox, "woocommerce", name))
+    yield await save_account(World(sandbox, "woocommerce", name))
     await http.close()
 
 

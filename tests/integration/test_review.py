@@ -1,4 +1,4 @@
-"""Review by rules in data: through the API, onto real orders, against the books."""
+"""Review rules, set through the API and applied to real orders."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -49,7 +49,7 @@ async def put(door: httpx.AsyncClient, *given: dict[str, Any]) -> None:
 
 
 async def held(number: str, *lines: Any, **changes: Any) -> list[str]:
-    """Why a new order is held."""
+    """Return the reasons of the holds of a new order."""
     return [each.reason for each in (await admitted(number, *lines, **changes)).holds]
 
 
@@ -57,12 +57,12 @@ async def view(door: httpx.AsyncClient, state: OrderState) -> Any:
     return (await door.get(f"/orders/{state.order.order_id}")).json()
 
 
-async def remember(*states: OrderState) -> None:
-    """The channel's own word of them, as the dispatcher keeps it."""
+async def save_documents(*states: OrderState) -> None:
+    """Save the channel's documents of orders, as the dispatcher does."""
     async with transaction() as connection:
         for state in states:
-            told = {"order_id": state.order.order_id, "modified_at": now(), "document": state.order}
-            await connection.execute(insert(ChannelOrderRow).values(told))
+            row = {"order_id": state.order.order_id, "modified_at": now(), "document": state.order}
+            await connection.execute(insert(ChannelOrderRow).values(row))
 
 
 async def test_a_hold_names_its_rule_and_facts(door: httpx.AsyncClient) -> None:
@@ -77,9 +77,9 @@ async def test_a_hold_names_its_rule_and_facts(door: httpx.AsyncClient) -> None:
     assert (dear.status, dear.active) == (OrderStatus.IN_REVIEW, [])
     shown = await view(door, dear)
     assert [(each["reason"], each["stage"], each["rule"]) for each in shown["holds"]] == [("look at it", "service", 10)]
-    told = next(each for each in shown["timeline"] if each["what"] == "timeline.review.applied")
-    assert told["detail"]["values"] == {"order.total": 300.0, "lines": [{"quantity": 5}]}
-    assert "Rule 10 ours: hold service (" in told["text"]
+    applied = next(each for each in shown["timeline"] if each["what"] == "timeline.review.applied")
+    assert applied["detail"]["values"] == {"order.total": 300.0, "lines": [{"quantity": 5}]}
+    assert "Rule 10 ours: hold service (" in applied["text"]
 
 
 async def test_of_a_remark_only_the_matched_words_are_recorded(door: httpx.AsyncClient) -> None:
@@ -201,8 +201,8 @@ async def test_accounts_are_counted_by_phone_and_by_address(door: httpx.AsyncCli
 
 async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClient) -> None:
     await put(door, rule("risk.blacklisted"))
-    told = {"kind": "phone", "value": "+86 138 1234 5678", "reason": "refused thrice"}
-    entry = (await door.post("/review/blacklist", json=told)).json()
+    blocked = {"kind": "phone", "value": "+86 138 1234 5678", "reason": "refused thrice"}
+    entry = (await door.post("/review/blacklist", json=blocked)).json()
     assert (entry["hint"][-4:], entry["added_by"]) == ("5678", "mei")
     assert "13812345678" not in str(await sql("SELECT * FROM blacklist"))
     state = await admitted("1", buyer="u1")
@@ -215,13 +215,13 @@ async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClie
         entry = (await door.post("/review/blacklist", json=given)).json()
         assert await held(f"{kind}1", buyer="u1") == ["look at it"]
         (await door.delete(f"/review/blacklist/{kind}/{entry['id']}")).raise_for_status()
-    late = told | {"until": (now() - timedelta(hours=1)).isoformat()}
+    late = blocked | {"until": (now() - timedelta(hours=1)).isoformat()}
     (await door.post("/review/blacklist", json=late)).raise_for_status()
     assert await held("3", buyer="u1") == []
 
 
 @pytest.mark.parametrize(
-    "told",
+    "invalid",
     [
         {"kind": "phone", "value": "138****5678"},
         {"kind": "phone"},
@@ -229,8 +229,8 @@ async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClie
         {"kind": "face", "value": "x"},
     ],
 )
-async def test_the_blacklist_refuses_invalid_entries(door: httpx.AsyncClient, told: dict[str, str]) -> None:
-    assert (await door.post("/review/blacklist", json=told)).status_code == 422
+async def test_the_blacklist_refuses_invalid_entries(door: httpx.AsyncClient, invalid: dict[str, str]) -> None:
+    assert (await door.post("/review/blacklist", json=invalid)).status_code == 422
 
 
 async def test_prices_and_stock_are_looked_up(door: httpx.AsyncClient) -> None:
@@ -259,7 +259,7 @@ async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> No
 
 async def test_a_dry_run_reports_the_effect_and_changes_nothing(door: httpx.AsyncClient) -> None:
     states = [await admitted(str(number), line(1, "A001", 1, f"{number}00"), buyer="u1") for number in range(1, 6)]
-    await remember(*states)
+    await save_documents(*states)
     before = await sql("SELECT id, status, holds, revision FROM orders ORDER BY id")
     asked = {"rule": rule("order.total >= 300 && buyer.orders_30d >= 1"), "since": SINCE}
     ran = (await door.post("/review/dry-run", json=asked)).json()

@@ -41,11 +41,11 @@ def warehouses(state: OrderState) -> list[str]:
 
 
 async def test_rule_is_tried_before_it_applies(door: httpx.AsyncClient) -> None:
-    wish = {"lines": [{"sku": "A001"}], "province": "上海"}
-    before = (await door.post("/plan/try", json=wish)).json()
+    request = {"lines": [{"sku": "A001"}], "province": "上海"}
+    before = (await door.post("/plan/try", json=request)).json()
     assert [load["warehouse"] for load in before["plan"]["loads"]] == ["SH"]
     await put(door, RULE)
-    after = (await door.post("/plan/try", json=wish, headers={"Accept-Language": "zh-CN"})).json()
+    after = (await door.post("/plan/try", json=request, headers={"Accept-Language": "zh-CN"})).json()
     assert [load["warehouse"] for load in after["plan"]["loads"]] == ["GZ"]
     assert [each["name"] for each in after["plan"]["rules"]] == ["no Shanghai"]
     assert "no Shanghai" in next(each["reason"] for each in after["reasons"] if each["warehouse"] == "SH")
@@ -102,8 +102,8 @@ async def test_lowest_freight_wins_if_the_objective_says_so(door: httpx.AsyncCli
     assert warehouses(await admitted("1", policy=cheap)) == ["GZ"]
     assert warehouses(await admitted("2", line(1, "B006", 1), policy=cheap)) == ["SH"]  # 2.65 kg: 16 against 18
     assert warehouses(await admitted("3", policy=Policy(objective=("nearest",)))) == ["SH"]
-    wish = {"lines": [{"sku": "B006"}], "province": "上海", "objective": ["lowest_cost"]}
-    tried = (await door.post("/plan/try", json=wish)).json()
+    request = {"lines": [{"sku": "B006"}], "province": "上海", "objective": ["lowest_cost"]}
+    tried = (await door.post("/plan/try", json=request)).json()
     costs = {each["warehouse"]: Decimal(each["cost"]) for each in tried["reasons"] if each["cost"]}
     assert (costs["SH"], costs["GZ"]) == (Decimal(16), Decimal(18))
 
@@ -124,5 +124,5 @@ async def test_invalid_rule_is_refused_by_name(door: httpx.AsyncClient, change: 
 
 
 async def test_invalid_trial_is_refused(door: httpx.AsyncClient) -> None:
-    for wish, status in (({}, 422), ({"order_id": "order:own:web:nobody"}, 404), ({"lines": [{"sku": "nix"}]}, 422)):
-        assert (await door.post("/plan/try", json=wish)).status_code == status
+    for request, status in (({}, 422), ({"order_id": "order:own:web:nobody"}, 404), ({"lines": [{"sku": "nix"}]}, 422)):
+        assert (await door.post("/plan/try", json=request)).status_code == status

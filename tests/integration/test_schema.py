@@ -1,4 +1,4 @@
-"""The schema on a real database: up, down, up, and the same as the tables of the language."""
+"""The migrations on a real database: they can be reverted and repeated, and match the models."""
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from workers.embedded import Postgres
 from workers.schema import downgrade, migrate
 
 
-def test_up_down_and_up_again(postgres_server: Postgres) -> None:
+def test_migrations_are_reverted_and_repeated(postgres_server: Postgres) -> None:
     url = new_database(postgres_server, "up_and_down")
     engine = create_engine(sqlalchemy_url(url))
     try:
@@ -33,8 +33,8 @@ def test_up_down_and_up_again(postgres_server: Postgres) -> None:
         engine.dispose()
 
 
-def test_the_migrations_make_the_tables_of_the_language(database: str) -> None:
-    """Columns, types and indexes by Alembic; partial indexes and check constraints, which it does not see, by name."""
+def test_migrations_match_the_models(database: str) -> None:
+    """Alembic compares columns, types and indexes. Partial indexes and checks, which it ignores, compare by name."""
     engine = create_engine(sqlalchemy_url(database))
     try:
         with engine.connect() as connection:
@@ -105,7 +105,7 @@ def test_alerts_and_exceptions_become_one_table_and_two_again(postgres_server: P
 @pytest.mark.parametrize(
     "statement", ["UPDATE movements SET quantity = 2", "DELETE FROM movements", "TRUNCATE movements"]
 )
-def test_the_ledger_is_append_only(database: str, statement: str) -> None:
+def test_ledger_is_append_only(database: str, statement: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO movements"

@@ -1,4 +1,4 @@
-"""Parcels are followed by whoever is asked to, and asked after where nothing is heard of them."""
+"""Tracking subscriptions with aggregators, polling of silent parcels, and interception."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -53,7 +53,7 @@ def followed(url: str) -> dict[str, Any]:
     return {each["waybill_no"]: each for each in bookings if each["followed"]}
 
 
-async def test_parcels_are_subscribed_with_an_aggregator_once_and_again_after_silence(sandbox: str) -> None:
+async def test_parcel_is_subscribed_once_and_again_after_silence(sandbox: str) -> None:
     await open_account(sandbox, kuaidi100, follow=["yto"], push_url="https://oms.example.com/")
     for number, name in ((9001, "yto"), (9002, "sf"), (9003, "pigeon")):
         await a_parcel(str(number), carrier=name)
@@ -73,13 +73,13 @@ async def test_parcels_are_subscribed_with_an_aggregator_once_and_again_after_si
     assert followed(sandbox)["SF9001"]["followed"] == 2
 
 
-async def test_an_incomplete_account_does_not_stop_the_others(sandbox: str) -> None:
+async def test_incomplete_account_subscribes_nothing(sandbox: str) -> None:
     await open_account(sandbox, kuaidi100, follow=["yto"])
     await a_parcel("9003", carrier="yto")
     assert await ActivityEnvironment().run(tracking.subscribe_to_tracking) == 0
 
 
-async def test_a_silent_parcel_is_polled_once(sandbox: str) -> None:
+async def test_silent_parcel_is_polled_once(sandbox: str) -> None:
     await open_account(sandbox, sf)
     ours = await accounts.get_account(IntegrationType.CARRIER, "sf", "default")
     waybill = await carrier(ours).book(a_booking("silent-1"))
@@ -95,12 +95,12 @@ async def test_a_silent_parcel_is_polled_once(sandbox: str) -> None:
     assert await ask(tracking.poll_stale_tracking) == 1
     assert await ask(tracking.poll_stale_tracking) == 0
     async with transaction() as connection:
-        (told,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == tracking.PULLED))).all()
-    (scan,) = tracking.SCANS.validate_json(told.raw.body)
+        (message,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == tracking.PULLED))).all()
+    (scan,) = tracking.SCANS.validate_json(message.raw.body)
     assert (scan.waybill_no, scan.status) == (waybill.waybill_no, "picked_up")
 
 
-async def test_an_intercepted_parcel_is_noted_in_its_exception(sandbox: str) -> None:
+async def test_interception_is_recorded_in_the_exception(sandbox: str) -> None:
     await open_account(sandbox, sf)
     ours = await accounts.get_account(IntegrationType.CARRIER, "sf", "default")
     parcel = "order:own:web:9201:F1"

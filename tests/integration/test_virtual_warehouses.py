@@ -31,7 +31,7 @@ async def catalogue(database: str) -> None:
 
 
 async def virtual(share: str = "0", **audience: object) -> None:
-    """SH@618, a virtual warehouse of SH."""
+    """Save SH@618, a virtual warehouse of SH."""
     async with transaction() as connection:
         await locations.save(
             connection,

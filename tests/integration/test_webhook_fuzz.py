@@ -1,6 +1,6 @@
 """Webhooks of every channel under mutated messages: no internal error, and no acknowledged message is lost.
 
-``HENGDAN_FUZZ`` says how many messages each door is sent.
+``HENGDAN_FUZZ`` sets how many messages each webhook is sent.
 """
 
 import asyncio
@@ -118,11 +118,11 @@ async def test_mutated_messages_cause_no_internal_error_and_none_is_lost(databas
 
     def message() -> tuple[dict[str, str], bytes]:
         try:
-            told, body = twin.shops._webhook(shop, sale, Delivery(url=""))
+            signed, body = twin.shops._webhook(shop, sale, Delivery(url=""))
         except Exception:
             return {}, mutate_bytes(dice, b'{"orders": []}')
         body = mutate_document(dice, body) if dice.random() < 0.7 else mutate_bytes(dice, body)
-        headers = dict(told) | till
+        headers = dict(signed) | till
         if dice.random() < 0.9 and source in SIGNS:
             headers |= SIGNS[source](secrets, body)
         if dice.random() < 0.05 and headers:
@@ -142,7 +142,7 @@ async def test_mutated_messages_cause_no_internal_error_and_none_is_lost(databas
         for _ in range(MESSAGES // AT_ONCE):
             await send(client)
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app()), base_url="http://door") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app()), base_url="http://test") as client:
         await asyncio.gather(*(many(client) for _ in range(AT_ONCE)))
     async with transaction() as connection:
         kept = (await connection.execute(select(InboxRow).where(InboxRow.source == source))).all()  # type: ignore[arg-type]
@@ -154,13 +154,13 @@ async def test_mutated_messages_cause_no_internal_error_and_none_is_lost(databas
 async def _read(rows: Any) -> None:
     """Parse as the dispatcher does: each message is an order, a hint, or fails with a reason."""
     outcomes, orders, hints = await dispatcher._read(rows)
-    told: dict[int, Outcome] = {outcome.row: outcome for outcome in outcomes}
-    for outcome in told.values():
+    by_row: dict[int, Outcome] = {outcome.row: outcome for outcome in outcomes}
+    for outcome in by_row.values():
         if outcome.state is InboxState.FAILED:
             assert outcome.field, outcome
             assert "internal error" not in outcome.reason, outcome
         assert outcome.reason
     understood = {fact.row for facts in orders.values() for fact in facts}
     named = {row for hinted in hints.values() for row in hinted}
-    assert {row.id for row in rows} == set(told) | understood | named
-    assert len(rows) == len(told) + len(understood) + len(named)
+    assert {row.id for row in rows} == set(by_row) | understood | named
+    assert len(rows) == len(by_row) + len(understood) + len(named)
