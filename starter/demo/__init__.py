@@ -334,5 +334,5 @@ def _title(name: str) -> str:
     if kind == "by":
         return t("demo.scenario.by", carrier=about.upper())
     if kind == "exception":
-        return t("demo.scenario.exception", kind=t(f"exception.{about}"))
+        return t("demo.scenario.exception", kind=t(f"exception_kind.{about}"))
     return t(f"demo.scenario.{name}")

@@ -147,7 +147,7 @@ async def returned(world: World) -> OrderStatus:
 async def lost(world: World) -> OrderStatus:
     """A claim against the carrier opens by itself; the lost goods are reissued."""
     sale = await _shipped_by(world, "sto", "lost")
-    await world.until_exception(sale, "lost")
+    await world.until_exception(sale, "lost", remedy="claim")
     expect(await world.get("/settlements", order_id=sale.order_id, kind="claim"), "no claim is open")
     await world.apply_remedy(sale, "lost", "reissue")
     await world.until_reissued(sale)

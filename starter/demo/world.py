@@ -292,8 +292,10 @@ class World:
         )
         return OrderStatus(self.rows[sale.order_id]["status"])
 
-    async def until_exception(self, sale: Sale, kind: str, *, closed: bool = False, seconds: float = 60) -> None:
-        """Wait until an exception of this kind is open, or closed; trigger the monitor each time."""
+    async def until_exception(
+        self, sale: Sale, kind: str, *, closed: bool = False, remedy: str | None = None, seconds: float = 60
+    ) -> None:
+        """Wait until an exception of this kind is open, closed, or has a remedy; trigger the monitor each time."""
         monitor = (await connect()).get_schedule_handle("parcels")
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
         while datetime.now(UTC) < deadline:
@@ -301,9 +303,10 @@ class World:
                 await monitor.trigger()
             await asyncio.sleep(1)
             exceptions = await self.get("/exceptions", order_id=sale.order_id, kind=kind, closed="true")
-            if any(each["closed_at"] or not closed for each in exceptions):
+            if any((each["closed_at"] or not closed) and remedy in (None, each["remedy"]) for each in exceptions):
                 return
-        raise ScenarioFailed(f"no exception {kind} of {sale.order_id} is {'closed' if closed else 'open'}")
+        state = remedy or ("closed" if closed else "open")
+        raise ScenarioFailed(f"no exception {kind} of {sale.order_id} is {state}")
 
     async def until_subscribed(self, aggregator: str, waybill_no: str, seconds: float = 60) -> None:
         """Wait until an aggregator has a subscription to a parcel; trigger the monitor each time."""
