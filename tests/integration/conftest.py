@@ -25,7 +25,7 @@ async def temporal(
 
 
 @pytest.fixture
-async def door(temporal: Client) -> AsyncIterator[httpx.AsyncClient]:
+async def api(temporal: Client) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the API with its dispatcher and the own-site shop ``web``."""
     await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
     async with open_door() as client:

@@ -18,22 +18,22 @@ SHOP: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-async def staff(door: httpx.AsyncClient) -> None:
-    door.headers.update(await bearer(Scope.STAFF))
+async def staff(api: httpx.AsyncClient) -> None:
+    api.headers.update(await bearer(Scope.STAFF))
 
 
-async def test_account_is_created_changed_and_deleted(door: httpx.AsyncClient) -> None:
-    opened = await door.put("/accounts/channel/own/web", json=SHOP)
+async def test_account_is_created_changed_and_deleted(api: httpx.AsyncClient) -> None:
+    opened = await api.put("/accounts/channel/own/web", json=SHOP)
     assert opened.json()["secrets"] == ["secret", "token"]
-    changed = await door.put("/accounts/channel/own/web", json={"secrets": {"secret": "new", "token": ""}})
+    changed = await api.put("/accounts/channel/own/web", json={"secrets": {"secret": "new", "token": ""}})
     assert changed.json() == opened.json() | {"secrets": ["secret"]}
     held = await accounts.get_account(IntegrationType.CHANNEL, "own", "web")
     assert (held.secrets, held.settings["policy"]) == ({"secret": "new"}, {"grace": 60})
-    listed = await door.get("/accounts", params={"integration": "channel"})
+    listed = await api.get("/accounts", params={"integration": "channel"})
     assert listed.json() == [changed.json()]
     assert "hush" not in opened.text + listed.text
-    assert (await door.delete("/accounts/channel/own/web")).status_code == 204
-    assert (await door.delete("/accounts/channel/own/web")).status_code == 404
+    assert (await api.delete("/accounts/channel/own/web")).status_code == 204
+    assert (await api.delete("/accounts/channel/own/web")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ async def test_account_is_created_changed_and_deleted(door: httpx.AsyncClient) -
     ],
 )
 async def test_invalid_account_is_refused(
-    door: httpx.AsyncClient, path: str, change: dict[str, Any], field: str
+    api: httpx.AsyncClient, path: str, change: dict[str, Any], field: str
 ) -> None:
-    answer = await door.put(f"/accounts/{path}", json=SHOP | change)
+    answer = await api.put(f"/accounts/{path}", json=SHOP | change)
     assert (answer.status_code, field in answer.text) == (422, True)
 
 
-async def test_read_scope_sees_no_accounts(door: httpx.AsyncClient) -> None:
-    assert (await door.get("/accounts", headers=await bearer(Scope.READ))).status_code == 403
+async def test_read_scope_sees_no_accounts(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/accounts", headers=await bearer(Scope.READ))).status_code == 403

@@ -28,52 +28,52 @@ def text(answer: httpx.Response) -> str:
     return base64.b64decode(answer.json()["payloads"][0]["data"]).decode()
 
 
-async def test_key_decrypts_payloads_and_is_logged(door: httpx.AsyncClient, sealed: Any) -> None:
+async def test_key_decrypts_payloads_and_is_logged(api: httpx.AsyncClient, sealed: Any) -> None:
     staff = await bearer(Scope.STAFF, name="mei")
     with structlog.testing.capture_logs() as events:
-        opened = await door.post("/codec/decode", json=sealed, headers={**staff, "X-Namespace": "default"})
+        opened = await api.post("/codec/decode", json=sealed, headers={**staff, "X-Namespace": "default"})
     assert "世纪大道1号" in text(opened)
     assert {"event": "codec.decode", "actor": "mei", "payloads": 1, "log_level": "info"} in events
-    again = await door.post("/codec/encode", content=opened.content, headers=staff)
+    again = await api.post("/codec/encode", content=opened.content, headers=staff)
     assert "世纪大道" not in again.text
-    assert "世纪大道1号" in text(await door.post("/codec/decode", content=again.content, headers=staff))
+    assert "世纪大道1号" in text(await api.post("/codec/decode", content=again.content, headers=staff))
 
 
-async def test_decryption_needs_a_staff_key(door: httpx.AsyncClient, sealed: Any) -> None:
+async def test_decryption_needs_a_staff_key(api: httpx.AsyncClient, sealed: Any) -> None:
     for headers in ({}, {"Authorization": "Bearer hd_guess"}, await bearer(Scope.READ), await bearer(Scope.POS)):
         for path in ("/codec/decode", "/codec/encode"):
-            answer = await door.post(path, json=sealed, headers=headers)
+            answer = await api.post(path, json=sealed, headers=headers)
             assert answer.status_code == 401
             assert "www-authenticate" in answer.headers
 
 
-async def test_login_gives_the_ui_a_cookie(door: httpx.AsyncClient, sealed: Any) -> None:
-    page = await door.get("/codec/login", headers={"Accept-Language": "zh"})
+async def test_login_gives_the_ui_a_cookie(api: httpx.AsyncClient, sealed: Any) -> None:
+    page = await api.get("/codec/login", headers={"Accept-Language": "zh"})
     assert "<form" in page.text
-    assert (await door.post("/codec/login", data={"key": "hd_guess"})).status_code == 401
+    assert (await api.post("/codec/login", data={"key": "hd_guess"})).status_code == 401
     key = (await bearer(Scope.STAFF))["Authorization"].removeprefix("Bearer ")
-    shown = await door.post("/codec/login", data={"key": key})
+    shown = await api.post("/codec/login", data={"key": key})
     assert shown.status_code == 303
     cookie = shown.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert "世纪大道1号" in text(await door.post("/codec/decode", json=sealed))
+    assert "世纪大道1号" in text(await api.post("/codec/decode", json=sealed))
 
 
-async def test_only_the_ui_origin_is_allowed(door: httpx.AsyncClient) -> None:
+async def test_only_the_ui_origin_is_allowed(api: httpx.AsyncClient) -> None:
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-namespace"}
     (ours, *_) = settings().ui_origins
-    allowed = await door.options("/codec/decode", headers={"Origin": ours, **preflight})
+    allowed = await api.options("/codec/decode", headers={"Origin": ours, **preflight})
     assert allowed.headers["access-control-allow-origin"] == ours
     assert allowed.headers["access-control-allow-credentials"] == "true"
-    denied = await door.options("/codec/decode", headers={"Origin": "https://elsewhere.example", **preflight})
+    denied = await api.options("/codec/decode", headers={"Origin": "https://elsewhere.example", **preflight})
     assert "access-control-allow-origin" not in denied.headers
 
 
 @pytest.mark.parametrize(
     "body", [b"not json", b'{"payloads": [{"metadata": {"encoding": "YmluYXJ5L2VuY3J5cHRlZA=="}, "data": "AAAA"}]}']
 )
-async def test_invalid_payload_is_a_bad_request(door: httpx.AsyncClient, body: bytes) -> None:
-    answer = await door.post("/codec/decode", content=body, headers=await bearer(Scope.STAFF))
+async def test_invalid_payload_is_a_bad_request(api: httpx.AsyncClient, body: bytes) -> None:
+    answer = await api.post("/codec/decode", content=body, headers=await bearer(Scope.STAFF))
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"

@@ -18,19 +18,19 @@ RULE: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-async def staff(door: httpx.AsyncClient) -> None:
-    door.headers.update(await bearer(Scope.STAFF))
+async def staff(api: httpx.AsyncClient) -> None:
+    api.headers.update(await bearer(Scope.STAFF))
 
 
-async def test_rules_are_created_changed_and_deleted(door: httpx.AsyncClient) -> None:
-    (await door.put("/carriers/rules/10", json=RULE)).raise_for_status()
-    (await door.put("/carriers/rules/10", json=RULE | {"name": "very far"})).raise_for_status()
-    (saved,) = (await door.get("/carriers/rules")).json()
+async def test_rules_are_created_changed_and_deleted(api: httpx.AsyncClient) -> None:
+    (await api.put("/carriers/rules/10", json=RULE)).raise_for_status()
+    (await api.put("/carriers/rules/10", json=RULE | {"name": "very far"})).raise_for_status()
+    (saved,) = (await api.get("/carriers/rules")).json()
     assert (saved["name"], saved["decisions"]) == ("very far", RULE["decisions"])
-    tried = await door.post("/carriers/dry-run", json={"rule": RULE, "since": "2026-01-01T00:00:00Z"})
+    tried = await api.post("/carriers/dry-run", json={"rule": RULE, "since": "2026-01-01T00:00:00Z"})
     assert tried.json()["parcels"] == 0
-    assert (await door.delete("/carriers/rules/10")).status_code == 204
-    assert (await door.delete("/carriers/rules/10")).status_code == 404
+    assert (await api.delete("/carriers/rules/10")).status_code == 204
+    assert (await api.delete("/carriers/rules/10")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ async def test_rules_are_created_changed_and_deleted(door: httpx.AsyncClient) ->
     ],
 )
 async def test_invalid_rule_is_refused_with_its_field(
-    door: httpx.AsyncClient, change: dict[str, Any], field: str
+    api: httpx.AsyncClient, change: dict[str, Any], field: str
 ) -> None:
-    response = await door.put("/carriers/rules/10", json=RULE | change)
+    response = await api.put("/carriers/rules/10", json=RULE | change)
     assert response.status_code == 422
     assert field in json.dumps(response.json())
 
 
-async def test_weights_are_set_by_shop_and_only_by_staff(door: httpx.AsyncClient) -> None:
-    assert (await door.get("/carriers/weights")).json()[""]["late"] == "30"
+async def test_weights_are_set_by_shop_and_only_by_staff(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/carriers/weights")).json()[""]["late"] == "30"
     weights = {"own:web": {"late": "99"}}
-    saved = (await door.put("/carriers/weights", json=weights)).json()
+    saved = (await api.put("/carriers/weights", json=weights)).json()
     assert (saved["own:web"]["late"], saved["own:web"]["lost"], saved[""]["late"]) == ("99", "200", "30")
     reader = await bearer(Scope.READ)
-    assert (await door.put("/carriers/weights", json=weights, headers=reader)).status_code == 403
-    assert (await door.put("/carriers/weights", json={"": {"late": -1}})).status_code == 422
+    assert (await api.put("/carriers/weights", json=weights, headers=reader)).status_code == 403
+    assert (await api.put("/carriers/weights", json={"": {"late": -1}})).status_code == 422

@@ -34,13 +34,13 @@ DEAR = {**UNPAID, "freight": "8000", "total": "8160.60"}
 
 @pytest.fixture
 async def hengdan(
-    temporal: Client, door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    temporal: Client, api: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Commands]:
     """Run the command line with Mei's staff key."""
     async with transaction() as connection:
         await merchant.seed(connection)
         await operations.receive(connection, "SH", "A001", 10, "first", "test")
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", list(Scope)))
     settings.cache_clear()
     with capture_logs():  # the API shares standard output with the command here
@@ -48,10 +48,10 @@ async def hengdan(
             yield Commands(capsys)
 
 
-async def placed(door: httpx.AsyncClient, shop: str = "web", **changes: Any) -> str:
+async def placed(api: httpx.AsyncClient, shop: str = "web", **changes: Any) -> str:
     """Place an order; return its channel order number once it has settled."""
     order = sale(**changes)
-    assert (await tell(door, order, shop)).status_code == 202
+    assert (await tell(api, order, shop)).status_code == 202
     query = select(OrderRow.id).where(OrderRow.id == f"order:own:{shop}:{order['order_no']}")
 
     async def look() -> Any:
@@ -62,9 +62,9 @@ async def placed(door: httpx.AsyncClient, shop: str = "web", **changes: Any) -> 
     return str(order["order_no"])
 
 
-async def test_orders_are_listed_and_shown(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    dear = await placed(door, **DEAR)
-    unpaid = await placed(door, **UNPAID)
+async def test_orders_are_listed_and_shown(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    dear = await placed(api, **DEAR)
+    unpaid = await placed(api, **UNPAID)
     listed = await hengdan.ok("orders", "list")
     assert listed.index(f"order:own:web:{unpaid}") > 0
     assert "In review · Review" in next(line for line in listed.splitlines() if dear in line)
@@ -77,9 +77,9 @@ async def test_orders_are_listed_and_shown(hengdan: Commands, door: httpx.AsyncC
         assert personal not in listed + shown
 
 
-async def test_next_page_is_shown_by_its_cursor(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_next_page_is_shown_by_its_cursor(hengdan: Commands, api: httpx.AsyncClient) -> None:
     for _ in range(2):
-        await placed(door, **UNPAID)
+        await placed(api, **UNPAID)
     first = await hengdan.ok("orders", "list", "--limit", "1")
     cursor = first.split("--cursor ")[1].strip()
     second = await hengdan.ok("orders", "list", "--limit", "1", "--cursor", cursor)
@@ -89,17 +89,17 @@ async def test_next_page_is_shown_by_its_cursor(hengdan: Commands, door: httpx.A
     assert "Nothing" in await hengdan.ok("orders", "list", "--from", tomorrow)
 
 
-async def test_json_output_is_the_answer_of_the_api(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **UNPAID)
+async def test_json_output_is_the_answer_of_the_api(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **UNPAID)
     header = {"Authorization": f"Bearer {settings().api_key.get_secret_value()}"}  # type: ignore[union-attr]
-    answer = (await door.get(f"/orders/order:own:web:{number}", headers=header)).text
+    answer = (await api.get(f"/orders/order:own:web:{number}", headers=header)).text
     assert await hengdan.ok("orders", "show", number, "--json") == f"{answer}\n"
 
 
-async def test_ambiguous_order_number_is_refused(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_ambiguous_order_number_is_refused(hengdan: Commands, api: httpx.AsyncClient) -> None:
     await open_account(IntegrationType.CHANNEL, "own", "app", secret=SECRET)
-    number = await placed(door, **UNPAID)
-    await placed(door, "app", number=number, **UNPAID)
+    number = await placed(api, **UNPAID)
+    await placed(api, "app", number=number, **UNPAID)
     message = await hengdan.refused("orders", "show", number)
     assert f"order:own:web:{number}" in message
     assert f"order:own:app:{number}" in message
@@ -108,9 +108,9 @@ async def test_ambiguous_order_number_is_refused(hengdan: Commands, door: httpx.
         assert "nosuch" in await hengdan.refused("orders", "cancel", unknown)
 
 
-async def test_items_are_mapped_to_skus(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_items_are_mapped_to_skus(hengdan: Commands, api: httpx.AsyncClient) -> None:
     sold = [{"line_no": "a", "sku": "白T恤-L", "title": "白色纯棉T恤", "quantity": 2, "unit_price": "50"}]
-    number = await placed(door, lines=sold)
+    number = await placed(api, lines=sold)
     assert "own:web sells 白T恤-L" in await hengdan.ok("orders", "show", number)
     listed = await hengdan.ok("map", "unmapped", "--channel", "own")
     for expected in ("own:web", "白T恤-L", "A001 白色纯棉T恤"):
@@ -130,8 +130,8 @@ async def test_items_are_mapped_to_skus(hengdan: Commands, door: httpx.AsyncClie
     assert "白T恤-L" in await hengdan.refused("map", "drop", "own", "白T恤-L", "--shop", "web")
 
 
-async def test_commands_change_an_order(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **DEAR)
+async def test_commands_change_an_order(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **DEAR)
     assert "Note" in await hengdan.ok("orders", "note", number, "call first")
     await hengdan.ok("orders", "expedite", number)
     assert "Awaiting payment" in await hengdan.ok("orders", "approve", number)
@@ -146,13 +146,13 @@ async def test_commands_change_an_order(hengdan: Commands, door: httpx.AsyncClie
     assert "已取消" in await hengdan.refused("orders", "modify", number, "--city", "北京市", "--lang", "zh-CN")
 
 
-async def test_an_order_is_rejected(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **DEAR)
+async def test_an_order_is_rejected(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **DEAR)
     assert "Rejected" in await hengdan.ok("orders", "reject", number, "--reason", "fraud")
 
 
-async def test_modify_keeps_other_fields_of_the_recipient(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **UNPAID)
+async def test_modify_keeps_other_fields_of_the_recipient(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **UNPAID)
 
     async def recipient() -> Any:
         async with transaction() as connection:
@@ -163,8 +163,8 @@ async def test_modify_keeps_other_fields_of_the_recipient(hengdan: Commands, doo
     assert await recipient() == before.model_copy(update={"phone": "+8613900139000", "street": "世纪大道2号"})
 
 
-async def test_invalid_input_names_its_field(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **UNPAID)
+async def test_invalid_input_names_its_field(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **UNPAID)
     for words, expected in {
         ("orders", "list", "--status", "nosuch"): "status",
         ("orders", "list", "--cursor", "x"): "cursor",
@@ -188,7 +188,7 @@ async def test_key_must_be_known_and_have_the_scope(hengdan: Commands, monkeypat
     assert "API key" in await hengdan.refused("stock", "show")
 
 
-async def test_stock_is_received_adjusted_and_verified(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_stock_is_received_adjusted_and_verified(hengdan: Commands, api: httpx.AsyncClient) -> None:
     assert "12" in await hengdan.ok("stock", "receive", "SH", "A001", "2")
     adjusted = await hengdan.ok("stock", "adjust", "SH", "A001", "-3", "--reason", "broken", "--json")
     assert json.loads(adjusted)["on_hand"] == 9
@@ -220,11 +220,11 @@ async def test_spreadsheets_are_imported_and_exported(hengdan: Commands, tmp_pat
 
 
 async def test_failed_message_is_shown_corrected_and_retried(
-    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path
+    hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     assert "Nothing" in await hengdan.ok("intake", "failed")
     order = sale(**UNPAID)
-    assert (await tell(door, order | {"total": "much"})).status_code == 202
+    assert (await tell(api, order | {"total": "much"})).status_code == 202
 
     async def failed() -> list[Any]:
         return [row for row in await rows() if row.state == "failed"]
@@ -246,7 +246,7 @@ async def test_failed_message_is_shown_corrected_and_retried(
     assert "0 " in await hengdan.ok("intake", "retry", "--all")
 
 
-async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) -> None:
+async def test_stock_in_every_state(hengdan: Commands, api: httpx.AsyncClient) -> None:
     async with transaction() as connection:
         await merchant.seed(connection)
     await hengdan.ok("stock", "receive", "SH", "A001", "10")
@@ -272,7 +272,7 @@ async def test_stock_in_every_state(hengdan: Commands, door: httpx.AsyncClient) 
     await hengdan.ok("stock", "verify")
 
 
-async def test_plans_are_previewed_and_rules_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_plans_are_previewed_and_rules_set(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:
     async with transaction() as connection:
         await merchant.seed(connection)
     await hengdan.ok("stock", "receive", "SH", "A001", "10")
@@ -293,9 +293,9 @@ async def test_plans_are_previewed_and_rules_set(hengdan: Commands, door: httpx.
     assert "XX" in await hengdan.refused("plan", "again", "XX", "--reason", "closing")
 
 
-async def test_review_rule_is_tried_and_applied(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_review_rule_is_tried_and_applied(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:
     rules.clear_cache()
-    number = await placed(door, **UNPAID)
+    number = await placed(api, **UNPAID)
     file = tmp_path / "rule.json"
     held = {"do": "hold", "stage": "finance", "reason": "is it paid?"}
     rule = {
@@ -312,7 +312,7 @@ async def test_review_rule_is_tried_and_applied(hengdan: Commands, door: httpx.A
     assert number in tried
     assert json.loads(await hengdan.ok("review", "try", str(file), "--since", "2020-01-01", "--json"))["applied"] == 1
     assert "unpaid" in await hengdan.ok("review", "rule", str(file))
-    other = await placed(door, **UNPAID)
+    other = await placed(api, **UNPAID)
     shown = await hengdan.ok("orders", "show", other)
     assert "Rule 5 unpaid: hold finance, tag U (order.paid = false)" in shown
     assert "Review: finance" in shown
@@ -326,7 +326,7 @@ async def test_review_rule_is_tried_and_applied(hengdan: Commands, door: httpx.A
     assert "no rule" in await hengdan.refused("review", "rule", str(file))
 
 
-async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
     rule = {"number": 7, "name": "heavy", "condition": "parcel.weight_kg > 20.0"}
     file.write_text(json.dumps(rule | {"decisions": [{"do": "only", "carriers": ["jdl"]}]}))
@@ -344,7 +344,7 @@ async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, door: http
         await hengdan.ok("carriers", shown)
 
 
-async def test_accounts_are_created_and_deleted(hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_accounts_are_created_and_deleted(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:
     file = tmp_path / "bot.json"
     file.write_text(json.dumps({"base_url": "https://bot.example.com", "secrets": {"token": "hush"}}))
     opened = await hengdan.ok("accounts", "set", "media", "dingtalk", "staff", str(file))
@@ -354,8 +354,8 @@ async def test_accounts_are_created_and_deleted(hengdan: Commands, door: httpx.A
     assert "dingtalk/staff" in await hengdan.refused("accounts", "close", "media", "dingtalk", "staff")
 
 
-async def test_blacklist_entry_is_added_and_removed(hengdan: Commands, door: httpx.AsyncClient) -> None:
-    number = await placed(door, **UNPAID)
+async def test_blacklist_entry_is_added_and_removed(hengdan: Commands, api: httpx.AsyncClient) -> None:
+    number = await placed(api, **UNPAID)
     entry = json.loads(await hengdan.ok("review", "blacklist", "add", "phone", PHONE, "--reason", "refused", "--json"))
     await hengdan.ok("review", "blacklist", "add", "address", "--order", number, "--until", "2099-01-01")
     listed = await hengdan.ok("review", "blacklist", "list")

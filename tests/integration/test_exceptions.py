@@ -177,30 +177,30 @@ async def remedied(remedy: Remedy) -> None:
         await apply_remedy(connection, open_, remedy, "mei")
 
 
-async def test_claim_and_refund_open_once_and_are_settled(door: httpx.AsyncClient) -> None:
+async def test_claim_and_refund_open_once_and_are_settled(api: httpx.AsyncClient) -> None:
     parcel = await a_parcel(status="closed", scanned_at=NOW, scan_status="lost")
     await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
-    (claim,) = (await door.get("/settlements?kind=claim", headers=reader)).json()
+    (claim,) = (await api.get("/settlements?kind=claim", headers=reader)).json()
     total = an_order("1").total
     assert (claim["fulfillment_id"], claim["reason"], claim["state"]) == (parcel, "lost", "open")
     assert (Decimal(claim["amount"]), claim["carrier"], claim["waybill_no"]) == (total, "sf", "SF1")
     for _ in range(2):
         await remedied(Remedy.REFUND)
-    assert [each["kind"] for each in (await door.get("/settlements", headers=reader)).json()] == ["claim", "refund"]
+    assert [each["kind"] for each in (await api.get("/settlements", headers=reader)).json()] == ["claim", "refund"]
     path = f"/settlements/{parcel}/claim"
     payment = {"state": "paid", "paid": "30", "reference": "SFC-1"}
-    assert (await door.patch(path, json=payment, headers=reader)).status_code == 403
-    settled = (await door.patch(path, json=payment, headers=staff)).json()
+    assert (await api.patch(path, json=payment, headers=reader)).status_code == 403
+    settled = (await api.patch(path, json=payment, headers=staff)).json()
     assert (settled["state"], settled["reference"], Decimal(settled["amount"])) == ("paid", "SFC-1", total)
-    assert (await door.patch(f"/settlements/{parcel}x/claim", json=payment, headers=staff)).status_code == 404
+    assert (await api.patch(f"/settlements/{parcel}x/claim", json=payment, headers=staff)).status_code == 404
     granted = Entry(key="g", at=datetime.now(UTC), what="timeline.refund.granted", detail={"amount": "12.50"})
     async with transaction() as connection:
         lines = {"entries": timeline.entry_rows(parcel.rpartition(":")[0], [granted])}
         await connection.execute(timeline.INSERT_ENTRIES, lines)
     await watch_exceptions()
-    assert (await door.get("/settlements", headers=reader)).json() == []
-    (refund,) = (await door.get("/settlements?kind=refund&settled=true", headers=reader)).json()
+    assert (await api.get("/settlements", headers=reader)).json() == []
+    (refund,) = (await api.get("/settlements?kind=refund&settled=true", headers=reader)).json()
     assert (refund["state"], Decimal(refund["paid"])) == ("paid", Decimal("12.5"))
 
 
@@ -300,24 +300,24 @@ async def test_most_advanced_of_simultaneous_scans_wins() -> None:
     assert (await row(parcel)).scan_status == "delivery_failed"
 
 
-async def test_staff_list_count_remedy_and_close_exceptions(door: httpx.AsyncClient) -> None:
+async def test_staff_list_count_remedy_and_close_exceptions(api: httpx.AsyncClient) -> None:
     parcel = await a_parcel(scanned_at=NOW - HOUR, scan_status="refused")
     await watch_exceptions()
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
-    (seen,) = (await door.get("/exceptions?kind=refused&warehouse=SH", headers=reader)).json()
+    (seen,) = (await api.get("/exceptions?kind=refused&warehouse=SH", headers=reader)).json()
     assert (seen["text"], seen["suggested"]) == ("F1: the buyer refused SF1", ["tell_buyer", "refund"])
-    (count,) = (await door.get("/exceptions/summary", headers=reader)).json()
+    (count,) = (await api.get("/exceptions/summary", headers=reader)).json()
     assert (count["kind"], count["text"], count["open"], count["overdue"]) == ("refused", "Refused", 1, 0)
     path = f"/exceptions/{parcel}:refused"
-    assert (await door.post(f"{path}/close", json={"note": "ok"}, headers=reader)).status_code == 403
-    remedied_exception = (await door.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
+    assert (await api.post(f"{path}/close", json={"note": "ok"}, headers=reader)).status_code == 403
+    remedied_exception = (await api.post(f"{path}/remedy", json={"remedy": "tell_buyer"}, headers=staff)).json()
     assert remedied_exception["remedy"] == "tell_buyer"
-    assert (await door.post(f"{path}/owner", json={"owner": "mei"}, headers=staff)).json()["owner"] == "mei"
-    assert (await door.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
-    assert (await door.get("/exceptions", headers=reader)).json() == []
-    assert (await door.post(f"/exceptions/{parcel}:lost/close", json={"note": "x"}, headers=staff)).status_code == 404
+    assert (await api.post(f"{path}/owner", json={"owner": "mei"}, headers=staff)).json()["owner"] == "mei"
+    assert (await api.post(f"{path}/close", json={"note": "settled"}, headers=staff)).json()["closed_by"]
+    assert (await api.get("/exceptions", headers=reader)).json() == []
+    assert (await api.post(f"/exceptions/{parcel}:lost/close", json={"note": "x"}, headers=staff)).status_code == 404
     wrong = {"kind": "lost", "automatic": "call_carrier"}
-    answer = await door.put("/exceptions/policies/lost", json=wrong, headers=staff)
+    answer = await api.put("/exceptions/policies/lost", json=wrong, headers=staff)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "automatic")
 
 

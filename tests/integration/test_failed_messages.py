@@ -25,16 +25,16 @@ QUANTITY = {"lines": "?"}
 
 
 @pytest.fixture
-async def staff(door: httpx.AsyncClient) -> dict[str, str]:
+async def staff(api: httpx.AsyncClient) -> dict[str, str]:
     await open_account(IntegrationType.CHANNEL, "own", "second", secret=SECRET)
     return await bearer(Scope.STAFF, name="mei")
 
 
-async def fail(door: httpx.AsyncClient, *messages: tuple[str, dict[str, Any]]) -> list[int]:
+async def fail(api: httpx.AsyncClient, *messages: tuple[str, dict[str, Any]]) -> list[int]:
     """Send messages that fail; return their ids."""
     before = len(await rows())
     for shop, wrong in messages:
-        assert (await tell(door, sale() | wrong, shop=shop)).status_code == 202
+        assert (await tell(api, sale() | wrong, shop=shop)).status_code == 202
 
     async def all_failed() -> list[Any]:
         found = (await rows())[before:]
@@ -50,21 +50,21 @@ async def failed_by_shop() -> dict[str, int]:
         return {row.shop: row.detail["count"] for row in await connection.execute(query)}
 
 
-async def test_failed_messages_of_a_shop_and_field_are_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    here, there, also = await fail(door, ("web", TOTAL), ("second", TOTAL), ("web", QUANTITY))
+async def test_failed_messages_of_a_shop_and_field_are_retried(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    here, there, also = await fail(api, ("web", TOTAL), ("second", TOTAL), ("web", QUANTITY))
 
     async def found(**which: str) -> list[int]:
-        return [each["id"] for each in (await door.get("/intake/failed", params=which, headers=staff)).json()]
+        return [each["id"] for each in (await api.get("/intake/failed", params=which, headers=staff)).json()]
 
     assert await found(shop="web") == [here, also]
     assert await found(field="total") == [here, there]
     assert await found(channel="own", shop="second", field="lines") == []
     assert await found(since="2200-01-01T00:00:00Z") == []
-    counted = (await door.get("/intake/failed/reasons", headers=staff)).json()
+    counted = (await api.get("/intake/failed/reasons", headers=staff)).json()
     assert {(each["account"], each["field"]): each["count"] for each in counted} == {
         ("web", "total"): 1, ("second", "total"): 1, ("web", "lines"): 1,
     }  # fmt: skip
-    retried = await door.post("/intake/retry", params={"shop": "web", "field": "total"}, headers=staff)
+    retried = await api.post("/intake/retry", params={"shop": "web", "field": "total"}, headers=staff)
     assert retried.json() == {"retried": 1}
 
     async def again() -> bool:
@@ -74,19 +74,19 @@ async def test_failed_messages_of_a_shop_and_field_are_retried(door: httpx.Async
 
 
 async def test_correction_records_the_previous_body_and_its_actor(
-    door: httpx.AsyncClient, staff: dict[str, str], temporal: Client
+    api: httpx.AsyncClient, staff: dict[str, str], temporal: Client
 ) -> None:
-    (message,) = await fail(door, ("web", TOTAL))
+    (message,) = await fail(api, ("web", TOTAL))
     path = f"/intake/{message}"
-    came = (await door.get(f"{path}/raw", headers=staff)).json()["body"]
+    came = (await api.get(f"{path}/raw", headers=staff)).json()["body"]
     worse = came.replace('"much"', '"more"')
-    assert (await door.post(f"{path}/retry?reason=typo", content=worse.encode(), headers=staff)).status_code == 200
+    assert (await api.post(f"{path}/retry?reason=typo", content=worse.encode(), headers=staff)).status_code == 200
     await until(lambda: rows(state=InboxState.FAILED, attempts=2))
     right = came.replace('"much"', '"160.60"')
-    assert (await door.post(f"{path}/retry", content=right.encode(), headers=staff)).status_code == 200
+    assert (await api.post(f"{path}/retry", content=right.encode(), headers=staff)).status_code == 200
     (row,) = await until(lambda: rows(state=InboxState.STARTED))
     assert row.order_id
-    shown = (await door.get(f"{path}/raw", headers=staff)).json()
+    shown = (await api.get(f"{path}/raw", headers=staff)).json()
     assert (shown["body"], shown["state"], shown["order_id"]) == (right, "started", row.order_id)
     assert [(each["what"], each["actor"], each["reason"], each["body"]) for each in shown["handled"]] == [
         ("corrected", "mei", "typo", came),
@@ -95,41 +95,41 @@ async def test_correction_records_the_previous_body_and_its_actor(
 
 
 async def test_one_exception_per_shop_is_open_while_messages_fail(
-    door: httpx.AsyncClient, staff: dict[str, str]
+    api: httpx.AsyncClient, staff: dict[str, str]
 ) -> None:
-    one, two, other = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", TOTAL))
+    one, two, other = await fail(api, ("web", TOTAL), ("web", TOTAL), ("second", TOTAL))
     assert await failed_by_shop() == {"own:web": 2, "own:second": 1}
     discard = {"reason": "a test of theirs"}
-    assert (await door.post(f"/intake/{one}/discard", json=discard, headers=staff)).status_code == 200
-    assert (await door.post(f"/intake/{other}/discard", json=discard, headers=staff)).status_code == 200
+    assert (await api.post(f"/intake/{one}/discard", json=discard, headers=staff)).status_code == 200
+    assert (await api.post(f"/intake/{other}/discard", json=discard, headers=staff)).status_code == 200
     assert await failed_by_shop() == {"own:web": 1}
-    assert (await door.post(f"/intake/{two}/discard", json=discard, headers=staff)).status_code == 200
+    assert (await api.post(f"/intake/{two}/discard", json=discard, headers=staff)).status_code == 200
     assert await failed_by_shop() == {}
-    await fail(door, ("web", TOTAL))
+    await fail(api, ("web", TOTAL))
     assert await failed_by_shop() == {"own:web": 1}
 
 
-async def test_discarded_message_is_kept_and_can_be_retried(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    (message,) = await fail(door, ("web", TOTAL))
+async def test_discarded_message_is_kept_and_can_be_retried(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    (message,) = await fail(api, ("web", TOTAL))
     path = f"/intake/{message}"
-    assert (await door.post(f"{path}/discard", json={}, headers=staff)).status_code == 422
-    assert (await door.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 200
-    assert (await door.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 404
-    assert (await door.post("/intake/retry", headers=staff)).json() == {"retried": 0}
-    shown = (await door.get(f"{path}/raw", headers=staff)).json()
+    assert (await api.post(f"{path}/discard", json={}, headers=staff)).status_code == 422
+    assert (await api.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 200
+    assert (await api.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 404
+    assert (await api.post("/intake/retry", headers=staff)).json() == {"retried": 0}
+    shown = (await api.get(f"{path}/raw", headers=staff)).json()
     assert (shown["state"], shown["field"], shown["handled"][0]["reason"]) == ("discarded", "total", "spam")
-    assert (await door.post(f"{path}/retry", headers=staff)).status_code == 200
+    assert (await api.post(f"{path}/retry", headers=staff)).status_code == 200
     await until(lambda: rows(state=InboxState.FAILED, attempts=2))
 
 
 @pytest.fixture
 async def hengdan(
-    door: httpx.AsyncClient,
+    api: httpx.AsyncClient,
     staff: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Commands]:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", [Scope.STAFF]))
     settings.cache_clear()
     with capture_logs():
@@ -137,9 +137,9 @@ async def hengdan(
 
 
 async def test_message_is_edited_in_the_editor(
-    hengdan: Commands, door: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = await fail(door, ("web", TOTAL), ("web", TOTAL), ("second", QUANTITY))
+    first, second, third = await fail(api, ("web", TOTAL), ("web", TOTAL), ("second", QUANTITY))
     monkeypatch.setenv("VISUAL", "true")
     assert "change" in await hengdan.refused("intake", "edit", str(first))
     monkeypatch.setenv("VISUAL", "no-such-editor")

@@ -45,7 +45,7 @@ PHONE = "13812345678"
 
 
 @pytest.fixture
-async def printer(door: httpx.AsyncClient, temporal: Client) -> AsyncIterator[dict[str, str]]:
+async def printer(api: httpx.AsyncClient, temporal: Client) -> AsyncIterator[dict[str, str]]:
     """Run a worker; yield the header of a warehouse's key."""
     async with transaction() as connection:
         await seed(connection)
@@ -109,27 +109,27 @@ async def packed(number: str, *, lines: Any = (), carrier: str = "sf", **changes
     return str(fulfillment["id"])
 
 
-async def finished_print(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> dict[str, Any]:
+async def finished_print(api: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> dict[str, Any]:
     """Request a print and return it once it is finished."""
-    answer = await door.post("/labels", json=body, headers=printer)
+    answer = await api.post("/labels", json=body, headers=printer)
     assert answer.is_success, answer.text
     async with asyncio.timeout(240):
         while answer.json()["state"] == "running":
             await asyncio.sleep(0.1)
-            answer = await door.get(f"/labels/{answer.json()['id']}", headers=printer)
+            answer = await api.get(f"/labels/{answer.json()['id']}", headers=printer)
     document: dict[str, Any] = answer.json()
     assert document["state"] == "finished"
     return document
 
 
-async def file(door: httpx.AsyncClient, printer: dict[str, str], document: str) -> bytes:
-    answer = await door.get(f"/labels/{document}/file", headers=printer)
+async def file(api: httpx.AsyncClient, printer: dict[str, str], document: str) -> bytes:
+    answer = await api.get(f"/labels/{document}/file", headers=printer)
     assert answer.status_code == 200, answer.text
     return answer.content
 
 
-async def printed(door: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> Printed:
-    return Printed(await file(door, printer, (await finished_print(door, printer, **body))["id"]))
+async def printed(api: httpx.AsyncClient, printer: dict[str, str], **body: Any) -> Printed:
+    return Printed(await file(api, printer, (await finished_print(api, printer, **body))["id"]))
 
 
 async def look(*statements: str) -> Any:
@@ -137,10 +137,10 @@ async def look(*statements: str) -> Any:
         return [tuple(row) for each in statements for row in await connection.execute(text(each))]
 
 
-async def test_a_label_is_complete_with_name_and_phone_masked(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_label_is_complete_with_name_and_phone_masked(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1001")
-    document = await finished_print(door, printer, fulfillments=[parcel])
-    content = await file(door, printer, document["id"])
+    document = await finished_print(api, printer, fulfillments=[parcel])
+    content = await file(api, printer, document["id"])
     label = Printed(content)
     number = "SF1330200001001"
     assert label.codes() == [("Code128", number), ("QRCode", number), ("Code128", number)]
@@ -165,12 +165,12 @@ async def test_a_label_is_complete_with_name_and_phone_masked(door: httpx.AsyncC
 
 
 async def test_a_file_is_stored_encrypted_and_downloads_are_recorded(
-    door: httpx.AsyncClient, printer: dict[str, str], database: str
+    api: httpx.AsyncClient, printer: dict[str, str], database: str
 ) -> None:
     parcel = await packed("1002")
-    document = await finished_print(door, printer, fulfillments=[parcel], format="zpl")
-    assert "世纪大道".encode() in await file(door, printer, document["id"])
-    await file(door, printer, document["id"])
+    document = await finished_print(api, printer, fulfillments=[parcel], format="zpl")
+    assert "世纪大道".encode() in await file(api, printer, document["id"])
+    await file(api, printer, document["id"])
     ((kept,),) = await look("SELECT content FROM documents")
     assert "世纪大道".encode() not in bytes(kept)
     entries = await look("SELECT order_id, actor, detail FROM timeline WHERE what = 'timeline.printed'")
@@ -178,14 +178,14 @@ async def test_a_file_is_stored_encrypted_and_downloads_are_recorded(
 
 
 async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_not_a_reprint(
-    door: httpx.AsyncClient, printer: dict[str, str]
+    api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
     one, other = await packed("1003"), await packed("1004")
-    first = await printed(door, printer, fulfillments=[one], request_id="once")
-    again = await printed(door, printer, fulfillments=[one], request_id="once")
-    second = await printed(door, printer, fulfillments=[other, one])
-    third = await printed(door, printer, fulfillments=[one])
-    goods = await printed(door, printer, fulfillments=[one], kind="packing_list")
+    first = await printed(api, printer, fulfillments=[one], request_id="once")
+    again = await printed(api, printer, fulfillments=[one], request_id="once")
+    second = await printed(api, printer, fulfillments=[other, one])
+    third = await printed(api, printer, fulfillments=[one])
+    goods = await printed(api, printer, fulfillments=[one], kind="packing_list")
     shown = [(document, page) for document in (first, again, second, third, goods) for page in range(document.pages)]
     counted = [re.findall(r"补打(\d)(?=021W)", document.text(page)) for document, page in shown]
     assert counted == [[], [], [], ["2"], ["3"], []]
@@ -194,14 +194,14 @@ async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_not_a_repr
 
 
 async def test_two_hundred_labels_are_one_file_in_the_requested_order(
-    door: httpx.AsyncClient, printer: dict[str, str]
+    api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
     parcels = [await packed(str(number)) for number in range(2000, 2200)]
-    answer = await door.post("/labels", json={"fulfillments": parcels[::-1]}, headers=printer)
+    answer = await api.post("/labels", json={"fulfillments": parcels[::-1]}, headers=printer)
     assert answer.status_code == 202
     seen = set()
     async with asyncio.timeout(240):
-        while (progress := (await door.get(f"/labels/{answer.json()['id']}", headers=printer)).json())[
+        while (progress := (await api.get(f"/labels/{answer.json()['id']}", headers=printer)).json())[
             "state"
         ] == "running":
             seen.add(progress["done"])
@@ -209,42 +209,42 @@ async def test_two_hundred_labels_are_one_file_in_the_requested_order(
     assert (progress["done"], progress["total"], progress["left_out"]) == (200, 200, {})
     assert seen <= {0, 50, 100, 150, 200}
     assert len(seen) > 1
-    document = Printed(await file(door, printer, progress["id"]))
+    document = Printed(await file(api, printer, progress["id"]))
     assert document.pages == 200
     assert [document.codes(page)[0][1] for page in (0, 60, 199)] == [f"SF1330200002{n:03}" for n in (199, 139, 0)]
     assert await look("SELECT part FROM documents") == [(0,)]
 
 
-async def test_a_label_without_a_route_shows_the_city(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_label_without_a_route_shows_the_city(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
     parcel = await packed("1009", carrier="jdl", label=Label(courier="ems"))
-    text = (await printed(door, printer, fulfillments=[parcel])).text()
+    text = (await printed(api, printer, fulfillments=[parcel])).text()
     assert text.startswith("EMS上海市SF13")
 
 
-async def test_a_filter_selects_what_is_ready_to_print(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_filter_selects_what_is_ready_to_print(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
     ready = await packed("1010")
     await packed("1011", carrier="yto")
     await packed("1012", waybill_no=None)
     await packed("1013", status="cancelled")
     await packed("1014", warehouse="BJ")
-    chosen = await finished_print(door, printer, warehouse="SH", carrier="sf", status="open", unprinted=True)
+    chosen = await finished_print(api, printer, warehouse="SH", carrier="sf", status="open", unprinted=True)
     assert chosen["total"] == 1
     assert await look("SELECT fulfillment_id FROM prints") == [(ready,)]
-    refused = await door.post("/labels", json={"warehouse": "SH", "carrier": "sf", "unprinted": True}, headers=printer)
+    refused = await api.post("/labels", json={"warehouse": "SH", "carrier": "sf", "unprinted": True}, headers=printer)
     assert refused.status_code == 422
 
 
 async def test_cash_on_delivery_is_the_amount_that_the_carrier_collects(
-    door: httpx.AsyncClient, printer: dict[str, str]
+    api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
-    label = await printed(door, printer, fulfillments=[await packed("1020", paid_at=None)])
+    label = await printed(api, printer, fulfillments=[await packed("1020", paid_at=None)])
     assert "代收货款¥100.00" in label.text()
 
 
-async def test_a_packing_list_names_goods_in_both_languages(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
+async def test_a_packing_list_names_goods_in_both_languages(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
     lines = (line(1, "A001", 2), line(2, "B003", 1), line(3, "D004", 1).model_copy(update={"gift": True}))
     parcel = await packed("1030", lines=lines, waybill_no=None)
-    listed = (await printed(door, printer, fulfillments=[parcel], kind="packing_list")).text()
+    listed = (await printed(api, printer, fulfillments=[parcel], kind="packing_list")).text()
     for each in (
         "装箱单",
         "1030",
@@ -260,7 +260,7 @@ async def test_a_packing_list_names_goods_in_both_languages(door: httpx.AsyncCli
         assert each in listed, each
     assert PHONE not in listed
     english = printer | {"Accept-Language": "en"}
-    listed = (await printed(door, english, fulfillments=[parcel], kind="packing_list", size="a4")).text()
+    listed = (await printed(api, english, fulfillments=[parcel], kind="packing_list", size="a4")).text()
     for each in ("Packinglist", "Shanghai", "Gift", "4pcsinall"):
         assert each in listed, each
 
@@ -295,37 +295,37 @@ def drawer() -> Iterator[str]:
 
 
 async def test_a_carriers_own_label_is_included_in_the_file(
-    door: httpx.AsyncClient, printer: dict[str, str], drawer: str
+    api: httpx.AsyncClient, printer: dict[str, str], drawer: str
 ) -> None:
     names = ("label.pdf", "label.png", "garbage", "gone")
     parcels = [await packed(str(1040 + n), label=Label(url=f"{drawer}/{name}")) for n, name in enumerate(names)]
     ours = await packed("1050")
-    document = await finished_print(door, printer, fulfillments=[ours, *parcels])
+    document = await finished_print(api, printer, fulfillments=[ours, *parcels])
     assert set(document["left_out"]) == set(parcels[2:])
     assert set(document["left_out"].values()) == {"承运商未提供面单"}
-    content = await file(door, printer, document["id"])
+    content = await file(api, printer, document["id"])
     document = Printed(content)
     assert document.pages == 3
     assert "drawnbythecarrier" in document.text(1)
     assert document.codes(2) == []
     sizes = [(round(page.mediabox.width), round(page.mediabox.height)) for page in PdfReader(io.BytesIO(content)).pages]
     assert set(sizes) == {(283, 510)}
-    document = await finished_print(door, printer, fulfillments=[ours, parcels[0]], format="zpl")
+    document = await finished_print(api, printer, fulfillments=[ours, parcels[0]], format="zpl")
     assert list(document["left_out"]) == [parcels[0]]
     assert await look(f"SELECT count(*) FROM prints WHERE fulfillment_id = '{parcels[3]}'") == [(0,)]
 
 
-async def test_a_file_is_deleted_after_a_day(door: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    document = await finished_print(door, printer, fulfillments=[await packed("1060")])
+async def test_a_file_is_deleted_after_a_day(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
+    document = await finished_print(api, printer, fulfillments=[await packed("1060")])
     async with transaction() as connection:
         await connection.execute(update(DocumentRow).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
-    assert (await door.get(f"/labels/{document['id']}/file", headers=printer)).status_code == 404
-    await finished_print(door, printer, fulfillments=[await packed("1061")])
+    assert (await api.get(f"/labels/{document['id']}/file", headers=printer)).status_code == 404
+    await finished_print(api, printer, fulfillments=[await packed("1061")])
     assert await labels.purge_expired_documents() == 1
     assert await look("SELECT count(*) FROM documents") == [(1,)]
 
 
-async def test_an_invalid_request_is_refused_with_its_field(door: httpx.AsyncClient) -> None:
+async def test_an_invalid_request_is_refused_with_its_field(api: httpx.AsyncClient) -> None:
     staff = await bearer(Scope.STAFF)
     for field, body in (
         ("fulfillments", {}),
@@ -338,32 +338,32 @@ async def test_an_invalid_request_is_refused_with_its_field(door: httpx.AsyncCli
         ("dpi", {"warehouse": "SH", "dpi": 72}),
         ("status", {"warehouse": "SH", "status": "gone"}),
     ):
-        refused = await door.post("/labels", json=body, headers=staff)
+        refused = await api.post("/labels", json=body, headers=staff)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["field"] == field
 
 
-async def test_only_staff_and_warehouses_print(door: httpx.AsyncClient) -> None:
+async def test_only_staff_and_warehouses_print(api: httpx.AsyncClient) -> None:
     reader = await bearer(Scope.READ)
     for answer in (
-        await door.post("/labels", json={"warehouse": "SH"}, headers=reader),
-        await door.get("/labels/print:1", headers=reader),
-        await door.get("/labels/print:1/file", headers=reader),
+        await api.post("/labels", json={"warehouse": "SH"}, headers=reader),
+        await api.get("/labels/print:1", headers=reader),
+        await api.get("/labels/print:1/file", headers=reader),
     ):
         assert answer.status_code == 403
     staff = await bearer(Scope.STAFF)
-    assert (await door.get("/labels/print:none", headers=staff)).status_code == 404
-    assert (await door.get("/labels/print:none/file", headers=staff)).status_code == 404
+    assert (await api.get("/labels/print:none", headers=staff)).status_code == 404
+    assert (await api.get("/labels/print:none/file", headers=staff)).status_code == 404
 
 
 async def test_the_command_line_saves_a_file(
-    door: httpx.AsyncClient,
+    api: httpx.AsyncClient,
     printer: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("cli", [Scope.STAFF]))
     settings.cache_clear()
     commands = Commands(capsys)

@@ -288,21 +288,21 @@ def test_quiet_hours_postpone_messages_to_their_end() -> None:
     assert quiet.next_allowed(noon) == noon
 
 
-async def test_staff_edit_templates_that_name_known_facts_only(door: httpx.AsyncClient) -> None:
+async def test_staff_edit_templates_that_name_known_facts_only(api: httpx.AsyncClient) -> None:
     staff = await bearer(Scope.STAFF)
     template = {"event": "shipped", "medium": Medium.SMS.value, "body": "{name}", "lang": "en"}
-    response = await door.put("/notifications/templates", json=template, headers=staff)
+    response = await api.put("/notifications/templates", json=template, headers=staff)
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "body")
     changed = template | {"body": "hi"}
-    assert (await door.put("/notifications/templates", json=changed, headers=staff)).status_code == 200
-    saved = (await door.get("/notifications/templates", headers=staff)).json()
+    assert (await api.put("/notifications/templates", json=changed, headers=staff)).status_code == 200
+    saved = (await api.get("/notifications/templates", headers=staff)).json()
     assert [each["body"] for each in saved if each["medium"] == "sms"] == ["hi"]
     assert {each["medium"] for each in saved} == {"sms", "email", "webhook", "dingtalk", "wecom", "feishu"}
     path = "/notifications/templates?event=shipped&medium=sms&lang=en"
-    assert (await door.delete(path, headers=staff)).status_code == 204
-    assert (await door.delete(path, headers=staff)).status_code == 404
-    assert (await door.get("/notifications", headers=staff)).json() == []
-    assert (await door.post("/notifications/replay", json={"id": "none"}, headers=staff)).status_code == 404
+    assert (await api.delete(path, headers=staff)).status_code == 204
+    assert (await api.delete(path, headers=staff)).status_code == 404
+    assert (await api.get("/notifications", headers=staff)).json() == []
+    assert (await api.post("/notifications/replay", json={"id": "none"}, headers=staff)).status_code == 404
 
 
 async def test_exception_without_an_order_is_posted(endpoint: str) -> None:

@@ -36,7 +36,7 @@ def sandbox() -> Iterator[str]:
 
 
 @pytest.fixture
-async def shop(sandbox: str, door: httpx.AsyncClient) -> AsyncIterator[World]:
+async def shop(sandbox: str, api: httpx.AsyncClient) -> AsyncIterator[World]:
     world = World(sandbox, "woocommerce", "wc-origin")
     account = world.account
     row = {
@@ -71,10 +71,10 @@ async def arrived(*numbers: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("working")
-async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, door: httpx.AsyncClient) -> None:
+async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, api: httpx.AsyncClient) -> None:
     reader = await bearer(Scope.READ)
     number = shop.sell(created=datetime.now(UTC) - timedelta(minutes=3), paid=False)
-    url = f"{str(door.base_url).rstrip('/')}/channels/woocommerce/wc-origin/webhook"
+    url = f"{str(api.base_url).rstrip('/')}/channels/woocommerce/wc-origin/webhook"
     assert await asyncio.to_thread(shop.deliver, number, url) == [202]
     (order_id,) = await arrived(number)
     shop.change(number, paid=True)
@@ -82,7 +82,7 @@ async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, do
     await ActivityEnvironment().run(pull_orders, "woocommerce", "wc-origin")
 
     async def traced() -> dict[str, Any] | None:
-        answer: dict[str, Any] = (await door.get(f"/orders/{order_id}/origin", headers=reader)).json()
+        answer: dict[str, Any] = (await api.get(f"/orders/{order_id}/origin", headers=reader)).json()
         return answer if [each["state"] for each in answer["messages"]] == ["done", "done"] else None
 
     trace = await until(traced)
@@ -96,30 +96,30 @@ async def test_order_is_traced_to_its_messages_and_their_effects(shop: World, do
     assert (origin["platform"], origin["intake"]) == ("woocommerce", "webhook")
     assert origin["region"].startswith("CN ")
     assert datetime.fromisoformat(origin["first_seen_at"]) == datetime.fromisoformat(first["received_at"])
-    assert (await door.get(f"/intake/{first['id']}/raw", headers=reader)).status_code == 403
-    raw = (await door.get(f"/intake/{first['id']}/raw", headers=await bearer(Scope.STAFF))).json()
+    assert (await api.get(f"/intake/{first['id']}/raw", headers=reader)).status_code == 403
+    raw = (await api.get(f"/intake/{first['id']}/raw", headers=await bearer(Scope.STAFF))).json()
     assert number in raw["body"]
 
 
 @pytest.mark.usefixtures("working")
-async def test_corrected_origin_is_counted_and_the_previous_one_kept(door: httpx.AsyncClient) -> None:
+async def test_corrected_origin_is_counted_and_the_previous_one_kept(api: httpx.AsyncClient) -> None:
     staff = await bearer(Scope.STAFF, name="mei")
     reader = await bearer(Scope.READ)
     order, other = sale(campaign="Double  11"), sale(campaign="double 11")
     for each in (order, other):
-        assert (await tell(door, each)).status_code == 202
+        assert (await tell(api, each)).status_code == 202
     order_id, _ = await arrived(order["order_no"], other["order_no"])
     path = f"/orders/{order_id}/origin"
 
     async def counted(by: str) -> dict[str, int]:
-        counts = (await door.get("/origins", params={"by": by}, headers=reader)).json()
+        counts = (await api.get("/origins", params={"by": by}, headers=reader)).json()
         return {each["origin"]: each["orders"] for each in counts}
 
     assert await counted("campaign") == {"double 11": 2}
     assert await counted("path") == {"webhook": 2}
     change = {"campaign": "６１８", "region": "浙江省 杭州市", "reason": "the code was reused", "request_id": "r1"}
     for _ in range(2):
-        trace = (await door.post(path, json=change, headers=staff)).json()
+        trace = (await api.post(path, json=change, headers=staff)).json()
     (correction,) = trace["corrections"]
     assert (correction["actor"], correction["reason"]) == ("mei", "the code was reused")
     assert (correction["before"]["campaign"], correction["after"]["campaign"]) == ("double 11", "618")
@@ -127,13 +127,13 @@ async def test_corrected_origin_is_counted_and_the_previous_one_kept(door: httpx
     assert trace["origin"]["told"]["campaign"] == "Double  11"
     assert await counted("campaign") == {"double 11": 1, "618": 1}
     assert (await counted("province"))["浙江省"] == 1
-    shown = (await door.get(f"/orders/{order_id}", headers=reader)).json()
+    shown = (await api.get(f"/orders/{order_id}", headers=reader)).json()
     assert "Origin corrected: the code was reused" in [each["text"] for each in shown["timeline"]]
-    assert (await door.post(path, json={"reason": "?"}, headers=staff)).status_code == 422
-    assert (await door.post(path, json=change, headers=reader)).status_code == 403
-    assert (await door.post("/orders/order:own:web:0/origin", json=change, headers=staff)).status_code == 404
-    assert (await door.get("/orders/order:own:web:0/origin", headers=reader)).status_code == 404
-    assert (await door.get("/origins?by=phone", headers=reader)).status_code == 422
+    assert (await api.post(path, json={"reason": "?"}, headers=staff)).status_code == 422
+    assert (await api.post(path, json=change, headers=reader)).status_code == 403
+    assert (await api.post("/orders/order:own:web:0/origin", json=change, headers=staff)).status_code == 404
+    assert (await api.get("/orders/order:own:web:0/origin", headers=reader)).status_code == 404
+    assert (await api.get("/origins?by=phone", headers=reader)).status_code == 422
 
 
 async def put(number: int, **more: Any) -> None:
@@ -150,13 +150,13 @@ async def put(number: int, **more: Any) -> None:
         await connection.execute(insert(OrderRow).values(row | more))
 
 
-async def test_orders_are_counted_by_origin(door: httpx.AsyncClient) -> None:
+async def test_orders_are_counted_by_origin(api: httpx.AsyncClient) -> None:
     await put(1)
     await put(2, currency="USD", total=7)
     await put(3, status="cancelled", total=1000)
     await put(4, origin={"platform": "app", "intake": "poll", "region": "CN 广东省"})
     reader = await bearer(Scope.READ)
-    counts = (await door.get("/origins", params={"by": "province"}, headers=reader)).json()
+    counts = (await api.get("/origins", params={"by": "province"}, headers=reader)).json()
     assert [(each["origin"], each["orders"], each["dropped"]) for each in counts] == [
         ("浙江省", 3, 1),
         ("广东省", 1, 0),
@@ -166,22 +166,22 @@ async def test_orders_are_counted_by_origin(door: httpx.AsyncClient) -> None:
         "USD": 7,
     }
     window = {"by": "platform", "from": "2026-11-03T00:00:00Z", "to": "2026-11-04T00:00:00Z"}
-    counts = (await door.get("/origins", params=window, headers=reader)).json()
+    counts = (await api.get("/origins", params=window, headers=reader)).json()
     assert [(each["origin"], each["orders"]) for each in counts] == [("own", 1)]
-    assert [each["origin"] for each in (await door.get("/origins?by=shop", headers=reader)).json()] == ["own:web"]
+    assert [each["origin"] for each in (await api.get("/origins?by=shop", headers=reader)).json()] == ["own:web"]
 
 
 @pytest.mark.usefixtures("working")
 async def test_command_line_traces_and_counts(
-    door: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("mei", [Scope.STAFF]))
     settings.cache_clear()
     hengdan = Commands(capsys)
     order = sale(campaign="Autumn")
     number = str(order["order_no"])
-    assert (await tell(door, order)).status_code == 202
+    assert (await tell(api, order)).status_code == 202
     await arrived(number)
     with capture_logs():
         output = await hengdan.ok("origin", number, "--lang", "en")

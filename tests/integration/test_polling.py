@@ -200,11 +200,11 @@ async def choose(chosen: dict[str, Any]) -> None:
 
 
 async def test_order_received_by_webhook_and_poll_is_one_workflow(
-    sandbox: str, door: httpx.AsyncClient, temporal: Client
+    sandbox: str, api: httpx.AsyncClient, temporal: Client
 ) -> None:
     world = await save_account(World(sandbox, "woocommerce", "wc-twice"))
     number = world.sell(created=datetime.now(UTC) - timedelta(minutes=2))
-    hook = f"{door.base_url}/channels/woocommerce/wc-twice/webhook".replace("//channels", "/channels")
+    hook = f"{api.base_url}/channels/woocommerce/wc-twice/webhook".replace("//channels", "/channels")
     statuses, report, again = await asyncio.gather(
         asyncio.to_thread(world.deliver, number, hook, copies=3), pull(world), pull(world)
     )
@@ -233,12 +233,12 @@ async def test_pull_reads_the_cursor_past_the_cache(sandbox: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["amazon", "douyin"])
-async def test_hint_has_its_order_read(sandbox: str, door: httpx.AsyncClient, temporal: Client, source: str) -> None:
+async def test_hint_has_its_order_read(sandbox: str, api: httpx.AsyncClient, temporal: Client, source: str) -> None:
     """By the running worker, without a pull."""
     name = f"{source}-hinted"
     world = await save_account(World(sandbox, source, name), poll_seconds=False)
     number = world.sell(("A001", 1))
-    hook = f"{door.base_url}/channels/{source}/{name}/webhook".replace("//channels", "/channels")
+    hook = f"{api.base_url}/channels/{source}/{name}/webhook".replace("//channels", "/channels")
 
     async def taken_in() -> bool:
         return len([row for row in await inbox() if row.state in (InboxState.STARTED, InboxState.DONE)]) == 2

@@ -59,21 +59,21 @@ async def save_account(world: World, **chosen: Any) -> World:
 
 
 @pytest.fixture
-async def shop(sandbox: str, door: httpx.AsyncClient, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def shop(sandbox: str, api: httpx.AsyncClient, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     name = request.node.name[:50]
     yield await save_account(World(sandbox, "woocommerce", name))
     await http.close()
 
 
-async def reconcile(door: httpx.AsyncClient, world: World, **window: Any) -> dict[str, Any]:
+async def reconcile(api: httpx.AsyncClient, world: World, **window: Any) -> dict[str, Any]:
     """Start a reconciliation and return its finished report."""
     staff = await bearer(Scope.STAFF)
     path = f"/channels/{world.account.source}/{world.account.account}/reconcile"
-    begun = await door.post(path, json=window, headers=staff)
+    begun = await api.post(path, json=window, headers=staff)
     assert begun.status_code == 202, begun.text
 
     async def finished() -> dict[str, Any] | None:
-        report: dict[str, Any] = (await door.get(f"/intake/reconciliations/{begun.json()['id']}", headers=staff)).json()
+        report: dict[str, Any] = (await api.get(f"/intake/reconciliations/{begun.json()['id']}", headers=staff)).json()
         return report if report["finished_at"] else None
 
     found = await until(finished)
@@ -99,17 +99,17 @@ async def orders() -> set[str]:
 
 
 async def test_order_of_a_lost_webhook_is_read_and_reported(
-    shop: World, door: httpx.AsyncClient, temporal: Client
+    shop: World, api: httpx.AsyncClient, temporal: Client
 ) -> None:
     at = datetime.now(UTC) - EARLIER
     here, *lost = [shop.sell(created=at + timedelta(minutes=n)) for n in range(3)]
     shop.sell(created=datetime.now(UTC))  # so new that it may still be on its way
     name = shop.account.account
-    statuses = await _deliver(shop, here, door)
+    statuses = await _deliver(shop, here, api)
     assert statuses == [202]
     async with worker(temporal):
         await until(lambda: _arrived({here}))
-        report = await reconcile(door, shop)
+        report = await reconcile(api, shop)
         assert counts(report) == {"listed": 3, "known": 1, "missing": 2, "pulled": 2, "failed": 0, "gone": 0}
         assert report["details"]["pulled"] == sorted(lost)
         assert await open_exceptions() == {"reconciliation": {"shop": f"woocommerce:{name}", "missing": 2, "failed": 0}}
@@ -117,7 +117,7 @@ async def test_order_of_a_lost_webhook_is_read_and_reported(
         assert {row.path for row in await rows() if row.order_id != f"order:woocommerce:{name}:{here}"} == {"poll"}
 
         del woocommerce.shops.all[name].sales[here]
-        report = await reconcile(door, shop)
+        report = await reconcile(api, shop)
         assert counts(report) == {"listed": 2, "known": 2, "missing": 0, "pulled": 0, "failed": 0, "gone": 1}
         assert report["details"]["gone"] == [here]
         assert await open_exceptions() == {}
@@ -127,23 +127,23 @@ async def _arrived(wanted: set[str]) -> bool:
     return await orders() == wanted
 
 
-async def _deliver(world: World, number: str, door: httpx.AsyncClient) -> list[int]:
-    url = f"{str(door.base_url).rstrip('/')}/channels/woocommerce/{world.account.account}/webhook"
+async def _deliver(world: World, number: str, api: httpx.AsyncClient) -> list[int]:
+    url = f"{str(api.base_url).rstrip('/')}/channels/woocommerce/{world.account.account}/webhook"
     return await asyncio.to_thread(world.deliver, number, url)
 
 
 async def test_failed_order_is_missing_until_it_is_corrected(
-    shop: World, door: httpx.AsyncClient, temporal: Client
+    shop: World, api: httpx.AsyncClient, temporal: Client
 ) -> None:
     number = shop.sell(created=datetime.now(UTC) - EARLIER, status="weird")
     async with worker(temporal):
-        assert counts(await reconcile(door, shop))["pulled"] == 1
+        assert counts(await reconcile(api, shop))["pulled"] == 1
 
         async def failed() -> list[Any]:
             return await rows(state=InboxState.FAILED)
 
         await until(failed)
-        report = await reconcile(door, shop)
+        report = await reconcile(api, shop)
         assert (report["missing"], report["failed"], report["pulled"]) == (1, 1, 0)
         assert report["details"]["failed"][number].startswith("Field status: Unknown order status")
         assert (await open_exceptions())["reconciliation"]["failed"] == 1
@@ -172,32 +172,32 @@ async def test_interrupted_reconciliation_continues_with_its_counts(shop: World)
     assert (report["listed"], report["missing"], report["pulled"], report["known"]) == (2, 2, 2, 0)
 
 
-async def test_window_is_configurable(shop: World, door: httpx.AsyncClient, temporal: Client) -> None:
+async def test_window_is_configurable(shop: World, api: httpx.AsyncClient, temporal: Client) -> None:
     now = datetime.now(UTC)
     old = shop.sell(created=now - timedelta(days=10))
     shop.sell(created=now - EARLIER)
     async with worker(temporal):
         window = {"since": (now - timedelta(days=11)).isoformat(), "until": (now - timedelta(days=9)).isoformat()}
-        assert (await reconcile(door, shop, **window))["details"]["pulled"] == [old]
+        assert (await reconcile(api, shop, **window))["details"]["pulled"] == [old]
     staff = await bearer(Scope.STAFF)
     path = f"/channels/woocommerce/{shop.account.account}/reconcile"
-    backwards = await door.post(path, json={"since": window["until"], "until": window["since"]}, headers=staff)
+    backwards = await api.post(path, json={"since": window["until"], "until": window["since"]}, headers=staff)
     assert (backwards.status_code, backwards.json()["errors"][0]["field"]) == (422, "since")
-    assert (await door.post("/channels/own/web/reconcile", headers=staff)).json()["errors"][0]["field"] == "channel"
-    assert (await door.post("/channels/own/nobody/reconcile", headers=staff)).status_code == 404
-    assert (await door.post(path, headers=await bearer(Scope.READ))).status_code == 403
-    assert (await door.get("/intake/reconciliations/none", headers=staff)).status_code == 404
+    assert (await api.post("/channels/own/web/reconcile", headers=staff)).json()["errors"][0]["field"] == "channel"
+    assert (await api.post("/channels/own/nobody/reconcile", headers=staff)).status_code == 404
+    assert (await api.post(path, headers=await bearer(Scope.READ))).status_code == 403
+    assert (await api.get("/intake/reconciliations/none", headers=staff)).status_code == 404
 
 
 async def test_unfinished_reconciliation_opens_an_exception(
-    shop: World, door: httpx.AsyncClient, temporal: Client
+    shop: World, api: httpx.AsyncClient, temporal: Client
 ) -> None:
     wrong = shop.account.secrets | {"consumer_secret": "wrong"}
     async with transaction() as connection:
         query = update(AccountRow).where(AccountRow.source == "woocommerce")  # type: ignore[arg-type]
         await connection.execute(query.values(secrets=Secrets(values=wrong)))
     async with worker(temporal):
-        report = await reconcile(door, shop)
+        report = await reconcile(api, shop)
     assert report["error"]
     assert set(await open_exceptions()) == {"reconciliation_stopped"}
     await mark_failed("no such report", "?")
@@ -218,12 +218,12 @@ async def test_each_shop_that_lists_orders_is_reconciled_nightly(shop: World, te
 
 async def test_command_line_waits_for_the_report(
     shop: World,
-    door: httpx.AsyncClient,
+    api: httpx.AsyncClient,
     temporal: Client,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("Mei", [Scope.STAFF]))
     settings.cache_clear()
     hengdan = Commands(capsys)

@@ -285,62 +285,62 @@ AGREED = {"sku": "A001", "supplier": "Acme", "lead_days": 9, "service_level": 0.
 
 
 @pytest.mark.usefixtures("goods")
-async def test_http_api(temporal: Client, door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    assert (await door.get("/replenishments/run", headers=staff)).status_code == 404
-    assert (await door.post("/purchase-terms", json=AGREED, headers=staff)).status_code == 200
+async def test_http_api(temporal: Client, api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    assert (await api.get("/replenishments/run", headers=staff)).status_code == 404
+    assert (await api.post("/purchase-terms", json=AGREED, headers=staff)).status_code == 200
     await sold("SH", "A001", [10] * 60)
     async with worker(temporal):
         for _ in range(2):
-            ran = await door.post("/replenishments/run", headers=staff)
+            ran = await api.post("/replenishments/run", headers=staff)
             assert (ran.status_code, ran.json()) == (
                 200,
                 {"after": "A001", "checked": 1, "suggested": 1, "running": False},
             )
-        assert (await door.get("/replenishments/run", headers=staff)).json() == ran.json()
+        assert (await api.get("/replenishments/run", headers=staff)).json() == ran.json()
     chinese = {**staff, "Accept-Language": "zh-CN"}
-    (found,) = (await door.get("/replenishments?status=suggested&sku=A001", headers=chinese)).json()
+    (found,) = (await api.get("/replenishments?status=suggested&sku=A001", headers=chinese)).json()
     assert (found["quantity"], found["cost"], found["status_text"]) == (160, "400.0000", "待处理")
     assert found["why"].startswith("平稳需求：日均 10.0，误差 0.0（AutoTheta，历史 60 天，剔除 0 天）")
     assert "{" not in found["why"]
-    assert (await door.get("/replenishments?sku=B001", headers=staff)).json() == []
+    assert (await api.get("/replenishments?sku=B001", headers=staff)).json() == []
 
     at = f"/replenishments/{found['id']}"
-    problem(await door.post(f"{at}/accept", headers=await bearer(Scope.READ)), 403)
-    problem(await door.post(f"{at}/accept", json={"quantity": 0}, headers=staff), 422)
-    problem(await door.post("/replenishments/none/accept", headers=staff), 404)
-    purchase = (await door.post(f"{at}/accept", headers=staff)).json()
+    problem(await api.post(f"{at}/accept", headers=await bearer(Scope.READ)), 403)
+    problem(await api.post(f"{at}/accept", json={"quantity": 0}, headers=staff), 422)
+    problem(await api.post("/replenishments/none/accept", headers=staff), 404)
+    purchase = (await api.post(f"{at}/accept", headers=staff)).json()
     assert (purchase["id"], purchase["status_text"], purchase["created_by"]) == (f"po:{found['id']}", "Ordered", "mei")
-    assert (await door.post(f"{at}/accept", headers=staff)).json() == purchase
-    closed = problem(await door.post(f"{at}/dismiss", headers=chinese), 409)
+    assert (await api.post(f"{at}/accept", headers=staff)).json() == purchase
+    closed = problem(await api.post(f"{at}/dismiss", headers=chinese), 409)
     assert closed["detail"] == "已处理过：已采纳"
 
     there = f"/purchase-orders/{purchase['id']}/receive"
     for _ in range(2):
-        part = await door.post(there, json={"goods": {"A001": 60}}, headers={**staff, "Idempotency-Key": "one"})
+        part = await api.post(there, json={"goods": {"A001": 60}}, headers={**staff, "Idempotency-Key": "one"})
         assert part.json()["lines"] == [{"sku": "A001", "ordered": 160, "received": 60}]
-    over = problem(await door.post(there, json={"goods": {"A001": 101}}, headers=staff), 422)
+    over = problem(await api.post(there, json={"goods": {"A001": 101}}, headers=staff), 422)
     assert over["errors"][0]["field"] == "goods.A001"
-    problem(await door.post("/purchase-orders/po:none/receive", headers=staff), 404)
-    assert (await door.post(there, headers=staff)).json()["status"] == "received"
-    problem(await door.post(there, headers=staff), 409)
+    problem(await api.post("/purchase-orders/po:none/receive", headers=staff), 404)
+    assert (await api.post(there, headers=staff)).json()["status"] == "received"
+    problem(await api.post(there, headers=staff), 409)
     assert await level("SH", "A001") == (160, 0, 160)
-    (shown,) = (await door.get("/purchase-orders?status=received", headers=staff)).json()
+    (shown,) = (await api.get("/purchase-orders?status=received", headers=staff)).json()
     assert shown["id"] == purchase["id"]
-    (part_of,) = (await door.get("/replenishments/placement?weeks=4&sku=A001", headers=staff)).json()
+    (part_of,) = (await api.get("/replenishments/placement?weeks=4&sku=A001", headers=staff)).json()
     assert (part_of["warehouse"], part_of["share"]) == ("SH", 1)
     wrong = {"first": "2026-06-18", "last": "2026-06-17"}
-    assert problem(await door.post("/promotions", json=wrong, headers=staff), 422)["errors"][0]["field"] == "last"
+    assert problem(await api.post("/promotions", json=wrong, headers=staff), 422)["errors"][0]["field"] == "last"
 
 
 @pytest.mark.usefixtures("goods")
 async def test_missing_forecast_extra_is_named(
-    temporal: Client, door: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    temporal: Client, api: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await terms()
     await sold("SH", "A001", [10] * 60)
     monkeypatch.setitem(sys.modules, "statsforecast", None)
     async with worker(temporal):
-        refusal = problem(await door.post("/replenishments/run", headers=staff), 409)
+        refusal = problem(await api.post("/replenishments/run", headers=staff), 409)
     assert "hengdan[forecast]" in refusal["detail"]
     assert await suggestions() == []
 
@@ -348,11 +348,11 @@ async def test_missing_forecast_extra_is_named(
 @pytest.mark.usefixtures("goods")
 async def test_command_line(
     temporal: Client,
-    door: httpx.AsyncClient,
+    api: httpx.AsyncClient,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("li", list(Scope)))
     settings.cache_clear()
     hengdan = Commands(capsys)

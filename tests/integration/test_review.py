@@ -27,8 +27,8 @@ SINCE = "2020-01-01T00:00:00Z"
 
 
 @pytest.fixture(autouse=True)
-async def stock(door: httpx.AsyncClient) -> None:
-    door.headers.update(await bearer(Scope.STAFF, name="mei"))
+async def stock(api: httpx.AsyncClient) -> None:
+    api.headers.update(await bearer(Scope.STAFF, name="mei"))
     rules.clear_cache()
     async with transaction() as connection:
         await seed(connection)
@@ -42,9 +42,9 @@ def rule(condition: str, *decisions: dict[str, Any], number: int = 10, **more: A
     return {"number": number, "name": "ours", "condition": condition, "decisions": decisions or held} | more
 
 
-async def put(door: httpx.AsyncClient, *given: dict[str, Any]) -> None:
+async def put(api: httpx.AsyncClient, *given: dict[str, Any]) -> None:
     for each in given:
-        answer = await door.put(f"/review/rules/{each['number']}", json=each)
+        answer = await api.put(f"/review/rules/{each['number']}", json=each)
         assert answer.status_code == 200, answer.text
 
 
@@ -53,8 +53,8 @@ async def held(number: str, *lines: Any, **changes: Any) -> list[str]:
     return [each.reason for each in (await admitted(number, *lines, **changes)).holds]
 
 
-async def view(door: httpx.AsyncClient, state: OrderState) -> Any:
-    return (await door.get(f"/orders/{state.order.order_id}")).json()
+async def view(api: httpx.AsyncClient, state: OrderState) -> Any:
+    return (await api.get(f"/orders/{state.order.order_id}")).json()
 
 
 async def save_documents(*states: OrderState) -> None:
@@ -65,59 +65,57 @@ async def save_documents(*states: OrderState) -> None:
             await connection.execute(insert(ChannelOrderRow).values(row))
 
 
-async def test_a_hold_names_its_rule_and_facts(door: httpx.AsyncClient) -> None:
-    await put(door, rule("order.total > 200 && lines.exists(l, l.quantity >= 5)"))
+async def test_a_hold_names_its_rule_and_facts(api: httpx.AsyncClient) -> None:
+    await put(api, rule("order.total > 200 && lines.exists(l, l.quantity >= 5)"))
     clean = await admitted("1")
     assert (clean.status, clean.holds) == (OrderStatus.ALLOCATED, [])
-    assert [each["what"] for each in (await view(door, clean))["timeline"]] == [
+    assert [each["what"] for each in (await view(api, clean))["timeline"]] == [
         "timeline.received",
         "timeline.allocated",
     ]
     dear = await admitted("2", line(1, "A001", 5, "60"))
     assert (dear.status, dear.active) == (OrderStatus.IN_REVIEW, [])
-    shown = await view(door, dear)
+    shown = await view(api, dear)
     assert [(each["reason"], each["stage"], each["rule"]) for each in shown["holds"]] == [("look at it", "service", 10)]
     applied = next(each for each in shown["timeline"] if each["what"] == "timeline.review.applied")
     assert applied["detail"]["values"] == {"order.total": 300.0, "lines": [{"quantity": 5}]}
     assert "Rule 10 ours: hold service (" in applied["text"]
 
 
-async def test_of_a_remark_only_the_matched_words_are_recorded(door: httpx.AsyncClient) -> None:
-    await put(door, rule("['加急', '发票'].exists(w, remarks.buyer_message.contains(w))"))
+async def test_of_a_remark_only_the_matched_words_are_recorded(api: httpx.AsyncClient) -> None:
+    await put(api, rule("['加急', '发票'].exists(w, remarks.buyer_message.contains(w))"))
     state = await admitted("1", buyer_message="请开发票，我叫王小明 13812345678")
-    values = next(each["detail"] for each in (await view(door, state))["timeline"] if "review" in each["what"])[
-        "values"
-    ]
+    values = next(each["detail"] for each in (await view(api, state))["timeline"] if "review" in each["what"])["values"]
     assert values == {"remarks.buyer_message": ["发票"]}
     assert "王小明" not in str(await sql("SELECT detail FROM timeline"))
 
 
-async def test_approval_overrides_later_rules_and_the_shops_limits(door: httpx.AsyncClient) -> None:
+async def test_approval_overrides_later_rules_and_the_shops_limits(api: httpx.AsyncClient) -> None:
     approve = rule("'vip' in order.custom", {"do": "approve"}, {"do": "tag", "tags": ["VIP"]}, number=1)
-    await put(door, approve, rule("order.total > 10"))
+    await put(api, approve, rule("order.total > 10"))
     assert await held("1", line(1, "A001", 1, "9000")) == ["look at it", "hold.review.amount"]
     state = await admitted("2", line(1, "A001", 1, "9000"), custom={"vip": True})
     assert (state.holds, state.order.tags) == ([], ("VIP",))
-    assert [each["id"] for each in (await door.get("/orders", params={"tag": "VIP"})).json()["items"]] == [
+    assert [each["id"] for each in (await api.get("/orders", params={"tag": "VIP"})).json()["items"]] == [
         state.order.order_id
     ]
 
 
-async def test_a_rejected_order_allocates_nothing(door: httpx.AsyncClient) -> None:
-    await put(door, rule("order.total > 10", {"do": "reject", "reason": "not to us"}))
+async def test_a_rejected_order_allocates_nothing(api: httpx.AsyncClient) -> None:
+    await put(api, rule("order.total > 10", {"do": "reject", "reason": "not to us"}))
     state = await admitted("1")
     assert (state.status, state.active) == (OrderStatus.REJECTED, [])
-    assert (await view(door, state))["status"] == "rejected"
+    assert (await view(api, state))["status"] == "rejected"
 
 
-async def test_a_rule_sets_priority_carrier_warehouse_and_gift(door: httpx.AsyncClient) -> None:
+async def test_a_rule_sets_priority_carrier_warehouse_and_gift(api: httpx.AsyncClient) -> None:
     chosen = [
         {"do": "priority", "priority": 1},
         {"do": "carrier", "carrier": "yto"},
         {"do": "warehouse", "locations": ["GZ"]},
         {"do": "gift", "sku": "B006"},
     ]
-    await put(door, rule("order.quantity >= 2", *chosen))
+    await put(api, rule("order.quantity >= 2", *chosen))
     state = await admitted("1", line(1, "A001", 2))
     (parcel,) = state.active
     assert (parcel.warehouse, [(each.line_no, each.sku) for each in parcel.lines]) == (
@@ -129,16 +127,16 @@ async def test_a_rule_sets_priority_carrier_warehouse_and_gift(door: httpx.Async
     assert (row.priority, row.carrier, len(row.lines), row.sites["locations"]) == (1, "yto", 2, ["GZ"])
 
 
-async def test_the_plan_names_the_only_allowed_warehouse(door: httpx.AsyncClient) -> None:
-    await put(door, rule("order.total > 0", {"do": "warehouse", "locations": ["BJ"], "only": True}))
+async def test_the_plan_names_the_only_allowed_warehouse(api: httpx.AsyncClient) -> None:
+    await put(api, rule("order.total > 0", {"do": "warehouse", "locations": ["BJ"], "only": True}))
     state = await admitted("1")
     assert (state.active, [each.sku for each in state.shortages]) == ([], ["A001"])
-    plan = (await view(door, state))["plan"]
+    plan = (await view(api, state))["plan"]
     assert {each["warehouse"]: each["reason"] for each in plan["candidates"]}["SH"] == "plan.limited"
 
 
-async def test_a_delay_extends_the_grace_period(door: httpx.AsyncClient) -> None:
-    await put(door, rule("order.total > 10", {"do": "delay", "minutes": 30}))
+async def test_a_delay_extends_the_grace_period(api: httpx.AsyncClient) -> None:
+    await put(api, rule("order.total > 10", {"do": "delay", "minutes": 30}))
     state = await admitted("1")
     assert (state.status, state.active) == (OrderStatus.APPROVED, [])
     assert state.grace_until is not None
@@ -148,18 +146,18 @@ async def test_a_delay_extends_the_grace_period(door: httpx.AsyncClient) -> None
     assert longer.grace_until - datetime.now(UTC) > timedelta(minutes=59)
 
 
-async def test_a_failing_rule_holds_the_order_and_is_named(door: httpx.AsyncClient) -> None:
-    await put(door, rule("has(order.custom.age) && order.custom.age > 17"))
+async def test_a_failing_rule_holds_the_order_and_is_named(api: httpx.AsyncClient) -> None:
+    await put(api, rule("has(order.custom.age) && order.custom.age > 17"))
     assert await held("1") == []
     state = await admitted("2", custom={"age": "grown up"})
     assert [(each.kind, each.reason, each.rule) for each in state.holds] == [
         (HoldKind.REVIEW, "hold.review.rule_failed", 10)
     ]
-    assert "could not be answered" in str((await view(door, state))["timeline"])
+    assert "could not be answered" in str((await view(api, state))["timeline"])
 
 
-async def test_simultaneous_orders_are_counted_in_the_order_placed(door: httpx.AsyncClient) -> None:
-    await put(door, rule("buyer.orders_24h >= 3"))
+async def test_simultaneous_orders_are_counted_in_the_order_placed(api: httpx.AsyncClient) -> None:
+    await put(api, rule("buyer.orders_24h >= 3"))
     orders = [an_order(str(number), buyer="u1", placed_at=now() - timedelta(minutes=number)) for number in range(5)]
     asked = [
         OrderTask(state=OrderState(order=each, policy=Policy(), revision=1), at=now(), new=True) for each in orders
@@ -169,8 +167,8 @@ async def test_simultaneous_orders_are_counted_in_the_order_placed(door: httpx.A
     assert [bool(answer.holds) for answer in answers] == [True, True, False, False, False]
 
 
-async def test_velocity_counts_the_buyers_earlier_orders(door: httpx.AsyncClient) -> None:
-    await put(door, rule("buyer.known && buyer.orders_24h >= 2"))
+async def test_velocity_counts_the_buyers_earlier_orders(api: httpx.AsyncClient) -> None:
+    await put(api, rule("buyer.known && buyer.orders_24h >= 2"))
     assert await held("1", buyer="u1") == []
     assert await held("2", buyer="u1") == []
     assert await held("other", buyer="u2") == []
@@ -179,17 +177,17 @@ async def test_velocity_counts_the_buyers_earlier_orders(door: httpx.AsyncClient
     assert await held("nobody") == []
 
 
-async def test_history_counts_spending_cancellations_and_first_orders(door: httpx.AsyncClient) -> None:
+async def test_history_counts_spending_cancellations_and_first_orders(api: httpx.AsyncClient) -> None:
     first = await admitted("1", line(1, "A001", 2), buyer="u1")
     await cancelled(await admitted("2", line(1, "A001", 3), buyer="u1"))
-    await put(door, rule("!buyer.first_order && buyer.spent_30d == 100.0 && buyer.cancelled_30d == 1"))
+    await put(api, rule("!buyer.first_order && buyer.spent_30d == 100.0 && buyer.cancelled_30d == 1"))
     assert first.holds == []
     assert await held("3", buyer="u1") == ["look at it"]
     assert await held("4", buyer="u9") == []
 
 
-async def test_accounts_are_counted_by_phone_and_by_address(door: httpx.AsyncClient) -> None:
-    await put(door, rule("buyer.accounts_at_recipient >= 3"))
+async def test_accounts_are_counted_by_phone_and_by_address(api: httpx.AsyncClient) -> None:
+    await put(api, rule("buyer.accounts_at_recipient >= 3"))
     elsewhere = RECIPIENT.model_copy(update={"phone": "13900000001"})
     assert await held("1", buyer="u1") == []
     assert await held("2", buyer="u1") == []
@@ -199,24 +197,24 @@ async def test_accounts_are_counted_by_phone_and_by_address(door: httpx.AsyncCli
     assert await held("5", buyer="u4", recipient=far) == []
 
 
-async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClient) -> None:
-    await put(door, rule("risk.blacklisted"))
+async def test_the_blacklist_matches_without_personal_data(api: httpx.AsyncClient) -> None:
+    await put(api, rule("risk.blacklisted"))
     blocked = {"kind": "phone", "value": "+86 138 1234 5678", "reason": "refused thrice"}
-    entry = (await door.post("/review/blacklist", json=blocked)).json()
+    entry = (await api.post("/review/blacklist", json=blocked)).json()
     assert (entry["hint"][-4:], entry["added_by"]) == ("5678", "mei")
     assert "13812345678" not in str(await sql("SELECT * FROM blacklist"))
     state = await admitted("1", buyer="u1")
     assert [each.reason for each in state.holds] == ["look at it"]
-    assert (await door.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 204
-    assert (await door.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 404
+    assert (await api.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 204
+    assert (await api.delete(f"/review/blacklist/phone/{entry['id']}")).status_code == 404
     assert await held("2", buyer="u1") == []
     for kind in ("buyer", "address"):
         given = {"kind": kind, "order_id": state.order.order_id}
-        entry = (await door.post("/review/blacklist", json=given)).json()
+        entry = (await api.post("/review/blacklist", json=given)).json()
         assert await held(f"{kind}1", buyer="u1") == ["look at it"]
-        (await door.delete(f"/review/blacklist/{kind}/{entry['id']}")).raise_for_status()
+        (await api.delete(f"/review/blacklist/{kind}/{entry['id']}")).raise_for_status()
     late = blocked | {"until": (now() - timedelta(hours=1)).isoformat()}
-    (await door.post("/review/blacklist", json=late)).raise_for_status()
+    (await api.post("/review/blacklist", json=late)).raise_for_status()
     assert await held("3", buyer="u1") == []
 
 
@@ -229,22 +227,22 @@ async def test_the_blacklist_matches_without_personal_data(door: httpx.AsyncClie
         {"kind": "face", "value": "x"},
     ],
 )
-async def test_the_blacklist_refuses_invalid_entries(door: httpx.AsyncClient, invalid: dict[str, str]) -> None:
-    assert (await door.post("/review/blacklist", json=invalid)).status_code == 422
+async def test_the_blacklist_refuses_invalid_entries(api: httpx.AsyncClient, invalid: dict[str, str]) -> None:
+    assert (await api.post("/review/blacklist", json=invalid)).status_code == 422
 
 
-async def test_prices_and_stock_are_looked_up(door: httpx.AsyncClient) -> None:
+async def test_prices_and_stock_are_looked_up(api: httpx.AsyncClient) -> None:
     await put(
-        door, rule("amounts.below_list > 0.9", number=1), rule("stock.short_skus.exists(s, s == 'A001')", number=2)
+        api, rule("amounts.below_list > 0.9", number=1), rule("stock.short_skus.exists(s, s == 'A001')", number=2)
     )
     assert await held("1", line(1, "A001", 1, "0.01")) == ["look at it"]
     state = await admitted("2", line(1, "A001", 21, "200"))
     assert [each.rule for each in state.holds] == [2]
 
 
-async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> None:
+async def test_a_modified_order_is_reviewed_again(api: httpx.AsyncClient) -> None:
     big = rule("order.quantity >= 5", {"do": "hold", "reason": "many"}, {"do": "gift", "sku": "B006"}, number=1)
-    await put(door, big)
+    await put(api, big)
     state = await admitted("1", line(1, "A001", 5))
     assert [each.line_no for each in state.order.lines] == ["1", "gift:1"]
     smaller = state.model_copy(update={"order": state.order.with_quantities({"1": 1})})
@@ -257,12 +255,12 @@ async def test_a_modified_order_is_reviewed_again(door: httpx.AsyncClient) -> No
     assert [each.line_no for each in again.order.lines] == ["1"]
 
 
-async def test_a_dry_run_reports_the_effect_and_changes_nothing(door: httpx.AsyncClient) -> None:
+async def test_a_dry_run_reports_the_effect_and_changes_nothing(api: httpx.AsyncClient) -> None:
     states = [await admitted(str(number), line(1, "A001", 1, f"{number}00"), buyer="u1") for number in range(1, 6)]
     await save_documents(*states)
     before = await sql("SELECT id, status, holds, revision FROM orders ORDER BY id")
     asked = {"rule": rule("order.total >= 300 && buyer.orders_30d >= 1"), "since": SINCE}
-    ran = (await door.post("/review/dry-run", json=asked)).json()
+    ran = (await api.post("/review/dry-run", json=asked)).json()
     assert (ran["total"], ran["orders"], ran["applied"], ran["decisions"]) == (5, 5, 3, {"hold": 3})
     assert ran["examples"][0] == {
         "order_id": states[2].order.order_id,
@@ -273,16 +271,16 @@ async def test_a_dry_run_reports_the_effect_and_changes_nothing(door: httpx.Asyn
     assert (ran["next"], ran["of_now"]) == (None, [])
     paged, cursor = 0, None
     for left in (5, 3, 1):
-        page = (await door.post("/review/dry-run", json=asked | {"limit": 2, "cursor": cursor})).json()
+        page = (await api.post("/review/dry-run", json=asked | {"limit": 2, "cursor": cursor})).json()
         assert page["total"] == left
         paged, cursor = paged + page["applied"], page["next"]
     assert (paged, cursor) == (3, None)
     assert await sql("SELECT id, status, holds, revision FROM orders ORDER BY id") == before
-    assert (await door.get("/review/rules")).json() == []
+    assert (await api.get("/review/rules")).json() == []
     other = asked | {"rule": rule("stock.all_available", shops=["taobao:x"])}
-    ran = (await door.post("/review/dry-run", json=other)).json()
+    ran = (await api.post("/review/dry-run", json=other)).json()
     assert (ran["total"], ran["of_now"]) == (0, ["stock"])
-    assert (await door.post("/review/dry-run", json=asked | {"cursor": "?"})).status_code == 422
+    assert (await api.post("/review/dry-run", json=asked | {"cursor": "?"})).status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -301,22 +299,22 @@ async def test_a_dry_run_reports_the_effect_and_changes_nothing(door: httpx.Asyn
     ],
 )
 async def test_an_invalid_rule_is_refused_with_its_field(
-    door: httpx.AsyncClient, changes: dict[str, Any], field: str
+    api: httpx.AsyncClient, changes: dict[str, Any], field: str
 ) -> None:
-    answer = await door.put("/review/rules/10", json=rule("true") | changes)
+    answer = await api.put("/review/rules/10", json=rule("true") | changes)
     assert (answer.status_code, field in answer.json()["errors"][0]["field"]) == (422, True), answer.text
 
 
-async def test_only_staff_change_rules(door: httpx.AsyncClient) -> None:
+async def test_only_staff_change_rules(api: httpx.AsyncClient) -> None:
     reader = await bearer(Scope.READ)
-    assert (await door.put("/review/rules/10", json=rule("true"), headers=reader)).status_code == 403
-    assert (await door.post("/review/check", json={"condition": "order.paid"}, headers=reader)).json()["ok"]
-    await put(door, rule("true"))
-    assert (await door.delete("/review/rules/10")).status_code == 204
-    assert (await door.delete("/review/rules/10")).status_code == 404
+    assert (await api.put("/review/rules/10", json=rule("true"), headers=reader)).status_code == 403
+    assert (await api.post("/review/check", json={"condition": "order.paid"}, headers=reader)).json()["ok"]
+    await put(api, rule("true"))
+    assert (await api.delete("/review/rules/10")).status_code == 204
+    assert (await api.delete("/review/rules/10")).status_code == 404
 
 
-async def test_history_indexes_are_not_readable(door: httpx.AsyncClient) -> None:
+async def test_history_indexes_are_not_readable(api: httpx.AsyncClient) -> None:
     """History is compared by blind indexes."""
     await admitted("1", buyer="secret-account")
     assert "secret-account" not in str(await sql("SELECT buyer_index, place_index FROM orders"))

@@ -34,7 +34,7 @@ IDS = {"num_iid": "61", "sku_id": "7"}
 
 
 @pytest.fixture
-async def staff(door: httpx.AsyncClient) -> dict[str, str]:
+async def staff(api: httpx.AsyncClient) -> dict[str, str]:
     async with transaction() as connection:
         await seed(connection)
     return await bearer(Scope.STAFF)
@@ -112,17 +112,17 @@ async def test_gift_keeps_its_sku_despite_a_mapping_of_the_same_code(staff: Any)
     assert ([each.sku for each in found.lines], unknown) == (["A003", "A001"], set())
 
 
-async def test_manual_mapping_applies_to_one_shop_or_all(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_manual_mapping_applies_to_one_shop_or_all(api: httpx.AsyncClient, staff: Any) -> None:
     for shop, sku in (("", "A003"), ("demo", "K001")):
         body = {"mappings": [{"channel": "taobao", "shop": shop, "item": "A001", "sku": sku}]}
-        assert (await door.put("/mappings", json=body, headers=staff)).json() == {"mappings": 1}
+        assert (await api.put("/mappings", json=body, headers=staff)).json() == {"mappings": 1}
     found, unknown = await named(of_taobao("1", "A001"), of_taobao("2", "A001", "other"))
     assert (found, unknown) == (["K001", "A003"], set())
-    kept = (await door.get("/mappings", params={"shop": "demo"}, headers=staff)).json()
+    kept = (await api.get("/mappings", params={"shop": "demo"}, headers=staff)).json()
     assert [(each["item"], each["sku"], each["match"]) for each in kept] == [("A001", "K001", "manual")]
     gone = {"channel": "taobao", "shop": "demo", "item": "A001"}
-    assert (await door.delete("/mappings", params=gone, headers=staff)).status_code == 204
-    assert (await door.delete("/mappings", params=gone, headers=staff)).status_code == 404
+    assert (await api.delete("/mappings", params=gone, headers=staff)).status_code == 204
+    assert (await api.delete("/mappings", params=gone, headers=staff)).status_code == 404
     assert (await named(of_taobao("1", "A001")))[0] == ["A003"]
 
 
@@ -135,21 +135,21 @@ async def test_mapped_line_keeps_the_channel_code(staff: Any) -> None:
     assert again == order
 
 
-async def test_mapping_to_an_unknown_sku_is_refused(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_mapping_to_an_unknown_sku_is_refused(api: httpx.AsyncClient, staff: Any) -> None:
     body = {"mappings": [{"channel": "taobao", "item": "x", "sku": "NONE"}]}
-    answer = await door.put("/mappings", json=body, headers=staff)
+    answer = await api.put("/mappings", json=body, headers=staff)
     assert answer.status_code == 422
     assert "sku" in answer.text
-    assert (await door.get("/mappings", headers=staff)).json() == []
+    assert (await api.get("/mappings", headers=staff)).json() == []
 
 
-async def test_unmapped_items_are_listed_with_suggestions(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_unmapped_items_are_listed_with_suggestions(api: httpx.AsyncClient, staff: Any) -> None:
     await hold(*(of_taobao(str(number), "A001-NEW", **IDS) for number in range(3)), of_taobao("9", "其他"))
-    first, second = (await door.get("/mappings/unmapped", params={"channel": "taobao"}, headers=staff)).json()
+    first, second = (await api.get("/mappings/unmapped", params={"channel": "taobao"}, headers=staff)).json()
     assert (first["item"], first["ids"], first["orders"], first["pieces"]) == ("A001-NEW", "61:7", 3, 3)
     assert "A001" in {each["sku"] for each in first["suggestions"]}
     assert second["item"] == "其他"
-    assert (await door.get("/mappings/unmapped", params={"channel": "jd"}, headers=staff)).json() == []
+    assert (await api.get("/mappings/unmapped", params={"channel": "jd"}, headers=staff)).json() == []
 
 
 async def test_titles_in_either_language_yield_suggestions(staff: Any) -> None:
@@ -163,29 +163,29 @@ async def test_titles_in_either_language_yield_suggestions(staff: Any) -> None:
     assert found == {"4711": "A001", "4712": "B006"}
 
 
-async def test_ended_order_has_no_unmapped_items(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_ended_order_has_no_unmapped_items(api: httpx.AsyncClient, staff: Any) -> None:
     await hold(of_taobao("1", "WHITE-TEE"), status=OrderStatus.CANCELLED)
-    assert (await door.get("/mappings/unmapped", headers=staff)).json() == []
+    assert (await api.get("/mappings/unmapped", headers=staff)).json() == []
     body = {"mappings": [{"channel": "taobao", "item": "WHITE-TEE", "sku": "A001"}]}
-    assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
+    assert (await api.put("/mappings", json=body, headers=staff)).status_code == 200
     assert await woken() == set()
 
 
 @pytest.mark.parametrize("item", ["WHITE-TEE", "61:7"])
 async def test_mapping_notifies_exactly_the_orders_held_for_the_item(
-    door: httpx.AsyncClient, staff: Any, item: str
+    api: httpx.AsyncClient, staff: Any, item: str
 ) -> None:
     waiting = [of_taobao(str(number), "WHITE-TEE", **IDS) for number in range(50)]
     await hold(*waiting, of_taobao("99", "OTHER"), of_taobao("98", "WHITE-TEE", "other", **IDS))
     body = {"mappings": [{"channel": "taobao", "shop": "demo", "item": item, "sku": "A001"}]}
-    assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
+    assert (await api.put("/mappings", json=body, headers=staff)).status_code == 200
     assert await woken() == {order.order_id for order in waiting}
 
 
-async def test_new_sku_notifies_orders_held_for_it(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_new_sku_notifies_orders_held_for_it(api: httpx.AsyncClient, staff: Any) -> None:
     await hold(of_taobao("1", "NEW-1"))
     sheet = b"sku,title,price,weight_kg\nNEW-1,New,10,0.1\n"
-    answer = await door.post("/files/skus", content=sheet, headers=staff | {"Content-Type": "text/csv"})
+    answer = await api.post("/files/skus", content=sheet, headers=staff | {"Content-Type": "text/csv"})
     assert answer.status_code == 200, answer.text
     assert await woken() == {"order:taobao:demo:1"}
 
@@ -201,12 +201,12 @@ async def test_new_listing_notifies_orders_held_for_its_ids(staff: Any) -> None:
     assert await woken() == {"order:taobao:demo:1"}
 
 
-async def test_mapping_sheet_reports_errors_by_row(door: httpx.AsyncClient, staff: Any) -> None:
+async def test_mapping_sheet_reports_errors_by_row(api: httpx.AsyncClient, staff: Any) -> None:
     sheet = "channel,shop,item,sku\ntaobao,,白T恤,A001\ntaobao,demo,白T恤,NONE\nTao bao,,x,A001\ntaobao,,白T恤,A002\n"
     options = {"params": {"partial": True}, "headers": staff | {"Content-Type": "text/csv"}}
-    answer = (await door.post("/files/mappings", content=sheet.encode(), **options)).json()
+    answer = (await api.post("/files/mappings", content=sheet.encode(), **options)).json()
     assert [(each["row"], each["field"]) for each in answer["errors"]] == [(3, "sku"), (4, "channel"), (5, "item")]
-    kept = (await door.get("/mappings", headers=staff)).json()
+    kept = (await api.get("/mappings", headers=staff)).json()
     assert [(each["shop"], each["item"], each["sku"]) for each in kept] == [("", "白T恤", "A001")]
 
 
@@ -229,7 +229,7 @@ async def test_concurrent_mapping_is_not_missed(staff: Any) -> None:
     assert await woken() == {order.order_id}
 
 
-async def test_one_mapping_resumes_fifty_orders(door: httpx.AsyncClient, temporal: Client, staff: Any) -> None:
+async def test_one_mapping_resumes_fifty_orders(api: httpx.AsyncClient, temporal: Client, staff: Any) -> None:
     async with transaction() as connection:
         for part in ("B001", "B002"):
             await operations.receive(connection, "SH", part, 100, part, "test")
@@ -248,12 +248,12 @@ async def test_one_mapping_resumes_fifty_orders(door: httpx.AsyncClient, tempora
     async with worker(temporal):
         await asyncio.gather(*(dispatcher.start_order(temporal, order) for order in orders))
         await until(lambda: all_are(OrderStatus.ON_HOLD))
-        shown = (await door.get(f"/orders/{orders[0].order_id}", headers=staff | {"Accept-Language": "zh-CN"})).json()
+        shown = (await api.get(f"/orders/{orders[0].order_id}", headers=staff | {"Accept-Language": "zh-CN"})).json()
         assert shown["holds"][0]["reason"] == "own:web 所售 茶具套装 不知是哪个 SKU，请建立映射"
-        (first,) = (await door.get("/mappings/unmapped", headers=staff)).json()
+        (first,) = (await api.get("/mappings/unmapped", headers=staff)).json()
         assert (first["orders"], first["suggestions"][0]["sku"]) == (50, "K001")
         body = {"mappings": [{"channel": "own", "item": "茶具套装", "sku": "K001"}]}
-        assert (await door.put("/mappings", json=body, headers=staff)).status_code == 200
+        assert (await api.put("/mappings", json=body, headers=staff)).status_code == 200
         await until(allocated)
     async with transaction() as connection:
         levels = {each.sku: each.allocated for each in await ledger.levels(connection, ["B001", "B002"])}

@@ -153,7 +153,7 @@ async def test_failed_push_resumes_after_recorded_offers(shop: World, monkeypatc
     assert shop.ok("GET", f"/{shop.account.account}/stock")["pushes"] == 3
 
 
-async def test_pos_shop_has_no_stock_rule(shop: World, door: httpx.AsyncClient) -> None:
+async def test_pos_shop_has_no_stock_rule(shop: World, api: httpx.AsyncClient) -> None:
     async with transaction() as connection:
         await connection.execute(
             insert(AccountRow).values(
@@ -165,8 +165,8 @@ async def test_pos_shop_has_no_stock_rule(shop: World, door: httpx.AsyncClient) 
                 settings={},
             )
         )
-    door.headers.update(await bearer(Scope.STAFF))
-    assert (await door.put("/listings/pos/counter/rule", json={})).status_code == 422
+    api.headers.update(await bearer(Scope.STAFF))
+    assert (await api.put("/listings/pos/counter/rule", json={})).status_code == 422
 
 
 async def test_sale_lowers_offers_within_seconds(shop: World) -> None:
@@ -201,24 +201,24 @@ async def until(shop: World, quantity: int) -> None:
 
 
 async def test_listings_and_rule_set_by_staff_start_the_sync(
-    shop: World, temporal: Client, door: httpx.AsyncClient
+    shop: World, temporal: Client, api: httpx.AsyncClient
 ) -> None:
     await receive("SH", "A003", 8)
-    door.headers.update(await bearer(Scope.STAFF))
+    api.headers.update(await bearer(Scope.STAFF))
     path = f"/listings/own/{shop.account.account}"
-    assert (await door.put(path, json={"no such": {}})).status_code == 422
-    assert (await door.put("/listings/own/nobody", json={"A003": {}})).status_code == 404
-    assert (await door.put(path, json={"A003": {}})).json() == {"listings": 1}
-    assert (await door.put(f"{path}/rule", json={"percentage": 0})).status_code == 422
+    assert (await api.put(path, json={"no such": {}})).status_code == 422
+    assert (await api.put("/listings/own/nobody", json={"A003": {}})).status_code == 404
+    assert (await api.put(path, json={"A003": {}})).json() == {"listings": 1}
+    assert (await api.put(f"{path}/rule", json={"percentage": 0})).status_code == 422
     async with worker(temporal):
-        (await door.put(f"{path}/rule", json={"buffer": 1})).raise_for_status()
+        (await api.put(f"{path}/rule", json={"buffer": 1})).raise_for_status()
         for _ in range(600):
             if offers_of(shop).get("A003") == 7:
                 break
             await asyncio.sleep(0.1)
         await temporal.get_schedule_handle(f"stock:own:{shop.account.account}").delete()
         assert offers_of(shop)["A003"] == 7
-        listed = (await door.get("/listings", params={"sku": "A003"})).json()
+        listed = (await api.get("/listings", params={"sku": "A003"})).json()
         assert [(each["offered"], each["refused"]) for each in listed] == [(7, "")]
         async for run in temporal.list_workflows(f"WorkflowId = 'stock:own:{shop.account.account}'"):
             await temporal.get_workflow_handle(run.id).terminate()

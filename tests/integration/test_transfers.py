@@ -40,35 +40,35 @@ async def staff(database: str) -> dict[str, str]:
     return await bearer(Scope.STAFF, Scope.WAREHOUSE, name="mei")
 
 
-async def create(door: httpx.AsyncClient, staff: dict[str, str], quantity: int = 6, **changes: Any) -> dict[str, Any]:
+async def create(api: httpx.AsyncClient, staff: dict[str, str], quantity: int = 6, **changes: Any) -> dict[str, Any]:
     body = {"origin": "SH", "destination": "GZ", "goods": {"A001": quantity}, "due": DUE} | changes
-    answer = await door.post("/transfers", json=body, headers=staff)
+    answer = await api.post("/transfers", json=body, headers=staff)
     assert answer.status_code == 201, answer.text
     created: dict[str, Any] = answer.json()
     return created
 
 
-async def ask(door: httpx.AsyncClient, created: Any, verb: str, staff: dict[str, str], **body: Any) -> httpx.Response:
-    return await door.post(f"/transfers/{created['id']}/{verb}", json=body, headers=staff)
+async def ask(api: httpx.AsyncClient, created: Any, verb: str, staff: dict[str, str], **body: Any) -> httpx.Response:
+    return await api.post(f"/transfers/{created['id']}/{verb}", json=body, headers=staff)
 
 
-async def on_hand(door: httpx.AsyncClient, staff: dict[str, str]) -> dict[str, int]:
-    assert (await door.get("/stock/verify", headers=staff)).json()["balanced"]
-    levels = (await door.get("/stock?sku=A001", headers=staff)).json()
+async def on_hand(api: httpx.AsyncClient, staff: dict[str, str]) -> dict[str, int]:
+    assert (await api.get("/stock/verify", headers=staff)).json()["balanced"]
+    levels = (await api.get("/stock?sku=A001", headers=staff)).json()
     return {each["warehouse"]: each["on_hand"] for each in levels}
 
 
 @pytest.mark.usefixtures("working")
-async def test_transfer_is_created_shipped_and_received(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    created = await create(door, staff, request_id="D1", reason="for the holidays")
+async def test_transfer_is_created_shipped_and_received(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    created = await create(api, staff, request_id="D1", reason="for the holidays")
     assert (created["id"], created["status"], created["status_text"]) == ("transfer:D1", "draft", "Draft")
     assert created["supported_actions"] == ["approve", "cancel"]
-    assert (await create(door, staff, request_id="D1"))["proposed_at"] == created["proposed_at"]
+    assert (await create(api, staff, request_id="D1"))["proposed_at"] == created["proposed_at"]
     for verb, body in (("approve", {}), ("ship", {}), ("receive", {"goods": {"A001": 2}}), ("receive", {})):
-        answer = await ask(door, created, verb, staff, **body)
+        answer = await ask(api, created, verb, staff, **body)
         assert (answer.status_code, answer.json()["accepted"]) == (200, True), answer.text
-    assert await on_hand(door, staff) == {"SH": 4, "GZ": 16}
-    shown = (await door.get("/transfers/transfer:D1", headers=staff)).json()
+    assert await on_hand(api, staff) == {"SH": 4, "GZ": 16}
+    shown = (await api.get("/transfers/transfer:D1", headers=staff)).json()
     assert (shown["status"], shown["approved_by"], shown["supported_actions"]) == ("received", "mei", [])
     assert [each["text"] for each in shown["timeline"]] == [
         "Transfer approved, its goods set aside",
@@ -76,16 +76,16 @@ async def test_transfer_is_created_shipped_and_received(door: httpx.AsyncClient,
         "Received: A001 × 2",
         "Received: A001 × 4",
     ]
-    assert [each["id"] for each in (await door.get("/transfers?status=received", headers=staff)).json()] == [
+    assert [each["id"] for each in (await api.get("/transfers?status=received", headers=staff)).json()] == [
         created["id"]
     ]
-    assert (await door.get("/transfers?status=draft", headers=staff)).json() == []
-    over = problem(await ask(door, created, "cancel", {**staff, "Accept-Language": "zh-CN"}), 409)
+    assert (await api.get("/transfers?status=draft", headers=staff)).json() == []
+    over = problem(await ask(api, created, "cancel", {**staff, "Accept-Language": "zh-CN"}), 409)
     assert over["detail"] == "调拨单状态为“已入库”，不能取消"
 
 
 @pytest.mark.usefixtures("working")
-async def test_invalid_transfer_is_refused_with_its_field(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
+async def test_invalid_transfer_is_refused_with_its_field(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
     body = {"origin": "SH", "destination": "GZ", "goods": {"A001": 1}, "due": DUE}
     for changes, field in (
         ({"destination": "SH"}, "destination"),
@@ -96,47 +96,47 @@ async def test_invalid_transfer_is_refused_with_its_field(door: httpx.AsyncClien
         ({"due": "2020-01-01"}, "due"),
         ({"request_id": "a/b"}, "request_id"),
     ):
-        refusal = problem(await door.post("/transfers", json=body | changes, headers=staff), 422)
+        refusal = problem(await api.post("/transfers", json=body | changes, headers=staff), 422)
         assert refusal["errors"][0]["field"] == field
-    problem(await door.get("/transfers/transfer:none", headers=staff), 404)
-    problem(await door.post("/transfers/transfer:none/ship", headers=staff), 404)
-    problem(await door.post("/transfers", json=body, headers=await bearer(Scope.READ)), 403)
-    await create(door, staff, request_id="D2")
-    problem(await door.post("/transfers", json=body | {"request_id": "D2"}, headers=staff), 409)
+    problem(await api.get("/transfers/transfer:none", headers=staff), 404)
+    problem(await api.post("/transfers/transfer:none/ship", headers=staff), 404)
+    problem(await api.post("/transfers", json=body, headers=await bearer(Scope.READ)), 403)
+    await create(api, staff, request_id="D2")
+    problem(await api.post("/transfers", json=body | {"request_id": "D2"}, headers=staff), 409)
 
 
 @pytest.mark.usefixtures("working")
-async def test_refusal_lists_supported_actions(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    created = await create(door, staff, 11)
-    refusal = problem(await ask(door, created, "approve", staff), 409)
+async def test_refusal_lists_supported_actions(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    created = await create(api, staff, 11)
+    refusal = problem(await ask(api, created, "approve", staff), 409)
     assert refusal["detail"] == "SH does not have the goods: A001: 10 / 11"
     assert refusal["supported_actions"] == ["approve", "cancel"]
-    sent = await create(door, staff)
-    await ask(door, sent, "approve", staff)
-    await ask(door, sent, "ship", staff)
-    refusal = problem(await ask(door, sent, "cancel", staff), 409)
+    sent = await create(api, staff)
+    await ask(api, sent, "approve", staff)
+    await ask(api, sent, "ship", staff)
+    refusal = problem(await ask(api, sent, "cancel", staff), 409)
     assert refusal["detail"] == "The goods have left: say whether they return or are written off"
-    assert (await ask(door, sent, "cancel", staff, how="write_off", reason="stolen")).status_code == 200
-    assert await on_hand(door, staff) == {"SH": 4, "GZ": 10}
+    assert (await ask(api, sent, "cancel", staff, how="write_off", reason="stolen")).status_code == 200
+    assert await on_hand(api, staff) == {"SH": 4, "GZ": 10}
 
 
 @pytest.mark.usefixtures("working")
 async def test_small_transfer_needs_no_approval(
-    door: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HENGDAN_TRANSFER_UNITS", "5")
     settings.cache_clear()
-    assert (await create(door, staff, 5))["status"] == "ready"
-    assert (await create(door, staff, 6))["status"] == "draft"
+    assert (await create(api, staff, 5))["status"] == "ready"
+    assert (await create(api, staff, 6))["status"] == "draft"
 
 
 @pytest.mark.usefixtures("working")
-async def test_transfers_are_proposed_to_restore_safety_stock(door: httpx.AsyncClient, staff: dict[str, str]) -> None:
-    assert (await door.get("/transfers/proposals", headers=staff)).json() == []
+async def test_transfers_are_proposed_to_restore_safety_stock(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    assert (await api.get("/transfers/proposals", headers=staff)).json() == []
     for warehouse, quantity in (("SH", 2), ("GZ", 8)):
         body = {"warehouse": warehouse, "sku": "A001", "quantity": quantity}
-        assert (await door.post("/stock/safety", json=body, headers=staff)).status_code == 200
-    (proposed,) = (await door.get("/transfers/proposals", headers=staff)).json()
+        assert (await api.post("/stock/safety", json=body, headers=staff)).status_code == 200
+    (proposed,) = (await api.get("/transfers/proposals", headers=staff)).json()
     assert proposed == {
         "origin": "SH",
         "destination": "GZ",
@@ -150,39 +150,39 @@ async def test_transfers_are_proposed_to_restore_safety_stock(door: httpx.AsyncC
         "why": "GZ has 2 and 0 under way, keeps a safety stock of 8, and orders wait for 0; SH can spare 6",
     }
     elsewhere = {"destination": "BJ"}
-    assert (await door.post("/transfers/proposals/accept", json=elsewhere, headers=staff)).json() == []
-    (begun,) = (await door.post("/transfers/proposals/accept", json={}, headers=staff)).json()
+    assert (await api.post("/transfers/proposals/accept", json=elsewhere, headers=staff)).json() == []
+    (begun,) = (await api.post("/transfers/proposals/accept", json={}, headers=staff)).json()
     assert (begun["origin"], begun["destination"], begun["lines"][0]["quantity"]) == ("SH", "GZ", 6)
     assert begun["reason"] == f"A001: {proposed['why']}"
-    assert (await door.get("/transfers/proposals", headers=staff)).json() == []
-    assert (await ask(door, begun, "approve", staff)).status_code == 200
-    assert (await door.get("/transfers/proposals", headers=staff)).json() == []
+    assert (await api.get("/transfers/proposals", headers=staff)).json() == []
+    assert (await ask(api, begun, "approve", staff)).status_code == 200
+    assert (await api.get("/transfers/proposals", headers=staff)).json() == []
 
 
 @pytest.mark.usefixtures("working")
 async def test_waited_for_goods_are_proposed_to_the_nearest_location(
-    door: httpx.AsyncClient, staff: dict[str, str]
+    api: httpx.AsyncClient, staff: dict[str, str]
 ) -> None:
     order = sale(lines=[{**sale()["lines"][0], "sku": "A001", "quantity": 30}])
-    assert (await tell(door, order)).status_code == 202
+    assert (await tell(api, order)).status_code == 202
 
     async def look() -> Any:
-        return (await door.get("/transfers/proposals", headers=staff)).json()
+        return (await api.get("/transfers/proposals", headers=staff)).json()
 
     (proposed,) = await until(look)
-    shown = (await door.get(f"/orders/order:own:web:{order['order_no']}", headers=staff)).json()
+    shown = (await api.get(f"/orders/order:own:web:{order['order_no']}", headers=staff)).json()
     assert shown["status"] == "awaiting_stock"
     assert (proposed["destination"], proposed["waiting"], proposed["quantity"]) == ("SH", 30, 10)
 
 
 @pytest.mark.usefixtures("working")
 async def test_command_line(
-    door: httpx.AsyncClient,
+    api: httpx.AsyncClient,
     staff: dict[str, str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HENGDAN_API_URL", str(door.base_url))
+    monkeypatch.setenv("HENGDAN_API_URL", str(api.base_url))
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("li", list(Scope)))
     settings.cache_clear()
     hengdan = Commands(capsys)
@@ -201,7 +201,7 @@ async def test_command_line(
         assert "A001 is not SKU=QUANTITY" in await hengdan.refused("transfers", "create", "SH", "GZ", "A001")
         assert "--how" in await hengdan.refused("transfers", "cancel", number, "--how", "burn")
         low = {"warehouse": "GZ", "sku": "A001", "quantity": 6}
-        assert (await door.post("/stock/safety", json=low, headers=staff)).status_code == 200
+        assert (await api.post("/stock/safety", json=low, headers=staff)).status_code == 200
         assert "SH → GZ" in await hengdan.ok("transfers", "propose")
         assert "Draft" in await hengdan.ok("transfers", "propose", "--accept")
-    assert await on_hand(door, staff) == {"SH": 7, "GZ": 11}
+    assert await on_hand(api, staff) == {"SH": 7, "GZ": 11}
