@@ -272,7 +272,7 @@ async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage)
     if not pending.started and not changes.needs_fulfillment(before):
         if not changes.needs_fulfillment(newest):
             pending.delivered = newest
-            return "closed before it was received"
+            return "inbox.closed_before"
         before = newest
     if not pending.started:
         await start_order(client, before)
@@ -343,7 +343,7 @@ async def _signal(client: Client, order_id: str, name: str, request: Request) ->
             await _open_exception(order_id, ExceptionKind.PAID_AFTER_END)
         if isinstance(request, Refunding) and request.refund.state is RefundState.ASKED:
             await _open_exception(order_id, ExceptionKind.REFUND_AFTER_END, refund_no=request.refund.refund_no)
-        return f"{name}: the order has ended"
+        return message("inbox.order_ended", signal=name)
     return ""
 
 

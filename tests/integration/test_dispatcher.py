@@ -21,6 +21,7 @@ from activities.intake import inbox
 from activities.kit.database import transaction
 from models.exceptions import ExceptionRow
 from models.fulfillment import FulfillmentRow, Scan, ScanRow
+from models.i18n import message
 from models.intake import InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import NORMAL, URGENT, OrderRow
 from models.search_attributes import SEARCH_ATTRIBUTES
@@ -251,7 +252,7 @@ async def test_order_cancelled_before_receipt_is_not_started(temporal: Client) -
     await store(created)
     await take(temporal)
     assert not await workflow_exists(temporal, order_id)
-    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "closed before it was received")}
+    assert {(row.state, row.reason) for row in await rows()} == {(DONE, "inbox.closed_before")}
 
 
 async def test_message_for_an_ended_order_is_recorded(temporal: Client) -> None:
@@ -263,7 +264,7 @@ async def test_message_for_an_ended_order_is_recorded(temporal: Client) -> None:
     await store(sale(created["order_no"]))
     await take(temporal)
     row = (await rows())[-1]
-    assert (row.state, row.reason) == (DONE, "payment: the order has ended")
+    assert (row.state, row.reason) == (DONE, message("inbox.order_ended", signal="payment"))
     assert await exception_kinds() == ["paid_after_end"]
 
 

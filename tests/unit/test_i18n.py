@@ -26,7 +26,9 @@ from models.transfers import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
 HOUSE = ("models", "activities", "workflows", "workers", "starter")
-TREES = [ast.parse(file.read_text()) for room in HOUSE for file in (ROOT / room).rglob("*.py")]
+FILES = {file: ast.parse(file.read_text()) for floor in HOUSE for file in (ROOT / floor).rglob("*.py")}
+NODES = [node for tree in FILES.values() for node in ast.walk(tree)]
+CALLS = [node for node in NODES if isinstance(node, ast.Call)]
 ENGLISH, CHINESE = (CATALOGUE[lang] for lang in LANGUAGES)
 ROOTS = {key.split(".")[0] for key in ENGLISH}
 
@@ -80,24 +82,19 @@ NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalat
 
 def literals() -> Iterator[str]:
     """Every string of the source but the names of activities."""
-    for tree in TREES:
-        named = {
-            keyword.value
-            for call in ast.walk(tree)
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "activity.defn"
-            for keyword in call.keywords
-        }
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in named:
-                yield node.value
+    activities = {
+        keyword.value for call in CALLS if ast.unparse(call.func) == "activity.defn" for keyword in call.keywords
+    }
+    for node in NODES:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in activities:
+            yield node.value
 
 
 def prefixes() -> set[str]:
     """What comes before the first value in f-strings such as ``f"cli.head.{head}"``."""
     return {
         node.values[0].value
-        for tree in TREES
-        for node in ast.walk(tree)
+        for node in NODES
         if isinstance(node, ast.JoinedStr)
         and isinstance(node.values[0], ast.Constant)
         and isinstance(node.values[0].value, str)
@@ -105,14 +102,12 @@ def prefixes() -> set[str]:
     }
 
 
-def told(method: str, position: int) -> set[str]:
-    """The literal at a position of every call of a method."""
+def arguments(function: str, position: int) -> set[str]:
+    """The literals at a position of every call of a function or method."""
     return {
         call.args[position].value
-        for tree in TREES
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call)
-        and getattr(call.func, "attr", getattr(call.func, "id", "")) == method
+        for call in CALLS
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) == function
         and len(call.args) > position
         and isinstance(call.args[position], ast.Constant)
         and isinstance(call.args[position].value, str)
@@ -122,7 +117,7 @@ def told(method: str, position: int) -> set[str]:
 def built() -> set[str]:
     """Keys that are put together while running."""
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
-    entries = told("add_timeline_entry", 2) | told("_record", 1) | told("_add_entry", 0)
+    entries = arguments("add_timeline_entry", 2) | arguments("_record", 1) | arguments("_add_entry", 0)
     keys |= {f"timeline.{what}" for what in entries}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
     keys |= {f"vendor.{vendor}" for vendor in VENDORS} | {f"validation.{kind}" for kind in VALIDATION}
@@ -224,25 +219,47 @@ def test_the_language_of_the_settings_is_taken_without_another(monkeypatch: pyte
         settings.cache_clear()
 
 
-RAISED = {"InvalidInput": 1, "Unintelligible": 1, "InvalidValue": 0, "InvalidExpression": 0}
-RAISED |= {"refused": 0, "unavailable": 0, "message": 0, "no": 0}
+SHOWN: dict[str, int] = {
+    **{
+        "InvalidInput": 1,
+        "Unintelligible": 1,
+        "InvalidValue": 0,
+        "InvalidExpression": 0,
+        "Problem": 1,
+        "ValueError": 0,
+    },
+    **{"refused": 0, "unavailable": 0, "message": 0, "no": 0, "place_hold": 1},
+}
 """What carries a message to people, and the position of its key."""
+SHOWN_BY_NAME = {"Hold": "reason", "Outcome": "reason", "Candidate": "reason", "CarrierOption": "reason"}
+"""What carries a message to people in a field."""
+INTERNAL = {"workers", "kit", "vault.py", "money.py", "pdf.py"}
+"""Where a ``ValueError`` is caught, or stops a process that is misconfigured."""
 
 
-def test_every_error_has_its_text_and_gives_its_params() -> None:
+def shown(file: Path, call: ast.Call) -> ast.expr | None:
+    """The expression of the message that a call shows to people."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if "sandbox" in file.parts or (name == "ValueError" and INTERNAL & set(file.parts)):
+        return None
+    if name in SHOWN_BY_NAME:
+        return next((each.value for each in call.keywords if each.arg == SHOWN_BY_NAME[name]), None)
+    place = SHOWN.get(name)
+    return call.args[place] if place is not None and len(call.args) > place else None
+
+
+def test_every_message_has_its_text_and_its_params() -> None:
     wrong = set()
-    files = [file for room in HOUSE for file in (ROOT / room).rglob("*.py") if "sandbox" not in file.parts]
-    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        place = RAISED.get(call.func.id) if isinstance(call.func, ast.Name) else None
-        if place is None or len(call.args) <= place:
-            continue
-        match call.args[place]:
-            case ast.Constant(value=str(key)):
-                given = {each.arg for each in call.keywords}
-                if key not in ENGLISH or not (None in given or set(params(ENGLISH[key])) <= given):
-                    wrong.add(key)
-            case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]):
-                if not any(key.startswith(start) for key in ENGLISH):
-                    wrong.add(start)
+    for file, tree in FILES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            match shown(file, call):
+                case ast.Constant(value=str(key)) if key:
+                    given = {each.arg for each in call.keywords} | {"status"}
+                    complete = isinstance(call.func, ast.Attribute) or None in given or call.func.id in SHOWN_BY_NAME
+                    complete |= call.func.id == "Problem" if isinstance(call.func, ast.Name) else False
+                    if key not in ENGLISH or not (complete or set(params(ENGLISH[key])) <= given):
+                        wrong.add(f"{file.name}:{call.lineno} {key}")
+                case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]):
+                    if not any(key.startswith(start) for key in ENGLISH):
+                        wrong.add(f"{file.name}:{call.lineno} {start}")
     assert wrong == set()
