@@ -84,4 +84,6 @@ async def test_withdrawn_authorisation_opens_an_exception(sandbox: str) -> None:
     assert (caught.value.type, caught.value.non_retryable) == ("Refused", True)
     async with transaction() as connection:
         rows: list[Any] = list((await connection.execute(select(ExceptionRow))).all())
-    assert [(row.kind, row.detail["reason"]) for row in rows] == [("authorise", "amazon: invalid_grant")]
+    assert [(row.kind, row.detail["reason"]) for row in rows] == [
+        ("authorise", "error.authorisation?vendor=amazon&code=invalid_grant")
+    ]
