@@ -89,7 +89,7 @@ async def returned(state: OrderState, parcel: Fulfillment) -> None:
     await steps.restock(state.snapshot(now()), parcel)
 
 
-async def woken() -> list[str]:
+async def notified_orders() -> list[str]:
     """Return the numbers of the orders notified so far, in order."""
     query = "SELECT order_id FROM inbox WHERE integration = 'internal' AND topic = 'stock_arrived' ORDER BY id"
     return [row.order_id.rpartition(":")[2] for row in await sql(query)]

@@ -81,7 +81,7 @@ async def test_lists_are_filtered_and_paged(api: httpx.AsyncClient, staff: dict[
     unpaid = [await placed(api, staff, **UNPAID, **same_time) for _ in range(3)]
     dear = await placed(api, staff, **DEAR, placed_at="2026-11-20T13:00:00+08:00")
 
-    async def found(**params: Any) -> list[str]:
+    async def listed_ids(**params: Any) -> list[str]:
         ids: list[str] = []
         while True:
             page = (await api.get("/orders", headers=staff, params=params)).json()
@@ -91,16 +91,16 @@ async def test_lists_are_filtered_and_paged(api: httpx.AsyncClient, staff: dict[
             params["cursor"] = page["next"]
 
     newest_first = [dear["id"], *sorted((each["id"] for each in unpaid), reverse=True)]
-    assert await found(limit=1) == newest_first
-    assert await found(limit=2) == newest_first
-    assert await found() == newest_first
-    assert await found(status="awaiting_payment") == newest_first[1:]
-    assert await found(hold="review") == [dear["id"]]
-    assert await found(order_no=unpaid[0]["channel_order_no"]) == [unpaid[0]["id"]]
-    assert await found(placed_from="2026-11-20T12:30:00+08:00") == [dear["id"]]
-    assert await found(placed_to="2026-11-20T12:30:00+08:00", limit=2) == newest_first[1:]
-    assert await found(channel="own", shop="web", limit=3) == newest_first
-    assert await found(shop="other") == []
+    assert await listed_ids(limit=1) == newest_first
+    assert await listed_ids(limit=2) == newest_first
+    assert await listed_ids() == newest_first
+    assert await listed_ids(status="awaiting_payment") == newest_first[1:]
+    assert await listed_ids(hold="review") == [dear["id"]]
+    assert await listed_ids(order_no=unpaid[0]["channel_order_no"]) == [unpaid[0]["id"]]
+    assert await listed_ids(placed_from="2026-11-20T12:30:00+08:00") == [dear["id"]]
+    assert await listed_ids(placed_to="2026-11-20T12:30:00+08:00", limit=2) == newest_first[1:]
+    assert await listed_ids(channel="own", shop="web", limit=3) == newest_first
+    assert await listed_ids(shop="other") == []
     counts = (await api.get("/orders/counts", headers=staff)).json()
     assert counts == {"awaiting_payment": 3, "in_review": 1}
 

@@ -44,7 +44,7 @@ async def save_account(world: World, **secrets: str) -> World:
     return world
 
 
-async def kept() -> dict[str, str]:
+async def saved_secrets() -> dict[str, str]:
     async with transaction() as connection:
         found: Secrets = (await connection.execute(select(AccountRow.secrets))).scalar_one()
     return found.values
@@ -58,13 +58,13 @@ async def read(world: World, number: str) -> PulledOrder | None:
 async def test_expired_access_is_renewed_for_the_retry(sandbox: str) -> None:
     world = await save_account(World(sandbox, "amazon", "access"))
     number = world.sell()
-    before = await kept()
+    before = await saved_secrets()
     world.ok("POST", "/access/expire")
     with pytest.raises(ApplicationError) as caught:
         await read(world, number)
     assert (caught.value.type, caught.value.non_retryable) == ("Expired", False)
     assert await read(world, number) is not None
-    after = await kept()
+    after = await saved_secrets()
     assert after["access_token"] != before["access_token"]
     assert datetime.fromisoformat(after["expires_at"]) > datetime.now(UTC)
 
@@ -73,7 +73,7 @@ async def test_access_is_renewed_before_it_expires(sandbox: str) -> None:
     world = await save_account(World(sandbox, "amazon", "soon"), expires_at=datetime.now(UTC).isoformat())
     number = world.sell()
     assert await read(world, number) is not None
-    assert (await kept())["access_token"] != world.account.secrets["access_token"]
+    assert (await saved_secrets())["access_token"] != world.account.secrets["access_token"]
 
 
 async def test_withdrawn_authorisation_opens_an_exception(sandbox: str) -> None:

@@ -34,7 +34,7 @@ def scan(number: str, status: TrackingStatus | None, at: datetime, **more: Any) 
     return Scan(waybill_no=f"SF{number}", scan_id=f"{status}:{at.isoformat()}", status=status, code="1", at=at, **more)
 
 
-async def scanned(*scans: Scan) -> None:
+async def save_scans(*scans: Scan) -> None:
     async with transaction() as connection:
         await tracking.save_scans(connection, scans)
 
@@ -44,12 +44,12 @@ async def row(parcel: str) -> Any:
         return (await connection.execute(select(FulfillmentRow).where(FulfillmentRow.id == parcel))).one()
 
 
-async def kinds(**equal: Any) -> list[str]:
+async def open_kinds(**equal: Any) -> list[str]:
     await watch_exceptions()
-    return sorted(each.kind for each in await listed(**equal))
+    return sorted(each.kind for each in await list_exceptions(**equal))
 
 
-async def listed(**equal: Any) -> Sequence[Any]:
+async def list_exceptions(**equal: Any) -> Sequence[Any]:
     async with transaction() as connection:
         return await exceptions.search(connection, **equal)
 
@@ -77,8 +77,8 @@ BOOKING = Hold(kind=HoldKind.BOOKING, reason="carrier.none", since=NOW).model_du
 )
 async def test_each_kind_opens_once_with_its_owner_and_deadline(kind: str, facts: dict[str, Any]) -> None:
     await a_parcel(**facts)
-    assert await kinds() == [kind]
-    (first,) = await listed()
+    assert await open_kinds() == [kind]
+    (first,) = await list_exceptions()
     assert (first.shop, first.warehouse, first.remedied_at is None) == (
         "own:web",
         "SH",
@@ -86,7 +86,7 @@ async def test_each_kind_opens_once_with_its_owner_and_deadline(kind: str, facts
     )
     assert first.due_at > first.opened_at
     assert (await watch_exceptions()).opened == 0
-    (again,) = await listed()
+    (again,) = await list_exceptions()
     assert (again.opened_at, again.due_at) == (first.opened_at, first.due_at)
 
 
@@ -102,35 +102,35 @@ async def test_each_kind_opens_once_with_its_owner_and_deadline(kind: str, facts
 )
 async def test_parcel_on_time_opens_no_exception(facts: dict[str, Any]) -> None:
     await a_parcel(**facts)
-    assert await kinds() == []
+    assert await open_kinds() == []
 
 
 async def test_exception_closes_with_its_cause_and_opens_again() -> None:
     parcel = await a_parcel(shipped_at=NOW - 30 * HOUR)
-    assert await kinds() == ["not_picked_up"]
-    await scanned(scan("1", TrackingStatus.IN_TRANSIT, NOW - 3 * DAY, place="上海"))
-    assert await kinds() == ["no_movement"]
-    await scanned(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW, place="杭州"))
-    assert await kinds() == []
-    assert [(each.kind, each.closed_by) for each in await listed(closed=True, fulfillment_id=parcel)] == [
+    assert await open_kinds() == ["not_picked_up"]
+    await save_scans(scan("1", TrackingStatus.IN_TRANSIT, NOW - 3 * DAY, place="上海"))
+    assert await open_kinds() == ["no_movement"]
+    await save_scans(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW, place="杭州"))
+    assert await open_kinds() == []
+    assert [(each.kind, each.closed_by) for each in await list_exceptions(closed=True, fulfillment_id=parcel)] == [
         ("not_picked_up", "hengdan"),
         ("no_movement", "hengdan"),
     ]
     async with transaction() as connection:
         silent = {"scanned_at": NOW - 3 * DAY, "scan_status": "in_transit"}
         await connection.execute(update(FulfillmentRow).values(silent))
-    assert await kinds() == ["no_movement"]
+    assert await open_kinds() == ["no_movement"]
 
 
 async def test_closed_exception_opens_again_only_after_a_new_scan() -> None:
     await a_parcel(scanned_at=NOW - HOUR, scan_status="delivery_failed")
-    assert await kinds() == ["delivery_failed"]
-    (open_,) = await listed()
+    assert await open_kinds() == ["delivery_failed"]
+    (open_,) = await list_exceptions()
     async with transaction() as connection:
         await exceptions.close(connection, open_.key, "mei", "called the buyer")
-    assert await kinds() == []
-    await scanned(scan("1", TrackingStatus.DELIVERY_FAILED, datetime.now(UTC)))
-    assert await kinds() == ["delivery_failed"]
+    assert await open_kinds() == []
+    await save_scans(scan("1", TrackingStatus.DELIVERY_FAILED, datetime.now(UTC)))
+    assert await open_kinds() == ["delivery_failed"]
 
 
 async def test_overdue_exception_escalates_once() -> None:
@@ -142,7 +142,7 @@ async def test_overdue_exception_escalates_once() -> None:
         await connection.execute(update(past).values(due_at=NOW - HOUR))
     assert (await watch_exceptions()).escalated == 1
     assert (await watch_exceptions()).escalated == 0
-    (now,) = await listed()
+    (now,) = await list_exceptions()
     assert (open_.owner, now.owner, now.escalated_at is not None) == ("logistics", "management", True)
 
 
@@ -151,7 +151,7 @@ async def test_policy_rebooks_automatically() -> None:
     policy = ExceptionPolicy(kind=ExceptionKind.NOT_ACCEPTED, after=600, automatic=Remedy.REBOOK)
     async with transaction() as connection:
         await exceptions.save_policy(connection, policy)
-    assert await kinds() == ["not_accepted"]
+    assert await open_kinds() == ["not_accepted"]
     await watch_exceptions()
     async with transaction() as connection:
         (message,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "replan"))).all()
@@ -171,7 +171,7 @@ async def test_parcel_is_listed_for_interception_until_it_is_intercepted() -> No
     assert (await watch_exceptions()).intercept == ()
 
 
-async def remedied(remedy: Remedy) -> None:
+async def remedy_exception(remedy: Remedy) -> None:
     async with transaction() as connection:
         (open_,) = await exceptions.search(connection)
         await apply_remedy(connection, open_, remedy, "mei")
@@ -186,7 +186,7 @@ async def test_claim_and_refund_open_once_and_are_settled(api: httpx.AsyncClient
     assert (claim["fulfillment_id"], claim["reason"], claim["state"]) == (parcel, "lost", "open")
     assert (Decimal(claim["amount"]), claim["carrier"], claim["waybill_no"]) == (total, "sf", "SF1")
     for _ in range(2):
-        await remedied(Remedy.REFUND)
+        await remedy_exception(Remedy.REFUND)
     assert [each["kind"] for each in (await api.get("/settlements", headers=reader)).json()] == ["claim", "refund"]
     path = f"/settlements/{parcel}/claim"
     payment = {"state": "paid", "paid": "30", "reference": "SFC-1"}
@@ -209,7 +209,7 @@ async def test_unpaid_order_gets_no_refund() -> None:
     async with transaction() as connection:
         await connection.execute(update(OrderRow).values(paid_at=None))
     await watch_exceptions()
-    await remedied(Remedy.REFUND)
+    await remedy_exception(Remedy.REFUND)
     async with transaction() as connection:
         assert await settlements.search(connection, fulfillment_id=parcel) == []
 
@@ -220,7 +220,7 @@ async def test_damaged_order_is_reissued_once_free_of_charge() -> None:
     async with transaction() as connection:
         await exceptions.save_policy(connection, policy)
     await watch_exceptions()
-    await remedied(Remedy.REISSUE)
+    await remedy_exception(Remedy.REISSUE)
     async with transaction() as connection:
         (message,) = (await connection.execute(select(InboxRow).where(InboxRow.topic == "reissue"))).all()
     again = ChannelOrder.model_validate_json(message.raw.body)
@@ -245,7 +245,7 @@ async def test_carrier_performance_is_measured_by_lane_and_sets_the_eta() -> Non
         (lane,) = await carrier_selection.list_lanes(connection)
     assert (lane.carrier, lane.origin, lane.destination) == ("sf", "上海", "浙江")
     assert (lane.parcels, lane.late, lane.lost, lane.days) == (5, 1, 1, 2)
-    await scanned(scan("6", TrackingStatus.IN_TRANSIT, NOW))
+    await save_scans(scan("6", TrackingStatus.IN_TRANSIT, NOW))
     on_its_way = await row("order:own:web:6:F1")
     assert on_its_way.eta == on_its_way.shipped_at + 2 * DAY
 
@@ -260,10 +260,10 @@ async def test_newest_scan_wins_in_any_order() -> None:
         scan("1", None, at[3], place="杭州"),
     ]
     for each in (scans[3], scans[1], scans[2], scans[0], *scans):
-        await scanned(each)
+        await save_scans(each)
     late = await row(parcel)
     assert (late.scanned_at, late.scan_place) == (at[3], "杭州")
-    await scanned(*reversed(scans))
+    await save_scans(*reversed(scans))
     assert (await row(parcel)).scan_status == "delivered"
 
 
@@ -277,13 +277,13 @@ async def test_newest_of_concurrent_scans_wins() -> None:
     for number in range(10):
         parcel = await a_parcel(str(number))
         scans = [scan(str(number), status, NOW + minute * HOUR / 60) for minute, status in enumerate(statuses)]
-        await asyncio.gather(*(scanned(each) for each in reversed(scans)))
+        await asyncio.gather(*(save_scans(each) for each in reversed(scans)))
         assert (await row(parcel)).scan_status == "refused"
 
 
 async def test_scans_of_several_parcels_are_kept_apart() -> None:
     one, other = await a_parcel("1"), await a_parcel("2")
-    await scanned(
+    await save_scans(
         scan("1", TrackingStatus.PICKED_UP, NOW - 3 * DAY, place="上海"),
         scan("1", TrackingStatus.IN_TRANSIT, NOW - HOUR, place="上海"),
         scan("2", TrackingStatus.PICKED_UP, NOW - 2 * DAY, place="北京"),
@@ -296,7 +296,7 @@ async def test_most_advanced_of_simultaneous_scans_wins() -> None:
     parcel = await a_parcel()
     steps = (TrackingStatus.DELIVERY_FAILED, TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY)
     for status in steps:
-        await scanned(scan("1", status, NOW, place="杭州"))
+        await save_scans(scan("1", status, NOW, place="杭州"))
     assert (await row(parcel)).scan_status == "delivery_failed"
 
 
@@ -329,9 +329,9 @@ async def test_reported_and_detected_cause_is_one_exception() -> None:
     async with transaction() as connection:
         for _ in range(2):
             await exceptions.open_all(connection, [reported])
-    assert await kinds() == ["delivery_failed"]
-    await scanned(scan("1", TrackingStatus.DELIVERY_FAILED, NOW))
-    assert await kinds() == ["delivery_failed"]
-    await scanned(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW + HOUR))
-    assert await kinds() == []
-    assert len(await listed(closed=True)) == 1
+    assert await open_kinds() == ["delivery_failed"]
+    await save_scans(scan("1", TrackingStatus.DELIVERY_FAILED, NOW))
+    assert await open_kinds() == ["delivery_failed"]
+    await save_scans(scan("1", TrackingStatus.OUT_FOR_DELIVERY, NOW + HOUR))
+    assert await open_kinds() == []
+    assert len(await list_exceptions(closed=True)) == 1

@@ -53,13 +53,13 @@ async def failed_by_shop() -> dict[str, int]:
 async def test_failed_messages_of_a_shop_and_field_are_retried(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
     here, there, also = await fail(api, ("web", TOTAL), ("second", TOTAL), ("web", QUANTITY))
 
-    async def found(**which: str) -> list[int]:
+    async def listed_ids(**which: str) -> list[int]:
         return [each["id"] for each in (await api.get("/intake/failed", params=which, headers=staff)).json()]
 
-    assert await found(shop="web") == [here, also]
-    assert await found(field="total") == [here, there]
-    assert await found(channel="own", shop="second", field="lines") == []
-    assert await found(since="2200-01-01T00:00:00Z") == []
+    assert await listed_ids(shop="web") == [here, also]
+    assert await listed_ids(field="total") == [here, there]
+    assert await listed_ids(channel="own", shop="second", field="lines") == []
+    assert await listed_ids(since="2200-01-01T00:00:00Z") == []
     counted = (await api.get("/intake/failed/reasons", headers=staff)).json()
     assert {(each["account"], each["field"]): each["count"] for each in counted} == {
         ("web", "total"): 1, ("second", "total"): 1, ("web", "lines"): 1,
@@ -67,10 +67,10 @@ async def test_failed_messages_of_a_shop_and_field_are_retried(api: httpx.AsyncC
     retried = await api.post("/intake/retry", params={"shop": "web", "field": "total"}, headers=staff)
     assert retried.json() == {"retried": 1}
 
-    async def again() -> bool:
+    async def retried() -> bool:
         return [row.attempts for row in await rows()] == [2, 1, 1]
 
-    await until(again)
+    await until(retried)
 
 
 async def test_correction_records_the_previous_body_and_its_actor(

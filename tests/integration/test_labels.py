@@ -55,7 +55,7 @@ async def printer(api: httpx.AsyncClient, temporal: Client) -> AsyncIterator[dic
     await http.close()
 
 
-async def packed(number: str, *, lines: Any = (), carrier: str = "sf", **changes: Any) -> str:
+async def create_fulfillment(number: str, *, lines: Any = (), carrier: str = "sf", **changes: Any) -> str:
     """Create a fulfillment order with its waybill; return its id."""
     paid_at = changes.pop("paid_at", datetime.now(UTC))
     label = changes.pop("label", Label(route="021W-571-003", hub="上海集散"))
@@ -132,13 +132,13 @@ async def printed(api: httpx.AsyncClient, printer: dict[str, str], **body: Any) 
     return Printed(await file(api, printer, (await finished_print(api, printer, **body))["id"]))
 
 
-async def look(*statements: str) -> Any:
+async def query(*statements: str) -> Any:
     async with transaction() as connection:
         return [tuple(row) for each in statements for row in await connection.execute(text(each))]
 
 
 async def test_a_label_is_complete_with_name_and_phone_masked(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    parcel = await packed("1001")
+    parcel = await create_fulfillment("1001")
     document = await finished_print(api, printer, fulfillments=[parcel])
     content = await file(api, printer, document["id"])
     label = Printed(content)
@@ -167,20 +167,20 @@ async def test_a_label_is_complete_with_name_and_phone_masked(api: httpx.AsyncCl
 async def test_a_file_is_stored_encrypted_and_downloads_are_recorded(
     api: httpx.AsyncClient, printer: dict[str, str], database: str
 ) -> None:
-    parcel = await packed("1002")
+    parcel = await create_fulfillment("1002")
     document = await finished_print(api, printer, fulfillments=[parcel], format="zpl")
     assert "世纪大道".encode() in await file(api, printer, document["id"])
     await file(api, printer, document["id"])
-    ((kept,),) = await look("SELECT content FROM documents")
+    ((kept,),) = await query("SELECT content FROM documents")
     assert "世纪大道".encode() not in bytes(kept)
-    entries = await look("SELECT order_id, actor, detail FROM timeline WHERE what = 'timeline.printed'")
+    entries = await query("SELECT order_id, actor, detail FROM timeline WHERE what = 'timeline.printed'")
     assert entries == [("order:own:web:1002", "packer", {"fulfillment": "F1", "kind": "label", "number": 1})]
 
 
 async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_not_a_reprint(
     api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
-    one, other = await packed("1003"), await packed("1004")
+    one, other = await create_fulfillment("1003"), await create_fulfillment("1004")
     first = await printed(api, printer, fulfillments=[one], request_id="once")
     again = await printed(api, printer, fulfillments=[one], request_id="once")
     second = await printed(api, printer, fulfillments=[other, one])
@@ -189,14 +189,14 @@ async def test_reprints_are_counted_by_kind_and_a_repeated_request_is_not_a_repr
     shown = [(document, page) for document in (first, again, second, third, goods) for page in range(document.pages)]
     counted = [re.findall(r"补打(\d)(?=021W)", document.text(page)) for document, page in shown]
     assert counted == [[], [], [], ["2"], ["3"], []]
-    rows = await look("SELECT number, actor FROM prints WHERE kind = 'label' ORDER BY fulfillment_id, number")
+    rows = await query("SELECT number, actor FROM prints WHERE kind = 'label' ORDER BY fulfillment_id, number")
     assert rows == [(1, "packer"), (2, "packer"), (3, "packer"), (1, "packer")]
 
 
 async def test_two_hundred_labels_are_one_file_in_the_requested_order(
     api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
-    parcels = [await packed(str(number)) for number in range(2000, 2200)]
+    parcels = [await create_fulfillment(str(number)) for number in range(2000, 2200)]
     answer = await api.post("/labels", json={"fulfillments": parcels[::-1]}, headers=printer)
     assert answer.status_code == 202
     seen = set()
@@ -212,24 +212,24 @@ async def test_two_hundred_labels_are_one_file_in_the_requested_order(
     document = Printed(await file(api, printer, progress["id"]))
     assert document.pages == 200
     assert [document.codes(page)[0][1] for page in (0, 60, 199)] == [f"SF1330200002{n:03}" for n in (199, 139, 0)]
-    assert await look("SELECT part FROM documents") == [(0,)]
+    assert await query("SELECT part FROM documents") == [(0,)]
 
 
 async def test_a_label_without_a_route_shows_the_city(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    parcel = await packed("1009", carrier="jdl", label=Label(courier="ems"))
+    parcel = await create_fulfillment("1009", carrier="jdl", label=Label(courier="ems"))
     text = (await printed(api, printer, fulfillments=[parcel])).text()
     assert text.startswith("EMS上海市SF13")
 
 
 async def test_a_filter_selects_what_is_ready_to_print(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    ready = await packed("1010")
-    await packed("1011", carrier="yto")
-    await packed("1012", waybill_no=None)
-    await packed("1013", status="cancelled")
-    await packed("1014", warehouse="BJ")
+    ready = await create_fulfillment("1010")
+    await create_fulfillment("1011", carrier="yto")
+    await create_fulfillment("1012", waybill_no=None)
+    await create_fulfillment("1013", status="cancelled")
+    await create_fulfillment("1014", warehouse="BJ")
     chosen = await finished_print(api, printer, warehouse="SH", carrier="sf", status="open", unprinted=True)
     assert chosen["total"] == 1
-    assert await look("SELECT fulfillment_id FROM prints") == [(ready,)]
+    assert await query("SELECT fulfillment_id FROM prints") == [(ready,)]
     refused = await api.post("/labels", json={"warehouse": "SH", "carrier": "sf", "unprinted": True}, headers=printer)
     assert refused.status_code == 422
 
@@ -237,13 +237,13 @@ async def test_a_filter_selects_what_is_ready_to_print(api: httpx.AsyncClient, p
 async def test_cash_on_delivery_is_the_amount_that_the_carrier_collects(
     api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
-    label = await printed(api, printer, fulfillments=[await packed("1020", paid_at=None)])
+    label = await printed(api, printer, fulfillments=[await create_fulfillment("1020", paid_at=None)])
     assert "代收货款¥100.00" in label.text()
 
 
 async def test_a_packing_list_names_goods_in_both_languages(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
     lines = (line(1, "A001", 2), line(2, "B003", 1), line(3, "D004", 1).model_copy(update={"gift": True}))
-    parcel = await packed("1030", lines=lines, waybill_no=None)
+    parcel = await create_fulfillment("1030", lines=lines, waybill_no=None)
     listed = (await printed(api, printer, fulfillments=[parcel], kind="packing_list")).text()
     for each in (
         "装箱单",
@@ -298,8 +298,10 @@ async def test_a_carriers_own_label_is_included_in_the_file(
     api: httpx.AsyncClient, printer: dict[str, str], drawer: str
 ) -> None:
     names = ("label.pdf", "label.png", "garbage", "gone")
-    parcels = [await packed(str(1040 + n), label=Label(url=f"{drawer}/{name}")) for n, name in enumerate(names)]
-    ours = await packed("1050")
+    parcels = [
+        await create_fulfillment(str(1040 + n), label=Label(url=f"{drawer}/{name}")) for n, name in enumerate(names)
+    ]
+    ours = await create_fulfillment("1050")
     document = await finished_print(api, printer, fulfillments=[ours, *parcels])
     assert set(document["left_out"]) == set(parcels[2:])
     assert set(document["left_out"].values()) == {"承运商未提供面单"}
@@ -312,17 +314,17 @@ async def test_a_carriers_own_label_is_included_in_the_file(
     assert set(sizes) == {(283, 510)}
     document = await finished_print(api, printer, fulfillments=[ours, parcels[0]], format="zpl")
     assert list(document["left_out"]) == [parcels[0]]
-    assert await look(f"SELECT count(*) FROM prints WHERE fulfillment_id = '{parcels[3]}'") == [(0,)]
+    assert await query(f"SELECT count(*) FROM prints WHERE fulfillment_id = '{parcels[3]}'") == [(0,)]
 
 
 async def test_a_file_is_deleted_after_a_day(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
-    document = await finished_print(api, printer, fulfillments=[await packed("1060")])
+    document = await finished_print(api, printer, fulfillments=[await create_fulfillment("1060")])
     async with transaction() as connection:
         await connection.execute(update(DocumentRow).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
     assert (await api.get(f"/labels/{document['id']}/file", headers=printer)).status_code == 404
-    await finished_print(api, printer, fulfillments=[await packed("1061")])
+    await finished_print(api, printer, fulfillments=[await create_fulfillment("1061")])
     assert await labels.purge_expired_documents() == 1
-    assert await look("SELECT count(*) FROM documents") == [(1,)]
+    assert await query("SELECT count(*) FROM documents") == [(1,)]
 
 
 async def test_an_invalid_request_is_refused_with_its_field(api: httpx.AsyncClient) -> None:
@@ -367,8 +369,8 @@ async def test_the_command_line_saves_a_file(
     monkeypatch.setenv("HENGDAN_API_KEY", await create_key("cli", [Scope.STAFF]))
     settings.cache_clear()
     commands = Commands(capsys)
-    await packed("1070")
-    await packed("1071")
+    await create_fulfillment("1070")
+    await create_fulfillment("1071")
     target = tmp_path / "sheets.pdf"
     with capture_logs():  # the API shares standard output with the command here
         output = await commands.ok("print", "1070", "order:own:web:1071:F1", "-o", str(target), "--lang", "en")

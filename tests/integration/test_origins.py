@@ -136,7 +136,7 @@ async def test_corrected_origin_is_counted_and_the_previous_one_kept(api: httpx.
     assert (await api.get("/origins?by=phone", headers=reader)).status_code == 422
 
 
-async def put(number: int, **more: Any) -> None:
+async def insert_order(number: int, **more: Any) -> None:
     """Insert an order."""
     row = {
         "id": f"order:own:web:{number}", "channel": "own", "shop": "web", "channel_order_no": str(number),
@@ -151,10 +151,10 @@ async def put(number: int, **more: Any) -> None:
 
 
 async def test_orders_are_counted_by_origin(api: httpx.AsyncClient) -> None:
-    await put(1)
-    await put(2, currency="USD", total=7)
-    await put(3, status="cancelled", total=1000)
-    await put(4, origin={"platform": "app", "intake": "poll", "region": "CN 广东省"})
+    await insert_order(1)
+    await insert_order(2, currency="USD", total=7)
+    await insert_order(3, status="cancelled", total=1000)
+    await insert_order(4, origin={"platform": "app", "intake": "poll", "region": "CN 广东省"})
     reader = await bearer(Scope.READ)
     counts = (await api.get("/origins", params={"by": "province"}, headers=reader)).json()
     assert [(each["origin"], each["orders"], each["dropped"]) for each in counts] == [

@@ -181,12 +181,12 @@ async def test_each_shop_that_supports_pulls_has_a_schedule(sandbox: str, tempor
         described = await handle.describe()
         assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
         assert described.schedule.spec.intervals[0].every == timedelta(seconds=1)
-        await choose({})
+        await save_settings({})
         await schedule_shops(client)
         assert (await handle.describe()).schedule.spec.intervals[0].every == timedelta(minutes=15)
         with pytest.raises(RPCError):
             await client.get_schedule_handle("poll:own:own-schedule").describe()
-        await choose({"poll_seconds": False})
+        await save_settings({"poll_seconds": False})
         await schedule_shops(client)
         await schedule_shops(client)
         with pytest.raises(RPCError):
@@ -194,7 +194,7 @@ async def test_each_shop_that_supports_pulls_has_a_schedule(sandbox: str, tempor
     assert len(await inbox()) == 1
 
 
-async def choose(chosen: dict[str, Any]) -> None:
+async def save_settings(chosen: dict[str, Any]) -> None:
     async with transaction() as connection:
         await connection.execute(update(AccountRow).values(settings=chosen))
 
@@ -240,9 +240,9 @@ async def test_hint_has_its_order_read(sandbox: str, api: httpx.AsyncClient, tem
     number = world.sell(("A001", 1))
     hook = f"{api.base_url}/channels/{source}/{name}/webhook".replace("//channels", "/channels")
 
-    async def taken_in() -> bool:
+    async def received() -> bool:
         return len([row for row in await inbox() if row.state in (InboxState.STARTED, InboxState.DONE)]) == 2
 
     async with worker(temporal):
         await asyncio.to_thread(world.deliver, number, hook)
-        await until(taken_in)
+        await until(received)

@@ -24,7 +24,7 @@ _numbers = count(1)
 """Tests share the engine: each uses its own order numbers."""
 
 
-async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
+async def start_orders(client: Client, *orders: tuple[str, int]) -> list[str]:
     """Start orders (by shop and priority) while no worker runs; return their ids."""
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -37,7 +37,7 @@ async def enter(client: Client, *orders: tuple[str, int]) -> list[str]:
     return list(await asyncio.gather(*(start(*each) for each in orders)))
 
 
-async def handled(client: Client, count: int) -> list[str]:
+async def handled_orders(client: Client, count: int) -> list[str]:
     """Return the orders in the sequence in which they were admitted and allocated."""
     query = select(TimelineRow.order_id).where(TimelineRow.what == "timeline.received").order_by(TimelineRow.number)
     async with worker(client, runner=UnsandboxedWorkflowRunner(), max_concurrent_workflow_tasks=4):
@@ -60,17 +60,17 @@ async def prepare() -> None:
 
 async def test_urgent_order_overtakes_a_backlog_of_500(temporal: Client) -> None:
     await prepare()
-    await enter(temporal, *[("web", NORMAL)] * BACKLOG)
-    (urgent,) = await enter(temporal, ("web", URGENT))
-    turn = (await handled(temporal, 100)).index(urgent)
+    await start_orders(temporal, *[("web", NORMAL)] * BACKLOG)
+    (urgent,) = await start_orders(temporal, ("web", URGENT))
+    turn = (await handled_orders(temporal, 100)).index(urgent)
     assert turn < 20, turn
 
 
 async def test_backlog_of_one_shop_does_not_delay_another(temporal: Client) -> None:
     await prepare()
-    await enter(temporal, *[("web", NORMAL)] * 300)
-    small = await enter(temporal, *[("small", NORMAL)] * 20)
-    found = await handled(temporal, 200)
+    await start_orders(temporal, *[("web", NORMAL)] * 300)
+    small = await start_orders(temporal, *[("small", NORMAL)] * 20)
+    found = await handled_orders(temporal, 200)
     turns = sorted(found.index(each) for each in small if each in found)
     assert len(turns) == len(small), f"{len(turns)} of {len(small)} among the first {len(found)}"
     assert turns[len(turns) // 2] < 100, turns

@@ -26,7 +26,7 @@ from models.stock import Move, MovementKind
 from starter.sandbox import merchant
 from tests.api import bearer
 from tests.commands import Commands
-from tests.integration.books import drifts, level, receive, sql, woken
+from tests.integration.books import drifts, level, notified_orders, receive, sql
 from tests.integration.test_api_webhooks import problem
 from workers.main import worker
 from workers.schedules import schedule_system
@@ -40,7 +40,7 @@ async def goods(database: str) -> None:
         await merchant.seed(connection)
 
 
-async def terms(**changes: Any) -> None:
+async def save_terms(**changes: Any) -> None:
     given = {"sku": "A001", "supplier": "Acme", "lead_days": 9, "review_days": 7, "service_level": 0.5}
     async with transaction() as connection:
         await replenishment.save_terms(connection, Terms(**given | changes))
@@ -85,19 +85,19 @@ async def suggestions() -> list[Any]:
         return list(await replenishment.list_suggestions(connection))
 
 
-async def accepted(suggestion_id: str, quantity: int | None = None) -> Any:
+async def accept(suggestion_id: str, quantity: int | None = None) -> Any:
     async with transaction() as connection:
         return await replenishment.accept(connection, suggestion_id, quantity, TODAY, "mei")
 
 
-async def arrives(purchase_id: str, request_id: str, **goods: int) -> Any:
+async def receive_purchase(purchase_id: str, request_id: str, **goods: int) -> Any:
     async with transaction() as connection:
         return await replenishment.receive_purchase(connection, purchase_id, goods, request_id, "mei")
 
 
 @pytest.mark.usefixtures("goods")
 async def test_demand_is_suggested_ordered_and_received() -> None:
-    await terms(pack_size=12)
+    await save_terms(pack_size=12)
     await sold("SH", "A001", [10] * 60)
     await sql(
         "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead)"
@@ -118,33 +118,33 @@ async def test_demand_is_suggested_ordered_and_received() -> None:
         "supplier": "Acme",
     }
 
-    purchase = await accepted(found.id)
+    purchase = await accept(found.id)
     assert (purchase.id, purchase.due) == (f"po:{found.id}", TODAY + timedelta(days=9))
-    assert await accepted(found.id) == purchase
+    assert await accept(found.id) == purchase
     (coming,) = await sql("SELECT source, warehouse, quantity FROM incoming")
     assert tuple(coming) == (purchase.id, "SH", 168)
     assert await suggest() == Progress(checked=1, suggested=0), "what is on its way is not bought again"
 
-    part = await arrives(purchase.id, "first", A001=100)
+    part = await receive_purchase(purchase.id, "first", A001=100)
     assert (part.status, part.lines) == ("partially_received", [{"sku": "A001", "ordered": 168, "received": 100}])
-    assert await arrives(purchase.id, "first", A001=100) == part
+    assert await receive_purchase(purchase.id, "first", A001=100) == part
     assert await level("SH", "A001") == (100, 0, 100)
     assert [row.quantity for row in await sql("SELECT quantity FROM incoming")] == [68]
-    assert await woken() == ["W1"]
+    assert await notified_orders() == ["W1"]
     with pytest.raises(InvalidInput, match="between 1 and 68"):
-        await arrives(purchase.id, "too many", A001=69)
-    assert (await arrives(purchase.id, "second")).status == "received"
-    assert (await arrives(purchase.id, "second")).status == "received"
+        await receive_purchase(purchase.id, "too many", A001=69)
+    assert (await receive_purchase(purchase.id, "second")).status == "received"
+    assert (await receive_purchase(purchase.id, "second")).status == "received"
     assert await level("SH", "A001") == (168, 0, 168)
     assert await sql("SELECT * FROM incoming") == []
     with pytest.raises(StatusConflict, match="received"):
-        await arrives(purchase.id, "third")
+        await receive_purchase(purchase.id, "third")
     assert await drifts() == []
 
 
 @pytest.mark.usefixtures("goods")
 async def test_unchanged_suggestion_stays_open_and_a_new_one_supersedes_it() -> None:
-    await terms()
+    await save_terms()
     await sold("SH", "A001", [10] * 60)
     await suggest()
     before = await suggestions()
@@ -159,12 +159,12 @@ async def test_unchanged_suggestion_stays_open_and_a_new_one_supersedes_it() -> 
     assert await suggest() == Progress(checked=1)
     assert {row.status for row in await suggestions()} == {"superseded"}
     with pytest.raises(StatusConflict, match="superseded"):
-        await accepted(before[0].id)
+        await accept(before[0].id)
 
 
 @pytest.mark.usefixtures("goods")
 async def test_dismissed_suggestion_stays_dismissed_and_cancelled_purchase_is_not_expected() -> None:
-    await terms()
+    await save_terms()
     await sold("SH", "A001", [10] * 60)
     await suggest()
     (found,) = await suggestions()
@@ -174,11 +174,11 @@ async def test_dismissed_suggestion_stays_dismissed_and_cancelled_purchase_is_no
         assert row is not None
         assert (row.status, row.decided_by) == ("dismissed", "mei")
     with pytest.raises(StatusConflict):
-        await accepted(found.id)
-    assert await accepted("none") is None
+        await accept(found.id)
+    assert await accept("none") is None
     await suggest()
     (again,) = [row for row in await suggestions() if row.status == "suggested"]
-    purchase = await accepted(again.id, 40)
+    purchase = await accept(again.id, 40)
     assert purchase.lines == [{"sku": "A001", "ordered": 40, "received": 0}]
     for _ in range(2):
         async with transaction() as connection:
@@ -187,13 +187,13 @@ async def test_dismissed_suggestion_stays_dismissed_and_cancelled_purchase_is_no
         assert cancelled.status == "cancelled"
     assert await sql("SELECT * FROM incoming") == []
     with pytest.raises(StatusConflict):
-        await arrives(purchase.id, "late")
+        await receive_purchase(purchase.id, "late")
 
 
 @pytest.mark.usefixtures("goods")
 async def test_location_terms_override_general_terms_and_promotions_do_not_count() -> None:
-    await terms(supplier="Anyone")
-    await terms(supplier="Local", warehouse="GZ", lead_days=2)
+    await save_terms(supplier="Anyone")
+    await save_terms(supplier="Local", warehouse="GZ", lead_days=2)
     await sold("SH", "A001", [10] * 50 + [500, 500] + [10] * 8)
     await sold("GZ", "A001", [10] * 60, "CN 广东 广州市")
     async with transaction() as connection:
@@ -208,7 +208,7 @@ async def test_location_terms_override_general_terms_and_promotions_do_not_count
 
 @pytest.mark.usefixtures("goods")
 async def test_virtual_warehouse_counts_with_its_parent() -> None:
-    await terms()
+    await save_terms()
     await sql(
         "INSERT INTO warehouses (code, kind, parent, audience, share, name, name_zh, province, rank, carrier, closed,"
         " lead_days, areas, abilities, handling) SELECT 'SH@618', 'virtual', 'SH', '{}', 0, '618', '', province, 1,"
@@ -225,7 +225,7 @@ async def test_virtual_warehouse_counts_with_its_parent() -> None:
 
 @pytest.mark.usefixtures("goods")
 async def test_unshipped_allocations_count_as_demand() -> None:
-    await terms()
+    await save_terms()
     await sold("SH", "A001", [4] * 20, left=False)
     await suggest()
     (found,) = await suggestions()
@@ -249,7 +249,7 @@ async def test_placement_follows_buyers() -> None:
 async def test_terms_of_unknown_skus_and_locations_are_refused() -> None:
     for changes, field in (({"sku": "NONE"}, "sku"), ({"warehouse": "MOON"}, "warehouse")):
         with pytest.raises(InvalidInput) as refused:
-            await terms(**changes)
+            await save_terms(**changes)
         assert refused.value.field == field
 
 
@@ -259,7 +259,7 @@ async def test_run_pages_through_skus_and_a_retry_resumes(
 ) -> None:
     monkeypatch.setattr(replenishment, "PAGE", 1)
     for sku in ("A001", "A002", "B001"):
-        await terms(sku=sku)
+        await save_terms(sku=sku)
         await sold("SH", sku, [10] * 20)
     beats: list[Progress] = []
     environment = ActivityEnvironment()
@@ -336,7 +336,7 @@ async def test_http_api(temporal: Client, api: httpx.AsyncClient, staff: dict[st
 async def test_missing_forecast_extra_is_named(
     temporal: Client, api: httpx.AsyncClient, staff: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await terms()
+    await save_terms()
     await sold("SH", "A001", [10] * 60)
     monkeypatch.setitem(sys.modules, "statsforecast", None)
     async with worker(temporal):

@@ -40,19 +40,19 @@ async def staff(api: httpx.AsyncClient) -> dict[str, str]:
     return await bearer(Scope.STAFF)
 
 
-def of_taobao(number: str, sku: str, shop: str = "demo", **ids: str) -> ChannelOrder:
+def taobao_order(number: str, sku: str, shop: str = "demo", **ids: str) -> ChannelOrder:
     return an_order(number, line(1, sku).model_copy(update={"listing": ids}), channel="taobao", shop=shop)
 
 
-async def named(*orders: ChannelOrder) -> tuple[list[str], set[str]]:
+async def map_orders(*orders: ChannelOrder) -> tuple[list[str], set[str]]:
     """Return the mapped SKUs of the first lines, and the unmapped codes."""
     async with transaction() as connection:
         mapped, unknown = await sku_mapping.map_orders(connection, orders)
     return [order.lines[0].sku for order in mapped], unknown
 
 
-async def hold(*orders: ChannelOrder, status: str = OrderStatus.ON_HOLD) -> None:
-    """Require that the orders are held for unmapped items."""
+async def insert_held(*orders: ChannelOrder, status: str = OrderStatus.ON_HOLD) -> None:
+    """Insert the orders, held for unmapped items."""
     held_for = [{"kind": "unknown_sku", "reason": "SKU"}]
     async with transaction() as connection:
         for order in orders:
@@ -60,7 +60,7 @@ async def hold(*orders: ChannelOrder, status: str = OrderStatus.ON_HOLD) -> None
             await connection.execute(insert(OrderRow).values(held))
 
 
-async def woken() -> set[str | None]:
+async def notified_orders() -> set[str | None]:
     query = select(InboxRow.order_id).where(
         InboxRow.integration == IntegrationType.INTERNAL, InboxRow.topic == sku_mapping.MAPPED
     )
@@ -69,11 +69,11 @@ async def woken() -> set[str | None]:
 
 
 async def test_catalogue_code_maps_to_itself(staff: Any) -> None:
-    assert await named(of_taobao("1", "A001")) == (["A001"], set())
+    assert await map_orders(taobao_order("1", "A001")) == (["A001"], set())
 
 
 async def test_unambiguous_spelling_is_mapped_and_saved(staff: Any) -> None:
-    assert await named(of_taobao("1", "ａ-001"), of_taobao("2", "b 001")) == (["A001", "B001"], set())
+    assert await map_orders(taobao_order("1", "ａ-001"), taobao_order("2", "b 001")) == (["A001", "B001"], set())
     async with transaction() as connection:
         kept = {(each.item, each.sku, each.match) for each in await sku_mapping.list_all(connection)}
     assert kept == {("ａ-001", "A001", "spelling"), ("b 001", "B001", "spelling")}
@@ -82,25 +82,25 @@ async def test_unambiguous_spelling_is_mapped_and_saved(staff: Any) -> None:
 async def test_listing_ids_map_to_the_listed_sku(staff: Any) -> None:
     async with transaction() as connection:
         await stock_sync.save_listings(connection, "taobao", "demo", {"A002": IDS})
-    assert await named(of_taobao("1", "61:7", **IDS)) == (["A002"], set())
-    assert await named(of_taobao("1", "61:7", "other", **IDS)) == (["61:7"], {"61:7"})
-    assert await named(of_taobao("2", "SALE", **IDS)) == (["A002"], set())
-    assert await named(of_taobao("3", "SALE", **IDS | {"sku_id": "8"})) == (["SALE"], {"SALE"})
+    assert await map_orders(taobao_order("1", "61:7", **IDS)) == (["A002"], set())
+    assert await map_orders(taobao_order("1", "61:7", "other", **IDS)) == (["61:7"], {"61:7"})
+    assert await map_orders(taobao_order("2", "SALE", **IDS)) == (["A002"], set())
+    assert await map_orders(taobao_order("3", "SALE", **IDS | {"sku_id": "8"})) == (["SALE"], {"SALE"})
 
 
 @pytest.mark.parametrize("item", ["黑A001", "A0-01", "A0.01", "A001-L"])
 async def test_similar_code_is_not_mapped(staff: Any, item: str) -> None:
-    assert await named(of_taobao("1", item)) == ([item], {item})
+    assert await map_orders(taobao_order("1", item)) == ([item], {item})
 
 
 async def test_manual_mapping_overrides_catalogue_and_catalogue_overrides_guesses(staff: Any) -> None:
-    assert await named(of_taobao("1", "a 001")) == (["A001"], set())
+    assert await map_orders(taobao_order("1", "a 001")) == (["A001"], set())
     async with transaction() as connection:
         await connection.execute(insert(SkuRow).values(sku="a 001", title="Another", price=1, weight_kg=1))
-    assert await named(of_taobao("1", "a 001")) == (["a 001"], set())
+    assert await map_orders(taobao_order("1", "a 001")) == (["a 001"], set())
     async with transaction() as connection:
         await sku_mapping.save(connection, [Mapping(channel="taobao", item="a 001", sku="A003")], "li")
-    assert await named(of_taobao("1", "a 001")) == (["A003"], set())
+    assert await map_orders(taobao_order("1", "a 001")) == (["A003"], set())
 
 
 async def test_gift_keeps_its_sku_despite_a_mapping_of_the_same_code(staff: Any) -> None:
@@ -116,20 +116,20 @@ async def test_manual_mapping_applies_to_one_shop_or_all(api: httpx.AsyncClient,
     for shop, sku in (("", "A003"), ("demo", "K001")):
         body = {"mappings": [{"channel": "taobao", "shop": shop, "item": "A001", "sku": sku}]}
         assert (await api.put("/mappings", json=body, headers=staff)).json() == {"mappings": 1}
-    found, unknown = await named(of_taobao("1", "A001"), of_taobao("2", "A001", "other"))
+    found, unknown = await map_orders(taobao_order("1", "A001"), taobao_order("2", "A001", "other"))
     assert (found, unknown) == (["K001", "A003"], set())
     kept = (await api.get("/mappings", params={"shop": "demo"}, headers=staff)).json()
     assert [(each["item"], each["sku"], each["match"]) for each in kept] == [("A001", "K001", "manual")]
     gone = {"channel": "taobao", "shop": "demo", "item": "A001"}
     assert (await api.delete("/mappings", params=gone, headers=staff)).status_code == 204
     assert (await api.delete("/mappings", params=gone, headers=staff)).status_code == 404
-    assert (await named(of_taobao("1", "A001")))[0] == ["A003"]
+    assert (await map_orders(taobao_order("1", "A001")))[0] == ["A003"]
 
 
 async def test_mapped_line_keeps_the_channel_code(staff: Any) -> None:
     async with transaction() as connection:
         await sku_mapping.save(connection, [Mapping(channel="taobao", item="T-SHIRT", sku="A001")], "li")
-        (order,), _ = await sku_mapping.map_orders(connection, [of_taobao("1", "T-SHIRT")])
+        (order,), _ = await sku_mapping.map_orders(connection, [taobao_order("1", "T-SHIRT")])
         (again,), _ = await sku_mapping.map_orders(connection, [order])
     assert (order.lines[0].sku, order.lines[0].told) == ("A001", "T-SHIRT")
     assert again == order
@@ -144,7 +144,7 @@ async def test_mapping_to_an_unknown_sku_is_refused(api: httpx.AsyncClient, staf
 
 
 async def test_unmapped_items_are_listed_with_suggestions(api: httpx.AsyncClient, staff: Any) -> None:
-    await hold(*(of_taobao(str(number), "A001-NEW", **IDS) for number in range(3)), of_taobao("9", "其他"))
+    await insert_held(*(taobao_order(str(number), "A001-NEW", **IDS) for number in range(3)), taobao_order("9", "其他"))
     first, second = (await api.get("/mappings/unmapped", params={"channel": "taobao"}, headers=staff)).json()
     assert (first["item"], first["ids"], first["orders"], first["pieces"]) == ("A001-NEW", "61:7", 3, 3)
     assert "A001" in {each["sku"] for each in first["suggestions"]}
@@ -155,7 +155,7 @@ async def test_unmapped_items_are_listed_with_suggestions(api: httpx.AsyncClient
 async def test_titles_in_either_language_yield_suggestions(staff: Any) -> None:
     titles = {"4711": "白色 纯棉T恤 男款 L", "4712": "Cast iron WOK 32 cm"}
     for item, title in titles.items():
-        await hold(an_order(item, line(1, item).model_copy(update={"title": title})))
+        await insert_held(an_order(item, line(1, item).model_copy(update={"title": title})))
     async with transaction() as connection:
         found = {
             each.item: each.suggestions[0].sku for each in await sku_mapping.list_unmapped(connection, "own", None)
@@ -164,41 +164,41 @@ async def test_titles_in_either_language_yield_suggestions(staff: Any) -> None:
 
 
 async def test_ended_order_has_no_unmapped_items(api: httpx.AsyncClient, staff: Any) -> None:
-    await hold(of_taobao("1", "WHITE-TEE"), status=OrderStatus.CANCELLED)
+    await insert_held(taobao_order("1", "WHITE-TEE"), status=OrderStatus.CANCELLED)
     assert (await api.get("/mappings/unmapped", headers=staff)).json() == []
     body = {"mappings": [{"channel": "taobao", "item": "WHITE-TEE", "sku": "A001"}]}
     assert (await api.put("/mappings", json=body, headers=staff)).status_code == 200
-    assert await woken() == set()
+    assert await notified_orders() == set()
 
 
 @pytest.mark.parametrize("item", ["WHITE-TEE", "61:7"])
 async def test_mapping_notifies_exactly_the_orders_held_for_the_item(
     api: httpx.AsyncClient, staff: Any, item: str
 ) -> None:
-    waiting = [of_taobao(str(number), "WHITE-TEE", **IDS) for number in range(50)]
-    await hold(*waiting, of_taobao("99", "OTHER"), of_taobao("98", "WHITE-TEE", "other", **IDS))
+    waiting = [taobao_order(str(number), "WHITE-TEE", **IDS) for number in range(50)]
+    await insert_held(*waiting, taobao_order("99", "OTHER"), taobao_order("98", "WHITE-TEE", "other", **IDS))
     body = {"mappings": [{"channel": "taobao", "shop": "demo", "item": item, "sku": "A001"}]}
     assert (await api.put("/mappings", json=body, headers=staff)).status_code == 200
-    assert await woken() == {order.order_id for order in waiting}
+    assert await notified_orders() == {order.order_id for order in waiting}
 
 
 async def test_new_sku_notifies_orders_held_for_it(api: httpx.AsyncClient, staff: Any) -> None:
-    await hold(of_taobao("1", "NEW-1"))
+    await insert_held(taobao_order("1", "NEW-1"))
     sheet = b"sku,title,price,weight_kg\nNEW-1,New,10,0.1\n"
     answer = await api.post("/files/skus", content=sheet, headers=staff | {"Content-Type": "text/csv"})
     assert answer.status_code == 200, answer.text
-    assert await woken() == {"order:taobao:demo:1"}
+    assert await notified_orders() == {"order:taobao:demo:1"}
 
 
 async def test_new_listing_notifies_orders_held_for_its_ids(staff: Any) -> None:
-    await hold(of_taobao("1", "SALE", **IDS), of_taobao("2", "SALE", "other", **IDS))
+    await insert_held(taobao_order("1", "SALE", **IDS), taobao_order("2", "SALE", "other", **IDS))
     sheet = 'channel,shop,sku,listing\ntaobao,demo,A001,"{""num_iid"": ""61"", ""sku_id"": ""7""}"\n'
     parsed = engine.parse(engine.SHEETS["listings"], spreadsheets.read(sheet.encode()))
     context = ImportContext(request_id="l1", actor="li", file="")
     async with transaction() as connection:
         report = await engine.run_import(connection, parsed, context)
     assert report.applied == 1
-    assert await woken() == {"order:taobao:demo:1"}
+    assert await notified_orders() == {"order:taobao:demo:1"}
 
 
 async def test_mapping_sheet_reports_errors_by_row(api: httpx.AsyncClient, staff: Any) -> None:
@@ -212,7 +212,7 @@ async def test_mapping_sheet_reports_errors_by_row(api: httpx.AsyncClient, staff
 
 async def test_concurrent_mapping_is_not_missed(staff: Any) -> None:
     """Mapping waits for orders that found an item unmapped and have not recorded it yet."""
-    order = of_taobao("1", "WHITE-TEE")
+    order = taobao_order("1", "WHITE-TEE")
 
     async def keep() -> None:
         async with transaction() as connection:
@@ -226,7 +226,7 @@ async def test_concurrent_mapping_is_not_missed(staff: Any) -> None:
         await connection.execute(insert(OrderRow).values(held))
         assert not keeping.done()
     await keeping
-    assert await woken() == {order.order_id}
+    assert await notified_orders() == {order.order_id}
 
 
 async def test_one_mapping_resumes_fifty_orders(api: httpx.AsyncClient, temporal: Client, staff: Any) -> None:

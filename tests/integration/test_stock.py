@@ -23,13 +23,13 @@ from tests.integration.books import (
     cancelled,
     drifts,
     level,
+    notified_orders,
     now,
     parcels,
     receive,
     returned,
     shipped,
     sql,
-    woken,
 )
 from tests.unit.orders import an_order, line
 
@@ -72,7 +72,7 @@ async def test_safety_stock_is_not_available_to_orders() -> None:
     assert short.shortages == [Shortage(sku="A001", quantity=1)]
     async with transaction() as connection:
         await operations.set_safety_stock(connection, "SH", "A001", 3)
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
     async with transaction() as connection:
         with pytest.raises(InvalidInput, match="quantity"):
             await operations.set_safety_stock(connection, "SH", "A001", 6)
@@ -206,9 +206,9 @@ async def test_partial_shipping_allocates_available_stock_then_the_rest() -> Non
     assert parcels(state.fulfillments) == {"F1 SH": {"A001": 2}}
     assert {each.sku: each.quantity for each in state.shortages} == {"A001": 3, "A002": 1}
     await receive("GZ", "A001", 3)
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("GZ", "A002", 1)
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
     await allocated(state)
     assert parcels(state.active) == {"F1 SH": {"A001": 2}, "F2 GZ": {"A001": 3, "A002": 1}}
     assert not state.shortages
@@ -222,11 +222,11 @@ async def test_arriving_stock_notifies_orders_it_can_fill_by_priority_then_age()
     for number, quantity, priority in (("1", 4, 3), ("2", 9, 3), ("3", 3, 3), ("4", 2, 1), ("5", 1, 3)):
         await admitted(number, line(1, "A001", quantity), priority=priority)
     await admitted("6", line(1, "A002", 1))
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("GZ", "A001", 9, "delivery")
-    assert await woken() == ["4", "1", "3"]
+    assert await notified_orders() == ["4", "1", "3"]
     await receive("GZ", "A001", 9, "delivery")
-    assert await woken() == ["4", "1", "3"]
+    assert await notified_orders() == ["4", "1", "3"]
     rows = await sql("SELECT priority FROM inbox ORDER BY id")
     assert [row.priority for row in rows] == [1, 3, 3]
 
@@ -236,11 +236,11 @@ async def test_order_is_notified_only_when_everything_it_waits_for_is_available(
     state = await admitted("1", line(1, "A001", 2), line(2, "A002", 1))
     await admitted("2", line(1, "A001", 2))
     await receive("GZ", "A002", 1)
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("BJ", "A001", 1)
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("BJ", "A001", 1)
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
     assert not (await allocated(state)).shortages
 
 
@@ -250,16 +250,16 @@ async def test_returned_stock_notifies_and_stock_at_a_closed_warehouse_does_not(
     await admitted("2", line(1, "A001", 2))
     await sql("UPDATE warehouses SET closed = true WHERE code = 'GZ'")
     await receive("GZ", "A001", 5)
-    assert await woken() == []
+    assert await notified_orders() == []
     await cancelled(first)
-    assert await woken() == ["2"]
+    assert await notified_orders() == ["2"]
 
 
 async def test_ended_order_is_not_notified() -> None:
     state = await admitted("1", line(1, "A001", 2))
     await cancelled(state)
     await receive("SH", "A001", 2)
-    assert await woken() == []
+    assert await notified_orders() == []
 
 
 async def test_concurrent_arrivals_notify_the_order_that_needs_both() -> None:
@@ -269,7 +269,7 @@ async def test_concurrent_arrivals_notify_the_order_that_needs_both() -> None:
         await receive("GZ", sku, 1)
         await admitted(str(number), line(1, sku, 10))
         await asyncio.gather(receive("SH", sku, 4), receive("GZ", sku, 4))
-    assert set(await woken()) == {str(number) for number in range(8)}
+    assert set(await notified_orders()) == {str(number) for number in range(8)}
 
 
 async def test_first_receipt_at_a_warehouse_is_seen_by_a_concurrent_allocation() -> None:
@@ -281,7 +281,7 @@ async def test_first_receipt_at_a_warehouse_is_seen_by_a_concurrent_allocation()
     for number in range(24):
         sku = f"{'ABCD'[number // 12]}{number % 12 + 1:03}"
         state, _ = await asyncio.gather(order(number, sku), receive("SH", sku, 1))
-        assert not state.shortages or str(number) in await woken()
+        assert not state.shortages or str(number) in await notified_orders()
 
 
 # Concurrency
@@ -293,13 +293,13 @@ async def test_concurrent_orders_for_the_same_skus_do_not_deadlock() -> None:
         for sku in skus:
             await receive(warehouse, sku, 30)
 
-    async def live(number: int) -> OrderState:
+    async def run_order(number: int) -> OrderState:
         turn = skus if number % 2 else skus[::-1]
         state = await admitted(str(number), *(line(place, sku, 1) for place, sku in enumerate(turn, 1)))
         await (cancelled(state) if number % 3 else shipped(state, state.fulfillments[0]))
         return state
 
-    states = await asyncio.gather(*(live(number) for number in range(90)))
+    states = await asyncio.gather(*(run_order(number) for number in range(90)))
     assert all(len(state.fulfillments) == 1 for state in states)
     left = await sql("SELECT sku, sum(on_hand) AS on_hand, sum(allocated) AS allocated FROM stock_levels GROUP BY sku")
     assert {(row.on_hand, row.allocated) for row in left} == {(4 * 30 - 30, 0)}

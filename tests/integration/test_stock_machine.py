@@ -135,7 +135,7 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
                 if not each.has_shipped:
                     each.leave(now)
                     await at_once(times, steps.ship, state.snapshot(now), each)
-                    world.on_hand.update(await found(each))
+                    world.on_hand.update(await shipped_unreceived(each))
                     world.on_hand.subtract(goods_of(each))
         case ("return", index) if state := world.order(index):
             for each in state.active:
@@ -145,7 +145,7 @@ async def act(world: World, given_: tuple[Any, ...], twice: bool) -> None:
                     world.on_hand.update(goods_of(each))
 
 
-async def found(parcel: Fulfillment) -> Counter[str]:
+async def shipped_unreceived(parcel: Fulfillment) -> Counter[str]:
     """Return the quantity shipped before it was received, which was entered as an adjustment."""
     query = text("SELECT sku, quantity FROM movements WHERE key = :key")
     async with transaction() as connection:

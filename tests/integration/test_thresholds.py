@@ -20,14 +20,14 @@ async def catalogue(database: str) -> None:
         await seed(connection)
 
 
-async def keep(sku: str, below: int, warehouse: str = "") -> None:
+async def set_threshold(sku: str, below: int, warehouse: str = "") -> None:
     async with transaction() as connection:
         await thresholds.save(connection, Threshold(sku=sku, warehouse=warehouse, below=below))
 
 
-async def look() -> tuple[int, int]:
-    found: ThresholdReport = await ActivityEnvironment().run(watch_thresholds)
-    return found.raised, found.closed
+async def check_thresholds() -> tuple[int, int]:
+    report: ThresholdReport = await ActivityEnvironment().run(watch_thresholds)
+    return report.raised, report.closed
 
 
 async def open_exceptions() -> list[str]:
@@ -37,24 +37,24 @@ async def open_exceptions() -> list[str]:
 
 
 async def test_low_stock_raises_one_alert_until_there_is_enough_again() -> None:
-    await keep("A001", 5)
-    await keep("A001", 3, "GZ")
+    await set_threshold("A001", 5)
+    await set_threshold("A001", 3, "GZ")
     await receive("SH", "A001", 6)
-    assert await look() == (1, 0)
+    assert await check_thresholds() == (1, 0)
     assert await open_exceptions() == ["low_stock:GZ:A001"]
     await admitted("1", line(1, "A001", 2))
-    assert await look() == (1, 0)
-    assert await look() == (0, 0)
+    assert await check_thresholds() == (1, 0)
+    assert await check_thresholds() == (0, 0)
     assert await open_exceptions() == ["low_stock::A001", "low_stock:GZ:A001"]
     await receive("GZ", "A001", 3)
-    assert await look() == (0, 2)
+    assert await check_thresholds() == (0, 2)
     await admitted("2", line(1, "A001", 4))
-    assert await look() == (1, 0)
+    assert await check_thresholds() == (1, 0)
     assert await open_exceptions() == ["low_stock::A001"]
-    await keep("A001", 0)
-    assert await look() == (0, 1)
+    await set_threshold("A001", 0)
+    assert await check_thresholds() == (0, 1)
 
 
 async def test_threshold_of_an_unknown_sku_is_refused() -> None:
     with pytest.raises(InvalidInput, match="catalogue"):
-        await keep("no such", 5)
+        await set_threshold("no such", 5)

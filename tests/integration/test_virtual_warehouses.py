@@ -16,7 +16,18 @@ from models.origins import ChannelKind, IntakePath, Origin
 from models.policy import Policy
 from models.stock import Audience, Level, LocationKind, MovementKind, Shortage
 from starter.sandbox.merchant import seed
-from tests.integration.books import admitted, allocated, cancelled, drifts, level, now, receive, shipped, sql, woken
+from tests.integration.books import (
+    admitted,
+    allocated,
+    cancelled,
+    drifts,
+    level,
+    notified_orders,
+    now,
+    receive,
+    shipped,
+    sql,
+)
 from tests.unit.orders import line
 
 PLACED = Policy(reserve="placed")
@@ -91,9 +102,9 @@ async def test_receipts_are_shared_and_returned_share_notifies_other_orders() ->
     vip = await admitted("2", line(1, "A001", 2), shop="vip")
     assert vip.active[0].lines[0].stock == "SH@618"
     await move_to_virtual(-1, "back")
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("SH", "A001", 1, "r2")
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
 
 
 async def test_urgent_orders_use_their_virtual_warehouse() -> None:
@@ -148,7 +159,7 @@ async def test_released_reservation_notifies_waiting_orders() -> None:
     unpaid = await admitted("1", line(1, "A001", 4), policy=PLACED, paid_at=None)
     await admitted("2", line(1, "A001", 2))
     await cancelled(unpaid)
-    assert await woken() == ["2"]
+    assert await notified_orders() == ["2"]
     assert await level("SH", "A001") == (5, 0, 5)
     await cancelled(unpaid)
     assert await drifts() == []
@@ -168,7 +179,7 @@ async def test_modified_unpaid_order_reserves_its_new_lines() -> None:
     unpaid.revision += 1
     assert (await steps.review_modified_order(unpaid, now())).reserved
     assert (await level("SH", "A001"))[2] == 4
-    assert await woken() == ["2"]
+    assert await notified_orders() == ["2"]
     assert await drifts() == []
 
 
@@ -186,7 +197,7 @@ async def test_missing_sku_is_substituted_if_the_shop_allows_it() -> None:
     waits = await admitted("3", line(1, "A001", 2), policy=SWAPS)
     assert waits.shortages == [Shortage(sku="A001", quantity=2)]
     await receive("GZ", "A003", 2)
-    assert await woken() == ["3"]
+    assert await notified_orders() == ["3"]
     await allocated(waits)
     assert [(each.warehouse, each.lines[0].sku) for each in waits.active] == [("GZ", "A003")]
 
@@ -227,7 +238,7 @@ async def test_quarantined_goods_are_unavailable_until_restored_or_scrapped() ->
     assert (await admitted("1", line(1, "A001", 2))).shortages
     assert (await graded(MovementKind.SCRAPPED, 1)).on_hand == 4
     assert (await graded(MovementKind.RESTORED, 3)).available == 4
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
     with pytest.raises(InvalidInput, match="Unavailable"):
         async with transaction() as connection:
             await operations.grade(connection, MovementKind.SCRAPPED, "SH", "A001", 1, "wet", "more", "tester")
@@ -330,9 +341,9 @@ async def test_stock_outside_the_delivery_area_does_not_notify() -> None:
         await locations.save(connection, store)
     await admitted("1", line(1, "A001", 2))
     await receive("LS", "A001", 5)
-    assert await woken() == []
+    assert await notified_orders() == []
     await receive("GZ", "A001", 2)
-    assert await woken() == ["1"]
+    assert await notified_orders() == ["1"]
 
 
 # Promises by date
