@@ -1,7 +1,7 @@
-"""Cleansing: an order as told becomes an order as it should be written.
+"""Cleansing: bring the name, phone and address of an order into standard form.
 
-What is changed is a suggestion with a confidence: the channel's own words stay with the channel order, and those of a
-changed address with the recipient. Below the shop's threshold a person looks at it first.
+Every change is a suggestion with a confidence. The channel order keeps the original text, and the recipient keeps the
+original of a changed address. Below the shop's confidence threshold the order is held for a person to check.
 """
 
 import re
@@ -15,7 +15,7 @@ from models.order import ChannelOrder
 from models.policy import Policy
 
 _WIDTHS = str.maketrans({code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20})
-"""Full-width forms to their ASCII twins (Unicode block FF00, U+3000)."""
+"""Full-width characters to their ASCII equivalents (Unicode block FF00, U+3000)."""
 _TEXTS = ("name", "phone", "province", "city", "district", "town", "street", "postcode")
 
 
@@ -24,33 +24,36 @@ def _tidy(text: str) -> str:
 
 
 def standardise(order: ChannelOrder) -> ChannelOrder:
-    """The same order with name, phone and address in standard form. What is so already stays as it is."""
+    """Return the order with name, phone and address in standard form; applying it again changes nothing."""
     return order.model_copy(update={"recipient": recipient(order.recipient)})
 
 
 def warm() -> None:
-    """Reads what cleansing knows by heart, so that the first order need not wait for it."""
+    """Load the reference data of cleansing, so that the first order does not wait for it."""
     gazetteer()
     spelling.romanised()
 
 
-def recipient(told: Recipient) -> Recipient:
-    person = told.model_copy(update={field: _tidy(getattr(told, field)) for field in _TEXTS})
+def recipient(original: Recipient) -> Recipient:
+    """Return the recipient in standard form. An address that was cleansed before is left unchanged."""
+    person = original.model_copy(update={field: _tidy(getattr(original, field)) for field in _TEXTS})
     person = person.model_copy(update={"name": people.name(person.name)})
     if person.confidence is None:
         abroad = person.country != "CN"
         if not abroad:
             person = person.model_copy(update=people.taken_out(person))
-        found = world.cleansed(person) if abroad else china.cleansed(person)
-        person = person.model_copy(update=found)
-        if person.address != told.address:
-            person = person.model_copy(update={"told": " ".join(filter(None, told.address))})
+        changes = world.cleansed(person) if abroad else china.cleansed(person)
+        person = person.model_copy(update=changes)
+        if person.address != original.address:
+            person = person.model_copy(update={"told": " ".join(filter(None, original.address))})
     return person.model_copy(update={"phone": people.phone(person.phone, person.country)})
 
 
 def validation_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
-    """An address hold naming the first missing part, or why the address is not sure enough. What a channel masks until
-    it is paid is not doubted before."""
+    """Return an address hold if a part is missing or the confidence is too low, with the first reason found.
+
+    A recipient that the channel masks is held only once the order is payable: channels mask unpaid orders.
+    """
     reason = _doubt(order.recipient, policy)
     if order.recipient.unreadable:
         reason = "hold.address.masked" if order.payable else ""

@@ -1,8 +1,8 @@
-"""Addresses in China: a text is read from its left, name by name, as one chain of divisions and then the detail.
+"""Addresses in China: parse a text from left to right, name by name, as a chain of divisions followed by the detail.
 
-Every way to read it is followed and scored; two different places that score the same are ambiguous. What is read
-without doubt is so read at once. For what is not, three more readings are tried: in simplified characters, with
-pinyin and English made Chinese, and with names misspelt.
+Every possible parse is followed and scored; different places with the same score are ambiguous. A confident parse
+of the original text is accepted at once. Otherwise the text is also parsed in simplified characters, with pinyin and
+English translated to Chinese, and with its parts reversed. Misspelt names are matched within each parse.
 """
 
 import re
@@ -35,50 +35,50 @@ _CONFIDENCE = {
     "hold.address.ambiguous": Decimal("0.3"),
     "hold.address.unknown": Decimal("0.2"),
 }
-"""How sure of a place each doubt leaves us."""
+"""The confidence in an address by its doubt."""
 
 _LONGEST = 200
-"""What a field of a recipient may hold."""
+"""Maximum characters of a field of a recipient."""
 
 _EDGE = "\n"
-"""Stands between the fields as told: no name goes across it."""
+"""Separates the original fields: no name spans it."""
 _BETWEEN = re.compile(r"(?:[\s,，.。、;；:：/|\\\-—_·>()（）]|中华人民共和国|(?:新疆)?(?:生产建设)?兵团|中国(?=.))*")
 _FILLER = re.compile(
     r"(?<=\n)(?:(?:北京|天津|上海|重庆)(?:城区|郊区|郊县)|市辖区|市辖县|县|省直辖县级行政区划|自治区直辖县级行政区划|省直辖行政单位|省直辖|直辖县级|其它区?|其他区?|无|不详|-)(?=\n)"
 )
-"""What fills a field where there is nothing to tell."""
+"""Placeholders for an empty field."""
 _NOT_A_PLACE = re.compile(
     r"[东西南北中前后新老上下内外一二三四五六七八九环]{0,2}(?:路|街(?!道)|大街|大道|道(?!里|外)|巷|弄|胡同|桥|站|机场|大厦|大楼|广场|公园|花园|花苑|"
     r"小区|新村|公寓|宾馆|酒店|饭店|大学|学院|中学|小学|医院|银行|商场|百货|市场|公馆|银座|会馆|公司|集团|立交|高速|湾|湖|山庄|人家|名苑|家园|豪庭)"
 )
-"""What makes the name before it that of a street or building."""
+"""Suffixes that make the preceding name that of a street or building."""
 _ZONE = re.compile(
     r"[\u4e00-\u9fff]{0,8}?(?:高新技术产业(?:开发|园)?区|高新技术开发区|经济技术开发区|经济开发区|新?技术开发区|高新(?:产业)?开发区|开发区|高新区|"
     r"经开区|工业园区|产业园区|工业区|新区|新城区?|保税区|度假区|示范区|风景区|管委会|管理区|实验区|西咸新区)"
 )
-"""Zones are in no standard: they lie in districts, and are told in their place."""
+"""Development zones: not in the standard. They lie within districts, but are often written in place of one."""
 _VAGUE = re.compile(r"附近|周边|周围|旁边|对面|对过|隔壁|一带|左右|那边|这边|边上|不远|某处|路口")
 _EXACT = re.compile(r"\d|[零一二三四五六七八九十百]+[号栋幢楼室]")
 _OFFICE = re.compile(r"(?<=..)(?:街道办事处|街道办|街办)$")
 _LONGEST_TOWN = 16
 _REACH = 24
-"""How many characters after what was read a district may still be found."""
+"""How many characters past the parsed divisions to search for a district."""
 _IN_FIELD = 0.5
-"""What a name counts for more in the field of its level."""
+"""Bonus for a name in the field of its own level."""
 _AGAIN = 0.5
-"""What it counts to tell once more what is known."""
+"""Bonus for repeating a known division."""
 _LEVEL = 0.1
-"""What a name counts for less with each level: 吉林 is first of all the province."""
+"""Penalty for each level of a division: 吉林 means the province before the city."""
 _LATER = 0.02
-"""What each further part of a divided division counts for less than the largest."""
+"""Penalty for each further successor of a split division, after the largest."""
 _CONTRADICTION, _UP, _SHARED = 5, 3, 2
-"""What it costs to turn to another place, more for each level up, less for each level that both share."""
+"""Penalty for a contradicting place, raised by each level up, lowered by each level that both share."""
 _GENERIC = frozenset({"城区", "郊区", "矿区", "东区", "西区", "南区", "北区", "中区", "市区", "新区"})
-"""Districts whose name means nothing without their city."""
+"""District names that are meaningless without a city."""
 
 
 class Reading(NamedTuple):
-    """A text as an address. ``place`` is ``None`` where no division could be told."""
+    """A parsed address. ``place`` is ``None`` if no division was recognised."""
 
     place: Place | None
     town: str
@@ -91,52 +91,52 @@ class Reading(NamedTuple):
 
 
 class _Trail(NamedTuple):
-    """How far a way of reading has come."""
+    """The state of one partial parse."""
 
     at: int
     place: Place | None
     score: float
     doubts: tuple[str, ...] = ()
     kept: str = ""
-    """Passed over: it belongs to the detail."""
+    """Skipped text that belongs to the detail."""
 
 
 def cleansed(person: Recipient) -> dict[str, object]:
-    """What becomes of the address of someone in China: the fields to change."""
+    """Return the fields of a Chinese address to change, with the outcome of cleansing."""
     place, town, detail, doubt = _read(person)
     if len(detail) > _LONGEST:
         doubt = "hold.address.unread"
     if place is None or len(detail) > _LONGEST:
         return {"confidence": _CONFIDENCE[doubt], "doubt": doubt}
-    found = (place.province, place.city, place.district, town, detail)
-    names = dict(zip(("province", "city", "district", "town", "street"), found, strict=True))
+    parts = (place.province, place.city, place.district, town, detail)
+    names = dict(zip(("province", "city", "district", "town", "street"), parts, strict=True))
     return {**names, "division": place.code, "confidence": _CONFIDENCE[doubt], "doubt": doubt}
 
 
 def _read(person: Recipient) -> Reading:
-    """The surest of the readings there are."""
+    """Return the reading with the highest confidence."""
     *divisions, town, street = person.address
-    place = None if town or _begins_anew(street) else _known(*divisions)
+    place = None if town or _has_divisions(street) else _known(*divisions)
     if place:
         return _finished(place, "", street, ())
-    told = (*divisions, town, street)
-    best = _reading(told)
+    parts = (*divisions, town, street)
+    best = _reading(parts)
     if best.confidence < _CONFIDENCE["hold.address.renamed"]:
-        others = [(each, "") for each in spelling.simplified(told)]
-        others += [(each, "hold.address.romanised") for each in spelling.chinese(told)]
-        if told != (turned := _turned(told)):
-            others.append((turned, ""))
+        others = [(each, "") for each in spelling.simplified(parts)]
+        others += [(each, "hold.address.romanised") for each in spelling.chinese(parts)]
+        if parts != (swapped := _reversed_parts(parts)):
+            others.append((swapped, ""))
         best = max(best, *(_reading(each, doubt) for each, doubt in others), key=_confidence) if others else best
     if town and not best.town:
         best = best._replace(town=town, detail=best.detail.removeprefix(town).strip())
     return best
 
 
-def _turned(told: tuple[str, ...]) -> tuple[str, ...]:
-    """A text in parts the other way round, as where the street was told first and the province last."""
-    *fields, street = told
-    parts = re.split(r"\s*[,，]\s*", street)
-    return (*fields, " ".join(reversed(parts))) if len(parts) > 2 and not any(fields) else told
+def _reversed_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Reverse a comma-separated free text, in case it starts with the street and ends with the province."""
+    *fields, street = parts
+    segments = re.split(r"\s*[,，]\s*", street)
+    return (*fields, " ".join(reversed(segments))) if len(segments) > 2 and not any(fields) else parts
 
 
 def _confidence(reading: Reading) -> Decimal:
@@ -145,16 +145,16 @@ def _confidence(reading: Reading) -> Decimal:
 
 @lru_cache(4096)
 def _known(province: str, city: str, district: str) -> Place | None:
-    """The district that three fields name, in full or short, each in its place and nothing else."""
+    """Return the place that the three fields name exactly, each by its full or short name, else ``None``."""
     for name in gazetteer().names.get(district or city, {}).values():
         place = name.place
         if name.form is Form.OLD or (place.district and not district) or len(place.names) < 2:
             continue
         above = (place.province, place.city) if district else (place.province,)
-        told = (province, city) if district else (province,)
+        given = (province, city) if district else (province,)
         if all(
             each == full or any(up.name == full and up.holds(place) for up in _named(each))
-            for each, full in zip(told, above, strict=True)
+            for each, full in zip(given, above, strict=True)
         ) and (place.district or not gazetteer().below[place]):
             return place
     return None
@@ -164,14 +164,14 @@ def _named(name: str) -> Iterator[Place]:
     return (each.place for each in gazetteer().names.get(name, {}).values() if each.form is not Form.OLD)
 
 
-def _begins_anew(street: str) -> bool:
-    """Whether the street tells divisions itself, or noise before them."""
+def _has_divisions(street: str) -> bool:
+    """Whether the street starts with a division, or contains a phone or a labelled field."""
     return any(True for _ in gazetteer().at(street, 0)) or bool(re.search(r"1[3-9]\d{9}|[:：]", street))
 
 
-def _reading(told: Sequence[str], doubt: str = "") -> Reading:
-    *fields, street = told
-    text = _EDGE + _EDGE.join(told)
+def _reading(parts: Sequence[str], doubt: str = "") -> Reading:
+    *fields, street = parts
+    text = _EDGE + _EDGE.join(parts)
     text = _FILLER.sub(lambda filler: "-" * len(filler[0]), text)
     levels = _levels(fields)
     begin, trails = _beginning(text, levels)
@@ -213,7 +213,7 @@ def _above(place: Place) -> Iterator[Place]:
 
 
 def _after(text: str, begin: int, place: Place | None) -> int:
-    """Where the detail begins once the divisions that are sure are read: none of what is unsure is taken from it."""
+    """Return where the detail begins after the names of the place; names of uncertain divisions stay in the detail."""
     at = begin
     while place:
         at = _skip(text, at)
@@ -227,20 +227,20 @@ def _after(text: str, begin: int, place: Place | None) -> int:
 
 
 def _common(place: Place, others: Iterable[Place]) -> Place | None:
-    """The smallest division that holds them all."""
-    found: Place | None = place
-    while found and not all(found.holds(each) for each in others):
-        found = found.parent
-    return found
+    """Return the smallest division that contains all of them."""
+    common: Place | None = place
+    while common and not all(common.holds(each) for each in others):
+        common = common.parent
+    return common
 
 
 def _levels(fields: Sequence[str]) -> dict[int, int]:
-    """Where each field begins, and the level that it should be of."""
-    at, found = 1, {}
+    """Return the level expected of each field, by the position where the field begins."""
+    at, levels = 1, {}
     for level, field in enumerate(fields, 1):
-        found[at] = level
+        levels[at] = level
         at += len(field) + 1
-    return found
+    return levels
 
 
 def _skip(text: str, at: int) -> int:
@@ -250,7 +250,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _beginning(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
-    """Where divisions begin, which may be after a name, a phone or other words, and every way to read on from there."""
+    """Return where the divisions begin, perhaps after a name, phone or other words, and every parse from there."""
     start = _skip(text, 0)
     trails = [trail for trail in _trails(text, _Trail(start, None, 0.0), levels) if trail.place]
     if trails:
@@ -273,13 +273,13 @@ def _beginning(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
 
 
 def _sole(name: str) -> bool:
-    """A district's full name that is no other's."""
+    """Whether this is the full name of exactly one place."""
     named = gazetteer().names[name]
     return len(named) == 1 and all(each.form is not Form.SHORT for each in named.values())
 
 
 def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
-    """Every way to read on, the best to each place at each point."""
+    """Return every continuation of a parse, the best for each position and place."""
     best: dict[tuple[int, Place | None], _Trail] = {}
     ahead = [start]
     while ahead:
@@ -299,7 +299,7 @@ def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
 
 
 def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
-    """One name further, as each place that it may mean."""
+    """Extend the parse by one name, for each place that the name may mean."""
     end, here = at + len(name), trail.place
     whole = text[at - 1] == _EDGE and text[end : end + 1] in ("", _EDGE)
     level = levels.get(at) if whole else None
@@ -338,25 +338,25 @@ def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) ->
 
 
 def _moved(here: Place | None, name: str) -> Iterator[Name]:
-    """What had this name and lay here once."""
+    """Yield the present places of divisions that once had this name and lay within this place."""
     for above in here.names if here else ():
         places = gazetteer().moved.get((above, name), [])
         yield from (Name(place, Form.OLD, len(places) > 1) for place in places)
 
 
 def _divided(text: str, at: int, place: Place) -> bool:
-    """Whether a division or town of the place begins there."""
+    """Whether a division or town of the place begins at this position."""
     within = (each.place for name in gazetteer().at(text, at) for each in gazetteer().names[name].values())
     return any(place.holds(each) for each in within) or _town_at(text, at, place) is not None
 
 
 def _apart(text: str, end: int, place: Place) -> bool:
-    """Whether what was read stands for itself: a gap or a smaller division follows."""
+    """Whether the name is a word of its own: a gap, a smaller division or the end of the text follows."""
     return end == len(text) or _skip(text, end) > end or _divided(text, end, place)
 
 
 def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trail]:
-    """The district, where reading stopped short of it: behind a zone, by its town, misspelt, or further on."""
+    """Look for a missing district: after a zone, by its town, misspelt, or further on in the text."""
     yield trail
     place = trail.place
     if place is None or place.level == 3 or (place.level == 2 and not gazetteer().below[place]):
@@ -387,7 +387,7 @@ def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trai
 
 
 def _by_its_town(text: str, trail: _Trail) -> Iterator[_Trail]:
-    """The one district of the city that has the town which follows."""
+    """Extend the parse to the district, if exactly one district of the city has the town that follows."""
     place = trail.place
     town = _town_at(text, _skip(text, trail.at), place) if place and place.level == 2 else None
     if town and len(town[2]) == 1:
@@ -397,7 +397,7 @@ def _by_its_town(text: str, trail: _Trail) -> Iterator[_Trail]:
 
 
 def _misspelt(text: str, at: int, places: Sequence[Place], levels: dict[int, int]) -> Iterator[tuple[int, Place, str]]:
-    """Those whose names are nearly what stands there: where it ends, which, and what to doubt."""
+    """Yield the place whose name nearly matches the text here: the end of the name, the place, and the doubt."""
     field = text.find(_EDGE, at)
     if at in levels and 1 < field - at < 12:
         ends = [field]
@@ -406,13 +406,13 @@ def _misspelt(text: str, at: int, places: Sequence[Place], levels: dict[int, int
     for end in ends:
         if text[at:end] in gazetteer().names:
             return
-        for found, same_sound in spelling.nearest(text[at:end], places):
-            yield end, found, "hold.address.misspelt" if same_sound else "hold.address.similar"
+        for nearest, same_sound in spelling.nearest(text[at:end], places):
+            yield end, nearest, "hold.address.misspelt" if same_sound else "hold.address.similar"
             return
 
 
 def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, ...]] | None:
-    """The longest town of the place that begins there: how far it goes, its name, and the districts that have it."""
+    """Find the longest town of the place at this position: its end, its name, and the districts that have it."""
     towns = gazetteer().towns(place)
     for end in range(min(len(text), at + _LONGEST_TOWN), at + 1, -1):
         name = _OFFICE.sub("街道", text[at:end])
@@ -422,7 +422,7 @@ def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, .
 
 
 def _by_town(text: str, trail: _Trail) -> float:
-    """A little more for the district that has the town which the detail begins with."""
+    """Return a small bonus if the detail begins with a town of the district."""
     place = trail.place
     if place is None or place.level < 3:
         return 0.0
@@ -430,7 +430,7 @@ def _by_town(text: str, trail: _Trail) -> float:
 
 
 def _joined(text: str) -> str:
-    """Fields one after the other, without what stands between them."""
+    """Join the fields without separators."""
     joined = ""
     for part in text.split(_EDGE):
         part = part.strip(" ,，.。、;；:：-—")
@@ -440,10 +440,10 @@ def _joined(text: str) -> str:
 
 
 def _finished(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
-    """With the town taken from the rest, and what is doubtful of it."""
+    """Split the town from the rest of the text, and choose the doubt with the lowest confidence."""
     found, town = [each for each in doubts if each], ""
-    if told := _town_at(rest, 0, place):
-        town, rest = told[1], rest[told[0] :].strip()
+    if match := _town_at(rest, 0, place):
+        town, rest = match[1], rest[match[0] :].strip()
     detail = before + rest
     placed = {"hold.address.zone", "hold.address.ambiguous"} & set(found)
     if place.level == 1 and "hold.address.ambiguous" not in found:

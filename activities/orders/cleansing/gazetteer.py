@@ -1,7 +1,7 @@
-"""The administrative divisions of China and every name they go by.
+"""The administrative divisions of China and all their names.
 
-``divisions.txt``, a line each: GB/T 2260 code, name, towns. ``renamed.tsv``, a line each: the division it was in, its
-name then, code or codes now. How both were made, and under which licences, stands beside them in ``SOURCES.md``.
+Each line of ``divisions.txt``: GB/T 2260 code, name, towns. Each line of ``renamed.tsv``: former parent, former name,
+present code or codes. ``SOURCES.md`` beside them describes how both were made, and their licences.
 """
 
 import re
@@ -74,11 +74,11 @@ _ALIASES = {
     "652800": "巴州",
     "653000": "克州",
 }
-"""What people say that no suffix tells. Names of one character count only where nothing else stands beside them."""
+"""Common names that cannot be derived by dropping a suffix. A name of one character counts only alone in its field."""
 
 
 class Place(NamedTuple):
-    """A province, city or district; what is below it is empty. The code is the smallest one's that has any."""
+    """A province, city or district; the levels below it are empty. The code is of the smallest level that has one."""
 
     code: str
     province: str
@@ -105,17 +105,17 @@ class Place(NamedTuple):
         return None if self.city in ("", self.province) else Place(top, self.province)
 
     def holds(self, other: "Place") -> bool:
-        """Whether the other lies in it, or is it."""
+        """Whether the other place lies in this one or equals it."""
         return (
             self.province == other.province and self.city in ("", other.city) and self.district in ("", other.district)
         )
 
     def shares_line(self, other: "Place") -> bool:
-        """Whether one lies in the other, or is it."""
+        """Whether one place lies in the other or equals it."""
         return self.holds(other) or other.holds(self)
 
     def shares(self, other: "Place") -> int:
-        """How many levels both are in."""
+        """Return how many levels both places share, from the province down."""
         same = 0
         for mine, its in zip(self[1:], other[1:], strict=True):
             if not mine or mine != its:
@@ -125,12 +125,12 @@ class Place(NamedTuple):
 
 
 class Form(IntEnum):
-    """How a name tells its place."""
+    """The form of a name; a higher value is stronger evidence."""
 
     SHORT = 1
     """Without its suffix: 南山."""
     OLD = 2
-    """As it once was: 闸北区."""
+    """A former name: 闸北区."""
     FULL = 3
 
 
@@ -138,7 +138,7 @@ class Name(NamedTuple):
     place: Place
     form: Form
     split: bool = False
-    """The old division now lies in several."""
+    """The former division is now part of several."""
 
 
 class Gazetteer:
@@ -146,7 +146,7 @@ class Gazetteer:
         self.places: dict[str, Place] = {}
         self.names: dict[str, dict[Place, Name]] = defaultdict(dict)
         self.moved: dict[tuple[str, str], list[Place]] = {}
-        """Where a division is now, by the name of its parent then and its own."""
+        """Present places of a division, by its former parent's name and its own former name."""
         self.below: dict[Place, list[Place]] = defaultdict(list)
         self._towns: dict[Place, str] = {}
         short = list(self._divisions())
@@ -160,7 +160,7 @@ class Gazetteer:
         self.lengths: dict[str, tuple[int, ...]] = _lengths(self.names)
 
     def at(self, text: str, start: int) -> Iterator[str]:
-        """The names that begin there, the longest first."""
+        """Yield the names of two characters or more that begin at this position, the longest first."""
         for length in self.lengths.get(text[start : start + 2], ()):
             name = text[start : start + length]
             if name in self.names:
@@ -168,12 +168,12 @@ class Gazetteer:
 
     @lru_cache(8192)  # noqa: B019
     def towns(self, place: Place) -> dict[str, tuple[Place, ...]]:
-        """The towns of a district, or of all districts of a city, with where each is."""
-        found: dict[str, tuple[Place, ...]] = {}
+        """Return the towns of a district, or of all districts of a city, with the places that have each."""
+        towns: dict[str, tuple[Place, ...]] = {}
         for each in (place, *self.below[place]):
             for town in self._towns.get(each, "").split():
-                found[town] = (*found.get(town, ()), each)
-        return found
+                towns[town] = (*towns.get(town, ()), each)
+        return towns
 
     def _divisions(self) -> Iterator[tuple[Place, str]]:
         province = city = Place("", "")
@@ -228,7 +228,7 @@ class Gazetteer:
 
 
 def _shorter(name: str) -> Iterator[str]:
-    """What is left of a name without its suffix and peoples; 自治州 also told as 州, 自治县 as 县."""
+    """Yield the name without suffix and ethnic names, and with 自治州, 自治县 and 自治旗 shortened to 州, 县 and 旗."""
     short = _SUFFIX.sub("", name)
     if short != name:
         yield short
@@ -237,11 +237,12 @@ def _shorter(name: str) -> Iterator[str]:
 
 
 def _lengths(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, set[int]] = defaultdict(set)
+    """Return the lengths of the names, longest first, by their first two characters."""
+    lengths: dict[str, set[int]] = defaultdict(set)
     for name in names:
         if len(name) > 1:
-            found[name[:2]].add(len(name))
-    return {begin: tuple(sorted(lengths, reverse=True)) for begin, lengths in found.items()}
+            lengths[name[:2]].add(len(name))
+    return {begin: tuple(sorted(each, reverse=True)) for begin, each in lengths.items()}
 
 
 def _lines(file: str) -> list[str]:
@@ -250,5 +251,5 @@ def _lines(file: str) -> list[str]:
 
 @lru_cache(1)
 def gazetteer() -> Gazetteer:
-    """Read once for a process."""
+    """Return the gazetteer, loaded once per process."""
     return Gazetteer()

@@ -1,4 +1,4 @@
-"""Who receives: phones as E.164, names without what is no name, and both taken out of a street."""
+"""Names and phones of recipients: phones in E.164, names without noise, and both extracted from the street."""
 
 import re
 
@@ -10,7 +10,7 @@ from models.address import Recipient
 _EXTENSION = re.compile(
     r"(?<=\d)\s*(?:;ext=|ext(?:ension|n)?\.?|转接?|分机号?|[-—_,，#*xX()（）])\s*[:：]?\s*(\d{1,8})\s*[)）]?$", re.I
 )
-"""A platform's virtual number or a switchboard: ``13800000000-1234``, ``转1234``, ``,1234``, ``ext 12``."""
+"""The extension of a virtual number or a switchboard: ``13800000000-1234``, ``转1234``, ``,1234``, ``ext 12``."""
 _MOBILE = re.compile(r"(?:\+?86|0086)?[-\s]*(1[3-9]\d)[-\s]?(\d{4})[-\s]?(\d{4})")
 _NATIONAL = re.compile(r"(?:(?:\+|00)86[-\s]*)?\(?(0\d{2,3})\)?[-\s]*(\d{7,8})|([48]00)[-\s]?(\d{3})[-\s]?(\d{4})")
 _IN_TEXT = re.compile(
@@ -29,11 +29,11 @@ _CALLED = re.compile(
 )
 
 
-def phone(told: str, country: str) -> str:
-    """E.164 with ``;ext=`` behind it; as told where it is no number, or is masked by the platform."""
-    text = told.strip().removeprefix("tel:")
+def phone(original: str, country: str) -> str:
+    """Return the phone in E.164 with ``;ext=``; return it unchanged if it is invalid or masked by the platform."""
+    text = original.strip().removeprefix("tel:")
     if "*" in re.sub(r"\*\d+$", "", text):
-        return told
+        return original
     extension = ""
     if not re.fullmatch(r"\+?[\d\s]*", text) and (found := _EXTENSION.search(text)) and _whole(text[: found.start()]):
         text, extension = text[: found.start()], found[1]
@@ -45,37 +45,43 @@ def phone(told: str, country: str) -> str:
         try:
             parsed = phonenumbers.parse(re.sub(r"^00(?=[1-9])", "+", text), country)
         except NumberParseException:
-            return told
+            return original
         if not phonenumbers.is_valid_number(parsed):
-            return told
+            return original
         number = phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
         if country == "CN" and Recipient(phone=number).digits != Recipient(phone=text).digits:
-            return told
+            return original
         extension = extension or parsed.extension or ""
     return f"{number};ext={extension}" if extension else number
 
 
 def _whole(text: str) -> bool:
-    """Whether these are digits enough for a number of their own."""
+    """Whether the text has enough digits for a complete number."""
     return len(re.sub(r"\D", "", text)) >= 10
 
 
 def reachable(person: Recipient) -> bool:
-    """Whether the phone is one, or one that the platform masks."""
+    """Whether the phone is valid, or masked by the platform."""
     return person.phone.startswith("+") or "*" in person.phone
 
 
-def name(told: str) -> str:
-    """Without asides, symbols, titles of a letter and gaps between Chinese characters; never empty where it was not."""
-    trimmed = _ASIDE.sub("", _SYMBOL.sub("", told))
+def name(original: str) -> str:
+    """Remove bracketed remarks, symbols, labels such as 收件人 and 亲启, and gaps between Chinese characters.
+
+    Return the name unchanged if nothing would be left of it.
+    """
+    trimmed = _ASIDE.sub("", _SYMBOL.sub("", original))
     trimmed = re.sub(r"(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])", "", trimmed)
     while (shorter := _CALLED.sub("", trimmed.strip(" ,，.。;；:：-_~!！"))) != trimmed and re.search(r"\w", shorter):
         trimmed = shorter
-    return trimmed if re.search(r"\w", trimmed) else told
+    return trimmed if re.search(r"\w", trimmed) else original
 
 
 def taken_out(person: Recipient) -> dict[str, str]:
-    """Name and phone told in the street, where they are the recipient's own or the recipient has none."""
+    """Return the fields changed by moving a name and phone out of the street.
+
+    They are moved only if they are the recipient's own, or the recipient has none.
+    """
     street = person.street
     found = _IN_TEXT.search(street)
     labelled = _LABEL.search(street)

@@ -1,4 +1,4 @@
-"""Other ways to write a Chinese place: traditional characters, pinyin and English, and mistakes."""
+"""Other spellings of Chinese places: traditional characters, pinyin, English, and misspellings."""
 
 import re
 from collections import defaultdict
@@ -63,12 +63,12 @@ _ENGLISH = {
     "lvliang": "吕梁市",
     "sz": "深圳市",
 }
-"""Names that are not pinyin, or not as ours spells it."""
+"""Names that are not pinyin, or differ from the pinyin of ``pypinyin``."""
 _LETTERS = (
     "BJ11 TJ12 HE13 SX14 NM15 LN21 JL22 HL23 SH31 JS32 ZJ33 AH34 FJ35 JX36 SD37 HA41 HB42 HN43 GD44 GX45 HI46 CQ50 "
     "SC51 GZ52 YN53 XZ54 SN61 GS62 QH63 NX64 XJ65 TW71 HK81 MO82"
 )
-"""Letter codes of GB/T 2260 and the first two digits of their numbers."""
+"""Letter codes of GB/T 2260, each followed by the first two digits of its numeric code."""
 _SUFFIXES = {
     **dict.fromkeys(("province", "prov", "sheng"), (1,)),
     **dict.fromkeys(("municipality",), (1, 2)),
@@ -77,14 +77,14 @@ _SUFFIXES = {
     **dict.fromkeys(("district", "dist", "county", "qu", "xian", "banner", "qi"), (3,)),
     **dict.fromkeys(("newarea", "xinqu"), (3,)),
 }
-"""Words behind a name, and the levels they stand for."""
+"""Suffixes of names, with the levels that they mean."""
 _STREETS = re.compile(
     "road|rd|street|st|avenue|ave|lu|jie|dadao|dajie|lane|alley|xiang|building|tower|plaza|square|hotel|university|"
     "school|hospital|park|garden|bridge|airport|station|mansion|village|east|west|north|south|middle|dong|xi|nan|bei|"
     "zhong|[ewns]",
     re.IGNORECASE,
 )
-"""Words that make the name before them that of a street or building."""
+"""Words that make the preceding name that of a street or building."""
 _NOISE = frozenset({"china", "prc", "p", "r", "c", "cn", "the", "autonomous", "region", "sar", "special"})
 _WORD = re.compile(r"[A-Za-zÀ-ÿ'’]+|[\u4e00-\u9fff]+|\d+|[,;\n]")
 _ZONES = ("高新", "开发", "经开", "经济", "工业", "保税", "新区", "新城")
@@ -98,14 +98,14 @@ class _Mention(NamedTuple):
 
 
 def simplified(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The same in simplified characters, where any was not."""
-    told = tuple(_opencc().convert(part) for part in parts)
-    if told != tuple(parts):
-        yield told
+    """Yield the parts in simplified characters, if that changes them."""
+    converted = tuple(_opencc().convert(part) for part in parts)
+    if converted != tuple(parts):
+        yield converted
 
 
 def chinese(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The same with divisions told in pinyin, English or letter codes written in Chinese, where they are told so."""
+    """Yield the parts with divisions in pinyin, English or letter codes translated to Chinese, if there are any."""
     *fields, street = parts
     if not re.search(r"[A-Za-z]{2}", " ".join(parts)):
         return
@@ -127,7 +127,7 @@ def chinese(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def nearest(words: str, places: Sequence[Place]) -> list[tuple[Place, bool]]:
-    """The one place whose name is misspelt so, if there is one, and whether it sounds the same."""
+    """Return the one place whose name is close to these words, and whether it sounds the same; empty if unclear."""
     if not re.fullmatch(r"[\u4e00-\u9fff]{2,12}", words) or words.startswith(_ZONES):
         return []
     names = {
@@ -152,12 +152,12 @@ def _shorts(place: Place) -> Iterator[str]:
 
 @lru_cache(1)
 def _short_names() -> dict[Place, list[str]]:
-    found: dict[Place, list[str]] = defaultdict(list)
+    short_names: dict[Place, list[str]] = defaultdict(list)
     for name, meant in gazetteer().names.items():
         for place, each in meant.items():
             if each.form is Form.SHORT:
-                found[place].append(name)
-    return found
+                short_names[place].append(name)
+    return short_names
 
 
 @lru_cache(16384)
@@ -172,7 +172,7 @@ def _opencc() -> OpenCC:
 
 @lru_cache(1)
 def romanised() -> dict[str, tuple[Place, ...]]:
-    """Places by pinyin or English name, in small letters without gaps."""
+    """Return places by pinyin or English name, in lower case without spaces."""
     found: dict[str, dict[Place, None]] = defaultdict(dict)
     for name, meant in gazetteer().names.items():
         if len(name) > 1:
@@ -192,7 +192,7 @@ def _lettered() -> dict[str, tuple[Place, ...]]:
 
 
 def _mentions(text: str) -> Iterator[_Mention]:
-    """Every division that the words may tell, the longest first at each place, none twice."""
+    """Yield the divisions that the words may mean, the longest match first at each position, without overlaps."""
     words = [part for word in _WORD.finditer(text) for part in _parted(word[0], word.start(), word.end())]
     at = 0
     while at < len(words):
@@ -205,7 +205,7 @@ def _mentions(text: str) -> Iterator[_Mention]:
             run = words[at : at + count]
             if len(run) < count or not all(re.match(r"[A-Za-z]", each[0]) for each in run):
                 continue
-            if places := _told(run, words[at + count : at + count + 1]):
+            if places := _places_named(run, words[at + count : at + count + 1]):
                 suffix = _suffix(words, at + count)
                 fitting = tuple(place for place in places if place.level in suffix[1]) or places
                 yield _Mention(start, suffix[0] or run[-1][2], fitting, 1 + 0.5 * bool(suffix[0]))
@@ -218,7 +218,7 @@ def _mentions(text: str) -> Iterator[_Mention]:
 
 
 def _parted(word: str, start: int, end: int) -> list[tuple[str, int, int]]:
-    """A long word as the names it is made of, where it is made of names alone: ``guangdongshengshenzhenshi``."""
+    """Split a long word that consists only of names, such as ``guangdongshengshenzhenshi``."""
     parts: list[tuple[str, int, int]] = []
     at = 0
     while word.isascii() and len(word) > 9 and at < len(word):
@@ -230,7 +230,8 @@ def _parted(word: str, start: int, end: int) -> list[tuple[str, int, int]]:
     return parts if at == len(word) else [(word, start, end)]
 
 
-def _told(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) -> tuple[Place, ...]:
+def _places_named(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) -> tuple[Place, ...]:
+    """Return the places that a run of words may name; none if the next word makes it a street or building."""
     if after and _STREETS.fullmatch(after[0][0]) and after[0][1] - run[-1][2] < 3:
         return ()
     joined = "".join(re.sub(r"['’]", "", each[0]) for each in run)
@@ -240,7 +241,7 @@ def _told(run: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) ->
 
 
 def _suffix(words: list[tuple[str, int, int]], at: int) -> tuple[int, tuple[int, ...]]:
-    """Where the suffix behind a name ends, 0 without one, and its levels."""
+    """Return the end of the suffix after a name, 0 if there is none, and the levels it means."""
     for count in (2, 1):
         behind = words[at : at + count]
         joined = "".join(each[0] for each in behind).lower()
@@ -260,13 +261,13 @@ def _in_chinese(text: str, start: int, end: int) -> Iterator[_Mention]:
 
 
 def _agreement(place: Place, mentions: Sequence[_Mention]) -> float:
-    """How much of what is told agrees with a place; what disagrees takes away."""
+    """Score a place by the mentions that agree with it, less those that contradict it."""
     score = 0.0
     for each in mentions:
-        if any(told == place for told in each.places):
+        if any(mentioned == place for mentioned in each.places):
             score += each.weight - place.level / 100
-        elif any(told.holds(place) for told in each.places):
+        elif any(mentioned.holds(place) for mentioned in each.places):
             score += each.weight
-        elif each.places and not any(place.holds(told) for told in each.places):
+        elif each.places and not any(place.holds(mentioned) for mentioned in each.places):
             score -= each.weight
     return score

@@ -1,6 +1,6 @@
-"""Addresses outside China: what each country asks for, by Google's address metadata.
+"""Addresses outside China, validated by Google's address metadata.
 
-Only postcodes are rewritten: the metadata knows no cities of many countries and would drop what was told.
+Only postcodes are rewritten: the metadata has no cities for many countries and would drop the given ones.
 """
 
 from collections import defaultdict
@@ -21,12 +21,12 @@ _FIELDS = {
     "street_address": "street",
     "postal_code": "postcode",
 }
-"""Names of the metadata and ours, from the most telling to the least."""
+"""Field names of the metadata and of recipients, in the order in which errors are reported."""
 _DOUBTFUL = Decimal("0.5")
 
 
 def required(person: Recipient) -> Iterator[str]:
-    """The fields that the country's addresses must have."""
+    """Return the fields that the country requires of an address."""
     try:
         rules = get_validation_rules({"country_code": person.country})
     except ValueError:
@@ -35,10 +35,10 @@ def required(person: Recipient) -> Iterator[str]:
 
 
 def cleansed(person: Recipient) -> dict[str, object]:
-    """What becomes of the address: the fields to change."""
-    told = {theirs: getattr(person, ours) for theirs, ours in _FIELDS.items()}
+    """Return the fields of the address to change, with the outcome of cleansing."""
+    fields = {theirs: getattr(person, ours) for theirs, ours in _FIELDS.items()}
     try:
-        found = normalize_address({**told, "country_code": person.country})
+        normalized = normalize_address({**fields, "country_code": person.country})
     except InvalidAddressError as error:
         wrong = next((ours for theirs, ours in _FIELDS.items() if error.errors.get(theirs) == "invalid"), "")
         doubt = f"hold.address.wrong.{wrong}" if wrong else ""
@@ -47,14 +47,14 @@ def cleansed(person: Recipient) -> dict[str, object]:
         return {"confidence": _DOUBTFUL if doubt else Decimal(1), "doubt": doubt}
     return {
         "confidence": Decimal(1),
-        "postcode": found["postal_code"] or person.postcode,
-        "division": _subdivision(person.country, found["country_area"] or person.province),
+        "postcode": normalized["postal_code"] or person.postcode,
+        "division": _subdivision(person.country, normalized["country_area"] or person.province),
     }
 
 
 @lru_cache(4096)
 def _subdivision(country: str, area: str) -> str:
-    """The ISO 3166-2 code of an area told by its code or any of its names, empty where it has none."""
+    """Return the ISO 3166-2 code of an area given by its code or a name; empty if it has none."""
     choices = get_validation_rules({"country_code": country}).country_area_choices if area else ()
     names = {area.casefold(), *(name.casefold() for key, name in choices if key == area)}
     for each in _subdivisions().get(country, ()):
