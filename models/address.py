@@ -90,7 +90,7 @@ class Addressee(Value):
 
     @property
     def unreadable(self) -> bool:
-        """Whether the channel masked it, as channels do once an order is completed."""
+        """Whether the channel masked the recipient, as channels do for unpaid and completed orders."""
         return "*" in self.name + self.phone + self.street
 
 
@@ -104,9 +104,9 @@ class Recipient(Addressee):
     division: str = ""
     """After cleansing the GB/T 2260 code of the district, or of the smallest division known; abroad ISO 3166-2."""
     confidence: Annotated[Decimal, Field(ge=0, le=1)] | None = None
-    """How sure cleansing is of the address; ``None`` if not cleansed yet."""
+    """The confidence of cleansing in the address, from 0 to 1; ``None`` if not cleansed yet."""
     doubt: str = ""
-    """Why it is not surer: the key of a text."""
+    """The message key of what lowers the confidence; empty if nothing does."""
     told: str = ""
     """The channel's original address, if cleansing changed it."""
 

@@ -1,4 +1,4 @@
-"""Fulfillment orders, parcels and what carriers say of them."""
+"""Fulfillment orders, waybills and carrier scans."""
 
 import re
 from datetime import datetime
@@ -32,7 +32,7 @@ class FulfillmentStatus(StrEnum):
 
 
 class RequestStatus(StrEnum):
-    """What was asked of the warehouse, and what it said."""
+    """The last request to the warehouse, and its answer."""
 
     UNSUBMITTED = "unsubmitted"
     SUBMITTED = "submitted"
@@ -70,34 +70,34 @@ MILESTONES = frozenset(
         TrackingStatus.DAMAGED,
     }
 )
-"""What a workflow must know at once; every other scan stays in the database."""
+"""Sent to the order's workflow at once; all other scans stay in the database."""
 
 PROBLEM_STATUSES = MILESTONES - {TrackingStatus.DELIVERED, TrackingStatus.RETURNED}
-"""Milestones that need a person."""
+"""Milestones that a person must handle."""
 
 TERMINAL_STATUSES = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURNED, TrackingStatus.LOST})
-"""After one of these a parcel's tracking is over: whatever scan comes later changes nothing."""
+"""Tracking ends with one of these: later scans change nothing."""
 
 
 class FulfillmentLine(Value):
-    """So many of one stocked SKU for one order line; a bundle's line yields one per component."""
+    """A quantity of one stocked SKU for one order line; a bundle yields one line per component."""
 
     line_no: str
     sku: str
     quantity: Annotated[int, Field(ge=1)]
     stock: str | None = None
-    """The virtual warehouse whose share it comes from; ``None``: the stock of the warehouse that sends it."""
+    """The virtual warehouse that the stock is taken from; ``None`` for the stock of the shipping warehouse."""
     instead_of: str | None = None
-    """The SKU that it replaces."""
+    """The sold SKU that this one replaces."""
 
     @property
     def sold_sku(self) -> str:
-        """The SKU as it was sold."""
+        """The SKU that was sold, before substitution."""
         return self.instead_of or self.sku
 
 
 class ShortfallKind(StrEnum):
-    """Why a warehouse cannot send a SKU that the books say it has."""
+    """Why a warehouse cannot ship a SKU that it has on record."""
 
     NOT_FOUND = "not_found"
     MISMATCH = "mismatch"
@@ -105,19 +105,19 @@ class ShortfallKind(StrEnum):
 
 
 class Shortfall(Value):
-    """What a warehouse found amiss as it went to pick."""
+    """A shortage or damage that a warehouse found while picking."""
 
     sku: str
     kind: ShortfallKind
     quantity: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Of a mismatch: how many of those asked for are there. Damaged: how many are."""
+    """For a mismatch, the pieces found of those requested; for damage, the pieces damaged."""
 
 
 class Fulfillment(Record):
-    """A fulfillment order: lines that leave one warehouse together. Part of the workflow's state."""
+    """A fulfillment order: lines that one warehouse ships together. Part of the workflow's state."""
 
     id: str
-    """``{order id}:F{n}``; the reference that carrier and warehouse know."""
+    """``{order id}:F{n}``; the reference of the warehouse, and the base of the carrier's reference."""
     warehouse: str
     lines: tuple[FulfillmentLine, ...]
     status: FulfillmentStatus = FulfillmentStatus.OPEN
@@ -129,27 +129,27 @@ class Fulfillment(Record):
     weight_kg: Decimal | None = None
     channel_notified: bool = False
     deducted: bool = False
-    """Its goods were taken off the stock."""
+    """Whether the goods were deducted from stock."""
     ship_from: Moment | None = None
-    """Scheduled: it is booked and handed over no earlier than this."""
+    """The earliest time to book the carrier and submit to the warehouse, if scheduled."""
     queue: str | None = None
-    """The line of work that it joins at its warehouse."""
+    """The work queue at the warehouse."""
     opened_at: Moment | None = None
     moved_at: Moment | None = None
-    """The newest sign of life known to the workflow: shipping, then scans."""
+    """The newest event known to the workflow: shipping, then scans."""
     overdue: bool = False
-    """The present delay has opened an exception."""
+    """Whether the current delay has opened an exception."""
     shortfalls: tuple[Shortfall, ...] = ()
-    """Why its warehouse rejected it, where the stock is why."""
+    """The shortfalls for which the warehouse rejected the fulfillment order, if any."""
 
     @property
     def short_id(self) -> str:
-        """Its part of the id within the order, such as ``F1``."""
+        """The last part of the id, such as ``F1``, unique within the order."""
         return self.id.rpartition(":")[2]
 
     @property
     def has_shipped(self) -> bool:
-        """It is out of the warehouse: nothing can be taken back."""
+        """Whether the goods have left the warehouse, so that a recall is impossible."""
         return self.status in {FulfillmentStatus.SHIPPED, FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
 
     @property
@@ -157,22 +157,22 @@ class Fulfillment(Record):
         return self.status in {FulfillmentStatus.DELIVERED, FulfillmentStatus.CLOSED}
 
     def carries(self, *line_nos: str | None) -> bool:
-        """Something of one of these lines is in it; ``None`` stands for any line."""
+        """Whether any of these order lines is included; ``None`` matches every line."""
         return None in line_nos or any(line.line_no in line_nos for line in self.lines)
 
     def open(self, at: datetime) -> None:
-        """Its day has come."""
+        """Open a scheduled fulfillment order."""
         self.status = FulfillmentStatus.OPEN
         self.opened_at = at
 
     def leave(self, at: datetime) -> None:
-        """It is out of the warehouse."""
+        """Mark the fulfillment order as shipped."""
         self.status = FulfillmentStatus.SHIPPED
         self.shipped_at = self.moved_at = at
         self.overdue = False
 
     def track(self, tracking: TrackingStatus, at: datetime) -> None:
-        """A milestone: what a carrier has seen has left the warehouse; what is signed for after a refusal came back."""
+        """Apply a milestone. Any scan implies that the goods were shipped; a delivery after a refusal is a return."""
         if not self.has_shipped:
             self.leave(at)
         if tracking is TrackingStatus.DELIVERED and self.tracking in {TrackingStatus.REFUSED, TrackingStatus.RETURNING}:
@@ -186,32 +186,32 @@ class Fulfillment(Record):
 
 
 def carrier_reference(fulfillment_id: str) -> str:
-    """The reference carriers know a fulfillment order by: legible, distinct, 7 to 64 of ``[A-Za-z0-9-]``."""
+    """Return the reference for carriers: readable, unique, 7 to 64 characters of ``[A-Za-z0-9-]``."""
     order_no, _, short_id = fulfillment_id.rpartition(":")
     legible = re.sub(r"[^A-Za-z0-9]+", "-", order_no.rpartition(":")[2])[:40].strip("-")
     return f"{legible}-{short_id}-{sha256(fulfillment_id.encode()).hexdigest()[:10]}".lstrip("-")
 
 
 class Label(Value):
-    """What a carrier wants on the label beside the addresses; what it did not tell is empty."""
+    """What a carrier requires on the label beside the addresses; fields that it did not provide are empty."""
 
     route: str = ""
-    """The large code of the way, such as a Chinese label's three parts (三段码, 大头笔)."""
+    """The large routing code, such as the three-part code of Chinese labels (三段码, 大头笔)."""
     hub: str = ""
-    """The bag or hub it is gathered into (集包地)."""
+    """The consolidation hub or bag (集包地)."""
     origin: str = ""
     destination: str = ""
     product: str = ""
     qr: str = ""
-    """The content of the carrier's own two-dimensional code."""
+    """The content of the carrier's own QR code."""
     url: str = ""
-    """The finished label, where the carrier draws it."""
+    """Where to download the finished label, if the carrier draws it."""
     courier: str = ""
-    """Who carries it, where that is another than who booked it; named as carriers are here."""
+    """The carrier that transports the parcel, by its Hengdan code, if another one booked it."""
 
 
 class Waybill(Value):
-    """A carrier's number for a parcel, as booked under our reference."""
+    """A carrier's number for a parcel booked under our reference."""
 
     carrier: str
     waybill_no: str
@@ -220,7 +220,7 @@ class Waybill(Value):
 
 
 class Booking(Value):
-    """What a carrier needs to take a parcel. ``reference`` is the idempotency key."""
+    """A request to book a parcel with a carrier. ``reference`` is the idempotency key."""
 
     reference: str
     sender: Recipient
@@ -231,35 +231,35 @@ class Booking(Value):
 
 
 class Offer(Value):
-    """What a carrier itself asks for a parcel."""
+    """A carrier's own quote for a parcel."""
 
     product: str
-    """The carrier's own name of the service."""
+    """The carrier's own name for the service."""
     price: Money
     days: Annotated[int, Field(ge=0)] | None = None
-    """From pick-up to delivery, where it says so."""
+    """Days from pick-up to delivery, if quoted."""
 
 
 class Recall(Value):
-    """Whether a warehouse gives a fulfillment order back, and if not, why."""
+    """A warehouse's answer to a recall: accepted, or the reason for refusal."""
 
     accepted: bool
     reason: str = ""
 
 
 class Scan(Value):
-    """One tracking event. ``scan_id`` is the carrier's own, or derived from its content: it is seen once."""
+    """One tracking event. ``scan_id`` is the carrier's own or derived from the content, and identifies duplicates."""
 
     waybill_no: str
     scan_id: str
     status: TrackingStatus | None
-    """``None``: the code is not known; kept, and shown raw."""
+    """``None`` if the code is unknown; the scan is kept and shown as received."""
     code: str
     at: Moment
     place: str = ""
     text: str = ""
     exception: ExceptionKind | None = None
-    """What went wrong, where its status does not say so by itself."""
+    """The problem reported, if the status alone does not express it."""
 
 
 class ShipmentLine(Value):
@@ -269,7 +269,7 @@ class ShipmentLine(Value):
 
 
 class Shipment(Value):
-    """What is told to the channel: these lines left with this waybill."""
+    """A shipment notification to the channel: the lines shipped with a waybill."""
 
     channel_order_no: str
     reference: str
@@ -302,21 +302,21 @@ class FulfillmentRow(SQLModel, table=True):
     weight_kg: Decimal | None = Col(default=None, sa_column=Column(Numeric(10, 3)))
     channel_notified: bool = False
     choice: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
-    """Which carrier was chosen, and why."""
+    """The carrier selection and its reasons."""
     scanned_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
-    """When its carrier last saw it."""
+    """Time of the newest scan."""
     scan_status: str | None = None
-    """What its carrier then made of it."""
+    """Status by the scans: the terminal one if there is one, else the newest."""
     scan_exception: str | None = None
     scan_place: str | None = None
     scan_place_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
-    """Since when it has been seen there."""
+    """Time of the first scan of the current stay at that place."""
     asked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
-    """When its carrier was last asked after it."""
+    """When tracking was last polled."""
     followed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
-    """When an aggregator was last asked to follow it."""
+    """When an aggregator was last subscribed to for tracking."""
     eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
-    """When it should be there, by how its carrier did on the lane."""
+    """Expected delivery, from the carrier's past performance on the lane."""
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     queue: str | None = None
     opened_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
@@ -325,7 +325,7 @@ class FulfillmentRow(SQLModel, table=True):
 
 
 class ScanRow(SQLModel, table=True):
-    """Every scan a carrier sent, once each, in whatever order it came."""
+    """The scans of all carriers, without duplicates."""
 
     __tablename__ = "scans"
 

@@ -1,4 +1,4 @@
-"""What is printed in a warehouse: labels and packing lists, how often, and the files they were printed from."""
+"""Labels and packing lists printed in a warehouse: their content, print numbers and files."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +19,7 @@ class PrintKind(StrEnum):
 
 
 class PrintSize(StrEnum):
-    """Width × height in mm, or the name of the paper."""
+    """Width × height in mm, or the paper format."""
 
     TALL = "100x180"
     SHORT = "100x150"
@@ -35,7 +35,7 @@ SIZES: dict[PrintKind, tuple[PrintSize, ...]] = {
     PrintKind.LABEL: (PrintSize.TALL, PrintSize.SHORT),
     PrintKind.PACKING_LIST: (PrintSize.A5, PrintSize.A4),
 }
-"""What may be printed on what; the first where nobody said."""
+"""The sizes allowed for each kind; the first is the default."""
 
 
 class PrintFormat(StrEnum):
@@ -44,7 +44,7 @@ class PrintFormat(StrEnum):
 
 
 class Person(Value):
-    """A recipient or sender as printed: name and phone masked already."""
+    """A recipient or sender as printed, with name and phone already masked."""
 
     name: str
     phone: str
@@ -60,16 +60,16 @@ class Good(Value):
 
 
 class Slip(Value):
-    """Everything that is printed of one fulfillment order."""
+    """All data printed for one fulfillment order."""
 
     fulfillment_id: str
     order_no: str
     shop: str
     """``channel:shop``."""
     warehouse: str
-    """Its name in the language it is printed in."""
+    """The name of the warehouse in the language of the print."""
     carrier: str
-    """Its own name, as people know it."""
+    """The display name of the carrier."""
     waybill_no: str
     label: Label
     recipient: Person
@@ -77,29 +77,29 @@ class Slip(Value):
     goods: tuple[Good, ...]
     weight_kg: Decimal
     cash: Decimal | None = None
-    """What the carrier collects."""
+    """The amount that the carrier collects on delivery."""
     currency: Currency = "CNY"
     note: str = ""
-    """The buyer's words."""
+    """The buyer's message."""
     number: int = 1
-    """1 where it is printed for the first time."""
+    """The print number; 1 for the first print."""
 
 
 class PrintJob(Value):
-    """What is to be printed, all into one file."""
+    """A request to print fulfillment orders into one file."""
 
     fulfillments: tuple[str, ...]
     kind: PrintKind
     size: PrintSize
     format: PrintFormat
     dpi: int
-    """Of the label printer; for ZPL alone."""
+    """Resolution of the label printer; used for ZPL only."""
     lang: str
     actor: str
 
 
 class PrintProgress(Value):
-    """``left_out``: fulfillment orders that could not be printed, and why (a message key)."""
+    """``left_out``: fulfillment orders that could not be printed, each with the message key of the reason."""
 
     done: int = 0
     total: int
@@ -116,20 +116,20 @@ class PrintRow(SQLModel, table=True):
     kind: str = Col(primary_key=True)
     number: int = Col(primary_key=True)
     document: str
-    """The file it is in."""
+    """The id of the file."""
     at: datetime = Col(sa_type=DateTime(timezone=True))
     actor: str
 
 
 class DocumentRow(SQLModel, table=True):
-    """A printed file, sealed; while it is being made, its parts."""
+    """An encrypted print file, or one of its parts until all are drawn."""
 
     __tablename__ = "documents"
     __table_args__ = (Index("documents_by_expiry", "expires_at"),)
 
     id: str = Col(primary_key=True)
     part: int = Col(primary_key=True)
-    """0: the whole of it."""
+    """0 for the complete file."""
     content_type: str
     content: bytes = Col(sa_type=LargeBinary)
     made_at: datetime = Col(sa_type=DateTime(timezone=True))
