@@ -1,4 +1,4 @@
-"""Where parcels are: every scan once, the newest of each with its parcel, and when it should arrive."""
+"""Tracking: store carrier scans, derive the current state of each parcel and its expected delivery, poll carriers."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -32,20 +32,20 @@ _scans: Table = ScanRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 
 PULLED = "pulled"
-"""The topic of scans that were asked for: a list of ``Scan``."""
+"""The inbox topic of polled scans; the body is a list of ``Scan``."""
 SCANS = TypeAdapter(list[Scan])
-SILENT = timedelta(hours=6)
-"""A parcel on its way that nothing was heard of for so long is asked after."""
-ASKED_AT_ONCE = 200
-_GATE = 8
-ENDED = timedelta(days=3)
-"""Aggregators give up on a parcel that nothing was heard of for so long."""
+_POLL_AFTER = timedelta(hours=6)
+"""How long a shipped parcel may go without scans before its carrier is polled."""
+_BATCH_SIZE = 200
+_CONCURRENCY = 8
+_FOLLOWED_FOR = timedelta(days=3)
+"""How long aggregators follow a parcel without scans."""
 
 
 async def save_scans(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, str]:
-    """Keeps every scan once, and with each of our parcels what is newest of it; the orders by waybill number.
+    """Store scans without duplicates and update our fulfillment orders; return order ids by waybill number.
 
-    A parcel is locked before its scans are looked at: of two that come at once, the later sees both.
+    Lock the fulfillment orders before reading their scans, so that the later of two concurrent calls sees all scans.
     """
     if not scans:
         return {}
@@ -56,23 +56,27 @@ async def save_scans(connection: AsyncConnection, scans: Sequence[Scan]) -> dict
     query = query.order_by(_fulfillments.c.id).with_for_update()
     orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
     if orders:
-        await connection.execute(_settle(orders))
+        await connection.execute(_update_from_scans(orders))
     return orders
 
 
-def _settle(waybill_nos: Collection[str]) -> Update:
-    """Each parcel as all its scans have it, in whatever order they came: where its end was seen, that is how it stands;
-    of one second, the furthest counts; a scan without a status moves it and says nothing new of it."""
-    said, ended = _scans.c.status.is_not(None), _scans.c.status.in_(TERMINAL_STATUSES)
+def _update_from_scans(waybill_nos: Collection[str]) -> Update:
+    """Derive each parcel's state from all its scans, in any order of arrival.
+
+    A terminal status wins over later scans. At the same time, the furthest status wins. A scan without a status updates
+    time and place only.
+    """
+    has_status, ended = _scans.c.status.is_not(None), _scans.c.status.in_(TERMINAL_STATUSES)
     further = case({status.value: rank for rank, status in enumerate(TrackingStatus)}, value=_scans.c.status)
-    there = _scans.c.place != ""
+    by_finality = (ended.desc(), _scans.c.at.desc(), further.desc())
+    has_place = _scans.c.place != ""
     seen = (
         select(
             _scans.c.waybill_no,
             func.max(_scans.c.at).label("at"),
-            _ordered(_scans.c.status, said, ended.desc(), _scans.c.at.desc(), further.desc()).label("statuses"),
-            _ordered(_scans.c.exception, said, ended.desc(), _scans.c.at.desc(), further.desc()).label("exceptions"),
-            _ordered(_scans.c.place, there, _scans.c.at.desc()).label("places"),
+            _ordered(_scans.c.status, has_status, *by_finality).label("statuses"),
+            _ordered(_scans.c.exception, has_status, *by_finality).label("exceptions"),
+            _ordered(_scans.c.place, has_place, _scans.c.at.desc()).label("places"),
         )
         .where(_scans.c.waybill_no.in_(waybill_nos))
         .group_by(_scans.c.waybill_no)
@@ -132,17 +136,17 @@ def _settle(waybill_nos: Collection[str]) -> Update:
     )
 
 
-def _ordered(wanted: ColumnElement[Any], among: ColumnElement[bool], *order: ColumnElement[Any]) -> ColumnElement[Any]:
-    return type_coerce(func.array_agg(aggregate_order_by(wanted, *order)).filter(among), ARRAY(String))
+def _ordered(column: ColumnElement[Any], among: ColumnElement[bool], *order: ColumnElement[Any]) -> ColumnElement[Any]:
+    return type_coerce(func.array_agg(aggregate_order_by(column, *order)).filter(among), ARRAY(String))
 
 
 @activity.defn(name="fulfillment.poll_stale_tracking")
 async def poll_stale_tracking() -> int:
-    """Asks carriers after parcels on their way that nothing was heard of for hours, the longest silent first; how many.
+    """Poll carriers for shipped parcels without recent scans, the longest silent first; return how many.
 
-    What they answer goes the way of what they push. Who fails to answer is asked again hours later.
+    Polled scans go through the inbox, as pushed ones do. A failed poll is repeated after the same interval.
     """
-    since = datetime.now(UTC) - SILENT
+    since = datetime.now(UTC) - _POLL_AFTER
     silent = func.coalesce(_fulfillments.c.asked_at, _fulfillments.c.scanned_at, _fulfillments.c.shipped_at)
     query = (
         select(_fulfillments.c.id, _fulfillments.c.carrier, _fulfillments.c.waybill_no, _orders.c.recipient)
@@ -153,26 +157,26 @@ async def poll_stale_tracking() -> int:
             silent < since,
         )
         .order_by(silent)
-        .limit(ASKED_AT_ONCE)
+        .limit(_BATCH_SIZE)
     )
     async with transaction() as connection:
         rows = (await connection.execute(query)).all()
         here = _fulfillments.c.id.in_([row.id for row in rows])
         await connection.execute(update(_fulfillments).where(here).values(asked_at=datetime.now(UTC)))
-    gate = asyncio.Semaphore(_GATE)
-    await asyncio.gather(*(_ask(row, gate) for row in rows))
+    limit = asyncio.Semaphore(_CONCURRENCY)
+    await asyncio.gather(*(_poll(row, limit) for row in rows))
     return len(rows)
 
 
-async def _ask(row: Any, gate: asyncio.Semaphore) -> None:
+async def _poll(row: Any, limit: asyncio.Semaphore) -> None:
     ours = await get_carrier_account(row.carrier)
     if ours is None:
         return
-    async with gate:
+    async with limit:
         try:
             scans = await tracker(ours).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
-        except Exception as error:  # whatever is wrong with one account keeps no other parcel waiting
-            activity.logger.warning("not asked after: %s: %s", ours.source, type(error).__name__)
+        except Exception as error:  # a failing account must not delay other parcels
+            activity.logger.warning("tracking not polled: %s: %s", ours.source, type(error).__name__)
             return
         activity.heartbeat()
     if not scans:
@@ -186,33 +190,33 @@ async def _ask(row: Any, gate: asyncio.Semaphore) -> None:
 
 @activity.defn(name="fulfillment.subscribe_to_tracking")
 async def subscribe_to_tracking() -> int:
-    """Has aggregators follow the parcels of the carriers that their accounts ``follow``; how many were asked for.
+    """Subscribe aggregators to the parcels of the carriers in their accounts' ``follow``; return how many parcels.
 
-    Settings of such an account: ``follow``, carriers by their names here, and ``push_url``, where our door is from
-    outside, such as ``https://oms.example.com``. A subscription that nothing was heard by for days may have ended, and
-    is asked for anew.
+    Settings of such an account: ``follow``, a list of carrier codes, and ``push_url``, the public address of our API,
+    such as ``https://oms.example.com``. A parcel without scans for days is subscribed to again, because the
+    subscription may have ended.
     """
     async with transaction() as connection:
         query = select(_accounts.c.source, _accounts.c.account).where(
             _accounts.c.integration == IntegrationType.CARRIER, _accounts.c.settings.has_key("follow")
         )
         following = (await connection.execute(query)).all()
-    asked = 0
+    subscribed = 0
     for each in following:
         try:
             ours = await get_account(IntegrationType.CARRIER, each.source, each.account)
             aggregator = tracker(ours)
             if isinstance(aggregator, Aggregator):
-                asked += await _follow(ours, aggregator)
-        except Exception as error:  # whatever is wrong with one account keeps no other waiting
-            activity.logger.warning("not followed: %s: %s", each.source, type(error).__name__)
-    return asked
+                subscribed += await _follow(ours, aggregator)
+        except Exception as error:  # a failing account must not delay others
+            activity.logger.warning("tracking subscriptions failed: %s: %s", each.source, type(error).__name__)
+    return subscribed
 
 
 async def _follow(ours: Account, aggregator: Aggregator) -> int:
     now = datetime.now(UTC)
     courier = func.coalesce(func.nullif(_fulfillments.c.label["courier"].astext, ""), _fulfillments.c.carrier)
-    silent = func.coalesce(_fulfillments.c.scanned_at, _fulfillments.c.shipped_at) < now - ENDED
+    silent = func.coalesce(_fulfillments.c.scanned_at, _fulfillments.c.shipped_at) < now - _FOLLOWED_FOR
     query = (
         select(_fulfillments.c.id, _fulfillments.c.waybill_no, courier.label("courier"), _orders.c.recipient)
         .join(_orders, _orders.c.id == _fulfillments.c.order_id)
@@ -220,28 +224,31 @@ async def _follow(ours: Account, aggregator: Aggregator) -> int:
             _fulfillments.c.status == FulfillmentStatus.SHIPPED,
             _fulfillments.c.waybill_no.is_not(None),
             courier.in_(ours.settings["follow"]),
-            or_(_fulfillments.c.followed_at.is_(None), and_(_fulfillments.c.followed_at < now - ENDED, silent)),
+            or_(
+                _fulfillments.c.followed_at.is_(None),
+                and_(_fulfillments.c.followed_at < now - _FOLLOWED_FOR, silent),
+            ),
         )
         .order_by(_fulfillments.c.shipped_at)
-        .limit(ASKED_AT_ONCE)
+        .limit(_BATCH_SIZE)
     )
     async with transaction() as connection:
         rows = (await connection.execute(query)).all()
     url = f"{ours.settings['push_url'].rstrip('/')}/carriers/{ours.source}/{ours.account}/push/"
-    gate = asyncio.Semaphore(_GATE)
+    limit = asyncio.Semaphore(_CONCURRENCY)
 
-    async def ask(row: Any) -> str | None:
+    async def subscribe(row: Any) -> str | None:
         phone = row.recipient.digits if row.recipient and "*" not in row.recipient.phone else ""
-        async with gate:
+        async with limit:
             try:
                 await aggregator.subscribe(row.waybill_no, row.courier, phone, url + ours.secrets["push_secret"])
             except ApplicationError as error:
-                activity.logger.warning("not followed: %s: %s", ours.source, error.message)
+                activity.logger.warning("tracking subscription failed: %s: %s", ours.source, error.message)
                 return row.id if error.non_retryable else None
             activity.heartbeat()
             return str(row.id)
 
-    done = [each for each in await asyncio.gather(*map(ask, rows)) if each is not None]
+    done = [each for each in await asyncio.gather(*map(subscribe, rows)) if each is not None]
     async with transaction() as connection:
         followed = update(_fulfillments).where(_fulfillments.c.id.in_(done))
         await connection.execute(followed.values(followed_at=now))

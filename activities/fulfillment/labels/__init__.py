@@ -1,6 +1,6 @@
-"""Labels and packing lists of fulfillment orders: read, drawn, numbered and stored as files for a day.
+"""Labels and packing lists of fulfillment orders: draw and number them, and store the files for a day.
 
-Prints show the recipient as carriers do: the first character of the name, the phone without its middle.
+Prints mask the recipient as carriers do: the first character of the name, the phone without its middle digits.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from models.stock import SkuRow, WarehouseRow
 from models.vault import keyring
 
 RETENTION = timedelta(days=1)
-"""How long a file can be downloaded: it holds addresses."""
+"""How long a file can be downloaded. It is short because files contain addresses."""
 CONTENT_TYPES = {PrintFormat.PDF: "application/pdf", PrintFormat.ZPL: "application/zpl"}
 MAX_DOWNLOAD_ATTEMPTS = 3
-"""Attempts at a label that its carrier draws."""
+"""Attempts to download a label drawn by the carrier."""
 
 _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _orders = OrderRow.__table__  # type: ignore[attr-defined]
 _warehouses = WarehouseRow.__table__  # type: ignore[attr-defined]
 _skus = SkuRow.__table__  # type: ignore[attr-defined]
-_said = ChannelOrderRow.__table__  # type: ignore[attr-defined]
+_channel_orders = ChannelOrderRow.__table__  # type: ignore[attr-defined]
 _prints = PrintRow.__table__  # type: ignore[attr-defined]
 _documents = DocumentRow.__table__  # type: ignore[attr-defined]
 _timeline = TimelineRow.__table__  # type: ignore[attr-defined]
@@ -52,12 +52,12 @@ _titles = (
     .scalar_subquery()
 )
 _slips: Select[Any] = FULFILLMENT_ORDERS.add_columns(
-    _warehouses.c.name.label("house"),
-    _warehouses.c.name_zh.label("house_zh"),
+    _warehouses.c.name.label("warehouse_name"),
+    _warehouses.c.name_zh.label("warehouse_name_zh"),
     _titles.label("titles"),
 )
-_slips_with_notes: Select[Any] = _slips.add_columns(_said.c.document).outerjoin(
-    _said, _said.c.order_id == _fulfillments.c.order_id
+_slips_with_notes: Select[Any] = _slips.add_columns(_channel_orders.c.document).outerjoin(
+    _channel_orders, _channel_orders.c.order_id == _fulfillments.c.order_id
 )
 
 
@@ -70,9 +70,9 @@ async def wanted(
     unprinted: bool = False,
     **columns: str | None,
 ) -> list[str]:
-    """Return the ids of printable fulfillment orders among these, or among all with such columns, oldest first.
+    """Return the ids of printable fulfillment orders, oldest first, filtered by id and by column values.
 
-    At most ``most + 1`` ids, so that a caller sees where there are more.
+    Return at most ``most + 1`` ids, so that the caller sees whether there are more than ``most``.
     """
     query = select(_fulfillments.c.id).where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
     if kind is PrintKind.LABEL:
@@ -91,9 +91,9 @@ async def wanted(
 
 @activity.defn(name="fulfillment.draw_labels")
 async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
-    """Draw the job's fulfillment orders and store them as a part of the document; return what was left out, and why.
+    """Draw the job's fulfillment orders and store them as a part of the document; return those left out, with reasons.
 
-    A repeat draws the same again, under the same print numbers.
+    A retry draws the same pages under the same print numbers.
     """
     left_out: dict[str, str] = {}
     async with transaction() as connection:
@@ -171,13 +171,13 @@ async def file(connection: AsyncConnection, document: str, actor: str) -> tuple[
 
 
 async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
-    """Return the slips by fulfillment order, without those cancelled or without an address."""
+    """Return the slips by fulfillment order; leave out those cancelled or without an address."""
     query = _slips_with_notes if job.kind is PrintKind.PACKING_LIST else _slips
-    chosen = query.where(_fulfillments.c.id.in_(job.fulfillments))
-    found = (await connection.execute(chosen)).all()
+    query = query.where(_fulfillments.c.id.in_(job.fulfillments))
+    rows = (await connection.execute(query)).all()
     return {
         row.id: _slip(row, job.lang, None if row.paid_at else await parcel_value(connection, row))
-        for row in found
+        for row in rows
         if row.status != FulfillmentStatus.CANCELLED and row.recipient is not None and row.sender is not None
     }
 
@@ -186,12 +186,12 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
     label = Label.model_validate(row.label or {})
     label = label.model_copy(update={"route": label.route or label.destination or row.recipient.city})
     carrier = label.courier or row.carrier
-    said = row._mapping.get("document")
+    channel_order = row._mapping.get("document")
     return Slip(
         fulfillment_id=row.id,
         order_no=row.channel_order_no,
         shop=f"{row.channel}:{row.shop}",
-        warehouse=(row.house_zh if lang == "zh-CN" else "") or row.house,
+        warehouse=(row.warehouse_name_zh if lang == "zh-CN" else "") or row.warehouse_name,
         carrier=display_name(carrier) if carrier else "",
         waybill_no=row.waybill_no or "",
         label=label,
@@ -201,7 +201,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
         weight_kg=row.weight_kg or row.weight or Decimal(0),
         cash=cash or None,
         currency=row.currency,
-        note=mask_personal_data(said.buyer_message) if said else "",
+        note=mask_personal_data(channel_order.buyer_message) if channel_order else "",
     )
 
 
@@ -220,9 +220,9 @@ def _goods(row: Row[Any]) -> tuple[Good, ...]:
 
 
 def _person(recipient: Recipient, name: str) -> Person:
-    """Return the person as printed: Chinese addresses start with the largest part, others with the smallest.
+    """Return the person as printed. Chinese addresses start with the largest part, others with the smallest.
 
-    A phone within the address is masked too.
+    The recipient's phone is masked within the address too.
     """
     if recipient.country == "CN":
         region = dict.fromkeys(part for part in (recipient.province, recipient.city, recipient.district) if part)
@@ -244,28 +244,28 @@ def _person(recipient: Recipient, name: str) -> Person:
 
 
 _MIN_DIGITS = 7
-_EXTENDED = re.compile(r"(.*\d{7,})-(\d{1,6})")
-_OPEN = re.compile(r"1\d\d(?=\d{8}$)|0\d{2,3}-|\+\d\d")
-"""What is shown of a number before its end: of a mobile three digits, of others the area or the country."""
+_WITH_EXTENSION = re.compile(r"(.*\d{7,})-(\d{1,6})")
+_VISIBLE_PREFIX = re.compile(r"1\d\d(?=\d{8}$)|0\d{2,3}-|\+\d\d")
+"""The prefix left unmasked: three digits of a mobile, the area or country code of other numbers."""
 
 
 def masked_phone(person: Addressee) -> str:
-    """``138****5678``, ``0755-****5678``; the extension of a virtual number is kept: ``184****0000-1234``."""
+    """Mask the phone: ``138****5678``, ``0755-****5678``. An extension is kept: ``184****0000-1234``."""
     phone = person.national_phone
     if "*" in phone:
         return phone
-    extended = _EXTENDED.fullmatch(phone)
+    extended = _WITH_EXTENSION.fullmatch(phone)
     number, extension = extended.groups() if extended else (phone, "")
     if len(number) < _MIN_DIGITS:
         return "****"
-    shown = _OPEN.match(number)
+    shown = _VISIBLE_PREFIX.match(number)
     return f"{shown[0] if shown else ''}****{number[-4:]}{'-' * bool(extension)}{extension}"
 
 
 async def _download_label(url: str, job: PrintJob) -> Picture | None:
-    """Download a label drawn by its carrier; ``None`` where there is none or the last attempt failed.
+    """Download a label drawn by the carrier; return ``None`` if it is unusable or the last attempt failed.
 
-    Raises ``ApplicationError`` where another attempt may succeed.
+    Raise ``ApplicationError`` if another attempt may succeed.
     """
     try:
         content = (await http.send("GET", url)).content
@@ -329,8 +329,8 @@ async def _store(connection: AsyncConnection, document: str, part: int, content_
         made_at=now,
         expires_at=now + RETENTION,
     )
-    renewed = {name: made.excluded[name] for name in ("content", "made_at", "expires_at")}
-    await connection.execute(made.on_conflict_do_update(index_elements=["id", "part"], set_=renewed))
+    new_values = {name: made.excluded[name] for name in ("content", "made_at", "expires_at")}
+    await connection.execute(made.on_conflict_do_update(index_elements=["id", "part"], set_=new_values))
 
 
 def _decrypt(row: Row[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The one font of what we print: Noto Sans SC Regular, all of its characters, without hinting and layout tables."""
+"""The font of all prints: Noto Sans SC Regular with all its characters, without hinting and layout tables."""
 
 import re
 from functools import lru_cache
@@ -12,31 +12,31 @@ from reportlab.pdfbase.ttfonts import TTFont
 NAME = "NotoSansSC"
 MISSING = "□"
 _TOKEN = re.compile(r"[!-~À-ɏ]+|.")
-"""What a line is not broken within, unless it is longer than the line."""
+"""A unit that is kept on one line unless it is wider than the line."""
 
 
 @lru_cache(maxsize=1)
 def font() -> TTFont:
-    """Registered with reportlab on first use."""
+    """Return the font, registered with reportlab on first use."""
     loaded = TTFont(NAME, Path(__file__).with_name("NotoSansSC-Regular.ttf"))
     registerFont(loaded)
     return loaded
 
 
 def width(text: str, size: float) -> float:
-    """In mm, of text in so many points."""
+    """Return the width in mm of the text at a size in points."""
     return float(font().stringWidth(text, size)) / mm
 
 
 def legible(text: str) -> str:
-    """On one line, what has no sign of its own left out, what the font does not know as □."""
+    """Return the text on one line, without invisible characters, with □ for those that the font lacks."""
     known = font().face.charToGlyph
     shown = "".join(char for char in normalize("NFC", " ".join(text.split())) if category(char) not in {"Cf", "Mn"})
     return "".join(char if ord(char) in known else MISSING for char in shown)
 
 
 def broken(text: str, room: float, size: float) -> list[str]:
-    """The lines of a text that may be ``room`` mm wide: Chinese breaks anywhere, words only where they must."""
+    """Break a text into lines of at most ``room`` mm: Chinese anywhere, a word only if it is wider than a line."""
     lines, taken = [""], 0.0
     for token in _TOKEN.findall(text):
         for part in [token] if width(token, size) <= room else token:
@@ -52,7 +52,7 @@ def broken(text: str, room: float, size: float) -> list[str]:
 
 
 def shortened(text: str, room: float, size: float) -> str:
-    """As much of it as there is room for."""
+    """Truncate the text to ``room`` mm, ending in an ellipsis."""
     if width(text, size) <= room:
         return text
     while text and width(text + "…", size) > room:

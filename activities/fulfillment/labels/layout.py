@@ -1,7 +1,7 @@
-"""What stands where on a page, whichever way it is printed: in mm from the top left, type in points.
+"""Page layout, independent of the output format. Positions are in mm from the top left, type sizes in points.
 
-A label is in two parts, the carrier's and below a dotted line the customer's stub, as on the 100 × 180 and 100 × 150 mm
-waybills of Chinese carriers; neither carriers nor printers ask for more than that.
+A label has the carrier's part and, below a dotted line, the customer's stub, as the 100 × 180 and 100 × 150 mm waybills
+of Chinese carriers have.
 """
 
 from typing import Literal, NamedTuple
@@ -18,13 +18,13 @@ LEADING = 1.25
 _ASCENT = 0.9
 MARGIN = 3.0
 LEAST_BOLD = 8
-"""Points: the outline of bold type would fill smaller signs."""
+"""Minimum size of bold type in points: its outline would fill smaller characters."""
 QUIET = 10
-"""Narrow bars of white that a scanner wants on either side of a barcode."""
+"""Width of the quiet zone that a scanner needs on each side of a barcode, in narrow bars."""
 
 
 class Text(NamedTuple):
-    """One line on its baseline."""
+    """One line of text; ``y`` is the baseline."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ class Text(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """Code 128, as wide as it may be and in the middle."""
+    """A Code 128 barcode, centred and as wide as fits."""
 
     x: float
     y: float
@@ -54,7 +54,7 @@ class Square(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A black area."""
+    """A black rectangle."""
 
     x: float
     y: float
@@ -63,7 +63,7 @@ class Box(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A level line."""
+    """A horizontal line."""
 
     x: float
     y: float
@@ -89,7 +89,7 @@ class Picture(NamedTuple):
 
 
 def narrow_bars(content: str) -> int:
-    """How many of its narrowest bars Code 128 is wide, without the white on either side."""
+    """Return the width of a Code 128 barcode in narrow bars, without the quiet zones."""
     return int(Code128(content, barWidth=1, quiet=False).width)
 
 
@@ -111,24 +111,26 @@ class _Pen:
         white: bool = False,
         align: Literal["left", "middle", "right"] = "left",
     ) -> None:
-        """In a room of width × height, smaller and in more lines where it is long, shortened where that is not enough;
-        its lines stand in the middle of the height."""
-        size, told = _fitted(legible(text), room, size, least, lines)
+        """Draw text in a room of width × height, centred vertically.
+
+        Long text is broken into lines and made smaller down to ``least`` points, then truncated.
+        """
+        size, fitted = _fitted(legible(text), room, size, least, lines)
         step = size * LEADING * POINT
-        top = y + (room[1] - step * len(told)) / 2
-        for number, line in enumerate(told):
+        top = y + (room[1] - step * len(fitted)) / 2
+        for number, line in enumerate(fitted):
             left = x + (room[0] - width(line, size)) * {"left": 0, "middle": 0.5, "right": 1}[align]
             baseline = top + step * number + (size * (LEADING - 1) / 2 + size * _ASCENT) * POINT
             self.marks.append(Text(left, baseline, line, size, bold and size >= LEAST_BOLD, white))
 
     def badge(self, x: float, y: float, room: tuple[float, float], text: str) -> None:
-        """White on black."""
+        """Draw white text on black."""
         self.marks.append(Box(x, y, *room))
         inner = (room[0] - 0.6, room[1])
         self.text(x + 0.3, y, inner, text, 11, lines=1, bold=True, white=True, align="middle")
 
     def bars(self, x: float, y: float, room: tuple[float, float], content: str) -> None:
-        """A barcode with its content under it."""
+        """Draw a barcode with its content below."""
         digits = min(5.5, room[1] * 0.3)
         self.marks.append(Bars(x, y, room[0], room[1] - digits, content))
         at = y + room[1] - digits
@@ -140,24 +142,25 @@ class _Pen:
 
 
 def _fitted(text: str, room: tuple[float, float], size: float, least: float, lines: int) -> tuple[float, list[str]]:
+    """Return the largest size that fits, with the lines at that size; truncate the text if ``least`` is too big."""
     while True:
-        told = broken(text, room[0], size)
+        broken_lines = broken(text, room[0], size)
         most = min(lines, int(room[1] / (size * LEADING * POINT) + 0.01))
-        if len(told) <= most:
-            return size, told
+        if len(broken_lines) <= most:
+            return size, broken_lines
         if size <= least:
             most = max(most, 1)
-            return size, [*told[: most - 1], shortened("".join(told[most - 1 :]), room[0], size)]
+            return size, [*broken_lines[: most - 1], shortened("".join(broken_lines[most - 1 :]), room[0], size)]
         size -= 0.5
 
 
 def _spaced(number: str) -> str:
-    """In fours, so that a person can read it out."""
+    """Group characters in fours, for reading aloud."""
     return " ".join(number[at : at + 4] for at in range(0, len(number), 4))
 
 
 def label(slip: Slip, size: PrintSize, lang: str) -> Page:
-    """A carrier's label."""
+    """Lay out a label."""
     across, down = size.mm
     stub = 0.37 * down if size is PrintSize.TALL else 0.3 * down
     pen = _Pen()
@@ -169,9 +172,9 @@ def label(slip: Slip, size: PrintSize, lang: str) -> Page:
 
 def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float) -> None:
     room = across - 2 * MARGIN
-    told = slip.label
-    hub = t("print.hub", lang, hub=told.hub) if told.hub else ""
-    way = " → ".join(part for part in (told.origin, told.destination) if part)
+    carrier_data = slip.label
+    hub = t("print.hub", lang, hub=carrier_data.hub) if carrier_data.hub else ""
+    way = " → ".join(part for part in (carrier_data.origin, carrier_data.destination) if part)
     heights = {"head": 10, "route": 14, "bars": 21, "way": 8, "to": 23, "from": 12, "foot": 25}
     if not hub + way:
         del heights["way"]
@@ -186,12 +189,12 @@ def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float)
 
     y, height = row["head"]
     pen.text(MARGIN, y, (room * 0.48, height), slip.carrier, 16, lines=1, bold=True)
-    pen.text(MARGIN + room * 0.72, y, (room * 0.28, height), told.product, 11, lines=2, align="right")
+    pen.text(MARGIN + room * 0.72, y, (room * 0.28, height), carrier_data.product, 11, lines=2, align="right")
     if slip.number > 1:
-        pen.badge(MARGIN + room * 0.5, y + height * 0.2, (room * 0.2, height * 0.6), _again(slip, lang))
+        pen.badge(MARGIN + room * 0.5, y + height * 0.2, (room * 0.2, height * 0.6), _reprint_badge(slip, lang))
 
     y, height = row["route"]
-    pen.text(MARGIN, y, (room, height), told.route, 36, least=12, lines=1, bold=True, align="middle")
+    pen.text(MARGIN, y, (room, height), carrier_data.route, 36, least=12, lines=1, bold=True, align="middle")
 
     y, height = row["bars"]
     pen.bars(MARGIN, y + 1, (room, height - 1.5), slip.waybill_no)
@@ -207,7 +210,7 @@ def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float)
     y, height = row["foot"]
     side = min(height - 3, 22.0)
     left, cash = room - side - 2, 0.0
-    pen.marks.append(Square(MARGIN + left + 2, y + (height - side) / 2, side, told.qr or slip.waybill_no))
+    pen.marks.append(Square(MARGIN + left + 2, y + (height - side) / 2, side, carrier_data.qr or slip.waybill_no))
     if slip.cash is not None:
         cash = height * 0.4
         amount = Money(amount=slip.cash, currency=slip.currency).text(lang)
@@ -238,7 +241,7 @@ def _customers_part(pen: _Pen, slip: Slip, lang: str, across: float, top: float,
 
 
 def _person(pen: _Pen, row: tuple[float, float], room: float, person: Person, badge: str, size: float) -> None:
-    """Name and phone on a line, the place below."""
+    """Draw name and phone on one line, with the address below."""
     y, height = row
     side = min(height - 2, size * 0.55)
     pen.badge(MARGIN, y + (height - side) / 2, (side, side), badge)
@@ -248,7 +251,7 @@ def _person(pen: _Pen, row: tuple[float, float], room: float, person: Person, ba
     pen.text(left, y + line, (room, height - line - 0.3), person.place, size - 1)
 
 
-def _again(slip: Slip, lang: str) -> str:
+def _reprint_badge(slip: Slip, lang: str) -> str:
     return t("print.again", lang, number=slip.number)
 
 
@@ -262,11 +265,11 @@ def _facts(slip: Slip, lang: str) -> str:
 
 
 _COLUMNS = (0.06, 0.2, 0.56, 0.18)
-"""Of a packing list, in parts of its width: number, SKU, names, quantity."""
+"""Column widths of a packing list, as fractions of its width: number, SKU, names, quantity."""
 
 
 def packing_list(slip: Slip, size: PrintSize, lang: str) -> list[Page]:
-    """What is to be packed, on as many pages as it takes: names in the reader's language, the other below."""
+    """Lay out a packing list on one or more pages: goods named in the reader's language, with the other below."""
     across, down = size.mm
     margin = 10.0
     room = across - 2 * margin
@@ -296,7 +299,7 @@ def packing_list(slip: Slip, size: PrintSize, lang: str) -> list[Page]:
 def _packing_head(pen: _Pen, slip: Slip, lang: str, margin: float, room: float, head: float) -> None:
     pen.text(margin, margin, (room * 0.45, 9), t("print.packing_list", lang), 18, lines=1, bold=True)
     if slip.number > 1:
-        pen.badge(margin, margin + 9.5, (20, 5), _again(slip, lang))
+        pen.badge(margin, margin + 9.5, (20, 5), _reprint_badge(slip, lang))
     if slip.waybill_no:
         pen.bars(margin + room * 0.45, margin, (room * 0.55, 16), slip.waybill_no)
     facts = t("print.order", lang, order=slip.order_no, shop=slip.shop)
@@ -319,17 +322,17 @@ def _packing_row(
     pen: _Pen, number: int, good: Good, lang: str, at: tuple[float, float], room: tuple[float, float]
 ) -> None:
     x, y = at
-    wide, high = room
+    room_width, room_height = room
     names = [name for name in ((good.title_zh, good.title) if lang == "zh-CN" else (good.title, good.title_zh)) if name]
-    widths = [wide * part for part in _COLUMNS]
-    pen.text(x, y, (widths[0] - 1, high), str(number), 9, lines=1)
+    widths = [room_width * part for part in _COLUMNS]
+    pen.text(x, y, (widths[0] - 1, room_height), str(number), 9, lines=1)
     x += widths[0]
-    pen.text(x, y, (widths[1] - 1, high), good.sku, 11, lines=2, bold=True)
+    pen.text(x, y, (widths[1] - 1, room_height), good.sku, 11, lines=2, bold=True)
     x += widths[1]
     gift = 12.0 if good.gift else 0.0
     for line, name in enumerate(names[:2]):
         pen.text(x, y + 0.5 + line * 5.2, (widths[2] - gift - 2, 4.6), name, 10 - 2 * line, lines=1)
     x += widths[2]
     if good.gift:
-        pen.badge(x - gift, y + high * 0.22, (gift - 2, high * 0.56), t("print.gift", lang))
-    pen.text(x, y, (widths[3] - 1, high), str(good.quantity), 14, lines=1, bold=True, align="right")
+        pen.badge(x - gift, y + room_height * 0.22, (gift - 2, room_height * 0.56), t("print.gift", lang))
+    pen.text(x, y, (widths[3] - 1, room_height), str(good.quantity), 14, lines=1, bold=True, align="right")

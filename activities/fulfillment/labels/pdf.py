@@ -1,4 +1,4 @@
-"""Pages as PDF."""
+"""Draw pages as PDF."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from activities.fulfillment.labels.font import NAME, font
 from activities.fulfillment.labels.layout import QUIET, Bars, Box, Mark, Page, Picture, Rule, Square, Text, narrow_bars
 
 DOT = 0.125 * mm
-"""Of a printer of 203 dpi: barcodes are as wide as its dots allow, and not more than four dots a narrow bar."""
+"""One dot of a 203 dpi printer. A narrow bar of a barcode is one to four whole dots, as many as fit."""
 
 
 def draw(pages: Sequence[Page | Picture]) -> bytes:
-    """One file of all pages. Raises ``ValueError`` where a picture is none that can be read."""
+    """Return one file of all pages. Raise ``ValueError`` if a picture is unreadable."""
     font()
     file = io.BytesIO()
     canvas = Canvas(file, invariant=True)
@@ -36,15 +36,15 @@ def draw(pages: Sequence[Page | Picture]) -> bytes:
             _picture(canvas, page)
         canvas.showPage()
     canvas.save()
-    return _with(file.getvalue(), finished) if finished else file.getvalue()
+    return _insert_finished(file.getvalue(), finished) if finished else file.getvalue()
 
 
 def merge(files: Sequence[bytes]) -> bytes:
-    """One file of all pages of several."""
+    """Return the pages of several files as one file."""
     writer = PdfWriter()
     for file in files:
         writer.append(io.BytesIO(file))
-    return _written(writer)
+    return _to_bytes(writer)
 
 
 def _draw(canvas: Canvas, down: float, mark: Mark) -> None:
@@ -66,7 +66,7 @@ def _draw(canvas: Canvas, down: float, mark: Mark) -> None:
 
 
 def _text(canvas: Canvas, down: float, mark: Text) -> None:
-    """Bold is the regular face with an outline."""
+    """Draw a line of text; bold is the regular face with an outline."""
     line = canvas.beginText(mark.x * mm, down - mark.y * mm)
     line.setFont(NAME, mark.size)
     colour = white if mark.white else black
@@ -99,14 +99,14 @@ def _square(canvas: Canvas, left: float, top: float, side: float, content: str) 
 def _picture(canvas: Canvas, picture: Picture) -> None:
     try:
         image = ImageReader(io.BytesIO(picture.content))
-    except Exception as error:  # Pillow raises whatever its readers do
+    except Exception as error:  # Pillow raises any error of its readers
         raise ValueError("neither PDF, PNG nor JPEG") from error
     width, height = picture.width * mm, picture.height * mm
     canvas.drawImage(image, 0, 0, width, height, preserveAspectRatio=True, anchor="c", mask="auto")
 
 
-def _with(file: bytes, finished: Mapping[int, Picture]) -> bytes:
-    """The file with the first pages of finished PDFs in their places, as large as there is room."""
+def _insert_finished(file: bytes, finished: Mapping[int, Picture]) -> bytes:
+    """Insert the first page of each finished PDF at its page number, scaled to fit."""
     writer = PdfWriter(clone_from=io.BytesIO(file))
     for number, picture in finished.items():
         page = _first_page(picture.content)
@@ -115,19 +115,19 @@ def _with(file: bytes, finished: Mapping[int, Picture]) -> bytes:
         left = (width - float(page.mediabox.width) * scale) / 2 - float(page.mediabox.left) * scale
         bottom = (height - float(page.mediabox.height) * scale) / 2 - float(page.mediabox.bottom) * scale
         writer.pages[number].merge_transformed_page(page, Transformation().scale(scale).translate(left, bottom))
-    return _written(writer)
+    return _to_bytes(writer)
 
 
 def _first_page(content: bytes) -> PageObject:
     try:
         page = PdfWriter(clone_from=io.BytesIO(content)).pages[0]
         page.transfer_rotation_to_content()
-    except Exception as error:  # pypdf raises whatever is wrong with what it reads
+    except Exception as error:  # pypdf raises many kinds of errors for invalid files
         raise ValueError("no PDF") from error
     return page
 
 
-def _written(writer: PdfWriter) -> bytes:
+def _to_bytes(writer: PdfWriter) -> bytes:
     file = io.BytesIO()
     writer.write(file)
     return file.getvalue()

@@ -1,5 +1,7 @@
-"""Pages as ZPL II, by Zebra's programming guide: in dots, text in UTF-8 (``^CI28``), what is special as hexadecimal
-(``^FH``)."""
+"""Draw pages as ZPL II, by Zebra's programming guide.
+
+Lengths are in dots, text is in UTF-8 (``^CI28``), and special characters are in hexadecimal (``^FH``).
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,15 +11,18 @@ import segno
 from activities.fulfillment.labels.layout import POINT, QUIET, Bars, Box, Mark, Page, Rule, Square, Text, narrow_bars
 
 DOTS = {203: 8, 300: 12}
-"""A mm, of printers of so many dpi."""
+"""Dots per mm by the resolution in dpi."""
 NARROW = 0.5
-"""mm: the widest narrow bar."""
+"""Maximum width of a narrow bar in mm."""
 _SPECIAL = re.compile(r"[\x00-\x1f_^~\\\x7f]")
 
 
 def draw(pages: Sequence[Page], dpi: int, font: str | None) -> bytes:
-    """One format a page. ``font``: the file on the printer that has Chinese, such as ``E:SIMSUN.TTF``; ``None``: its
-    font 0, which has Chinese only where one is linked to it."""
+    """Return one ZPL format per page.
+
+    ``font`` is the printer's file of a Chinese font, such as ``E:SIMSUN.TTF``. If it is ``None``, the printer's font 0
+    is used, which has Chinese only if a Chinese font is linked to it.
+    """
     return "".join(_format(page, DOTS[dpi], font) for page in pages).encode()
 
 
@@ -49,9 +54,9 @@ def _field(mark: Mark, dots: int, font: str | None) -> str:
 
 
 def _data(text: str) -> str:
-    return "^FH^FD" + _SPECIAL.sub(lambda found: f"_{ord(found[0]):02X}", text) + "^FS"
+    return "^FH^FD" + _SPECIAL.sub(lambda match: f"_{ord(match[0]):02X}", text) + "^FS"
 
 
 def _square(content: str) -> str:
-    """Error correction M; automatic for ASCII, else so many bytes."""
+    """Return the QR data with error correction M: automatic mode for ASCII, else binary with its length in bytes."""
     return f"MA,{content}" if content.isascii() else f"MM,B{len(content.encode()):04}{content}"
