@@ -35,9 +35,9 @@ SERIAL = count(1)
 class Following(World):
     @property
     def aggregator(self) -> Aggregator:
-        found = tracker(self.account)
-        assert isinstance(found, Aggregator)
-        return found
+        aggregator = tracker(self.account)
+        assert isinstance(aggregator, Aggregator)
+        return aggregator
 
 
 AGGREGATORS = [name for name in CARRIERS if isinstance(tracker(World("", name).account), Aggregator)]
@@ -48,7 +48,7 @@ class Ear:
 
     def __init__(self, world: Following) -> None:
         self.world = world
-        self.heard: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.scans: dict[str, Scan] = {}
         self.url = ""
 
@@ -57,13 +57,13 @@ class Ear:
         self.world.aggregator.receive(request.headers, body, secret)
         for scan in self.world.aggregator.parse_push(body, request.headers):
             assert self.scans.setdefault(scan.scan_id, scan) == scan
-        self.heard.append(body)
+        self.bodies.append(body)
         answer = self.world.aggregator.answer(request.headers, body)
         return Response(answer.body, answer.status, media_type=answer.content_type)
 
     async def until(self, scans: int, pushes: int = 1) -> list[Scan]:
         for _ in range(250):
-            if len(self.scans) >= scans and len(self.heard) >= pushes:
+            if len(self.scans) >= scans and len(self.bodies) >= pushes:
                 break
             await asyncio.sleep(0.02)
         assert len(self.scans) == scans
@@ -149,8 +149,8 @@ async def test_wrong_signature_is_refused(world: Following, number: str) -> None
 
 @pytest.mark.parametrize(("number", "carrier"), NUMBERS.items())
 async def test_number_identifies_its_carrier(world: Following, number: str, carrier: str) -> None:
-    found = await world.aggregator.candidate_carriers(number)
-    assert found[0] == carrier
+    candidates = await world.aggregator.candidate_carriers(number)
+    assert candidates[0] == carrier
 
 
 async def test_unknown_number_has_no_carrier(world: Following) -> None:
@@ -185,11 +185,11 @@ async def test_duplicate_unordered_pushes_give_each_scan_once(world: Following, 
 async def test_push_with_a_foreign_signature_is_refused(world: Following, ear: Ear, number: str) -> None:
     await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
     await ear.until(travel(world, number))
-    body = ear.heard[-1]
+    body = ear.bodies[-1]
     first, again = (world.aggregator.receive({}, body, "s3cret") for _ in range(2))
     assert first == again
     stranger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
-    for ours, told, secret in (
+    for ours, rejected, secret in (
         (stranger, body, "s3cret"),
         (world, body, "wrong"),
         (world, body.replace(number.encode(), b"YT1"), "s3cret"),
@@ -197,7 +197,7 @@ async def test_push_with_a_foreign_signature_is_refused(world: Following, ear: E
         (world, b"", "s3cret"),
     ):
         with pytest.raises(Unauthentic):
-            ours.aggregator.receive({}, told, secret)
+            ours.aggregator.receive({}, rejected, secret)
 
 
 async def test_faults_are_retryable_after_the_delay_of_the_aggregator(world: Following, number: str) -> None:

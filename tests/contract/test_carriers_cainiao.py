@@ -22,9 +22,9 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-SAID: dict[str, str] = {}
-"""What is answered, by method of TOP or type of LINK's message."""
-HEARD: list[dict[str, str]] = []
+RESPONSES: dict[str, str] = {}
+"""The responses of the gateway, by method of TOP or message type of LINK."""
+REQUESTS: list[dict[str, str]] = []
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def gateway() -> Iterator[str]:
     @app.post("/{path:path}")
     async def gateways(request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
-        HEARD.append(form)
-        return Response(SAID[form.get("method") or form["msg_type"]])
+        REQUESTS.append(form)
+        return Response(RESPONSES[form.get("method") or form["msg_type"]])
 
     with served(app) as url:
         yield url
@@ -43,8 +43,8 @@ def gateway() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 async def _fresh() -> AsyncIterator[None]:
-    SAID.clear()
-    HEARD.clear()
+    RESPONSES.clear()
+    REQUESTS.clear()
     yield
     await http.close()
 
@@ -63,13 +63,13 @@ def account(url: str = "http://127.0.0.1:1", **settings: str) -> Account:
     )
 
 
-def said(interface: str, **answer: Any) -> None:
+def respond(interface: str, **answer: Any) -> None:
     method = f"cainiao.waybill.ii.{interface}"
-    SAID[method] = json.dumps({f"{method.replace('.', '_')}_response": answer})
+    RESPONSES[method] = json.dumps({f"{method.replace('.', '_')}_response": answer})
 
 
-def failed(interface: str, **error: Any) -> None:
-    SAID[f"cainiao.waybill.ii.{interface}"] = json.dumps({"error_response": {"code": 15, **error}})
+def respond_error(interface: str, **error: Any) -> None:
+    RESPONSES[f"cainiao.waybill.ii.{interface}"] = json.dumps({"error_response": {"code": 15, **error}})
 
 
 def number(**more: Any) -> dict[str, Any]:
@@ -85,20 +85,20 @@ PRINT_DATA = {
 }
 
 
-def test_the_digest_is_that_of_the_recomputed_vector() -> None:
-    """Computed from the algorithm as public clients write it: LINK publishes no worked example."""
+def test_digest_matches_the_recomputed_vector() -> None:
+    """Computed with the algorithm of public clients: LINK publishes no example."""
     assert digest("{}", "test") == "AaXi3Mi6H+jX60o7h//pNw=="
 
 
-async def test_a_number_is_asked_for_the_courier_of_the_account(gateway: str) -> None:
-    said("get", **number(print_data=json.dumps(PRINT_DATA)))
+async def test_number_is_requested_for_the_courier_of_the_account(gateway: str) -> None:
+    respond("get", **number(print_data=json.dumps(PRINT_DATA)))
     booking = a_booking().model_copy(update={"cash_on_delivery": Decimal("88.50")})
     waybill = await carrier(account(gateway)).book(booking)
     assert (waybill.carrier, waybill.waybill_no) == ("cainiao", "777")
     assert waybill.label == Label(route="380D-56-04", hub="杭州集包", url="http://cloudprint/t", courier="sto")
-    asked = json.loads(HEARD[0]["param_waybill_cloud_print_apply_new_request"])
-    (order,) = asked["trade_order_info_dtos"]
-    assert (asked["cp_code"], order["object_id"], order["user_id"]) == ("STO", "W1-F1-abc", "12")
+    query = json.loads(REQUESTS[0]["param_waybill_cloud_print_apply_new_request"])
+    (order,) = query["trade_order_info_dtos"]
+    assert (query["cp_code"], order["object_id"], order["user_id"]) == ("STO", "W1-F1-abc", "12")
     assert order["order_info"] == {"order_channels_type": "OTHERS", "trade_order_list": ["W1-F1-abc"]}
     assert (order["package_info"]["id"], order["package_info"]["weight"]) == ("W1_F1_abc", 1200)
     assert order["recipient"]["mobile"] == "13812345678"
@@ -106,31 +106,31 @@ async def test_a_number_is_asked_for_the_courier_of_the_account(gateway: str) ->
     assert json.loads(order["logistics_services"]) == {"SVC-COD": {"value": "88.50"}}
 
 
-async def test_a_code_that_is_not_the_couriers_name_is_a_setting(gateway: str) -> None:
-    said("get", **number())
+async def test_setting_overrides_the_code_of_the_courier(gateway: str) -> None:
+    respond("get", **number())
     waybill = await carrier(account(gateway, courier="jdl", cp_code="LE04284890")).book(a_booking())
     assert waybill.label == Label(courier="jdl")
-    assert json.loads(HEARD[0]["param_waybill_cloud_print_apply_new_request"])["cp_code"] == "LE04284890"
+    assert json.loads(REQUESTS[0]["param_waybill_cloud_print_apply_new_request"])["cp_code"] == "LE04284890"
 
 
-async def test_a_number_may_come_in_a_bare_list_or_not_at_all(gateway: str) -> None:
-    said("get", modules=[{"waybill_code": "777"}])
+async def test_bare_list_is_read_and_missing_number_is_an_error(gateway: str) -> None:
+    respond("get", modules=[{"waybill_code": "777"}])
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "777"
-    said("get", modules={})
+    respond("get", modules={})
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
 async def test_refusal_holds_no_personal_data(gateway: str) -> None:
-    failed("get", sub_code="isv.address-invalid", sub_msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
+    respond_error("get", sub_code="isv.address-invalid", sub_msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0]) == ("Refused", "isv.address-invalid")
     assert error.message == "error.refused?vendor=cainiao&code=isv.address-invalid"
 
 
 async def test_busy_platform_is_retryable_after_its_delay(gateway: str) -> None:
-    failed("get", sub_code="isp.remote-service-timeout")
+    respond_error("get", sub_code="isp.remote-service-timeout")
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
-    failed("get", code=7, sub_msg="This ban will last for 9 more seconds")
+    respond_error("get", code=7, sub_msg="This ban will last for 9 more seconds")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert error.next_retry_delay is not None
     assert error.next_retry_delay.total_seconds() == 9
@@ -138,35 +138,35 @@ async def test_busy_platform_is_retryable_after_its_delay(gateway: str) -> None:
 
 @pytest.mark.parametrize("modules", [7, {"waybill_cloud_print_response": [{"print_data": "{"}]}, [{}]])
 async def test_malformed_response_is_retryable(gateway: str, modules: Any) -> None:
-    said("get", modules=modules)
+    respond("get", modules=modules)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-def searched(*found: dict[str, Any]) -> None:
-    said("query.by.tradecode", modules={"waybill_cloud_print_with_result_desc_response": list(found)})
+def respond_to_search(*found: dict[str, Any]) -> None:
+    respond("query.by.tradecode", modules={"waybill_cloud_print_with_result_desc_response": list(found)})
 
 
-async def test_a_number_lost_on_its_way_is_found_by_our_reference(gateway: str) -> None:
+async def test_number_of_a_lost_response_is_found_by_reference(gateway: str) -> None:
     ours = carrier(account(gateway))
-    searched({"success": False, "error_code": "NOT_EXIST"})
+    respond_to_search({"success": False, "error_code": "NOT_EXIST"})
     assert await ours.find("W1") is None
-    searched({"success": True, "waybill_cloud_print_response": {"waybill_code": "777"}})
+    respond_to_search({"success": True, "waybill_cloud_print_response": {"waybill_code": "777"}})
     found = await ours.find("W1")
     assert found is not None
     assert (found.waybill_no, found.reference) == ("777", "W1")
-    assert json.loads(HEARD[-1]["param_list"]) == [{"biz_sub_code": "W1", "object_id": "W1"}]
+    assert json.loads(REQUESTS[-1]["param_list"]) == [{"biz_sub_code": "W1", "object_id": "W1"}]
 
 
-async def test_a_cancellation_denied_is_an_error_only_while_the_number_is_there(gateway: str) -> None:
+async def test_denied_cancellation_is_an_error_only_if_the_number_exists(gateway: str) -> None:
     ours = carrier(account(gateway))
-    said("cancel", cancel_result=False)
-    searched({"success": False})
+    respond("cancel", cancel_result=False)
+    respond_to_search({"success": False})
     await ours.cancel("W1", "777")
-    searched({"success": True, "waybill_cloud_print_response": {"waybill_code": "777"}})
+    respond_to_search({"success": True, "waybill_cloud_print_response": {"waybill_code": "777"}})
     assert (await refusal(ours.cancel("W1", "777"))).message == "carrier.cainiao.not_cancelled"
-    said("cancel", cancel_result=True)
+    respond("cancel", cancel_result=True)
     await ours.cancel("W1")
-    assert (HEARD[-1]["cp_code"], HEARD[-1]["waybill_code"]) == ("STO", "777")
+    assert (REQUESTS[-1]["cp_code"], REQUESTS[-1]["waybill_code"]) == ("STO", "777")
 
 
 # Traces
@@ -174,15 +174,15 @@ async def test_a_cancellation_denied_is_an_error_only_while_the_number_is_there(
 PULL = "CNTECH_LV_LOGISTICS_DETAIL_GET"
 
 
-async def test_traces_are_asked_of_link(gateway: str) -> None:
+async def test_traces_are_queried_from_link(gateway: str) -> None:
     steps = [{"time": "2024-05-01 10:00:00", "desc": "已揽收", "logisticsStatus": "ACCEPT", "areaName": "上海"}]
-    SAID[PULL] = json.dumps({"success": True, "fullTraceDetail": steps})
+    RESPONSES[PULL] = json.dumps({"success": True, "fullTraceDetail": steps})
     (scan,) = await carrier(account(gateway)).track("777", "1234")
     assert (scan.waybill_no, scan.status, scan.place) == ("777", TrackingStatus.PICKED_UP, "上海")
-    (form,) = HEARD
+    (form,) = REQUESTS
     assert form["data_digest"] == digest(form["logistics_interface"], "test")
-    asked = {"appCode": "hd", "cpCode": "STO", "mailNo": "777", "receiverPhone": "1234"}
-    assert json.loads(form["logistics_interface"]) == {"arg0": asked}
+    query = {"appCode": "hd", "cpCode": "STO", "mailNo": "777", "receiverPhone": "1234"}
+    assert json.loads(form["logistics_interface"]) == {"arg0": query}
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ async def test_traces_are_asked_of_link(gateway: str) -> None:
         ([], "Unavailable"),
     ],
 )
-async def test_what_link_says_without_traces(gateway: str, answer: Any, expected: str | None) -> None:
-    SAID[PULL] = json.dumps(answer)
+async def test_link_response_without_traces_is_classified(gateway: str, answer: Any, expected: str | None) -> None:
+    RESPONSES[PULL] = json.dumps(answer)
     ours = carrier(account(gateway))
     if expected is None:
         assert await ours.track("777") == []
@@ -219,7 +219,7 @@ def push(secret: str = "test", mail_no: str = "777", **more: Any) -> bytes:
     return urlencode(form).encode()
 
 
-def test_a_push_reads_as_a_scan_without_phones_and_names() -> None:
+def test_push_becomes_a_scan_without_phones_and_names() -> None:
     (scan,) = carrier(account()).parse_push(push(), {})
     assert (scan.waybill_no, scan.status, scan.place) == ("777", TrackingStatus.OUT_FOR_DELIVERY, "杭州西湖公司")
     assert scan.text == "派件员:***,电话:****"

@@ -23,9 +23,9 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-SAID: dict[str, list[tuple[int, Any]]] = {}
-"""What is answered to each call, one after the other; the last for good."""
-HEARD: list[tuple[str, Any]] = []
+RESPONSES: dict[str, list[tuple[int, Any]]] = {}
+"""The responses to each call in order; the last one repeats."""
+REQUESTS: list[tuple[str, Any]] = []
 KEYS: list[str] = []
 
 
@@ -36,9 +36,9 @@ def gateway() -> Iterator[str]:
     @app.api_route("/v2/{path:path}", methods=["GET", "POST"])
     async def api(path: str, request: Request) -> Response:
         call = f"{request.method} {path}"
-        HEARD.append((call, await request.json() if request.method == "POST" else dict(request.query_params)))
+        REQUESTS.append((call, await request.json() if request.method == "POST" else dict(request.query_params)))
         KEYS.append(request.headers.get("authorization", ""))
-        answers = SAID.get(call, [(404, {"error": {"code": "NOT_FOUND", "errors": ["no such thing"]}})])
+        answers = RESPONSES.get(call, [(404, {"error": {"code": "NOT_FOUND", "errors": ["no such thing"]}})])
         status, body = answers.pop(0) if len(answers) > 1 else answers[0]
         return Response(body if isinstance(body, str) else json.dumps(body), status)
 
@@ -48,8 +48,8 @@ def gateway() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 async def _fresh() -> AsyncIterator[None]:
-    SAID.clear()
-    HEARD.clear()
+    RESPONSES.clear()
+    REQUESTS.clear()
     yield
     await http.close()
 
@@ -66,16 +66,16 @@ def account(url: str = "http://127.0.0.1:1", **settings: str) -> Account:
     )
 
 
-def said(call: str, body: Any, status: int = 200) -> None:
-    SAID.setdefault(call, []).append((status, body))
+def respond(call: str, body: Any, status: int = 200) -> None:
+    RESPONSES.setdefault(call, []).append((status, body))
 
 
-def failed(call: str, code: str, status: int = 422) -> None:
-    said(call, {"error": {"code": code, "message": f"{RECIPIENT.name} {RECIPIENT.phone}", "errors": []}}, status)
+def respond_error(call: str, code: str, status: int = 422) -> None:
+    respond(call, {"error": {"code": code, "message": f"{RECIPIENT.name} {RECIPIENT.phone}", "errors": []}}, status)
 
 
 def calls() -> list[str]:
-    return [call for call, _ in HEARD]
+    return [call for call, _ in REQUESTS]
 
 
 RATES = [
@@ -109,78 +109,78 @@ LIST = "GET shipments"
 BY_REFERENCE = "GET shipments/W1-F1-abc"
 
 
-async def test_a_parcel_is_created_under_our_reference_and_bought_at_the_cheapest_rate(gateway: str) -> None:
-    said("POST shipments", shipment(), 201)
-    said("POST shipments/shp_1/buy", bought())
+async def test_shipment_has_our_reference_and_is_bought_at_the_cheapest_rate(gateway: str) -> None:
+    respond("POST shipments", shipment(), 201)
+    respond("POST shipments/shp_1/buy", bought())
     booking = a_booking().model_copy(update={"cash_on_delivery": Decimal("88.50")})
     waybill = await carrier(account(gateway)).book(booking)
     assert (waybill.carrier, waybill.waybill_no) == ("easypost", "9400")
     assert waybill.label == Label(product="Ground", url="https://labels.example/1.png", courier="ups")
     assert calls() == [BY_REFERENCE, "POST shipments", "POST shipments/shp_1/buy"]
-    asked = HEARD[1][1]["shipment"]
-    assert (asked["reference"], asked["parcel"]) == ("W1-F1-abc", {"weight": 42.4})
-    assert asked["options"] == {"cod_amount": "88.50"}
-    assert asked["to_address"]["street1"] == RECIPIENT.street
-    assert HEARD[2][1] == {"rate": {"id": "rate_2"}}
+    sent = REQUESTS[1][1]["shipment"]
+    assert (sent["reference"], sent["parcel"]) == ("W1-F1-abc", {"weight": 42.4})
+    assert sent["options"] == {"cod_amount": "88.50"}
+    assert sent["to_address"]["street1"] == RECIPIENT.street
+    assert REQUESTS[2][1] == {"rate": {"id": "rate_2"}}
 
 
-async def test_a_product_may_be_chosen(gateway: str) -> None:
-    said("POST shipments", shipment(), 201)
-    said("POST shipments/shp_1/buy", bought())
+async def test_product_of_the_settings_is_bought(gateway: str) -> None:
+    respond("POST shipments", shipment(), 201)
+    respond("POST shipments/shp_1/buy", bought())
     await carrier(account(gateway, product="USPS Express")).book(a_booking())
-    assert HEARD[-1][1] == {"rate": {"id": "rate_1"}}
+    assert REQUESTS[-1][1] == {"rate": {"id": "rate_1"}}
     error = await refusal(carrier(account(gateway, product="USPS Nothing")).book(a_booking()))
     assert error.message == "carrier.easypost.no_rates"
 
 
 async def test_bought_shipment_is_not_bought_again(gateway: str) -> None:
-    said(BY_REFERENCE, bought())
+    respond(BY_REFERENCE, bought())
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "9400"
     assert calls() == [BY_REFERENCE]
 
 
-async def test_a_shipment_begun_is_bought_and_no_second_one_created(gateway: str) -> None:
-    said(BY_REFERENCE, shipment())
-    said(LIST, {"shipments": [bought(reference="another")], "has_more": False})
-    said("POST shipments/shp_1/rerate", {"rates": [{**RATES[1], "id": "rate_9"}]})
-    said("POST shipments/shp_1/buy", bought())
+async def test_unbought_shipment_is_bought_instead_of_a_second_one(gateway: str) -> None:
+    respond(BY_REFERENCE, shipment())
+    respond(LIST, {"shipments": [bought(reference="another")], "has_more": False})
+    respond("POST shipments/shp_1/rerate", {"rates": [{**RATES[1], "id": "rate_9"}]})
+    respond("POST shipments/shp_1/buy", bought())
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "9400"
     assert "POST shipments" not in calls()
-    assert HEARD[-1][1] == {"rate": {"id": "rate_9"}}
+    assert REQUESTS[-1][1] == {"rate": {"id": "rate_9"}}
 
 
 @pytest.mark.parametrize("change", [{"street": "别处1号"}, {"phone": "13900000000"}, {"name": "别人"}])
-async def test_a_shipment_begun_for_another_address_is_left_alone(gateway: str, change: dict[str, str]) -> None:
-    said(BY_REFERENCE, shipment())
-    said(LIST, {"shipments": [], "has_more": False})
-    said("POST shipments", shipment(id="shp_2"), 201)
-    said("POST shipments/shp_2/buy", bought(id="shp_2"))
+async def test_unbought_shipment_to_another_address_is_not_used(gateway: str, change: dict[str, str]) -> None:
+    respond(BY_REFERENCE, shipment())
+    respond(LIST, {"shipments": [], "has_more": False})
+    respond("POST shipments", shipment(id="shp_2"), 201)
+    respond("POST shipments/shp_2/buy", bought(id="shp_2"))
     booking: Booking = a_booking().model_copy(update={"recipient": RECIPIENT.model_copy(update=change)})
     await carrier(account(gateway)).book(booking)
     assert calls()[-1] == "POST shipments/shp_2/buy"
 
 
 async def test_concurrent_purchase_is_returned(gateway: str) -> None:
-    said("POST shipments", shipment(), 201)
-    failed("POST shipments/shp_1/buy", "SHIPMENT.POSTAGE.EXISTS")
-    said("GET shipments/shp_1", bought())
+    respond("POST shipments", shipment(), 201)
+    respond_error("POST shipments/shp_1/buy", "SHIPMENT.POSTAGE.EXISTS")
+    respond("GET shipments/shp_1", bought())
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "9400"
 
 
-async def test_among_several_under_one_reference_the_one_bought_is_found(gateway: str) -> None:
-    said(BY_REFERENCE, shipment())
-    said(LIST, {"shipments": [bought(id="shp_8", reference="another")], "has_more": True})
-    said(LIST, {"shipments": [bought(id="shp_7")], "has_more": False})
+async def test_bought_shipment_is_found_among_those_of_a_reference(gateway: str) -> None:
+    respond(BY_REFERENCE, shipment())
+    respond(LIST, {"shipments": [bought(id="shp_8", reference="another")], "has_more": True})
+    respond(LIST, {"shipments": [bought(id="shp_7")], "has_more": False})
     assert (found := await carrier(account(gateway)).find("W1-F1-abc")) is not None
     assert found.waybill_no == "9400"
-    first, second = (query for call, query in HEARD if call == LIST)
+    first, second = (query for call, query in REQUESTS if call == LIST)
     assert (first["purchased"], first["start_datetime"]) == ("true", "2025-03-07T16:46:25Z")
     assert second["before_id"] == "shp_8"
 
 
 async def test_refunded_shipment_is_not_a_booking(gateway: str) -> None:
-    said(BY_REFERENCE, {**bought(), "refund_status": "submitted"})
-    said(LIST, {"shipments": [], "has_more": True})
+    respond(BY_REFERENCE, {**bought(), "refund_status": "submitted"})
+    respond(LIST, {"shipments": [], "has_more": True})
     ours = carrier(account(gateway))
     assert await ours.find("W1-F1-abc") is None
     await ours.cancel("W1-F1-abc", "9400")
@@ -189,8 +189,8 @@ async def test_refunded_shipment_is_not_a_booking(gateway: str) -> None:
 
 @pytest.mark.parametrize("code", ["SHIPMENT.PURCHASE.IN_PROGRESS", "SHIPMENT.POSTAGE.NO_RESPONSE"])
 async def test_purchase_in_progress_is_retryable(gateway: str, code: str) -> None:
-    said("POST shipments", shipment(), 201)
-    failed("POST shipments/shp_1/buy", code)
+    respond("POST shipments", shipment(), 201)
+    respond_error("POST shipments/shp_1/buy", code)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
@@ -204,8 +204,8 @@ async def test_purchase_in_progress_is_retryable(gateway: str, code: str) -> Non
         (401, {"error": {"code": "UNAUTHORIZED"}}, "401"),
     ],
 )
-async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str, status: int, body: Any, code: str) -> None:
-    said("POST shipments", body, status)
+async def test_refusal_is_final_and_holds_no_personal_data(gateway: str, status: int, body: Any, code: str) -> None:
+    respond("POST shipments", body, status)
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0]) == ("Refused", code)
     assert RECIPIENT.phone not in error.message
@@ -213,27 +213,27 @@ async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str, sta
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"id":"shp_1","rates":[{}]}'])
 async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
-    said("POST shipments", body)
+    respond("POST shipments", body)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
 async def test_refund_cancels_an_unshipped_shipment(gateway: str) -> None:
-    said(BY_REFERENCE, bought(tracker={"status": "pre_transit"}))
-    said("POST shipments/shp_1/refund", {**bought(), "refund_status": "submitted"})
-    said("POST shipments/shp_1/refund", {**bought(), "refund_status": "rejected"})
+    respond(BY_REFERENCE, bought(tracker={"status": "pre_transit"}))
+    respond("POST shipments/shp_1/refund", {**bought(), "refund_status": "submitted"})
+    respond("POST shipments/shp_1/refund", {**bought(), "refund_status": "rejected"})
     ours = carrier(account(gateway))
     await ours.cancel("W1-F1-abc")
     assert (await refusal(ours.cancel("W1-F1-abc"))).message == "carrier.easypost.not_refunded"
 
 
 async def test_shipment_in_transit_is_not_refunded(gateway: str) -> None:
-    said(BY_REFERENCE, bought(tracker={"status": "in_transit"}))
+    respond(BY_REFERENCE, bought(tracker={"status": "in_transit"}))
     assert (await refusal(carrier(account(gateway)).cancel("W1-F1-abc"))).details[0] == "in_transit"
     assert calls() == [BY_REFERENCE]
 
 
 async def test_rates_are_offers_in_their_own_currency(gateway: str) -> None:
-    said("POST shipments", shipment(), 201)
+    respond("POST shipments", shipment(), 201)
     first, second = await carrier(account(gateway)).quote(a_booking())
     assert (first.product, first.price, first.days) == (
         "USPS Express",
@@ -241,13 +241,13 @@ async def test_rates_are_offers_in_their_own_currency(gateway: str) -> None:
         1,
     )
     assert second.days is None
-    assert "reference" not in HEARD[0][1]["shipment"]
+    assert "reference" not in REQUESTS[0][1]["shipment"]
 
 
-async def test_the_key_is_the_user_of_basic_authentication(gateway: str) -> None:
-    said("GET trackers", {"trackers": [{"tracking_code": "other"}]})
+async def test_key_is_the_user_of_basic_authentication(gateway: str) -> None:
+    respond("GET trackers", {"trackers": [{"tracking_code": "other"}]})
     assert await carrier(account(gateway)).track("9400") == []
-    assert HEARD == [("GET trackers", {"tracking_code": "9400"})]
+    assert REQUESTS == [("GET trackers", {"tracking_code": "9400"})]
     assert KEYS[-1] == "Basic " + b64encode(b"EZTK:").decode()
 
 
@@ -268,8 +268,8 @@ def push(*details: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({"id": "evt_1", "description": "tracker.updated", "result": result, **more}).encode()
 
 
-def test_the_signature_decomposes_the_secret_first() -> None:
-    """Computed with openssl; the published example of EasyPost's libraries has too long a body to repeat."""
+def test_signature_decomposes_the_secret() -> None:
+    """Computed with openssl, because the body of EasyPost's published example is too long."""
     expected = "648a648ccf2d4fb82924f631da8d92ecfb4d0e8406023c78f9a215117f1ac4d0"
     assert signature("sécret", b'{"id":"evt_1"}') == f"hmac-sha256-hex={expected}"
 
@@ -283,13 +283,13 @@ def test_webhook_is_verified_by_secret_and_signature() -> None:
     again = push(DETAIL, status="retrying")
     assert ours.receive({"x-hmac-signature": signature("sécret", again)}, again, "s3cret").fact_key == "evt_1"
     assert ours.receive({"x-hmac-signature": signature("sécret", b"x")}, b"x", "s3cret").fact_key
-    for headers, told, secret in ((signed, body, "wrong"), (signed, again, "s3cret"), ({}, body, "s3cret")):
+    for headers, rejected, secret in ((signed, body, "wrong"), (signed, again, "s3cret"), ({}, body, "s3cret")):
         with pytest.raises(Unauthentic):
-            ours.receive(headers, told, secret)
+            ours.receive(headers, rejected, secret)
     assert ours.answer({}, body).status == 200
 
 
-def test_a_webhook_tells_all_that_its_tracker_knows() -> None:
+def test_webhook_yields_every_scan_of_its_tracker() -> None:
     later = {**DETAIL, "datetime": "2024-08-01T14:42:13Z", "tracking_location": None, "message": "Call 555-555-5555"}
     first, second = carrier(account()).parse_push(push(DETAIL, later), {})
     assert (first.waybill_no, first.place, first.code) == ("9400", "ORLANDO, FL, US", "in_transit:arrived_at_facility")
@@ -298,7 +298,7 @@ def test_a_webhook_tells_all_that_its_tracker_knows() -> None:
     assert first.scan_id != second.scan_id
 
 
-def test_a_webhook_of_something_else_holds_no_scan() -> None:
+def test_webhook_of_another_kind_yields_no_scan() -> None:
     body = json.dumps({"id": "evt_2", "description": "batch.updated", "result": {"id": "batch_1"}}).encode()
     assert carrier(account()).parse_push(body, {}) == ()
 
@@ -330,8 +330,8 @@ def test_a_webhook_of_something_else_holds_no_scan() -> None:
 def test_statuses_are_mapped_and_unknown_ones_are_kept(
     status: Any, detail: Any, message: str, expected: TrackingStatus | None, problem: ExceptionKind | None
 ) -> None:
-    told = {**DETAIL, "status": status, "status_detail": detail, "message": message}
-    (scan,) = carrier(account()).parse_push(push(told), {})
+    pushed = {**DETAIL, "status": status, "status_detail": detail, "message": message}
+    (scan,) = carrier(account()).parse_push(push(pushed), {})
     assert (scan.status, scan.exception) == (expected, problem)
 
 

@@ -22,9 +22,9 @@ from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-SAID: dict[str, Any] = {}
+RESPONSES: dict[str, Any] = {}
 """The responses of the gateway, by interface."""
-HEARD: list[tuple[str, Any]] = []
+REQUESTS: list[tuple[str, Any]] = []
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def gateway() -> Iterator[str]:
 
     @app.post("/ecap/v1/orders/{interface:path}")
     async def orders(interface: str, request: Request) -> Response:
-        HEARD.append((interface, await request.json()))
-        return Response(SAID.get(interface, json.dumps({"code": 9, "success": False, "msg": "订单不存在"})))
+        REQUESTS.append((interface, await request.json()))
+        return Response(RESPONSES.get(interface, json.dumps({"code": 9, "success": False, "msg": "订单不存在"})))
 
     with served(app) as url:
         yield url
@@ -42,8 +42,8 @@ def gateway() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 async def _fresh() -> AsyncIterator[None]:
-    SAID.clear()
-    HEARD.clear()
+    RESPONSES.clear()
+    REQUESTS.clear()
     yield
     await http.close()
 
@@ -61,12 +61,12 @@ def account(url: str = "http://127.0.0.1:1") -> Account:
     )
 
 
-def said(interface: str, data: Any = None, **more: Any) -> None:
-    SAID[interface] = json.dumps({"code": 0, "success": True, "msg": "成功", "data": data, **more})
+def respond(interface: str, data: Any = None, **more: Any) -> None:
+    RESPONSES[interface] = json.dumps({"code": 0, "success": True, "msg": "成功", "data": data, **more})
 
 
-def test_the_signature_names_its_parts_between_the_secret_twice() -> None:
-    """No worked example is public: this is what the platform's demonstration code digests."""
+def test_signature_digests_named_parts_between_two_secrets() -> None:
+    """No example is public: the platform's demonstration code digests this text."""
     path, body, at = "/ecap/v1/orders/create", '[{"orderId":"中"}]', "2024-01-02 03:04:05"
     text = (
         'secretaccess_tokentokenapp_keykeymethod/ecap/v1/orders/createparam_json[{"orderId":"中"}]'
@@ -75,12 +75,12 @@ def test_the_signature_names_its_parts_between_the_secret_twice() -> None:
     assert sign("secret", "token", "key", path, body, at) == md5(text.encode()).hexdigest()
 
 
-async def test_a_booking_says_what_jdl_wants(gateway: str) -> None:
-    said("create", {"orderCode": "ECO1", "waybillCode": "JDVA1", "needRetry": False})
+async def test_booking_has_the_format_of_jdl(gateway: str) -> None:
+    respond("create", {"orderCode": "ECO1", "waybillCode": "JDVA1", "needRetry": False})
     booking = a_booking().model_copy(update={"cash_on_delivery": Decimal("88.50")})
     waybill = await carrier(account(gateway)).book(booking)
     assert (waybill.waybill_no, waybill.carrier, waybill.label) == ("JDVA1", "jdl", Label(product="ed-m-0001"))
-    ((interface, (message,)),) = HEARD
+    ((interface, (message,)),) = REQUESTS
     assert (interface, message["orderId"], message["customerCode"]) == ("create", "W1-F1-abc", "010K1")
     assert message["receiverContact"] == {
         "name": "王小明",
@@ -92,41 +92,41 @@ async def test_a_booking_says_what_jdl_wants(gateway: str) -> None:
     assert added["productAttrs"] == {"shouldPayMoney": "88.50"}
 
 
-async def test_a_number_used_before_is_found_whatever_the_refusal_is_called(gateway: str) -> None:
-    said("create", success=False, code=4711, msg="某种说法")
-    said("status/get", {"waybillCode": "JDVA1", "status": 390})
+async def test_existing_booking_is_returned_after_any_refusal(gateway: str) -> None:
+    respond("create", success=False, code=4711, msg="某种说法")
+    respond("status/get", {"waybillCode": "JDVA1", "status": 390})
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "JDVA1"
 
 
-async def test_what_was_cancelled_is_not_found_again(gateway: str) -> None:
-    said("create", success=False, code=4711)
-    said("status/get", {"waybillCode": "JDVA1", "status": 690})
+async def test_cancelled_booking_is_not_found(gateway: str) -> None:
+    respond("create", success=False, code=4711)
+    respond("status/get", {"waybillCode": "JDVA1", "status": 690})
     ours = carrier(account(gateway))
     assert await ours.find("W1") is None
     assert (await refusal(ours.book(a_booking()))).details[0] == "4711"
 
 
 async def test_refusal_holds_no_personal_data(gateway: str) -> None:
-    said("create", success=False, code=10003, msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
+    respond("create", success=False, code=10003, msg=f"{RECIPIENT.phone} {RECIPIENT.name}")
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0], error.message) == ("Refused", "10003", "error.refused?vendor=jdl&code=10003")
 
 
 @pytest.mark.parametrize("words", ["系统繁忙,请稍后再试", "调用超时", "接口限流"])
 async def test_busy_platform_is_retryable(gateway: str, words: str) -> None:
-    said("create", success=False, code=5, msg=words)
+    respond("create", success=False, code=5, msg=words)
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-async def test_a_refusal_of_the_gateway_is_final(gateway: str) -> None:
-    SAID["create"] = json.dumps({"error_response": {"code": "19", "zh_desc": "无效access_token"}})
-    SAID["status/get"] = SAID["create"]
+async def test_refusal_of_the_gateway_is_final(gateway: str) -> None:
+    RESPONSES["create"] = json.dumps({"error_response": {"code": "19", "zh_desc": "无效access_token"}})
+    RESPONSES["status/get"] = RESPONSES["create"]
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0]) == ("Refused", "19")
 
 
 async def test_address_under_review_is_retryable(gateway: str) -> None:
-    said("create", {"orderCode": "ECO1", "needRetry": True})
+    respond("create", {"orderCode": "ECO1", "needRetry": True})
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert error.type == "Unavailable"
     assert error.next_retry_delay is not None
@@ -134,31 +134,31 @@ async def test_address_under_review_is_retryable(gateway: str) -> None:
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"success":true,"data":[1]}'])
 async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
-    SAID["create"] = body
+    RESPONSES["create"] = body
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
 async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
-    said("trace/query", {"traceDetails": [{"operationTime": "2024-05-01 10:00:00", "category": 420}]})
-    said("cancel", {"resultType": 1})
+    respond("trace/query", {"traceDetails": [{"operationTime": "2024-05-01 10:00:00", "category": 420}]})
+    respond("cancel", {"resultType": 1})
     assert (await refusal(carrier(account(gateway)).cancel("W1", "JDVA1"))).details[0] == "picked_up"
-    assert "cancel" not in dict(HEARD)
+    assert "cancel" not in dict(REQUESTS)
 
 
 async def test_intercepting_before_pickup_is_refused(gateway: str) -> None:
-    said("trace/query", {"traceDetails": None})
-    said("cancel", {"resultType": 0})
+    respond("trace/query", {"traceDetails": None})
+    respond("cancel", {"resultType": 0})
     assert (await refusal(carrier(account(gateway)).intercept("W1", "JDVA1"))).details[0] == "not_picked_up"
-    assert "cancel" not in dict(HEARD)
+    assert "cancel" not in dict(REQUESTS)
 
 
 @pytest.mark.parametrize("result", [1, 2, 3])
-async def test_a_cancellation_that_became_something_else_is_refused(gateway: str, result: int) -> None:
-    said("cancel", {"resultType": result})
+async def test_cancellation_with_another_result_is_refused(gateway: str, result: int) -> None:
+    respond("cancel", {"resultType": result})
     assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == str(result)
 
 
-async def test_nothing_known_of_a_parcel_is_no_error(gateway: str) -> None:
+async def test_unknown_parcel_has_no_scans(gateway: str) -> None:
     assert await carrier(account(gateway)).track("JDVA1") == []
 
 
@@ -182,16 +182,16 @@ def push(**more: Any) -> bytes:
 
 
 def scan(**more: Any) -> Any:
-    (found,) = carrier(account()).parse_push(push(**more), {})
-    return found
+    (parsed,) = carrier(account()).parse_push(push(**more), {})
+    return parsed
 
 
-def test_a_push_reads_as_a_scan_without_names() -> None:
-    found = scan()
-    assert (found.waybill_no, found.code, found.place) == ("JDVA00000000001", "420:200001", "上海青浦营业部")
-    assert found.at == datetime(2024, 5, 1, 2, tzinfo=UTC)
-    assert found.text == "您的快件已揽收完成,揽收人员:***"
-    assert found.scan_id == scan().scan_id != scan(operationTime="2024-05-01 10:00:01").scan_id
+def test_push_becomes_a_scan_without_names() -> None:
+    parsed = scan()
+    assert (parsed.waybill_no, parsed.code, parsed.place) == ("JDVA00000000001", "420:200001", "上海青浦营业部")
+    assert parsed.at == datetime(2024, 5, 1, 2, tzinfo=UTC)
+    assert parsed.text == "您的快件已揽收完成,揽收人员:***"
+    assert parsed.scan_id == scan().scan_id != scan(operationTime="2024-05-01 10:00:01").scan_id
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_a_push_reads_as_a_scan_without_names() -> None:
 def test_categories_map_to_statuses_and_unknown_ones_are_kept(
     category: Any, words: str, status: TrackingStatus | None, problem: ExceptionKind | None
 ) -> None:
-    found = scan(category=category, operationRemark=words)
-    assert (found.status, found.exception) == (status, problem)
+    parsed = scan(category=category, operationRemark=words)
+    assert (parsed.status, parsed.exception) == (status, problem)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
     assert caught.value.field == field
 
 
-def test_a_push_is_known_by_its_secret_and_answered() -> None:
+def test_push_is_verified_by_its_secret_and_acknowledged() -> None:
     ours = carrier(account())
     assert ours.receive({}, push(), "s3cret") == ours.receive({}, push(), "s3cret")
     assert ours.answer({}, push()).body.decode() == '{"code":0,"success":true,"msg":"成功"}'

@@ -22,9 +22,9 @@ from models.intake import Account, IntegrationType
 from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 
-SAID: dict[str, Any] = {}
+RESPONSES: dict[str, Any] = {}
 """The responses of the gateway, by request type."""
-HEARD: list[tuple[str, dict[str, str]]] = []
+REQUESTS: list[tuple[str, dict[str, str]]] = []
 STEP = {"AcceptTime": "2020-11-28 14:32:37", "AcceptStation": "已签收,签收人:保安室 13700000000", "Remark": None}
 
 
@@ -35,8 +35,8 @@ def gateway() -> Iterator[str]:
     @app.post("/{path:path}")
     async def interface(path: str, request: Request) -> Response:
         form = await request.form()
-        HEARD.append((path, {name: str(value) for name, value in form.items()}))
-        return Response(json.dumps(SAID[str(form["RequestType"])]))
+        REQUESTS.append((path, {name: str(value) for name, value in form.items()}))
+        return Response(json.dumps(RESPONSES[str(form["RequestType"])]))
 
     with served(app) as url:
         yield url
@@ -70,15 +70,15 @@ def booked(**more: Any) -> dict[str, Any]:
     return {"EBusinessID": "1462056", "Success": True, "ResultCode": "100", "Reason": "成功", "Order": order, **more}
 
 
-def heard() -> tuple[str, dict[str, Any]]:
-    """The path and the data of the last request; its signature holds."""
-    path, form = HEARD[-1]
+def last_request() -> tuple[str, dict[str, Any]]:
+    """Return the path and data of the last request after checking its signature."""
+    path, form = REQUESTS[-1]
     assert form["DataSign"] == sign(form["RequestData"], "KEY")
     assert (form["EBusinessID"], form["DataType"]) == ("1462056", "2")
     return path, json.loads(form["RequestData"])
 
 
-def test_the_signature_is_that_of_a_published_example() -> None:
+def test_signature_matches_a_published_example() -> None:
     """From the tests of kdniao-sdk."""
     data = '{"OrderCode":null,"ShipperCode":"SF","LogisticCode":"118650888018"}'
     assert sign(data, "00000000-0000-0000-0000-000000000000") == "YjQ4MmJlMjgzYjA0ZGY4ODUxYjgwMzc4MTY0YzY0MzU="
@@ -87,13 +87,13 @@ def test_the_signature_is_that_of_a_published_example() -> None:
 # Waybills
 
 
-async def test_the_courier_of_the_account_carries(gateway: str) -> None:
-    SAID["1007"] = booked()
+async def test_waybill_is_booked_with_the_courier_of_the_account(gateway: str) -> None:
+    RESPONSES["1007"] = booked()
     booking = a_booking().model_copy(update={"cash_on_delivery": Decimal("12.50")})
     waybill = await carrier(account(gateway)).book(booking)
     assert (waybill.carrier, waybill.waybill_no, waybill.reference) == ("kdniao", "YT1", booking.reference)
     assert waybill.label == Label(route="320-061-00", hub="绍兴集包", courier="yto")
-    path, data = heard()
+    path, data = last_request()
     assert path == "api/EOrderService"
     assert (data["ShipperCode"], data["OrderCode"], data["CustomerName"]) == ("YTO", booking.reference, "NETPOINT")
     assert data["Receiver"]["Mobile"] == booking.recipient.national_phone
@@ -101,31 +101,31 @@ async def test_the_courier_of_the_account_carries(gateway: str) -> None:
 
 
 async def test_municipality_is_written_without_suffix_as_province(gateway: str) -> None:
-    SAID["1007"] = booked()
-    told = {"province": "北京市", "city": "北京市", "phone": "010-12345678"}
-    recipient = a_booking().recipient.model_copy(update=told)
+    RESPONSES["1007"] = booked()
+    changes = {"province": "北京市", "city": "北京市", "phone": "010-12345678"}
+    recipient = a_booking().recipient.model_copy(update=changes)
     await ours(gateway).book(a_booking().model_copy(update={"recipient": recipient}))
-    receiver = heard()[1]["Receiver"]
+    receiver = last_request()[1]["Receiver"]
     assert (receiver["ProvinceName"], receiver["CityName"]) == ("北京", "北京市")
     assert (receiver.get("Mobile"), receiver["Tel"]) == (None, "010-12345678")
 
 
-async def test_a_long_reference_is_told_by_a_number_that_is_short_and_always_the_same(gateway: str) -> None:
-    SAID["1007"] = booked()
-    SAID["1147"] = {"Success": True, "ResultCode": "100"}
+async def test_long_reference_is_sent_as_a_short_stable_number(gateway: str) -> None:
+    RESPONSES["1007"] = booked()
+    RESPONSES["1147"] = {"Success": True, "ResultCode": "100"}
     reference = carrier_reference("taobao:shop:" + "1234567890" * 4 + ":F1")
     waybill = await ours(gateway).book(a_booking(reference))
     assert waybill.reference == reference
-    order_no = heard()[1]["OrderCode"]
+    order_no = last_request()[1]["OrderCode"]
     assert re.fullmatch(r"[a-z\d]{30}", order_no)
     await ours(gateway).cancel(reference, "YT1")
-    _, data = heard()
+    _, data = last_request()
     assert (data["OrderCode"], data["ExpNo"], data["ShipperCode"]) == (order_no, "YT1", "YTO")
 
 
 @pytest.mark.parametrize("success", [True, False])
-async def test_what_was_booked_before_is_the_first_waybill(gateway: str, success: bool) -> None:
-    SAID["1007"] = booked(Success=success, ResultCode="106", Reason="该订单号已下单成功")
+async def test_repeated_booking_returns_the_first_waybill(gateway: str, success: bool) -> None:
+    RESPONSES["1007"] = booked(Success=success, ResultCode="106", Reason="该订单号已下单成功")
     assert (await ours(gateway).book(a_booking())).waybill_no == "YT1"
 
 
@@ -140,8 +140,8 @@ async def test_what_was_booked_before_is_the_first_waybill(gateway: str, success
         ({"Success": True, "Order": "?"}, "Unavailable", None),
     ],
 )
-async def test_a_waybill_may_be_refused(gateway: str, answer: Any, kind: str, message: str | None) -> None:
-    SAID["1007"] = answer
+async def test_refused_waybill_is_classified(gateway: str, answer: Any, kind: str, message: str | None) -> None:
+    RESPONSES["1007"] = answer
     error = await refusal(ours(gateway).book(a_booking()))
     assert error.type == kind
     assert error.message == message or message is None
@@ -149,19 +149,19 @@ async def test_a_waybill_may_be_refused(gateway: str, answer: Any, kind: str, me
 
 
 @pytest.mark.parametrize("courier", ["", "pigeon"])
-async def test_without_a_courier_that_it_knows_nothing_is_booked(courier: str) -> None:
+async def test_unknown_courier_is_refused(courier: str) -> None:
     for act in (ours(courier=courier).book(a_booking()), ours(courier=courier).cancel("W1")):
         assert (await refusal(act)).message == "carrier.not_known"
 
 
 @pytest.mark.parametrize("reason", ["订单不存在", "订单已取消"])
 async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, reason: str) -> None:
-    SAID["1147"] = {"Success": False, "ResultCode": "105", "Reason": reason}
+    RESPONSES["1147"] = {"Success": False, "ResultCode": "105", "Reason": reason}
     await ours(gateway).cancel("W1")
 
 
 async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
-    SAID["1147"] = {"Success": False, "ResultCode": "105", "Reason": "快件已揽收"}
+    RESPONSES["1147"] = {"Success": False, "ResultCode": "105", "Reason": "快件已揽收"}
     assert (await refusal(ours(gateway).cancel("W1", "YT1"))).details[0] == "105"
 
 
@@ -170,55 +170,55 @@ async def test_interception_and_offers_are_not_supported() -> None:
     assert await ours().quote(a_booking()) == ()
 
 
-# Following
+# Tracking
 
 
 @pytest.mark.parametrize(("monitor", "request_type"), [(False, "1008"), (True, "8008")])
-async def test_a_subscription_is_of_the_kind_that_is_paid_for(gateway: str, monitor: bool, request_type: str) -> None:
-    SAID[request_type] = {"Success": True}
+async def test_subscription_uses_the_monitoring_setting(gateway: str, monitor: bool, request_type: str) -> None:
+    RESPONSES[request_type] = {"Success": True}
     await ours(gateway, monitor=monitor).subscribe("SF1", "sf", "0000", "https://oms.example/push")
-    path, data = heard()
-    assert (path, HEARD[-1][1]["RequestType"]) == ("api/dist", request_type)
+    path, data = last_request()
+    assert (path, REQUESTS[-1][1]["RequestType"]) == ("api/dist", request_type)
     assert data == {"ShipperCode": "SF", "LogisticCode": "SF1", "CustomerName": "0000"}
 
 
 async def test_phone_is_sent_for_sf_only(gateway: str) -> None:
-    SAID["1008"] = {"Success": True}
+    RESPONSES["1008"] = {"Success": True}
     await ours(gateway).subscribe("YT1", "yto", "0000", "")
-    assert heard()[1] == {"ShipperCode": "YTO", "LogisticCode": "YT1"}
+    assert last_request()[1] == {"ShipperCode": "YTO", "LogisticCode": "YT1"}
 
 
-async def test_a_subscription_may_be_refused_but_not_for_being_the_second(gateway: str) -> None:
-    SAID["1008"] = {"Success": False, "Reason": "重复订阅"}
+async def test_refused_subscription_is_an_error_unless_it_is_a_repeat(gateway: str) -> None:
+    RESPONSES["1008"] = {"Success": False, "Reason": "重复订阅"}
     await ours(gateway).subscribe("YT1", "yto", "", "")
-    SAID["1008"] = {"Success": False, "Reason": "没有可用套餐"}
+    RESPONSES["1008"] = {"Success": False, "Reason": "没有可用套餐"}
     assert (
         await refusal(ours(gateway).subscribe("YT1", "yto", "", ""))
     ).message == "error.refused.unexplained?vendor=kdniao"
 
 
-async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gateway: str) -> None:
-    SAID["2002"] = {"Success": True, "Code": 100, "Shippers": [{"ShipperCode": "STO"}, {"ShipperCode": "DBL"}]}
+async def test_query_tries_each_candidate_carrier(gateway: str) -> None:
+    RESPONSES["2002"] = {"Success": True, "Code": 100, "Shippers": [{"ShipperCode": "STO"}, {"ShipperCode": "DBL"}]}
     assert await ours(gateway).candidate_carriers("773") == ["sto", "DBL"]
-    SAID["1002"] = {"Success": False, "Reason": None, "State": "0", "Traces": []}
-    HEARD.clear()
+    RESPONSES["1002"] = {"Success": False, "Reason": None, "State": "0", "Traces": []}
+    REQUESTS.clear()
     assert await ours(gateway).track("773") == ()
-    asked = [json.loads(form["RequestData"])["ShipperCode"] for _, form in HEARD if form["RequestType"] == "1002"]
-    assert asked == ["STO", "DBL"]
+    queried = [json.loads(form["RequestData"])["ShipperCode"] for _, form in REQUESTS if form["RequestType"] == "1002"]
+    assert queried == ["STO", "DBL"]
 
 
-async def test_a_query_may_be_refused(gateway: str) -> None:
-    SAID["2002"] = {"Success": True, "Shippers": [{"ShipperCode": "STO"}]}
-    SAID["1002"] = {"Success": False, "Reason": "没有可用套餐"}
+async def test_refused_query_is_an_error(gateway: str) -> None:
+    RESPONSES["2002"] = {"Success": True, "Shippers": [{"ShipperCode": "STO"}]}
+    RESPONSES["1002"] = {"Success": False, "Reason": "没有可用套餐"}
     assert (await refusal(ours(gateway).track("773"))).type == "Refused"
-    SAID["2002"] = {"Success": False, "Code": 104}
+    RESPONSES["2002"] = {"Success": False, "Code": 104}
     assert (await refusal(ours(gateway).track("773"))).message == "carrier.kdniao.104"
 
 
-async def test_without_monitoring_the_newest_step_alone_has_a_code(gateway: str) -> None:
+async def test_only_the_newest_step_has_a_code_without_monitoring(gateway: str) -> None:
     older = {"AcceptTime": "2020/11/28 08:00:00", "AcceptStation": "到达"}
-    SAID["2002"] = {"Success": True, "Shippers": [{"ShipperCode": "YTO"}]}
-    SAID["1002"] = {"Success": True, "LogisticCode": "YT1", "State": "3", "Traces": [older, STEP]}
+    RESPONSES["2002"] = {"Success": True, "Shippers": [{"ShipperCode": "YTO"}]}
+    RESPONSES["1002"] = {"Success": True, "LogisticCode": "YT1", "State": "3", "Traces": [older, STEP]}
     first, second = await ours(gateway).track("YT1")
     assert (first.status, first.code, first.at) == (None, "", datetime(2020, 11, 28, tzinfo=UTC))
     assert (second.status, second.code) == (TrackingStatus.DELIVERED, "3")
@@ -230,8 +230,8 @@ async def test_without_monitoring_the_newest_step_alone_has_a_code(gateway: str)
 
 
 def push(*parcels: dict[str, Any], key: str = "KEY", request_type: str = "102", **more: Any) -> bytes:
-    told = {"EBusinessID": "1462056", "PushTime": "2020-11-28 14:40:00", "Count": "1", "Data": list(parcels), **more}
-    data = json.dumps(told, ensure_ascii=False)
+    payload = {"EBusinessID": "1462056", "PushTime": "2020-11-28 14:40:00", "Count": "1", "Data": list(parcels), **more}
+    data = json.dumps(payload, ensure_ascii=False)
     form = {"RequestData": data, "DataSign": sign(data, key), "RequestType": request_type}
     return urlencode(form).encode()
 
@@ -272,28 +272,28 @@ def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     assert (scan.waybill_no, scan.code, scan.status, scan.exception) == ("YT1", code, status, exception)
 
 
-def test_what_is_told_of_a_parcel_is_told_of_its_newest_step() -> None:
+def test_status_of_a_parcel_belongs_to_its_newest_step() -> None:
     newest_first = [STEP, {**STEP, "AcceptTime": "2020-11-28 08:00:00"}]
-    told = {**parcel(), "StateEx": "311", "Traces": newest_first}
-    newest, older = ours().parse_push(push(told, {**parcel(), "LogisticCode": "YT2", "Traces": None}), {})
+    pushed = {**parcel(), "StateEx": "311", "Traces": newest_first}
+    newest, older = ours().parse_push(push(pushed, {**parcel(), "LogisticCode": "YT2", "Traces": None}), {})
     assert (newest.code, newest.status) == ("311", TrackingStatus.DELIVERED)
     assert (older.code, older.status) == ("", None)
 
 
 @pytest.mark.parametrize("request_type", ["101", "102"])
-def test_a_push_is_known_by_its_secret_and_its_signature_with_padding_or_without(request_type: str) -> None:
+def test_push_is_verified_by_secret_and_signature_with_or_without_padding(request_type: str) -> None:
     body = push(parcel(), request_type=request_type)
     receipt = ours().receive({}, body, "s3cret")
     assert receipt.topic == request_type
     ours().receive({}, body.replace(b"%3D", b""), "s3cret")
-    for told, secret in (
+    for rejected, secret in (
         (body, "wrong"),
         (push(parcel(), key="OTHER"), "s3cret"),
         (b"", "s3cret"),
         (b"\xff", "s3cret"),
     ):
         with pytest.raises(Unauthentic):
-            ours().receive({}, told, secret)
+            ours().receive({}, rejected, secret)
 
 
 def test_push_is_acknowledged_in_the_required_format() -> None:

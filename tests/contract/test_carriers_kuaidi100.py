@@ -23,9 +23,9 @@ from starter.sandbox.carriers import kuaidi100 as twin
 from tests.contract.test_carriers_sf import refusal
 from tests.serving import served
 
-SAID: dict[str, Any] = {}
+RESPONSES: dict[str, Any] = {}
 """The responses of the gateway, by path."""
-HEARD: list[tuple[str, dict[str, str]]] = []
+REQUESTS: list[tuple[str, dict[str, str]]] = []
 STEP = {
     "time": "2020-11-28 14:32:37",
     "ftime": "2020-11-28 14:32:37",
@@ -43,8 +43,8 @@ def gateway() -> Iterator[str]:
     @app.post("/{path:path}")
     async def interface(path: str, request: Request) -> Response:
         form = await request.form()
-        HEARD.append((path, {name: str(value) for name, value in form.items()}))
-        return Response(json.dumps(SAID[path]))
+        REQUESTS.append((path, {name: str(value) for name, value in form.items()}))
+        return Response(json.dumps(RESPONSES[path]))
 
     with served(app) as url:
         yield url
@@ -69,13 +69,13 @@ def account(url: str = "http://127.0.0.1:1", **settings: Any) -> Account:
 
 
 def ours(url: str = "http://127.0.0.1:1", **settings: Any) -> Aggregator:
-    found = tracker(account(url, **settings))
-    assert isinstance(found, Aggregator)
-    return found
+    aggregator = tracker(account(url, **settings))
+    assert isinstance(aggregator, Aggregator)
+    return aggregator
 
 
-def test_the_signature_is_that_of_the_official_demos() -> None:
-    """Computed with them: nobody published an example."""
+def test_signature_matches_the_official_demos() -> None:
+    """Computed with the demos, because no example is published."""
     param = '{"com":"yuantong","num":"YT6186594166532"}'
     assert sign(param, "KEY", "CUSTOMER") == "1BC4EEA196CD92A5A1E0765CA8B57B05"
 
@@ -85,41 +85,41 @@ async def test_booking_is_not_supported() -> None:
         carrier(account())
 
 
-async def test_a_subscription_names_company_salt_and_where_to_push(gateway: str) -> None:
-    SAID["poll"] = {"result": True, "returnCode": "200", "message": "提交成功"}
+async def test_subscription_has_the_company_salt_and_push_url(gateway: str) -> None:
+    RESPONSES["poll"] = {"result": True, "returnCode": "200", "message": "提交成功"}
     await ours(gateway).subscribe("YT1", "yto", "0000", "https://oms.example/push")
-    path, form = HEARD[-1]
+    path, form = REQUESTS[-1]
     assert (path, form["schema"]) == ("poll", "json")
-    told = json.loads(form["param"])
-    assert (told["company"], told["number"], told["key"]) == ("yuantong", "YT1", "KEY")
-    assert told["parameters"]["callbackurl"] == "https://oms.example/push"
-    assert (told["parameters"]["salt"], told["parameters"]["phone"]) == ("SALT", "0000")
+    parameters = json.loads(form["param"])
+    assert (parameters["company"], parameters["number"], parameters["key"]) == ("yuantong", "YT1", "KEY")
+    assert parameters["parameters"]["callbackurl"] == "https://oms.example/push"
+    assert (parameters["parameters"]["salt"], parameters["parameters"]["phone"]) == ("SALT", "0000")
 
 
-async def test_a_company_may_be_added_to_those_we_know(gateway: str) -> None:
-    SAID["poll"] = {"result": True, "returnCode": "200"}
+async def test_settings_can_add_a_company(gateway: str) -> None:
+    RESPONSES["poll"] = {"result": True, "returnCode": "200"}
     added = ours(gateway, carrier_codes={"debang": "debangkuaidi"})
     await added.subscribe("DPK1", "debang", "", "https://oms.example/push")
-    assert json.loads(HEARD[-1][1]["param"])["company"] == "debangkuaidi"
-    SAID["autonumber/auto"] = [{"comCode": "debangkuaidi", "lengthPre": 4}]
+    assert json.loads(REQUESTS[-1][1]["param"])["company"] == "debangkuaidi"
+    RESPONSES["autonumber/auto"] = [{"comCode": "debangkuaidi", "lengthPre": 4}]
     assert await added.candidate_carriers("DPK1") == ["debang"]
 
 
 @pytest.mark.parametrize(("code", "kind"), [("500", "Unavailable"), ("600", "Refused"), ("700", "Refused")])
-async def test_a_subscription_may_be_refused(gateway: str, code: str, kind: str) -> None:
-    SAID["poll"] = {"result": False, "returnCode": code, "message": "13812345678"}
+async def test_refused_subscription_is_classified(gateway: str, code: str, kind: str) -> None:
+    RESPONSES["poll"] = {"result": False, "returnCode": code, "message": "13812345678"}
     error = await refusal(ours(gateway).subscribe("YT1", "yto", "", "https://oms.example/push"))
     assert error.type == kind
     assert code in error.message
     assert "138" not in error.message
 
 
-async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gateway: str) -> None:
-    SAID["autonumber/auto"] = [{"comCode": "shentong"}, {"comCode": "zhongtong"}]
-    SAID["poll/query.do"] = {"result": False, "returnCode": "500", "message": "查询无结果"}
-    HEARD.clear()
+async def test_query_tries_each_candidate_carrier(gateway: str) -> None:
+    RESPONSES["autonumber/auto"] = [{"comCode": "shentong"}, {"comCode": "zhongtong"}]
+    RESPONSES["poll/query.do"] = {"result": False, "returnCode": "500", "message": "查询无结果"}
+    REQUESTS.clear()
     assert await ours(gateway).track("77300", "0000") == ()
-    queries = [form for path, form in HEARD if path == "poll/query.do"]
+    queries = [form for path, form in REQUESTS if path == "poll/query.do"]
     assert [json.loads(form["param"])["com"] for form in queries] == ["shentong", "zhongtong"]
     assert queries[0]["sign"] == sign(queries[0]["param"], "KEY", "CUSTOMER")
     assert queries[0]["customer"] == "CUSTOMER"
@@ -129,22 +129,22 @@ async def test_a_query_asks_the_carriers_that_it_may_be_until_one_knows_it(gatew
     ("code", "kind"),
     [("408", "Refused"), ("501", "Unavailable"), ("502", "Unavailable"), ("503", "Refused"), ("", "Refused")],
 )
-async def test_a_query_may_be_refused(gateway: str, code: str, kind: str) -> None:
-    SAID["autonumber/auto"] = [{"comCode": "shunfeng"}]
-    SAID["poll/query.do"] = {"result": False, "returnCode": code, "message": "13812345678"}
+async def test_refused_query_is_classified(gateway: str, code: str, kind: str) -> None:
+    RESPONSES["autonumber/auto"] = [{"comCode": "shunfeng"}]
+    RESPONSES["poll/query.do"] = {"result": False, "returnCode": code, "message": "13812345678"}
     assert (await refusal(ours(gateway).track("SF1"))).type == kind
 
 
-async def test_a_number_out_of_the_format_has_no_carrier(gateway: str) -> None:
-    SAID["autonumber/auto"] = {"result": False, "returnCode": "201", "message": "单号不合规"}
+async def test_invalid_number_has_no_carrier(gateway: str) -> None:
+    RESPONSES["autonumber/auto"] = {"result": False, "returnCode": "201", "message": "单号不合规"}
     assert await ours(gateway).candidate_carriers("?") == []
-    SAID["autonumber/auto"] = {"result": False, "returnCode": "601", "message": "key过期"}
+    RESPONSES["autonumber/auto"] = {"result": False, "returnCode": "601", "message": "key过期"}
     assert (await refusal(ours(gateway).candidate_carriers("?"))).message == "carrier.kuaidi100.601"
 
 
 @pytest.mark.parametrize("body", ["<html>", 7, [{"nothing": 1}]])
 async def test_malformed_response_is_retryable(gateway: str, body: Any) -> None:
-    SAID["autonumber/auto"] = body
+    RESPONSES["autonumber/auto"] = body
     assert (await refusal(ours(gateway).track("YT1"))).type == "Unavailable"
 
 
@@ -153,12 +153,12 @@ async def test_malformed_response_is_retryable(gateway: str, body: Any) -> None:
 
 def push(*steps: dict[str, Any], salt: str = "SALT", **more: Any) -> bytes:
     result = {"message": "ok", "nu": "4310508235533", "ischeck": "1", "com": "yunda", "state": "3", "data": list(steps)}
-    told = {"status": "polling", "message": "变化", "comOld": "", "comNew": "", "lastResult": result, **more}
-    param = json.dumps(told, ensure_ascii=False)
+    payload = {"status": "polling", "message": "变化", "comOld": "", "comNew": "", "lastResult": result, **more}
+    param = json.dumps(payload, ensure_ascii=False)
     return urlencode({"sign": sign(param, salt), "param": param}).encode()
 
 
-def test_a_captured_step_is_read() -> None:
+def test_captured_step_becomes_a_scan() -> None:
     (scan,) = ours().parse_push(push(STEP), {})
     assert (scan.waybill_no, scan.status, scan.code) == ("4310508235533", TrackingStatus.DELIVERED, "3")
     assert scan.at == datetime(2020, 11, 28, 6, 32, 37, tzinfo=UTC)
@@ -209,19 +209,19 @@ def test_step_with_a_changed_code_is_the_same_scan() -> None:
     assert first.scan_id == again.scan_id != other.scan_id
 
 
-def test_a_parcel_that_goes_abroad_has_two_traces_under_one_number() -> None:
+def test_parcel_sent_abroad_has_two_traces() -> None:
     abroad = {"nu": "OTHER", "data": [{**STEP, "context": "Delivered"}]}
     scans = ours().parse_push(push(STEP, destResult=abroad), {})
     assert [scan.waybill_no for scan in scans] == ["4310508235533"] * 2
 
 
 @pytest.mark.parametrize("status", ["shutdown", "abort", "updateall", "polling"])
-def test_the_topic_tells_where_the_subscription_stands(status: str) -> None:
+def test_topic_is_the_status_of_the_subscription(status: str) -> None:
     assert ours().receive({}, push(STEP, status=status), "s3cret").topic == status
 
 
 @pytest.mark.parametrize("result", [None, "", {}, {"nu": "1", "data": None}])
-def test_an_aborted_subscription_may_hold_no_trace(result: Any) -> None:
+def test_aborted_subscription_without_a_trace_yields_no_scan(result: Any) -> None:
     body = push(status="abort", message="3天查询无记录", lastResult=result)
     assert ours().receive({}, body, "s3cret").topic == "abort"
     assert ours().parse_push(body, {}) == ()
@@ -254,13 +254,13 @@ def test_malformed_push_names_its_field(body: bytes, field: str) -> None:
 
 
 async def test_aborted_subscription_can_be_repeated() -> None:
-    """The twin ends a subscription; the next one is its first again."""
-    heard: list[bytes] = []
+    """The twin aborts a subscription and accepts the next one as the first."""
+    bodies: list[bytes] = []
     app = FastAPI()
 
     @app.post("/push")
     async def hear(request: Request) -> Response:
-        heard.append(await request.body())
+        bodies.append(await request.body())
         return Response(ours().answer({}, b"").body)
 
     with served(create_app()) as url, served(app) as ear:
@@ -269,13 +269,13 @@ async def test_aborted_subscription_can_be_repeated() -> None:
         assert isinstance(followed, Aggregator)
 
         async def abort() -> int:
-            told = {"url": f"{ear}/push", "waybill_no": "YT900"}
-            async with httpx.AsyncClient() as hands:
-                return (await hands.post(f"{url}/kuaidi100/_control/abort", json=told)).status_code
+            parameters = {"url": f"{ear}/push", "waybill_no": "YT900"}
+            async with httpx.AsyncClient() as client:
+                return (await client.post(f"{url}/kuaidi100/_control/abort", json=parameters)).status_code
 
         await followed.subscribe("YT900", "yto", "", f"{ear}/push")
         assert [await abort(), await abort()] == [200, 404]
-        (body,) = heard
+        (body,) = bodies
         assert followed.receive({}, body, "s3cret").topic == "abort"
         assert followed.parse_push(body, {}) == ()
         await followed.subscribe("YT900", "yto", "", f"{ear}/push")

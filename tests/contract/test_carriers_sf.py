@@ -21,7 +21,7 @@ from models.intake import Account, IntegrationType
 from tests.serving import served
 from tests.unit.orders import RECIPIENT
 
-SAID: dict[str, Any] = {}
+RESPONSES: dict[str, Any] = {}
 """The responses of the gateway, by service."""
 
 
@@ -31,7 +31,7 @@ def gateway() -> Iterator[str]:
 
     @app.post("/std/service")
     async def service() -> Response:
-        return Response(SAID["body"])
+        return Response(RESPONSES["body"])
 
     with served(app) as url:
         yield url
@@ -53,8 +53,8 @@ def a_booking(reference: str = "W1-F1-abc") -> Booking:
     return Booking(reference=reference, sender=RECIPIENT, recipient=RECIPIENT, goods=goods, weight_kg=Decimal("1.2"))
 
 
-def said(data: Any, code: str = "A1000") -> None:
-    SAID["body"] = json.dumps({"apiResultCode": code, "apiErrorMsg": "", "apiResultData": data})
+def respond(data: Any, code: str = "A1000") -> None:
+    RESPONSES["body"] = json.dumps({"apiResultCode": code, "apiErrorMsg": "", "apiResultData": data})
 
 
 def booked(**more: Any) -> dict[str, Any]:
@@ -80,16 +80,14 @@ async def refusal(act: Any) -> ApplicationError:
         ("中 *~+", "1", "test", "enEGxDrktGqdJiLR3VtTkA=="),
     ],
 )
-def test_the_digest_is_that_of_the_published_vectors(
-    message: str, timestamp: str, check_word: str, expected: str
-) -> None:
+def test_digest_matches_the_published_vectors(message: str, timestamp: str, check_word: str, expected: str) -> None:
     assert digest(message, timestamp, check_word) == expected
 
 
 @pytest.mark.parametrize("nested", [json.dumps, lambda data: data])
-async def test_an_answer_nested_as_text_or_parsed_reads_the_same(gateway: str, nested: Any) -> None:
+async def test_nested_response_is_read_as_text_or_object(gateway: str, nested: Any) -> None:
     outcome = booked(routeLabelInfo=[{"code": "1000", "routeLabelData": {"destRouteLabel": "571WB", "proCode": None}}])
-    said(nested(outcome))
+    respond(nested(outcome))
     waybill = await carrier(account(gateway)).book(a_booking())
     assert waybill.waybill_no == "SF1"
     assert waybill.label == Label(route="571WB")
@@ -97,43 +95,43 @@ async def test_an_answer_nested_as_text_or_parsed_reads_the_same(gateway: str, n
 
 async def test_the_mother_number_is_the_waybill(gateway: str) -> None:
     numbers = [{"waybillType": 2, "waybillNo": "SF2"}, {"waybillType": 1, "waybillNo": "SF1"}]
-    said(booked(waybillNoInfoList=numbers))
+    respond(booked(waybillNoInfoList=numbers))
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "SF1"
 
 
 @pytest.mark.parametrize("code", ["A1005", "A1009", "A1099"])
 async def test_busy_platform_is_retryable(gateway: str, code: str) -> None:
-    said("", code)
+    respond("", code)
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.non_retryable) == ("Unavailable", False)
 
 
 @pytest.mark.parametrize("code", ["A1001", "A1003", "A1004", "A1006"])
 async def test_a_refusal_of_the_platform_is_final(gateway: str, code: str) -> None:
-    said("", code)
+    respond("", code)
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.non_retryable, error.details[0]) == ("Refused", True, code)
 
 
 @pytest.mark.parametrize("code", ["8114", "1014", "20035", "8256"])
-async def test_a_refusal_of_the_business_is_final_and_repeats_nothing_personal(gateway: str, code: str) -> None:
-    said(json.dumps({"success": False, "errorCode": code, "errorMsg": f"{RECIPIENT.phone} {RECIPIENT.name}"}))
+async def test_refusal_of_the_service_is_final_and_holds_no_personal_data(gateway: str, code: str) -> None:
+    respond(json.dumps({"success": False, "errorCode": code, "errorMsg": f"{RECIPIENT.phone} {RECIPIENT.name}"}))
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.details[0], error.message) == ("Refused", code, f"carrier.sf.{code}")
 
 
 async def test_system_error_behind_the_platform_is_retryable(gateway: str) -> None:
-    said({"success": False, "errorCode": "S0003", "errorMsg": "系统发生数据错误或运行时异常"})
+    respond({"success": False, "errorCode": "S0003", "errorMsg": "系统发生数据错误或运行时异常"})
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
-async def test_an_address_not_served_is_refused(gateway: str) -> None:
-    said(booked(filterResult=3))
+async def test_unserved_address_is_refused(gateway: str) -> None:
+    respond(booked(filterResult=3))
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).message == "carrier.sf.not_served"
 
 
 async def test_address_under_review_is_retryable(gateway: str) -> None:
-    said(booked(filterResult=1, waybillNoInfoList=[]))
+    respond(booked(filterResult=1, waybillNoInfoList=[]))
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert error.type == "Unavailable"
     assert error.next_retry_delay is not None
@@ -150,18 +148,18 @@ async def test_address_under_review_is_retryable(gateway: str) -> None:
     ],
 )
 async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
-    SAID["body"] = body
+    RESPONSES["body"] = body
     assert (await refusal(carrier(account(gateway)).book(a_booking()))).type == "Unavailable"
 
 
 @pytest.mark.parametrize("code", ["8037", "8018", "8024"])
 async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, code: str) -> None:
-    said({"success": False, "errorCode": code})
+    respond({"success": False, "errorCode": code})
     await carrier(account(gateway)).cancel("W1")
 
 
 async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
-    said({"success": False, "errorCode": "8252"})
+    respond({"success": False, "errorCode": "8252"})
     assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == "8252"
 
 
@@ -201,7 +199,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_of_a_push_reads_the_same(variant: str) -> None:
+def test_every_variant_of_a_push_gives_the_same_scans(variant: str) -> None:
     (scan,) = scans(VARIANTS[variant])
     assert (scan.waybill_no, scan.scan_id, scan.code) == ("SF7444400031887", "158918741444476", "50")
     assert scan.status is TrackingStatus.PICKED_UP
@@ -209,7 +207,7 @@ def test_every_variant_of_a_push_reads_the_same(variant: str) -> None:
     assert (scan.place, scan.text) == ("深圳市", "顺丰速运 已收取快件")
 
 
-def test_a_push_is_answered_in_its_own_format() -> None:
+def test_push_is_acknowledged_in_its_own_format() -> None:
     ours = carrier(account())
     assert ours.answer({}, VARIANTS["list"]).body.decode() == '{"return_code":"0000","return_msg":"成功"}'
     answer = ours.answer({}, VARIANTS["form"])
@@ -285,7 +283,7 @@ def test_account_without_a_push_secret_refuses_pushes() -> None:
         ("快件已退回,新单号为: SF7444400031887", "快件已退回,新单号为: SF7444400031887"),
     ],
 )
-def test_phones_and_names_in_a_carriers_words_are_masked(text: str, expected: str) -> None:
+def test_phones_and_names_in_texts_of_carriers_are_masked(text: str, expected: str) -> None:
     assert mask_personal_data(text) == expected
 
 

@@ -21,8 +21,8 @@ from models.intake import Account, IntegrationType
 from tests.contract.test_carriers_sf import a_booking, refusal
 from tests.serving import served
 
-SAID: dict[str, Any] = {}
-HEARD: list[tuple[str, dict[str, Any]]] = []
+RESPONSES: dict[str, Any] = {}
+REQUESTS: list[tuple[str, dict[str, Any]]] = []
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def gateway() -> Iterator[str]:
 
     @app.post("/open/{path:path}")
     async def interface(path: str, request: Request) -> Response:
-        HEARD.append((path, await request.json()))
-        return Response(SAID["body"])
+        REQUESTS.append((path, await request.json()))
+        return Response(RESPONSES["body"])
 
     with served(app) as url:
         yield f"{url}/open"
@@ -57,70 +57,70 @@ def account(url: str = "http://127.0.0.1:1", **secrets: str) -> Account:
     )
 
 
-def said(data: Any) -> None:
-    SAID["body"] = json.dumps(data)
+def respond(data: Any) -> None:
+    RESPONSES["body"] = json.dumps(data)
 
 
-def test_the_signature_is_that_of_the_published_example() -> None:
+def test_signature_matches_the_published_example() -> None:
     assert sign("opentest", "", "", "123456") == "YLstCNa3x8ijQx16e/jqOA=="
 
 
 async def test_a_booking_is_signed_for_its_interface(gateway: str) -> None:
-    said({"logisticsNo": "W1-F1-abc", "mailNo": "YT2819000000001", "shortAddress": "800-061-00-005"})
+    respond({"logisticsNo": "W1-F1-abc", "mailNo": "YT2819000000001", "shortAddress": "800-061-00-005"})
     waybill = await carrier(account(gateway)).book(a_booking())
     assert (waybill.waybill_no, waybill.label) == ("YT2819000000001", Label(route="800-061-00-005"))
-    path, request = HEARD[-1]
+    path, request = REQUESTS[-1]
     assert path == "privacy_create_adapter/v1/av7bfQ/K21000119"
     assert request["sign"] == sign(request["param"], "privacy_create_adapter", "v1", "u2Z1F7Fh")
     assert json.loads(request["param"])["recipientMobile"] == a_booking().recipient.phone
 
 
-async def test_an_interface_may_have_credentials_of_its_own(gateway: str) -> None:
-    said([])
+async def test_interface_can_have_its_own_credentials(gateway: str) -> None:
+    respond([])
     own = {"track_query_adapter.client_id": "TEST", "track_query_adapter.secret": "123456"}
     assert await carrier(account(gateway, **own)).track("YT1") == []
-    path, request = HEARD[-1]
+    path, request = REQUESTS[-1]
     assert path.endswith("/TEST")
     assert request["sign"] == sign('{"NUMBER":"YT1"}', "track_query_adapter", "v1", "123456")
 
 
-async def test_more_goods_than_yto_takes_are_shortened(gateway: str) -> None:
-    said({"mailNo": "YT1"})
+async def test_long_list_of_goods_is_cut_to_the_limit(gateway: str) -> None:
+    respond({"mailNo": "YT1"})
     goods = tuple(FulfillmentLine(line_no=str(n), sku=f"A{n:03}", quantity=1) for n in range(30))
     await carrier(account(gateway)).book(a_booking().model_copy(update={"goods": goods}))
-    assert len(json.loads(HEARD[-1][1]["param"])["goods"]) == 20
+    assert len(json.loads(REQUESTS[-1][1]["param"])["goods"]) == 20
 
 
-async def test_a_refusal_is_final_and_repeats_nothing_personal(gateway: str) -> None:
-    said({"success": False, "code": 200010003, "reason": "recipientMobile 13812345678 不正确"})
+async def test_refusal_is_final_and_holds_no_personal_data(gateway: str) -> None:
+    respond({"success": False, "code": 200010003, "reason": "recipientMobile 13812345678 不正确"})
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.message) == ("Refused", "error.refused?vendor=yto&code=200010003")
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "7"])
 async def test_malformed_response_is_retryable(gateway: str, body: str) -> None:
-    SAID["body"] = body
+    RESPONSES["body"] = body
     for act in (carrier(account(gateway)).book(a_booking()), carrier(account(gateway)).track("YT1")):
         assert (await refusal(act)).type == "Unavailable"
 
 
 @pytest.mark.parametrize("reason", ["订单不存在", "订单已取消"])
 async def test_cancelling_twice_or_without_a_booking_is_no_error(gateway: str, reason: str) -> None:
-    said({"success": False, "code": 1, "reason": reason})
+    respond({"success": False, "code": 1, "reason": reason})
     await carrier(account(gateway)).cancel("W1")
 
 
 async def test_cancelling_after_pickup_is_refused(gateway: str) -> None:
-    said({"success": False, "code": 7, "reason": "快件已揽收"})
+    respond({"success": False, "code": 7, "reason": "快件已揽收"})
     assert (await refusal(carrier(account(gateway)).cancel("W1"))).details[0] == "7"
 
 
-async def test_nothing_known_of_a_number_is_no_scan(gateway: str) -> None:
-    said({"map": {"YT1": []}, "code": "1001", "success": "true", "message": "查询结果为空。"})
+async def test_unknown_number_has_no_scans(gateway: str) -> None:
+    respond({"map": {"YT1": []}, "code": "1001", "success": "true", "message": "查询结果为空。"})
     assert not await carrier(account(gateway)).track("YT1")
 
 
-async def test_the_steps_of_a_parcel_are_scans(gateway: str) -> None:
+async def test_each_step_of_a_parcel_is_a_scan(gateway: str) -> None:
     step = {
         "waybill_No": "YT2000000000000",
         "upload_Time": "2023-04-24 20:37:33",
@@ -130,7 +130,7 @@ async def test_the_steps_of_a_parcel_are_scans(gateway: str) -> None:
         "district": "义乌市",
         "weight": 0.68,
     }
-    said([step, {**step, "infoContent": "TMS_MYSTERY"}])
+    respond([step, {**step, "infoContent": "TMS_MYSTERY"}])
     first, second = await carrier(account(gateway)).track("YT2000000000000")
     assert (first.status, first.at) == (TrackingStatus.PICKED_UP, datetime(2023, 4, 24, 12, 37, 33, tzinfo=UTC))
     assert "张三" not in first.text
@@ -142,7 +142,7 @@ async def test_the_steps_of_a_parcel_are_scans(gateway: str) -> None:
 
 
 def push(secret: str = "u2Z1F7Fh", **changes: str) -> bytes:
-    told = {
+    fields = {
         "logisticProviderID": "YTO",
         "clientID": "K21000119",
         "mailNo": "YT2000000000000",
@@ -154,7 +154,7 @@ def push(secret: str = "u2Z1F7Fh", **changes: str) -> bytes:
         "acceptTime": "2023-04-24 20:37:33",
         **changes,
     }
-    xml = "<UpdateInfo>" + "".join(f"<{name}>{value}</{name}>" for name, value in told.items()) + "</UpdateInfo>"
+    xml = "<UpdateInfo>" + "".join(f"<{name}>{value}</{name}>" for name, value in fields.items()) + "</UpdateInfo>"
     digest = b64encode(md5((xml + secret).encode()).digest()).decode()
     return urlencode({"logistics_interface": xml, "data_digest": digest, "clientId": "K21000119"}).encode()
 
@@ -183,11 +183,11 @@ def test_codes_map_to_statuses_and_unknown_codes_are_kept(
     assert scan.at == datetime(2023, 4, 24, 12, 37, 33, tzinfo=UTC)
 
 
-def test_a_push_of_something_else_holds_no_scan() -> None:
+def test_push_of_another_kind_yields_no_scan() -> None:
     assert carrier(account()).parse_push(push(infoType="WEIGHT"), {}) == ()
 
 
-def test_a_push_is_answered_with_the_order_it_named() -> None:
+def test_acknowledgement_names_the_order_of_the_push() -> None:
     answer = carrier(account()).answer({}, push(txLogisticID="A&amp;B")).body.decode()
     assert "<txLogisticID>A&amp;B</txLogisticID><success>true</success>" in answer
 

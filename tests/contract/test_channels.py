@@ -28,9 +28,9 @@ from tests.shops import BUYER, DAY, NOW, PERSON, World, shipment
 
 CHANNELS = [each.name for each in iter_modules(channels.__path__)]
 PUSH_ONLY = {"own", "app", "pos"}
-"""They send their orders and cannot be queried."""
+"""Channels that send their orders and cannot be queried."""
 WHOLE_ORDER_ONLY = {"pdd", "jd"}
-"""They refund and ship an order only as a whole."""
+"""Channels that refund and ship only whole orders."""
 OUR_CARRIERS = [each.name for each in iter_modules(carriers.__path__)]
 READABLE = [name for name in CHANNELS if name not in PUSH_ONLY]
 _shops = count(1)

@@ -17,9 +17,9 @@ from tests.shops import World
 
 SOURCES = ["own", "taobao", "shopify", "amazon", "woocommerce", "jd", "pdd", "douyin", "suning"]
 CALL_EACH = {"amazon", "jd", "pdd", "suning"}
-"""Channels that take one SKU a call."""
+"""Channels that accept one SKU per call."""
 WITHOUT_WAIT = {"jd", "pdd", "douyin"}
-"""Channels that do not say how long to wait."""
+"""Channels that return no delay for a retry."""
 _numbers = count()
 
 

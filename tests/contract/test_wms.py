@@ -46,7 +46,7 @@ def warehouse(url: str, secret: str = SECRET) -> Account:
     )
 
 
-def told(url: str, verb: str, **what: Any) -> int:
+def control(url: str, verb: str, **what: Any) -> int:
     """Send a control request to the twin and return the status of its response."""
     return CLIENT.post(f"{url}/warehouse/_control/{verb}", json=what).status_code
 
@@ -89,7 +89,7 @@ class Office:
 def office(sandbox: str) -> Iterator[Office]:
     office = Office()
     with served(office.app) as url:
-        assert told(sandbox, "config", api_url=url, api_key="hd_key", delay=0.01) == 200
+        assert control(sandbox, "config", api_url=url, api_key="hd_key", delay=0.01) == 200
         yield office
 
 
@@ -103,14 +103,14 @@ async def test_a_warehouse_accepts_picks_and_ships_once(sandbox: str, office: Of
 
 
 async def test_held_order_can_be_recalled_and_is_never_shipped(sandbox: str, office: Office) -> None:
-    told(sandbox, "hold", match=":held:")
+    control(sandbox, "hold", match=":held:")
     await wms.submit(warehouse(sandbox), a_submission("o:held:F1"))
     await wms.submit(warehouse(sandbox), a_submission("o:held:F2"))
     await office.until("o:held:F1", "picked")
     await asyncio.sleep(0.1)
     assert (await wms.recall(warehouse(sandbox), "o:held:F1", "cancelled")).accepted
-    assert told(sandbox, "ship", fulfillment_id="o:held:F1") == 409
-    assert told(sandbox, "ship", fulfillment_id="o:held:F2") == 200
+    assert control(sandbox, "ship", fulfillment_id="o:held:F1") == 409
+    assert control(sandbox, "ship", fulfillment_id="o:held:F2") == 200
     assert "shipped" in await office.until("o:held:F2", "shipped")
     assert "shipped" not in [each["kind"] for each in office.events if each["fulfillment_id"] == "o:held:F1"]
 

@@ -19,9 +19,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> NoReturn:
-    raise AssertionError("a unit test asked for PostgreSQL: it belongs in tests/integration")
+    raise AssertionError("a unit test requested PostgreSQL: it belongs in tests/integration")
 
 
 @pytest.fixture(scope="session")
 def temporal_server() -> NoReturn:
-    raise AssertionError("a unit test asked for Temporal: it belongs in tests/integration")
+    raise AssertionError("a unit test requested Temporal: it belongs in tests/integration")

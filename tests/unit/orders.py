@@ -25,7 +25,7 @@ def line(number: int = 1, sku: str = "A001", quantity: int = 1, price: str = "50
 
 
 def an_order(number: str = "1001", *lines: OrderLine, **changes: Any) -> ChannelOrder:
-    """A paid own-site order to Shanghai of one A001, unless told otherwise."""
+    """A paid own-site order to Shanghai of one A001, unless changed."""
     now = datetime.now(UTC)
     lines = lines or (line(),)
     given: dict[str, Any] = {

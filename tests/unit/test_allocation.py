@@ -1,4 +1,4 @@
-"""Plans: they promise only available stock, leave nothing out, and use no parcel too many."""
+"""Plans promise only available stock, cover every line, and use as few parcels as possible."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SITES = (
 )
 
 
-def want(*quantities: tuple[str, int]) -> list[FulfillmentLine]:
+def lines_of(*quantities: tuple[str, int]) -> list[FulfillmentLine]:
     return [
         FulfillmentLine(line_no=str(number), sku=sku, quantity=quantity)
         for number, (sku, quantity) in enumerate(quantities, 1)
@@ -49,32 +49,32 @@ def reasons(result: Plan) -> dict[str, str]:
 
 def test_one_parcel_from_the_buyers_province() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
-    result = plan(want(("A001", 2)), everywhere, SITES, "广东")
+    result = plan(lines_of(("A001", 2)), everywhere, SITES, "广东")
     assert sends(result) == {"GZ": [("1", "A001", 2)]}
     assert reasons(result) == {"SH": "plan.behind", "GZ": "plan.nearest", "BJ": "plan.behind", "CD": "plan.behind"}
 
 
 def test_otherwise_from_the_region_then_by_rank() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
-    assert list(sends(plan(want(("A001", 2)), everywhere, SITES, "河北省"))) == ["BJ"]
-    assert list(sends(plan(want(("A001", 2)), everywhere, SITES, "新疆维吾尔自治区"))) == ["SH"]
-    assert list(sends(plan(want(("A001", 2)), everywhere, SITES, ""))) == ["SH"]
+    assert list(sends(plan(lines_of(("A001", 2)), everywhere, SITES, "河北省"))) == ["BJ"]
+    assert list(sends(plan(lines_of(("A001", 2)), everywhere, SITES, "新疆维吾尔自治区"))) == ["SH"]
+    assert list(sends(plan(lines_of(("A001", 2)), everywhere, SITES, ""))) == ["SH"]
 
 
 def test_one_far_warehouse_precedes_two_near_ones() -> None:
     stock = {"SH": {"A001": 5}, "GZ": {"B001": 5}, "CD": {"A001": 1, "B001": 1}}
-    result = plan(want(("A001", 1), ("B001", 1)), stock, SITES, "上海市")
+    result = plan(lines_of(("A001", 1), ("B001", 1)), stock, SITES, "上海市")
     assert sends(result) == {"CD": [("1", "A001", 1), ("2", "B001", 1)]}
     assert reasons(result)["SH"] == "plan.lacks"
 
 
 def test_split_keeps_lines_whole_if_possible() -> None:
     stock = {"SH": {"A001": 3}, "GZ": {"A001": 4}}
-    assert sends(plan(want(("A001", 3), ("A001", 4)), stock, SITES, "上海市")) == {
+    assert sends(plan(lines_of(("A001", 3), ("A001", 4)), stock, SITES, "上海市")) == {
         "SH": [("1", "A001", 3)],
         "GZ": [("2", "A001", 4)],
     }
-    assert sends(plan(want(("A001", 5)), stock, SITES, "上海市")) == {
+    assert sends(plan(lines_of(("A001", 5)), stock, SITES, "上海市")) == {
         "SH": [("1", "A001", 1)],
         "GZ": [("1", "A001", 4)],
     }
@@ -82,7 +82,7 @@ def test_split_keeps_lines_whole_if_possible() -> None:
 
 def test_closed_warehouse_ships_nothing() -> None:
     sites = (SITES[0].model_copy(update={"closed": True}), *SITES[1:])
-    result = plan(want(("A001", 1)), {"SH": {"A001": 9}, "CD": {"A001": 1}}, sites, "上海市")
+    result = plan(lines_of(("A001", 1)), {"SH": {"A001": 9}, "CD": {"A001": 1}}, sites, "上海市")
     assert list(sends(result)) == ["CD"]
     assert reasons(result)["SH"] == "plan.closed"
 
@@ -109,7 +109,7 @@ def held(stock: Stock, codes: tuple[str, ...], sku: str) -> int:
 def test_any_plan(
     quantities: list[tuple[str, int]], stock: Stock, closed: set[Site], province: str, in_part: bool
 ) -> None:
-    lines = want(*quantities)
+    lines = lines_of(*quantities)
     sites = [site.model_copy(update={"closed": site in closed}) for site in SITES]
     result = plan(lines, stock, sites, province, in_part=in_part)
 

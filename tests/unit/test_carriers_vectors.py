@@ -1,5 +1,5 @@
-"""Signatures of carriers held against those that others published, or computed from their published recipes; and what
-their codes and words mean."""
+"""Signatures of carriers compared with published ones, or with values computed by published recipes; meaning of their
+codes and texts."""
 
 import contextlib
 import json
@@ -33,8 +33,8 @@ def test_easypost_normalises_its_secret() -> None:
     assert easypost.signature("sécret", b"{}") == easypost.signature("se\u0301cret", b"{}")
 
 
-def pushed(source: str, told: dict[str, Any]) -> tuple[dict[str, str], bytes]:
-    text = json.dumps(told, ensure_ascii=False)
+def signed_push(source: str, payload: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+    text = json.dumps(payload, ensure_ascii=False)
     match source:
         case "sto":
             form = {"content": text, "data_digest": sto.digest(text, "test")}
@@ -63,8 +63,8 @@ def step(source: str, code: str, words: str) -> dict[str, Any]:
     return {"id": "evt_1", "description": "tracker.updated", "result": result}
 
 
-def read(source: str, told: dict[str, Any]) -> Scan:
-    headers, body = pushed(source, told)
+def read(source: str, payload: dict[str, Any]) -> Scan:
+    headers, body = signed_push(source, payload)
     ours = tracker(account(source))
     assert ours.receive(headers, body, "s3cret").fact_key == ours.receive(headers, body, "s3cret").fact_key
     (scan,) = ours.parse_push(body, headers)
@@ -101,7 +101,7 @@ def test_codes_and_texts_map_to_statuses(
 
 @pytest.mark.parametrize("source", ["sto", "zto", "yunda", "easypost"])
 def test_modified_push_is_refused(source: str) -> None:
-    headers, body = pushed(source, step(source, "GOT", ""))
+    headers, body = signed_push(source, step(source, "GOT", ""))
     ours = tracker(account(source))
     with pytest.raises(Unauthentic):
         ours.receive(headers, body.replace(b"10", b"11"), "s3cret")
@@ -111,6 +111,6 @@ def test_modified_push_is_refused(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["sto", "zto", "yunda", "easypost"])
 def test_malformed_push_yields_no_scan(source: str) -> None:
-    for told in (b"", b"{}", b"[]", b"\xff", urlencode({"content": "{}", "data": "{}"}).encode()):
+    for body in (b"", b"{}", b"[]", b"\xff", urlencode({"content": "{}", "data": "{}"}).encode()):
         with contextlib.suppress(Unintelligible):
-            assert list(tracker(account(source)).parse_push(told, {})) == []
+            assert list(tracker(account(source)).parse_push(body, {})) == []

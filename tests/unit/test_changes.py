@@ -1,4 +1,4 @@
-"""The requests that a newer version of a channel's order amounts to."""
+"""Changes between two versions of a channel's order become requests to the order workflow."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -12,8 +12,8 @@ from models.requests import Refunding, Remark
 from tests.unit.orders import RECIPIENT, an_order, line
 
 BEFORE = an_order("1", line(1), line(2, "B001", 2))
-ASKED = Refund(refund_no="R1", state=RefundState.ASKED, line_no="2", amount=Decimal(50))
-GRANTED = ASKED.model_copy(update={"state": RefundState.GRANTED})
+REQUESTED = Refund(refund_no="R1", state=RefundState.ASKED, line_no="2", amount=Decimal(50))
+GRANTED = REQUESTED.model_copy(update={"state": RefundState.GRANTED})
 
 
 def compare(before: ChannelOrder, order: ChannelOrder) -> list[Signal]:
@@ -22,9 +22,9 @@ def compare(before: ChannelOrder, order: ChannelOrder) -> list[Signal]:
 
 def signals(before: ChannelOrder = BEFORE, **fields: Any) -> list[str]:
     order = before.model_copy(update={"modified_at": before.modified_at + timedelta(seconds=1), **fields})
-    found = compare(before, order)
-    assert len({request.request_id for _, request in found}) == len(found)
-    return [name for name, _ in found]
+    signalled = compare(before, order)
+    assert len({request.request_id for _, request in signalled}) == len(signalled)
+    return [name for name, _ in signalled]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def signals(before: ChannelOrder = BEFORE, **fields: Any) -> list[str]:
     [
         ({}, []),
         ({"paid_at": None}, []),
-        ({"refunds": (ASKED,)}, ["refund"]),
+        ({"refunds": (REQUESTED,)}, ["refund"]),
         ({"lines": BEFORE.lines[:1], "refunds": (GRANTED,)}, ["modify", "refund"]),
         ({"cancelled_at": BEFORE.placed_at, "refunds": (GRANTED,)}, ["cancel", "refund"]),
         ({"buyer_message": "快点"}, ["remark"]),
@@ -48,18 +48,20 @@ def test_each_change_is_signalled_before_what_depends_on_it(fields: dict[str, An
 
 
 def test_refund_is_signalled_again_only_when_it_changed() -> None:
-    asked = BEFORE.model_copy(update={"refunds": (ASKED,)})
-    assert signals(asked, refunds=(ASKED,)) == []
-    assert signals(asked, refunds=(GRANTED,)) == ["refund"]
-    later = asked.model_copy(update={"refunds": (GRANTED,), "modified_at": asked.modified_at + timedelta(seconds=1)})
-    (_, request), *_ = compare(asked, later)
+    requested = BEFORE.model_copy(update={"refunds": (REQUESTED,)})
+    assert signals(requested, refunds=(REQUESTED,)) == []
+    assert signals(requested, refunds=(GRANTED,)) == ["refund"]
+    later = requested.model_copy(
+        update={"refunds": (GRANTED,), "modified_at": requested.modified_at + timedelta(seconds=1)}
+    )
+    (_, request), *_ = compare(requested, later)
     assert isinstance(request, Refunding)
     assert request.refund == GRANTED
 
 
 def test_refund_that_is_no_longer_listed_is_closed() -> None:
-    asked = BEFORE.model_copy(update={"refunds": (ASKED,)})
-    (_, request), *_ = compare(asked, BEFORE)
+    requested = BEFORE.model_copy(update={"refunds": (REQUESTED,)})
+    (_, request), *_ = compare(requested, BEFORE)
     assert isinstance(request, Refunding)
     assert request.refund.state is RefundState.CLOSED
 

@@ -184,7 +184,7 @@ def test_webhooks_are_refused() -> None:
         ({"code": 27, "sub_code": "invalid-sessionkey"}, True, None),
     ],
 )
-def test_fault_says_whether_a_retry_helps(error: dict[str, Any], final: bool, wait: float | None) -> None:
+def test_fault_is_retryable_or_final(error: dict[str, Any], final: bool, wait: float | None) -> None:
     raised = fault("taobao.trade.fullinfo.get", error)
     assert raised.non_retryable is final
     assert (raised.next_retry_delay.total_seconds() if raised.next_retry_delay else None) == wait

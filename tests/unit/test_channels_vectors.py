@@ -98,7 +98,7 @@ def test_suning_signature_follows_the_published_recipe() -> None:
         (douyin.fault("m", {"code": 50002, "sub_code": "isv.business-failed:17"}), "Refused", None),
     ],
 )
-def test_fault_says_whether_a_retry_helps(error: Any, kind: str, wait: float | None) -> None:
+def test_fault_is_retryable_or_final(error: Any, kind: str, wait: float | None) -> None:
     assert error.type == kind
     assert error.non_retryable is (kind == "Refused")
     assert error.next_retry_delay == (None if wait is None else timedelta(seconds=wait))

@@ -1,4 +1,4 @@
-"""Addresses in China: split, completed, corrected, and doubted where they should be."""
+"""Addresses in China are split, completed, corrected, and given a low confidence if doubtful."""
 
 from decimal import Decimal
 
@@ -10,15 +10,15 @@ from activities.orders import cleansing
 from models.address import ADDRESS, Recipient, RecipientChange
 
 
-def told(text: str, **more: str) -> Recipient:
-    """A recipient from free text, or from fields with | between them."""
+def given_address(text: str, **more: str) -> Recipient:
+    """Return a recipient from free text, or from fields separated by ``|``."""
     fields = text.split("|")
     parts = dict(zip(("province", "city", "district", "street"), fields, strict=False)) if fields[1:] else {}
     return Recipient(name="王小明", phone="13812345678", **(parts or {"street": text}), **more)
 
 
 def place(text: str) -> str:
-    person = cleansing.recipient(told(text))
+    person = cleansing.recipient(given_address(text))
     return "|".join((person.province, person.city, person.district, person.division))
 
 
@@ -48,18 +48,18 @@ def test_one_place_in_many_spellings(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["广东|深圳|南山区|科技园路1号", "广东省深圳市南山区科技园路1号"])
 def test_short_and_full_names_have_full_confidence(text: str) -> None:
-    person = cleansing.recipient(told(text))
+    person = cleansing.recipient(given_address(text))
     assert (person.confidence, person.doubt) == (Decimal(1), "")
 
 
 def test_the_original_address_is_kept_where_it_was_changed() -> None:
-    person = cleansing.recipient(told("广东|深圳|南山区|科技园路1号"))
+    person = cleansing.recipient(given_address("广东|深圳|南山区|科技园路1号"))
     assert person.told == "广东 深圳 南山区 科技园路1号"
-    assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号")).told == ""
+    assert cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号")).told == ""
 
 
 def test_a_contradiction_lowers_the_confidence() -> None:
-    person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
+    person = cleansing.recipient(given_address("江苏省上海市浦东新区世纪大道100号"))
     assert person.address == ("上海市", "上海市", "浦东新区", "", "世纪大道100号")
     assert person.confidence == Decimal("0.5")
     assert person.doubt == "hold.address.contradiction"
@@ -71,39 +71,39 @@ def test_the_smaller_division_wins() -> None:
 
 
 def test_an_ambiguous_name_is_not_resolved() -> None:
-    person = cleansing.recipient(told("江苏省鼓楼区中山路1号"))
+    person = cleansing.recipient(given_address("江苏省鼓楼区中山路1号"))
     assert person.address == ("江苏省", "", "", "", "鼓楼区中山路1号")
     assert person.doubt == "hold.address.ambiguous"
 
 
-def test_a_town_stands_by_itself() -> None:
-    assert cleansing.recipient(told("广东省东莞市虎门镇虎门大道1号")).town == "虎门镇"
-    assert cleansing.recipient(told("北京市朝阳区望京街道办事处阜通东大街6号")).address[2:] == (
+def test_town_is_split_from_the_street() -> None:
+    assert cleansing.recipient(given_address("广东省东莞市虎门镇虎门大道1号")).town == "虎门镇"
+    assert cleansing.recipient(given_address("北京市朝阳区望京街道办事处阜通东大街6号")).address[2:] == (
         "朝阳区",
         "望京街道",
         "阜通东大街6号",
     )
-    assert cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
+    assert cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
 
 
 def test_text_that_would_overflow_the_street_stays_in_its_field() -> None:
-    person = cleansing.recipient(told(f"广东|深圳|某某|{'长' * 199}"))
+    person = cleansing.recipient(given_address(f"广东|深圳|某某|{'长' * 199}"))
     assert person.address == ("广东", "深圳", "某某", "", "长" * 199)
     assert person.doubt == "hold.address.unread"
 
 
 def test_an_unknown_town_is_kept_unchanged() -> None:
-    person = cleansing.recipient(told("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
+    person = cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
     assert (person.town, person.street) == ("没有街道", "科技园路1号")
 
 
-def test_a_name_and_phone_in_the_street_are_taken_out() -> None:
-    person = cleansing.recipient(told("王小明 13812345678 广东省深圳市南山区科技园路1号"))
+def test_name_and_phone_are_removed_from_the_street() -> None:
+    person = cleansing.recipient(given_address("王小明 13812345678 广东省深圳市南山区科技园路1号"))
     assert person.address == ("广东省", "深圳市", "南山区", "", "科技园路1号")
 
 
 def test_another_persons_phone_in_the_street_stays_and_lowers_the_confidence() -> None:
-    person = cleansing.recipient(told("李四 13900000000 广东省深圳市南山区科技园路1号"))
+    person = cleansing.recipient(given_address("李四 13900000000 广东省深圳市南山区科技园路1号"))
     assert "李四 13900000000" in person.street
     assert person.confidence is not None
     assert person.confidence < Decimal("0.8")
@@ -115,7 +115,7 @@ def test_missing_name_and_phone_are_found_in_the_street() -> None:
 
 
 def test_a_changed_address_is_cleansed_again() -> None:
-    person = cleansing.recipient(told("江苏省上海市浦东新区世纪大道100号"))
+    person = cleansing.recipient(given_address("江苏省上海市浦东新区世纪大道100号"))
     corrected = RecipientChange(street="世纪大道101号").applied_to(person)
     assert corrected.confidence is None
     assert cleansing.recipient(corrected).confidence == Decimal(1)
@@ -162,8 +162,8 @@ messy = st.lists(words, max_size=9).map("".join).map(lambda text: text[:200])
 @given(st.tuples(messy, messy, messy, messy, messy))
 def test_cleansing_is_idempotent_and_loses_nothing(parts: tuple[str, ...]) -> None:
     person = Recipient(name="王小明", phone="13812345678", **dict(zip(ADDRESS, parts, strict=True)))
-    found = cleansing.recipient(person)
-    assert Recipient.model_validate(found.model_dump()) == found
-    assert cleansing.recipient(found) == found
-    if found.address != person.address:
-        assert found.told == " ".join(filter(None, person.address))
+    cleansed = cleansing.recipient(person)
+    assert Recipient.model_validate(cleansed.model_dump()) == cleansed
+    assert cleansing.recipient(cleansed) == cleansed
+    if cleansed.address != person.address:
+        assert cleansed.told == " ".join(filter(None, person.address))

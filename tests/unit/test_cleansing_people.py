@@ -1,4 +1,4 @@
-"""Phones as E.164 and found by any spelling; names without what is no name."""
+"""Phones are stored as E.164 and match any spelling; names lose asides and titles."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+86755123
 
 
 @pytest.mark.parametrize(
-    ("told", "standard", "national"),
+    ("original", "standard", "national"),
     [
         ("13800000000", MOBILE, "13800000000"),
         ("138 0000 0000", MOBILE, "13800000000"),
@@ -33,18 +33,18 @@ MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+86755123
         ("+852 2345 6789", "+85223456789", "+85223456789"),
     ],
 )
-def test_a_phone_in_any_spelling_becomes_e164(told: str, standard: str, national: str) -> None:
-    person = Recipient(phone=people.phone(told, "CN"))
+def test_a_phone_in_any_spelling_becomes_e164(original: str, standard: str, national: str) -> None:
+    person = Recipient(phone=people.phone(original, "CN"))
     assert person.phone == standard
     assert people.phone(standard, "CN") == standard
     assert person.national_phone == national
-    assert Recipient(phone=told).digits == Recipient(phone=national).digits == person.digits
+    assert Recipient(phone=original).digits == Recipient(phone=national).digits == person.digits
 
 
-@pytest.mark.parametrize("told", ["", "123", "1380000000", "no phone", "12345678901234567890"])
-def test_an_invalid_phone_is_kept_and_unreachable(told: str) -> None:
-    person = Recipient(phone=people.phone(told, "CN"))
-    assert person.phone == told
+@pytest.mark.parametrize("original", ["", "123", "1380000000", "no phone", "12345678901234567890"])
+def test_an_invalid_phone_is_kept_and_unreachable(original: str) -> None:
+    person = Recipient(phone=people.phone(original, "CN"))
+    assert person.phone == original
     assert not people.reachable(person)
 
 
@@ -59,7 +59,7 @@ def test_a_foreign_phone_is_parsed_by_its_country() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("original", "name"),
     [
         ("张三（勿电联）", "张三"),
         ("【老客户】李四", "李四"),
@@ -75,19 +75,19 @@ def test_a_foreign_phone_is_parsed_by_its_country() -> None:
         ("（勿电联）", "（勿电联）"),
     ],
 )
-def test_asides_and_titles_are_removed_from_a_name(told: str, name: str) -> None:
-    assert people.name(told) == name
+def test_asides_and_titles_are_removed_from_a_name(original: str, name: str) -> None:
+    assert people.name(original) == name
 
 
 @given(st.text(max_size=30))
-def test_cleansing_a_name_is_idempotent_and_never_empties_it(told: str) -> None:
-    name = people.name(told)
+def test_cleansing_a_name_is_idempotent_and_never_empties_it(original: str) -> None:
+    name = people.name(original)
     assert people.name(name) == name
-    assert bool(name) == bool(told)
+    assert bool(name) == bool(original)
 
 
 @given(st.text("0123456789+-()转, *#x;=exta", max_size=24), st.sampled_from(["CN", "US", "DE"]))
-def test_standardising_a_phone_is_idempotent(told: str, country: str) -> None:
-    phone = people.phone(told, country)
+def test_standardising_a_phone_is_idempotent(original: str, country: str) -> None:
+    phone = people.phone(original, country)
     assert people.phone(phone, country) == phone
     assert Recipient(phone=phone).national_phone or not phone.strip()

@@ -1,4 +1,4 @@
-"""Addresses abroad: by the rules of their country."""
+"""Foreign addresses are checked by the rules of their country."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -62,8 +62,8 @@ def test_a_postcode_takes_the_countrys_format() -> None:
 
 def test_a_city_unknown_to_the_metadata_is_kept() -> None:
     person = Recipient(country="JP", province="東京都", city="千代田区", street="丸の内1-1", postcode="100-0001")
-    found = cleansing.recipient(person)
-    assert (found.city, found.street, found.division) == ("千代田区", "丸の内1-1", "JP-13")
+    cleansed = cleansing.recipient(person)
+    assert (cleansed.city, cleansed.street, cleansed.division) == ("千代田区", "丸の内1-1", "JP-13")
 
 
 def test_singapore_needs_no_city() -> None:

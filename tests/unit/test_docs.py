@@ -1,4 +1,4 @@
-"""The documents: what they link to, name and tell people to run is there."""
+"""The files, modules, targets and commands that documents name exist."""
 
 import re
 import shlex
@@ -21,25 +21,25 @@ def text(document: str) -> str:
 
 
 def commands(document: str) -> list[list[str]]:
-    """Every ``hengdan ...`` that a document tells people to run, as words."""
-    found = re.findall(r"(?:^\$ |`)hengdan ([^`#\n|]+)", text(document), re.MULTILINE)
-    return [shlex.split(re.sub(r"[\[\]]", " ", each)) for each in found]
+    """Return every ``hengdan ...`` command of a document, split into words."""
+    matches = re.findall(r"(?:^\$ |`)hengdan ([^`#\n|]+)", text(document), re.MULTILINE)
+    return [shlex.split(re.sub(r"[\[\]]", " ", each)) for each in matches]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_relative_link_leads_somewhere(document: str) -> None:
+def test_every_relative_link_has_a_target(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text(document)):
         assert (ROOT / document).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_file_named_exists(document: str) -> None:
+def test_every_named_file_exists(document: str) -> None:
     named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", text(document))
     assert [each for each in named if not (ROOT / each).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_module_named_exists(document: str) -> None:
+def test_every_named_module_exists(document: str) -> None:
     named = re.findall(rf"`(?:python -m |from )?((?:{'|'.join(FOLDERS)})(?:\.\w+)+)`", text(document))
     for each in named:
         parts = each.split(".")
@@ -49,13 +49,13 @@ def test_every_module_named_exists(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_target_of_make_exists(document: str) -> None:
+def test_every_make_target_exists(document: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:^\$ |`|or )make ([a-z]+)", text(document), re.MULTILINE)) <= targets
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_is_ours_with_its_options(document: str) -> None:
+def test_every_command_and_option_exists(document: str) -> None:
     for words in commands(document):
         command, rest = get_command(app), list(words)
         while subcommands := getattr(command, "commands", None):
@@ -67,11 +67,11 @@ def test_every_command_is_ours_with_its_options(document: str) -> None:
         assert {word for word in rest if word.startswith("--")} <= known, words
 
 
-def test_documents_show_commands() -> None:
+def test_commands_are_found_in_documents() -> None:
     assert sum(len(commands(document)) for document in DOCUMENTS) > 40
 
 
-def test_make_says_what_each_target_does() -> None:
+def test_every_make_target_has_a_description() -> None:
     makefile = text("Makefile")
     targets = re.findall(r"^([a-z]+):.*$", makefile, re.MULTILINE)
     assert targets == re.findall(r"^([a-z]+):.* ## \w.*$", makefile, re.MULTILINE)

@@ -31,7 +31,7 @@ SIGNATURE = code_block("text").strip()
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_published_schema_matches_the_models(name: str) -> None:
-    """Run ``python -m starter.formats`` to write them again."""
+    """If this fails, run ``python -m starter.formats``."""
     assert (FOLDER / f"{name}.schema.json").read_text() == schema(name)
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of texts: complete, in both languages, and nothing in it that nobody says."""
+"""The catalogue of texts is complete in both languages and has no unused text."""
 
 import ast
 import re
@@ -25,8 +25,8 @@ from models.stock import MovementKind, StocktakeStatus
 from models.transfers import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
-HOUSE = ("models", "activities", "workflows", "workers", "starter")
-FILES = {file: ast.parse(file.read_text()) for floor in HOUSE for file in (ROOT / floor).rglob("*.py")}
+FOLDERS = ("models", "activities", "workflows", "workers", "starter")
+FILES = {file: ast.parse(file.read_text()) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
 NODES = [node for tree in FILES.values() for node in ast.walk(tree)]
 CALLS = [node for node in NODES if isinstance(node, ast.Call)]
 ENGLISH, CHINESE = (CATALOGUE[lang] for lang in LANGUAGES)
@@ -58,7 +58,7 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "path": IntakePath,
     "kind": PrintKind,
 }
-"""Every member has its text."""
+"""Prefixes of keys, and the enumeration whose every member has a text."""
 
 VENDORS = {
     file.stem
@@ -77,11 +77,11 @@ NOT_OF_JSON = re.compile(
 VALIDATION = [kind for kind in get_args(ErrorType) if not NOT_OF_JSON.fullmatch(kind)]
 
 NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalated"}
-"""What looks like a key: an event of the log, the context of a seal, events that are told."""
+"""Strings that look like keys: a log event, the context of a seal, published events."""
 
 
 def literals() -> Iterator[str]:
-    """Every string of the source but the names of activities."""
+    """Yield every string of the source except names of activities."""
     activities = {
         keyword.value for call in CALLS if ast.unparse(call.func) == "activity.defn" for keyword in call.keywords
     }
@@ -91,7 +91,7 @@ def literals() -> Iterator[str]:
 
 
 def prefixes() -> set[str]:
-    """What comes before the first value in f-strings such as ``f"cli.head.{head}"``."""
+    """Return the text before the first value of f-strings such as ``f"cli.head.{head}"``."""
     return {
         node.values[0].value
         for node in NODES
@@ -103,7 +103,7 @@ def prefixes() -> set[str]:
 
 
 def arguments(function: str, position: int) -> set[str]:
-    """The literals at a position of every call of a function or method."""
+    """Return the literals at a position in the calls of a function or method."""
     return {
         call.args[position].value
         for call in CALLS
@@ -115,7 +115,7 @@ def arguments(function: str, position: int) -> set[str]:
 
 
 def built() -> set[str]:
-    """Keys that are put together while running."""
+    """Return the keys that are composed at run time."""
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
     entries = arguments("add_timeline_entry", 2) | arguments("_record", 1) | arguments("_add_entry", 0)
     keys |= {f"timeline.{what}" for what in entries}
@@ -142,12 +142,12 @@ def test_every_key_has_one_text_and_keys_are_sorted(lang: str) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(ENGLISH))
-def test_a_text_takes_the_same_params_in_both_languages(key: str) -> None:
+def test_text_has_the_same_params_in_both_languages(key: str) -> None:
     assert params(ENGLISH[key]) == params(CHINESE[key])
 
 
-def test_chinese_is_chinese() -> None:
-    """But for names and what is a person's own."""
+def test_chinese_texts_contain_chinese() -> None:
+    """Except vendors' names and two texts that are the same in both languages."""
     same = {key for key in ENGLISH if ENGLISH[key] == CHINESE[key] and not key.startswith("vendor.")}
     assert same <= {"refused.lines", "cli.head.sku"}
     without = {
@@ -157,33 +157,33 @@ def test_chinese_is_chinese() -> None:
 
 
 @pytest.mark.parametrize("key", sorted(built()))
-def test_what_is_put_together_has_its_text(key: str) -> None:
+def test_every_composed_key_has_a_text(key: str) -> None:
     assert key in ENGLISH
 
 
-def test_every_key_in_the_source_has_its_text() -> None:
+def test_every_key_in_the_source_has_a_text() -> None:
     named = {text for text in literals() if re.fullmatch(r"[a-z]+(\.[a-z_]+)+", text) and text.split(".")[0] in ROOTS}
     assert named - ENGLISH.keys() == NOT_TEXTS
 
 
-def test_no_text_is_left_over() -> None:
+def test_every_text_is_used() -> None:
     stages = ("timeline.", "next.", "refused.", "timeline.tracking.", "timeline.refused.")
-    begun = tuple(prefixes() - set(stages))
-    assert {key for key in ENGLISH.keys() - set(literals()) - built() if not key.startswith(begun)} == set()
+    started = tuple(prefixes() - set(stages))
+    assert {key for key in ENGLISH.keys() - set(literals()) - built() if not key.startswith(started)} == set()
 
 
-def test_a_text_is_filled_in() -> None:
+def test_params_are_filled_in() -> None:
     assert t("details.short", "en", sku="A001", quantity=2) == "Missing: A001 × 2"
     assert t("details.short", "zh-CN", sku="A001", quantity=2) == "缺货：A001 × 2"
 
 
-def test_a_param_that_is_a_key_is_told_too() -> None:
+def test_param_that_is_a_key_is_translated() -> None:
     refused = t("timeline.refused.cancel", "zh-CN", why="refused.cancel", status="shipped")
     assert refused == "取消被拒：订单状态为“已发货”，不能再取消"
     assert t("timeline.held", "en", kind="Review", reason="hold.review.amount").endswith("above the shop's limit")
 
 
-def test_a_persons_words_are_left_alone() -> None:
+def test_texts_of_people_are_unchanged() -> None:
     assert t("wait for {the} boss", "zh-CN") == "wait for {the} boss"
     assert t("timeline.note", "en", text="a {text} of {mine}") == "Note: a {text} of {mine}"
     assert t("timeline.cancel", "en", reason="timeline.cancel") == "Cancelled: Cancelled: {reason}"
@@ -204,11 +204,11 @@ def test_a_persons_words_are_left_alone() -> None:
         (";;q=,q=9", "en"),
     ],
 )
-def test_the_best_language_is_taken(header: str | None, lang: str) -> None:
+def test_best_accepted_language_is_used(header: str | None, lang: str) -> None:
     assert negotiate(header) == lang
 
 
-def test_the_language_of_the_settings_is_taken_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_language_of_the_settings_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HENGDAN_LANG", "zh-CN")
     settings.cache_clear()
     try:
@@ -230,15 +230,15 @@ SHOWN: dict[str, int] = {
     },
     **{"refused": 0, "unavailable": 0, "message": 0, "no": 0, "place_hold": 1},
 }
-"""What carries a message to people, and the position of its key."""
+"""Calls that show a message to people, and the position of its key."""
 SHOWN_BY_NAME = {"Hold": "reason", "Outcome": "reason", "Candidate": "reason", "CarrierOption": "reason"}
-"""What carries a message to people in a field."""
+"""Classes that show a message to people, and its field."""
 INTERNAL = {"workers", "kit", "vault.py", "money.py", "pdf.py"}
-"""Where a ``ValueError`` is caught, or stops a process that is misconfigured."""
+"""Folders and files where ``ValueError`` is caught, or stops a misconfigured process."""
 
 
-def shown(file: Path, call: ast.Call) -> ast.expr | None:
-    """The expression of the message that a call shows to people."""
+def message_of(file: Path, call: ast.Call) -> ast.expr | None:
+    """Return the expression of the message that a call shows to people, if any."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if "sandbox" in file.parts or (name == "ValueError" and INTERNAL & set(file.parts)):
         return None
@@ -248,11 +248,11 @@ def shown(file: Path, call: ast.Call) -> ast.expr | None:
     return call.args[place] if place is not None and len(call.args) > place else None
 
 
-def test_every_message_has_its_text_and_its_params() -> None:
+def test_every_message_has_a_text_and_its_params() -> None:
     wrong = set()
     for file, tree in FILES.items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            match shown(file, call):
+            match message_of(file, call):
                 case ast.Constant(value=str(key)) if key:
                     given = {each.arg for each in call.keywords} | {"status"}
                     complete = isinstance(call.func, ast.Attribute) or None in given or call.func.id in SHOWN_BY_NAME

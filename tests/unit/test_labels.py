@@ -1,4 +1,4 @@
-"""Labels as a scanner and a courier read them: drawn, rendered and looked at."""
+"""Labels are rendered, scanned and read."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ DOTS = 203 / 72
 
 
 def a_slip(**changes: Any) -> Slip:
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "fulfillment_id": "order:own:web:1001:F1",
         "order_no": "1001",
         "shop": "own:web",
@@ -32,11 +32,11 @@ def a_slip(**changes: Any) -> Slip:
         "goods": (Good(sku="A001", title="White cotton T-shirt", title_zh="白色纯棉T恤", quantity=2),),
         "weight_kg": Decimal("0.440"),
     }
-    return Slip(**told | changes)
+    return Slip(**content | changes)
 
 
 class Printed:
-    """A PDF as it comes out of the printer."""
+    """A rendered PDF."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -44,16 +44,16 @@ class Printed:
             self.pages = len(document)
 
     def text(self, number: int = 0) -> str:
-        """Without white space: lines break anywhere."""
+        """Return the text of a page without white space: lines break anywhere."""
         with closing(pypdfium2.PdfDocument(self._content)) as document:
             return re.sub(r"\s", "", document[number].get_textpage().get_text_bounded())
 
     def codes(self, number: int = 0) -> list[tuple[str, str]]:
-        """What a scanner of 203 dpi reads, from top to bottom."""
+        """Return the codes that a scanner reads at 203 dpi, from top to bottom."""
         with closing(pypdfium2.PdfDocument(self._content)) as document:
             image = document[number].render(scale=DOTS).to_pil()
-        found = sorted(zxingcpp.read_barcodes(image), key=lambda code: code.position.top_left.y)
-        return [(code.format.name, code.text) for code in found]
+        barcodes = sorted(zxingcpp.read_barcodes(image), key=lambda code: code.position.top_left.y)
+        return [(code.format.name, code.text) for code in barcodes]
 
 
 def printed(*slips: Slip, size: PrintSize = PrintSize.TALL, lang: str = "zh-CN") -> Printed:
@@ -61,20 +61,20 @@ def printed(*slips: Slip, size: PrintSize = PrintSize.TALL, lang: str = "zh-CN")
 
 
 def boxes(page: layout.Page) -> Sequence[tuple[float, float, float, float]]:
-    """What each mark covers."""
-    found = []
+    """Return the area of each mark."""
+    areas = []
     for mark in page.marks:
         match mark:
             case layout.Text(x, y, text, size):
                 height = size * layout.POINT
-                found.append((x, y - 0.75 * height, x + width(text, size), y + 0.1 * height))
+                areas.append((x, y - 0.75 * height, x + width(text, size), y + 0.1 * height))
             case layout.Bars(x, y, across, down):
-                found.append((x, y, x + across, y + down))
+                areas.append((x, y, x + across, y + down))
             case layout.Square(x, y, side):
-                found.append((x, y, x + side, y + side))
+                areas.append((x, y, x + side, y + side))
             case _:
                 pass
-    return found
+    return areas
 
 
 LONG = {
@@ -108,7 +108,7 @@ def test_the_carriers_own_qr_code_is_printed() -> None:
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
 def test_every_text_is_on_the_label(size: PrintSize) -> None:
     text = printed(a_slip(cash=Decimal("128.5"), number=2), size=size).text()
-    told = (
+    expected = (
         "顺丰速运",
         "755WF-571-003",
         "杭州集散",
@@ -118,14 +118,14 @@ def test_every_text_is_on_the_label(size: PrintSize) -> None:
         "广东省深圳市南山区粤海街道科技园1203室",
     )
     more = ("恒单上海仓", "上海市青浦区华新镇仓储路1号", "A001×2", "1001", "0.44kg", "代收货款¥128.50", "补打2")
-    for each in (*told, *more):
+    for each in (*expected, *more):
         assert each in text, each
     assert text.count("SF1330203456789") == 2
 
 
 @pytest.mark.parametrize("size", SIZES[PrintKind.LABEL])
-def test_missing_facts_leave_no_gap(size: PrintSize) -> None:
-    """YTO tells a route alone: its label has no empty field, and more room for the rest."""
+def test_missing_facts_leave_no_empty_field(size: PrintSize) -> None:
+    """YTO gives only a route: its label has no empty field, and more room for the rest."""
     (with_hub, *_), (without, *_) = (
         [mark for mark in layout.label(a_slip(label=label), size, "zh-CN").marks if isinstance(mark, layout.Bars)]
         for label in (Label(route="300-012", hub="杭州集散"), Label(route="300-012"))
@@ -134,7 +134,7 @@ def test_missing_facts_leave_no_gap(size: PrintSize) -> None:
     assert printed(a_slip(label=Label(route="300-012")), size=size).text().count("王**138****5678") == 2
 
 
-def test_a_first_print_without_cash_shows_neither() -> None:
+def test_first_print_without_cash_has_no_reprint_or_cash_mark() -> None:
     text = printed(a_slip()).text()
     assert "补打" not in text
     assert "代收" not in text
@@ -172,11 +172,11 @@ def test_long_texts_are_shortened_but_never_the_waybill_number() -> None:
 
 
 def test_zpl_matches_the_layout_in_dots() -> None:
-    told = zpl.draw([layout.label(a_slip(), PrintSize.TALL, "zh-CN")] * 2, 203, None).decode()
-    assert told.count("^XA^CI28^PW800^LL1440") == told.count("^XZ") == 2
-    assert len(re.findall(r"\^BY4\^BCN,\d+,N,N,N,A\^FH\^FDSF1330203456789\^FS", told)) == 4
-    assert re.search(r"\^BQN,2,\d+\^FH\^FDMA,SF1330203456789\^FS", told)
-    assert "^A0N,40,40^FH^FD王** 138****5678^FS" in told
+    content = zpl.draw([layout.label(a_slip(), PrintSize.TALL, "zh-CN")] * 2, 203, None).decode()
+    assert content.count("^XA^CI28^PW800^LL1440") == content.count("^XZ") == 2
+    assert len(re.findall(r"\^BY4\^BCN,\d+,N,N,N,A\^FH\^FDSF1330203456789\^FS", content)) == 4
+    assert re.search(r"\^BQN,2,\d+\^FH\^FDMA,SF1330203456789\^FS", content)
+    assert "^A0N,40,40^FH^FD王** 138****5678^FS" in content
     finer = zpl.draw([layout.label(a_slip(), PrintSize.SHORT, "zh-CN")], 300, "E:SIMSUN.TTF").decode()
     assert "^PW1200^LL1800" in finer
     assert "^A@N,59,59,E:SIMSUN.TTF^FH^FD王**" in finer
@@ -184,22 +184,22 @@ def test_zpl_matches_the_layout_in_dots() -> None:
 
 
 def test_zpl_fields_are_escaped() -> None:
-    """What others wrote stays data."""
+    """Texts of buyers and carriers cannot become commands."""
     slip = a_slip(
         order_no="1^XZ~JR_2\\&",
         recipient=Person(name="^FS*", phone="~HS", place="路^FS^XZ^XA^DFR:X.ZPL^FS"),
         label=Label(qr="深圳^FS_"),
         waybill_no="SF1^XA",
     )
-    told = zpl.draw([layout.label(slip, PrintSize.TALL, "zh-CN")], 203, None).decode()
-    data = re.findall(r"\^FD(.*?)\^FS\n", told)
-    assert len(data) == told.count("^FD") == told.count("^FH")
+    content = zpl.draw([layout.label(slip, PrintSize.TALL, "zh-CN")], 203, None).decode()
+    data = re.findall(r"\^FD(.*?)\^FS\n", content)
+    assert len(data) == content.count("^FD") == content.count("^FH")
     assert not any(re.search(r"[\^~]", each) for each in data)
-    commands = set(re.findall(r"[\^~][A-Z@]\w?", re.sub(r"\^FD.*?\^FS", "", told)))
+    commands = set(re.findall(r"[\^~][A-Z@]\w?", re.sub(r"\^FD.*?\^FS", "", content)))
     assert commands == {"^XA", "^CI", "^PW", "^LL", "^LH", "^FO", "^FT", "^A0", "^FR", "^GB", "^BY", "^BC", "^BQ"} | {
         "^FS",
         "^FH",
         "^XZ",
     }
-    assert "_5EFS_5EXZ_5EXA" in told
-    assert "MM,B0010深圳_5EFS_5F" in told
+    assert "_5EFS_5EXZ_5EXA" in content
+    assert "MM,B0010深圳_5EFS_5F" in content

@@ -1,4 +1,4 @@
-"""What an order is, and what may be done to it when."""
+"""Totals, status and supported actions of an order."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Origins: in whatever words a channel tells, written in one way; what was told is kept."""
+"""Origins are standardised, and the original values of the channel are kept."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from models.stock import Audience, Buyer
 AT = datetime(2026, 11, 11, tzinfo=UTC)
 
 
-def told(**more: Any) -> Origin:
+def an_origin(**more: Any) -> Origin:
     base: dict[str, Any] = {
         "kind": ChannelKind.OWN_SITE,
         "platform": "own",
@@ -39,7 +39,7 @@ def told(**more: Any) -> Origin:
     ],
 )  # fmt: skip
 def test_a_campaign_is_standardised_and_its_original_is_kept(campaign: str, written: tuple[str, str, str]) -> None:
-    origin = told(campaign=campaign).standard(IntakePath.POLL, AT)
+    origin = an_origin(campaign=campaign).standard(IntakePath.POLL, AT)
     assert (origin.campaign, origin.source, origin.medium) == written
     assert origin.told.get("campaign", origin.campaign) == campaign
     assert (origin.intake, origin.first_seen_at) == (IntakePath.POLL, AT)
@@ -53,20 +53,22 @@ def test_a_campaign_is_standardised_and_its_original_is_kept(campaign: str, writ
     ],
 )  # fmt: skip
 def test_a_platform_has_one_standard_name(platform: str, written: str) -> None:
-    assert told(platform=platform).standard(IntakePath.POLL, AT).platform == written
+    assert an_origin(platform=platform).standard(IntakePath.POLL, AT).platform == written
 
 
-def test_a_sale_in_a_store_names_it() -> None:
-    assert told(kind=ChannelKind.STORE, shop="SH-01").standard(IntakePath.WEBHOOK, AT).store == "SH-01"
-    assert told(shop="web").standard(IntakePath.WEBHOOK, AT).store == ""
+def test_sale_in_a_store_has_its_code() -> None:
+    assert an_origin(kind=ChannelKind.STORE, shop="SH-01").standard(IntakePath.WEBHOOK, AT).store == "SH-01"
+    assert an_origin(shop="web").standard(IntakePath.WEBHOOK, AT).store == ""
 
 
-def test_the_channels_first_region_stays() -> None:
-    origin = told(region="广东省 深圳市").located("CN 广东省 深圳市 南山区")
+def test_original_region_is_kept() -> None:
+    origin = an_origin(region="广东省 深圳市").located("CN 广东省 深圳市 南山区")
     assert (origin.region, origin.told) == ("CN 广东省 深圳市 南山区", {"region": "广东省 深圳市"})
     assert origin.located("CN 广东省").told == {"region": "广东省 深圳市"}
-    assert told(region="").located("CN 广东省").told == {}
-    assert told().standard(IntakePath.POLL, AT).standard(IntakePath.POLL, AT) == told().standard(IntakePath.POLL, AT)
+    assert an_origin(region="").located("CN 广东省").told == {}
+    assert an_origin().standard(IntakePath.POLL, AT).standard(IntakePath.POLL, AT) == an_origin().standard(
+        IntakePath.POLL, AT
+    )
     assert (region(" 浙江省　杭州市 "), region("JP 東京都"), region("")) == ("CN 浙江省 杭州市", "JP 東京都", "")
 
 

@@ -1,4 +1,4 @@
-"""Planning: hard limits, routing rules, every order of criteria, and no better plan than the one returned."""
+"""Planning: hard limits, routing rules, every order of criteria, and optimality of the plan."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ BJ = Site(code="BJ", province="北京市", rank=30)
 TO_SHANGHAI = Facts(province="上海", shop="main", channel="own")
 
 
-def want(**quantities: int) -> list[FulfillmentLine]:
+def lines_of(**quantities: int) -> list[FulfillmentLine]:
     return [
         FulfillmentLine(line_no=str(number), sku=sku, quantity=quantity)
         for number, (sku, quantity) in enumerate(quantities.items(), 1)
@@ -53,7 +53,7 @@ def planned(*sites: Site, quantities: dict[str, int] | None = None, **more: Any)
     quantities = quantities or {"A1": 1}
     stock = more.pop("stock", {site.code: dict.fromkeys(quantities, 9) for site in sites})
     return plan(
-        Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, lines=want(**quantities), stock=stock, sites=sites)
+        Problem(**{"order": TO_SHANGHAI, "now": NOW} | more, lines=lines_of(**quantities), stock=stock, sites=sites)
     )
 
 
@@ -62,7 +62,7 @@ def sends(result: Plan) -> dict[str, dict[str, int]]:
 
 
 def reason_text(result: Plan, code: str) -> str:
-    """Return what staff see of a site."""
+    """Return the reason that staff see for a site."""
     candidate = next(each for each in result.candidates if each.warehouse == code)
     return t(candidate.reason, "en", **candidate.params)
 

@@ -1,4 +1,4 @@
-"""Replenishment arithmetic, against examples worked by hand."""
+"""Replenishment arithmetic compared with examples calculated by hand."""
 
 from datetime import date, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Conditions of review: what they may say, and that no expression does harm."""
+"""Review conditions: the supported language, its limits, and their effect on orders."""
 
 import re
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ def test_supported_conditions(condition: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("condition", "at", "says"),
+    ("condition", "at", "message"),
     [
         ("order.totl > 1", 0, "no fact order.totl"),
         ("1 < 2 && nobody.total > 1", 9, "no fact nobody.total"),
@@ -77,8 +77,8 @@ def test_supported_conditions(condition: str) -> None:
         ("", 0, "Syntax error"),
     ],
 )
-def test_an_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, says: str) -> None:
-    with pytest.raises(InvalidExpression, match=says) as refused:
+def test_an_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, message: str) -> None:
+    with pytest.raises(InvalidExpression, match=message) as refused:
         ORDER_VOCABULARY.check(condition)
     assert refused.value.position == at
 
@@ -168,8 +168,8 @@ def test_the_guide_names_every_fact() -> None:
 
 
 def test_samples_have_the_same_facts_as_orders() -> None:
-    told = facts.order_facts(an_order(), {})
-    for root, fields in told.items():
+    known_facts = facts.order_facts(an_order(), {})
+    for root, fields in known_facts.items():
         for sample in ORDER_VOCABULARY.samples:
             there = sample[root]
             assert (there[0] if root == "lines" else there).keys() == (
@@ -179,9 +179,9 @@ def test_samples_have_the_same_facts_as_orders() -> None:
 
 def test_facts_contain_no_personal_data() -> None:
     order = an_order(buyer="account-7")
-    told = str(facts.order_facts(order, {}))
+    known_facts = str(facts.order_facts(order, {}))
     person = order.recipient
-    assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in told]
+    assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in known_facts]
 
 
 def test_rules_apply_in_order_and_only_to_their_shops() -> None:

@@ -127,7 +127,7 @@ def test_random_bytes_are_read_or_refused(content: bytes, start: bytes) -> None:
 
 
 WORKBOOK = xlsx(HEADS, ["A001", "Tee", 59, 0.2])
-"""Made once, because a workbook contains its creation time."""
+"""Created once, because a workbook contains its creation time."""
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

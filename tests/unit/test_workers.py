@@ -1,4 +1,4 @@
-"""What the worker registers."""
+"""Activities that the workers register."""
 
 import pytest
 from temporalio import activity

@@ -1,4 +1,4 @@
-"""The house: its rooms, its dependencies, its papers."""
+"""The repository: layers of imports, portable files, and reasons for dependencies."""
 
 import re
 import subprocess
@@ -14,18 +14,18 @@ tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git c
 
 
 def sources() -> list[tuple[str, str]]:
-    """Every tracked file that is text, with its name."""
+    """Return the name and content of every tracked text file."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found = []
+    texts = []
     for name in filter(None, listed.split("\0")):
         file = ROOT / name
         content = file.read_bytes() if file.is_file() else b""
         if b"\0" not in content:
-            found.append((name, content.decode()))
-    return found
+            texts.append((name, content.decode()))
+    return texts
 
 
-def test_imports_only_run_down() -> None:
+def test_imports_follow_the_layers() -> None:
     lint = Path(executable).with_name("lint-imports")
     ran = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
@@ -33,28 +33,28 @@ def test_imports_only_run_down() -> None:
 
 @tracked
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    """What is here must work anywhere: no one's home, no host that packages come from."""
+    """No home directory and no host of packages."""
     folders = "|".join(("work", "root", "home/[a-z]+", "Users/[A-Za-z]+"))
     hosts = "|".join((r"pypi\.org", "pythonhosted", r"npmjs\.(org|com)", r"npmmirror", r"mirrors?\.[a-z]+\.(com|cn)"))
     pattern = re.compile(rf"(?<![\w.}}/-])/({folders})/|{hosts}")
-    assert [name for name, text in sources() if name != "tests/unit/test_house.py" and pattern.search(text)] == []
+    assert [name for name, text in sources() if name != "tests/unit/test_repository.py" and pattern.search(text)] == []
 
 
 @tracked
-def test_no_file_holds_a_private_key() -> None:
+def test_no_file_contains_a_private_key() -> None:
     pattern = re.compile(r"BEGIN [A-Z ]*PRIVATE KEY|\bhd_[\w-]{40,}")
     assert [name for name, text in sources() if pattern.search(text)] == []
 
 
-def test_each_dependency_says_why() -> None:
+def test_each_dependency_has_a_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)
-    wanted = [
+    dependencies = [
         *project["project"]["dependencies"],
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
     ]
-    for dependency in wanted:
+    for dependency in dependencies:
         lines = [line for line in text.splitlines() if f'"{dependency}"' in line]
         assert lines
         for line in lines:
