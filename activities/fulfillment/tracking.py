@@ -63,8 +63,8 @@ async def save_scans(connection: AsyncConnection, scans: Sequence[Scan]) -> dict
 def _update_from_scans(waybill_nos: Collection[str]) -> Update:
     """Derive each parcel's state from all its scans, in any order of arrival.
 
-    A terminal status wins over later scans. At the same time, the furthest status wins. A scan without a status updates
-    time and place only.
+    A terminal status wins over later scans. Of scans with the same time, the furthest status wins. A scan without a
+    status updates time and place only.
     """
     has_status, ended = _scans.c.status.is_not(None), _scans.c.status.in_(TERMINAL_STATUSES)
     further = case({status.value: rank for rank, status in enumerate(TrackingStatus)}, value=_scans.c.status)
