@@ -65,7 +65,7 @@ _REACH = 24
 """How many characters past the parsed divisions to search for a district."""
 _IN_FIELD = 0.5
 """Bonus for a name in the field of its own level."""
-_AGAIN = 0.5
+_REPEATED = 0.5
 """Bonus for repeating a known division."""
 _LEVEL = 0.1
 """Penalty for each level of a division: 吉林 means the province before the city."""
@@ -118,7 +118,7 @@ def _read(person: Recipient) -> Reading:
     *divisions, town, street = person.address
     place = None if town or _has_divisions(street) else _known(*divisions)
     if place:
-        return _finished(place, "", street, ())
+        return _finish(place, "", street, ())
     parts = (*divisions, town, street)
     best = _reading(parts)
     if best.confidence < _CONFIDENCE["hold.address.renamed"]:
@@ -174,9 +174,9 @@ def _reading(parts: Sequence[str], doubt: str = "") -> Reading:
     text = _EDGE + _EDGE.join(parts)
     text = _FILLER.sub(lambda filler: "-" * len(filler[0]), text)
     levels = _levels(fields)
-    begin, trails = _beginning(text, levels)
-    trails = [on for trail in trails for on in _further(text, trail, levels)]
-    scored = [(trail.score + _by_town(text, trail), trail) for trail in trails]
+    begin, trails = _first_divisions(text, levels)
+    trails = [on for trail in trails for on in _find_district(text, trail, levels)]
+    scored = [(trail.score + _town_bonus(text, trail), trail) for trail in trails]
     top = max((score for score, _ in scored), default=0.0)
     best = [trail for score, trail in scored if score > top - 0.01]
     if not best:
@@ -199,7 +199,7 @@ def _reading(parts: Sequence[str], doubt: str = "") -> Reading:
     left = _joined(text[at : len(text) - len(street)]).removesuffix(fields[-1])
     if left and street and not trail.kept and not ((town := _town_at(left, 0, place)) and town[0] == len(left)):
         doubts.append("hold.address.unread")
-    return _finished(place, before + trail.kept, _joined(text[at:]), doubts)
+    return _finish(place, before + trail.kept, _joined(text[at:]), doubts)
 
 
 def _level(place: Place | None) -> int:
@@ -249,10 +249,10 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _beginning(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
+def _first_divisions(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
     """Return where the divisions begin, perhaps after a name, phone or other words, and every parse from there."""
     start = _skip(text, 0)
-    trails = [trail for trail in _trails(text, _Trail(start, None, 0.0), levels) if trail.place]
+    trails = [trail for trail in _continuations(text, _Trail(start, None, 0.0), levels) if trail.place]
     if trails:
         return start, trails
     for at in range(start + 1, min(len(text), start + 60)):
@@ -261,14 +261,14 @@ def _beginning(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
             named = gazetteer().names[name].values()
             clear = any(each.form is not Form.SHORT and each.place.level < 3 for each in named)
             if clear or (loose and any(each.place.level < 3 for each in named)) or (loose and _sole(name)):
-                trails = [trail for trail in _trails(text, _Trail(at, None, 0.0), levels) if trail.place]
+                trails = [trail for trail in _continuations(text, _Trail(at, None, 0.0), levels) if trail.place]
                 if trails:
                     return at, trails
     everywhere = [place for place in gazetteer().places.values() if place.level < 3]
     return start, [
         on
         for end, place, doubt in _misspelt(text, start, everywhere, levels)
-        for on in _trails(text, _Trail(end, place, 1.0, (doubt,)), levels)
+        for on in _continuations(text, _Trail(end, place, 1.0, (doubt,)), levels)
     ]
 
 
@@ -278,7 +278,7 @@ def _sole(name: str) -> bool:
     return len(named) == 1 and all(each.form is not Form.SHORT for each in named.values())
 
 
-def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
+def _continuations(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
     """Return every continuation of a parse, the best for each position and place."""
     best: dict[tuple[int, Place | None], _Trail] = {}
     ahead = [start]
@@ -294,11 +294,11 @@ def _trails(text: str, start: _Trail, levels: dict[int, int]) -> list[_Trail]:
         if at in levels and end - at == 1 and text[at] in gazetteer().names:
             names.append(text[at])
         for name in names:
-            ahead += _on(text, trail, name, at, levels)
+            ahead += _extend(text, trail, name, at, levels)
     return list(best.values())
 
 
-def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
+def _extend(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
     """Extend the parse by one name, for each place that the name may mean."""
     end, here = at + len(name), trail.place
     whole = text[at - 1] == _EDGE and text[end : end + 1] in ("", _EDGE)
@@ -306,16 +306,16 @@ def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) ->
     street = not whole and _NOT_A_PLACE.match(text, end) is not None and _ZONE.match(text, end) is None
     named = list(gazetteer().names[name].values())
     agreeing = [each for each in named if here and here.shares_line(each.place)]
-    agreeing += [each for each in _moved(here, name) if not any(each.place == other.place for other in agreeing)]
+    agreeing += [each for each in _formerly(here, name) if not any(each.place == other.place for other in agreeing)]
     for rank, (place, form, split) in enumerate(agreeing or named):
-        if street and (form is Form.SHORT or text[end] in "路街") and not _divided(text, end, place):
+        if street and (form is Form.SHORT or text[end] in "路街") and not _division_at(text, end, place):
             continue
         if name in _GENERIC and place.level == 3 and (here is None or here.level < 2):
             continue
-        apart = whole or form is not Form.SHORT or _apart(text, end, here or place)
+        apart = whole or form is not Form.SHORT or _stands_alone(text, end, here or place)
         if here and place.holds(here):
             if apart:
-                yield trail._replace(at=end, score=trail.score + _AGAIN)
+                yield trail._replace(at=end, score=trail.score + _REPEATED)
             continue
         doubts = list(trail.doubts)
         unplaced = here is None and place.level == 3
@@ -337,25 +337,25 @@ def _on(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) ->
         yield _Trail(end, place, score, tuple(doubts), trail.kept if apart else trail.kept + name)
 
 
-def _moved(here: Place | None, name: str) -> Iterator[Name]:
+def _formerly(here: Place | None, name: str) -> Iterator[Name]:
     """Yield the present places of divisions that once had this name and lay within this place."""
     for above in here.names if here else ():
         places = gazetteer().moved.get((above, name), [])
         yield from (Name(place, Form.OLD, len(places) > 1) for place in places)
 
 
-def _divided(text: str, at: int, place: Place) -> bool:
+def _division_at(text: str, at: int, place: Place) -> bool:
     """Whether a division or town of the place begins at this position."""
     within = (each.place for name in gazetteer().at(text, at) for each in gazetteer().names[name].values())
     return any(place.holds(each) for each in within) or _town_at(text, at, place) is not None
 
 
-def _apart(text: str, end: int, place: Place) -> bool:
+def _stands_alone(text: str, end: int, place: Place) -> bool:
     """Whether the name is a word of its own: a gap, a smaller division or the end of the text follows."""
-    return end == len(text) or _skip(text, end) > end or _divided(text, end, place)
+    return end == len(text) or _skip(text, end) > end or _division_at(text, end, place)
 
 
-def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trail]:
+def _find_district(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trail]:
     """Look for a missing district: after a zone, by its town, misspelt, or further on in the text."""
     yield trail
     place = trail.place
@@ -364,16 +364,16 @@ def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trai
     at = _skip(text, trail.at)
     for end, found, doubt in _misspelt(text, at, gazetteer().below[place], levels):
         after = _Trail(end, found, trail.score + end - at, (*trail.doubts, doubt), trail.kept)
-        for on in _trails(text, after, levels):
-            yield from _further(text, on, levels)
+        for on in _continuations(text, after, levels):
+            yield from _find_district(text, on, levels)
     if zone := _ZONE.match(text, at):
         doubts = (*trail.doubts, "hold.address.zone")
         behind = _Trail(zone.end(), place, trail.score + 0.1, doubts, trail.kept + zone[0])
-        for on in _trails(text, behind, levels):
+        for on in _continuations(text, behind, levels):
             yield on if on.place != place else on._replace(score=trail.score + 0.2)
-        yield from _by_its_town(text, behind)
+        yield from _district_by_town(text, behind)
         return
-    if by_town := list(_by_its_town(text, trail)):
+    if by_town := list(_district_by_town(text, trail)):
         yield from by_town
         return
     stop = min(len(text), at + _REACH)
@@ -386,7 +386,7 @@ def _further(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator[_Trai
                     yield _Trail(trail.at, each.place, trail.score + len(name), doubts, trail.kept)
 
 
-def _by_its_town(text: str, trail: _Trail) -> Iterator[_Trail]:
+def _district_by_town(text: str, trail: _Trail) -> Iterator[_Trail]:
     """Extend the parse to the district, if exactly one district of the city has the town that follows."""
     place = trail.place
     town = _town_at(text, _skip(text, trail.at), place) if place and place.level == 2 else None
@@ -421,7 +421,7 @@ def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, .
     return None
 
 
-def _by_town(text: str, trail: _Trail) -> float:
+def _town_bonus(text: str, trail: _Trail) -> float:
     """Return a small bonus if the detail begins with a town of the district."""
     place = trail.place
     if place is None or place.level < 3:
@@ -439,7 +439,7 @@ def _joined(text: str) -> str:
     return joined
 
 
-def _finished(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
+def _finish(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
     """Split the town from the rest of the text, and choose the doubt with the lowest confidence."""
     found, town = [each for each in doubts if each], ""
     if match := _town_at(rest, 0, place):
