@@ -32,7 +32,7 @@ NUMBERS = {
 SERIAL = count(1)
 
 
-class Following(World):
+class AggregatorWorld(World):
     @property
     def aggregator(self) -> Aggregator:
         aggregator = tracker(self.account)
@@ -43,16 +43,16 @@ class Following(World):
 AGGREGATORS = [name for name in CARRIERS if isinstance(tracker(World("", name).account), Aggregator)]
 
 
-class Ear:
+class PushReceiver:
     """Our side of a push: verifies, parses and acknowledges; keeps the bodies, and each scan once."""
 
-    def __init__(self, world: Following) -> None:
+    def __init__(self, world: AggregatorWorld) -> None:
         self.world = world
         self.bodies: list[bytes] = []
         self.scans: dict[str, Scan] = {}
         self.url = ""
 
-    async def hear(self, secret: str, request: Request) -> Response:
+    async def receive(self, secret: str, request: Request) -> Response:
         body = await request.body()
         self.world.aggregator.receive(request.headers, body, secret)
         for scan in self.world.aggregator.parse_push(body, request.headers):
@@ -61,7 +61,7 @@ class Ear:
         answer = self.world.aggregator.answer(request.headers, body)
         return Response(answer.body, answer.status, media_type=answer.content_type)
 
-    async def until(self, scans: int, pushes: int = 1) -> list[Scan]:
+    async def wait_for(self, scans: int, pushes: int = 1) -> list[Scan]:
         for _ in range(250):
             if len(self.scans) >= scans and len(self.bodies) >= pushes:
                 break
@@ -83,18 +83,18 @@ async def _own_client() -> AsyncIterator[None]:
 
 
 @pytest.fixture(params=AGGREGATORS)
-def world(request: pytest.FixtureRequest, sandbox: str) -> Following:
-    return Following(sandbox, request.param)
+def world(request: pytest.FixtureRequest, sandbox: str) -> AggregatorWorld:
+    return AggregatorWorld(sandbox, request.param)
 
 
 @pytest.fixture
-def ear(world: Following) -> Iterator[Ear]:
-    ear, app = Ear(world), FastAPI()
-    app.post("/push/{secret}")(ear.hear)
+def receiver(world: AggregatorWorld) -> Iterator[PushReceiver]:
+    receiver, app = PushReceiver(world), FastAPI()
+    app.post("/push/{secret}")(receiver.receive)
     with served(app) as url:
-        ear.url = f"{url}/push/s3cret"
-        world.post(f"/{world.name}/_control/config", {"push_url": ear.url})
-        yield ear
+        receiver.url = f"{url}/push/s3cret"
+        world.post(f"/{world.name}/_control/config", {"push_url": receiver.url})
+        yield receiver
 
 
 @pytest.fixture
@@ -103,15 +103,17 @@ def number() -> str:
     return f"YT77{next(SERIAL):09}"
 
 
-def travel(world: Following, number: str, **way: object) -> int:
+def travel(world: AggregatorWorld, number: str, **way: object) -> int:
     """Start the journey of a parcel and return its number of steps."""
     world.post(f"/{world.name}/_control/journey", {"waybill_no": number, "delay": 0.01, **way})
     return len(world.twin.JOURNEYS[way.get("kind", "delivered")])
 
 
-async def test_subscribed_parcel_is_tracked_until_delivery(world: Following, ear: Ear, number: str) -> None:
-    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
-    scans = await ear.until(travel(world, number))
+async def test_subscribed_parcel_is_tracked_until_delivery(
+    world: AggregatorWorld, receiver: PushReceiver, number: str
+) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, receiver.url)
+    scans = await receiver.wait_for(travel(world, number))
     assert {scan.waybill_no for scan in scans} == {number}
     assert {TrackingStatus.PICKED_UP, TrackingStatus.OUT_FOR_DELIVERY, TrackingStatus.DELIVERED} <= {
         scan.status for scan in scans
@@ -122,22 +124,22 @@ async def test_subscribed_parcel_is_tracked_until_delivery(world: Following, ear
     assert "李四" not in words
 
 
-async def test_subscribing_again_is_no_error(world: Following, ear: Ear, number: str) -> None:
+async def test_subscribing_again_is_no_error(world: AggregatorWorld, receiver: PushReceiver, number: str) -> None:
     for _ in range(2):
-        await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+        await world.aggregator.subscribe(number, "yto", PHONE, receiver.url)
     (parcel,) = world.booked(number)
     assert parcel["followed"] == 2
-    await ear.until(travel(world, number))
+    await receiver.wait_for(travel(world, number))
 
 
-async def test_unknown_carrier_is_refused(world: Following, number: str) -> None:
+async def test_unknown_carrier_is_refused(world: AggregatorWorld, number: str) -> None:
     error = await refusal(world.aggregator.subscribe(number, "pigeon", PHONE, "http://127.0.0.1:1"))
     assert (error.type, error.message) == ("Refused", "carrier.not_known")
     assert world.booked(number) == []
 
 
-async def test_wrong_signature_is_refused(world: Following, number: str) -> None:
-    forger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
+async def test_wrong_signature_is_refused(world: AggregatorWorld, number: str) -> None:
+    forger = AggregatorWorld(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
     for act in (
         forger.aggregator.subscribe(number, "yto", PHONE, "http://127.0.0.1:1"),
         forger.aggregator.candidate_carriers(number),
@@ -148,33 +150,35 @@ async def test_wrong_signature_is_refused(world: Following, number: str) -> None
 
 
 @pytest.mark.parametrize(("number", "carrier"), NUMBERS.items())
-async def test_number_identifies_its_carrier(world: Following, number: str, carrier: str) -> None:
+async def test_number_identifies_its_carrier(world: AggregatorWorld, number: str, carrier: str) -> None:
     candidates = await world.aggregator.candidate_carriers(number)
     assert candidates[0] == carrier
 
 
-async def test_unknown_number_has_no_carrier(world: Following) -> None:
+async def test_unknown_number_has_no_carrier(world: AggregatorWorld) -> None:
     assert list(await world.aggregator.candidate_carriers("??")) == []
     assert list(await world.aggregator.track("??")) == []
 
 
-async def test_carrier_without_a_module_keeps_the_code_of_the_aggregator(world: Following) -> None:
+async def test_carrier_without_a_module_keeps_the_code_of_the_aggregator(world: AggregatorWorld) -> None:
     (code,) = await world.aggregator.candidate_carriers("DPK36000000000")
     assert code not in CARRIERS
 
 
-async def test_query_returns_the_pushed_scans(world: Following, ear: Ear, number: str) -> None:
-    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+async def test_query_returns_the_pushed_scans(world: AggregatorWorld, receiver: PushReceiver, number: str) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, receiver.url)
     assert list(await world.aggregator.track(number, PHONE)) == []
-    await ear.until(travel(world, number))
+    await receiver.wait_for(travel(world, number))
     pulled = await world.aggregator.track(number, PHONE)
-    assert {scan.scan_id: scan for scan in pulled} == ear.scans
+    assert {scan.scan_id: scan for scan in pulled} == receiver.scans
 
 
-async def test_duplicate_unordered_pushes_give_each_scan_once(world: Following, ear: Ear, number: str) -> None:
-    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
+async def test_duplicate_unordered_pushes_give_each_scan_once(
+    world: AggregatorWorld, receiver: PushReceiver, number: str
+) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, receiver.url)
     steps = travel(world, number, kind="refused", copies=2, shuffle=True)
-    scans = await ear.until(steps)
+    scans = await receiver.wait_for(steps)
     assert [scan.status for scan in scans][-3:] == [
         TrackingStatus.REFUSED,
         TrackingStatus.RETURNING,
@@ -182,13 +186,15 @@ async def test_duplicate_unordered_pushes_give_each_scan_once(world: Following, 
     ]
 
 
-async def test_push_with_a_foreign_signature_is_refused(world: Following, ear: Ear, number: str) -> None:
-    await world.aggregator.subscribe(number, "yto", PHONE, ear.url)
-    await ear.until(travel(world, number))
-    body = ear.bodies[-1]
+async def test_push_with_a_foreign_signature_is_refused(
+    world: AggregatorWorld, receiver: PushReceiver, number: str
+) -> None:
+    await world.aggregator.subscribe(number, "yto", PHONE, receiver.url)
+    await receiver.wait_for(travel(world, number))
+    body = receiver.bodies[-1]
     first, again = (world.aggregator.receive({}, body, "s3cret") for _ in range(2))
     assert first == again
-    stranger = Following(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
+    stranger = AggregatorWorld(world.url, world.name, **dict.fromkeys(world.twin.SECRETS, "wrong"))
     for ours, rejected, secret in (
         (stranger, body, "s3cret"),
         (world, body, "wrong"),
@@ -200,7 +206,7 @@ async def test_push_with_a_foreign_signature_is_refused(world: Following, ear: E
             ours.aggregator.receive({}, rejected, secret)
 
 
-async def test_faults_are_retryable_after_the_delay_of_the_aggregator(world: Following, number: str) -> None:
+async def test_faults_are_retryable_after_the_delay_of_the_aggregator(world: AggregatorWorld, number: str) -> None:
     for fault, more in (("500", {}), ("429", {"seconds": 7}), ("garbage", {})):
         world.post("/_faults", {"system": world.name, "fault": fault, "match": number, **more})
     acts = (

@@ -25,7 +25,7 @@ CLIENT = httpx.Client(timeout=30)
 
 
 class World:
-    """One carrier's twin, and our account with it."""
+    """The twin of a carrier, and our account with it."""
 
     def __init__(self, url: str, name: str, **secrets: str) -> None:
         self.twin = import_module(f"starter.sandbox.carriers.{name}")
@@ -141,7 +141,7 @@ async def test_incomplete_recipient_is_refused(world: World) -> None:
 # Journeys
 
 
-class Ear:
+class PushReceiver:
     """Our side of a push: verifies, parses and acknowledges; can refuse a number of pushes first."""
 
     def __init__(self, world: World) -> None:
@@ -149,9 +149,9 @@ class Ear:
         self.scans: list[Scan] = []
         self.deaf = 0
         self.app = FastAPI()
-        self.app.post("/push/{secret}")(self.hear)
+        self.app.post("/push/{secret}")(self.receive)
 
-    async def hear(self, secret: str, request: Request) -> Response:
+    async def receive(self, secret: str, request: Request) -> Response:
         if self.deaf:
             self.deaf -= 1
             return Response(status_code=503)
@@ -161,7 +161,7 @@ class Ear:
         answer = self.world.adapter.answer(request.headers, body)
         return Response(answer.body, answer.status, media_type=answer.content_type)
 
-    async def until(self, count: int) -> list[Scan]:
+    async def wait_for(self, count: int) -> list[Scan]:
         for _ in range(250):
             if len(self.scans) >= count:
                 break
@@ -171,19 +171,19 @@ class Ear:
 
 
 @pytest.fixture
-def ear(world: World) -> Iterator[Ear]:
-    ear = Ear(world)
-    with served(ear.app) as url:
+def receiver(world: World) -> Iterator[PushReceiver]:
+    receiver = PushReceiver(world)
+    with served(receiver.app) as url:
         world.post(f"/{world.name}/_control/config", {"push_url": f"{url}/push/s3cret", "journey": {"delay": 0.01}})
-        yield ear
+        yield receiver
 
 
-async def test_journey_is_pushed_step_by_step_until_accepted(world: World, ear: Ear) -> None:
+async def test_journey_is_pushed_step_by_step_until_accepted(world: World, receiver: PushReceiver) -> None:
     waybill = await world.adapter.book(a_booking("journey-1"))
-    ear.deaf = 1
+    receiver.deaf = 1
     world.post(f"/{world.name}/_control/journey", {"waybill_no": waybill.waybill_no, "delay": 0.01})
     steps = world.twin.JOURNEYS["delivered"]
-    scans = await ear.until(len(steps))
+    scans = await receiver.wait_for(len(steps))
     assert {scan.waybill_no for scan in scans} == {waybill.waybill_no}
     assert scans[0].status is TrackingStatus.PICKED_UP
     assert scans[-1].status is TrackingStatus.DELIVERED
@@ -194,12 +194,14 @@ async def test_journey_is_pushed_step_by_step_until_accepted(world: World, ear: 
     assert error.type == "Refused"
 
 
-async def test_duplicate_unordered_pushes_of_a_refused_parcel_give_each_scan_once(world: World, ear: Ear) -> None:
+async def test_duplicate_unordered_pushes_of_a_refused_parcel_give_each_scan_once(
+    world: World, receiver: PushReceiver
+) -> None:
     waybill = await world.adapter.book(a_booking("refused-1"))
     way = {"waybill_no": waybill.waybill_no, "kind": "refused", "copies": 2, "shuffle": True}
     world.post(f"/{world.name}/_control/journey", way)
     steps = world.twin.JOURNEYS["refused"]
-    scans = await ear.until(2 * len(steps))
+    scans = await receiver.wait_for(2 * len(steps))
     once = {scan.scan_id: scan for scan in scans}
     assert len(once) == len(steps)
     in_order = [scan.status for scan in sorted(once.values(), key=lambda scan: scan.at)]
@@ -207,28 +209,28 @@ async def test_duplicate_unordered_pushes_of_a_refused_parcel_give_each_scan_onc
 
 
 async def test_single_routes_are_pushed_unchanged(world: World) -> None:
-    ear = Ear(world)
+    receiver = PushReceiver(world)
     waybill = await world.adapter.book(a_booking("single-1"))
     route = {"waybill_no": waybill.waybill_no, **world.twin.JOURNEYS["delivered"][0]}
-    with served(ear.app) as url:
+    with served(receiver.app) as url:
         push = {"url": f"{url}/push/s3cret", "routes": [route], "copies": 3}
         answers = world.post(f"/{world.name}/_control/route", push)
     assert {status for status, _ in answers} == {200}
-    assert [scan.status for scan in ear.scans] == [TrackingStatus.PICKED_UP] * 3
-    assert len({scan.scan_id for scan in ear.scans}) == 1
+    assert [scan.status for scan in receiver.scans] == [TrackingStatus.PICKED_UP] * 3
+    assert len({scan.scan_id for scan in receiver.scans}) == 1
 
 
-async def test_intercepted_parcel_is_returned(world: World, ear: Ear) -> None:
+async def test_intercepted_parcel_is_returned(world: World, receiver: PushReceiver) -> None:
     waybill = await world.adapter.book(a_booking("stopped-1"))
     error = await refusal(world.adapter.intercept("stopped-1", waybill.waybill_no))
     assert error.type == "Refused"
     if error.message == "carrier.cannot_intercept":
         return
     world.post(f"/{world.name}/_control/journey", {"waybill_no": waybill.waybill_no, "delay": 0.2})
-    await ear.until(1)
+    await receiver.wait_for(1)
     await world.adapter.intercept("stopped-1", waybill.waybill_no)
     await world.adapter.intercept("stopped-1", waybill.waybill_no)
-    scans = await ear.until(1 + len(world.twin.JOURNEYS["intercepted"]))
+    scans = await receiver.wait_for(1 + len(world.twin.JOURNEYS["intercepted"]))
     assert scans[-1].status is TrackingStatus.RETURNED
 
 

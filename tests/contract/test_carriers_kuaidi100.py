@@ -259,24 +259,24 @@ async def test_aborted_subscription_can_be_repeated() -> None:
     app = FastAPI()
 
     @app.post("/push")
-    async def hear(request: Request) -> Response:
+    async def receive(request: Request) -> Response:
         bodies.append(await request.body())
         return Response(ours().answer({}, b"").body)
 
-    with served(create_app()) as url, served(app) as ear:
+    with served(create_app()) as url, served(app) as push_server:
         secrets = {**twin.SECRETS, "push_secret": "s3cret"}
         followed = tracker(account(f"{url}/kuaidi100").model_copy(update={"secrets": secrets}))
         assert isinstance(followed, Aggregator)
 
         async def abort() -> int:
-            parameters = {"url": f"{ear}/push", "waybill_no": "YT900"}
+            parameters = {"url": f"{push_server}/push", "waybill_no": "YT900"}
             async with httpx.AsyncClient() as client:
                 return (await client.post(f"{url}/kuaidi100/_control/abort", json=parameters)).status_code
 
-        await followed.subscribe("YT900", "yto", "", f"{ear}/push")
+        await followed.subscribe("YT900", "yto", "", f"{push_server}/push")
         assert [await abort(), await abort()] == [200, 404]
         (body,) = bodies
         assert followed.receive({}, body, "s3cret").topic == "abort"
         assert followed.parse_push(body, {}) == ()
-        await followed.subscribe("YT900", "yto", "", f"{ear}/push")
+        await followed.subscribe("YT900", "yto", "", f"{push_server}/push")
         assert await abort() == 200

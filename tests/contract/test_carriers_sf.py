@@ -93,7 +93,7 @@ async def test_nested_response_is_read_as_text_or_object(gateway: str, nested: A
     assert waybill.label == Label(route="571WB")
 
 
-async def test_the_mother_number_is_the_waybill(gateway: str) -> None:
+async def test_mother_number_is_the_waybill(gateway: str) -> None:
     numbers = [{"waybillType": 2, "waybillNo": "SF2"}, {"waybillType": 1, "waybillNo": "SF1"}]
     respond(booked(waybillNoInfoList=numbers))
     assert (await carrier(account(gateway)).book(a_booking())).waybill_no == "SF1"
@@ -107,7 +107,7 @@ async def test_busy_platform_is_retryable(gateway: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["A1001", "A1003", "A1004", "A1006"])
-async def test_a_refusal_of_the_platform_is_final(gateway: str, code: str) -> None:
+async def test_refusal_of_the_platform_is_final(gateway: str, code: str) -> None:
     respond("", code)
     error = await refusal(carrier(account(gateway)).book(a_booking()))
     assert (error.type, error.non_retryable, error.details[0]) == ("Refused", True, code)
@@ -290,7 +290,7 @@ def test_phones_and_names_in_texts_of_carriers_are_masked(text: str, expected: s
 @pytest.mark.parametrize(
     "order_no", ["4100000000000000100", "S001-T1-000042", "W" * 64, "订单/一二三", "a_b.c", "中" * 64]
 )
-def test_a_reference_is_short_plain_stable_and_distinct(order_no: str) -> None:
+def test_reference_is_short_plain_stable_and_distinct(order_no: str) -> None:
     references = {carrier_reference(f"order:own:{shop}:{order_no}:F{n}") for shop in ("web", "app") for n in (1, 2, 10)}
     assert len(references) == 6
     for reference in references:

@@ -65,7 +65,7 @@ def test_signature_matches_the_published_example() -> None:
     assert sign("opentest", "", "", "123456") == "YLstCNa3x8ijQx16e/jqOA=="
 
 
-async def test_a_booking_is_signed_for_its_interface(gateway: str) -> None:
+async def test_booking_is_signed_for_its_interface(gateway: str) -> None:
     respond({"logisticsNo": "W1-F1-abc", "mailNo": "YT2819000000001", "shortAddress": "800-061-00-005"})
     waybill = await carrier(account(gateway)).book(a_booking())
     assert (waybill.waybill_no, waybill.label) == ("YT2819000000001", Label(route="800-061-00-005"))

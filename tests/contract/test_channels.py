@@ -45,7 +45,7 @@ def sandbox() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def webhook_url() -> Iterator[str]:
-    """The URL of a server that records webhooks."""
+    """Yield the URL of a server that records webhooks."""
     app = FastAPI()
 
     @app.post("/webhook")

@@ -41,7 +41,7 @@ def world(sandbox: str, request: pytest.FixtureRequest) -> World:
 
 
 def offer(world: World, number: int, quantity: int, *, known: bool = True, item: int = 7) -> StockOffer:
-    """Return an offer of a SKU that the shop sells or, not ``known``, does not."""
+    """Return an offer of a SKU; the shop does not sell it unless ``known``."""
     source = world.account.source
     mark = "" if known else "404"
     high = str(number if known else 9_000_000_000 + number)

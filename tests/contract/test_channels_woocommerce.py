@@ -274,7 +274,7 @@ async def test_pull_is_complete_while_rows_move(world: World, monkeypatch: pytes
     assert seen | {moved} == sold
 
 
-async def test_a_change_is_a_new_fact_once(world: World) -> None:
+async def test_change_is_a_new_fact_once(world: World) -> None:
     number = world.sell(paid=False, created=NOW - timedelta(hours=1))
     keys = [pulled.receipt.fact_key for pulled in [await adapter_of(world).read(number) for _ in range(2)] if pulled]
     world.change(number, paid=True)

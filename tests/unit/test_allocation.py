@@ -47,14 +47,14 @@ def reasons(result: Plan) -> dict[str, str]:
     return {each.warehouse: each.reason for each in result.candidates}
 
 
-def test_one_parcel_from_the_buyers_province() -> None:
+def test_warehouse_in_the_buyers_province_ships_all() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
     result = plan(lines_of(("A001", 2)), everywhere, SITES, "广东")
     assert sends(result) == {"GZ": [("1", "A001", 2)]}
     assert reasons(result) == {"SH": "plan.behind", "GZ": "plan.nearest", "BJ": "plan.behind", "CD": "plan.behind"}
 
 
-def test_otherwise_from_the_region_then_by_rank() -> None:
+def test_region_then_rank_decides_otherwise() -> None:
     everywhere = {site.code: {"A001": 5} for site in SITES}
     assert list(sends(plan(lines_of(("A001", 2)), everywhere, SITES, "河北省"))) == ["BJ"]
     assert list(sends(plan(lines_of(("A001", 2)), everywhere, SITES, "新疆维吾尔自治区"))) == ["SH"]

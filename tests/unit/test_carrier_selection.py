@@ -41,7 +41,7 @@ def ranking(request: ShippingRequest, *candidates: Candidate, weights: Weights |
     return [each.carrier for each in choice.options if each.open]
 
 
-def test_the_cheapest_carrier_wins_and_the_default_one_among_equals() -> None:
+def test_cheapest_carrier_is_chosen_and_the_default_breaks_ties() -> None:
     assert ranking(request(), candidate("sf", "12"), candidate("yto", "8")) == ["yto", "sf"]
     assert ranking(request(), candidate("sf"), candidate("aa")) == ["sf", "aa"]
 
@@ -60,14 +60,14 @@ def test_the_cheapest_carrier_wins_and_the_default_one_among_equals() -> None:
         ({}, {"required_carrier": "sf"}, "choice.not_demanded"),
     ],
 )
-def test_a_carrier_is_ruled_out_with_its_reason(terms: dict[str, Any], facts: dict[str, Any], reason: str) -> None:
+def test_carrier_is_ruled_out_with_its_reason(terms: dict[str, Any], facts: dict[str, Any], reason: str) -> None:
     cheap = candidate("yto", "1", terms=terms, booked=3)
     choice = rank_carriers(request(**facts), [candidate("sf", "50"), cheap], RuleOutcome(), NOW)
     assert choice.carrier == "sf"
     assert [(each.carrier, each.reason) for each in choice.options if not each.open] == [("yto", reason)]
 
 
-def test_missing_the_promised_day_costs_more_than_the_freight_saved() -> None:
+def test_late_delivery_outweighs_saved_freight() -> None:
     promised = request(promised_by=NOW + timedelta(days=1))
     assert ranking(promised, candidate("slow", "8", 3), candidate("sf", "20", 1)) == ["sf", "slow"]
     late = candidate("sf", "20", 1, terms={"cutoff": time(9)})
@@ -87,13 +87,13 @@ def test_losses_on_a_lane_are_penalised() -> None:
     assert ranking(request(), few, candidate("sf", "12")) == ["yto", "sf"]
 
 
-def test_a_quote_precedes_the_rate_table_and_unpriced_carriers_come_last() -> None:
+def test_quote_precedes_the_rate_table_and_unpriced_carriers_come_last() -> None:
     quoted = candidate("sf", "50").model_copy(update={"price": Decimal(5)})
     unpriced = candidate("aa", None)
     assert ranking(request(), unpriced, candidate("yto", "8"), quoted) == ["sf", "yto", "aa"]
 
 
-def test_a_carrier_that_refused_is_closed() -> None:
+def test_carrier_that_refused_is_closed() -> None:
     choice = rank_carriers(request(), [candidate("sf", "9"), candidate("yto", "8")], RuleOutcome(), NOW)
     after = choice.without("yto", "S0002")
     assert (choice.carrier, after.carrier, after.without("sf", "1").carrier) == ("yto", "sf", None)
@@ -145,7 +145,7 @@ def test_rules_exclude_restrict_and_favour_carriers_with_results() -> None:
     assert twice.bonuses == {"sf": Decimal(25)}
 
 
-def test_a_rule_overrides_the_weights() -> None:
+def test_rule_overrides_the_weights() -> None:
     candidates = [candidate("slow", "8", 3), candidate("sf", "20", 1)]
     prefer_fast = rule(1, "'vip' in parcel.tags", {"do": "weigh", "weights": {"day": 10}})
     assert (
@@ -155,7 +155,7 @@ def test_a_rule_overrides_the_weights() -> None:
     assert rank_carriers(request(), candidates, outcome(request(), prefer_fast), NOW).carrier == "slow"
 
 
-def test_rules_of_other_shops_and_inactive_rules_do_not_apply_and_a_failing_rule_has_its_failure() -> None:
+def test_only_active_rules_of_the_shop_apply_and_failures_are_reported() -> None:
     exclude_sf = {"do": "exclude", "carriers": ["sf"]}
     here = request(channel="own", shop="web")
     assert (
@@ -172,7 +172,7 @@ def test_invalid_conditions_are_refused(condition: str) -> None:
         VOCABULARY.check(condition)
 
 
-def test_the_guide_names_every_fact() -> None:
+def test_guide_names_every_fact() -> None:
     guide = (Path(__file__).parents[2] / "docs/carriers.md").read_text()
     facts = VOCABULARY.samples[0]["parcel"]
     missing = [each for each in facts if f"`.{each}`" not in guide and f"parcel.{each}" not in guide]

@@ -42,7 +42,7 @@ SHENZHEN = "广东省|深圳市|南山区|440305"
         "Room 501, No. 8 Keji Road, Nanshan District, Shenzhen, Guangdong, China",
     ],
 )
-def test_one_place_in_many_spellings(text: str) -> None:
+def test_spellings_of_a_place_are_standardised(text: str) -> None:
     assert place(text) == SHENZHEN
 
 
@@ -52,25 +52,25 @@ def test_short_and_full_names_have_full_confidence(text: str) -> None:
     assert (person.confidence, person.doubt) == (Decimal(1), "")
 
 
-def test_the_original_address_is_kept_where_it_was_changed() -> None:
+def test_original_of_a_changed_address_is_kept() -> None:
     person = cleansing.recipient(given_address("广东|深圳|南山区|科技园路1号"))
     assert person.told == "广东 深圳 南山区 科技园路1号"
     assert cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号")).told == ""
 
 
-def test_a_contradiction_lowers_the_confidence() -> None:
+def test_contradiction_lowers_the_confidence() -> None:
     person = cleansing.recipient(given_address("江苏省上海市浦东新区世纪大道100号"))
     assert person.address == ("上海市", "上海市", "浦东新区", "", "世纪大道100号")
     assert person.confidence == Decimal("0.5")
     assert person.doubt == "hold.address.contradiction"
 
 
-def test_the_smaller_division_wins() -> None:
+def test_smaller_division_wins() -> None:
     assert place("江苏省|上海市||世纪大道100号") == "上海市|上海市||310000"
     assert place("广东省|深圳市|南山区|上海市1号") == SHENZHEN
 
 
-def test_an_ambiguous_name_is_not_resolved() -> None:
+def test_ambiguous_name_is_not_resolved() -> None:
     person = cleansing.recipient(given_address("江苏省鼓楼区中山路1号"))
     assert person.address == ("江苏省", "", "", "", "鼓楼区中山路1号")
     assert person.doubt == "hold.address.ambiguous"
@@ -86,13 +86,13 @@ def test_town_is_split_from_the_street() -> None:
     assert cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号", town="粤海街道")).town == "粤海街道"
 
 
-def test_text_that_would_overflow_the_street_stays_in_its_field() -> None:
+def test_text_too_long_for_the_street_stays_in_its_field() -> None:
     person = cleansing.recipient(given_address(f"广东|深圳|某某|{'长' * 199}"))
     assert person.address == ("广东", "深圳", "某某", "", "长" * 199)
     assert person.doubt == "hold.address.unread"
 
 
-def test_an_unknown_town_is_kept_unchanged() -> None:
+def test_unknown_town_is_kept_unchanged() -> None:
     person = cleansing.recipient(given_address("广东省|深圳市|南山区|科技园路1号", town="没有街道"))
     assert (person.town, person.street) == ("没有街道", "科技园路1号")
 
@@ -114,7 +114,7 @@ def test_missing_name_and_phone_are_found_in_the_street() -> None:
     assert (person.name, person.digits, person.street) == ("张三", "13800000000", "科技园1号")
 
 
-def test_a_changed_address_is_cleansed_again() -> None:
+def test_changed_address_is_cleansed_again() -> None:
     person = cleansing.recipient(given_address("江苏省上海市浦东新区世纪大道100号"))
     corrected = RecipientChange(street="世纪大道101号").applied_to(person)
     assert corrected.confidence is None

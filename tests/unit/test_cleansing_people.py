@@ -33,7 +33,7 @@ MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+86755123
         ("+852 2345 6789", "+85223456789", "+85223456789"),
     ],
 )
-def test_a_phone_in_any_spelling_becomes_e164(original: str, standard: str, national: str) -> None:
+def test_phone_in_any_spelling_becomes_e164(original: str, standard: str, national: str) -> None:
     person = Recipient(phone=people.phone(original, "CN"))
     assert person.phone == standard
     assert people.phone(standard, "CN") == standard
@@ -42,18 +42,18 @@ def test_a_phone_in_any_spelling_becomes_e164(original: str, standard: str, nati
 
 
 @pytest.mark.parametrize("original", ["", "123", "1380000000", "no phone", "12345678901234567890"])
-def test_an_invalid_phone_is_kept_and_unreachable(original: str) -> None:
+def test_invalid_phone_is_kept_and_unreachable(original: str) -> None:
     person = Recipient(phone=people.phone(original, "CN"))
     assert person.phone == original
     assert not people.reachable(person)
 
 
-def test_a_masked_phone_is_unchanged() -> None:
+def test_masked_phone_is_unchanged() -> None:
     masked = Recipient(phone=people.phone("138****0000", "CN"))
     assert (masked.phone, people.reachable(masked)) == ("138****0000", True)
 
 
-def test_a_foreign_phone_is_parsed_by_its_country() -> None:
+def test_foreign_phone_is_parsed_by_its_country() -> None:
     assert people.phone("(415) 555-2671 x12", "US") == "+14155552671;ext=12"
     assert people.phone("020 7946 0018", "GB") == "+442079460018"
 

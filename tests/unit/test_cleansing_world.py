@@ -30,7 +30,7 @@ def reasons(policy: Policy | None = None, **person: str) -> list[str]:
     return [hold.reason for hold in holds]
 
 
-def test_a_valid_foreign_address_is_unchanged_with_its_subdivision() -> None:
+def test_valid_foreign_address_is_unchanged_and_gets_its_subdivision() -> None:
     person = cleansing.recipient(Recipient(**AMERICAN))
     assert (person.province, person.city, person.street) == ("California", "Mountain View", "1600 Amphitheatre Pkwy")
     assert (person.division, person.confidence) == ("US-CA", Decimal(1))
@@ -38,7 +38,7 @@ def test_a_valid_foreign_address_is_unchanged_with_its_subdivision() -> None:
 
 
 @pytest.mark.parametrize("field", ["name", "phone", "province", "city", "street", "postcode"])
-def test_a_missing_required_field_is_named(field: str) -> None:
+def test_missing_required_field_is_named(field: str) -> None:
     assert reasons(**AMERICAN | {field: ""}) == [f"hold.address.{field}"]
 
 
@@ -51,16 +51,16 @@ def test_a_missing_required_field_is_named(field: str) -> None:
         ({"country": "XX"}, "hold.address.wrong.country"),
     ],
 )
-def test_an_invalid_field_is_named(changed: dict[str, str], reason: str) -> None:
+def test_invalid_field_is_named(changed: dict[str, str], reason: str) -> None:
     assert reasons(**AMERICAN | changed) == [reason]
 
 
-def test_a_postcode_takes_the_countrys_format() -> None:
+def test_postcode_is_written_in_the_format_of_the_country() -> None:
     person = Recipient(country="CA", province="Ontario", city="Toronto", street="1 Front St", postcode="m5v 3l9")
     assert cleansing.recipient(person).postcode == "M5V 3L9"
 
 
-def test_a_city_unknown_to_the_metadata_is_kept() -> None:
+def test_city_unknown_to_the_metadata_is_kept() -> None:
     person = Recipient(country="JP", province="東京都", city="千代田区", street="丸の内1-1", postcode="100-0001")
     cleansed = cleansing.recipient(person)
     assert (cleansed.city, cleansed.street, cleansed.division) == ("千代田区", "丸の内1-1", "JP-13")
@@ -70,7 +70,7 @@ def test_singapore_needs_no_city() -> None:
     assert reasons(name="Tan", phone="+65 6123 4567", country="SG", street="1 Orchard Rd", postcode="238801") == []
 
 
-def test_the_confidence_threshold_is_set_by_shop() -> None:
+def test_confidence_threshold_is_set_by_shop() -> None:
     vague = {"name": "王小明", "phone": "13812345678", "province": "广东", "city": "深圳", "district": "南山"}
     vague["street"] = "科技园附近"
     assert reasons(**vague) == ["hold.address.vague"]

@@ -99,7 +99,7 @@ def test_both_barcodes_and_the_qr_code_scan(size: PrintSize, number: str) -> Non
     assert read == [("Code128", number), ("QRCode", number), ("Code128", number)]
 
 
-def test_the_carriers_own_qr_code_is_printed() -> None:
+def test_carriers_own_qr_code_is_printed() -> None:
     theirs = "MMM={'k1':'755WF','k2':'755WE','k3':'003','k5':'SF1330203456789','k6':'深圳'}"
     read = printed(a_slip(label=Label(qr=theirs))).codes()
     assert ("QRCode", theirs) in read

@@ -31,7 +31,7 @@ def parcel(number: int = 1) -> Fulfillment:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 500, places=2), st.integers(0, 9)), min_size=1, max_size=6))
-def test_a_total_follows_its_quantities_to_the_cent(lines: list[tuple[int, Decimal, int]]) -> None:
+def test_totals_match_the_quantities_to_the_cent(lines: list[tuple[int, Decimal, int]]) -> None:
     order = an_order("1", *(line(n, f"A{n:03}", q, str(p)) for n, (q, p, _) in enumerate(lines)), total=Decimal(100000))
     new = {str(n): q for n, (_, _, q) in enumerate(lines)}
     if not any(new.values()):
@@ -45,7 +45,7 @@ def test_a_total_follows_its_quantities_to_the_cent(lines: list[tuple[int, Decim
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.decimals(0, 500, places=2), st.integers(0, 9)), min_size=1, max_size=6))
-def test_tax_follows_the_goods_and_all_still_adds_up(lines: list[tuple[int, Decimal, int]]) -> None:
+def test_tax_stays_proportional_and_totals_add_up(lines: list[tuple[int, Decimal, int]]) -> None:
     sold = [line(n, f"A{n:03}", q, str(p)) for n, (q, p, _) in enumerate(lines)]
     goods = sum((q * p for q, p, _ in lines), Decimal(0))
     tax = (goods / 10).quantize(Decimal("0.01"))
@@ -56,12 +56,12 @@ def test_tax_follows_the_goods_and_all_still_adds_up(lines: list[tuple[int, Deci
     assert abs(changed.tax - changed.goods / 10) <= Decimal("0.02") * len(lines)
 
 
-def test_an_unknown_line_is_named() -> None:
+def test_unknown_line_is_named() -> None:
     with pytest.raises(ValueError, match="no line 7"):
         an_order().with_quantities({"7": 1})
 
 
-def test_the_status_is_derived_from_the_state() -> None:
+def test_status_is_derived_from_the_state() -> None:
     one, two = parcel(1), parcel(2)
     state = OrderState(order=an_order(), policy=Policy())
     assert state.status is OrderStatus.RECEIVED
@@ -78,7 +78,7 @@ def test_the_status_is_derived_from_the_state() -> None:
     assert (state.status, state.fulfilled) == (OrderStatus.DELIVERED, True)
 
 
-def test_a_waiting_order_gives_its_reason() -> None:
+def test_waiting_order_gives_its_reason() -> None:
     assert admitted(an_order(paid_at=None)).status is OrderStatus.AWAITING_PAYMENT
     state = admitted(an_order())
     assert state.status is OrderStatus.APPROVED
@@ -90,7 +90,7 @@ def test_a_waiting_order_gives_its_reason() -> None:
     assert state.status is OrderStatus.IN_REVIEW
 
 
-def test_a_delivery_scan_before_shipping_ships_the_order_too() -> None:
+def test_delivery_scan_before_shipping_also_ships_the_order() -> None:
     state = admitted(an_order(), parcel())
     state.fulfillments[0].track(TrackingStatus.DELIVERED, NOW)
     assert state.status is OrderStatus.DELIVERED
@@ -133,7 +133,7 @@ def test_remembered_requests_are_bounded() -> None:
     assert len(state.answers) == 200
 
 
-def test_a_masked_recipient_shows_only_the_region() -> None:
+def test_masked_recipient_shows_only_the_region() -> None:
     masked = RECIPIENT.masked()
     assert masked.city == "上海市"
     assert "5678" in masked.phone

@@ -38,7 +38,7 @@ def an_origin(**more: Any) -> Origin:
         ("", ("", "", "")),
     ],
 )  # fmt: skip
-def test_a_campaign_is_standardised_and_its_original_is_kept(campaign: str, written: tuple[str, str, str]) -> None:
+def test_campaign_is_standardised_and_its_original_is_kept(campaign: str, written: tuple[str, str, str]) -> None:
     origin = an_origin(campaign=campaign).standard(IntakePath.POLL, AT)
     assert (origin.campaign, origin.source, origin.medium) == written
     assert origin.told.get("campaign", origin.campaign) == campaign
@@ -52,7 +52,7 @@ def test_a_campaign_is_standardised_and_its_original_is_kept(campaign: str, writ
         ("JD.com", "jd"), ("拼多多", "pdd"), ("own", "own"), ("Some Other", "some other"),
     ],
 )  # fmt: skip
-def test_a_platform_has_one_standard_name(platform: str, written: str) -> None:
+def test_platform_has_one_standard_name(platform: str, written: str) -> None:
     assert an_origin(platform=platform).standard(IntakePath.POLL, AT).platform == written
 
 

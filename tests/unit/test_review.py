@@ -77,7 +77,7 @@ def test_supported_conditions(condition: str) -> None:
         ("", 0, "Syntax error"),
     ],
 )
-def test_an_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, message: str) -> None:
+def test_invalid_condition_is_refused_with_its_position(condition: str, at: int | None, message: str) -> None:
     with pytest.raises(InvalidExpression, match=message) as refused:
         ORDER_VOCABULARY.check(condition)
     assert refused.value.position == at
@@ -100,7 +100,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("condition", HOSTILE)
-def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
+def test_hostile_expression_is_refused_quickly(condition: str) -> None:
     begun = monotonic()
     with pytest.raises(InvalidExpression):
         ORDER_VOCABULARY.check(condition)
@@ -115,7 +115,7 @@ def test_a_hostile_expression_is_refused_quickly(condition: str) -> None:
         "lines.all(l, !(l.sku in stock.short_skus) || l.sku == 'x' || l.quantity > 0)",
     ],
 )
-def test_the_most_expensive_allowed_condition_takes_less_than_a_second(condition: str) -> None:
+def test_most_expensive_allowed_condition_takes_less_than_a_second(condition: str) -> None:
     sample = dict(ORDER_VOCABULARY.samples[1])
     sample["lines"] = [sample["lines"][0] | {"sku": f"S{number}"} for number in range(LONGEST_LIST)]
     sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
@@ -150,17 +150,17 @@ EXAMPLES = re.findall(r"^\| [^|`]+ \| `(.+)` \|$", GUIDE.partition("## Examples"
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_guides_examples_are_valid_conditions(example: str) -> None:
+def test_guides_examples_are_valid_conditions(example: str) -> None:
     ORDER_VOCABULARY.check(example.replace("\\|", "|"))
 
 
-def test_the_guides_rule_is_valid() -> None:
+def test_guides_rule_is_valid() -> None:
     assert len(EXAMPLES) > 8
     rule = ReviewRule.model_validate_json(re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[0])
     ORDER_VOCABULARY.check(rule.condition)
 
 
-def test_the_guide_names_every_fact() -> None:
+def test_guide_names_every_fact() -> None:
     table = GUIDE.partition("| fact |")[2].partition("\n\n")[0]
     for root, fields in ORDER_VOCABULARY.samples[0].items():
         for field in fields[0] if root == "lines" else fields:
@@ -206,7 +206,7 @@ def test_without_rules_limits_and_remarks_still_hold_an_order() -> None:
     assert reasons == ["hold.review.amount", "hold.review.remark"]
 
 
-def test_a_compiled_condition_is_cheap() -> None:
+def test_compiled_condition_is_cheap() -> None:
     expression = ORDER_VOCABULARY.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
     context = expressions.context(expression.roots, known(an_order()))
     assert isinstance(context, cel.Context)
