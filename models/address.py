@@ -71,7 +71,7 @@ class Addressee(Value):
         digits = self.model_copy(update={"phone": number}).digits
         if number.startswith("+86") or re.fullmatch(r"1[3-9]\d{9}", number.replace(" ", "").replace("-", "")):
             number = re.sub(r"^(010|02\d|0\d{3})(?=\d{7,8}$)", r"\1-", digits)
-        return f"{number}-{extension}" if extension else number
+        return f"{number}-{extension}" if extension else number or self.phone
 
     @property
     def full_street(self) -> str:

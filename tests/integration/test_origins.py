@@ -185,7 +185,7 @@ async def test_command_line_traces_and_counts(
     await arrived(number)
     with capture_logs():
         output = await hengdan.ok("origin", number, "--lang", "en")
-        assert "told as Autumn" in output
+        assert "channel sent Autumn" in output
         assert "Received by webhook" in output
         assert order["event_id"] in await hengdan.ok("origin", number, "--raw")
         assert "--reason" in await hengdan.refused("origin", number, "--campaign", "618")
