@@ -361,7 +361,7 @@ async def test_current_details_show_status_and_next_step(harness: Harness) -> No
     run = await harness.start(an_order("22", buyer_message="先别发货"))
     await run.until(OrderStatus.IN_REVIEW)
     shown = str(await run.handle.query("__temporal_workflow_metadata"))
-    for words in ("In review", "Waiting for a person", "A remark asks us to wait", "Deadline"):
+    for words in ("In review", "Waiting for a person", "A remark asks to hold the order", "Deadline"):
         assert words in shown
     await run.ask("reject", Reject(request_id=request_id()))
     await run.end()
