@@ -237,7 +237,7 @@ async def apply_remedy(connection: AsyncConnection, row: Row[Any], remedy: Remed
     detail |= {"remedy": remedy.value, "carrier": row.carrier, "waybill_no": row.waybill_no}
     what = "timeline.tell_buyer" if remedy is Remedy.TELL_BUYER else "timeline.remedy"
     entry = Entry(key=key, at=now, what=what, actor=actor, detail=detail)
-    await connection.execute(timeline.INSERT_ENTRIES, {"entries": timeline.entry_rows(row.order_id, [entry])})
+    await timeline.add_entries(connection, row.order_id, [entry])
 
 
 async def _request_replan(connection: AsyncConnection, row: Row[Any], actor: str) -> None:

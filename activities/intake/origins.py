@@ -67,7 +67,7 @@ async def correct(
         entry = Entry(
             key=f"origin:{request_id}", at=at, what="timeline.origin", actor=actor, detail={"reason": reason, **after}
         )
-        await connection.execute(timeline.INSERT_ENTRIES, {"entries": timeline.entry_rows(order_id, [entry])})
+        await timeline.add_entries(connection, order_id, [entry])
     return True
 
 

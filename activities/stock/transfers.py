@@ -66,7 +66,7 @@ async def _save(connection: AsyncConnection, step: TransferStep) -> None:
         new.on_conflict_do_update(index_elements=["id"], set_=row, where=_transfers.c.revision < transfer.revision)
     )
     if step.entry is not None:
-        await connection.execute(timeline.INSERT_ENTRIES, {"entries": timeline.entry_rows(transfer.id, [step.entry])})
+        await timeline.add_entries(connection, transfer.id, [step.entry])
     if step.exception is not None:
         await exceptions.open_all(connection, [step.exception])
     if transfer.status.final:

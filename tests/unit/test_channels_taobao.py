@@ -15,7 +15,6 @@ from models.hold import HoldKind
 from models.intake import Account, IntegrationType
 from models.order import NORMAL, URGENT, ChannelOrder
 from models.origins import ChannelKind, IntakePath
-from models.policy import Policy
 from tests.unit.payloads import taobao_fullinfo, taobao_trade
 
 ACCOUNT = Account(integration=IntegrationType.CHANNEL, source="taobao", account="flagship")
@@ -89,7 +88,7 @@ def test_paid_but_not_to_be_shipped_is_held(status: str) -> None:
     assert order is not None
     assert order.payable
     assert order.custom["channel_hold"] == status
-    assert [hold.kind for hold in review.policy_holds(order, Policy(), order.placed_at)] == [HoldKind.CHANNEL]
+    assert [hold.kind for hold in review.channel_holds(order, order.placed_at)] == [HoldKind.CHANNEL]
 
 
 @pytest.mark.parametrize("status", ["WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"])

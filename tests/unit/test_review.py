@@ -200,9 +200,7 @@ def test_rules_apply_in_order_and_only_to_their_shops() -> None:
 
 
 def test_without_rules_limits_and_remarks_still_hold_an_order() -> None:
-    reasons = [
-        hold.reason for hold in review.policy_holds(an_order(buyer_message="先别发"), Policy(review_above=1), AT)
-    ]
+    reasons = [hold.reason for hold in review.limit_holds(an_order(buyer_message="先别发"), Policy(review_above=1), AT)]
     assert reasons == ["hold.review.amount", "hold.review.remark"]
 
 

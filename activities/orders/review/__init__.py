@@ -61,11 +61,6 @@ async def review(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrde
     return [judge(rulebook.rules, order, known, at) for (order, at), known in zip(orders, gathered, strict=True)]
 
 
-def policy_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
-    """Return the holds by the shop's own limits and by the channel."""
-    return [*limit_holds(order, policy, at), *channel_holds(order, at)]
-
-
 def limit_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
     remarks = f"{order.buyer_message} {order.seller_memo}".lower()
     reasons = []
