@@ -212,7 +212,7 @@ def test_rule_excludes_a_location_and_is_named() -> None:
 def test_preferred_location_precedes_every_criterion() -> None:
     result = planned(SH, BJ, rules=[rule(Prefer(locations=("BJ",)))])
     assert sends(result) == {"BJ": {"A1": 1}}
-    assert reason_text(result, "SH") == "Has it all, but another one comes first: a rule prefers others"
+    assert reason_text(result, "SH") == "Has everything, but another location ranks first: a rule prefers others"
 
 
 def test_rule_forbids_a_split() -> None:
@@ -369,7 +369,7 @@ def test_orders_after_the_cutoff_leave_a_day_later() -> None:
     assert sends(planned(early, BJ, rates=rates, order=order)) == {"SH": {"A1": 1}}
     result = planned(late, BJ, rates=rates, order=order)
     assert sends(result) == {"BJ": {"A1": 1}}
-    assert reason_text(result, "SH") == "Has it all, but another one comes first: it would miss the promised day"
+    assert reason_text(result, "SH") == "Has everything, but another location ranks first: it would miss the promised day"
     offers = {each.warehouse: each.offer for each in result.candidates}
     assert offers["SH"] is not None
     assert (offers["SH"].days, offers["SH"].late) == (2, True)
@@ -414,7 +414,7 @@ def test_split_cost_depends_on_who_ships_the_heavy_line() -> None:
 def test_rank_then_code_decide_between_equal_sites() -> None:
     twins = [Site(code=code, province="上海市", rank=rank) for code, rank in (("Y", 2), ("Z", 1), ("X", 1))]
     assert list(sends(planned(*twins))) == ["X"]
-    assert reason_text(planned(*twins), "Y") == "Has it all, but another one comes first: its rank"
+    assert reason_text(planned(*twins), "Y") == "Has everything, but another location ranks first: its rank"
 
 
 def test_duplicate_criterion_is_refused() -> None:
@@ -458,10 +458,10 @@ def test_any_plan(
     result = planned(*sites, quantities=quantities, **problem)
     useful = {f"S{number}" for number in range(len(held)) if number not in closed | excluded}
     sent: Counter[str] = Counter()
-    for code, quantities in sends(result).items():
+    for code, share in sends(result).items():
         assert code in useful
-        assert all(0 < quantity <= stock[code].get(sku, 0) for sku, quantity in quantities.items())
-        sent.update(quantities)
+        assert all(0 < quantity <= stock[code].get(sku, 0) for sku, quantity in share.items())
+        sent.update(share)
     there = {sku: sum(max(0, stock[code].get(sku, 0)) for code in useful) for sku in quantities}
     missing = Counter(quantities) - Counter(there)
     assert {each.sku: each.quantity for each in result.shortages} == missing
