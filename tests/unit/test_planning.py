@@ -369,7 +369,8 @@ def test_orders_after_the_cutoff_leave_a_day_later() -> None:
     assert sends(planned(early, BJ, rates=rates, order=order)) == {"SH": {"A1": 1}}
     result = planned(late, BJ, rates=rates, order=order)
     assert sends(result) == {"BJ": {"A1": 1}}
-    assert reason_text(result, "SH") == "Has everything, but another location ranks first: it would miss the promised day"
+    reason = "Has everything, but another location ranks first: it would miss the promised day"
+    assert reason_text(result, "SH") == reason
     offers = {each.warehouse: each.offer for each in result.candidates}
     assert offers["SH"] is not None
     assert (offers["SH"].days, offers["SH"].late) == (2, True)
