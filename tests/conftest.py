@@ -7,6 +7,7 @@ from time import sleep
 
 import psycopg
 import pytest
+import structlog
 from psycopg.sql import SQL, Identifier
 
 from activities.accounts import accounts
@@ -18,6 +19,13 @@ from workers.embedded import Postgres, Temporal, load_keys, start_postgres, star
 from workers.schema import migrate
 
 _numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> Iterator[None]:
+    """Undo what the command line configured: its log goes to a stream that ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -128,5 +128,5 @@ def test_missing_library_error_names_the_extra_to_install(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert forecast([1, 2, 3], 7).per_day == 2
-    with pytest.raises(ApplicationError, match=r"hengdan\[forecast\]"):
+    with pytest.raises(ApplicationError, match=r"error.extra"):
         forecast([5] * 60, 7)

@@ -205,5 +205,5 @@ async def test_woocommerce_groups_variations_by_product(sandbox: str) -> None:
 async def test_shop_counter_takes_no_stock(sandbox: str) -> None:
     account = World(sandbox, "pos", "stock-till").account
     assert not isinstance(channel(account), StockReceiver)
-    with pytest.raises(ApplicationError, match="takes no stock"):
+    with pytest.raises(ApplicationError, match=r"error\.channel\.no_stock"):
         stock_receiver(channel(account))

@@ -124,7 +124,7 @@ async def test_failed_message_is_acknowledged_listed_corrected_and_started(
 
     first, second = await until(both)
     assert (first["source"], first["account"], first["field"]) == ("own", "web", "lines[1].quantity")
-    assert "greater than" in first["reason"]
+    assert "at least" in first["reason"]
     assert second["field"]
     assert (await api.get("/intake/summary", headers=reader)).json() == {"channel": {"failed": 2}}
     assert (await api.get("/intake/failed", headers=reader, params={"limit": 1, "cursor": first["id"]})).json() == [

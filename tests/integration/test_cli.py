@@ -289,7 +289,7 @@ async def test_plans_are_previewed_and_rules_set(hengdan: Commands, api: httpx.A
     rule.write_text("{}")
     assert "rule.json" in await hengdan.refused("plan", "rule", str(rule))
     assert "A001" in await hengdan.refused("plan", "try", "A001=x")
-    assert "still there" in await hengdan.ok("plan", "again", "SH", "--reason", "closing", "--close")
+    assert "remaining" in await hengdan.ok("plan", "again", "SH", "--reason", "closing", "--close")
     assert "XX" in await hengdan.refused("plan", "again", "XX", "--reason", "closing")
 
 
