@@ -75,5 +75,6 @@ async def test_the_ui_tells_all_to_those_with_a_key_and_nothing_to_others(
             await browser.close()
     finally:
         await asyncio.to_thread(server.stop)
-    for words in ("In review", "Waiting for a person to approve or reject", "A remark asks to hold the order", "Deadline"):
+    hold = "A remark asks to hold the order"
+    for words in ("In review", "Waiting for a person to approve or reject", hold, "Deadline"):
         assert words in shown, shown
