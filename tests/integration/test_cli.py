@@ -213,7 +213,7 @@ async def test_spreadsheets_are_imported_and_exported(hengdan: Commands, tmp_pat
         assert "A00X" in next(line for line in ran.out.splitlines() if "Not in the catalogue" in line)
         assert expected in ran.out + ran.err
     refused = await hengdan.run("files", "import", "levels", str(sheet), "--json", "--lang", "zh-CN")
-    assert json.loads(refused.out)["errors"][0]["message"] == "商品目录中没有"
+    assert json.loads(refused.out)["errors"][0]["message"] == "商品档案中没有"
     assert '"on_hand":4' in await hengdan.ok("stock", "show", "A001", "--json")
     assert "levels" in await hengdan.refused("files", "import", "nosuch", str(sheet))
     assert "xlsx" in await hengdan.refused("files", "export", "levels", str(tmp_path / "levels.pdf"))

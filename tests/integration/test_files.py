@@ -170,7 +170,7 @@ async def test_file_with_errors_changes_nothing(api: httpx.AsyncClient, staff: H
     assert await everything() == before
     chinese = (await load(api, staff, "levels", BAD, "zh-CN")).json()
     assert "8 处错误" in chinese["detail"]
-    assert (chinese["errors"][2]["column"], chinese["errors"][2]["message"]) == ("商品编码", "商品目录中没有")
+    assert (chinese["errors"][2]["column"], chinese["errors"][2]["message"]) == ("商品编码", "商品档案中没有")
 
 
 async def test_partial_import_applies_valid_rows(api: httpx.AsyncClient, staff: Heads) -> None:
