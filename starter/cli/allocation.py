@@ -106,7 +106,7 @@ def rates(as_json: Json = False, lang: Lang = None) -> None:
 def _demand(text: str, say: Say) -> JsonValue:
     sku, _, quantity = text.partition("=")
     if not sku or not (quantity or "1").isdecimal():
-        raise Refusal(say("cli.bad_goods", told=text))
+        raise Refusal(say("cli.bad_goods", text=text))
     return {"sku": sku, "quantity": int(quantity or 1)}
 
 
@@ -141,4 +141,4 @@ def _rules(body: Any, say: Say) -> None:
 
 
 def _replanned(body: Any, say: Say) -> None:
-    show.line(say("cli.replanned", warehouse=body["warehouse"], told=body["told"], left=body["left"]))
+    show.line(say("cli.replanned", warehouse=body["warehouse"], notified=body["told"], left=body["left"]))

@@ -101,7 +101,7 @@ class ApiClient:
         for each in arguments:
             sku, _, quantity = each.partition("=")
             if not sku or not quantity.isdecimal():
-                raise Refusal(self.say("cli.bad_goods", told=each))
+                raise Refusal(self.say("cli.bad_goods", text=each))
             goods[sku] = int(quantity)
         return goods
 

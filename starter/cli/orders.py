@@ -175,5 +175,5 @@ def _send(client: ApiClient, name: str, action: str, **command: JsonValue) -> No
 def _quantity(text: str, say: Say) -> JsonValue:
     line_no, _, quantity = text.rpartition("=")
     if not line_no or not quantity.isdecimal():
-        raise Refusal(say("cli.bad_line", told=text))
+        raise Refusal(say("cli.bad_line", text=text))
     return {"line_no": line_no, "quantity": int(quantity)}

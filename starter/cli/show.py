@@ -192,7 +192,7 @@ def origin(body: Any, say: Say) -> None:
     grid = Table.grid(padding=(0, 2))
     for name in ("platform", "shop", "store", "region", "campaign", "source", "medium"):
         if standard[name] or name in original:
-            spelling = say("cli.origin.told", text=original[name]) if name in original else ""
+            spelling = say("cli.origin.original", text=original[name]) if name in original else ""
             grid.add_row(
                 Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(standard[name])), Text(_plain(spelling))
             )
