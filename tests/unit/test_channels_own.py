@@ -62,9 +62,9 @@ def test_one_matching_signature_is_enough() -> None:
     [
         headers(b"{}", "guess"),
         headers(b"{} "),
-        headers(b"{}", "", time()),
+        headers(b"{}", ""),
         headers(b"{}", at=time() - 301),
-        headers(b"{}", at=time() + 900),
+        headers(b"{}", at=time() + 86_400),  # a parameter is made when tests are collected, long before they run
         {**headers(b"{}"), "hengdan-timestamp": "9" * 400},
         {**headers(b"{}"), "hengdan-timestamp": "soon"},
         {**headers(b"{}"), "hengdan-signature": "v1=é"},
