@@ -77,7 +77,7 @@ def mutated(draw: st.DrawFn, payload: Callable[[], dict[str, Any]]) -> bytes:
     ],
 )
 @given(data=st.data())
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_payload_is_parsed_or_refused_with_a_field(
     source: str, topic: str, payload: Callable[[], dict[str, Any]], data: st.DataObject
 ) -> None:
@@ -109,7 +109,7 @@ def test_any_payload_is_parsed_or_refused_with_a_field(
     ],
 )
 @given(body=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_arbitrary_bytes_are_refused(source: str, topic: str, body: bytes) -> None:
     adapter = channel(Account(integration=IntegrationType.CHANNEL, source=source, account="shop"))
     with pytest.raises(Unintelligible):

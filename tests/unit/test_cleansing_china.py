@@ -158,7 +158,7 @@ words = st.sampled_from([*NAMES, *OTHERS]) | st.text(max_size=3)
 messy = st.lists(words, max_size=9).map("".join).map(lambda text: text[:200])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.tuples(messy, messy, messy, messy, messy))
 def test_cleansing_is_idempotent_and_loses_nothing(parts: tuple[str, ...]) -> None:
     person = Recipient(name="王小明", phone="13812345678", **dict(zip(ADDRESS, parts, strict=True)))

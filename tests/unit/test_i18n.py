@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -26,9 +27,6 @@ from models.transfers import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("models", "activities", "workflows", "workers", "starter")
-FILES = {file: ast.parse(file.read_text()) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
-NODES = [node for tree in FILES.values() for node in ast.walk(tree)]
-CALLS = [node for node in NODES if isinstance(node, ast.Call)]
 ENGLISH, CHINESE = (CATALOGUE[lang] for lang in LANGUAGES)
 ROOTS = {key.split(".")[0] for key in ENGLISH}
 
@@ -68,6 +66,22 @@ VENDORS = {
 } | {"top", "wms"}
 """The systems that errors name."""
 
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {file: ast.parse(file.read_text()) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
+
+
+@cache
+def nodes() -> list[ast.AST]:
+    return [node for tree in trees().values() for node in ast.walk(tree)]
+
+
+@cache
+def calls() -> list[ast.Call]:
+    return [node for node in nodes() if isinstance(node, ast.Call)]
+
+
 NOT_OF_JSON = re.compile(
     r".*(argument|dataclass|named_tuple|ordered_dict|frozen_dict|counter|deque|subclass|instance|callable|complex"
     r"|fraction|sentinel|ellipsis|attribute_error|such_attribute).*|frozen_field|recursion_loop|needs_python_object"
@@ -83,9 +97,9 @@ NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalat
 def literals() -> Iterator[str]:
     """Yield every string of the source except names of activities."""
     activities = {
-        keyword.value for call in CALLS if ast.unparse(call.func) == "activity.defn" for keyword in call.keywords
+        keyword.value for call in calls() if ast.unparse(call.func) == "activity.defn" for keyword in call.keywords
     }
-    for node in NODES:
+    for node in nodes():
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in activities:
             yield node.value
 
@@ -94,7 +108,7 @@ def prefixes() -> set[str]:
     """Return the text before the first value of f-strings such as ``f"cli.head.{head}"``."""
     return {
         node.values[0].value
-        for node in NODES
+        for node in nodes()
         if isinstance(node, ast.JoinedStr)
         and isinstance(node.values[0], ast.Constant)
         and isinstance(node.values[0].value, str)
@@ -106,7 +120,7 @@ def arguments(function: str, position: int) -> set[str]:
     """Return the literals at a position in the calls of a function or method."""
     return {
         call.args[position].value
-        for call in CALLS
+        for call in calls()
         if getattr(call.func, "attr", getattr(call.func, "id", "")) == function
         and len(call.args) > position
         and isinstance(call.args[position], ast.Constant)
@@ -250,7 +264,7 @@ def message_of(file: Path, call: ast.Call) -> ast.expr | None:
 
 def test_every_message_has_a_text_and_its_params() -> None:
     wrong = set()
-    for file, tree in FILES.items():
+    for file, tree in trees().items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             match message_of(file, call):
                 case ast.Constant(value=str(key)) if key:

@@ -134,7 +134,7 @@ _pieces = st.sampled_from([*PIECES.split(), "\n"])
 
 
 @example("has(has(has(")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(_pieces, max_size=30).map("".join), st.lists(_pieces).map(" ".join)))
 def test_any_text_is_accepted_or_refused_without_error(text: str) -> None:
     position = None
