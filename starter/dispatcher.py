@@ -35,7 +35,15 @@ from activities.fulfillment import tracking, warehouse_events
 from activities.fulfillment.exceptions import REPLAN
 from activities.intake import changes, inbox
 from activities.intake.inbox import Outcome
-from activities.kit.database import DatabaseError, InvalidData, Row, advisory_lock, transaction
+from activities.kit.database import (
+    AdvisoryLock,
+    DatabaseError,
+    InvalidData,
+    Row,
+    advisory_lock,
+    lock_idle_seconds,
+    transaction,
+)
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
 from activities.records import exceptions
@@ -53,6 +61,7 @@ from models.requests import Refunding, Replan, Request, StockArrived, Tracking, 
 from models.settings import settings
 from models.state import OrderInput
 from starter.logs import place
+from workers.supervisor import supervise
 
 LOCK = 0x68656E67
 """The advisory lock of the process that dispatches."""
@@ -61,6 +70,8 @@ _CONCURRENCY = 32
 _IDLE_SECONDS = 0.1
 _PAUSE_SECONDS = 0.05
 """Between two rounds: messages that arrive meanwhile go together, and this process serves its API."""
+_STANDSTILL_SECONDS = 30
+"""A round takes less: a dispatcher that has not begun one for so long stands still."""
 _DATABASE_ERRORS = (DatabaseError, OSError)
 """End the round, which is repeated; every other error fails one message."""
 
@@ -79,19 +90,25 @@ def wake() -> None:
 
 async def run(client: Client) -> None:
     """Dispatch until cancelled."""
-    while True:
-        try:
-            async with advisory_lock(LOCK):
-                await _dispatch(client)
-        except Exception as error:
-            log.warning("dispatcher.interrupted", error=type(error).__name__)
-            await asyncio.sleep(1)
+    await supervise("dispatcher", lambda: _dispatch_alone(client))
 
 
-async def _dispatch(client: Client) -> None:
+async def somebody_dispatches() -> bool:
+    """Return whether some process dispatches: it checked its lock lately. Raise ``DatabaseError``."""
+    idle = await lock_idle_seconds(LOCK)
+    return idle is not None and idle < _STANDSTILL_SECONDS
+
+
+async def _dispatch_alone(client: Client) -> None:
+    async with advisory_lock(LOCK) as lock:
+        await _dispatch(client, lock)
+
+
+async def _dispatch(client: Client, lock: AdvisoryLock) -> None:
     checked = 0.0
     while True:
         _awake.clear()
+        await lock.check()
         if (now := asyncio.get_running_loop().time()) > checked + 10:
             checked = now
             async with transaction() as connection:

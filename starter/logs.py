@@ -1,8 +1,10 @@
-"""Structured logs, one line an event. Events hold ids and counts, never personal data."""
+"""Structured logs, one line an event. Events hold ids and counts, never personal data. Logging never raises."""
 
 import logging
 import sys
+from contextlib import suppress
 from traceback import extract_tb
+from typing import Any, TextIO
 
 import structlog
 
@@ -24,10 +26,29 @@ def configure() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_print_logger,
     )
     line = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=line)
+
+
+class _Unfailing:
+    """A text stream that drops what it cannot write: on a full disk, or once it is closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def _print_logger(*_: Any) -> structlog.PrintLogger:
+    return structlog.PrintLogger(_Unfailing(sys.stderr))  # type: ignore[arg-type]
 
 
 def place(error: BaseException) -> str:

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.exc import DataError as InvalidData
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -19,19 +19,22 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "InvalidData",
+    "LockLost",
+    "ReadOnlyDatabase",
     "Row",
     "advisory_lock",
     "at_once",
+    "check_writable",
     "dispose",
     "engine",
-    "ping",
+    "lock_idle_seconds",
     "sqlalchemy_url",
     "transaction",
 ]
 
 Connection = AsyncConnection
-DatabaseUnavailable = (OperationalError, PoolTimeout)
-"""PostgreSQL is unreachable or has no free connection: try again later."""
+DatabaseUnavailable = (OperationalError, InternalError, InterfaceError, PoolTimeout)
+"""PostgreSQL is unreachable, restarting, out of disk, read-only or out of connections: try again later."""
 
 _engines: dict[str, AsyncEngine] = {}
 """One pool for transactions and one for autocommit, because switching a connection's mode costs round trips."""
@@ -76,24 +79,77 @@ async def at_once() -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
-async def ping() -> None:
-    """Run an empty statement. Raise ``DatabaseError`` or ``OSError`` if the database is unavailable."""
+_SPILL = text(
+    "SELECT count(DISTINCT md5(number::text)) FROM generate_series(1, 8000) AS number"  # 250 kB, four times work_mem
+)
+_WRITE = text("SELECT pg_logical_emit_message(true, 'hengdan', 'writable')")
+
+
+class ReadOnlyDatabase(Exception):
+    """The database accepts no writes: it is a standby, or was set to read-only."""
+
+
+async def check_writable() -> None:
+    """Write to the database, and leave nothing there.
+
+    A sort that spills to a temporary file needs free disk, as a new row does whose table is full; a message in the
+    write-ahead log is committed as a row is. Raise ``DatabaseError``, ``OSError`` or ``ReadOnlyDatabase`` if a row
+    could not be written.
+    """
     async with transaction() as connection:
-        await connection.execute(select(1))
+        if (await connection.scalar(text("SELECT current_setting('transaction_read_only')"))) != "off":
+            raise ReadOnlyDatabase
+        await connection.execute(text("SET LOCAL work_mem = '64kB'"))
+        await connection.execute(_SPILL)
+        await connection.execute(_WRITE)
+
+
+class LockLost(Exception):
+    """The session that took an advisory lock no longer holds it."""
+
+
+_HOLDER = text(
+    "SELECT pid = pg_backend_pid() AS mine, extract(epoch FROM clock_timestamp() - state_change) AS idle"
+    " FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = (0, :key, 1)"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+class AdvisoryLock:
+    """A lock that a session of PostgreSQL holds."""
+
+    def __init__(self, connection: AsyncConnection, key: int) -> None:
+        self._connection = connection
+        self._key = key
+
+    async def check(self) -> None:
+        """Raise ``LockLost``, or ``DatabaseError`` if the connection is gone, unless the lock is still held."""
+        holder = (await self._connection.execute(_HOLDER, {"key": self._key})).first()
+        if holder is None or not holder.mine:
+            raise LockLost
 
 
 @asynccontextmanager
-async def advisory_lock(key: int) -> AsyncIterator[None]:
-    """Hold an advisory lock, trying once a second while another process holds it."""
-    async with engine().connect() as connection:
+async def advisory_lock(key: int) -> AsyncIterator[AdvisoryLock]:
+    """Hold an advisory lock, trying once a second while another process holds it.
+
+    A lock ends with its connection: the holder calls ``check`` in each round of its work.
+    """
+    async with engine("AUTOCOMMIT").connect() as connection:
         try:
-            while not (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():
-                await connection.rollback()
+            while not (await connection.execute(select(func.pg_try_advisory_lock(key)))).scalar_one():  # noqa: ASYNC110
                 await asyncio.sleep(1)
-            await connection.commit()
-            yield
+            yield AdvisoryLock(connection, key)
         finally:
             await connection.invalidate()  # in the pool the connection would keep the lock
+
+
+async def lock_idle_seconds(key: int) -> float | None:
+    """Return the seconds since the holder of an advisory lock last checked it; ``None`` if nobody holds it."""
+    async with at_once() as connection:
+        holder = (await connection.execute(_HOLDER, {"key": key})).first()
+    return None if holder is None or holder.idle is None else float(holder.idle)
 
 
 async def dispose() -> None:

@@ -4,7 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from temporalio.service import RPCError
 
-from activities.kit.database import DatabaseError, ping
+from activities.kit.database import DatabaseError, ReadOnlyDatabase, check_writable
+from starter import dispatcher
 
 router = APIRouter(tags=["health"])
 
@@ -14,14 +15,19 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", summary="Whether messages can be stored; also reports whether the engine is up")
+@router.get("/ready", summary="Whether messages can be stored, and are dispatched")
 async def ready(request: Request) -> JSONResponse:
-    """503 without the database. 200 without the engine: messages are stored and wait."""
-    parts = {"database": "ok", "engine": "ok"}
+    """503 unless a row can be written. 200 without the engine or a dispatcher: messages are stored and wait."""
+    parts = {"database": "ok", "engine": "ok", "dispatcher": "ok"}
     try:
-        await ping()
-    except (DatabaseError, OSError):
+        await check_writable()
+    except (DatabaseError, OSError, ReadOnlyDatabase):
         parts["database"] = "down"
+    try:
+        if not await dispatcher.somebody_dispatches():
+            parts["dispatcher"] = "down"
+    except (DatabaseError, OSError):
+        parts["dispatcher"] = "unknown"
     try:
         await request.app.state.temporal.service_client.check_health()
     except (RPCError, RuntimeError):

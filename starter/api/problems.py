@@ -129,5 +129,5 @@ def install(app: FastAPI) -> None:
         log.warning("api.unavailable", error=type(error).__name__)
         return answer(request, 503, headers=SOON)
 
-    for kind in DatabaseUnavailable:
+    for kind in (*DatabaseUnavailable, OSError):
         app.add_exception_handler(kind, unavailable)

@@ -13,9 +13,7 @@ from typing import Self
 import structlog
 
 from workers.embedded.process import Server, StartError, private_folder, spawn
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a process that ended is started again; doubled each time it lived shorter than the longest."""
+from workers.supervisor import Backoff
 
 _log = structlog.get_logger()
 
@@ -76,18 +74,16 @@ class Children:
 
     def _keep(self, name: str, process: subprocess.Popen[bytes], again: Callable[[], subprocess.Popen[bytes]]) -> None:
         def keep() -> None:
-            current, pause = process, FIRST_PAUSE
+            current, backoff = process, Backoff()
             while True:
-                began = time.monotonic()
+                backoff.start()
                 code = current.wait()
-                if time.monotonic() - began > LONGEST_PAUSE:
-                    pause = FIRST_PAUSE
                 if self._stopping.is_set():
                     return
+                pause = backoff.next()
                 _log.warning("process_ended", process=name, code=code, again_in_seconds=pause)
                 if self._stopping.wait(pause):
                     return
-                pause = min(2 * pause, LONGEST_PAUSE)
                 try:
                     current = again()
                 except (StartError, OSError) as error:
