@@ -42,6 +42,8 @@ class ExceptionKind(StrEnum):
     HELD_TOO_LATE = "held_too_late"
     """The warehouse did not return a fulfillment order that was put on hold."""
     SHIPPED_AFTER_RECALL = "shipped_after_recall"
+    FOREIGN_SCAN = "foreign_scan"
+    """A scan with the parcel's number came from another carrier, or is older than the booking."""
 
     # An order
     CHANNEL_CANCEL = "channel_cancel"
@@ -61,6 +63,10 @@ class ExceptionKind(StrEnum):
     # Stock
     LOW_STOCK = "low_stock"
     OVERDUE_TRANSFER = "overdue_transfer"
+
+    # A carrier's connection
+    UNKNOWN_CODE = "unknown_code"
+    """Scans with a code that is in no table here."""
 
     # A shop's connection
     AUTHORISE = "authorise"
@@ -163,6 +169,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.WAYBILL_NOT_CANCELLED, _S.NORMAL, _R.CALL_CARRIER),
         _policy(_K.HELD_TOO_LATE, _S.HIGH, _R.CALL_WAREHOUSE, _R.INTERCEPT, owner="service", due=2 * HOUR),
         _policy(_K.SHIPPED_AFTER_RECALL, _S.HIGH, _R.INTERCEPT, _R.CALL_WAREHOUSE, owner="warehouse", due=4 * HOUR),
+        _policy(_K.FOREIGN_SCAN, _S.NORMAL, _R.CALL_CARRIER),
         _policy(_K.CHANNEL_CANCEL, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
         _policy(_K.CHANNEL_MODIFY, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
         _policy(_K.LINES_ADDED, _S.HIGH, _R.CALL_CHANNEL, _R.REVIEW, owner="service"),
@@ -175,6 +182,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.PAID_AFTER_END, _S.HIGH, _R.REFUND, _R.TELL_BUYER, owner="service"),
         _policy(_K.LOW_STOCK, _S.NORMAL, _R.REPLENISH, _R.TRANSFER, owner="purchasing"),
         _policy(_K.OVERDUE_TRANSFER, _S.NORMAL, _R.CALL_WAREHOUSE, owner="warehouse"),
+        _policy(_K.UNKNOWN_CODE, _S.LOW, _R.CALL_CARRIER, due=7 * DAY),
         _policy(_K.AUTHORISE, _S.CRITICAL, _R.AUTHORISE, owner="operations", due=2 * HOUR),
         _policy(_K.INTAKE_FAILED, _S.HIGH, _R.CORRECT_MESSAGES, owner="operations", due=4 * HOUR),
         _policy(_K.RECONCILIATION, _S.NORMAL, _R.RECONCILE, _R.CALL_CHANNEL, owner="operations"),

@@ -7,7 +7,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import Column, DateTime, ForeignKey, Index, Numeric, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
@@ -247,11 +247,19 @@ class Recall(Value):
     reason: str = ""
 
 
+def bounded_id(text: str) -> str:
+    """Return a text as part of a key: itself, or its digest if it is longer than any real one."""
+    return text if len(text) <= _LONGEST_ID else sha256(text.encode()).hexdigest()
+
+
+_LONGEST_ID = 200
+
+
 class Scan(Value):
     """One tracking event. ``scan_id`` is the carrier's own or derived from the content, and identifies duplicates."""
 
     waybill_no: str
-    scan_id: str
+    scan_id: Annotated[str, AfterValidator(bounded_id)]
     status: TrackingStatus | None
     """``None`` if the code is unknown; the scan is kept and shown as received."""
     code: str
@@ -260,6 +268,10 @@ class Scan(Value):
     text: str = ""
     exception: ExceptionKind | None = None
     """The problem reported, if the status alone does not express it."""
+    carrier: str = ""
+    """The carrier that the sender names for the parcel, by its Hengdan code; empty if the sender is the carrier."""
+    unknown: bool = False
+    """Whether the carrier's tables here lack the code."""
 
 
 class ShipmentLine(Value):
@@ -315,6 +327,8 @@ class FulfillmentRow(SQLModel, table=True):
     """When tracking was last polled."""
     followed_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """When an aggregator was last subscribed to for tracking."""
+    booked_at: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When the waybill was booked: earlier scans of its number are of another parcel."""
     eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """Expected delivery, from the carrier's past performance on the lane."""
     ship_from: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
@@ -325,14 +339,25 @@ class FulfillmentRow(SQLModel, table=True):
 
 
 class ScanRow(SQLModel, table=True):
-    """The scans of all carriers, without duplicates."""
+    """The scans of all carriers, without duplicates, also those of parcels that are not ours."""
 
     __tablename__ = "scans"
+    __table_args__ = (
+        Index("scans_by_waybill", "waybill_no"),
+        Index("scans_by_fulfillment", "fulfillment_id"),
+        Index("scans_with_unknown_code", "source", "at", postgresql_where="unknown"),
+    )
 
+    source: str = Col(primary_key=True)
+    """The carrier or aggregator that reported the scan."""
     waybill_no: str = Col(primary_key=True)
     scan_id: str = Col(primary_key=True)
+    carrier: str = ""
+    fulfillment_id: str | None = None
+    """The fulfillment order whose parcel was scanned; ``None`` if the scan belongs to none of ours."""
     status: str | None = None
     code: str
+    unknown: bool = False
     at: datetime = Col(sa_type=DateTime(timezone=True))
     place: str = ""
     text: str = ""

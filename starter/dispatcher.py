@@ -391,23 +391,25 @@ async def _dispatch_scans(client: Client, limit: asyncio.Semaphore, rows: Sequen
     """Save the scans of carriers' messages in one transaction, and signal the milestones among them."""
     outcomes: list[Outcome] = []
     parsed: dict[int, Sequence[Scan]] = {}
+    reported = defaultdict[str, list[Scan]](list)
     for row in rows:
         try:
             parsed[row.id] = await _scans(row)
+            reported[row.source].extend(parsed[row.id])
         except _DATABASE_ERRORS:
             raise
         except Exception as error:
             outcomes.append(_failed(row.id, error))
     try:
         async with transaction() as connection:
-            orders = await tracking.save_scans(connection, [scan for scans in parsed.values() for scan in scans])
+            saved = await tracking.save_scans(connection, reported)
     except (InvalidData, ValueError) as error:
         if len(parsed) == 1:
             return [*outcomes, *(_failed(row, error) for row in parsed)]
         alone = [await _dispatch_scans(client, limit, [row]) for row in rows if row.id in parsed]
         return outcomes + [outcome for each in alone for outcome in each]
     sources = {row.id: row.source for row in rows}
-    work = (_signal_milestones(client, limit, row, sources[row], scans, orders) for row, scans in parsed.items())
+    work = (_signal_milestones(client, limit, row, sources[row], scans, saved) for row, scans in parsed.items())
     return outcomes + list(await asyncio.gather(*work))
 
 
@@ -419,13 +421,14 @@ async def _scans(row: Row[Any]) -> Sequence[Scan]:
 
 
 async def _signal_milestones(
-    client: Client, limit: asyncio.Semaphore, row: int, source: str, scans: Sequence[Scan], orders: Mapping[str, str]
+    client: Client, limit: asyncio.Semaphore, row: int, source: str, scans: Sequence[Scan], saved: tracking.SavedScans
 ) -> Outcome:
-    """Signal the milestones of one message to their orders, given by waybill number."""
+    """Signal the milestones of one message to their orders."""
     reason = ""
-    about = {orders[scan.waybill_no] for scan in scans if scan.waybill_no in orders}
-    for scan in sorted(scans, key=lambda scan: scan.at):
-        if scan.status in MILESTONES and scan.waybill_no in orders:
+    keys = {(source, scan.waybill_no, scan.scan_id): scan for scan in scans}
+    ours = [(saved.orders[key], scan) for key, scan in keys.items() if key in saved.orders]
+    for order_id, scan in sorted(ours, key=lambda each: each[1].at):
+        if scan.status in MILESTONES:
             milestone = Tracking(
                 request_id=f"{scan.waybill_no}:{scan.scan_id}",
                 actor=f"carrier:{source}",
@@ -436,10 +439,13 @@ async def _signal_milestones(
             )
             try:
                 async with limit:
-                    reason = await _signal(client, orders[scan.waybill_no], "tracking", milestone) or reason
+                    reason = await _signal(client, order_id, "tracking", milestone) or reason
             except EngineDown:
                 return Outcome(row=row, state=InboxState.PENDING)
-    if not about:
+    about = {order_id for order_id, _ in ours}
+    if not saved.foreign.isdisjoint(keys):
+        reason = "inbox.foreign_scan"
+    elif not about:
         reason = "inbox.no_waybill" if scans else "inbox.no_scans"
     return Outcome(row=row, state=InboxState.DONE, reason=reason, order=about.pop() if len(about) == 1 else None)
 

@@ -129,7 +129,7 @@ class _Trace(BaseModel):
     text: Text = Field("", validation_alias=AliasChoices("desc", "operateDescription"))
     place: Text = Field("", validation_alias=AliasChoices("areaName", "orgName", "city"))
 
-    def scan(self, waybill_no: str) -> Scan:
+    def scan(self, waybill_no: str, carrier: str) -> Scan:
         return Scan(
             waybill_no=waybill_no,
             scan_id=f"{self.code}:{self.at.isoformat()}",
@@ -139,10 +139,12 @@ class _Trace(BaseModel):
             place=self.place,
             text=mask_personal_data(self.text),
             exception=next((kind for pattern, kind in _PROBLEMS if pattern.search(self.text)), None),
+            carrier=carrier,
         )
 
 
 class _Traces(BaseModel):
+    cpCode: Text = ""
     traces: Annotated[list[_Trace], BeforeValidator(lambda value: value or []), Field(max_length=500)] = Field(
         [], validation_alias=AliasChoices("fullTraceDetail", "operationDetails")
     )
@@ -254,7 +256,7 @@ class Cainiao:
                 raise unavailable("error.unavailable", vendor="cainiao", code=answer.errorCode)
             if not _NO_RECORD.search(answer.errorMsg):
                 raise refusal("cainiao", answer.errorCode)
-        return [trace.scan(waybill_no) for trace in answer.traces]
+        return [trace.scan(waybill_no, self._carrier(answer.cpCode)) for trace in answer.traces]
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -268,11 +270,15 @@ class Cainiao:
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["logistics_interface"].encode())
-        return [trace.scan(push.mailNo) for trace in push.traces]
+        return [trace.scan(push.mailNo, self._carrier(push.cpCode)) for trace in push.traces]
 
     @property
     def _courier(self) -> str:
         return str(self._account.settings.get("courier", ""))
+
+    def _carrier(self, cp_code: str) -> str:
+        """Return the courier with a code of Cainiao's; empty if Cainiao names none."""
+        return self._courier if cp_code == self._cp_code else cp_code.lower()
 
     @property
     def _cp_code(self) -> str:

@@ -175,7 +175,7 @@ class _Detail(BaseModel):
             return TrackingStatus.PICKED_UP
         return _DETAIL.get(self.status_detail, status)
 
-    def scan(self, waybill_no: str) -> Scan:
+    def scan(self, waybill_no: str, carrier: str) -> Scan:
         location = self.tracking_location or _Location()
         code = f"{self.status}:{self.status_detail}".rstrip(":")
         return Scan(
@@ -187,16 +187,18 @@ class _Detail(BaseModel):
             place=", ".join(part for part in (location.city, location.state, location.country) if part),
             text=mask_personal_data(self.message),
             exception=ExceptionKind.WRONG_ADDRESS if self.status_detail == "address_correction" else None,
+            carrier=carrier,
         )
 
 
 class _Tracker(BaseModel):
     tracking_code: Code
+    carrier: Text = ""
     tracking_details: Annotated[list[_Detail], BeforeValidator(lambda value: value or [])] = []
 
     @property
     def scans(self) -> list[Scan]:
-        return [detail.scan(self.tracking_code) for detail in self.tracking_details]
+        return [detail.scan(self.tracking_code, _courier(self.carrier)) for detail in self.tracking_details]
 
 
 class _Trackers(BaseModel):
@@ -223,6 +225,11 @@ class _ErrorResponse(BaseModel):
 def signature(secret: str, body: bytes) -> str:
     """Return ``X-Hmac-Signature``; the secret is normalised to NFKD first."""
     return "hmac-sha256-hex=" + hmac.digest(normalize("NFKD", secret).encode(), body, "sha256").hex()
+
+
+def _courier(name: str) -> str:
+    """Return a courier of EasyPost's as it is named here."""
+    return _COURIERS.get(name, name.lower())
 
 
 def _address(person: Addressee) -> _Address:
@@ -312,7 +319,7 @@ class EasyPost:
             label=Label(
                 product=rate.service if rate else "",
                 url=label.label_url if label else "",
-                courier=_COURIERS.get(carrier, carrier.lower()),
+                courier=_courier(carrier),
             ),
         )
 

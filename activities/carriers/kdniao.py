@@ -123,7 +123,7 @@ class _Step(BaseModel):
     Location: Text = ""
     Action: Text = ""
 
-    def scan(self, waybill_no: str, code: str) -> Scan:
+    def scan(self, waybill_no: str, code: str, carrier: str) -> Scan:
         """``code`` is the code of the step, or of the parcel for its newest step."""
         text = " ".join(part for part in (self.AcceptStation, self.Remark) if part)
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
@@ -141,20 +141,22 @@ class _Step(BaseModel):
             place=self.Location,
             text=text,
             exception=problem,
+            carrier=carrier,
         )
 
 
 class _Parcel(_Answer):
+    ShipperCode: Text = ""
     LogisticCode: Text = ""
     State: Text = ""
     StateEx: Text = ""
     Traces: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
 
-    def scans(self, waybill_no: str) -> list[Scan]:
+    def scans(self, waybill_no: str, carrier: str) -> list[Scan]:
         """Return the scans in the order of the trace; without 在途监控 the newest takes the code of the parcel."""
         newest = max(range(len(self.Traces)), key=lambda at: (self.Traces[at].AcceptTime, at), default=0)
         return [
-            step.scan(waybill_no, step.Action or (self.StateEx or self.State if at == newest else ""))
+            step.scan(waybill_no, step.Action or (self.StateEx or self.State if at == newest else ""), carrier)
             for at, step in enumerate(self.Traces)
         ]
 
@@ -256,8 +258,7 @@ class Kdniao:
             raise refusal("kdniao", answer.code)
 
     async def candidate_carriers(self, number: str) -> Sequence[str]:
-        ours = {code: carrier for carrier, code in self._codes.items()}
-        return [ours.get(code, code) for code in await self._candidates(number)]
+        return [self._carrier(code) for code in await self._candidates(number)]
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         """Query the candidate carriers, likeliest first, until one knows the number: a query must name a carrier."""
@@ -265,7 +266,7 @@ class Kdniao:
             data = self._parcel(code, waybill_no, phone)
             parcel = await self._call(_Parcel, _QUERIES, "8001" if self._monitor else "1002", data)
             if parcel.Traces:
-                return parcel.scans(waybill_no)
+                return parcel.scans(waybill_no, self._carrier(code))
             if not parcel.Success and parcel.Reason and "轨迹" not in parcel.Reason:
                 raise refusal("kdniao", parcel.code)
         return ()
@@ -288,7 +289,11 @@ class Kdniao:
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["RequestData"].encode())
-        return [scan for parcel in push.Data for scan in parcel.scans(parcel.LogisticCode)]
+        return [
+            scan
+            for parcel in push.Data
+            for scan in parcel.scans(parcel.LogisticCode, self._carrier(parcel.ShipperCode))
+        ]
 
     @property
     def _courier(self) -> dict[str, str]:
@@ -307,6 +312,10 @@ class Kdniao:
         if carrier not in self._codes:
             raise refused("carrier.not_known", "not_known")
         return self._codes[carrier]
+
+    def _carrier(self, code: str) -> str:
+        """Return the carrier with a code of Kdniao's; the code itself if there is none."""
+        return next((carrier for carrier, each in self._codes.items() if each == code), code)
 
     def _parcel(self, code: str, waybill_no: str, phone: str) -> dict[str, str]:
         data = {"ShipperCode": code, "LogisticCode": waybill_no}

@@ -98,7 +98,7 @@ class _Step(BaseModel):
     statusCode: Text = ""
     areaName: Text = ""
 
-    def scan(self, waybill_no: str) -> Scan:
+    def scan(self, waybill_no: str, carrier: str) -> Scan:
         code = self.statusCode or _NAMES.get(self.status, self.status)
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
         if status is TrackingStatus.DELIVERY_FAILED:
@@ -115,11 +115,13 @@ class _Step(BaseModel):
             place=self.areaName,
             text=text,
             exception=problem,
+            carrier=carrier,
         )
 
 
 class _Trace(BaseModel):
     nu: Text = ""
+    com: Text = ""
     data: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
 
 
@@ -172,8 +174,7 @@ class Kuaidi100:
             raise refusal("kuaidi100", answer.returnCode)
 
     async def candidate_carriers(self, number: str) -> Sequence[str]:
-        ours = {code: carrier for carrier, code in self._codes.items()}
-        return [ours.get(code, code) for code in await self._candidates(number)]
+        return [self._carrier(code) for code in await self._candidates(number)]
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         """Query the candidate carriers, likeliest first, until one knows the number: a query must name a carrier."""
@@ -205,7 +206,12 @@ class Kuaidi100:
         waybill_no = push.lastResult.nu if push.lastResult else ""
         if not waybill_no:
             raise Unintelligible("lastResult.nu", "invalid.waybill.missing")
-        return [step.scan(waybill_no) for trace in traces for step in trace.data]
+        carrier = self._carrier(push.lastResult.com if push.lastResult else "")
+        return [step.scan(waybill_no, carrier) for trace in traces for step in trace.data]
+
+    def _carrier(self, code: str) -> str:
+        """Return the carrier with a code of Kuaidi100's; the code itself if there is none."""
+        return next((carrier for carrier, each in self._codes.items() if each == code), code)
 
     async def _query(self, company: str, waybill_no: str, phone: str) -> Sequence[Scan]:
         secrets = self._account.secrets
@@ -217,7 +223,7 @@ class Kuaidi100:
         answer = read_response("kuaidi100", _Answer, content)
         match answer.returnCode:
             case "" if answer.result:
-                return [step.scan(waybill_no) for step in answer.data]
+                return [step.scan(waybill_no, self._carrier(company)) for step in answer.data]
             case "500":
                 return ()
             case "501" | "502":

@@ -91,7 +91,8 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
             choice = choice.without(source, str(error.details[0]) if error.details else "")
             await _save_choice(row, choice)
         else:
-            await _record(row, "booked", _BOOKED, **waybill.model_dump(include={"carrier", "waybill_no", "label"}))
+            booked = waybill.model_dump(include={"carrier", "waybill_no", "label"})
+            await _record(row, "booked", _BOOKED, **booked, booked_at=datetime.now(UTC).isoformat())
             return waybill.model_copy(update={"label": Label()})
     raise failure or refused("carrier.none", "no_carrier")
 
@@ -240,7 +241,7 @@ def _with_entry(change: Update, *more: Update) -> Select[Any]:
     return select(literal_column("1")).add_cte(*(part.cte(f"part_{number}") for number, part in enumerate(parts)))
 
 
-_BOOKED = _with_entry(_update_columns("carrier", "waybill_no", "label"))
+_BOOKED = _with_entry(_update_columns("carrier", "waybill_no", "label", "booked_at"))
 _RELEASED = _with_entry(
     sql.update_from(_fulfillments, _request_changes).values(request_status=_advanced_status), inbox.SETTLE
 )

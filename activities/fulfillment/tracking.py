@@ -1,13 +1,27 @@
 """Tracking: store carrier scans, derive the current state of each parcel and its expected delivery, poll carriers."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, String, Table, Update, and_, case, func, or_, select, type_coerce, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    String,
+    Table,
+    Update,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -17,9 +31,19 @@ from activities.accounts.accounts import get_account, get_carrier_account
 from activities.carriers import Aggregator, tracker
 from activities.intake import inbox
 from activities.kit.database import transaction
-from models.base import CHINA
+from activities.records import exceptions
+from models.base import CHINA, Value
 from models.carrier_selection import LaneRow
-from models.fulfillment import TERMINAL_STATUSES, FulfillmentRow, FulfillmentStatus, Scan, ScanRow, TrackingStatus
+from models.exceptions import ExceptionKind, NewException
+from models.fulfillment import (
+    TERMINAL_STATUSES,
+    FulfillmentRow,
+    FulfillmentStatus,
+    Scan,
+    ScanRow,
+    TrackingStatus,
+    bounded_id,
+)
 from models.intake import Account, AccountRow, IntegrationType, Raw, Receipt
 from models.order import OrderRow
 from models.stock import WarehouseRow
@@ -42,25 +66,119 @@ _FOLLOWED_FOR = timedelta(days=3)
 """How long aggregators follow a parcel without scans."""
 
 
-async def save_scans(connection: AsyncConnection, scans: Sequence[Scan]) -> dict[str, str]:
-    """Store scans without duplicates and update our fulfillment orders; return order ids by waybill number.
+ScanKey = tuple[str, str, str]
+"""A scan's source, waybill number and id."""
 
-    Lock the fulfillment orders before reading their scans, so that the later of two concurrent calls sees all scans.
+
+class SavedScans(Value):
+    """What became of scans: the orders of those that moved a parcel, and those that only have the number of one."""
+
+    orders: dict[ScanKey, str] = {}
+    foreign: frozenset[ScanKey] = frozenset()
+
+
+async def save_scans(connection: AsyncConnection, reported: Mapping[str, Sequence[Scan]]) -> SavedScans:
+    """Store scans, given by the carrier or aggregator that reported them, without duplicates; move their parcels.
+
+    A scan is of a parcel if the parcel's number is the same, the parcel's carrier is the source or named by it, and the
+    scan is not older than the booking. A scan that only has the number of a parcel is kept without effect, and opens an
+    exception. Fulfillment orders are locked before their scans are read, so that the later of two concurrent calls sees
+    all scans.
     """
+    scans = {(source, each.waybill_no, each.scan_id): each for source, each in _pairs(reported)}
     if not scans:
-        return {}
-    rows = sorted((scan.model_dump() for scan in scans), key=lambda row: (row["waybill_no"], row["scan_id"]))
+        return SavedScans()
+    rows = [{"source": key[0], **scans[key].model_dump()} for key in sorted(scans)]
     await connection.execute(insert(_scans).on_conflict_do_nothing(), rows)
-    ours = _fulfillments.c.waybill_no.in_({scan.waybill_no for scan in scans})
-    query = select(_fulfillments.c.waybill_no, _fulfillments.c.order_id).where(ours)
-    query = query.order_by(_fulfillments.c.id).with_for_update()
-    orders = {waybill_no: order_id for waybill_no, order_id in await connection.execute(query)}
-    if orders:
-        await connection.execute(_update_from_scans(orders))
-    return orders
+    await _report_unknown_codes(
+        connection, sorted({(key[0], each.code) for key, each in scans.items() if each.unknown})
+    )
+    numbers = sorted({number for _, number, _ in scans})
+    query = select(_fulfillments).where(_fulfillments.c.waybill_no.in_(numbers))
+    parcels = (await connection.execute(query.order_by(_fulfillments.c.id).with_for_update())).all()
+    if not parcels:
+        return SavedScans()
+    owner = select(_fulfillments.c.id).where(_belongs()).order_by(_since.desc().nulls_last()).limit(1).scalar_subquery()
+    unmatched = (_scans.c.waybill_no.in_(numbers), _scans.c.fulfillment_id.is_(None))
+    await connection.execute(update(_scans).where(*unmatched).values(fulfillment_id=owner))
+    await connection.execute(_update_from_scans([each.id for each in parcels]))
+    orders = {each.id: each.order_id for each in parcels}
+    ids = (_scans.c.source, _scans.c.waybill_no, _scans.c.scan_id)
+    ours = await connection.execute(select(*ids, _scans.c.fulfillment_id).where(tuple_(*ids).in_(list(scans))))
+    moved = {(row[0], row[1], row[2]): orders[row.fulfillment_id] for row in ours if row.fulfillment_id in orders}
+    by_number = {each.waybill_no: each for each in parcels}
+    foreign = frozenset(key for key in scans if key not in moved and key[1] in by_number)
+    opened = [_foreign_scan(key[0], scans[key], by_number[key[1]]) for key in sorted(foreign)]
+    await exceptions.open_all(connection, opened)
+    return SavedScans(orders=moved, foreign=foreign)
 
 
-def _update_from_scans(waybill_nos: Collection[str]) -> Update:
+def _pairs(reported: Mapping[str, Sequence[Scan]]) -> Iterator[tuple[str, Scan]]:
+    return ((source, scan) for source, scans in reported.items() for scan in scans)
+
+
+_CLOCKS_DIFFER = timedelta(minutes=10)
+"""By how much a carrier's clock may be behind ours."""
+_since = func.coalesce(_fulfillments.c.booked_at, _fulfillments.c.opened_at)
+_courier = func.nullif(_fulfillments.c.label["courier"].astext, "")
+
+
+def _belongs() -> ColumnElement[bool]:
+    """Whether a scan is of the parcel of a fulfillment order."""
+    named = func.nullif(_scans.c.carrier, "")
+    by_its_carrier = func.coalesce(named, _scans.c.source) == func.coalesce(_courier, _fulfillments.c.carrier)
+    by_its_account = and_(_scans.c.source == _fulfillments.c.carrier, or_(named.is_(None), _courier.is_(None)))
+    return and_(
+        _fulfillments.c.waybill_no == _scans.c.waybill_no,
+        or_(by_its_carrier, by_its_account),
+        or_(_since.is_(None), _scans.c.at >= _since - _CLOCKS_DIFFER),
+    )
+
+
+def _foreign_scan(source: str, scan: Scan, parcel: Row[Any]) -> NewException:
+    """Return the exception for a scan that has the number of a parcel, but cannot be of it."""
+    return NewException(
+        key=f"{parcel.id}:{ExceptionKind.FOREIGN_SCAN}:{source}",
+        kind=ExceptionKind.FOREIGN_SCAN,
+        order_id=parcel.order_id,
+        fulfillment_id=parcel.id,
+        warehouse=parcel.warehouse,
+        carrier=parcel.carrier,
+        waybill_no=parcel.waybill_no,
+        detail={"source": scan.carrier or source, "code": scan.code, "at": f"{scan.at.astimezone(UTC):%Y-%m-%d %H:%M}"},
+        cause_at=scan.at,
+    )
+
+
+async def _report_unknown_codes(connection: AsyncConnection, codes: Sequence[tuple[str, str]]) -> None:
+    """Open an exception for each code, given with its source, that is in no table; its cause is the first such scan."""
+    if not codes:
+        return
+    group = (_scans.c.source, _scans.c.code)
+    query = select(*group, func.min(_scans.c.at).label("first"), func.min(_scans.c.text).label("text"))
+    query = query.where(_scans.c.unknown, tuple_(*group).in_(codes)).group_by(*group)
+    unknown = [
+        NewException(
+            key=f"{row.source}:{ExceptionKind.UNKNOWN_CODE}:{bounded_id(row.code)}",
+            kind=ExceptionKind.UNKNOWN_CODE,
+            carrier=row.source,
+            detail={"code": row.code, "text": row.text},
+            cause_at=row.first,
+        )
+        for row in await connection.execute(query)
+    ]
+    await exceptions.open_all(connection, unknown)
+
+
+async def count_unknown_codes(connection: AsyncConnection) -> Sequence[Row[Any]]:
+    """Count the scans by carrier and code whose code the carrier's tables lack, the most frequent first."""
+    count, last = func.count().label("count"), func.max(_scans.c.at).label("last")
+    query = select(_scans.c.source.label("carrier"), _scans.c.code, count, func.min(_scans.c.at).label("first"), last)
+    query = query.where(_scans.c.unknown).group_by(_scans.c.source, _scans.c.code)
+    return (await connection.execute(query.order_by(count.desc(), _scans.c.source, _scans.c.code))).all()
+
+
+def _update_from_scans(fulfillment_ids: Collection[str]) -> Update:
     """Derive each parcel's state from all its scans, in any order of arrival.
 
     A terminal status wins over later scans. Of scans with the same time, the furthest status wins. A scan without a
@@ -72,18 +190,18 @@ def _update_from_scans(waybill_nos: Collection[str]) -> Update:
     has_place = _scans.c.place != ""
     seen = (
         select(
-            _scans.c.waybill_no,
+            _scans.c.fulfillment_id,
             func.max(_scans.c.at).label("at"),
             _ordered(_scans.c.status, has_status, *by_finality).label("statuses"),
             _ordered(_scans.c.exception, has_status, *by_finality).label("exceptions"),
             _ordered(_scans.c.place, has_place, _scans.c.at.desc()).label("places"),
         )
-        .where(_scans.c.waybill_no.in_(waybill_nos))
-        .group_by(_scans.c.waybill_no)
+        .where(_scans.c.fulfillment_id.in_(fulfillment_ids))
+        .group_by(_scans.c.fulfillment_id)
         .cte("seen")
     )
     newest = select(
-        seen.c.waybill_no,
+        seen.c.fulfillment_id,
         seen.c.at,
         seen.c.statuses[1].label("status"),
         seen.c.exceptions[1].label("exception"),
@@ -92,13 +210,13 @@ def _update_from_scans(waybill_nos: Collection[str]) -> Update:
     elsewhere, here = _scans.alias("elsewhere"), _scans.alias("here")
     left = (
         select(func.max(elsewhere.c.at))
-        .where(elsewhere.c.waybill_no == newest.c.waybill_no, elsewhere.c.place.not_in(["", newest.c.place]))
+        .where(elsewhere.c.fulfillment_id == newest.c.fulfillment_id, elsewhere.c.place.not_in(["", newest.c.place]))
         .correlate(newest)
         .scalar_subquery()
     )
     came = (
         select(func.min(here.c.at))
-        .where(here.c.waybill_no == newest.c.waybill_no, here.c.place == newest.c.place)
+        .where(here.c.fulfillment_id == newest.c.fulfillment_id, here.c.place == newest.c.place)
         .where(or_(left.is_(None), here.c.at > left))
         .correlate(newest)
         .scalar_subquery()
@@ -124,7 +242,7 @@ def _update_from_scans(waybill_nos: Collection[str]) -> Update:
     )
     return (
         update(_fulfillments)
-        .where(_fulfillments.c.waybill_no == newest.c.waybill_no)
+        .where(_fulfillments.c.id == newest.c.fulfillment_id)
         .values(
             scanned_at=newest.c.at,
             scan_status=newest.c.status,

@@ -257,7 +257,7 @@ async def last_scans(waybill_nos: list[str]) -> list[LastScan]:
     """Return the time of the newest scan of each parcel that has one."""
     query = (
         select(_scans.c.waybill_no, func.max(_scans.c.at).label("at"))
-        .where(_scans.c.waybill_no.in_(waybill_nos))
+        .where(_scans.c.waybill_no.in_(waybill_nos), _scans.c.fulfillment_id.is_not(None))
         .group_by(_scans.c.waybill_no)
     )
     async with transaction() as connection:

@@ -70,8 +70,8 @@ async def fulfillments(connection: AsyncConnection, order_id: str) -> Rows:
     return await _all(connection, query)
 
 
-async def scans(connection: AsyncConnection, waybill_nos: Sequence[str]) -> Rows:
-    query = select(_scans).where(_scans.c.waybill_no.in_(waybill_nos)).order_by(_scans.c.at, _scans.c.scan_id)
+async def scans(connection: AsyncConnection, fulfillment_ids: Sequence[str]) -> Rows:
+    query = select(_scans).where(_scans.c.fulfillment_id.in_(fulfillment_ids)).order_by(_scans.c.at, _scans.c.scan_id)
     return await _all(connection, query)
 
 

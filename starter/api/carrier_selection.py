@@ -1,11 +1,12 @@
 """Carrier selection: the terms of carriers, their performance by lane, penalties and rules."""
 
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel
 
-from activities.fulfillment import carrier_selection
+from activities.fulfillment import carrier_selection, tracking
 from activities.fulfillment.carrier_selection import rules, trial
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
@@ -30,6 +31,16 @@ class Lane(BaseModel):
     lost: int
     days: float | None
     """The time in which nine of ten parcels arrived."""
+
+
+class UnknownCode(BaseModel):
+    """A code of tracking that is in no table here, with the number of scans that have it."""
+
+    carrier: str
+    code: str
+    count: int
+    first: datetime
+    last: datetime
 
 
 @router.get("", summary="Terms of carriers")
@@ -107,6 +118,12 @@ async def save_terms(carrier: str, body: CarrierTerms, principal: Staff) -> Carr
 async def list_lanes(principal: Reader) -> list[Lane]:
     async with transaction() as connection:
         return [Lane(**row._mapping) for row in await carrier_selection.list_lanes(connection)]
+
+
+@router.get("/unknown-codes", summary="Tracking codes without a meaning here, the most frequent first")
+async def list_unknown_codes(principal: Reader) -> list[UnknownCode]:
+    async with transaction() as connection:
+        return [UnknownCode(**row._mapping) for row in await tracking.count_unknown_codes(connection)]
 
 
 def describe_choice(choice: dict[str, Any] | None, language: str) -> list[dict[str, Any]]:

@@ -190,7 +190,7 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
         if row is None:
             raise Problem(404, "problem.no_order", {"order": order_id})
         fulfillments = await queries.fulfillments(connection, order_id)
-        scans = await queries.scans(connection, [each.waybill_no for each in fulfillments if each.waybill_no])
+        scans = await queries.scans(connection, [each.id for each in fulfillments])
         timeline = await queries.timeline(connection, order_id)
         troubles = await exceptions.search(connection, order_id=order_id, closed=True, limit=1000)
         policies = await exceptions.list_policies(connection)
@@ -220,7 +220,7 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
                         "text": scan.text,
                     }
                     for scan in scans
-                    if scan.waybill_no == each.waybill_no
+                    if scan.fulfillment_id == each.id
                 ],
             )
             for each in fulfillments

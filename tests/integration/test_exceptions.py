@@ -36,7 +36,7 @@ def scan(number: str, status: TrackingStatus | None, at: datetime, **more: Any) 
 
 async def save_scans(*scans: Scan) -> None:
     async with transaction() as connection:
-        await tracking.save_scans(connection, scans)
+        await tracking.save_scans(connection, {"sf": scans})
 
 
 async def row(parcel: str) -> Any:

@@ -96,15 +96,22 @@ def _traces(number: str, routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+_shippers: dict[str, str] = {}
+"""The courier of each parcel that was booked or subscribed to."""
+
+
 def _render(routes: Sequence[Route]) -> tuple[Mapping[str, str], bytes]:
     numbers = dict.fromkeys(route.waybill_no for route in routes)
     pushed = [
-        _traces(
-            number,
-            parcels.routes(number)
-            if parcels.followed(number)
-            else [route for route in routes if route.waybill_no == number],
-        )
+        {
+            "ShipperCode": _shippers.get(number, ""),
+            **_traces(
+                number,
+                parcels.routes(number)
+                if parcels.followed(number)
+                else [route for route in routes if route.waybill_no == number],
+            ),
+        }
         for number in numbers
     ]
     push = {
@@ -172,6 +179,7 @@ def _book(data: Mapping[str, Any]) -> dict[str, Any]:
             raise Refusal("101", f"{role}.Mobile不能为空")
     cash = next((each["Value"] for each in data.get("AddService", []) if each["Name"] == "COD"), "")
     booking, new = parcels.book(data["OrderCode"], data.get("Weight", 0), cash)
+    _shippers[booking.waybill_no] = data["ShipperCode"]
     order = {
         "OrderCode": booking.reference,
         "ShipperCode": data["ShipperCode"],
@@ -217,7 +225,9 @@ def _plain_query(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _subscribe(data: Mapping[str, Any]) -> dict[str, Any]:
-    parcels.follow(_waybill_no(data))
+    number = _waybill_no(data)
+    _shippers[number] = data["ShipperCode"]
+    parcels.follow(number)
     return {}
 
 
