@@ -40,6 +40,7 @@ from starter.api import (
     webhooks,
     wms,
 )
+from starter.api.bodies import GuardBodies
 from starter.logs import place
 from workers.client import FAIL_FAST, connect
 
@@ -128,6 +129,7 @@ def create_app() -> FastAPI:
     problems.install(app)
     for each in ROUTERS:
         app.include_router(each.router, responses=problems.DOCUMENTED)
+    app.add_middleware(GuardBodies, limits={"/files/{kind}": files.MAX_BODY})
     app.add_middleware(_LogFailures)
     app.add_middleware(
         CORSMiddleware,

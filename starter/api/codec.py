@@ -7,15 +7,16 @@ cookie that ``/codec/login`` sets. Protocol: POST of ``{"payloads": [...]}`` in 
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Cookie, Depends, Form, Header, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from temporalio.api.common.v1 import Payloads
 
-from activities.accounts.api_keys import Principal, find_principal
+from activities.accounts.api_keys import Principal
 from models.api_keys import Scope
 from models.i18n import t
 from models.vault import SealBroken, keyring
+from starter.api.authentication import KeyCheck
 from starter.api.problems import Problem, lang
 from starter.api.webhooks import RAW, Body
 from workers.codec import SealingCodec
@@ -26,17 +27,8 @@ log = structlog.get_logger()
 COOKIE = "hengdan_codec"
 
 
-async def authenticate(
-    authorization: Annotated[str, Header()] = "", hengdan_codec: Annotated[str, Cookie()] = ""
-) -> Principal:
-    key = authorization.removeprefix("Bearer ") or hengdan_codec
-    principal = await find_principal(key) if key else None
-    if principal is None or not principal.may(Scope.STAFF):
-        raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-    return principal
-
-
-Keyholder = Annotated[Principal, Depends(authenticate)]
+_KEY = KeyCheck(Scope.STAFF, cookie=COOKIE)
+Keyholder = Annotated[Principal, Depends(_KEY)]
 
 
 def _payloads(raw: bytes) -> Payloads:
@@ -80,7 +72,7 @@ async def login_page(request: Request, done: bool = False) -> str:
 
 @router.post("/login", summary="Log in to the codec")
 async def login(request: Request, key: Annotated[str, Form()]) -> Response:
-    await authenticate(authorization=key)
+    await _KEY.check(key)
     answer = RedirectResponse("/codec/login?done=1", 303)
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, key, httponly=True, secure=secure, samesite="strict", max_age=8 * 3600, path="/codec")

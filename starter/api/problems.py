@@ -51,7 +51,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Problem(Exception):
+class Problem(HTTPException):
     """An answer below 2xx: ``detail`` is a message key of the catalogue with its ``params``."""
 
     def __init__(
@@ -62,11 +62,9 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(status, detail, headers)
         self.status = status
-        self.detail = detail
         self.params = params or {}
-        self.headers = headers
         self.more = more
 
 

@@ -7,7 +7,6 @@ from fastapi.responses import JSONResponse
 from temporalio.exceptions import ApplicationError
 
 from activities.accounts.accounts import get_account
-from activities.accounts.api_keys import find_principal
 from activities.carriers import tracker
 from activities.channels import WebhookAcknowledger, channel
 from activities.intake import inbox
@@ -16,34 +15,23 @@ from activities.kit.errors import Unauthentic
 from models.api_keys import Scope
 from models.intake import Account, IntegrationType, Raw
 from starter import dispatcher
+from starter.api.authentication import KeyCheck
 from starter.api.problems import Problem
-
-MAX_BYTES = 1024 * 1024
 
 router = APIRouter(tags=["webhooks"])
 
 
 async def body(request: Request) -> bytes:
-    """Return the raw body. Raises 413 beyond a mebibyte."""
-    return await at_most(MAX_BYTES, request)
-
-
-async def at_most(limit: int, request: Request) -> bytes:
-    """Return the raw body. Raises 413 beyond ``limit`` bytes, without reading on; at once where its length is given."""
-    if int(request.headers.get("content-length") or 0) > limit:
-        raise Problem(413, "problem.too_large.detail", {"most": limit // 1024**2})
-    parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > limit:
-            raise Problem(413, "problem.too_large.detail", {"most": limit // 1024**2})
-    return bytes(parts)
+    """Return the raw body."""
+    return await request.body()
 
 
 RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}}
 """How OpenAPI documents a raw body."""
 
 Body = Annotated[bytes, Depends(body)]
+
+_POS_KEY = KeyCheck(Scope.POS)
 
 
 async def find_account(integration: IntegrationType, source: str, name: str) -> Account:
@@ -59,10 +47,11 @@ async def find_account(integration: IntegrationType, source: str, name: str) -> 
     summary="Receive a channel's message",
     openapi_extra=RAW,
 )
-async def webhook(source: str, shop: str, request: Request, raw: Body) -> Response:
+async def webhook(source: str, shop: str, request: Request) -> Response:
     """Signed by the channel's method; a shop counter sends an API key with scope ``pos`` instead."""
     adapter = channel(await find_account(IntegrationType.CHANNEL, source, shop))
-    actor = "" if adapter.signed else await _pos_actor(request)
+    actor = "" if adapter.signed else (await _POS_KEY(request)).name
+    raw = await request.body()
     try:
         receipt = adapter.receive(request.headers, raw)
     except Unauthentic:
@@ -77,21 +66,12 @@ async def webhook(source: str, shop: str, request: Request, raw: Body) -> Respon
     return JSONResponse({"status": "accepted" if new else "duplicate"}, 202)
 
 
-async def _pos_actor(request: Request) -> str:
-    key = request.headers.get("authorization", "").removeprefix("Bearer ")
-    principal = await find_principal(key) if key else None
-    if principal is None:
-        raise Problem(401, "problem.unauthorized.detail", headers={"WWW-Authenticate": "Bearer"})
-    if not principal.may(Scope.POS):
-        raise Problem(403, "problem.forbidden.detail", {"scope": Scope.POS.value})
-    return principal.name
-
-
 @router.post("/carriers/{source}/{name}/push/{secret}", summary="Receive tracking from a carrier", openapi_extra=RAW)
-async def push(source: str, name: str, secret: str, request: Request, raw: Body) -> Response:
+async def push(source: str, name: str, secret: str, request: Request) -> Response:
     """Authenticated by the secret in the path and the carrier's signature, if any; answers in the carrier's format."""
     adapter = tracker(await find_account(IntegrationType.CARRIER, source, name))
     headers = {key: value for key, value in request.headers.items() if key == "content-type"}
+    raw = await request.body()
     try:
         receipt = adapter.receive(request.headers, raw, secret)
     except Unauthentic:
