@@ -443,6 +443,8 @@ async def _signal_milestones(
             except EngineDown:
                 return Outcome(row=row, state=InboxState.PENDING)
     about = {order_id for order_id, _ in ours}
+    if (fault := getattr(scans, "fault", None)) is not None:
+        return _failed(row, fault).model_copy(update={"order": ours[0][0] if ours else None})
     if not saved.foreign.isdisjoint(keys):
         reason = "inbox.foreign_scan"
     elif not about:

@@ -8,17 +8,18 @@ import hmac
 import json
 import re
 from base64 import b64encode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from hashlib import md5, sha256
 from importlib import import_module
 from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import parse_qs
 
+from pydantic import ValidationError
 from temporalio.exceptions import ApplicationError
 
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.kit.payloads import Model, decode
+from activities.kit.payloads import Model, decode, unintelligible
 from models.address import Addressee
 from models.base import Value
 from models.exceptions import ExceptionKind
@@ -52,7 +53,8 @@ class Tracker(Protocol):
         ...
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
-        """Return the scans of a push, in any order. Raise ``errors.Unintelligible``."""
+        """Return the scans of a push, in any order; ``Scans`` if there can be several. Raise
+        ``errors.Unintelligible`` if no route can be read."""
         ...
 
 
@@ -99,15 +101,102 @@ class Aggregator(Tracker, Protocol):
         ...
 
 
-_PHONE = re.compile(r"(?<![A-Za-z\d])\+?\d[\d-]{6,}\d")
-_PERSON = re.compile(
-    r"((?:(?:签收|收件|取件|派件|派送|揽收|配送|快递)[人员]{1,2}|业务员)\s*[:：]\s*)[^\s,，。;；()（）\[\]【】]+"
+_PHONE = re.compile(r"(?<![A-Za-z\d])(?:\+?\d[\d-]{6,}\d|1[3-9]\d \d{4} \d{4})")
+_NOBODY = re.compile(
+    "正在|已|将|会|为|的|是|请|在|按|凭|电话|联系|上门|今[日天]|本人|家[人门]|门[卫口]|前台|物业|同[事学]|邻居|保安|他人|用户|客户|代[收签]"
 )
+"""Begins what follows a role, or stands after 由, without being a name."""
+_PLACE = re.compile("(?:[店站柜点部室处岗亭房]|超市|丰巢|菜鸟|兔喜|妈妈驿站|中心|公司|学校|酒业|便利|快递|小区|生活)$")
+_LONGEST_NAME = 6
+"""In Han characters without a separator; longer words in brackets are places."""
+_HAN = rf"(?!{_NOBODY.pattern})[㐀-鿿𠀀-𪛟]{{1,4}}(?:[·•‧・.．][㐀-鿿]{{1,10}})*"
+_LATIN = "[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ .'’-]{0,60}"
+_ROLE = (
+    "(?:签收|收件|收货|取件|派件|派送|揽收|揽件|代收|代签|寄件|发件|配送|投递|收派|送货|快递|联系|操作)(?:人员|人|员|小哥)"
+    "|业务员|营业员|小哥|骑手|骑士|司机|站长|店长|经办人|收方|寄方"
+)
+_OPEN, _CLOSE = r"[【\[「『（(<《]", r"[】\]」』）)>》]"
+_AFTER_ROLE = re.compile(
+    rf"((?:{_ROLE})\s*(?:[:：]|是)\s*{_OPEN}?\s*)([^\s,，。;；:：、!！(（){_CLOSE[1:-1]}{_OPEN[1:-1]}]{{1,30}})"
+)
+"""派件人:李四 · 签收人是【张三】 · 快递员：卫十四."""
+_NAMED = (
+    # 业务员李小明(****)已揽收 · 快递员 王五 正在派件 · 配送员【赵六】
+    rf"((?:{_ROLE})\s*{_OPEN}?\s*)({_HAN}|{_LATIN}?)"
+    rf"(?=\s*(?:{_OPEN}|{_CLOSE}|[，,。;；!！\s]|已|正|将|为|来|上门|派|揽|收|送|取|$))",
+    # 快件已由【李小明】签收 · 被 张三 代收
+    rf"([由被经]\s*)({_HAN}|{_LATIN}?)(?=\s*(?:代?签|代?收|代?领|取|揽|派|进行))",
+    rf"([由被经是]\s*{_OPEN}\s*)([^{_CLOSE[1:-1]}]{{1,60}})(?=\s*{_CLOSE}\s*(?:代?签|代?收|代?领|取|揽|派|进行))",
+    # 揽收任务已分配给李小明（****）
+    rf"((?:分配|指派|安排|派|交|转|下发)给\s*{_OPEN}?\s*(?:{_ROLE})?\s*)({_HAN}|{_LATIN}?)"
+    rf"(?=\s*(?:{_OPEN}|{_CLOSE}|[，,。;；!！\s]|进行|处理|派|揽|送|取|$))",
+    # 【常熟】 的王翔（****） 正在第1次派件
+    rf"((?:^|[的给{_CLOSE[1:-1]}\s，,。;；、:：]))({_HAN})(?=\s*{_OPEN}\s*(?:联系|手机|电话|号码|[:：\s])*\*{{4}})",
+)
+"""The phrasings in which Chinese carriers name a person, as their published and captured traces have them: the words
+before the name, then the name."""
+_NAMED_IN_ENGLISH = (
+    r"((?:signed|received|accepted|picked up)(?: for)? by\s*[:-]?\s*)"
+    rf"(?!(?:the|our|an?|usps|ups|fedex|dhl|carrier|courier|customer|agent|post|local|partner)\b)({_LATIN})",
+    rf"((?:signature|signer|signatory|recipient|left with|courier|driver)\s*[:：]\s*)({_LATIN})",
+)
+_NAMES = (
+    *(re.compile(each, re.MULTILINE) for each in _NAMED),
+    *(re.compile(each, re.IGNORECASE) for each in _NAMED_IN_ENGLISH),
+)
+_MASK = "***"
 
 
-def mask_personal_data(text: str) -> str:
-    """Mask the phones and names in a carrier's text."""
-    return _PERSON.sub(r"\1***", _PHONE.sub("****", text))
+def mask_personal_data(text: str, *names: str) -> str:
+    """Mask the phones and names in a carrier's text; ``names`` are those that its own fields hold."""
+    text = _PHONE.sub("****", text)
+    for name in sorted(names, key=len, reverse=True):
+        if len(name) > 1 and _may_be_name(name):
+            text = text.replace(name, _MASK)
+    text = _AFTER_ROLE.sub(lambda found: found[0] if found[2].startswith("本人") else f"{found[1]}{_MASK}", text)
+    for phrasing in _NAMES:
+        text = phrasing.sub(lambda found: f"{found[1]}{_MASK}" if _may_be_name(found[2]) else found[0], text)
+    return text
+
+
+def _may_be_name(text: str) -> bool:
+    if _NOBODY.match(text) or _PLACE.search(text) or text.startswith("*"):
+        return False
+    return len(text) <= _LONGEST_NAME or not re.fullmatch("[㐀-鿿0-9]+", text)
+
+
+class Scans(list[Scan]):
+    """The scans of a push or a trace. ``fault`` is the first route among them that could not be read."""
+
+    fault: Unintelligible | None = None
+
+
+def read_each(model: type[Model], items: Sequence[Any], path: str, scan: Callable[[Model], Scan | Scans]) -> Scans:
+    """Read each route, or each parcel with its routes, on its own, so that an odd one loses no other.
+
+    Raise ``Unintelligible`` if there is a fault and nothing could be read.
+    """
+    scans = Scans()
+    for number, item in enumerate(items):
+        fault: Unintelligible | None = None
+        try:
+            found = scan(model.model_validate(item))
+        except ValidationError as error:
+            fault = unintelligible(error)
+        except Unintelligible as error:
+            fault = error
+        else:
+            if isinstance(found, Scans):
+                scans.extend(found)
+                fault = found.fault
+            else:
+                scans.append(found)
+        if fault is not None and scans.fault is None:
+            fault.field = f"{path}[{number}].{fault.field}"
+            scans.fault = fault
+    if scans.fault is not None and not scans:
+        raise scans.fault
+    return scans
 
 
 _LOST = re.compile("丢失|遗失")
@@ -123,6 +212,11 @@ def classify_problem(text: str) -> tuple[TrackingStatus, ExceptionKind | None]:
     if "破损" in text:
         return TrackingStatus.DAMAGED, None
     return TrackingStatus.DELIVERY_FAILED, ExceptionKind.WRONG_ADDRESS if _WRONG_ADDRESS.search(text) else None
+
+
+def is_return(text: str) -> bool:
+    """Return whether a signature, by the carrier's text or the signer, is the sender's for a returned parcel."""
+    return contains_any(text, ("退回", "退件")) or text.startswith("退")
 
 
 def contains_any(text: str, words: Collection[str]) -> bool:

@@ -26,13 +26,16 @@ from temporalio.exceptions import ApplicationError
 
 from activities.carriers import (
     PushAnswer,
+    Scans,
     authenticate,
     check_signature,
     compact_json,
     form_fields,
     is_mobile,
+    is_return,
     mask_personal_data,
     md5_base64,
+    read_each,
     read_response,
     refusal,
 )
@@ -53,7 +56,7 @@ _RETURN_TO_SENDER = "-1"
 _TRANSIENT_CODES = {"S06", "S07", "S08", "S09"}
 _NO_RECORD = re.compile(r"暂无|不存在|没有")
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
     "WAIT_ACCEPT": TrackingStatus.LABEL_CREATED,
     **dict.fromkeys(("00", "ACCEPT"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("01", "02", "13", "TRANSPORT"), TrackingStatus.IN_TRANSIT),
@@ -130,24 +133,35 @@ class _Trace(BaseModel):
     place: Text = Field("", validation_alias=AliasChoices("areaName", "orgName", "city"))
 
     def scan(self, waybill_no: str, carrier: str) -> Scan:
+        status = _STATUS.get(self.code)
+        if status is TrackingStatus.DELIVERED and is_return(self.text):
+            status = TrackingStatus.RETURNED
         return Scan(
             waybill_no=waybill_no,
             scan_id=f"{self.code}:{self.at.isoformat()}",
-            status=_STATUS.get(self.code),
+            status=status,
             code=self.code,
             at=self.at,
             place=self.place,
             text=mask_personal_data(self.text),
             exception=next((kind for pattern, kind in _PROBLEMS if pattern.search(self.text)), None),
             carrier=carrier,
+            unknown=bool(self.code) and self.code not in _STATUS,
         )
+
+
+_Routes = Annotated[list[Any], BeforeValidator(lambda value: value or []), Field(max_length=500)]
 
 
 class _Traces(BaseModel):
     cpCode: Text = ""
-    traces: Annotated[list[_Trace], BeforeValidator(lambda value: value or []), Field(max_length=500)] = Field(
-        [], validation_alias=AliasChoices("fullTraceDetail", "operationDetails")
-    )
+    fullTraceDetail: _Routes = []
+    operationDetails: _Routes = []
+
+    def scans(self, waybill_no: str, carrier: str) -> Scans:
+        name = "fullTraceDetail" if self.fullTraceDetail else "operationDetails"
+        routes = self.fullTraceDetail or self.operationDetails
+        return read_each(_Trace, routes, name, lambda trace: trace.scan(waybill_no, carrier))
 
 
 class _TraceAnswer(_Traces):
@@ -256,7 +270,9 @@ class Cainiao:
                 raise unavailable("error.unavailable", vendor="cainiao", code=answer.errorCode)
             if not _NO_RECORD.search(answer.errorMsg):
                 raise refusal("cainiao", answer.errorCode)
-        return [trace.scan(waybill_no, self._carrier(answer.cpCode)) for trace in answer.traces]
+        with documented_format("cainiao"):
+            scans = answer.scans(waybill_no, self._carrier(answer.cpCode))
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -270,7 +286,7 @@ class Cainiao:
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["logistics_interface"].encode())
-        return [trace.scan(push.mailNo, self._carrier(push.cpCode)) for trace in push.traces]
+        return push.scans(push.mailNo, self._carrier(push.cpCode))
 
     @property
     def _courier(self) -> str:

@@ -29,16 +29,19 @@ from temporalio.exceptions import ApplicationError
 
 from activities.carriers import (
     PushAnswer,
+    Scans,
     authenticate,
     cannot_intercept,
     check_signature,
     mask_personal_data,
+    read_each,
     read_response,
     refusal,
 )
 from activities.kit import http
 from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import Code, Model, Text, decode
+from activities.vendors.gateway import documented_format
 from models.address import Addressee
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
@@ -62,7 +65,7 @@ _NOT_SHIPPED = {"", "unknown", "pre_transit"}
 _COURIERS = {"UPSDAP": "ups", "FedExDefault": "fedex", "DHLExpress": "dhl", "DhlExpress": "dhl"}
 """Couriers whose name at EasyPost, in lower case, differs from their name here."""
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
     "pre_transit": TrackingStatus.LABEL_CREATED,
     "in_transit": TrackingStatus.IN_TRANSIT,
     "out_for_delivery": TrackingStatus.OUT_FOR_DELIVERY,
@@ -70,8 +73,11 @@ _STATUS = {
     "delivered": TrackingStatus.DELIVERED,
     "return_to_sender": TrackingStatus.RETURNING,
     "failure": TrackingStatus.DELIVERY_FAILED,
+    **dict.fromkeys(("unknown", "cancelled", "error"), None),
 }
+"""``status`` of trackers, by EasyPost's document of the object."""
 _DETAIL = {
+    "arrived_at_pickup_location": TrackingStatus.READY_FOR_PICKUP,
     "received_at_origin_facility": TrackingStatus.PICKED_UP,
     **dict.fromkeys(("arrived_at_destination", "received_at_destination_facility"), TrackingStatus.AT_DESTINATION),
     "delivery_exception": TrackingStatus.DELIVERY_FAILED,
@@ -188,21 +194,28 @@ class _Detail(BaseModel):
             text=mask_personal_data(self.message),
             exception=ExceptionKind.WRONG_ADDRESS if self.status_detail == "address_correction" else None,
             carrier=carrier,
+            unknown=bool(self.status) and self.status not in _STATUS,
         )
 
 
 class _Tracker(BaseModel):
     tracking_code: Code
     carrier: Text = ""
-    tracking_details: Annotated[list[_Detail], BeforeValidator(lambda value: value or [])] = []
+    tracking_details: Annotated[list[Any], BeforeValidator(lambda value: value or [])] = []
 
-    @property
-    def scans(self) -> list[Scan]:
-        return [detail.scan(self.tracking_code, _courier(self.carrier)) for detail in self.tracking_details]
+    def scans(self, path: str) -> Scans:
+        """Return the scans; ``path`` is the field of the tracker in its message."""
+        carrier = _courier(self.carrier)
+        return read_each(
+            _Detail,
+            self.tracking_details,
+            f"{path}tracking_details",
+            lambda detail: detail.scan(self.tracking_code, carrier),
+        )
 
 
 class _Trackers(BaseModel):
-    trackers: list[_Tracker] = []
+    trackers: list[Any] = []
 
 
 class _Event(BaseModel):
@@ -287,7 +300,14 @@ class EasyPost:
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
         response = await self._call(_Trackers, "GET", "trackers", params={"tracking_code": waybill_no})
-        return [scan for tracker in response.trackers if tracker.tracking_code == waybill_no for scan in tracker.scans]
+        with documented_format("easypost"):
+            scans = read_each(
+                _Tracker,
+                response.trackers,
+                "trackers",
+                lambda tracker: tracker.scans("") if tracker.tracking_code == waybill_no else Scans(),
+            )
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         """The event id identifies an event: a repeated event has another body."""
@@ -307,7 +327,7 @@ class EasyPost:
         """Return all scans of the tracker; none for an event of another object."""
         if not decode(_Event, body).description.startswith("tracker."):
             return ()
-        return decode(_TrackerEvent, body).result.scans
+        return decode(_TrackerEvent, body).result.scans("result.")
 
     def _waybill(self, reference: str, shipment: _Shipment) -> Waybill:
         rate, label = shipment.selected_rate, shipment.postage_label

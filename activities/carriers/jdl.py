@@ -1,11 +1,12 @@
 """JD Logistics (京东物流) by its open platform LOP, solution ECAP: signed JSON requests, pushed traces.
 
 Sources: the platform's sample code of the signature (md5-salt) and public integrations that quote its documents:
-/ecap/v1/orders/create, cancel (cancels or intercepts), status/get, trace/query, the fields of a trace, and categories
-as its sandbox pushes them. Not public, and therefore unverified: the field ``status`` of status/get and its query by
-``customerOrderId`` (sourced for cancel only); the shape of a refusal by the gateway (read as on JD's other platform);
-the codes of refusals (their texts are read instead); the acknowledgement of a push; the texts of a failed delivery, a
-return, a loss. From general knowledge: 代收货款 as product ``ed-a-0009``.
+/ecap/v1/orders/create, cancel (cancels or intercepts), status/get, trace/query, the fields of a trace; ``category`` as
+its sandbox pushes it and, with ``state``, by JDL's tables of order states and nodes (open.jdl.com access guide 267 and
+442) as a public map has them (OLTS mappings/cn/jdl.csv). Not public, and therefore unverified: the field ``status`` of
+status/get and its query by ``customerOrderId`` (sourced for cancel only); the shape of a refusal by the gateway (read
+as on JD's other platform); the codes of refusals (their texts are read instead); the acknowledgement of a push; the
+texts of a failed delivery, a return, a loss. From general knowledge: 代收货款 as product ``ed-a-0009``.
 
 A merchant's order number is unique: JDL refuses to book it again, so a refused booking is queried first.
 
@@ -28,6 +29,7 @@ from activities.carriers import (
     compact_json,
     is_mobile,
     mask_personal_data,
+    read_each,
     read_response,
     refusal,
 )
@@ -53,14 +55,29 @@ _TRANSIENT = re.compile(r"限流|频繁|超时|稍后|繁忙|系统异常")
 _NOT_FOUND = re.compile(r"不存在|未查询到|查询不到|暂无")
 _ALREADY_DONE = re.compile(r"已取消|已拦截|重复")
 
-_STATUS = {
-    390: TrackingStatus.LABEL_CREATED,
+_STATUS: dict[int, TrackingStatus | None] = {
+    **dict.fromkeys((100, 390), TrackingStatus.LABEL_CREATED),
     _PICKED_UP: TrackingStatus.PICKED_UP,
     430: TrackingStatus.IN_TRANSIT,
     440: TrackingStatus.OUT_FOR_DELIVERY,
+    480: TrackingStatus.RETURNING,
     510: TrackingStatus.DELIVERED,
     530: TrackingStatus.REFUSED,
+    **dict.fromkeys((403, 500, _CANCELLED, 700), None),
 }
+"""By ``category``: 100 accepted, 390 assigned, 403 held for control, 480 intercepted, 500 ended, 700 refunded."""
+_BY_STATE = {
+    **dict.fromkeys(("10033", "200050", "200075"), TrackingStatus.AT_DESTINATION),
+    **dict.fromkeys(("200051", "200057"), TrackingStatus.READY_FOR_PICKUP),
+    **dict.fromkeys(("200003", "200023", "200031", "200069"), TrackingStatus.DELIVERY_FAILED),
+    **dict.fromkeys(("10035", "200068"), TrackingStatus.REFUSED),
+    **dict.fromkeys(("200033", "200060"), TrackingStatus.RETURNING),
+    "200054": TrackingStatus.RETURNED,
+    "200032": TrackingStatus.LOST,
+    "10042": TrackingStatus.REFUSED,
+}
+"""By ``state``, where it says more than the category: arrived at the station; on its shelf; tried in vain; refused;
+sent back; returned; destroyed; delivered in part, the rest refused."""
 _FAILED = re.compile(r"再投|未妥投|配送失败|投递失败")
 _RETURN = re.compile(r"退回|退货|逆向")
 _PROBLEMS = (
@@ -100,9 +117,12 @@ class _Cancelled(BaseModel):
     resultType: int = -1
 
 
-class _Trace(BaseModel):
-    operationTime: ChinaTime
+class _Categorised(BaseModel):
     category: Integer = 0
+
+
+class _Trace(_Categorised):
+    operationTime: ChinaTime
     categoryName: Text = ""
     state: Text = ""
     operationTitle: Text = ""
@@ -115,6 +135,8 @@ class _Trace(BaseModel):
 
     @property
     def status(self) -> TrackingStatus | None:
+        if (status := _BY_STATE.get(self.state)) is not None:
+            return status
         status = _STATUS.get(self.category)
         text = self.operationTitle + self.operationRemark
         if status in {TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY} and _RETURN.search(text):
@@ -136,6 +158,7 @@ class _Trace(BaseModel):
             place=self.operateSite,
             text=mask_personal_data(self.text),
             exception=next((kind for pattern, kind in _PROBLEMS if pattern.search(text)), None),
+            unknown=self.category not in _STATUS and self.state not in _BY_STATE,
         )
 
 
@@ -144,7 +167,7 @@ class _Push(_Trace):
 
 
 class _Tracked(BaseModel):
-    traceDetails: Annotated[list[_Trace], BeforeValidator(lambda value: value or [])] = []
+    traceDetails: Annotated[list[Any], BeforeValidator(lambda value: value or [])] = []
 
 
 def sign(secret: str, access_token: str, app_key: str, path: str, body: str, timestamp: str) -> str:
@@ -220,7 +243,11 @@ class JDL:
         await self._recall({"waybillCode": waybill_no}, _INTERCEPTION)
 
     async def track(self, waybill_no: str, phone: str = "") -> Sequence[Scan]:
-        return [trace.scan(waybill_no) for trace in await self._traces(waybill_no)]
+        with documented_format("jdl"):
+            scans = read_each(
+                _Trace, await self._traces(waybill_no), "traceDetails", lambda each: each.scan(waybill_no)
+            )
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -252,9 +279,11 @@ class JDL:
         return order if order.waybillCode else None
 
     async def _picked_up(self, waybill_no: str) -> bool:
-        return any(_PICKED_UP <= trace.category < _CANCELLED for trace in await self._traces(waybill_no))
+        with documented_format("jdl"):
+            categories = [_Categorised.model_validate(trace).category for trace in await self._traces(waybill_no)]
+        return any(_PICKED_UP <= category < _CANCELLED for category in categories)
 
-    async def _traces(self, waybill_no: str) -> list[_Trace]:
+    async def _traces(self, waybill_no: str) -> list[Any]:
         answer = await self._call("trace/query", {"waybillCode": waybill_no})
         if not answer.success and _NOT_FOUND.search(answer.text):
             return []

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from hashlib import md5, sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from activities.carriers import (
     PushAnswer,
+    Scans,
     authenticate,
     cannot_intercept,
     check_signature,
@@ -34,13 +35,16 @@ from activities.carriers import (
     content_id,
     form_fields,
     is_mobile,
+    is_return,
     mask_personal_data,
+    read_each,
     read_response,
     refusal,
 )
 from activities.kit import http
 from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
+from activities.vendors.gateway import documented_format
 from models.address import Addressee
 from models.base import CHINA
 from models.exceptions import ExceptionKind
@@ -56,7 +60,8 @@ _ALREADY_CANCELLED = ("不存在", "已取消")
 _DAILY_LIMIT = "405"
 _MAX_ORDER_NO = 30
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
+    "0": None,
     **dict.fromkeys(("10", "401"), TrackingStatus.LABEL_CREATED),
     "1": TrackingStatus.PICKED_UP,
     **dict.fromkeys(
@@ -64,10 +69,10 @@ _STATUS = {
         TrackingStatus.IN_TRANSIT,
     ),
     **dict.fromkeys(("201", "205"), TrackingStatus.AT_DESTINATION),
-    **dict.fromkeys(("202", "419"), TrackingStatus.OUT_FOR_DELIVERY),
+    **dict.fromkeys(("202", "418", "419"), TrackingStatus.OUT_FOR_DELIVERY),
     **dict.fromkeys(("211", "412"), TrackingStatus.READY_FOR_PICKUP),
     **dict.fromkeys(("3", "301", "302", "304", "311"), TrackingStatus.DELIVERED),
-    **dict.fromkeys(("4", "405", "416", "420", "421", "423"), TrackingStatus.DELIVERY_FAILED),
+    **dict.fromkeys(("4", "405", "415", "416", "420", "421", "423"), TrackingStatus.DELIVERY_FAILED),
     "404": TrackingStatus.REFUSED,
     **dict.fromkeys(("407", "413"), TrackingStatus.RETURNING),
     "406": TrackingStatus.RETURNED,
@@ -116,8 +121,11 @@ class _Candidates(_Answer):
     Shippers: Annotated[list[_Shipper], BeforeValidator(lambda value: value or [])] = []
 
 
+_Time = Annotated[ChinaTime, BeforeValidator(lambda value: str(value).replace("/", "-"))]
+
+
 class _Step(BaseModel):
-    AcceptTime: Annotated[ChinaTime, BeforeValidator(lambda value: str(value).replace("/", "-"))]
+    AcceptTime: _Time
     AcceptStation: Text = ""
     Remark: Text = ""
     Location: Text = ""
@@ -129,7 +137,7 @@ class _Step(BaseModel):
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
         if status is TrackingStatus.DELIVERY_FAILED and problem is None:
             status, problem = classify_problem(text)
-        elif status is TrackingStatus.DELIVERED and "退回" in text:
+        elif status is TrackingStatus.DELIVERED and is_return(text):
             status = TrackingStatus.RETURNED
         text = mask_personal_data(text)
         return Scan(
@@ -142,6 +150,7 @@ class _Step(BaseModel):
             text=text,
             exception=problem,
             carrier=carrier,
+            unknown=bool(code) and code not in _STATUS,
         )
 
 
@@ -150,15 +159,27 @@ class _Parcel(_Answer):
     LogisticCode: Text = ""
     State: Text = ""
     StateEx: Text = ""
-    Traces: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
+    Traces: Annotated[list[Any], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
 
-    def scans(self, waybill_no: str, carrier: str) -> list[Scan]:
+    def scans(self, waybill_no: str, carrier: str) -> Scans:
         """Return the scans in the order of the trace; without 在途监控 the newest takes the code of the parcel."""
-        newest = max(range(len(self.Traces)), key=lambda at: (self.Traces[at].AcceptTime, at), default=0)
-        return [
-            step.scan(waybill_no, step.Action or (self.StateEx or self.State if at == newest else ""), carrier)
-            for at, step in enumerate(self.Traces)
-        ]
+        traces = list(self.Traces)
+        newest = max(range(len(traces)), key=lambda at: (_moment(traces[at]), at), default=0)
+        if traces and isinstance(step := traces[newest], dict):
+            traces[newest] = {**step, "Action": step.get("Action") or self.StateEx or self.State}
+        return read_each(_Step, traces, "Traces", lambda step: step.scan(waybill_no, step.Action, carrier))
+
+
+class _Timed(BaseModel):
+    AcceptTime: _Time
+
+
+def _moment(step: Any) -> datetime:
+    """Return the time of a step; the earliest of all if it has none."""
+    try:
+        return _Timed.model_validate(step).AcceptTime
+    except ValidationError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 class _PushedParcel(_Parcel):
@@ -166,7 +187,7 @@ class _PushedParcel(_Parcel):
 
 
 class _Push(BaseModel):
-    Data: Annotated[list[_PushedParcel], Field(max_length=100)]
+    Data: Annotated[list[Any], Field(max_length=100)]
 
 
 def sign(data: str, app_key: str) -> str:
@@ -266,7 +287,9 @@ class Kdniao:
             data = self._parcel(code, waybill_no, phone)
             parcel = await self._call(_Parcel, _QUERIES, "8001" if self._monitor else "1002", data)
             if parcel.Traces:
-                return parcel.scans(waybill_no, self._carrier(code))
+                with documented_format("kdniao"):
+                    scans = parcel.scans(waybill_no, self._carrier(code))
+                return scans
             if not parcel.Success and parcel.Reason and "轨迹" not in parcel.Reason:
                 raise refusal("kdniao", parcel.code)
         return ()
@@ -289,11 +312,12 @@ class Kdniao:
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["RequestData"].encode())
-        return [
-            scan
-            for parcel in push.Data
-            for scan in parcel.scans(parcel.LogisticCode, self._carrier(parcel.ShipperCode))
-        ]
+        return read_each(
+            _PushedParcel,
+            push.Data,
+            "Data",
+            lambda parcel: parcel.scans(parcel.LogisticCode, self._carrier(parcel.ShipperCode)),
+        )
 
     @property
     def _courier(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ Account: ``base_url`` ``https://poll.kuaidi100.com`` (autonumber is at ``www`` i
 
 from collections.abc import Mapping, Sequence
 from hashlib import md5, sha256
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
@@ -28,7 +28,9 @@ from activities.carriers import (
     compact_json,
     content_id,
     form_fields,
+    is_return,
     mask_personal_data,
+    read_each,
     read_response,
     refusal,
 )
@@ -54,7 +56,7 @@ _DETAILED = "4"
 _SUBSCRIBED = {"200", "501"}
 """Subscribed now, or already before."""
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
     **dict.fromkeys(("101", "102"), TrackingStatus.LABEL_CREATED),
     **dict.fromkeys(("1", "103"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("0", "7", "12", "1002", "1003", "201", "202", "208"), TrackingStatus.IN_TRANSIT),
@@ -68,7 +70,9 @@ _STATUS = {
     "6": TrackingStatus.RETURNING,
     "4": TrackingStatus.RETURNED,
     **dict.fromkeys(("8", "10", "11", "13"), TrackingStatus.HELD_IN_CUSTOMS),
+    **dict.fromkeys(("210", "401"), None),
 }
+"""By ``statusCode``; 210 and 401: the order was cancelled."""
 _PROBLEMS = {
     "201": ExceptionKind.LATE,
     "202": ExceptionKind.NO_MOVEMENT,
@@ -103,7 +107,7 @@ class _Step(BaseModel):
         status, problem = _STATUS.get(code), _PROBLEMS.get(code)
         if status is TrackingStatus.DELIVERY_FAILED:
             status, problem = classify_problem(self.context)
-        elif status is TrackingStatus.DELIVERED and "退回" in self.context:
+        elif status is TrackingStatus.DELIVERED and is_return(self.context):
             status = TrackingStatus.RETURNED
         text = mask_personal_data(self.context)
         return Scan(
@@ -116,13 +120,14 @@ class _Step(BaseModel):
             text=text,
             exception=problem,
             carrier=carrier,
+            unknown=bool(code) and code not in _STATUS,
         )
 
 
 class _Trace(BaseModel):
     nu: Text = ""
     com: Text = ""
-    data: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
+    data: Annotated[list[Any], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
 
 
 class _Answer(_Trace):
@@ -207,7 +212,8 @@ class Kuaidi100:
         if not waybill_no:
             raise Unintelligible("lastResult.nu", "invalid.waybill.missing")
         carrier = self._carrier(push.lastResult.com if push.lastResult else "")
-        return [step.scan(waybill_no, carrier) for trace in traces for step in trace.data]
+        steps = [step for trace in traces for step in trace.data]
+        return read_each(_Step, steps, "lastResult.data", lambda step: step.scan(waybill_no, carrier))
 
     def _carrier(self, code: str) -> str:
         """Return the carrier with a code of Kuaidi100's; the code itself if there is none."""
@@ -223,7 +229,10 @@ class Kuaidi100:
         answer = read_response("kuaidi100", _Answer, content)
         match answer.returnCode:
             case "" if answer.result:
-                return [step.scan(waybill_no, self._carrier(company)) for step in answer.data]
+                carrier = self._carrier(company)
+                with documented_format("kuaidi100"):
+                    scans = read_each(_Step, answer.data, "data", lambda step: step.scan(waybill_no, carrier))
+                return scans
             case "500":
                 return ()
             case "501" | "502":

@@ -1,9 +1,11 @@
 """SF Express (顺丰) by its open platform 丰桥: signed forms as requests, unsigned pushes of routes.
 
 Sources: open.sf-express.com (EXP_RECE_CREATE_ORDER, EXP_RECE_SEARCH_ORDER_RESP, EXP_RECE_UPDATE_ORDER,
-EXP_RECE_SEARCH_ROUTES, RoutePushService, result codes), operation codes as its sandbox sends them. The fields of
-EXP_RECE_QUERY_DELIVERTM (prices and times) and EXP_RECE_WANTED_INTERCEPT (interception and return) are from general
-knowledge: no public document was available.
+EXP_RECE_SEARCH_ROUTES, RoutePushService, result codes). Codes of routes: ``opCode`` by SF's published table (support
+article 734349) as public integrations quote it and as its sandbox and captured traces pair it with ``firstStatusCode``
+and ``secondaryStatusCode``, SF's own classes, which pushes may lack; ``reasonCode`` by a public analysis of pushed
+routes. The fields of EXP_RECE_QUERY_DELIVERTM (prices and times) and EXP_RECE_WANTED_INTERCEPT (interception and
+return) are from general knowledge: no public document was available.
 
 Account: ``base_url`` ``https://bspgw.sf-express.com``; secrets ``partner_id``, ``check_word``, ``push_secret`` (the end
 of the push URL: SF does not sign pushes); settings ``monthly_card``, ``express_type`` (SF's product, by default 1).
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
+from itertools import product
 from time import time
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote_plus
@@ -26,8 +29,10 @@ from activities.carriers import (
     authenticate,
     compact_json,
     is_mobile,
+    is_return,
     mask_personal_data,
     md5_base64,
+    read_each,
     read_response,
     refusal,
 )
@@ -52,18 +57,49 @@ _RETURN = "2"
 _BY_SENDER = "1"
 _MAIN = 1
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
+    "655": TrackingStatus.LABEL_CREATED,
     **dict.fromkeys(("43", "50", "54", "607"), TrackingStatus.PICKED_UP),
-    **dict.fromkeys(("30", "31", "36", "105", "310", "605", "3036"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(
+        ("30", "31", "36", "105", "302", "305", "310", "407", "501", "605", "634", "3036"), TrackingStatus.IN_TRANSIT
+    ),
     "106": TrackingStatus.AT_DESTINATION,
     **dict.fromkeys(("17", "18", "620", "621"), TrackingStatus.HELD_IN_CUSTOMS),
     **dict.fromkeys(("44", "123", "204"), TrackingStatus.OUT_FOR_DELIVERY),
-    **dict.fromkeys(("125", "130", "642", "655", "678"), TrackingStatus.READY_FOR_PICKUP),
+    **dict.fromkeys(("125", "130", "642", "678"), TrackingStatus.READY_FOR_PICKUP),
     **dict.fromkeys(("33", "70"), TrackingStatus.DELIVERY_FAILED),
     "80": TrackingStatus.DELIVERED,
     **dict.fromkeys(("99", "631", "648"), TrackingStatus.RETURNING),
     **dict.fromkeys(("215", "660"), TrackingStatus.RETURNED),
+    "8000": None,
 }
+"""By ``opCode``. 655: taken to a partner point, where SF has yet to collect it; 8000 follows the signature."""
+_BY_SECONDARY_STATUS = {
+    "101": TrackingStatus.PICKED_UP,
+    **dict.fromkeys(("201", "205"), TrackingStatus.IN_TRANSIT),
+    "204": TrackingStatus.HELD_IN_CUSTOMS,
+    "301": TrackingStatus.OUT_FOR_DELIVERY,
+    "401": TrackingStatus.DELIVERED,
+    "701": TrackingStatus.LABEL_CREATED,
+    "1301": TrackingStatus.DELIVERY_FAILED,
+}
+_BY_FIRST_STATUS = {
+    "1": TrackingStatus.PICKED_UP,
+    "2": TrackingStatus.IN_TRANSIT,
+    "3": TrackingStatus.OUT_FOR_DELIVERY,
+    "4": TrackingStatus.DELIVERED,
+    "7": TrackingStatus.LABEL_CREATED,
+    "11": TrackingStatus.READY_FOR_PICKUP,
+    "13": TrackingStatus.DELIVERY_FAILED,
+}
+"""已揽收, 运送中, 派送中, 已签收, 待揽收, 待取件, 待再派."""
+_BY_REASON = {
+    ("8000", "6"): TrackingStatus.LOST,
+    **dict.fromkeys(product(("33", "70"), ("83", "85")), TrackingStatus.READY_FOR_PICKUP),
+}
+"""By ``opCode`` and ``reasonCode``."""
+_UNCERTAIN = {"605", "655"}
+"""``opCode`` that are less certain than SF's own classes."""
 
 
 def _parsed(value: Any) -> Any:
@@ -136,15 +172,36 @@ class _Route(BaseModel):
     remark: Text = ""
     reasonName: Text = ""
     opCode: Text = ""
+    firstStatusCode: Text = ""
+    secondaryStatusCode: Text = ""
+    reasonCode: Text = ""
+
+    @property
+    def _classified(self) -> TrackingStatus | None:
+        """The status by SF's own classes."""
+        return _BY_SECONDARY_STATUS.get(self.secondaryStatusCode) or _BY_FIRST_STATUS.get(self.firstStatusCode)
+
+    @property
+    def unknown(self) -> bool:
+        return bool(self.opCode) and self.opCode not in _STATUS and self._classified is None
 
     @property
     def status(self) -> TrackingStatus | None:
-        status = _STATUS.get(self.opCode)
+        """The status by ``opCode``, else by SF's classes; a signature only where the classes do not contradict it."""
+        reason = _BY_REASON.get((self.opCode, self.reasonCode))
+        known = _STATUS.get(self.opCode)
+        signed_otherwise = known is TrackingStatus.DELIVERED and self._classified not in (None, known)
+        uncertain = known is None or self.opCode in _UNCERTAIN or signed_otherwise
+        status = reason or (self._classified if uncertain else None) or known
         if status is TrackingStatus.DELIVERY_FAILED and "拒收" in self.remark + self.reasonName:
             return TrackingStatus.REFUSED
-        if status is TrackingStatus.DELIVERED and "退回" in self.remark:
+        if status is TrackingStatus.DELIVERED and is_return(self.remark):
             return TrackingStatus.RETURNED
         return status
+
+    @property
+    def content_id(self) -> str:
+        return f"{self.opCode}:{self.acceptTime.isoformat()}"
 
     def scan(self, waybill_no: str, scan_id: str) -> Scan:
         return Scan(
@@ -155,17 +212,23 @@ class _Route(BaseModel):
             at=self.acceptTime,
             place=self.acceptAddress,
             text=mask_personal_data(" ".join(part for part in (self.remark, self.reasonName) if part)),
+            unknown=self.unknown,
         )
 
 
 class _PushedRoute(_Route):
     mailno: Code
-    id: Code
+    id: Text = ""
+
+    @property
+    def pushed(self) -> Scan:
+        """The scan; a route without an id is known by its content, as a queried one."""
+        return self.scan(self.mailno, self.id or self.content_id)
 
 
 class _Body(BaseModel):
     WaybillRoute: Annotated[
-        list[_PushedRoute],
+        list[Any],
         BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
         Field(max_length=100),
     ]
@@ -177,7 +240,7 @@ class _Push(BaseModel):
 
 class _Routes(BaseModel):
     mailNo: Text = ""
-    routes: Annotated[list[_Route], BeforeValidator(lambda value: value or [])] = []
+    routes: Annotated[list[Any], BeforeValidator(lambda value: value or [])] = []
 
 
 class _Tracked(BaseModel):
@@ -286,12 +349,10 @@ class SF:
             message["checkPhoneNo"] = phone
         outcome = await self._call("EXP_RECE_SEARCH_ROUTES", message)
         tracked = _parse(_Tracked, _data_of(outcome))
-        return [
-            route.scan(waybill_no, f"{route.opCode}:{route.acceptTime.isoformat()}")
-            for each in tracked.routeResps
-            if each.mailNo == waybill_no
-            for route in each.routes
-        ]
+        routes = [route for each in tracked.routeResps if each.mailNo == waybill_no for route in each.routes]
+        with documented_format("sf"):
+            scans = read_each(_Route, routes, "routes", lambda route: route.scan(waybill_no, route.content_id))
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -307,7 +368,7 @@ class SF:
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         """Parse JSON, or a form whose ``content`` is XML: the merchant chooses the format at SF."""
         push = decode(_Push, body) if _is_json(body) else _from_form(body)
-        return [route.scan(route.mailno, route.id) for route in push.Body.WaybillRoute]
+        return read_each(_PushedRoute, push.Body.WaybillRoute, "Body.WaybillRoute", lambda route: route.pushed)
 
     @property
     def _express_type(self) -> int:

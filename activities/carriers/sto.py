@@ -1,10 +1,10 @@
 """STO Express (申通): one signed gateway in both directions.
 
-Sources: the push document of open.sto.cn (STO_TRACE_PLATFORM_PUSH) as public receivers quote it, scan types as public
-maps have them, the gateway's form and digest as public clients send it. From general knowledge only: the fields of
-OMS_EXPRESS_ORDER_CREATE and its answer (``bigWord``, ``packagePlace``), of GET_ORDERDISPATCH_INFO, of
-EDI_MODIFY_ORDER_CANCEL and of STO_TRACE_QUERY_COMMON; that a repeated order is refused with a text such as ``重复`` or
-``已存在``. No interface for interception was found.
+Sources: the push document of open.sto.cn (STO_TRACE_PLATFORM_PUSH) as public receivers quote it, ``scanType`` (of
+parcels at home and abroad) by STO's help centre as public maps have it (OLTS mappings/cn/sto.csv), the gateway's form
+and digest as public clients send it. From general knowledge only: the fields of OMS_EXPRESS_ORDER_CREATE and its answer
+(``bigWord``, ``packagePlace``), of GET_ORDERDISPATCH_INFO, of EDI_MODIFY_ORDER_CANCEL and of STO_TRACE_QUERY_COMMON;
+that a repeated order is refused with a text such as ``重复`` or ``已存在``. No interface for interception was found.
 
 Account: ``base_url`` ``https://cloudinter-linkgateway.sto.cn/gateway/link.do``; secrets ``app_key``, ``secret``,
 ``push_secret`` (the end of the push URL), ``site_code``, ``customer_name``, ``site_pwd``; settings ``code``
@@ -28,8 +28,10 @@ from activities.carriers import (
     contains_any,
     content_id,
     form_fields,
+    is_return,
     mask_personal_data,
     md5_base64,
+    read_each,
     read_response,
     refusal,
 )
@@ -41,15 +43,24 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 
 NAME = "申通快递"
-_STATUS = {
-    "收件": TrackingStatus.PICKED_UP,
+_STATUS: dict[str, TrackingStatus | None] = {
+    **dict.fromkeys(("收件", "PU_PICKUP_SUCCESS"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("发件", "到件", "转邮", "转同行"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(
+        ("MOT_TRANSIT", "SC_INBOUND_SUCCESS", "SC_ORDER_WEIGHT", "SC_ORDER_PACKET_SUCCESS", "SC_ORDER_PACKET_OUT"),
+        TrackingStatus.IN_TRANSIT,
+    ),
+    **dict.fromkeys(("LH_DEPART", "LH_ARRIVE", "CC_START", "CC_IM_SUCCESS", "GOT"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(("CC_IM_START", "CC_IM_FAILURE"), TrackingStatus.HELD_IN_CUSTOMS),
     **dict.fromkeys(("派件", "第三方代派", "快件取出"), TrackingStatus.OUT_FOR_DELIVERY),
-    **dict.fromkeys(("柜机代收", "驿站代收"), TrackingStatus.READY_FOR_PICKUP),
-    **dict.fromkeys(("签收", "驿站出库"), TrackingStatus.DELIVERED),
+    **dict.fromkeys(("柜机代收", "驿站代收", "驿站出库"), TrackingStatus.READY_FOR_PICKUP),
+    **dict.fromkeys(("签收", "客户签收"), TrackingStatus.DELIVERED),
+    "问题件": TrackingStatus.DELIVERY_FAILED,
     "退回件": TrackingStatus.RETURNING,
+    **dict.fromkeys(("改地址件", "SC_ORDER_PAY_SUCCESS"), None),
 }
-_PROBLEM = "问题件"
+"""驿站出库 leaves open whether the buyer or a courier took the parcel; 签收 is the buyer's signature. GOT: handed over
+after customs."""
 _TRANSIENT_CODES = {"S05", "S07", "SYSTEM_ERROR"}
 _DUPLICATE = ("重复", "已存在")
 _ALREADY_CANCELLED = ("不存在", "已取消")
@@ -77,15 +88,16 @@ class _Trace(BaseModel):
     opOrgCityName: Text = ""
     opOrgName: Text = ""
     signoffPeople: Text = ""
+    bizEmpName: Text = ""
 
     def scan(self, waybill_no: str) -> Scan:
         text = " ".join(part for part in (self.memo, self.issueName) if part)
         status, exception = _STATUS.get(self.scanType), None
-        if self.scanType == _PROBLEM:
+        if status is TrackingStatus.DELIVERY_FAILED:
             status, exception = classify_problem(text)
-        elif status is TrackingStatus.DELIVERED and ("退回" in text or self.signoffPeople.startswith("退")):
+        elif status is TrackingStatus.DELIVERED and (is_return(text) or is_return(self.signoffPeople)):
             status = TrackingStatus.RETURNED
-        text = mask_personal_data(text)
+        text = mask_personal_data(text, self.signoffPeople, self.bizEmpName)
         return Scan(
             waybill_no=waybill_no,
             scan_id=content_id(self.opTime, f"{self.scanType}{text}"),
@@ -95,6 +107,7 @@ class _Trace(BaseModel):
             place=self.opOrgCityName or self.opOrgName,
             text=text,
             exception=exception,
+            unknown=bool(self.scanType) and self.scanType not in _STATUS,
         )
 
 
@@ -168,8 +181,9 @@ class STO:
         if not answer.success:
             raise refusal("sto", answer.errorCode)
         with documented_format("sto"):
-            traces = [_Trace.model_validate(each) for each in (answer.data or {}).get(waybill_no) or []]
-        return [trace.scan(waybill_no) for trace in traces]
+            traces = list((answer.data or {}).get(waybill_no) or [])
+            scans = read_each(_Trace, traces, waybill_no, lambda trace: trace.scan(waybill_no))
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         """``outBizCode`` identifies a push; STO repeats a push that was not acknowledged in time."""

@@ -1,10 +1,11 @@
 """YTO Express (圆通): JSON requests signed per interface, pushes of one status each.
 
 Sources: open.yto.net.cn (privacy_create_adapter, korder_cancel_adapter, track_query_adapter and its worked example of
-the signature, status words), checked against public integrations. The push (物流轨迹推送) is documented to customers
-only: this module reads the ``UpdateInfo`` form that public receivers handle: fields ``logistics_interface`` (XML),
-``data_digest`` = base64(md5(XML + secret)) and ``clientId``, acknowledged by a ``Response`` that names the order. The
-fields of wanted_report_adapter (interception) are from general knowledge: no public document was available.
+the signature), checked against public integrations. Status words (``infoContent``) by the document of
+track_query_adapter as a public map has it (OLTS mappings/cn/yto.csv). The push (物流轨迹推送) is documented to
+customers only: this module reads the ``UpdateInfo`` form that public receivers handle: fields ``logistics_interface``
+(XML), ``data_digest`` = base64(md5(XML + secret)) and ``clientId``, acknowledged by a ``Response`` that names the
+order. The fields of wanted_report_adapter (interception) are from general knowledge: no public document was available.
 
 Account: ``base_url`` ``https://openapi.yto.net.cn:11443/open``; secrets ``client_id``, ``secret``, ``push_secret`` (the
 end of the push URL); for an interface with its own credentials ``track_query_adapter.client_id`` and
@@ -19,7 +20,7 @@ from time import time
 from typing import Any
 from xml.sax.saxutils import escape
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from activities.carriers import (
     PushAnswer,
@@ -28,8 +29,10 @@ from activities.carriers import (
     compact_json,
     contains_any,
     form_fields,
+    is_return,
     mask_personal_data,
     md5_base64,
+    read_each,
     read_response,
     refusal,
 )
@@ -50,7 +53,7 @@ _ALREADY_CANCELLED = ("不存在", "已取消")
 _NO_RECORD = "1001"
 """A successful query of a number without scans."""
 
-_STATUS = {
+_STATUS: dict[str, TrackingStatus | None] = {
     "GOT": TrackingStatus.PICKED_UP,
     **dict.fromkeys(("ARRIVAL", "DEPARTURE", "AIRSEND", "AIRPICK", "FORWARDING"), TrackingStatus.IN_TRANSIT),
     "SENT_SCAN": TrackingStatus.OUT_FOR_DELIVERY,
@@ -78,6 +81,11 @@ class _Step(BaseModel):
     city: Text = ""
     district: Text = ""
 
+    @property
+    def scan(self) -> Scan:
+        place = self.city + self.district
+        return _scan(self.waybill_No, self.infoContent, self.upload_Time, self.processInfo, place=place)
+
 
 class _Update(BaseModel):
     mailNo: Code
@@ -88,9 +96,6 @@ class _Update(BaseModel):
     acceptAddress: Text = ""
 
 
-_Steps = TypeAdapter(list[_Step])
-
-
 def sign(param: str, method: str, version: str, secret: str) -> str:
     return md5_base64(param + method + version + secret)
 
@@ -99,7 +104,7 @@ def _scan(waybill_no: str, code: str, at: ChinaTime, text: str, signer: str = ""
     status = _STATUS.get(code)
     if status is TrackingStatus.DELIVERY_FAILED and "拒收" in text:
         status = TrackingStatus.REFUSED
-    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in text):
+    elif status is TrackingStatus.DELIVERED and (is_return(signer) or is_return(text)):
         status = TrackingStatus.RETURNED
     return Scan(
         waybill_no=waybill_no,
@@ -108,7 +113,8 @@ def _scan(waybill_no: str, code: str, at: ChinaTime, text: str, signer: str = ""
         code=code,
         at=at,
         place=place,
-        text=mask_personal_data(text),
+        text=mask_personal_data(text, signer),
+        unknown=bool(code) and code not in _STATUS,
     )
 
 
@@ -164,13 +170,8 @@ class YTO:
                 return ()
             raise refusal("yto", answer.code)
         with documented_format("yto"):
-            steps = _Steps.validate_json(content)
-        return [
-            _scan(
-                step.waybill_No, step.infoContent, step.upload_Time, step.processInfo, place=step.city + step.district
-            )
-            for step in steps
-        ]
+            scans = read_each(_Step, json.loads(content), "steps", lambda step: step.scan)
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)

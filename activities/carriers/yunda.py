@@ -1,10 +1,10 @@
 """Yunda Express (韵达): JSON requests and pushes under one signature.
 
 Sources: public clients of openapi.yundaex.com (paths, headers, the signature, electronic waybills, subscriptions and
-queries; the vendor's spelling is ``logictis``), public maps of its action words. From general knowledge only: the
-fields of a created order beyond its serial number; the format of a push, read here as the ``data`` of a query with the
-same signature in its headers; that a repeated serial number returns the first waybill. No interface for interception
-was found.
+queries; the vendor's spelling is ``logictis``). Words of ``action`` by Yunda's document of the query as a public map
+has it (OLTS mappings/cn/yunda.csv). From general knowledge only: the fields of a created order beyond its serial
+number; the format of a push, read here as the ``data`` of a query with the same signature in its headers; that a
+repeated serial number returns the first waybill. No interface for interception was found.
 
 Account: ``base_url`` ``https://openapi.yundaex.com``; secrets ``app_key``, ``app_secret``, ``partner_id``, ``password``
 (of the electronic waybill), ``push_secret`` (the end of the push URL).
@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from activities.carriers import (
     PushAnswer,
+    Scans,
     authenticate,
     cannot_intercept,
     check_signature,
@@ -28,7 +29,9 @@ from activities.carriers import (
     contact,
     contains_any,
     content_id,
+    is_return,
     mask_personal_data,
+    read_each,
     read_response,
     refusal,
 )
@@ -40,18 +43,20 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 
 NAME = "韵达速递"
-_STATUS = {
-    "ACCEPT": TrackingStatus.LABEL_CREATED,
-    "GOT": TrackingStatus.PICKED_UP,
-    **dict.fromkeys(("ARRIVAL", "DEPARTURE", "TRANSFER", "OUTBOUND"), TrackingStatus.IN_TRANSIT),
-    "SENT": TrackingStatus.OUT_FOR_DELIVERY,
+_STATUS: dict[str, TrackingStatus | None] = {
+    **dict.fromkeys(("ACCEPT", "GOT"), TrackingStatus.PICKED_UP),
+    **dict.fromkeys(("ARRIVAL", "DEPARTURE", "TRANSFER", "CLEARANCE_FINISH"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(("OVERSEA_IN", "OVERSEA_OUT", "OVERSEA_ARRIVAL", "OVERSEA_DEPARTURE"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(("CLEARANCE_START", "CLEARANCE_FAIL"), TrackingStatus.HELD_IN_CUSTOMS),
+    **dict.fromkeys(("SENT", "OUTBOUND"), TrackingStatus.OUT_FOR_DELIVERY),
     "INBOUND": TrackingStatus.READY_FOR_PICKUP,
     "SIGNED": TrackingStatus.DELIVERED,
-    "SIGNFAIL": TrackingStatus.DELIVERY_FAILED,
+    **dict.fromkeys(("SIGNFAIL", "ISSUE"), TrackingStatus.DELIVERY_FAILED),
     "REJECTION": TrackingStatus.REFUSED,
     "RETURN": TrackingStatus.RETURNING,
+    "OTHER": None,
 }
-_PROBLEMS = {"SIGNFAIL", "ISSUE"}
+"""ACCEPT: scanned at pick-up; OUTBOUND: taken out of a station by the courier."""
 _TRANSIENT_CODES = {"9001", "9002", "sys_busy"}
 _ALREADY_CANCELLED = ("不存在", "已取消", "已作废")
 
@@ -80,13 +85,9 @@ class _Step(BaseModel):
 
     def scan(self, waybill_no: str) -> Scan:
         status, exception = _STATUS.get(self.action), None
-        if self.action in _PROBLEMS:
+        if status is TrackingStatus.DELIVERY_FAILED:
             status, exception = classify_problem(self.description)
-        elif self.action.startswith("CLEARANCE"):
-            status = TrackingStatus.HELD_IN_CUSTOMS
-        elif self.action.startswith("OVERSEA"):
-            status = TrackingStatus.IN_TRANSIT
-        elif status is TrackingStatus.DELIVERED and "退回" in self.description:
+        elif status is TrackingStatus.DELIVERED and is_return(self.description):
             status = TrackingStatus.RETURNED
         text = mask_personal_data(self.description)
         return Scan(
@@ -98,12 +99,16 @@ class _Step(BaseModel):
             place=self.city or self.station_name,
             text=text,
             exception=exception,
+            unknown=bool(self.action) and self.action not in _STATUS,
         )
 
 
 class _Parcel(BaseModel):
     mailno: Code
-    steps: Annotated[list[_Step], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
+    steps: Annotated[list[Any], BeforeValidator(lambda value: value or []), Field(max_length=500)] = []
+
+    def scans(self, waybill_no: str) -> Scans:
+        return read_each(_Step, self.steps, "steps", lambda step: step.scan(waybill_no))
 
 
 def sign(body: str, secret: str) -> str:
@@ -156,8 +161,8 @@ class Yunda:
         if answer.data is None:
             return ()
         with documented_format("yunda"):
-            parcel = _Parcel.model_validate(answer.data)
-        return [step.scan(waybill_no) for step in parcel.steps]
+            scans = _Parcel.model_validate(answer.data).scans(waybill_no)
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -170,7 +175,7 @@ class Yunda:
 
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         parcel = decode(_Parcel, body)
-        return [step.scan(parcel.mailno) for step in parcel.steps]
+        return parcel.scans(parcel.mailno)
 
     async def _order(self, verb: str, order: Mapping[str, Any]) -> _Booked:
         secrets = self._account.secrets

@@ -1,10 +1,13 @@
 """ZTO Express (中通): JSON requests and pushed forms, both with a digest.
 
 Sources: ZTO-Express/zopsdk-java (the digest, headers), ZTO's error table and sandbox pushes as public documents quote
-them (zto.open.createOrder, zto.open.cancelPreOrder, zto.merchant.waybill.track.query, ``action`` words of pushes). From
-general knowledge only: thirdcenter.createIntercept and its ``destinationType`` 2 (back to the sender); the texts of
-problem and return scans; that a repeated order number returns the first waybill, or is refused with a text such as
-``重复``; the response of zto.open.getOrderInfo. Pushes repeat and arrive out of order.
+them (zto.open.createOrder, zto.open.cancelPreOrder, zto.merchant.waybill.track.query). Pushes and queries have two
+vocabularies: ``action`` by the document of zto.merchant.waybill.track.subsrcibe, ``scanType`` (Chinese words, English
+words for lockers and stations, numbers after a parcel went to another carrier) and ``returnType`` by the document of
+zto.merchant.waybill.track.query, both as public integrations quote them (OLTS mappings/cn/zto.csv). From general
+knowledge only: thirdcenter.createIntercept and its ``destinationType`` 2 (back to the sender); the texts of problem
+scans; that a repeated order number returns the first waybill, or is refused with a text such as ``重复``; the response
+of zto.open.getOrderInfo. Pushes repeat and arrive out of order.
 
 Account: ``base_url`` ``https://japi.zto.com``; secrets ``app_key``, ``app_secret``, ``account_id``,
 ``account_password`` (of the electronic waybill), ``push_secret`` (the end of the push URL).
@@ -15,7 +18,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter
+from pydantic import BaseModel, BeforeValidator
 
 from activities.carriers import (
     PushAnswer,
@@ -26,8 +29,10 @@ from activities.carriers import (
     contains_any,
     content_id,
     form_fields,
+    is_return,
     mask_personal_data,
     md5_base64,
+    read_each,
     read_response,
     refusal,
 )
@@ -40,16 +45,32 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 
 NAME = "中通快递"
-_STATUS = {
-    **dict.fromkeys(("GOT", "收件"), TrackingStatus.PICKED_UP),
-    **dict.fromkeys(("DEPARTURE", "ARRIVAL", "发件", "到件", "转单"), TrackingStatus.IN_TRANSIT),
-    **dict.fromkeys(("DISPATCH", "派件"), TrackingStatus.OUT_FOR_DELIVERY),
+_PUSHED: dict[str, TrackingStatus | None] = {
+    "GOT": TrackingStatus.PICKED_UP,
+    **dict.fromkeys(("DEPARTURE", "ARRIVAL"), TrackingStatus.IN_TRANSIT),
+    "DISPATCH": TrackingStatus.OUT_FOR_DELIVERY,
     **dict.fromkeys(("INBOUND", "HANDOVERSCAN_SIGNED"), TrackingStatus.READY_FOR_PICKUP),
-    **dict.fromkeys(("SIGNED", "DEPARTURE_SIGNED", "签收"), TrackingStatus.DELIVERED),
-    **dict.fromkeys(("RETURN", "退件"), TrackingStatus.RETURNING),
+    **dict.fromkeys(("SIGNED", "DEPARTURE_SIGNED"), TrackingStatus.DELIVERED),
+    "PROBLEM": TrackingStatus.DELIVERY_FAILED,
+    "RETURN_SCAN": TrackingStatus.RETURNING,
     "RETURN_SIGNED": TrackingStatus.RETURNED,
 }
-_PROBLEM = {"PROBLEM", "问题件"}
+"""``action`` of pushes. HANDOVERSCAN_SIGNED: handed to a station; DEPARTURE_SIGNED: the buyer took it from there."""
+_QUERIED: dict[str, TrackingStatus | None] = {
+    **dict.fromkeys(("收件", "1"), TrackingStatus.PICKED_UP),
+    **dict.fromkeys(("发件", "到件", "转单", "安检", "2", "3", "9"), TrackingStatus.IN_TRANSIT),
+    **dict.fromkeys(("派件", "DELIVERY", "4", "45"), TrackingStatus.OUT_FOR_DELIVERY),
+    **dict.fromkeys(("ARRIVAL", "7", "44"), TrackingStatus.READY_FOR_PICKUP),
+    **dict.fromkeys(("签收", "SIGNED", "5"), TrackingStatus.DELIVERED),
+    **dict.fromkeys(("问题件", "DEPARTURE"), TrackingStatus.DELIVERY_FAILED),
+    **dict.fromkeys(("退件", "8"), TrackingStatus.RETURNING),
+    "退件完成": TrackingStatus.RETURNED,
+    "事件": None,
+}
+"""``scanType`` of queries. ARRIVAL: put into a locker or station; SIGNED: taken out of it by the buyer; DEPARTURE: out
+of it for another reason; 7, 44, 45: signed by, brought to and taken from a station."""
+_NEW_ADDRESS = {"3", "6"}
+"""``returnType`` of parcels that go to another address, not back."""
 _SUCCESS = {"0000", "SYS000", "S000"}
 _TRANSIENT_CODES = {"S200", "S202", "S203", "S206", "S221"}
 _RETRY_SECONDS = {"S206": 3600.0, "S221": 5.0}
@@ -89,8 +110,24 @@ class _Step(BaseModel):
     scanDate: Annotated[ChinaTime, BeforeValidator(_from_milliseconds)]
     scanType: Text = ""
     desc: Text = ""
-    scanSite: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = {}
+    scanSite: Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})] = {}
     signMan: Text = ""
+    operateUser: Text = ""
+    returnType: Text = ""
+
+    def scan(self, waybill_no: str) -> Scan:
+        place = str(self.scanSite.get("city") or "")
+        return _scan(
+            waybill_no,
+            _QUERIED,
+            self.scanType,
+            self.scanDate,
+            self.desc,
+            place,
+            self.signMan,
+            self.returnType,
+            self.operateUser,
+        )
 
 
 class _Push(BaseModel):
@@ -101,21 +138,32 @@ class _Push(BaseModel):
     city: Text = ""
     desc: Text = ""
     expressSigner: Text = ""
-
-
-_Steps = TypeAdapter(list[_Step])
+    courier: Text = ""
+    returnType: Text = ""
 
 
 def digest(body: str, secret: str) -> str:
     return md5_base64(body + secret)
 
 
-def _scan(waybill_no: str, code: str, at: datetime, text: str, place: str, signer: str) -> Scan:
-    status, exception = _STATUS.get(code), None
-    if code in _PROBLEM:
+def _scan(
+    waybill_no: str,
+    table: Mapping[str, TrackingStatus | None],
+    code: str,
+    at: datetime,
+    text: str,
+    place: str,
+    signer: str,
+    return_type: str,
+    *names: str,
+) -> Scan:
+    status, exception = table.get(code), None
+    if status is TrackingStatus.DELIVERY_FAILED:
         status, exception = classify_problem(text)
-    elif status is TrackingStatus.DELIVERED and (signer.startswith("退") or "退回" in text):
+    elif status is TrackingStatus.DELIVERED and (is_return(signer) or is_return(text)):
         status = TrackingStatus.RETURNED
+    elif status is TrackingStatus.RETURNING and return_type in _NEW_ADDRESS:
+        status = TrackingStatus.IN_TRANSIT
     return Scan(
         waybill_no=waybill_no,
         scan_id=content_id(at, f"{code}{place}"),
@@ -123,8 +171,9 @@ def _scan(waybill_no: str, code: str, at: datetime, text: str, place: str, signe
         code=code,
         at=at,
         place=place,
-        text=mask_personal_data(text),
+        text=mask_personal_data(text, signer, *names),
         exception=exception,
+        unknown=bool(code) and code not in table,
     )
 
 
@@ -198,13 +247,9 @@ class ZTO:
         if not answer.succeeded:
             raise refusal("zto", answer.statusCode)
         with documented_format("zto"):
-            steps = _Steps.validate_python(answer.result or [])
-        return [
-            _scan(
-                waybill_no, step.scanType, step.scanDate, step.desc, str(step.scanSite.get("city") or ""), step.signMan
-            )
-            for step in steps
-        ]
+            steps = answer.result or []
+            scans = read_each(_Step, list(steps), "result", lambda step: step.scan(waybill_no))
+        return scans
 
     def receive(self, headers: Mapping[str, str], body: bytes, secret: str) -> Receipt:
         authenticate(self._account, secret)
@@ -219,7 +264,19 @@ class ZTO:
     def parse_push(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Scan]:
         push = decode(_Push, form_fields(body, *_PUSH_FIELDS)["data"].encode())
         place = push.city or push.facilityName
-        return [_scan(push.billCode, push.action, push.actionTime, push.desc, place, push.expressSigner)]
+        return [
+            _scan(
+                push.billCode,
+                _PUSHED,
+                push.action,
+                push.actionTime,
+                push.desc,
+                place,
+                push.expressSigner,
+                push.returnType,
+                push.courier,
+            )
+        ]
 
     def _waybill(self, reference: str, order: Any) -> Waybill | None:
         with documented_format("zto"):

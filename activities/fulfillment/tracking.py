@@ -297,6 +297,8 @@ async def _poll(row: Any, limit: asyncio.Semaphore) -> None:
             activity.logger.warning("tracking not polled: %s: %s", ours.source, type(error).__name__)
             return
         activity.heartbeat()
+    if (fault := getattr(scans, "fault", None)) is not None:
+        activity.logger.warning("scan not read: %s: %s", ours.source, fault)
     if not scans:
         return
     body = SCANS.dump_json(sorted(scans, key=lambda scan: (scan.at, scan.scan_id)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import md5
 from typing import Any
 
-from activities.kit.errors import unavailable
+from activities.kit.errors import Unintelligible, unavailable
 
 
 def joined_params(params: Mapping[str, str]) -> str:
@@ -30,5 +30,5 @@ def documented_format(method: str) -> Iterator[None]:
     """Raise ``unavailable`` where the response to ``method`` is not in the documented format."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, Unintelligible):
         raise unavailable("error.malformed.method", method=method) from None

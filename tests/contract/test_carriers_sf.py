@@ -244,7 +244,6 @@ def test_operation_codes_map_to_statuses_and_unknown_ones_are_kept(
     [
         (push({**ROUTE, "mailno": ""}), "Body.WaybillRoute[0].mailno"),
         (push({**ROUTE, "acceptTime": "gestern"}), "Body.WaybillRoute[0].acceptTime"),
-        (push({**ROUTE, "id": None}), "Body.WaybillRoute[0].id"),
         (b"{}", "Body"),
         (b"{", "body"),
         (b"\xff\xfe", "content"),

@@ -20,7 +20,7 @@ from models.api_keys import Scope
 from models.fulfillment import FulfillmentRow, Scan, ScanRow, TrackingStatus
 from models.intake import InboxState, IntegrationType
 from starter.dispatcher import take
-from tests.api import bearer, open_account
+from tests.api import SECRET, bearer, open_account
 from tests.integration.parcels import DAY, HOUR, NOW, a_parcel
 from tests.integration.test_dispatcher import add_fulfillment, rows, sale, signals, store, store_other
 
@@ -107,7 +107,8 @@ async def test_scan_that_arrived_before_the_waybill_was_recorded_counts_with_the
     assert await scan_status(parcel) == "lost"
 
 
-async def test_push_of_another_carrier_delivers_nothing_and_is_seen(temporal: Client, api: httpx.AsyncClient) -> None:
+async def test_push_of_another_carrier_delivers_nothing_and_is_seen(temporal: Client) -> None:
+    await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
     await open_account(IntegrationType.CARRIER, "zto", "default", push_secret="s3cret", app_secret="z")
     order_id = await store(sale())
     await take(temporal)
@@ -120,8 +121,25 @@ async def test_push_of_another_carrier_delivers_nothing_and_is_seen(temporal: Cl
     assert (message.state, message.reason) == (InboxState.DONE, "inbox.foreign_scan")
     assert await signals(temporal, order_id) == []
     assert await scan_status(f"{order_id}:1") is None
-    (seen,) = (await api.get("/exceptions?kind=foreign_scan", headers=await bearer(Scope.READ))).json()
-    assert (seen["fulfillment_id"], seen["detail"]["source"]) == (f"{order_id}:1", "zto")
+    (seen,) = await open_exceptions("foreign_scan")
+    assert (seen.fulfillment_id, seen.detail["source"]) == (f"{order_id}:1", "zto")
+
+
+async def test_odd_route_fails_its_message_but_the_others_count(temporal: Client) -> None:
+    await open_account(IntegrationType.CHANNEL, "own", "web", secret=SECRET)
+    await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
+    order_id = await store(sale())
+    await take(temporal)
+    await add_fulfillment(order_id)
+    signed = {"mailno": "SF1", "acceptTime": "2026-11-20 10:00:00", "opCode": "80"}
+    body = {"Body": {"WaybillRoute": [{**signed, "acceptTime": "", "id": "1"}, signed]}}
+    await store_other(IntegrationType.CARRIER, "sf", "default", json.dumps(body).encode())
+    await take(temporal)
+    (message,) = await rows(integration=IntegrationType.CARRIER)
+    assert (message.state, message.field) == (InboxState.FAILED, "Body.WaybillRoute[0].acceptTime")
+    assert [(name, request["status"]) for name, request in await signals(temporal, order_id)] == [
+        ("tracking", "delivered")
+    ]
 
 
 async def test_unknown_code_is_kept_counted_and_opens_one_exception(api: httpx.AsyncClient) -> None:

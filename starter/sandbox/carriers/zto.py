@@ -35,7 +35,7 @@ JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "refused": (
         *_TO_DELIVERY,
         {"code": "PROBLEM", "text": "收件人拒收", "place": "杭州市"},
-        {"code": "RETURN", "text": "快件退回中", "place": "杭州市"},
+        {"code": "RETURN_SCAN", "text": "快件退回中", "place": "杭州市"},
         _RETURN,
     ),
     "failed": (*_TO_DELIVERY, {"code": "PROBLEM", "text": "无法联系收件人", "place": "杭州市"}),
@@ -43,8 +43,23 @@ JOURNEYS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "lost": (*_TO_DELIVERY[:3], {"code": "PROBLEM", "text": "快件遗失", "place": "杭州市"}),
     "damaged": (*_TO_DELIVERY[:3], {"code": "PROBLEM", "text": "快件破损", "place": "杭州市"}),
     "silent": (),
-    "intercepted": ({"code": "RETURN", "text": "应寄件人要求退回", "place": "杭州市"}, _RETURN),
+    "intercepted": ({"code": "RETURN_SCAN", "text": "应寄件人要求退回", "place": "杭州市"}, _RETURN),
 }
+
+
+_SCAN_TYPES = {
+    "GOT": "收件",
+    "DEPARTURE": "发件",
+    "ARRIVAL": "到件",
+    "DISPATCH": "派件",
+    "SIGNED": "签收",
+    "PROBLEM": "问题件",
+    "RETURN_SCAN": "退件",
+    "RETURN_SIGNED": "退件完成",
+    "INBOUND": "ARRIVAL",
+    "DEPARTURE_SIGNED": "SIGNED",
+}
+"""How a query names the actions of pushes."""
 
 
 def _digest(body: str) -> str:
@@ -146,7 +161,7 @@ def _track(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "scanDate": int(route.at.replace(microsecond=0).timestamp() * 1000),
-            "scanType": route.code,
+            "scanType": _SCAN_TYPES.get(route.code, route.code),
             "desc": route.text,
             "scanSite": {"city": route.place},
             "signMan": route.signer,
