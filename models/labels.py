@@ -70,6 +70,8 @@ class Slip(Value):
     """The name of the warehouse in the language of the print."""
     carrier: str
     """The display name of the carrier."""
+    booked_with: str = ""
+    """The code of the carrier that booked the waybill and provides the label."""
     waybill_no: str
     label: Label
     recipient: Person

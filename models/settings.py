@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Orders that the dispatcher lets run in the engine at once before they wait: the pace of intake."""
     transfer_units: int = 0
     """Transfers of up to this many units need no approval."""
+    private_hosts: list[str] = []
+    """Hosts, by name or address, that accounts may reach although their addresses are private."""
     printer_font: str | None = None
     """The font file on label printers that has Chinese characters, such as ``E:SIMSUN.TTF``, for ZPL."""
     log_format: Literal["console", "json"] = "console"

@@ -60,7 +60,14 @@ async def bearer(*scopes: Scope, name: str = "") -> dict[str, str]:
 
 
 async def open_account(
-    integration: IntegrationType, source: str, account: str, /, *, settings: Any = None, **secrets: str
+    integration: IntegrationType,
+    source: str,
+    account: str,
+    /,
+    *,
+    base_url: str = "",
+    settings: Any = None,
+    **secrets: str,
 ) -> None:
     async with transaction() as connection:
         await connection.execute(
@@ -68,6 +75,7 @@ async def open_account(
                 integration=integration,
                 source=source,
                 account=account,
+                base_url=base_url,
                 secrets=Secrets(values=secrets),
                 settings=settings or {},
             )

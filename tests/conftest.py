@@ -1,5 +1,6 @@
 """What every test may lean on: the real servers, one of each a test process, and for each test its own database."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,9 @@ from models.settings import settings
 from models.vault import keyring
 from workers.embedded import Postgres, Temporal, load_keys, start_postgres, start_temporal
 from workers.schema import migrate
+
+os.environ["HENGDAN_PRIVATE_HOSTS"] = '["127.0.0.1", "localhost"]'
+"""The sandbox and other servers of the tests are on this machine."""
 
 _numbers = count(1)
 

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
 from sqlalchemy import Row, Select, Table, delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.kit import http
 from activities.kit.database import transaction
-from activities.kit.errors import refused
+from activities.kit.errors import InvalidInput, refused
 from activities.kit.ttl_cache import TtlCache
 from models.intake import Account, AccountRow, IntegrationType, Secrets
 
@@ -78,11 +80,15 @@ async def save(
     secrets: Mapping[str, str],
     settings: Mapping[str, Any] | None,
 ) -> Row[Any]:
-    """Create or change an account. ``None`` and secrets not given stay as they are; an empty secret is removed."""
+    """Create or change an account. ``None`` and secrets not given stay as they are; an empty secret is removed.
+
+    Raise ``InvalidInput`` where an address is new, in ``base_url`` or a setting, and a stored secret is not given: it
+    would be sent there.
+    """
     same = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
     known = (await connection.execute(select(_accounts).where(same).with_for_update())).one_or_none()
     previous = known.secrets.values if known is not None else {}
-    row = {
+    row: dict[str, Any] = {
         "integration": integration,
         "source": source,
         "account": name,
@@ -90,10 +96,25 @@ async def save(
         "secrets": Secrets(values={key: value for key, value in {**previous, **secrets}.items() if value}),
         "settings": dict(settings if settings is not None else known.settings if known is not None else {}),
     }
+    if known is not None and (kept := sorted(previous.keys() - secrets.keys())):
+        new = _origins(row["base_url"], row["settings"]) - _origins(known.base_url, known.settings)
+        if new:
+            raise InvalidInput(
+                "secrets", "invalid.account.new_host", hosts=", ".join(sorted(new)), names=", ".join(kept)
+            )
     statement = insert(_accounts).values(row)
     values = {each: statement.excluded[each] for each in ("base_url", "secrets", "settings")}
     upsert = statement.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=values)
     return (await connection.execute(upsert.returning(*_accounts.c))).one()
+
+
+def _origins(base_url: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return the scheme, host and port of each URL of an account."""
+    urls = [value for value in (base_url, *settings.values()) if isinstance(value, str) and "://" in value]
+    try:
+        return {http.origin(url) for url in urls}
+    except httpx.InvalidURL:
+        raise InvalidInput("base_url", "invalid.account.url") from None
 
 
 async def remove(connection: AsyncConnection, integration: IntegrationType, source: str, name: str) -> bool:

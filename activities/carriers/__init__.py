@@ -237,6 +237,14 @@ def display_name(name: str) -> str:
         return name.upper()
 
 
+def label_hosts(name: str) -> Collection[str]:
+    """Return the ``LABEL_HOSTS`` of a carrier's module: the hosts, with their subdomains, that serve its labels."""
+    try:
+        return tuple(getattr(import_module(f"activities.carriers.{name}"), "LABEL_HOSTS", ()))
+    except ModuleNotFoundError:
+        return ()
+
+
 def contact(person: Addressee, *, district: str) -> dict[str, str]:
     """Return a sender or recipient as several carriers take it; they name the district differently."""
     return {

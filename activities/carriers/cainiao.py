@@ -49,6 +49,7 @@ from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 
+LABEL_HOSTS = ("cainiao.com",)
 _GOODS = 100
 _OTHER_CHANNEL = "OTHERS"
 """The goods were sold on a platform whose addresses Cainiao does not decrypt."""

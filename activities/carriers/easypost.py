@@ -48,6 +48,13 @@ from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Wayb
 from models.intake import Account, Receipt
 from models.money import Money
 
+LABEL_HOSTS = (
+    "easypost.com",
+    "geteasypost.com",
+    "easypost-files.s3.us-west-2.amazonaws.com",
+    "easypost-files.s3-us-west-2.amazonaws.com",
+    "easypost-files.s3.amazonaws.com",
+)
 _OUNCES_PER_KG = Decimal("35.27396195")
 _ERROR_STATUSES = frozenset({400, 402, 403, 404, 409, 412, 422})
 """Statuses whose body holds an error code."""

@@ -380,6 +380,8 @@ class Shopify:
             for order in http.json_object(response).get("orders", []):
                 yield order
             url, params = response.links.get("next", {}).get("url"), None
+            if url and http.origin(url) != http.origin(self._api):
+                raise refused("error.other_host", "other_host", host=http.origin(self._api))
 
     async def _get(self, url: str, params: dict[str, str] | None) -> httpx.Response:
         with self._renewable():

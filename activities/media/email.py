@@ -4,6 +4,7 @@ Account: ``base_url`` ``smtp://host:port``, ``smtp+tls://`` (TLS from the start)
 ``username`` and ``password`` if the server requires them; settings ``sender``, and ``to`` for notifications to staff.
 """
 
+import asyncio
 from email.message import EmailMessage
 from email.utils import formatdate
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import aiosmtplib
 
 from activities.kit.errors import refused, unavailable
+from activities.kit.network import open_socket
 from models.intake import Account
 from models.notifications import Message
 
@@ -25,10 +27,11 @@ async def send(account: Account, message: Message) -> None:
     mail["Message-ID"] = f"<{message.id.replace(':', '.').replace('@', '.')}@hengdan>"
     mail.set_content(message.body)
     try:
+        connection = await asyncio.wait_for(open_socket(server.hostname or "", server.port or 25), 20)
         await aiosmtplib.send(
             mail,
             hostname=server.hostname,
-            port=server.port or 25,
+            sock=connection,
             use_tls=server.scheme == "smtp+tls",
             start_tls=server.scheme == "smtp+starttls",
             username=account.secrets.get("username"),

@@ -41,9 +41,9 @@ class AccountView(BaseModel):
 
 class AccountUpdate(BaseModel):
     """Secrets and settings as the adapter's module describes. Fields that are left out stay; an empty secret is
-    removed."""
+    removed. A new host, of ``base_url`` or of a URL in the settings, needs all secrets again."""
 
-    base_url: Annotated[str | None, Field(pattern=r"^(https?|smtps?)://\S+$", max_length=500)] = None
+    base_url: Annotated[str | None, Field(pattern=r"^(https?|smtp(\+tls|\+starttls)?)://\S+$", max_length=500)] = None
     secrets: dict[str, Annotated[str, Field(max_length=10_000)]] = {}
     settings: dict[str, Any] | None = None
 

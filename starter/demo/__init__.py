@@ -120,6 +120,8 @@ def run(
     console = Console()
     state_dir = _fresh(state_dir or settings().state_dir / "demo")
     port = free_port(state_dir / "sandbox-port", 8090)
+    os.environ["HENGDAN_PRIVATE_HOSTS"] = '["127.0.0.1"]'
+    settings.cache_clear()
     sandbox = [sys.executable, "-m", "starter.sandbox", "--port", str(port)]
     console.print(t("demo.starting"))
     with Stack(state_dir, children={"sandbox": sandbox}) as stack:

@@ -312,6 +312,7 @@ def _pushes(found: dict[str, Any]) -> Table:
 def _on_a_stack(orders: int, messages: int, parts: Collection[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
+        os.environ["HENGDAN_PRIVATE_HOSTS"] = '["127.0.0.1"]'
         ports = [free_port(state / name) for name in ("sandbox-port", "bare-port")]
         children = {
             "sandbox": [sys.executable, "-m", "starter.sandbox", "--port", str(ports[0])],

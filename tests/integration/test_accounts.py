@@ -36,6 +36,33 @@ async def test_account_is_created_changed_and_deleted(api: httpx.AsyncClient) ->
     assert (await api.delete("/accounts/channel/own/web")).status_code == 404
 
 
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "host": {"base_url": "https://shop.example.org"},
+    "host behind a user": {"base_url": "https://shop.example.com@example.org"},
+    "port": {"base_url": "https://shop.example.com:8443"},
+    "scheme": {"base_url": "http://shop.example.com"},
+    "setting": {"settings": {"oauth_url": "https://example.org/token"}},
+    "one secret of two": {"base_url": "https://example.org", "secrets": {"secret": "new"}},
+}
+
+
+async def test_stored_secrets_do_not_follow_an_account_to_a_new_host(api: httpx.AsyncClient) -> None:
+    for name, change in ELSEWHERE.items():
+        assert (await api.put(f"/accounts/carrier/sf/{name.replace(' ', '-')}", json=SHOP)).status_code == 200
+        path = f"/accounts/carrier/sf/{name.replace(' ', '-')}"
+        refused = await api.put(path, json=change)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "secrets"), name
+        assert "hush" not in refused.text
+        moved = await api.put(path, json=change | {"secrets": {"secret": "new", "token": ""}})
+        assert (moved.status_code, moved.json()["secrets"]) == (200, ["secret"])
+
+
+async def test_another_path_at_the_same_host_keeps_the_secrets(api: httpx.AsyncClient) -> None:
+    await api.put("/accounts/channel/own/web", json=SHOP)
+    moved = await api.put("/accounts/channel/own/web", json={"base_url": "https://shop.example.com:443/v2"})
+    assert (moved.status_code, moved.json()["secrets"]) == (200, ["secret", "token"])
+
+
 @pytest.mark.parametrize(
     ("path", "change", "field"),
     [

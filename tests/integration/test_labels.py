@@ -29,12 +29,12 @@ from activities.kit.database import transaction
 from models.address import Addressee, Recipient
 from models.api_keys import Scope
 from models.fulfillment import FulfillmentRow, Label
-from models.intake import ChannelOrderRow
+from models.intake import ChannelOrderRow, IntegrationType
 from models.labels import DocumentRow
 from models.order import OrderRow
 from models.settings import settings
 from starter.sandbox.merchant import seed
-from tests.api import bearer
+from tests.api import bearer, open_account
 from tests.commands import Commands
 from tests.serving import served
 from tests.unit.orders import an_order, line
@@ -297,6 +297,7 @@ def drawer() -> Iterator[str]:
 async def test_a_carriers_own_label_is_included_in_the_file(
     api: httpx.AsyncClient, printer: dict[str, str], drawer: str
 ) -> None:
+    await open_account(IntegrationType.CARRIER, "sf", "default", base_url=drawer)
     names = ("label.pdf", "label.png", "garbage", "gone")
     parcels = [
         await create_fulfillment(str(1040 + n), label=Label(url=f"{drawer}/{name}")) for n, name in enumerate(names)
@@ -315,6 +316,18 @@ async def test_a_carriers_own_label_is_included_in_the_file(
     document = await finished_print(api, printer, fulfillments=[ours, parcels[0]], format="zpl")
     assert list(document["left_out"]) == [parcels[0]]
     assert await query(f"SELECT count(*) FROM prints WHERE fulfillment_id = '{parcels[3]}'") == [(0,)]
+
+
+async def test_a_label_at_a_host_that_its_carrier_does_not_publish_is_not_fetched(
+    api: httpx.AsyncClient, printer: dict[str, str], drawer: str
+) -> None:
+    urls = (f"{drawer}/label.pdf", "http://169.254.169.254/", "https://easypost.com.example/x", "file:///x", "http://[")
+    parcels = [
+        await create_fulfillment(str(1055 + n), carrier="easypost", label=Label(url=url)) for n, url in enumerate(urls)
+    ]
+    ours = await create_fulfillment("1054")
+    document = await finished_print(api, printer, fulfillments=[ours, *parcels])
+    assert document["left_out"] == dict.fromkeys(parcels, "面单地址不属于该承运商公布的域名")
 
 
 async def test_a_file_is_deleted_after_a_day(api: httpx.AsyncClient, printer: dict[str, str]) -> None:

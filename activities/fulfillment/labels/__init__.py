@@ -10,13 +10,15 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx
 from sqlalchemy import ARRAY, Integer, Row, Select, String, cast, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.carriers import display_name, mask_personal_data
+from activities.accounts.accounts import get_carrier_account
+from activities.carriers import display_name, label_hosts, mask_personal_data
 from activities.fulfillment.fulfillment_orders import FULFILLMENT_ORDERS, PACKED_GOODS, packed_lines, parcel_value
 from activities.fulfillment.labels import layout, pdf, zpl
 from activities.fulfillment.labels.layout import Page, Picture
@@ -107,6 +109,8 @@ async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
         elif job.kind is PrintKind.LABEL and slip.label.url:
             if job.format is PrintFormat.ZPL:
                 left_out[fulfillment_id] = "print.only_pdf"
+            elif not await _is_label_host(slip.booked_with, slip.label.url):
+                left_out[fulfillment_id] = "print.label_host"
             elif (picture := await _download_label(slip.label.url, job)) is None:
                 left_out[fulfillment_id] = "print.not_had"
             else:
@@ -193,6 +197,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
         shop=f"{row.channel}:{row.shop}",
         warehouse=(row.warehouse_name_zh if lang == "zh-CN" else "") or row.warehouse_name,
         carrier=display_name(carrier) if carrier else "",
+        booked_with=row.carrier or "",
         waybill_no=row.waybill_no or "",
         label=label,
         recipient=_person(row.recipient, row.recipient.masked().name),
@@ -260,6 +265,18 @@ def masked_phone(person: Addressee) -> str:
         return "****"
     shown = _VISIBLE_PREFIX.match(number)
     return f"{shown[0] if shown else ''}****{number[-4:]}{'-' * bool(extension)}{extension}"
+
+
+async def _is_label_host(carrier: str, url: str) -> bool:
+    """Return whether a label's host is one that the carrier publishes, or the host of our account with it."""
+    account = await get_carrier_account(carrier)
+    try:
+        host, own = httpx.URL(url).host, {httpx.URL(account.base_url).host} if account is not None else set()
+    except httpx.InvalidURL:
+        return False
+    return bool(host) and (
+        host in own or any(host == each or host.endswith(f".{each}") for each in label_hosts(carrier))
+    )
 
 
 async def _download_label(url: str, job: PrintJob) -> Picture | None:
