@@ -12,6 +12,11 @@ Amount = Annotated[Decimal, Field(max_digits=18, decimal_places=4)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code")]
 
 
+def minor_unit(currency: str) -> Decimal:
+    """Return the smallest amount of a currency, such as 0.01."""
+    return Decimal(1).scaleb(-get_currency_precision(currency))
+
+
 class Money(Value):
     """An amount in a currency. Arithmetic between two currencies raises ``ValueError``."""
 
@@ -29,7 +34,7 @@ class Money(Value):
 
     def split(self, parts: int) -> list["Money"]:
         """Split into ``parts`` amounts that differ by at most one minor unit and add up exactly."""
-        unit = Decimal(1).scaleb(-get_currency_precision(self.currency))
+        unit = minor_unit(self.currency)
         share = (self.amount / parts).quantize(unit, ROUND_HALF_EVEN)
         shares = [share] * parts
         rest = self.amount - share * parts

@@ -23,7 +23,7 @@ from models.base import CHINA, Moment, Value
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
 from models.order import ChannelOrder, OrderLine
 from models.policy import Policy
-from models.stock import Buyer, LocationKind, Move, MovementKind, Reservation, StockPool, VirtualWarehouse
+from models.stock import Buyer, LocationKind, Move, MovementKind, Reservation, Shortage, StockPool, VirtualWarehouse
 
 _tables = SQLModel.metadata.tables
 _orders, _fulfillments, _warehouses = _tables["orders"], _tables["fulfillments"], _tables["warehouses"]
@@ -319,7 +319,43 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], context: _Context, p
                 if not {sku, other} & {each.sku for each in again.shortages}:
                     lines, made = replaced, again
                     break
-    return made
+    return _in_whole_sets(made, lines, order, context.bundles) if made.in_part and made.shortages else made
+
+
+def _in_whole_sets(
+    made: Plan, lines: Sequence[FulfillmentLine], order: ChannelOrder, bundles: Mapping[str, Mapping[str, int]]
+) -> Plan:
+    """Return a plan in part without the components of bundles that it cannot complete; they are missing instead."""
+    sold = {line.line_no: line for line in order.lines}
+    missing, planned = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for line in lines:
+        missing[line.line_no, line.sold_sku] += line.quantity
+    for part in made.loads:
+        for line in part.lines:
+            planned[line.line_no, line.sold_sku] += line.quantity
+    surplus = Counter[tuple[str, str]]()
+    for line_no in {line.line_no for line in lines}:
+        recipe = bundles.get(sold[line_no].sku) or {}
+        carried = {sku: each * sold[line_no].quantity - missing[line_no, sku] for sku, each in recipe.items()}
+        sets = min(((carried[sku] + planned[line_no, sku]) // each for sku, each in recipe.items()), default=0)
+        for sku, each in recipe.items():
+            surplus[line_no, sku] = max(planned[line_no, sku] - max(sets * each - carried[sku], 0), 0)
+    if not any(surplus.values()):
+        return made
+    short = Counter({each.sku: each.quantity for each in made.shortages})
+    loads = []
+    for part in made.loads:
+        kept = []
+        for line in part.lines:
+            dropped = min(line.quantity, surplus[line.line_no, line.sold_sku])
+            surplus[line.line_no, line.sold_sku] -= dropped
+            short[line.sold_sku] += dropped
+            if line.quantity > dropped:
+                kept.append(line.model_copy(update={"quantity": line.quantity - dropped}))
+        if kept:
+            loads.append(part.model_copy(update={"lines": tuple(kept)}))
+    shortages = tuple(Shortage(sku=sku, quantity=quantity) for sku, quantity in short.items() if quantity)
+    return made.model_copy(update={"loads": tuple(loads), "shortages": shortages})
 
 
 def facts(order: ChannelOrder) -> Facts:

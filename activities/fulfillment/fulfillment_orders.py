@@ -1,16 +1,18 @@
 """Read fulfillment orders with their order and warehouse: contents, value, shipping request."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Integer, Row, Select, String, bindparam, column, func, select
+from sqlalchemy import Integer, Row, Select, String, bindparam, column, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.kit.errors import refused
 from models.carrier_selection import ShippingRequest
-from models.fulfillment import FulfillmentLine, FulfillmentRow
+from models.fulfillment import FulfillmentLine, FulfillmentRow, FulfillmentStatus
+from models.money import minor_unit
 from models.order import CENT, URGENT, OrderLine, OrderRow
 from models.stock import BundleRow, SkuRow, WarehouseRow
 
@@ -75,31 +77,110 @@ def packed_lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:
     return tuple(line.model_copy(update={"quantity": quantity}) for line, quantity in quantities.items())
 
 
-async def packed_units(connection: AsyncConnection, row: Row[Any]) -> dict[str, Fraction]:
-    """Return the packed units of each order line, by line number; each component of a bundle counts equally."""
-    sold_skus = {line["line_no"]: line["sku"] for line in row.order_lines}
-    lines = packed_lines(row)
-    components: dict[str, dict[str, int]] = defaultdict(dict)
-    if bundles := {sold_skus[line.line_no] for line in lines if line.sold_sku != sold_skus[line.line_no]}:
-        query = select(BundleRow).where(BundleRow.bundle.in_(bundles))  # type: ignore[attr-defined]
+Recipes = dict[str, dict[str, int]]
+"""By order line, what one unit consists of: SKU → quantity."""
+
+
+async def _recipes(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> Recipes:
+    """Return what the packed order lines consist of; rows of one order."""
+    sold_skus = {line["line_no"]: line["sku"] for line in rows[0].order_lines}
+    recipes = {line_no: {sku: 1} for line_no, sku in sold_skus.items()}
+    bundles: dict[str, dict[str, int]] = defaultdict(dict)
+    split = {line.line_no for row in rows for line in packed_lines(row) if line.sold_sku != sold_skus[line.line_no]}
+    if split:
+        query = select(BundleRow).where(BundleRow.bundle.in_({sold_skus[line_no] for line_no in split}))  # type: ignore[attr-defined]
         for component in await connection.execute(query):
-            components[component.bundle][component.sku] = component.quantity
+            bundles[component.bundle][component.sku] = component.quantity
+    return recipes | {line_no: bundles[sold_skus[line_no]] for line_no in split}
+
+
+def _units(rows: Sequence[Row[Any]], recipes: Recipes) -> dict[str, Fraction]:
+    """Return the packed units of each order line, by line number; each component of a bundle counts equally."""
     units: dict[str, Fraction] = defaultdict(Fraction)
-    for line in lines:
-        contents = components.get(sold_skus[line.line_no], {line.sold_sku: 1})
-        units[line.line_no] += Fraction(line.quantity, contents[line.sold_sku] * len(contents))
+    for row in rows:
+        for line in packed_lines(row):
+            recipe = recipes[line.line_no]
+            units[line.line_no] += Fraction(line.quantity, recipe[line.sold_sku] * len(recipe))
     return units
 
 
-async def parcel_value(connection: AsyncConnection, row: Row[Any]) -> Decimal:
-    """Return the parcel's share, by value, of the order's total: what to collect where the order was not paid."""
-    packed = await packed_units(connection, row)
-    order_lines = [OrderLine.model_validate(line) for line in row.order_lines]
+def _complete_units(rows: Sequence[Row[Any]], recipes: Recipes) -> dict[str, int]:
+    """Return the units of each order line of which all parts are packed."""
+    packed: dict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        for line in packed_lines(row):
+            packed[line.line_no, line.sold_sku] += line.quantity
+    return {
+        line_no: min(packed[line_no, sku] // quantity for sku, quantity in recipe.items())
+        for line_no, recipe in recipes.items()
+    }
+
+
+async def units_to_report(connection: AsyncConnection, row: Row[Any]) -> dict[str, int]:
+    """Return the units of each order line to report to the channel with this parcel, in a transaction.
+
+    A bundle whose parts leave in several parcels is reported once, with the parcel that completes it.
+    """
+    recipes = await _recipes(connection, [row])
+    if all(len(recipe) == 1 for recipe in recipes.values()):
+        return _complete_units([row], recipes)
+    if row.told_sets is not None:
+        return dict(row.told_sets)
+    reported = [each for each in await _lock_parcels(connection, row) if each.told_sets is not None]
+    others = [each for each in reported if each.id != row.id]
+    before = _complete_units(others, await _recipes(connection, others)) if others else {}
+    parcels = [*others, row]
+    after = _complete_units(parcels, await _recipes(connection, parcels))
+    told = {line_no: units - before.get(line_no, 0) for line_no, units in after.items()}
+    await connection.execute(update(_fulfillments).where(_fulfillments.c.id == row.id).values(told_sets=told))
+    return told
+
+
+async def cash_to_collect(connection: AsyncConnection, row: Row[Any]) -> Decimal:
+    """Return what the carrier is to collect with this parcel, in a transaction; the same for each try.
+
+    It is the share, by value, of the parcels asked for so far, less what they collect: together the parcels of an order
+    collect exactly its total.
+    """
+    parcels = await _lock_parcels(connection, row)
+    own = next(each for each in parcels if each.id == row.id)
+    if own.cash is not None:
+        return Decimal(own.cash)
+    others = [each for each in parcels if each.cash is not None]
+    due = await _share(connection, [*others, own])
+    unit = minor_unit(row.currency)
+    rounded = (Decimal(due.numerator) / due.denominator).quantize(unit, ROUND_HALF_EVEN)
+    cash = max(rounded - sum((each.cash for each in others), Decimal(0)), Decimal(0)).quantize(unit)
+    await connection.execute(update(_fulfillments).where(_fulfillments.c.id == row.id).values(cash=cash))
+    return cash
+
+
+async def _lock_parcels(connection: AsyncConnection, row: Row[Any]) -> Sequence[Row[Any]]:
+    """Lock the parcels of a parcel's order; return those that are not cancelled, and itself."""
+    query = select(_fulfillments.c.id).where(_fulfillments.c.order_id == row.order_id).order_by(_fulfillments.c.id)
+    await connection.execute(query.with_for_update())
+    alive = or_(_fulfillments.c.status != FulfillmentStatus.CANCELLED, _fulfillments.c.id == row.id)
+    parcels = FULFILLMENT_ORDERS.where(_fulfillments.c.order_id == row.order_id, alive)
+    locked: Sequence[Row[Any]] = (await connection.execute(parcels.order_by(_fulfillments.c.id))).all()
+    return locked
+
+
+async def _share(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> Fraction:
+    """Return the share of parcels of one order, by value, of the order's total."""
+    packed = _units(rows, await _recipes(connection, rows))
+    order_lines = [OrderLine.model_validate(line) for line in rows[0].order_lines]
     values = {line.line_no: line.net for line in order_lines}
     if not any(values.values()):
         values = {line.line_no: Decimal(line.quantity) for line in order_lines}
     shares = (Fraction(values[line.line_no]) * packed[line.line_no] / line.quantity for line in order_lines)
-    value = sum(shares, Fraction(0)) / Fraction(sum(values.values())) * Fraction(row.total)
+    return sum(shares, Fraction(0)) / Fraction(sum(values.values())) * Fraction(rows[0].total)
+
+
+async def parcel_value(connection: AsyncConnection, row: Row[Any]) -> Decimal:
+    """Return the parcel's share, by value, of the order's total; what it collects on delivery, once that is fixed."""
+    if row.cash is not None:
+        return Decimal(row.cash)
+    value = await _share(connection, [row])
     return (Decimal(value.numerator) / value.denominator).quantize(CENT, ROUND_HALF_EVEN)
 
 

@@ -8,7 +8,7 @@ planned under a new id, and so booked under a new reference.
 """
 
 from datetime import UTC, datetime
-from math import ceil
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Row, Select, Update, case, literal_column, select, update
@@ -21,15 +21,15 @@ from activities.carriers import carrier
 from activities.fulfillment import carrier_selection
 from activities.fulfillment.fulfillment_orders import (
     basic_shipping_request,
+    cash_to_collect,
     get_fulfillment_order,
     packed_lines,
-    packed_units,
-    parcel_value,
     shipping_request,
+    units_to_report,
 )
 from activities.intake import inbox
 from activities.kit import sql
-from activities.kit.database import at_once
+from activities.kit.database import at_once, transaction
 from activities.kit.errors import refused
 from activities.records import timeline
 from models.carrier_selection import Choice
@@ -61,12 +61,12 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
     """
     async with at_once() as connection:
         row = await get_fulfillment_order(connection, fulfillment_id)
-        cash = None if row.paid_at else await parcel_value(connection, row)
     reference = carrier_reference(fulfillment_id)
     if row.waybill_no:
         return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference)
     if row.sender is None or row.recipient is None:
         raise refused("carrier.no_address", "no_address")
+    cash = None if row.paid_at else await _fix_cash(row)
     booking = Booking(
         reference=reference,
         sender=row.sender,
@@ -95,6 +95,11 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
             await _record(row, "booked", _BOOKED, **booked, booked_at=datetime.now(UTC).isoformat())
             return waybill.model_copy(update={"label": Label()})
     raise failure or refused("carrier.none", "no_carrier")
+
+
+async def _fix_cash(row: Row[Any]) -> Decimal:
+    async with transaction() as connection:
+        return await cash_to_collect(connection, row)
 
 
 async def _choose_carrier(row: Row[Any], booking: Booking) -> tuple[Choice, bool]:
@@ -201,7 +206,8 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         row = await get_fulfillment_order(connection, fulfillment_id)
         if row.channel_notified:
             return
-        packed = await packed_units(connection, row)
+    async with transaction() as connection:
+        units = await units_to_report(connection, row)
     order_lines = [line for line in map(OrderLine.model_validate, row.order_lines) if not line.gift]
     shipment = Shipment(
         channel_order_no=row.channel_order_no,
@@ -209,11 +215,11 @@ async def confirm_shipment(fulfillment_id: str) -> None:
         carrier=(row.label or {}).get("courier") or row.carrier,
         waybill_no=row.waybill_no,
         lines=tuple(
-            ShipmentLine(line_no=line.line_no, sku=line.told or line.sku, quantity=ceil(packed[line.line_no]))
+            ShipmentLine(line_no=line.line_no, sku=line.told or line.sku, quantity=units[line.line_no])
             for line in order_lines
-            if packed[line.line_no]
+            if units.get(line.line_no)
         ),
-        whole_order=all(packed[line.line_no] >= line.quantity for line in order_lines),
+        whole_order=all(units.get(line.line_no, 0) >= line.quantity for line in order_lines),
         shipped_at=row.shipped_at or datetime.now(UTC),
     )
     if shipment.lines:

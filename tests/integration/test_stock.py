@@ -1,6 +1,7 @@
 """Stock on a real database: movements enter once, waiting orders are notified in turn, discrepancies are found."""
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -337,3 +338,19 @@ async def test_verify_reports_discrepancies_and_stock_of_ended_orders() -> None:
         Discrepancy(warehouse="SH", sku="A001", field="on_hand", level=6, expected=5),
         Discrepancy(warehouse="GZ", sku="A002", field="ended_orders", level=2, expected=0),
     ]
+
+
+@pytest.mark.parametrize(("b001", "b002", "sets"), [(4, 1, 1), (1, 5, 0), (6, 3, 3), (5, 5, 2), (3, 2, 1)])
+async def test_bundle_shipped_in_part_leaves_in_whole_sets(b001: int, b002: int, sets: int) -> None:
+    await receive("SH", "B001", b001)
+    await receive("SH", "B002", b002)
+    state = await admitted("1", line(1, "K001", 3), line(2, "A001", 1), policy=Policy(ship_in_part=True))
+    packed = Counter[str]()
+    for each in state.fulfillments:
+        for part in each.lines:
+            packed[part.sku] += part.quantity
+    assert packed == Counter({"B001": 2 * sets, "B002": sets})
+    short = {each.sku: each.quantity for each in state.shortages}
+    expected = {"B001": 2 * (3 - sets), "B002": 3 - sets, "A001": 1}
+    assert short == {sku: quantity for sku, quantity in expected.items() if quantity}
+    assert await drifts() == []
