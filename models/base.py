@@ -1,6 +1,7 @@
 """Base classes of values, and times."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,20 @@ CHINA = ZoneInfo("Asia/Shanghai")
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 """A timezone-aware time, converted to UTC."""
+
+
+_LONGEST_KEY = 200
+
+
+def bounded_key(key: str) -> str:
+    """Return a key of at most 200 characters: a longer one as its beginning and a digest."""
+    if len(key) <= _LONGEST_KEY:
+        return key
+    return f"{key[:100]}~{sha256(key.encode(errors='replace')).hexdigest()}"
+
+
+Key = Annotated[str, AfterValidator(bounded_key)]
+"""An identity made of what others send, bounded because an index row is."""
 
 
 class Value(BaseModel):

@@ -72,6 +72,8 @@ class ExceptionKind(StrEnum):
     AUTHORISE = "authorise"
     """The channel's authorisation has expired and cannot be renewed."""
     INTAKE_FAILED = "intake_failed"
+    INTAKE_STALLED = "intake_stalled"
+    """Messages wait, and none is settled."""
     RECONCILIATION = "reconciliation"
     """Orders of the channel were missing here."""
     RECONCILIATION_STOPPED = "reconciliation_stopped"
@@ -185,6 +187,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.UNKNOWN_CODE, _S.LOW, _R.CALL_CARRIER, due=7 * DAY),
         _policy(_K.AUTHORISE, _S.CRITICAL, _R.AUTHORISE, owner="operations", due=2 * HOUR),
         _policy(_K.INTAKE_FAILED, _S.HIGH, _R.CORRECT_MESSAGES, owner="operations", due=4 * HOUR),
+        _policy(_K.INTAKE_STALLED, _S.CRITICAL, owner="operations", due=HOUR // 2),
         _policy(_K.RECONCILIATION, _S.NORMAL, _R.RECONCILE, _R.CALL_CHANNEL, owner="operations"),
         _policy(_K.RECONCILIATION_STOPPED, _S.NORMAL, _R.RECONCILE, owner="operations"),
     )

@@ -7,14 +7,14 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from sqlalchemy import Column, DateTime, ForeignKey, Index, Numeric, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.address import Recipient
-from models.base import Moment, Record, Value
+from models.base import Key, Moment, Record, Value
 from models.exceptions import ExceptionKind
 from models.money import Money
 
@@ -247,19 +247,11 @@ class Recall(Value):
     reason: str = ""
 
 
-def bounded_id(text: str) -> str:
-    """Return a text as part of a key: itself, or its digest if it is longer than any real one."""
-    return text if len(text) <= _LONGEST_ID else sha256(text.encode()).hexdigest()
-
-
-_LONGEST_ID = 200
-
-
 class Scan(Value):
     """One tracking event. ``scan_id`` is the carrier's own or derived from the content, and identifies duplicates."""
 
-    waybill_no: str
-    scan_id: Annotated[str, AfterValidator(bounded_id)]
+    waybill_no: Key
+    scan_id: Key
     status: TrackingStatus | None
     """``None`` if the code is unknown; the scan is kept and shown as received."""
     code: str

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
-from models.base import Moment, Value
+from models.base import Key, Moment, Value
 from models.order import NORMAL, ChannelOrder
 from models.origins import IntakePath
 from models.vault import Sealed
@@ -41,7 +41,7 @@ class InboxState(StrEnum):
 class Receipt(Value):
     """What a webhook knows of a message before it is parsed."""
 
-    fact_key: str
+    fact_key: Key
     """Identifies the fact on every path and redelivery."""
     topic: str = ""
     priority: int = NORMAL

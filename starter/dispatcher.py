@@ -7,10 +7,11 @@ request counts once for its id.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -37,10 +38,10 @@ from activities.intake import changes, inbox
 from activities.intake.inbox import Outcome
 from activities.kit.database import (
     AdvisoryLock,
-    DatabaseError,
-    InvalidData,
     Row,
     advisory_lock,
+    is_passing,
+    is_permanent,
     lock_idle_seconds,
     transaction,
 )
@@ -48,7 +49,7 @@ from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
 from activities.records import exceptions
 from models import search_attributes
-from models.base import Value
+from models.base import Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import MILESTONES, Scan
 from models.i18n import message, t
@@ -72,8 +73,8 @@ _PAUSE_SECONDS = 0.05
 """Between two rounds: messages that arrive meanwhile go together, and this process serves its API."""
 _STANDSTILL_SECONDS = 30
 """A round takes less: a dispatcher that has not begun one for so long stands still."""
-_DATABASE_ERRORS = (DatabaseError, OSError)
-"""End the round, which is repeated; every other error fails one message."""
+_STALLED_SECONDS = 60
+"""An exception opens for an integration whose messages have waited for so long without one being settled."""
 
 log = structlog.get_logger()
 _awake = asyncio.Event()
@@ -99,22 +100,33 @@ async def somebody_dispatches() -> bool:
     return idle is not None and idle < _STANDSTILL_SECONDS
 
 
+async def stalled() -> list[str]:
+    """Return the integrations whose messages wait without one being settled. Raise ``DatabaseError``."""
+    async with transaction() as connection:
+        return await inbox.stalled_integrations(connection)
+
+
 async def _dispatch_alone(client: Client) -> None:
     async with advisory_lock(LOCK) as lock:
         await _dispatch(client, lock)
 
 
 async def _dispatch(client: Client, lock: AdvisoryLock) -> None:
-    checked = 0.0
+    checked = monotonic()
+    moved = dict.fromkeys(IntegrationType, checked)
     while True:
         _awake.clear()
         await lock.check()
-        if (now := asyncio.get_running_loop().time()) > checked + 10:
-            checked = now
+        if monotonic() > checked + 10:
+            checked = monotonic()
             async with transaction() as connection:
                 await inbox.reopen_lost(connection)
+                waiting = await inbox.waiting_integrations(connection)
+                moved |= dict.fromkeys(set(IntegrationType) - waiting, checked)
+                still = {each for each in waiting if checked - moved[each] > _STALLED_SECONDS}
+                await inbox.sync_stalled(connection, still)
         try:
-            busy = await take(client)
+            busy = await take(client, moved)
         except EngineDown as error:
             log.warning("dispatcher.engine_down", error=str(error))
             await asyncio.sleep(1)
@@ -147,14 +159,49 @@ class PendingOrder:
     """The newest version that the workflow has received in this round."""
 
 
-async def take(client: Client) -> int:
-    """Run one round: dispatch the messages that may go now, and return how many there were. Raises ``EngineDown``."""
+async def take(client: Client, moved: dict[IntegrationType, float] | None = None) -> int:
+    """Run one round: dispatch the messages that may go now, and return how many there were. Raises ``EngineDown``.
+
+    ``moved``: when a message of each integration was last settled, updated here.
+    """
     async with transaction() as connection:
-        room = settings().intake_window - await inbox.count_started(connection)
         others = await inbox.next_messages(
             connection, [IntegrationType.CARRIER, IntegrationType.WAREHOUSE, IntegrationType.INTERNAL], _BATCH
         )
-        outcomes, orders, hints = await _read(await inbox.next_messages(connection, [IntegrationType.CHANNEL], room))
+        entering = await inbox.next_orders(connection, settings().intake_window)
+    rows = [*entering, *others]
+    settled = await _settle(client, rows)
+    if moved is not None:
+        moved |= {IntegrationType(row.integration): monotonic() for row in rows if row.id in settled}
+    if len(settled) < len(rows):
+        raise EngineDown("messages wait")
+    return len(rows)
+
+
+async def _settle(client: Client, rows: Sequence[Row[Any]]) -> set[int]:
+    """Dispatch messages, and return the rows of those that are settled. A message that fails the batch fails alone.
+
+    Repeating a part of the batch is harmless, as after a crash.
+    """
+    if not rows:
+        return set()
+    try:
+        return await _settle_together(client, rows)
+    except Exception as error:
+        if is_passing(error):
+            raise
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return await _settle(client, rows[:half]) | await _settle(client, rows[half:])
+        async with transaction() as connection:
+            await inbox.record_outcomes(connection, [_failed(rows[0].id, error)])
+        return {rows[0].id}
+
+
+async def _settle_together(client: Client, rows: Sequence[Row[Any]]) -> set[int]:
+    others = [row for row in rows if row.integration != IntegrationType.CHANNEL]
+    async with transaction() as connection:
+        outcomes, orders, hints = await _read([row for row in rows if row.integration == IntegrationType.CHANNEL])
         known = await inbox.load_documents(connection, list(orders))
         pending = [PendingOrder(messages, *known.get(order_id, (None, False))) for order_id, messages in orders.items()]
         first = [each.messages[0] for each in pending if each.known is None]
@@ -166,21 +213,27 @@ async def take(client: Client) -> int:
             if changes.needs_fulfillment(message.order)
         ]
         await inbox.record_outcomes(connection, outcomes)
-    if not pending and not others and not hints:
-        return len(outcomes)
     limit = asyncio.Semaphore(_CONCURRENCY)
     pushes = [row for row in others if row.integration == IntegrationType.CARRIER]
-    work = [_dispatch_order(client, limit, each) for each in pending] + [_dispatch_scans(client, limit, pushes)]
+    work: list[Coroutine[Any, Any, list[Outcome]]] = [_dispatch_order(client, limit, each) for each in pending]
+    work.append(_dispatch_scans(client, limit, pushes))
     work += [_dispatch_other(client, limit, row) for row in others if row.integration != IntegrationType.CARRIER]
-    work += [_dispatch_hints(client, limit, *shop, rows) for shop, rows in hints.items()]
-    done = [outcome for each in await asyncio.gather(*work) for outcome in each]
+    work += [_dispatch_hints(client, limit, *shop, named) for shop, named in hints.items()]
+    done: list[Outcome] = []
+    errors: list[BaseException] = []
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            errors.append(result)
+        else:
+            done += result
+    if errors:
+        raise next((each for each in errors if is_passing(each)), errors[0])
     async with transaction() as connection:
         await inbox.record_outcomes(connection, done)
         delivered = [each.delivered for each in pending if each.delivered is not None]
         await inbox.save_documents(connection, delivered)
-    if any(outcome.state is InboxState.PENDING for outcome in done):
-        raise EngineDown("messages wait")
-    return len(others) + len(orders) + len(hints)
+    waiting = {each.row for each in done if each.state is InboxState.PENDING}
+    return {row.id for row in rows} - waiting
 
 
 Hints = dict[tuple[str, str], dict[int, Hint]]
@@ -196,9 +249,9 @@ async def _read(rows: Sequence[Row[Any]]) -> tuple[list[Outcome], dict[str, list
         try:
             shop = await get_account(IntegrationType.CHANNEL, row.source, row.account)
             order = channel(shop).parse(row.raw.body, row.topic)
-        except _DATABASE_ERRORS:
-            raise
         except Exception as error:
+            if is_passing(error):
+                raise
             outcomes.append(_failed(row.id, error))
         else:
             if isinstance(order, Hint):
@@ -255,6 +308,10 @@ def _failed(row: int, error: Exception) -> Outcome:
         return Outcome(row=row, state=InboxState.FAILED, reason=error.reason, field=error.field)
     if isinstance(error, ApplicationError):
         return Outcome(row=row, state=InboxState.FAILED, reason=error.message)
+    if is_permanent(error):
+        return Outcome(
+            row=row, state=InboxState.FAILED, reason=message("error.not_storable", error=type(error).__name__)
+        )
     log.error("dispatcher.broken", row=row, error=type(error).__name__, place=place(error))
     return Outcome(row=row, state=InboxState.FAILED, reason=message("error.internal", error=type(error).__name__))
 
@@ -272,9 +329,9 @@ async def _dispatch_order(client: Client, limit: asyncio.Semaphore, pending: Pen
                 log.info("dispatcher.waits", order=order_id, error=str(error))
                 waiting = [Outcome(row=each.row, state=InboxState.PENDING) for each in pending.messages[number:]]
                 return outcomes + waiting
-            except _DATABASE_ERRORS:
-                raise
             except Exception as error:
+                if is_passing(error):
+                    raise
                 outcomes.append(_failed(message.row, error).model_copy(update={"order": order_id}))
                 continue
             if not starts:
@@ -319,7 +376,7 @@ async def _open_exception(order_id: str, kind: ExceptionKind, **detail: JsonValu
 
 
 async def start_order(client: Client, order: ChannelOrder) -> None:
-    """Start an order's workflow, once for its id. Raises ``EngineDown``."""
+    """Start an order's workflow, once for its id; again where its admission failed. Raises ``EngineDown``."""
     shop = await get_account(IntegrationType.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
     attributes: list[SearchAttributePair[Any]] = [
@@ -337,7 +394,7 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
             OrderInput(order=order, policy=policy),
             id=order.order_id,
             task_queue=settings().task_queue,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             priority=Priority(priority_key=order.priority, fairness_key=f"{order.channel}:{order.shop}"[:64]),
             search_attributes=TypedSearchAttributes(attributes),
@@ -376,9 +433,9 @@ async def _dispatch_other(client: Client, limit: asyncio.Semaphore, row: Row[Any
             reason, order = await _HANDLERS[IntegrationType(row.integration)](client, row)
         except EngineDown:
             return [Outcome(row=row.id, state=InboxState.PENDING)]
-        except _DATABASE_ERRORS:
-            raise
         except Exception as error:
+            if is_passing(error):
+                raise
             return [_failed(row.id, error)]
         return [Outcome(row=row.id, state=InboxState.DONE, reason=reason, order=order)]
 
@@ -396,18 +453,12 @@ async def _dispatch_scans(client: Client, limit: asyncio.Semaphore, rows: Sequen
         try:
             parsed[row.id] = await _scans(row)
             reported[row.source].extend(parsed[row.id])
-        except _DATABASE_ERRORS:
-            raise
         except Exception as error:
+            if is_passing(error):
+                raise
             outcomes.append(_failed(row.id, error))
-    try:
-        async with transaction() as connection:
-            saved = await tracking.save_scans(connection, reported)
-    except (InvalidData, ValueError) as error:
-        if len(parsed) == 1:
-            return [*outcomes, *(_failed(row, error) for row in parsed)]
-        alone = [await _dispatch_scans(client, limit, [row]) for row in rows if row.id in parsed]
-        return outcomes + [outcome for each in alone for outcome in each]
+    async with transaction() as connection:
+        saved = await tracking.save_scans(connection, reported)
     sources = {row.id: row.source for row in rows}
     work = (_signal_milestones(client, limit, row, sources[row], scans, saved) for row, scans in parsed.items())
     return outcomes + list(await asyncio.gather(*work))
@@ -430,7 +481,7 @@ async def _signal_milestones(
     for order_id, scan in sorted(ours, key=lambda each: each[1].at):
         if scan.status in MILESTONES:
             milestone = Tracking(
-                request_id=f"{scan.waybill_no}:{scan.scan_id}",
+                request_id=bounded_key(f"{scan.waybill_no}:{scan.scan_id}"),
                 actor=f"carrier:{source}",
                 waybill_no=scan.waybill_no,
                 status=scan.status,

@@ -22,6 +22,7 @@ from activities.stock import replenishment, stock_sync, thresholds, transfers
 from models.settings import settings
 from workers import memory
 from workers.client import connect
+from workers.failures import FailPermanently
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
 from workflows.carrier_selection import CarrierPerformanceWorkflow
@@ -59,6 +60,7 @@ WORKFLOWS: Sequence[type] = (
 
 ACTIVITIES: Sequence[Callable[..., Any]] = (
     order_activities.admit,
+    order_activities.fail_admission,
     order_activities.allocate,
     order_activities.record,
     order_activities.review_modified_order,
@@ -108,7 +110,7 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=cached,
-        interceptors=[DropMalformedSignals()],
+        interceptors=[DropMalformedSignals(), FailPermanently()],
         build_id=BUILD,
         **options,
     )

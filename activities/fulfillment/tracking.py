@@ -32,7 +32,7 @@ from activities.carriers import Aggregator, tracker
 from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.records import exceptions
-from models.base import CHINA, Value
+from models.base import CHINA, Value, bounded_key
 from models.carrier_selection import LaneRow
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import (
@@ -42,7 +42,6 @@ from models.fulfillment import (
     Scan,
     ScanRow,
     TrackingStatus,
-    bounded_id,
 )
 from models.intake import Account, AccountRow, IntegrationType, Raw, Receipt
 from models.order import OrderRow
@@ -159,7 +158,7 @@ async def _report_unknown_codes(connection: AsyncConnection, codes: Sequence[tup
     query = query.where(_scans.c.unknown, tuple_(*group).in_(codes)).group_by(*group)
     unknown = [
         NewException(
-            key=f"{row.source}:{ExceptionKind.UNKNOWN_CODE}:{bounded_id(row.code)}",
+            key=f"{row.source}:{ExceptionKind.UNKNOWN_CODE}:{bounded_key(row.code)}",
             kind=ExceptionKind.UNKNOWN_CODE,
             carrier=row.source,
             detail={"code": row.code, "text": row.text},

@@ -143,18 +143,33 @@ SETTLE = (
 """Marks the orders of the parameter ``settled`` as waiting for others: the dispatcher may admit new orders."""
 
 
-async def count_started(connection: AsyncConnection) -> int:
-    """Count the orders that have entered the engine and have not settled yet."""
-    return int((await connection.execute(_STARTED, {"recent": datetime.now(UTC) - STALE})).scalar_one())
-
-
 async def next_messages(
     connection: AsyncConnection, integrations: Collection[IntegrationType], limit: int
 ) -> Sequence[Row[Any]]:
     """Return the next messages: urgent first, then accounts with the fewest entering orders, then oldest first."""
-    if limit <= 0:
-        return []
-    parameters = {"integrations": list(integrations), "limit": limit, "recent": datetime.now(UTC) - STALE}
+    return await _next(connection, integrations, room=limit, share=0, limit=limit)
+
+
+async def next_orders(connection: AsyncConnection, window: int) -> Sequence[Row[Any]]:
+    """Return the next channel messages, so that at most ``window`` orders are entering the engine.
+
+    A shop always has an eighth of the window, whatever other shops' orders fill it.
+    """
+    started = (await connection.execute(_STARTED, {"recent": datetime.now(UTC) - STALE})).scalar_one()
+    room = max(window - started, 0)
+    return await _next(connection, [IntegrationType.CHANNEL], room=room, share=max(window // 8, 1), limit=window)
+
+
+async def _next(
+    connection: AsyncConnection, integrations: Collection[IntegrationType], *, room: int, share: int, limit: int
+) -> Sequence[Row[Any]]:
+    parameters = {
+        "integrations": list(integrations),
+        "room": room,
+        "share": share,
+        "limit": limit,
+        "recent": datetime.now(UTC) - STALE,
+    }
     rows: Sequence[Row[Any]] = (await connection.execute(_PENDING, parameters)).all()
     return rows
 
@@ -195,13 +210,18 @@ def _pending() -> Select[Any]:
         .subquery()
     )
     same = (entering.c.source == accounts.c.source) & (entering.c.account == accounts.c.account)
-    return (
-        select(each)
+    place = each.c.turn + func.coalesce(entering.c.orders, 0)
+    order = (each.c.priority, place, each.c.id)
+    queue = (
+        select(each, place.label("place"), func.row_number().over(order_by=order).label("position"))
         .select_from(accounts.join(each, true()).outerjoin(entering, same))
         .where(accounts.c.integration.in_(bindparam("integrations", expanding=True)))
-        .order_by(each.c.priority, each.c.turn + func.coalesce(entering.c.orders, 0), each.c.id)
-        .limit(limit)
+        .subquery()
     )
+    allowed = (queue.c.position <= bindparam("room", type_=Integer)) | (
+        queue.c.place <= bindparam("share", type_=Integer)
+    )
+    return select(queue).where(allowed).order_by(queue.c.position).limit(limit)
 
 
 _ENTERING = (_inbox.c.state == InboxState.STARTED) & (
@@ -212,11 +232,11 @@ _PENDING = _pending()
 
 
 async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
-    """Save the outcomes of messages; open an exception where one failed."""
+    """Save the outcomes of messages; open an exception where one failed. A failed message stays failed."""
     if outcomes:
         statement = (
             update(_inbox)
-            .where(_inbox.c.id == bindparam("row"))
+            .where(_inbox.c.id == bindparam("row"), _inbox.c.state != InboxState.FAILED)
             .values(
                 state=bindparam("state"),
                 order_id=func.coalesce(bindparam("order"), _inbox.c.order_id),
@@ -280,6 +300,35 @@ async def reopen_lost(connection: AsyncConnection) -> None:
         .where(_inbox.c.state == InboxState.STARTED, _inbox.c.started_at < long_ago, ~admitted)
         .values(state=InboxState.PENDING)
     )
+
+
+async def fail_order(connection: AsyncConnection, order_id: str, reason: str) -> None:
+    """Fail the newest channel message of an order that could not be admitted."""
+    newest = select(func.max(_inbox.c.id)).where(
+        _inbox.c.order_id == order_id, _inbox.c.integration == IntegrationType.CHANNEL
+    )
+    failed = update(_inbox).where(_inbox.c.id == newest.scalar_subquery())
+    await connection.execute(failed.values(state=InboxState.FAILED, reason=reason))
+    await sync_exceptions(connection)
+
+
+async def waiting_integrations(connection: AsyncConnection) -> set[IntegrationType]:
+    """Return the integrations with pending messages."""
+    accounts = _waiting_accounts()
+    return {IntegrationType(each) for each in await connection.scalars(select(accounts.c.integration).distinct())}
+
+
+async def sync_stalled(connection: AsyncConnection, stalled: Collection[IntegrationType]) -> None:
+    """Keep one exception open for each integration whose messages wait without one being settled."""
+    kind = ExceptionKind.INTAKE_STALLED
+    found = [NewException(key=f"{each}:{kind}", kind=kind, detail={"integration": each}) for each in sorted(stalled)]
+    await exceptions.sync(connection, kind, found)
+
+
+async def stalled_integrations(connection: AsyncConnection) -> list[str]:
+    """Return the integrations for which ``sync_stalled`` keeps an exception open."""
+    keys = await exceptions.open_keys(connection, ExceptionKind.INTAKE_STALLED)
+    return [key.partition(":")[0] for key in keys]
 
 
 async def load_documents(

@@ -1,13 +1,17 @@
 """Connections to PostgreSQL: one transaction for each step."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
+import psycopg
+from psycopg.types.string import StrDumperUnknown
+from pydantic import ValidationError
 from sqlalchemy import Row, func, select, text
-from sqlalchemy.exc import DataError as InvalidData
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -18,7 +22,6 @@ __all__ = [
     "Connection",
     "DatabaseError",
     "DatabaseUnavailable",
-    "InvalidData",
     "LockLost",
     "ReadOnlyDatabase",
     "Row",
@@ -27,6 +30,8 @@ __all__ = [
     "check_writable",
     "dispose",
     "engine",
+    "is_passing",
+    "is_permanent",
     "lock_idle_seconds",
     "sqlalchemy_url",
     "transaction",
@@ -35,6 +40,56 @@ __all__ = [
 Connection = AsyncConnection
 DatabaseUnavailable = (OperationalError, InternalError, InterfaceError, PoolTimeout)
 """PostgreSQL is unreachable, restarting, out of disk, read-only or out of connections: try again later."""
+
+_PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58", "XX"})
+"""SQLSTATE classes of what passes by itself: connections, transactions, locks, resources, the server.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+_RACES = frozenset({"23503", "23505"})
+"""Constraints that a concurrent transaction may have violated; repeating sees its rows."""
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the error says nothing of the content: the same statements may succeed later."""
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:
+            return isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
+        return state[:2] in _PASSING
+    return isinstance(error, PoolTimeout | OSError)
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether repeating would raise the error again: PostgreSQL, Pydantic or an encoding refuses the content."""
+    if isinstance(error, DBAPIError):
+        return not is_passing(error) and getattr(error.orig, "sqlstate", None) not in _RACES
+    return isinstance(error, ValidationError | UnicodeError)
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:u0000|.)")
+
+
+def storable(text: str) -> str:
+    """Return the text with U+FFFD for each character that PostgreSQL cannot store: NUL and lone surrogates."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def _storable_json(value: Any) -> str:
+    """Encode a value of a JSON column, without what PostgreSQL cannot store."""
+    text = _UNSTORABLE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
+    if "u0000" in text:
+        text = _ESCAPE.sub(lambda found: "\ufffd" if found[0] == "\\u0000" else found[0], text)
+    return text
+
+
+class _StorableText(StrDumperUnknown):
+    """Binds every text as ``storable``, so that no text from outside can fail a statement."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(storable(obj))
+
+
+psycopg.adapters.register_dumper(str, _StorableText)
 
 _engines: dict[str, AsyncEngine] = {}
 """One pool for transactions and one for autocommit, because switching a connection's mode costs round trips."""
@@ -61,6 +116,7 @@ def engine(isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED"
             max_overflow=0,
             pool_recycle=1800,
             hide_parameters=True,
+            json_serializer=_storable_json,
         )
     return _engines[isolation]
 

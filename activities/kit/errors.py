@@ -31,6 +31,10 @@ def expired(vendor: str) -> ApplicationError:
     return ApplicationError(message("error.expired", vendor=vendor), type=EXPIRED)
 
 
+PERMANENT = "Permanent"
+"""The type of an activity's error that repeating would raise again (``database.is_permanent``)."""
+
+
 class InvalidInput(Exception):
     """A request that the rules forbid: ``field`` names what to change, ``message`` says why."""
 

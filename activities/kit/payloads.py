@@ -3,6 +3,7 @@
 The types here accept what vendors really send: absent fields, ``null``, a number in place of text.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +23,32 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def decode(model: type[Model], body: bytes) -> Model:
-    """Decode a JSON body into the vendor's shape, without NUL characters: PostgreSQL stores none. Raises
-    ``Unintelligible``."""
+    """Decode a JSON body into the vendor's shape. Raises ``Unintelligible``.
+
+    Texts lose NUL characters and have U+FFFD for half a surrogate pair: no system here can store these.
+    """
     try:
-        return model.model_validate_json(body.replace(b"\\u0000", b""))
+        return model.model_validate_json(_readable(body))
     except ValidationError as error:
         raise unintelligible(error) from None
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+
+def _readable(body: bytes) -> bytes:
+    return _STRING.sub(_readable_string, body) if _SUSPECT.search(body) else body
+
+
+def _readable_string(found: re.Match[bytes]) -> bytes:
+    if not _SUSPECT.search(found[0]):
+        return found[0]
+    try:
+        text: str = json.loads(found[0])
+    except ValueError:
+        return found[0]
+    return json.dumps(re.sub("[\ud800-\udfff]", "\ufffd", text.replace("\0", ""))).encode()
 
 
 def decode_xml(text: str) -> Element:

@@ -14,6 +14,7 @@ from temporalio import activity
 
 from activities.allocation import allocation
 from activities.catalogue import sku_mapping, skus
+from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.kit.group_commit import GroupCommit
@@ -113,6 +114,13 @@ _grouped = GroupCommit(process_tasks)
 async def admit(state: OrderState, at: Moment) -> Admitted:
     """Cleanse, review and record a new order, and allocate it at once where nothing holds it."""
     return await _grouped(OrderTask(state=state, at=at, new=True))
+
+
+@activity.defn(name="order.fail_admission")
+async def fail_admission(order_id: str, reason: str) -> None:
+    """Move the message of an order that cannot be admitted to failed intake."""
+    async with transaction() as connection:
+        await inbox.fail_order(connection, order_id, reason)
 
 
 @activity.defn(name="order.allocate")

@@ -82,6 +82,12 @@ def reopening(statement: Insert) -> Insert:
     )
 
 
+async def open_keys(connection: AsyncConnection, kind: ExceptionKind) -> list[str]:
+    """Return the keys of the open exceptions of a kind, in order."""
+    query = select(_exceptions.c.key).where(_exceptions.c.kind == kind, _exceptions.c.closed_at.is_(None))
+    return list(await connection.scalars(query.order_by(_exceptions.c.key)))
+
+
 async def sync(
     connection: AsyncConnection, kind: ExceptionKind, found: Sequence[NewException], prefix: str = ""
 ) -> tuple[int, int]:

@@ -17,8 +17,11 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", summary="Whether messages can be stored, and are dispatched")
 async def ready(request: Request) -> JSONResponse:
-    """503 unless a row can be written. 200 without the engine or a dispatcher: messages are stored and wait."""
-    parts = {"database": "ok", "engine": "ok", "dispatcher": "ok"}
+    """503 unless a row can be written. 200 without the engine or a dispatcher: messages are stored and wait.
+
+    ``intake`` names the integrations whose messages wait without one being processed.
+    """
+    parts = {"database": "ok", "engine": "ok", "dispatcher": "ok", "intake": "ok"}
     try:
         await check_writable()
     except (DatabaseError, OSError, ReadOnlyDatabase):
@@ -26,8 +29,10 @@ async def ready(request: Request) -> JSONResponse:
     try:
         if not await dispatcher.somebody_dispatches():
             parts["dispatcher"] = "down"
+        if stalled := await dispatcher.stalled():
+            parts["intake"] = f"stalled: {', '.join(stalled)}"
     except (DatabaseError, OSError):
-        parts["dispatcher"] = "unknown"
+        parts["dispatcher"] = parts["intake"] = "unknown"
     try:
         await request.app.state.temporal.service_client.check_health()
     except (RPCError, RuntimeError):

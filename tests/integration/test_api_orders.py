@@ -219,7 +219,10 @@ async def test_engine_down_or_slow_is_reported(
         assert int(down.headers["retry-after"]) > 0
         assert (await tell(cut_off, sale())).status_code == 202
         ready = await cut_off.get("/ready")
-        assert (ready.status_code, ready.json()) == (200, {"database": "ok", "engine": "down", "dispatcher": "ok"})
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"database": "ok", "engine": "down", "dispatcher": "ok", "intake": "ok"},
+        )
 
 
 @pytest.mark.usefixtures("working")

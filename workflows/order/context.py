@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.kit.errors import PERMANENT
     from activities.orders import steps as order_activities
     from models.exceptions import ExceptionKind
     from models.fulfillment import Fulfillment
@@ -18,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.order.details import render_details, search_attribute_values
 
 _LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1))
+_DECISION_RETRY = replace(_LOCAL_RETRY, non_retryable_error_types=[PERMANENT])
 _OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2))
 
 Result = TypeVar("Result")
@@ -61,13 +64,14 @@ class OrderContext:
     ) -> None:
         """Run a step that decides on the order and writes it in one transaction; then apply its result to the state.
 
+        Raises ``FailureError`` where repeating the step cannot help.
         Entries added while the step ran are kept for the next write.
         """
         state = self.state
         state.revision += 1
         given = state.model_copy()
         state.entries, state.exceptions = [], []
-        result = await self.run_step(step, given, workflow.now())
+        result = await self.run_step(step, given, workflow.now(), retry=_DECISION_RETRY)
         later = state.entries
         state.entries = []
         apply(result)
@@ -75,12 +79,14 @@ class OrderContext:
         self._outdated = state.revision != given.revision
         self._publish()
 
-    async def run_step(self, step: Callable[..., Awaitable[Result]], *args: object) -> Result:
+    async def run_step(
+        self, step: Callable[..., Awaitable[Result]], *args: object, retry: RetryPolicy = _LOCAL_RETRY
+    ) -> Result:
         """Run a short step on our own database as a local activity, which costs one history event."""
         self._calls += 1
         try:
             return await workflow.execute_local_activity(
-                step, args=args, start_to_close_timeout=timedelta(seconds=30), retry_policy=_LOCAL_RETRY
+                step, args=args, start_to_close_timeout=timedelta(seconds=30), retry_policy=retry
             )
         finally:
             self._calls -= 1
@@ -128,9 +134,9 @@ def reference(fulfillment: Fulfillment) -> dict[str, Any]:
     }
 
 
-def failure_message(error: ActivityError) -> str:
+def failure_message(error: FailureError) -> str:
     """Return the message of the failure, in the words of the system that was called."""
-    cause = error.cause
+    cause = error.cause if isinstance(error, ActivityError) else error
     return cause.message if isinstance(cause, ApplicationError) else str(cause)
 
 

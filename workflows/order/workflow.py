@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from workflows.order.context import failure_message
 from workflows.order.fulfillment_process import FulfillmentProcesses
@@ -86,8 +86,14 @@ class OrderWorkflow(OrderMessages):
         return state.status
 
     async def _admit(self) -> None:
+        """Admit the order. One that cannot be stored goes to failed intake, from where a person starts it again."""
         async with self.lock:
-            await self.run_and_apply(order_activities.admit, self.state.admit)
+            try:
+                await self.run_and_apply(order_activities.admit, self.state.admit)
+            except FailureError as error:
+                reason = failure_message(error)
+                await self.run_step(order_activities.fail_admission, self.state.order.order_id, reason)
+                raise ApplicationError(reason, non_retryable=True) from error
 
     async def _allocate(self) -> None:
         async with self.lock:
@@ -98,7 +104,7 @@ class OrderWorkflow(OrderMessages):
                 await self.run_and_apply(order_activities.allocate, self.state.plan)
                 if self.state.shortages and self.state.excluded_warehouses:
                     self.place_hold(HoldKind.WAREHOUSE, "hold.warehouse.rejected")
-            except ActivityError as error:
+            except FailureError as error:
                 self.state.to_plan = True
                 self.place_hold(HoldKind.UNKNOWN_SKU, failure_message(error))
 
