@@ -207,6 +207,7 @@ LOCATIONS = SheetDefinition(
     ).order_by(_warehouses.c.code),
     _examine_locations,
     _apply_locations,
+    codes=("code", _warehouses.c.code),
 )
 MAPPINGS = SheetDefinition(
     MappingLine, ("channel", "shop", "item"), select_lines(_mappings, MappingLine), _examine_mappings, _apply_mappings

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.allocation import sheets as allocation_sheets
 from activities.catalogue import sheets as catalogue_sheets
-from activities.kit.sheets import CellError, ImportContext, L, Lines, SheetDefinition
+from activities.kit.sheets import CellError, ImportContext, L, Lines, SheetDefinition, similar_codes
 from activities.kit.spreadsheets import Sheet, normalize_heading
 from activities.stock import sheets as stock_sheets
 from models.base import Value
@@ -125,6 +125,8 @@ _MESSAGES: dict[str, str] = {
     "date_parsing": "sheet.not_a_day",
     "time_parsing": "sheet.not_a_clock",
     "enum": "sheet.one_of",
+    "code_shortened": "sheet.shortened",
+    "code_invisible": "sheet.invisible",
 }
 """The text for each type of pydantic error."""
 
@@ -148,7 +150,11 @@ async def run_import(
     while True:  # dropping a row may invalidate others
         invalid = {each.row for each in errors}
         valid = {row: line for row, line in valid.items() if row not in invalid}
-        new = _broken_groups(parsed, valid, invalid) or await parsed.definition.examine(connection, valid)
+        new = (
+            _broken_groups(parsed, valid, invalid)
+            or await similar_codes(connection, parsed.definition, valid)
+            or await parsed.definition.examine(connection, valid)
+        )
         if not new:
             break
         errors += new

@@ -9,11 +9,13 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BeforeValidator, Field, JsonValue, StringConstraints
-from sqlalchemy import Select, String, Table, cast, select
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Select, String, Table, cast, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.kit.spreadsheets import INVISIBLE
 from activities.kit.sql import in_values, json_rows
 from models.base import Value
 from models.money import Amount
@@ -82,10 +84,33 @@ def _json(cell: Any) -> Any:
         return cell
 
 
+_INVISIBLE = re.compile(INVISIBLE)
+_SHORTENED = re.compile(r"[\d０-９]([.．][\d０-９]+)?[EeＥｅ][+＋]\d+")
+"""A long number as a spreadsheet program shows it: ``6.90123E+12``."""
+
+
+def _intact(code: str) -> str:
+    """Refuse a code that a spreadsheet program has shortened, and one with characters that cannot be seen."""
+    if _SHORTENED.fullmatch(code):
+        raise PydanticCustomError("code_shortened", "shortened")
+    if _INVISIBLE.search(code.replace(" ", "")):
+        raise PydanticCustomError("code_invisible", "invisible")
+    return code
+
+
+def comparable(code: str) -> str:
+    """Return a code without case and width: two codes that agree in it are taken for each other by people."""
+    return unicodedata.normalize("NFKC", code).lower()
+
+
 NUMBER = BeforeValidator(_number)
 JSON = BeforeValidator(_json)
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Code = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$"),
+    AfterValidator(_intact),
+]
 Count = Annotated[int, NUMBER, Field(ge=0, le=MAX_QUANTITY)]
 PositiveCount = Annotated[int, NUMBER, Field(ge=1, le=MAX_QUANTITY)]
 Rank = Annotated[int, NUMBER, Field(ge=0, le=1_000_000)]
@@ -126,6 +151,9 @@ class SheetDefinition(Generic[L]):
     examine: Callable[[AsyncConnection, Lines[L]], Awaitable[list[CellError]]]
     """Returns the cells that contradict the database. Locks taken here last until ``apply``."""
     apply: Callable[[AsyncConnection, Lines[L], ImportContext], Awaitable[None]]
+    codes: tuple[str, Any] | None = None
+    """The field whose codes the sheet creates, and the column that holds those known. A code that differs from another
+    in case or width alone is refused."""
     group: str | None = None
     """Rows with the same value in this field are applied together or not at all."""
 
@@ -138,6 +166,26 @@ async def accept_all(connection: AsyncConnection, lines: Lines[Any]) -> list[Cel
 async def known_values(connection: AsyncConnection, column: Any, values: Collection[str]) -> set[str]:
     """Return the values that the column contains."""
     return set(await connection.scalars(select(column).where(in_values(column, values)).distinct()))
+
+
+async def similar_codes(
+    connection: AsyncConnection, definition: SheetDefinition[L], lines: Lines[L]
+) -> list[CellError]:
+    """Return an error for each code that differs from a known one, or one further up, in case or width alone."""
+    if definition.codes is None or not lines:
+        return []
+    field, column = definition.codes
+    codes = {row: str(getattr(line, field)) for row, line in lines.items()}
+    known_as = func.lower(func.normalize(column, text("NFKC")))
+    query = select(column).where(in_values(known_as, {comparable(code) for code in codes.values()}))
+    known: set[str] = set(await connection.scalars(query))
+    spellings: dict[str, str] = {comparable(code): code for code in known}
+    errors = []
+    for row, code in codes.items():
+        other = spellings.setdefault(comparable(code), code)
+        if other != code and code not in known:
+            errors.append(CellError(row=row, field=field, message="sheet.similar", params={"other": other}))
+    return errors
 
 
 async def unknown_values(

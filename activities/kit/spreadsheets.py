@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from itertools import islice
+from time import monotonic
 from typing import Any, Literal
 
 from openpyxl import Workbook, load_workbook
@@ -26,16 +27,24 @@ CONTENT_TYPES: dict[Format, str] = {
 }
 
 MAX_BYTES = 10 * 1024 * 1024
-MAX_UNPACKED = 128 * 1024 * 1024
+MAX_UNPACKED = 64 * 1024 * 1024
 """The size of an XLSX, which is a zip archive, once unpacked."""
+MAX_SHARED = 16 * 1024 * 1024
+"""The unpacked size of each part of an XLSX other than a worksheet: they are read whole, the shared strings too."""
+MAX_TAGS = 3_000_000
+"""XML tags in an XLSX: parsing takes time by their number."""
+MAX_SECONDS = 30.0
+"""For reading a file."""
 MAX_ROWS = 100_000
 MAX_COLUMNS = 100
 _LAST_ROW = 1_048_576
 """The row limit of XLSX. Rows that have only a format may extend to it."""
 
-_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r]")
+INVISIBLE = r"[\s\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+_RUNS = rf"(?:{INVISIBLE}*[=+\-@＝＋－＠]|[\t\r\n\x0b\x0c])"
+_FORMULA = re.compile(rf"'*{_RUNS}")
 """A cell that a spreadsheet program would run, or that looks like our guard against that."""
-_GUARDED = re.compile(r"'+[=+\-@＝＋－＠\t\r]")
+_GUARDED = re.compile(rf"'+{_RUNS}")
 
 
 class UnreadableFile(Exception):
@@ -63,7 +72,10 @@ def read(content: bytes) -> Sheet:
     records = _xlsx(content) if content.startswith(b"PK\x03\x04") else _csv(content)
     headings: tuple[str, ...] = ()
     rows: dict[int, tuple[str, ...]] = {}
+    deadline = monotonic() + MAX_SECONDS
     for number, cells in enumerate(records, 1):
+        if monotonic() > deadline:
+            raise UnreadableFile("sheet.too_complex")
         if number == 1:
             headings = _trimmed(cells)
         elif filled := _trimmed(cells):
@@ -109,9 +121,7 @@ def _decoded(content: bytes) -> str:
 def _xlsx(content: bytes) -> Iterator[list[str]]:
     """Read values as the spreadsheet program saved them: of a formula its last result; nothing is run."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as parts:
-            if sum(part.file_size for part in parts.infolist()) > MAX_UNPACKED:
-                raise UnreadableFile("sheet.too_large", most=MAX_BYTES // 1024**2)
+        _check_parts(content)
         book = load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         sheet = book.worksheets[0]
         sheet.reset_dimensions()
@@ -121,6 +131,22 @@ def _xlsx(content: bytes) -> Iterator[list[str]]:
         raise
     except Exception:  # the library raises errors of any type on malformed files
         raise UnreadableFile("sheet.not_a_sheet") from None
+
+
+def _check_parts(content: bytes) -> None:
+    """Raise ``UnreadableFile`` if an XLSX would take too much memory or time to parse."""
+    tags = 0
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(part.file_size for part in archive.infolist()) > MAX_UNPACKED:
+            raise UnreadableFile("sheet.too_complex")
+        for part in archive.infolist():
+            if part.file_size > MAX_SHARED and "worksheets/" not in part.filename:
+                raise UnreadableFile("sheet.too_complex")
+            with archive.open(part) as file:
+                while chunk := file.read(1024 * 1024):
+                    tags += chunk.count(b"<")
+            if tags > MAX_TAGS:
+                raise UnreadableFile("sheet.too_complex")
 
 
 def _text(cell: object) -> str:

@@ -244,7 +244,9 @@ LEVELS = SheetDefinition(
 SAFETY_STOCK = SheetDefinition(
     SafetyStockLine, ("warehouse", "sku"), select_lines(_levels, SafetyStockLine), _examine_levels, _apply_safety_stock
 )
-SKUS = SheetDefinition(SkuLine, ("sku",), select_lines(_skus, SkuLine), _examine_skus, _apply_skus)
+SKUS = SheetDefinition(
+    SkuLine, ("sku",), select_lines(_skus, SkuLine), _examine_skus, _apply_skus, codes=("sku", _skus.c.sku)
+)
 LISTINGS = SheetDefinition(
     ListingLine,
     ("channel", "shop", "sku"),

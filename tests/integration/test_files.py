@@ -307,3 +307,22 @@ async def test_import_exceeds_the_parameter_limit(api: httpx.AsyncClient, staff:
     counts = "warehouse,sku,on_hand\n" + "".join(f"SH,M{each},1\n" for each in range(many))
     assert (await load(api, staff, "levels", counts)).json()["applied"] == many
     assert await on_hand("SH", f"M{many - 1}") == 1
+
+
+async def test_code_that_differs_in_case_or_width_alone_is_refused_row_by_row(
+    api: httpx.AsyncClient, staff: Heads
+) -> None:
+    for kind, known in (("skus", "A001"), ("locations", "SH")):
+        definition = SHEETS[kind]
+        required = [name for name, info in definition.line.model_fields.items() if info.is_required()]
+        values = ",".join("1" for _ in required[1:])
+        wide = "".join(chr(ord(each) + 0xFEE0) for each in known)
+        rows = [known, known.lower(), wide, "Neu7", "neu7"]
+        sheet = ",".join(required) + "\n" + "".join(f"{code},{values}\n" for code in rows)
+        answer = await load(api, staff, kind, sheet, check=True)
+        similar = [
+            (each["row"], each["message"]) for each in answer.json()["errors"] if "Looks like" in each["message"]
+        ]
+        assert [row for row, _ in similar] == [3, 4, 6], answer.text
+        assert known in similar[0][1]
+        assert "Neu7" in similar[2][1]

@@ -104,7 +104,7 @@ def test_unreadable_file_is_refused_with_its_reason() -> None:
 def test_decompression_and_entity_bombs_are_refused() -> None:
     padded = xlsx(["sku"], theme1=b" " * (spreadsheets.MAX_UNPACKED + 1))
     assert len(padded) < 1024 * 1024
-    assert refused(padded) == "sheet.too_large"
+    assert refused(padded) == "sheet.too_complex"
     far = sheet('<row r="1"><c r="A1"><v>1</v></c></row><row r="99999999999"><c r="A99999999999"><v>1</v></c></row>')
     assert refused(xlsx(["sku"], sheet1=far)) in {"sheet.too_many_rows", "sheet.not_a_sheet"}
     laughs = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
@@ -112,6 +112,94 @@ def test_decompression_and_entity_bombs_are_refused() -> None:
     )
     bomb = laughs + b"]>" + sheet('<row r="1"><c r="A1" t="inlineStr"><is><t>&m;</t></is></c></row>')
     assert refused(xlsx(["sku"], sheet1=bomb)) == "sheet.not_a_sheet"
+
+
+def test_workbook_that_takes_long_to_parse_is_refused_before_it_is_parsed() -> None:
+    cells = "<c/>" * (spreadsheets.MAX_TAGS + 1)
+    parts = {
+        "one row": {"sheet1": sheet(f'<row r="1">{cells}</row>')},
+        "strings": {"sharedStrings": f"<sst>{'<si><t/></si>' * (spreadsheets.MAX_TAGS // 3)}</sst>".encode()},
+        "long strings": {"theme1": b"<a>" + b"x" * spreadsheets.MAX_SHARED + b"</a>"},
+    }
+    for name, changed in parts.items():
+        content = xlsx(["sku"], **changed)
+        if name == "strings":
+            content = _with_part(content, "xl/sharedStrings.xml", changed["sharedStrings"])
+        assert len(content) < 1024 * 1024, name
+        assert refused(content) == "sheet.too_complex", name
+
+
+def _with_part(workbook: bytes, name: str, part: bytes) -> bytes:
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook)) as old, zipfile.ZipFile(changed, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            if info.filename != name:
+                new.writestr(info.filename, old.read(info))
+        new.writestr(name, part)
+    return changed.getvalue()
+
+
+def test_reading_ends_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheets, "MAX_SECONDS", -1.0)
+    assert refused(b"sku\nA001\n") == refused(xlsx(["sku"], ["A001"])) == "sheet.too_complex"
+
+
+BEFORE = [
+    "",
+    "\n",
+    "\r",
+    "\t",
+    "\x0b",
+    "\x0c",
+    " ",
+    "\u3000",
+    "\u200b",
+    "\u200d\n",
+    "\ufeff",
+    "\u2060",
+    "\xad",
+    "'",
+    "''",
+]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_csv_cell_never_starts_as_a_formula(before: str) -> None:
+    for sign in "=+-@＝＋－＠":
+        cell = f"{before}{sign}1+1"
+        content = spreadsheets.write(["a"], [[cell]], "csv")
+        assert content.decode("utf-8-sig").split("\r\n", 1)[1].lstrip('"').startswith("'"), repr(cell)
+        assert read(content).rows[2] == (cell,)
+
+
+CODES = {
+    "6.90123E+12": "sheet.shortened",
+    "6,90123E+12": None,
+    "1e+5": "sheet.shortened",
+    "６.９E+１２": "sheet.shortened",
+    "A\u200b001": "sheet.invisible",
+    "A001\u202e": "sheet.invisible",
+    "A\xa0001": "sheet.invisible",
+    "A\ufeff1": "sheet.invisible",
+    "A 001": None,
+    "E+1": None,
+    "6901234567892": None,
+}
+
+
+@pytest.mark.parametrize(("code", "message"), CODES.items())
+def test_mangled_code_is_refused_in_every_sheet(code: str, message: str | None) -> None:
+    fields = 0
+    for name, definition in SHEETS.items():
+        infos = definition.line.model_fields
+        required = {key: "1" for key, info in infos.items() if info.is_required()}
+        for field in (key for key, info in infos.items() if "_intact" in repr(info.metadata)):
+            line = required | {field: code}
+            parsed = parse(definition, Sheet(headings=tuple(line), rows={2: tuple(line.values())}))
+            found = {error.message for error in parsed.errors if error.field == field}
+            assert found == ({message} if message else set()), (name, field)
+            fields += 1
+    assert fields >= len(SHEETS)
 
 
 @settings(max_examples=150, deadline=None)
