@@ -27,15 +27,15 @@ from starter.demo.world import people
 from starter.sandbox import merchant
 from starter.sandbox.accounts import CARRIERS, Shop, open_accounts
 from starter.up import Stack
-from tests.bench import addresses, allocation, labels, planning, pushes
+from tests.bench import addresses, allocation, labels, planning, pushes, sweeps
 from tests.bench.http_load import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_ms_per_order, cpu_seconds
 from workers.client import connect
 from workers.embedded.process import free_port
 
 console = Console()
-PARTS = ("addresses", "allocation", "labels", "workflow", "intake", "pushes", "planning")
-WITHOUT_STACK = {"addresses", "labels", "planning"}
+PARTS = ("addresses", "sweeps", "allocation", "labels", "workflow", "intake", "pushes", "planning")
+WITHOUT_STACK = {"addresses", "sweeps", "labels", "planning"}
 """Parts that need no servers."""
 SHOP = "bench"
 CONCURRENT = 48
@@ -210,6 +210,8 @@ async def measure(
 def show(results: dict[str, Any]) -> None:
     if "addresses" in results:
         console.print(_addresses(results["addresses"]))
+    if "sweeps" in results:
+        console.print(_sweeps(results["sweeps"]))
     if "allocation" in results:
         console.print(_allocations(results["allocation"]))
     if "planning" in results:
@@ -232,6 +234,15 @@ def _addresses(found: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(str, row.values()))
+    return table
+
+
+def _sweeps(found: dict[str, dict[str, Any]]) -> Table:
+    table = Table("form", title="Every district in every form: no address may be silently wrong")
+    for column in ("cases", "silently_wrong", "held"):
+        table.add_column(column.replace("_", " "), justify="right")
+    for form, row in found.items():
+        table.add_row(form, *(str(row[column]) for column in ("cases", "silently_wrong", "held")))
     return table
 
 
@@ -337,6 +348,8 @@ def main() -> None:
         results = _on_a_stack(arguments.orders, arguments.messages, parts)
     if "addresses" in parts:
         results["addresses"] = addresses.report()
+    if "sweeps" in parts:
+        results["sweeps"] = sweeps.report()
     if "labels" in parts:
         results["labels"] = labels.report()
     if "planning" in parts:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
+from babel import Locale
+
 from activities.orders.cleansing import spelling
 from activities.orders.cleansing.gazetteer import Form, Name, Place, gazetteer
 from models.address import Recipient
@@ -57,8 +59,41 @@ _ZONE = re.compile(
     r"经开区|工业园区|产业园区|工业区|新区|新城区?|保税区|度假区|示范区|风景区|管委会|管理区|实验区|西咸新区)"
 )
 """Development zones: not in the standard. They lie within districts, but are often written in place of one."""
-_VAGUE = re.compile(r"附近|周边|周围|旁边|对面|对过|隔壁|一带|左右|那边|这边|边上|不远|某处|路口")
+_BUSINESS = re.compile(
+    r"[\u4e00-\u9fff]{0,4}?(?:店|馆|铺|超市|小吃|拉面|牛肉面|米粉|烧饼|火锅|特产|土菜|酒家|餐厅|商会|同乡会|办事处|批发部)"
+)
+"""Businesses named after a place that need not be there: 沙县小吃, 兰州牛肉面馆."""
+_OWN_ZONE = re.compile(r"(?:经济技术|经济|高新技术?|技术)?(?:产业)?(?:开发区|高新区|经开区|工业园区|新区)")
+"""A zone that bears the name of the place before it: 廊坊开发区."""
+_VAGUE = re.compile(
+    r"附近|周边|周围|旁边|对面|对过|隔壁|一带|左右|那边|这边|边上|不远|某处|路口|[前后里旁][头面]|门[口前]|楼[上下]|[同如]上|原地址|上次|老地方"
+)
 _EXACT = re.compile(r"\d|[零一二三四五六七八九十百]+[号栋幢楼室]")
+_MASKED = re.compile(r"[×✕╳＊*xX?？]{2,}")
+_REMARK = re.compile(
+    r"货到付款|到付|(?:请|先)?(?:打|致)?电话(?:联系)?|联系|放(?:在|到)?|门卫|保安室?|前台|物业|丰巢|快递[柜点]|菜鸟|驿站|自提[点柜]?|代收点?|自取|"
+    r"家里|公司|单位|学校|宿舍|不详|未知|暂无|待定|测试|谢谢|请|尽快|发货|test|same as before|as before|none|null|n/?a",
+    re.IGNORECASE,
+)
+"""Remarks and words that name no place by themselves."""
+_NUMBERED = re.compile(r"[\d零一二三四五六七八九十百]\s*[号號栋幢楼室组队层单弄]")
+_SITE = re.compile(
+    r"\d|[零一二三四五六七八九十百]+[号栋幢楼室组队]|(?<=[\u4e00-\u9fff])(?:[路街道巷弄村屯庄寨组队区苑园城府里湾沟店厂所院校部局馆楼站场市学会行铺吧家居"
+    r"郡邸墅堡港岛山河湖桥塔寺庙坝坪坡冲岗岭营堂关口台矿井林仓库宅座司团处社厦室亭阁轩庭坊滩洲塘圩浦桥墩洞窑埠])|中心|大厦|胡同|基地"
+)
+"""What a carrier can look for: a number, or a noun of a road, settlement or building after its name."""
+_DIVISION = re.compile(r"[省县州]|(?<![小社校厂园院景辖])区|(?<![超城都门])市(?!场|民|政)|[A-Za-z]{2}|\d{7}")
+"""Signs of a division, a name in Latin letters or a number in words before the address."""
+_TOWN_END = re.compile(r"街道|镇|乡")
+_WORD_MADE_OF_CITY = re.compile(r"[场民政立]")
+"""Characters that continue 市 to another word: 新乡市场."""
+_AREA = re.compile(r"(?:.*[环里]|.*之间|.*以[内外]|.*区域|城区|郊区|市区|全境|全部|县城|城关镇?|其[他它]区?|-|无)?")
+"""Areas by which marketplaces divide the districts of municipalities; not in the standard."""
+_LABELLED = re.compile(
+    r"(?:(?<=^)|(?<=[\s,，;；、/|]))(?:省份?|直辖市|城市|地级市|市|区/县|县/区|区县|县区|区|县|乡镇|镇|街道/?(?:乡镇)?|邮编\s*[:：]\s*\d{6}|邮编)"
+    r"\s*[:：]?(?:(?<=[:：])|(?<=\d{6}))\s*"
+)
+"""Labels before the levels of an address: ``省：安徽省 市：安庆市``."""
 _OFFICE = re.compile(r"(?<=..)(?:街道办事处|街道办|街办)$")
 _LONGEST_TOWN = 16
 _REACH = 24
@@ -115,11 +150,13 @@ def cleansed(person: Recipient) -> dict[str, object]:
 
 def _read(person: Recipient) -> Reading:
     """Return the reading with the highest confidence."""
-    *divisions, town, street = person.address
+    parts = _municipal(_plain(person.address))
+    *divisions, town, street = parts
     place = None if town or _has_divisions(street) else _known(*divisions)
     if place:
-        return _finish(place, "", street, ())
-    parts = (*divisions, town, street)
+        return _finish(place, "", street, ("hold.address.contradiction",) if _contradicted(street, place) else ())
+    if _abroad(parts):
+        return Reading(None, "", _joined(_EDGE.join(parts)), "hold.address.unknown")
     best = _reading(parts)
     if best.confidence < _CONFIDENCE["hold.address.renamed"]:
         others = [(each, "") for each in spelling.simplified(parts)]
@@ -130,6 +167,100 @@ def _read(person: Recipient) -> Reading:
     if town and not best.town:
         best = best._replace(town=town, detail=best.detail.removeprefix(town).strip())
     return best
+
+
+def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts without labels of levels in the street and without spaces between all its characters."""
+    *fields, street = parts
+    if ":" in street or "：" in street:
+        street = _LABELLED.sub(" ", street).strip()
+    if len(street) > 10 and len(re.findall(r"[\u4e00-\u9fff](?= [\u4e00-\u9fff])", street)) * 3 > len(street):
+        street = street.replace(" ", "")
+    return (*fields, street)
+
+
+def _municipal(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts of a municipality told as municipality, district and area in standard form."""
+    province, city, area, town, street = parts
+    district = _known(province, province, city) if province and city and area else None
+    if district is None or district.city != district.province:
+        return parts
+    if area in (city, district.district) or _AREA.fullmatch(area):
+        area = ""
+    elif _known(province, province, area):
+        return parts
+    elif (found := _town_at(area, 0, district)) and found[0] == len(area) and not town:
+        town, area = found[1], ""
+    return district.province, district.city, district.district, town, f"{area} {street}".strip()
+
+
+@lru_cache(1)
+def _countries() -> re.Pattern[str]:
+    names = (name for code, name in Locale("zh").territories.items() if len(code) == 2 and code.isalpha())
+    own = ("中国", "台湾", "香港", "澳门")
+    return re.compile("|".join(re.escape(name) for name in names if len(name) > 1 and not name.startswith(own)))
+
+
+def _abroad(parts: Sequence[str]) -> bool:
+    """Whether a part begins with the name of another country."""
+    found = (_countries().match(part) for part in parts)
+    return any(each and not _NOT_A_PLACE.match(each.string, each.end()) for each in found)
+
+
+def _contradicted(text: str, place: Place) -> bool:
+    """Whether the text names a division or town that lies elsewhere.
+
+    A name counts with its suffix, or if a division, town or zone of it follows: a city name in that of a street,
+    building or company says nothing. A name within a longer one does not count.
+    """
+    at = 0
+    while at < len(text):
+        name = next(gazetteer().at(text, at), "")
+        if name and _names_elsewhere(text, at, name, place) and not _town_at(text, at, place):
+            return True
+        at += len(name) or 1
+    return _town_elsewhere(text, place)
+
+
+def _names_elsewhere(text: str, at: int, name: str, place: Place) -> bool:
+    named, end = gazetteer().names[name].values(), at + len(name)
+    if any(place.shares_line(each.place) for each in named) or any(True for _ in _formerly(place, name)):
+        return False
+    if any(place in gazetteer().moved.get((name, below), ()) for below in place.names):
+        return False
+    if any(_followed_by_division(text, end, each.place) for each in named):
+        return True
+    if name in _GENERIC or _NOT_A_PLACE.match(text, end) or _BUSINESS.match(text, end):
+        return False
+    if all(each.form is Form.SHORT for each in named) and not (len(name) > 2 and name[-1] in "县旗"):
+        whole = text[at - 1 : at] == _EDGE and text[end : end + 1] == _EDGE
+        return whole or (_OWN_ZONE.match(text, end) is not None and any(each.place.level < 3 for each in named))
+    return name[-1] in "省市区县州盟旗" and not (name[-1] == "市" and _WORD_MADE_OF_CITY.match(text, end))
+
+
+def _followed_by_division(text: str, at: int, place: Place) -> bool:
+    """Whether a smaller division or a town of the place follows, and not a street or building named after it."""
+    for name in gazetteer().at(text, at):
+        below = any(place.holds(each) and place != each for each in gazetteer().names[name])
+        if below and not _NOT_A_PLACE.match(text, at + len(name)):
+            return True
+    town = _town_at(text, at, place)
+    return town is not None and _TOWN_END.search(town[1]) is not None
+
+
+def _town_elsewhere(text: str, place: Place) -> bool:
+    """Whether the text names a town that only other districts of the city have."""
+    if not place.district or not place.parent:
+        return False
+    own, towns = gazetteer().towns(place), gazetteer().towns(place.parent)
+    for ending in _TOWN_END.finditer(text) if own else ():
+        for begin in range(max(ending.end() - _LONGEST_TOWN, 0), ending.start()):
+            town = text[begin : ending.end()]
+            if town in towns:
+                if town not in own and not _NOT_A_PLACE.match(text, ending.end()):
+                    return True
+                break
+    return False
 
 
 def _reversed_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,6 +314,10 @@ def _reading(parts: Sequence[str], doubt: str = "") -> Reading:
         return Reading(None, "", _joined(text), "hold.address.unknown")
     trail = max(best, key=lambda each: (each.at, -_level(each.place)))
     place, at, doubts = trail.place, trail.at, [doubt, *trail.doubts]
+    if place and _contradicted(text, place):
+        doubts.append("hold.address.contradiction")
+    if place and _says_nothing(text, begin, at, place):
+        doubts.append("hold.address.ambiguous")
     rivals = [each.place for each in best if each.place and place and not each.place.shares_line(place)]
     if place and rivals:
         doubts.append("hold.address.ambiguous")
@@ -195,11 +330,33 @@ def _reading(parts: Sequence[str], doubt: str = "") -> Reading:
         before = ""
         doubts.append("hold.address.misspelt")
     elif before:
-        doubts.append("hold.address.unread" if re.search(r"[省市区县州A-Za-z]|\d{7}", before) else "hold.address.noise")
+        doubts.append("hold.address.unread" if _DIVISION.search(_without_names(before)) else "hold.address.noise")
     left = _joined(text[at : len(text) - len(street)]).removesuffix(fields[-1])
     if left and street and not trail.kept and not ((town := _town_at(left, 0, place)) and town[0] == len(left)):
         doubts.append("hold.address.unread")
     return _finish(place, before + trail.kept, _joined(text[at:]), doubts)
+
+
+def _says_nothing(text: str, begin: int, at: int, place: Place) -> bool:
+    """Whether the reading rests on one short name that several places have, or that a number makes a compound's."""
+    name = text[begin:at]
+    named = gazetteer().names.get(name, {})
+    whole = text[begin - 1] == _EDGE and text[at : at + 1] in ("", _EDGE)
+    if whole or place not in named or named[place].form is not Form.SHORT:
+        return False
+    if text[at : at + 1].isdigit():
+        return True
+    return not all(place.shares_line(each) for each in named) and not _town_at(text, _skip(text, at), place)
+
+
+def _without_names(text: str) -> str:
+    """Return the text without the names of divisions."""
+    left, at = "", 0
+    while at < len(text):
+        name = next(gazetteer().at(text, at), "")
+        left += "" if name else text[at]
+        at += len(name) or 1
+    return left
 
 
 def _level(place: Place | None) -> int:
@@ -250,26 +407,37 @@ def _skip(text: str, at: int) -> int:
 
 
 def _first_divisions(text: str, levels: dict[int, int]) -> tuple[int, list[_Trail]]:
-    """Return where the divisions begin, perhaps after a name, phone or other words, and every parse from there."""
+    """Return where the divisions begin, perhaps after a name, phone or other words, and every parse from there.
+
+    Of several beginnings the one with the best parse counts: a company may be named after another place.
+    """
     start = _skip(text, 0)
-    trails = [trail for trail in _continuations(text, _Trail(start, None, 0.0), levels) if trail.place]
-    if trails:
-        return start, trails
-    for at in range(start + 1, min(len(text), start + 60)):
+    best, top = (start, _parses(text, start, levels)), 0.0
+    top = max((trail.score for trail in best[1]), default=0.0)
+    at = max((trail.at for trail in best[1]), default=start + 1)
+    while at < min(len(text), start + 60):
         loose = not text[at - 1].isalnum() or text[at - 1].isascii()
-        for name in gazetteer().at(text, at):
-            named = gazetteer().names[name].values()
-            clear = any(each.form is not Form.SHORT and each.place.level < 3 for each in named)
-            if clear or (loose and any(each.place.level < 3 for each in named)) or (loose and _sole(name)):
-                trails = [trail for trail in _continuations(text, _Trail(at, None, 0.0), levels) if trail.place]
-                if trails:
-                    return at, trails
+        name = next(gazetteer().at(text, at), "")
+        named = gazetteer().names[name].values() if name else ()
+        clear = any(each.form is not Form.SHORT and each.place.level < 3 for each in named)
+        if clear or (loose and name and (_sole(name) or any(each.place.level < 3 for each in named))):
+            trails = _parses(text, at, levels)
+            score = max((trail.score for trail in trails), default=0.0)
+            if score > top:
+                best, top = (at, trails), score
+        at += len(name) or 1
+    if best[1]:
+        return best
     everywhere = [place for place in gazetteer().places.values() if place.level < 3]
     return start, [
         on
         for end, place, doubt in _misspelt(text, start, everywhere, levels)
         for on in _continuations(text, _Trail(end, place, 1.0, (doubt,)), levels)
     ]
+
+
+def _parses(text: str, at: int, levels: dict[int, int]) -> list[_Trail]:
+    return [trail for trail in _continuations(text, _Trail(at, None, 0.0), levels) if trail.place]
 
 
 def _sole(name: str) -> bool:
@@ -295,7 +463,14 @@ def _continuations(text: str, start: _Trail, levels: dict[int, int]) -> list[_Tr
             names.append(text[at])
         for name in names:
             ahead += _extend(text, trail, name, at, levels)
+            if trail.place and _repeats(name, trail.place):
+                break
     return list(best.values())
+
+
+def _repeats(name: str, here: Place) -> bool:
+    """Whether this is the full name of the place or of one above it, and so says nothing of a smaller one."""
+    return any(each.form is Form.FULL and each.place.holds(here) for each in gazetteer().names[name].values())
 
 
 def _extend(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]) -> Iterator[_Trail]:
@@ -305,8 +480,12 @@ def _extend(text: str, trail: _Trail, name: str, at: int, levels: dict[int, int]
     level = levels.get(at) if whole else None
     street = not whole and _NOT_A_PLACE.match(text, end) is not None and _ZONE.match(text, end) is None
     named = list(gazetteer().names[name].values())
+    repeats = here is not None and _repeats(name, here) and "hold.address.renamed" not in trail.doubts
+    if here and repeats:
+        named = [each for each in named if each.place.holds(here)]
     agreeing = [each for each in named if here and here.shares_line(each.place)]
-    agreeing += [each for each in _formerly(here, name) if not any(each.place == other.place for other in agreeing)]
+    formerly = () if repeats else _formerly(here, name)
+    agreeing += [each for each in formerly if not any(each.place == other.place for other in agreeing)]
     for rank, (place, form, split) in enumerate(agreeing or named):
         if street and (form is Form.SHORT or text[end] in "路街") and not _division_at(text, end, place):
             continue
@@ -376,9 +555,11 @@ def _find_district(text: str, trail: _Trail, levels: dict[int, int]) -> Iterator
     if by_town := list(_district_by_town(text, trail)):
         yield from by_town
         return
-    stop = min(len(text), at + _REACH)
-    for begin in range(at + 1, stop):
-        for name in gazetteer().at(text, begin):
+    stop, within = min(len(text), at + _REACH), 0
+    for begin in range(at, stop):
+        names = [name for name in gazetteer().at(text, begin) if begin + len(name) > within]
+        within = max(within, begin + len(names[0])) if names else within
+        for name in names if begin > at else ():
             for each in gazetteer().names[name].values():
                 inside = each.place.level == 3 and place.holds(each.place) and each.form is Form.FULL
                 if inside and not _NOT_A_PLACE.match(text, begin + len(name)):
@@ -418,6 +599,10 @@ def _town_at(text: str, at: int, place: Place) -> tuple[int, str, tuple[Place, .
         name = _OFFICE.sub("街道", text[at:end])
         if name in towns:
             return end, name, towns[name]
+        if name.endswith("区") and not gazetteer().below[place]:  # a city without districts: 东莞市万江区
+            for town in (f"{name[:-1]}街道", f"{name[:-1]}镇"):
+                if town in towns:
+                    return end, town, towns[town]
     return None
 
 
@@ -439,6 +624,18 @@ def _joined(text: str) -> str:
     return joined
 
 
+def _deliverable(detail: str) -> bool:
+    """Whether the detail names something to deliver to."""
+    if _MASKED.search(detail) or (_VAGUE.search(detail) and not _EXACT.search(detail)):
+        return False
+    left = _REMARK.sub(" ", detail)
+    if _NUMBERED.search(left):
+        return True
+    return re.search(r"[\u4e00-\u9fff]{2}|[^\W\d_]{3}", left) is not None and (
+        _SITE.search(left) is not None or re.search(r"[A-Za-z]{3}", left) is not None
+    )
+
+
 def _finish(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Reading:
     """Split the town from the rest of the text, and choose the doubt with the lowest confidence."""
     found, town = [each for each in doubts if each], ""
@@ -450,6 +647,6 @@ def _finish(place: Place, before: str, rest: str, doubts: Iterable[str]) -> Read
         found.append("hold.address.unknown")
     elif place.level == 2 and gazetteer().below[place] and not placed:
         found.append("hold.address.no_district")
-    if _VAGUE.search(detail) and not _EXACT.search(detail):
+    if detail and not _deliverable(detail):
         found.append("hold.address.vague")
     return Reading(place, town, detail, min(found, key=_CONFIDENCE.__getitem__, default=""))

@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
+import pycountry
 from opencc import OpenCC
 from pypinyin import lazy_pinyin
 from rapidfuzz.distance import Levenshtein
@@ -85,6 +86,20 @@ _STREETS = re.compile(
     re.IGNORECASE,
 )
 """Words that make the preceding name that of a street or building."""
+_CHINESE_WORD = re.compile(
+    rf"(?:{_STREETS.pattern})|high|tech|new|room|rm|unit|floor|flr|block|blk|bldg|apt|suite|number|east|section|phase|town|village|"
+    r"community|residential|center|centre|international|mall|office|company|factory|industrial|zone|science|technology|"
+    r"software|development|avenue|china|prc|the|and|province|city|district|county|autonomous|region|prefecture|"
+    r"(?:(?:[bpmfdtnlgkhjqxrzcsyw]|zh|ch|sh)(?:[ae]ng?|[iu]?[ao]ng?|ai|ei|ao|ou|[aoeiuvü]|iao?|i[eu]|ian|ing?|i[ao]ng|"
+    r"ua[in]?|uang|u[ioen]|[vü]e|iong)|ai|ei|ao|ou|[ae]ng?|er|[aoe])+",
+    re.IGNORECASE,
+)
+"""Latin words of a Chinese address: generic words, and words of pinyin syllables."""
+_FOREIGN = re.compile(
+    r"\b[A-Z]{2},?\s+\d{5}(?:-\d{4})?\b|\b[A-Z]{1,2}\d[A-Z\d]?\s+\d[A-Z]{2}\b|\b[A-Z]\d[A-Z]\s*\d[A-Z]\d\b|"
+    r"\bU\.?S\.?A?\b|\bU\.?K\b|[A-Za-z],?\s+\d{5}(?:-\d{4})?\s*$"
+)
+"""Postcodes and abbreviations of other countries."""
 _NOISE = frozenset({"china", "prc", "p", "r", "c", "cn", "the", "autonomous", "region", "sar", "special"})
 _WORD = re.compile(r"[A-Za-zÀ-ÿ'’]+|[\u4e00-\u9fff]+|\d+|[,;\n]")
 _ZONES = ("高新", "开发", "经开", "经济", "工业", "保税", "新区", "新城")
@@ -114,6 +129,8 @@ def chinese(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
     scores = {place: _agreement(place, mentions) for place in dict.fromkeys(chain(*(each.places for each in mentions)))}
     top = max(scores.values(), default=0)
     best = [place for place, score in scores.items() if score == top]
+    if not best or not _in_china(text, mentions):
+        return
     deepest = max(best, key=lambda place: place.level, default=None)
     if deepest is None or not all(place.holds(deepest) for place in best):
         return
@@ -124,6 +141,29 @@ def chinese(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
     left = street if re.search(r"\w", rest[own:]) else ""
     over = " ".join(re.findall(r"[\u4e00-\u9fff]+|\w*\d\w*", rest[:own]))
     yield deepest.province, deepest.city, deepest.district, "", f"{over}{left}"
+
+
+def _in_china(text: str, mentions: Sequence["_Mention"]) -> bool:
+    """Whether nothing suggests another country, and at least two names agree if other Latin words are unread."""
+    named = [each for each in mentions if each.places]
+    words = [
+        word[0]
+        for word in re.finditer(r"[A-Za-zÀ-ÿ]{2,}", text)
+        if not any(each.start <= word.start() < each.end for each in named)
+    ]
+    joined = f" {' '.join(words).lower()} "
+    if _FOREIGN.search(text) or any(name in joined for name in _abroad()):
+        return False
+    return len(named) > 1 or all(len(word) < 3 or _CHINESE_WORD.fullmatch(word) for word in words)
+
+
+@lru_cache(1)
+def _abroad() -> tuple[str, ...]:
+    """Return the English names of other countries and of the states of the US, as words between spaces."""
+    names = {getattr(each, "common_name", each.name) for each in pycountry.countries} | {"England", "Scotland", "Korea"}
+    names |= {each.name for each in pycountry.subdivisions if each.country_code == "US"}
+    names = {name.split(",")[0] for name in names} - {"China", "Hong Kong", "Macao", "Taiwan", "Jersey", "Man"}
+    return tuple(f" {name.lower()} " for name in names if name.isascii())
 
 
 def nearest(words: str, places: Sequence[Place]) -> list[tuple[Place, bool]]:
