@@ -35,6 +35,9 @@ _PLATFORMS = {
     "京东": "jd",
     "京东商城": "jd",
     "jingdong": "jd",
+    "yangkeduo": "pdd",
+    "jinritemai": "douyin",
+    "myshopify": "shopify",
     "拼多多": "pdd",
     "pinduoduo": "pdd",
     "抖音": "douyin",
@@ -57,9 +60,20 @@ def code(text: str) -> str:
 Code = Annotated[str, AfterValidator(code)]
 
 
+_DOMAIN = re.compile(r"(?:https?://)?(?:[\w-]+\.)*?([\w-]+)\.(?:com|cn|net|hk)(?:\.\w{2})?(?:[/?:].*)?")
+_SHOP = re.compile(
+    r".*?(?P<platform>天猫|淘宝|京东|拼多多|抖音|苏宁)(?:商城|易购|自营|官方)*(?:旗舰店|专营店|专卖店|自营店|小店|店铺?)"
+)
+"""The name of a shop on a platform: 青禾天猫旗舰店."""
+
+
 def platform(text: str) -> str:
-    """Return our name of a platform, given any name or domain of it."""
-    name = re.sub(r"^(https?://)?(www\.)?|\.(com|cn)(/.*)?$", "", code(text))
+    """Return our name of a platform, given any name or domain of it, or the name of a shop that bears it."""
+    name = code(text)
+    if domain := _DOMAIN.fullmatch(name):
+        name = domain[1]
+    if shop := _SHOP.fullmatch(name):
+        name = shop["platform"]
     return _PLATFORMS.get(name, name)
 
 

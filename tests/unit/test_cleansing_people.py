@@ -31,6 +31,8 @@ MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+86755123
         ("800 810 1234", "+868008101234", "8008101234"),
         ("+1 (415) 555-2671", "+14155552671", "+14155552671"),
         ("+852 2345 6789", "+85223456789", "+85223456789"),
+        ("13800000000[1234]", VIRTUAL, "13800000000-1234"),
+        ("13800000000【1234】", VIRTUAL, "13800000000-1234"),
     ],
 )
 def test_phone_in_any_spelling_becomes_e164(original: str, standard: str, national: str) -> None:
@@ -46,6 +48,46 @@ def test_invalid_phone_is_kept_and_unreachable(original: str) -> None:
     person = Recipient(phone=people.phone(original, "CN"))
     assert person.phone == original
     assert not people.reachable(person)
+
+
+@pytest.mark.parametrize(
+    ("original", "standard"),
+    [
+        ("00886-2-23456789", "+886223456789"),
+        ("00852-23456789", "+85223456789"),
+        ("86-21-62345678", "+862162345678"),
+        ("86-13800000000", MOBILE),
+    ],
+)
+def test_phone_with_an_international_prefix_is_read(original: str, standard: str) -> None:
+    assert people.phone(original, "CN") == standard
+
+
+@pytest.mark.parametrize(
+    "original", ["+", "+1 23", "+8613912345", "010-8123456", "021-6234567", "00000000000", "+8600000000000"]
+)
+def test_phone_that_is_no_valid_number_is_unreachable(original: str) -> None:
+    assert not people.reachable(Recipient(phone=people.phone(original, "CN")))
+
+
+def test_code_of_a_virtual_number_stays_in_the_name() -> None:
+    assert people.name("王芳[7788]") == "王芳[7788]"
+    assert people.name("王芳[勿电联]") == "王芳"
+
+
+@pytest.mark.parametrize(
+    ("street", "name"),
+    [
+        ("江西 上饶 信州 五三大道6号 王芳 13912345678", "王芳"),
+        ("江西 上饶 信州 五三大道6号 13912345678", ""),
+        ("江西 上饶 信州 五三大道6号", ""),
+        ("万达 江西省上饶市信州区五三大道6号 13912345678", ""),
+        ("江西省上饶市信州区五三大道6号 楼下", ""),
+    ],
+)
+def test_name_is_never_invented_from_the_address(street: str, name: str) -> None:
+    person = Recipient(street=street)
+    assert people.taken_out(person).get("name", "") == name
 
 
 def test_masked_phone_is_unchanged() -> None:

@@ -50,6 +50,9 @@ def test_campaign_is_standardised_and_its_original_is_kept(campaign: str, writte
     [
         ("Tmall", "tmall"), ("天猫", "tmall"), ("https://www.tmall.com/x", "tmall"), ("淘宝", "taobao"), ("京东", "jd"),
         ("JD.com", "jd"), ("拼多多", "pdd"), ("own", "own"), ("Some Other", "some other"),
+        ("detail.tmall.com", "tmall"), ("https://item.m.jd.com/product/1.html", "jd"), ("m.taobao.com", "taobao"),
+        ("mobile.yangkeduo.com/goods", "pdd"), ("qinghe.myshopify.com", "shopify"), ("青禾天猫旗舰店", "tmall"),
+        ("青禾京东自营旗舰店", "jd"), ("抖音小店", "douyin"), ("天猫山茶油", "天猫山茶油"),
     ],
 )  # fmt: skip
 def test_platform_has_one_standard_name(platform: str, written: str) -> None:
