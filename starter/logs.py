@@ -3,6 +3,7 @@
 import logging
 import sys
 from contextlib import suppress
+from copy import copy
 from traceback import extract_tb
 from typing import Any, TextIO
 
@@ -28,8 +29,30 @@ def configure() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=_print_logger,
     )
-    line = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=line)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WithoutTexts("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class WithoutTexts(logging.Formatter):
+    """Formats the records of libraries without the texts of errors: those of a database quote rows and values."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        safe = copy(record)
+        if isinstance(safe.args, tuple):
+            safe.args = tuple(type(each).__name__ if isinstance(each, BaseException) else each for each in safe.args)
+        message = safe.getMessage()
+        safe.msg, safe.args = message.partition("\n")[0] if safe.exc_info else message, None
+        safe.exc_text = None
+        return super().format(safe)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the type and place of an error and of each of its causes."""
+        lines, error = [], ei[1]
+        while error is not None:
+            lines.append(f"{type(error).__name__} at {place(error) if error.__traceback__ else '?'}")
+            error = error.__cause__ or error.__context__
+        return "\n".join(lines)
 
 
 class _Unfailing:

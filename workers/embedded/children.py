@@ -1,6 +1,7 @@
 """Our own processes beside the embedded servers: kept running, and never left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -17,6 +18,19 @@ from workers.supervisor import Backoff
 
 _log = structlog.get_logger()
 
+MAX_LOG = 32 * 1024 * 1024
+"""The size at which a log is moved to ``NAME.log.1``, in bytes."""
+_ROTATE_SECONDS = 30.0
+
+
+def rotate(folder: Path) -> None:
+    """Move each large log aside, over the one moved before. Its writers append: they go on in the emptied file."""
+    for log in folder.glob("*.log"):
+        with suppress(OSError):
+            if log.stat().st_size > MAX_LOG:
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+                os.truncate(log, 0)
+
 
 class Children:
     """Keeps named commands running until ``stop``, each with its log ``NAME.log`` in one folder.
@@ -31,6 +45,7 @@ class Children:
         self._stopping = threading.Event()
         self._launching = threading.Lock()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        threading.Thread(target=self._rotate, name="rotate logs", daemon=True).start()
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}, *, nice: int = 0) -> None:
         """Starts a command and keeps it running. ``env`` comes over our own environment."""
@@ -71,6 +86,10 @@ class Children:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _rotate(self) -> None:
+        while not self._stopping.wait(_ROTATE_SECONDS):
+            rotate(self._log_dir)
 
     def _keep(self, name: str, process: subprocess.Popen[bytes], again: Callable[[], subprocess.Popen[bytes]]) -> None:
         def keep() -> None:
