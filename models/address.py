@@ -85,8 +85,12 @@ class Addressee(Value):
 
     @property
     def region(self) -> str:
-        """Country, province, city and district: coarse enough to show and to count by."""
-        return " ".join(part for part in (self.country, self.province, self.city, self.district) if part)
+        """Country, province, city and district: coarse enough to show and to count by.
+
+        A space separates the parts; a space within a part, as in New York, is a no-break space.
+        """
+        parts = (self.country, self.province, self.city, self.district)
+        return " ".join("\N{NO-BREAK SPACE}".join(part.split()) for part in parts if part)
 
     @property
     def unreadable(self) -> bool:

@@ -101,7 +101,7 @@ def _dimension(by: Dimension) -> ColumnElement[str]:
         case "shop":
             return _orders.c.channel + ":" + _orders.c.shop
         case "province":
-            return func.split_part(_orders.c.origin["region"].astext, " ", 2)
+            return func.replace(func.split_part(_orders.c.origin["region"].astext, " ", 2), "\N{NO-BREAK SPACE}", " ")
         case "path":
             return func.coalesce(_orders.c.origin["intake"].astext, "")
     return func.coalesce(_orders.c.origin[by].astext, "")

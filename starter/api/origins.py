@@ -11,10 +11,11 @@ from pydantic import AwareDatetime, BaseModel, Field, model_validator
 from activities.intake import origins
 from activities.intake.origins import Dimension, Share
 from activities.kit.database import transaction
+from activities.orders import cleansing
 from activities.records import queries
 from models.i18n import InvalidValue, t
 from models.intake import InboxState
-from models.origins import Code, IntakePath, Origin, platform, region
+from models.origins import Code, IntakePath, Origin, platform
 from starter.api.authentication import Reader, Staff
 from starter.api.orders import entry_text
 from starter.api.problems import Problem, lang
@@ -78,7 +79,7 @@ class Correction(BaseModel):
         fields = {
             "campaign": self.campaign,
             "platform": None if self.platform is None else platform(self.platform),
-            "region": None if self.region is None else region(self.region),
+            "region": None if self.region is None else cleansing.region(self.region),
         }
         return {name: text for name, text in fields.items() if text is not None}
 

@@ -17,6 +17,7 @@ from activities.accounts.api_keys import create_key
 from activities.intake.polling import pull_orders
 from activities.kit import http
 from activities.kit.database import transaction
+from models.address import Recipient
 from models.api_keys import Scope
 from models.intake import AccountRow, Secrets
 from models.order import OrderRow
@@ -193,3 +194,10 @@ async def test_command_line_traces_and_counts(
         assert "618" in await hengdan.ok("origins", "--by", "campaign")
         assert json.loads(await hengdan.ok("origins", "--by", "path", "--json"))[0]["origin"] == "webhook"
         assert "by" in await hengdan.refused("origins", "--by", "phone")
+
+
+async def test_province_of_two_words_is_counted_whole(api: httpx.AsyncClient) -> None:
+    region = Recipient(country="US", province="New York", city="New York").region
+    await insert_order(1, origin={"platform": "own", "intake": "webhook", "region": region})
+    counts = (await api.get("/origins", params={"by": "province"}, headers=await bearer(Scope.READ))).json()
+    assert [each["origin"] for each in counts] == ["New York"]

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from activities.orders import cleansing
+from activities.orders.cleansing import world
 from models.address import Recipient
 from models.hold import HoldKind
 from models.policy import Policy
@@ -75,3 +76,31 @@ def test_confidence_threshold_is_set_by_shop() -> None:
     vague["street"] = "科技园附近"
     assert reasons(**vague) == ["hold.address.vague"]
     assert reasons(Policy(address_confidence=Decimal("0.5")), **vague) == []
+
+
+@pytest.mark.parametrize(
+    ("country", "told", "province"),
+    [
+        ("JP", "JP13", "Tokyo"), ("JP", "Tōkyō", "Tokyo"), ("IN", "MH", "Maharashtra"), ("TH", "TH-10", "Bangkok"),
+        ("TR", "TR34", "İstanbul"), ("ID", "JK", "DKI Jakarta"), ("MY", "KUL", "Kuala Lumpur"),
+        ("PH", "00", "Metro Manila"),
+        ("IE", "D", "Co. Dublin"), ("KR", "Gyeonggi", "Gyeonggi-do"), ("US", "Armed Forces Pacific", "AP"),
+        ("BR", "Sao Paulo", "São Paulo"), ("US", "CA", "CA"), ("US", "Guangdong", "Guangdong"),
+    ],
+)  # fmt: skip
+def test_area_by_code_or_common_name_is_read(country: str, told: str, province: str) -> None:
+    assert world.area(country, told) == province
+
+
+@pytest.mark.parametrize(
+    ("told", "region"),
+    [
+        ("浙江杭州", "CN 浙江省 杭州市"),
+        ("浙江省 杭州市", "CN 浙江省 杭州市"),
+        ("US New York New York", "US New\xa0York New\xa0York"),
+        ("BR São Paulo", "BR São\xa0Paulo"),
+        ("somewhere", "CN somewhere"),
+    ],
+)
+def test_region_that_a_person_wrote_is_standardised(told: str, region: str) -> None:
+    assert cleansing.region(told) == region

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from activities.orders.cleansing import china, people, spelling, world
 from activities.orders.cleansing.gazetteer import gazetteer
+from models import origins
 from models.address import Recipient
 from models.hold import Hold, HoldKind
 from models.order import ChannelOrder
@@ -47,6 +48,16 @@ def recipient(original: Recipient) -> Recipient:
         if person.address != original.address:
             person = person.model_copy(update={"told": " ".join(filter(None, original.address))})
     return person.model_copy(update={"phone": people.phone(person.phone, person.country)})
+
+
+def region(text: str) -> str:
+    """Return a region that a person wrote in the form of ``Recipient.region``; it begins with its country."""
+    country, _, rest = origins.region(text).partition(" ")
+    if country == "CN":
+        found = recipient(Recipient(street=rest))
+        return found.region if found.province and not found.street else f"CN {rest}".strip()
+    province = world.area_at_start(country, rest)
+    return Recipient(country=country, province=province, city=rest[len(province) :].strip()).region
 
 
 def validation_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
