@@ -8,10 +8,13 @@ from unicodedata import normalize
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from models.base import Value
+from models.base import Neutral, Value
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
-Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+LongText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
+"""A part of an address as a channel states it: a longer one than carriers take is held, not cut."""
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2"), Neutral("ZZ")]
+"""``ZZ``: unknown."""
 
 
 _REGIONS = (
@@ -43,16 +46,16 @@ _OWN_PREFIX = re.compile(r"0|1[3-9]\d{9}|[48]00\d{7}")
 class Addressee(Value):
     """A person and address, as exchanged with channels and carriers."""
 
-    name: Text = ""
-    phone: Text = ""
+    name: LongText = ""
+    phone: LongText = ""
     """After cleansing E.164, with an extension as in RFC 3966: ``+8613800000000;ext=1234``."""
     country: Country = "CN"
-    province: Text = ""
-    city: Text = ""
-    district: Text = ""
-    town: Text = ""
-    street: Text = ""
-    postcode: Text = ""
+    province: LongText = ""
+    city: LongText = ""
+    district: LongText = ""
+    town: LongText = ""
+    street: LongText = ""
+    postcode: LongText = ""
 
     @property
     def digits(self) -> str:
@@ -75,8 +78,8 @@ class Addressee(Value):
 
     @property
     def full_street(self) -> str:
-        """Town and street, for systems without a field for towns."""
-        return self.town + self.street
+        """Town and street, for systems without a field for towns; once where the street begins with the town."""
+        return self.street if self.town and self.street.startswith(self.town) else self.town + self.street
 
     @property
     def address(self) -> tuple[str, ...]:
@@ -92,11 +95,6 @@ class Addressee(Value):
         parts = (self.country, self.province, self.city, self.district)
         return " ".join("\N{NO-BREAK SPACE}".join(part.split()) for part in parts if part)
 
-    @property
-    def unreadable(self) -> bool:
-        """Whether the channel masked the recipient, as channels do for unpaid and completed orders."""
-        return "*" in self.name + self.phone + self.street
-
 
 UNJUDGED: dict[str, object] = {"division": "", "confidence": None, "doubt": "", "told": ""}
 """The cleansing fields of an address not cleansed yet."""
@@ -111,8 +109,17 @@ class Recipient(Addressee):
     """The confidence of cleansing in the address, from 0 to 1; ``None`` if not cleansed yet."""
     doubt: str = ""
     """The message key of what lowers the confidence; empty if nothing does."""
+    hidden: bool | None = None
+    """Whether name, phone or street are masked or cipher text by the channel's own marks; ``None``: not judged."""
     told: str = ""
     """The channel's original address, if cleansing changed it."""
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the channel masked or encrypted the recipient, as channels do for unpaid and completed orders.
+
+        Where the channel's adapter did not judge that, an asterisk tells."""
+        return "*" in self.name + self.phone + self.street if self.hidden is None else self.hidden
 
     def masked(self) -> "Recipient":
         """Return a copy with name, phone and street masked."""
@@ -146,4 +153,5 @@ class RecipientChange(Value):
         """Return the changed recipient. A changed address must be cleansed again."""
         new = self.model_dump(exclude_none=True)
         cleansing = UNJUDGED if new.keys() & {"country", "postcode", *ADDRESS} else {}
-        return recipient.model_copy(update=new | cleansing)
+        shown = {} if {"name", "phone", "street"} & new.keys() == set() else {"hidden": None}
+        return recipient.model_copy(update=new | cleansing | shown)

@@ -1,8 +1,10 @@
 """Base classes of values, and times."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
@@ -36,6 +38,13 @@ def bounded_key(key: str) -> str:
 
 Key = Annotated[str, AfterValidator(bounded_key)]
 """An identity made of what others send, bounded because an index row is."""
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Metadata of a field: what stands in for a value that cannot be read; a function takes the field's place."""
+
+    value: Any | Callable[[Sequence[int | str]], Any]
 
 
 class Value(BaseModel):

@@ -22,6 +22,8 @@ class HoldKind(StrEnum):
     WAREHOUSE = "warehouse"
     CHANNEL = "channel"
     REFUND = "refund"
+    CONTENT = "content"
+    """Something that the channel sent cannot be right."""
 
 
 class Hold(Value):

@@ -6,10 +6,13 @@ from typing import Annotated, Self
 from babel.numbers import format_currency, get_currency_precision
 from pydantic import Field
 
-from models.base import Value
+from models.base import Neutral, Value
 
 Amount = Annotated[Decimal, Field(max_digits=18, decimal_places=4)]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code")]
+Exact = Annotated[Decimal, Field(max_digits=26, decimal_places=12)]
+"""A price or part of one as a channel states it, never rounded: only the sum is."""
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code"), Neutral("XXX")]
+"""``XXX``: unknown."""
 
 
 def minor_unit(currency: str) -> Decimal:

@@ -6,6 +6,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
+from babel.numbers import get_currency_precision
 from pydantic import Field, JsonValue, model_validator
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -13,10 +14,10 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.address import Recipient
-from models.base import Moment, Value
+from models.base import Moment, Neutral, Value
 from models.i18n import InvalidValue
 from models.listings import join_ids
-from models.money import Amount, Currency
+from models.money import Amount, Currency, Exact
 from models.origins import Origin
 from models.stock import Buyer
 from models.vault import Sealed
@@ -48,6 +49,10 @@ FINAL = frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REJ
 
 CENT = Decimal("0.01")
 
+MAX_LINES = 3000
+"""The most lines and refunds of an order."""
+LineNo = Annotated[str, Field(min_length=1, max_length=200)]
+
 URGENT, NORMAL = 1, 3
 """Priorities, as Temporal's priority keys: 1 goes before everything, 5 after everything."""
 
@@ -55,16 +60,16 @@ URGENT, NORMAL = 1, 3
 class OrderLine(Value):
     """One line as sold. ``line_no`` is the channel's; ``sku`` is the merchant's, or the channel's until mapped."""
 
-    line_no: Annotated[str, Field(min_length=1, max_length=64)]
-    sku: Annotated[str, Field(min_length=1, max_length=64)]
+    line_no: LineNo
+    sku: Annotated[str, Field(min_length=1, max_length=200)]
     listing: dict[str, str] = {}
     """The channel's ids of the item, named as in its listings."""
     told: str = ""
     """The channel's code of the item, if it differs from ``sku``."""
     title: str = ""
-    quantity: Annotated[int, Field(ge=1, le=100_000)]
-    unit_price: Annotated[Amount, Field(ge=0)]
-    discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    quantity: Annotated[int, Field(ge=1, le=10_000_000), Neutral(1)]
+    unit_price: Annotated[Exact, Field(ge=0)]
+    discount: Annotated[Exact, Field(ge=0)] = Decimal(0)
     gift: bool = False
     """Added by a review rule; the channel does not know the line."""
 
@@ -97,10 +102,10 @@ class RefundState(StrEnum):
 class Refund(Value):
     """A refund that a buyer requested or received, before or after shipping."""
 
-    refund_no: Annotated[str, Field(min_length=1, max_length=64)]
+    refund_no: LineNo
     """The channel's number; a refund of several lines is one for each line: ``{refund}:{line}``."""
     state: RefundState
-    amount: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    amount: Annotated[Exact, Field(ge=0)] = Decimal(0)
     line_no: str | None = None
     """``None``: the whole order."""
     quantity: Annotated[int, Field(ge=0)] = 0
@@ -124,12 +129,12 @@ class ChannelOrder(Value):
     """The channel reports everything as shipped. Such an order, if unknown here, was never ours to ship."""
     cash_on_delivery: bool = False
     currency: Currency = "CNY"
-    lines: Annotated[tuple[OrderLine, ...], Field(min_length=1, max_length=200)]
+    lines: Annotated[tuple[OrderLine, ...], Field(min_length=1, max_length=MAX_LINES)]
     """The lines still to be delivered, without what was refunded before it shipped."""
-    refunds: Annotated[tuple[Refund, ...], Field(max_length=200)] = ()
-    freight: Annotated[Amount, Field(ge=0)] = Decimal(0)
-    discount: Annotated[Amount, Field(ge=0)] = Decimal(0)
-    tax: Annotated[Amount, Field(ge=0)] = Decimal(0)
+    refunds: Annotated[tuple[Refund, ...], Field(max_length=MAX_LINES)] = ()
+    freight: Annotated[Exact, Field(ge=0)] = Decimal(0)
+    discount: Annotated[Exact, Field(ge=0)] = Decimal(0)
+    tax: Annotated[Exact, Field(ge=0)] = Decimal(0)
     """Tax added to the prices; tax included in prices is not shown separately."""
     total: Annotated[Amount, Field(ge=0)]
     """The amount that the buyer pays: lines less their discounts, plus freight and tax, less the order's discount."""
@@ -144,6 +149,8 @@ class ChannelOrder(Value):
     priority: Annotated[int, Field(ge=1, le=5)] = NORMAL
     origin: Origin
     custom: dict[str, JsonValue] = {}
+    odd: dict[str, str] = {}
+    """What is wrong with what the channel sent, as messages by the path of the field: such an order is held."""
     tags: tuple[str, ...] = ()
     """Tags that review rules added."""
     sites: Sites | None = None
@@ -189,8 +196,10 @@ class ChannelOrder(Value):
 
     @property
     def mismatch(self) -> Decimal:
-        """The amount by which the sum of its parts exceeds its total."""
-        return self.goods + self.freight + self.tax - self.discount - self.total
+        """The amount by which the sum of its parts, rounded to the currency's smallest unit, exceeds its total."""
+        unit = Decimal(1).scaleb(-get_currency_precision(self.currency))
+        parts = self.goods + self.freight + self.tax - self.discount
+        return Decimal(0) if abs(parts - self.total) <= unit / 2 else parts - self.total
 
     @property
     def as_buyer(self) -> Buyer:
@@ -199,8 +208,8 @@ class ChannelOrder(Value):
 
     @property
     def payable(self) -> bool:
-        """Whether the order need not wait for payment: it is paid, or is paid on delivery."""
-        return self.paid_at is not None or self.cash_on_delivery
+        """Whether the order need not wait for payment: it is paid, free, or paid on delivery."""
+        return self.paid_at is not None or self.cash_on_delivery or self.total == 0
 
 
 UNMAPPED = text("""holds @> '[{"kind": "unknown_sku"}]'::jsonb""")

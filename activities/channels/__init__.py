@@ -4,7 +4,7 @@ A module named after its channel offers ``adapter(account) -> Channel``; no othe
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from importlib import import_module
@@ -64,8 +64,9 @@ class Channel(Protocol):
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         """Return the order in standard form as it now stands, also after it shipped; or the orders to read; or ``None``
-        where the message holds no order to fulfill, such as a connection test or goods that are not shipped. Raises
-        ``errors.Unintelligible``. An item without a merchant's code is identified by the channel's own id.
+        where the message holds no order to fulfill, such as a connection test or goods that are not shipped. An item
+        without a merchant's code is identified by the channel's own id. Raises ``errors.Unintelligible``, for an order
+        only where its number cannot be read: any other odd field is named in ``odd`` (``activities.kit.lenient``).
 
         ``custom.channel_hold`` says why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
         cancelled, ``custom.total_mismatch`` by how much the sum of its parts exceeds its total.
@@ -159,11 +160,18 @@ def marketplace_origin(account: Account, region: str, campaign: str = "", platfo
     )
 
 
-def order_fact_key(order_no: object, modified: object, content: Any) -> str:
+def order_fact_key(order_no: object, modified: object, content: Any, changing: Set[str] = frozenset()) -> str:
     """Return the fact key of an order that was read: its time of change and a digest of its content. The time alone is
-    not enough: channels count in seconds, and several changes may fall into one."""
-    digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-    return f"{order_no}:{modified}:{digest}"
+    not enough: channels count in seconds, and several changes may fall into one. Fields in ``changing`` do not count:
+    their cipher text differs from call to call though nothing changed."""
+    stable = json.dumps(_without(content, changing), sort_keys=True).encode()
+    return f"{order_no}:{modified}:{sha256(stable).hexdigest()[:32]}"
+
+
+def _without(content: Any, names: Set[str]) -> Any:
+    if isinstance(content, dict):
+        return {name: _without(value, names) for name, value in content.items() if name not in names}
+    return [_without(each, names) for each in content] if isinstance(content, list) else content
 
 
 def pulled_order(topic: str, fact_key: str, document: Mapping[str, Any], priority: int = NORMAL) -> PulledOrder:

@@ -38,7 +38,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -56,22 +56,21 @@ from activities.channels import (
 )
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.lenient import Odd, decode_order, standard_order
 from activities.kit.payloads import (
     Code,
     Fee,
     Integer,
     Part,
+    Quantity,
     Text,
     decode,
     drop_empty,
     price_per_unit,
-    validating_order,
-    with_total_mismatch,
     within_calendar,
 )
-from models.address import Recipient
+from models.address import Country, Recipient
 from models.fulfillment import Shipment
-from models.i18n import InvalidValue
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
@@ -145,7 +144,7 @@ class _Item(BaseModel):
     ASIN: Text = ""
     SellerSKU: Text = ""
     Title: Text = ""
-    QuantityOrdered: Annotated[int, Field(ge=0, le=100_000)]
+    QuantityOrdered: Quantity
     QuantityShipped: Integer = 0
     ItemPrice: _Money | None = None
     """Of the whole quantity."""
@@ -163,9 +162,9 @@ class _Item(BaseModel):
     def line(self) -> OrderLine:
         quantity, price = max(self.QuantityOrdered, 1), max(_amount(self.ItemPrice), Decimal(0))
         unit = price_per_unit(price, quantity)
-        return OrderLine(
+        return OrderLine.model_construct(
             line_no=self.OrderItemId,
-            sku=(self.SellerSKU or self.ASIN or self.OrderItemId)[:64],
+            sku=self.SellerSKU or self.ASIN or self.OrderItemId,
             listing={"seller_sku": self.SellerSKU, "asin": self.ASIN},
             title=self.Title,
             quantity=quantity,
@@ -197,8 +196,8 @@ class _Item(BaseModel):
         granted = cancelled or self.QuantityOrdered == 0
         state = RefundState.GRANTED if granted else RefundState.ASKED if unshipped else RefundState.CLOSED
         share = max(_amount(self.ItemPrice), Decimal(0)) * unshipped / max(self.QuantityOrdered, 1)
-        return Refunded(
-            refund_no=f"cancel:{self.OrderItemId}"[:64],
+        return Refunded.model_construct(
+            refund_no=f"cancel:{self.OrderItemId}",
             state=state,
             amount=share.quantize(Decimal("0.01")),
             line_no=self.OrderItemId,
@@ -218,22 +217,16 @@ class _Address(BaseModel):
     Municipality: Part = ""
     StateOrRegion: Part = ""
     PostalCode: Part = ""
-    CountryCode: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+    CountryCode: Country
     Phone: Part = ""
 
     @property
     def street(self) -> str:
         return " ".join(part for part in (self.AddressLine1, self.AddressLine2, self.AddressLine3) if part)
 
-    @model_validator(mode="after")
-    def _fits(self) -> "_Address":
-        if len(self.street) > 200:
-            raise InvalidValue("invalid.address.too_long", most=200)
-        return self
-
     @property
     def recipient(self) -> Recipient:
-        return Recipient(
+        return Recipient.model_construct(
             name=self.Name,
             phone=self.Phone,
             country=self.CountryCode,
@@ -242,6 +235,7 @@ class _Address(BaseModel):
             district=self.District or self.County,
             street=self.street,
             postcode=self.PostalCode,
+            hidden=False,
         )
 
 
@@ -324,7 +318,7 @@ class _RefundEvent(BaseModel):
 
 class _Read(BaseModel):
     order: _Head
-    items: Annotated[list[_Item], Field(min_length=1, max_length=200)]
+    items: list[_Item]
     refunds: list[_RefundEvent] | None = []
     """``None``: we lack the permission to see the finances."""
 
@@ -399,7 +393,7 @@ class Amazon:
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic == READ:
-            return self._order(decode(_Read, body))
+            return self._order(*decode_order(_Read, body, "order.AmazonOrderId"))
         notification = decode(_Notification, body)
         if notification.NotificationType != CHANGED:
             return None
@@ -409,46 +403,46 @@ class Amazon:
             return None
         return Hint(order_nos=(change.AmazonOrderId,))
 
-    def _order(self, read: _Read) -> ChannelOrder | None:
+    def _order(self, read: _Read, odd: Odd) -> ChannelOrder | None:
         head = read.order
         if head.FulfillmentChannel == "AFN" or head.OrderStatus in _PENDING:
             return None
         if head.OrderStatus not in _STATUSES:
-            raise Unintelligible("order.OrderStatus", "invalid.order_status")
+            odd["order.OrderStatus"] = "invalid.order_status"
         items = [item for item in read.items if item.QuantityOrdered]
         cancelled = head.OrderStatus == "Canceled" or not items
         items = items or read.items
         cash = head.PaymentMethod == "COD"
         freight = sum((item.freight for item in items), Decimal(0))
-        with validating_order():
-            lines = tuple(item.line for item in items)
-            parts = sum((line.net for line in lines), Decimal(0)) + freight
-            order = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=head.AmazonOrderId,
-                placed_at=head.PurchaseDate,
-                modified_at=head.LastUpdateDate,
-                paid_at=None if cash or cancelled else head.PurchaseDate,
-                cancelled_at=head.LastUpdateDate if cancelled else None,
-                shipped=head.OrderStatus in _SHIPPED,
-                cash_on_delivery=cash,
-                currency=self._currency(read),
-                lines=lines,
-                refunds=(*self._cancellation_requests(read, cancelled), *self._granted_refunds(read)),
-                freight=max(freight, Decimal(0)),
-                total=head.OrderTotal.Amount if head.OrderTotal else max(parts, Decimal(0)),
-                recipient=head.ShippingAddress.recipient if head.ShippingAddress else Recipient(),
-                buyer=head.BuyerInfo.BuyerEmail if head.BuyerInfo else "",
-                buyer_message=" ".join(item.gift_message for item in items).strip(),
-                promised_by=head.LatestDeliveryDate or head.LatestShipDate,
-                priority=_priority(head.ShipmentServiceLevelCategory),
-                origin=self._origin(head),
-                custom=_custom(read, cancelled),
-            )
+        lines = tuple(item.line for item in items)
+        parts = sum((line.net for line in lines), Decimal(0)) + freight
+        total = head.OrderTotal.Amount if head.OrderTotal else max(parts, Decimal(0))
         tax = max(sum((item.tax for item in items), Decimal(0)), Decimal(0))
-        taxed = order.model_copy(update={"tax": tax})
-        return with_total_mismatch(order if taxed.mismatch else taxed)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=head.AmazonOrderId,
+            placed_at=head.PurchaseDate,
+            modified_at=head.LastUpdateDate,
+            paid_at=None if cash or cancelled else head.PurchaseDate,
+            cancelled_at=head.LastUpdateDate if cancelled else None,
+            shipped=head.OrderStatus in _SHIPPED,
+            cash_on_delivery=cash,
+            currency=self._currency(read),
+            lines=lines,
+            refunds=(*self._cancellation_requests(read, cancelled), *self._granted_refunds(read)),
+            freight=max(freight, Decimal(0)),
+            tax=tax if parts + tax == total else Decimal(0),
+            total=total,
+            recipient=head.ShippingAddress.recipient if head.ShippingAddress else Recipient(),
+            buyer=head.BuyerInfo.BuyerEmail if head.BuyerInfo else "",
+            buyer_message=" ".join(item.gift_message for item in items).strip(),
+            promised_by=head.LatestDeliveryDate or head.LatestShipDate,
+            priority=_priority(head.ShipmentServiceLevelCategory),
+            origin=self._origin(head),
+            custom=_custom(read, cancelled),
+        )
 
     def _currency(self, read: _Read) -> str:
         amounts = [read.order.OrderTotal, *(item.ItemPrice for item in read.items)]
@@ -463,7 +457,7 @@ class Amazon:
         """Return the refunds in the finances. They name a SKU: assign each to the first line that holds it."""
         lines = {item.SellerSKU: item.OrderItemId for item in reversed(read.items)}
         return [
-            Refunded(
+            Refunded.model_construct(
                 refund_no=each.OrderAdjustmentItemId,
                 state=RefundState.GRANTED,
                 amount=each.amount,

@@ -41,6 +41,7 @@ from activities.channels import (
 )
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.paging import page_count, sliced_rows
 from activities.kit.payloads import (
     Code,
@@ -54,8 +55,6 @@ from activities.kit.payloads import (
     Text,
     decode,
     drop_empty,
-    validating_order,
-    with_total_mismatch,
 )
 from activities.vendors.gateway import compact_json, documented_format
 from models.address import Recipient
@@ -89,6 +88,10 @@ _TRANSIENT = {20000, 20001, 90000}
 _LIMITED = 60000
 _NO_ORDER = "isv.business-failed:4"
 """How ``order.orderDetail`` reports an order that does not exist. Not sourced."""
+
+
+_CHANGING = frozenset({"encrypt_post_tel", "encrypt_post_receiver", "encrypt_detail"})
+"""Fields whose cipher text differs from call to call."""
 
 
 class _Name(BaseModel):
@@ -141,9 +144,9 @@ class _Line(BaseModel):
 
     @property
     def line(self) -> OrderLine:
-        return OrderLine(
+        return OrderLine.model_construct(
             line_no=self.order_id,
-            sku=(self.code or self.out_sku_id or f"{self.product_id}:{self.sku_id}")[:64],
+            sku=self.code or self.out_sku_id or f"{self.product_id}:{self.sku_id}",
             listing=self.listing,
             title=self.product_name,
             quantity=self.item_num,
@@ -183,7 +186,7 @@ class _Order(BaseModel):
     mask_post_receiver: Text = ""
     post_addr: _Address = _Address()
     mask_post_addr: _Address = _Address()
-    sku_order_list: Annotated[list[_Line], Field(min_length=1, max_length=200)]
+    sku_order_list: list[_Line]
 
     @property
     def merchant_total(self) -> Decimal:
@@ -213,13 +216,17 @@ class _Detail(BaseModel):
         order, plain = self.shop_order_detail, {each.cipher_text: each.decrypt_text for each in self.decrypt_infos}
         address = order.post_addr if order.post_addr.province.name else order.mask_post_addr
         detail = plain.get(order.post_addr.encrypt_detail) or order.post_addr.detail or order.mask_post_addr.detail
-        return Recipient(
-            name=(plain.get(order.encrypt_post_receiver) or order.mask_post_receiver)[:200],
-            phone=(plain.get(order.encrypt_post_tel) or order.mask_post_tel)[:200],
+        name = plain.get(order.encrypt_post_receiver) or order.mask_post_receiver
+        phone = plain.get(order.encrypt_post_tel) or order.mask_post_tel
+        return Recipient.model_construct(
+            name=name,
+            phone=phone,
             province=address.province.name,
             city=address.city.name,
             district=address.town.name,
-            street=f"{address.street.name}{detail}"[:200],
+            town=address.street.name,
+            street=detail,
+            hidden="*" in name + phone + detail,
         )
 
 
@@ -284,12 +291,14 @@ class Douyin:
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic != READ:
             return _hint(body)
-        detail = decode(_Detail, body)
+        detail, odd = decode_order(_Detail, body, "shop_order_detail.order_id")
         order = detail.shop_order_detail
-        if order.order_type in _VIRTUAL or all(line.goods_type == 1 for line in order.sku_order_list):
+        if order.order_type in _VIRTUAL or (
+            order.sku_order_list and all(line.goods_type == 1 for line in order.sku_order_list)
+        ):
             return None
         if order.order_status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            raise Unintelligible("shop_order_detail.order_status", "invalid.order_status")
+            odd["shop_order_detail.order_status"] = "invalid.order_status"
         lines = [line for line in order.sku_order_list if line.goods_type != 1]
         shipped = order.order_status in _SHIPPED
         kept = [
@@ -307,40 +316,39 @@ class Douyin:
             "cancel_reason": order.cancel_reason if closed else "",
             "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
         }
-        with validating_order():
-            standard = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=order.order_id,
-                placed_at=order.create_time,
-                modified_at=order.update_time,
-                paid_at=(order.pay_time or order.update_time) if paid else None,
-                cancelled_at=order.update_time if closed else None,
-                shipped=shipped,
-                cash_on_delivery=cash_on_delivery,
-                lines=tuple(line.line for line in lines),
-                refunds=tuple(
-                    Refund(
-                        refund_no=line.order_id,
-                        state=line.state,
-                        amount=line.pay_amount,
-                        line_no=line.order_id,
-                        quantity=line.item_num,
-                    )
-                    for line in order.sku_order_list
-                    if line.state is not None
-                ),
-                freight=max(order.post_amount, Decimal(0)),
-                total=max(order.merchant_total - cancelled_amount, Decimal(0)),
-                recipient=detail.recipient,
-                buyer=order.doudian_open_id or order.open_id,
-                buyer_message=order.buyer_words,
-                seller_memo=order.seller_words,
-                promised_by=order.exp_ship_time,
-                origin=marketplace_origin(self._account, detail.recipient.region, order.b_type_desc),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(standard)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=order.order_id,
+            placed_at=order.create_time,
+            modified_at=order.update_time,
+            paid_at=(order.pay_time or order.update_time) if paid else None,
+            cancelled_at=order.update_time if closed else None,
+            shipped=shipped,
+            cash_on_delivery=cash_on_delivery,
+            lines=tuple(line.line for line in lines),
+            refunds=tuple(
+                Refund.model_construct(
+                    refund_no=line.order_id,
+                    state=line.state,
+                    amount=line.pay_amount,
+                    line_no=line.order_id,
+                    quantity=line.item_num,
+                )
+                for line in order.sku_order_list
+                if line.state is not None
+            ),
+            freight=max(order.post_amount, Decimal(0)),
+            total=max(order.merchant_total - cancelled_amount, Decimal(0)),
+            recipient=detail.recipient,
+            buyer=order.doudian_open_id or order.open_id,
+            buyer_message=order.buyer_words,
+            seller_memo=order.seller_words,
+            promised_by=order.exp_ship_time,
+            origin=marketplace_origin(self._account, detail.recipient.region, order.b_type_desc),
+            custom=drop_empty(custom),
+        )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         async for order in self._search("update_time", since, until):
@@ -387,7 +395,9 @@ class Douyin:
             queries = [{"auth_id": str(order["order_id"]), "cipher_text": each} for each in ciphers]
             data = await self._call("order.batchDecrypt", {"cipher_infos": queries})
             detail["decrypt_infos"] = data.get("decrypt_infos") or []
-        return pulled_order(READ, order_fact_key(order.get("order_id"), order.get("update_time"), order), detail)
+        return pulled_order(
+            READ, order_fact_key(order.get("order_id"), order.get("update_time"), order, _CHANGING), detail
+        )
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Call ``order.logisticsAddMultiPack``, idempotent by ``request_id``. A refusal is ignored where the order

@@ -9,11 +9,18 @@ those below are as merchants' tools list them, a seller's own list has all, and 
 jingdong.asc.serviceAndRefund.view (doc 15040) is read as public SDKs do: status 13 is refunded, 14 is failed, every
 other is still open; the unit of ``refoundAmount`` is not documented and taken to be yuan.
 
-Coupons are assigned to a line by its SKU in ``couponDetailList``. ``total`` is ``orderSellerPrice``, the merchant's
-price. While a buyer requests a cancellation or refund before shipping, the whole order is ``LOCKED``; later requests
-are read from JD's after-sales service, and ``custom.refunds_unknown`` marks orders whose requests we may not see.
-Recipients are plain for merchants' own apps and masked for others: masked ones stay masked. JD takes one shipment an
-order: a second parcel cannot be reported.
+Coupons are assigned to a line by its SKU in ``couponDetailList``; those that JD pays for (京豆, 京券, 手机红包, 礼品卡)
+take nothing off. ``total`` is ``orderSellerPrice``, the merchant's price after its own discounts, and ``freightPrice``;
+of cash on delivery ``orderPayment``. While a buyer requests a cancellation or refund before shipping, the whole order
+is ``LOCKED``; later requests are read from JD's after-sales service, and ``custom.refunds_unknown`` marks orders whose
+requests we may not see. Recipients are plain for merchants' own apps, and masked or cipher text for others: those are
+held, shown by JD's own masks. JD takes one shipment an order: a second parcel cannot be reported.
+
+Fields of an order that are kept raw: ``parentOrderId``, ``venderId``, ``orderTotalPrice`` (before discounts),
+``balanceUsed`` (paid by balance), ``flag``, ``vatInfo`` and the title in ``invoiceInfo`` (personal; only the kind of
+invoice becomes ``custom.invoice``), ``sendpayMap``, ``storeOrder``, ``deliveryType``. Without meaning here:
+``dataVersion``, ``waybill``, ``logisticsId``, ``storeId``, ``returnOrder``, ``outBoundDate``, and of an item
+``wareId``, ``productNo`` and ``giftPoint``. Gifts are items of price 0.
 
 Account: ``base_url`` ``https://api.jd.com``; secrets ``app_key``, ``app_secret``, ``access_token``, ``refresh_token``;
 settings ``oauth_url`` (``https://open-oauth.jd.com``), ``carrier_codes``. Listings: ``sku_id``.
@@ -21,13 +28,13 @@ settings ``oauth_url`` (``https://open-oauth.jd.com``), ``carrier_codes``. Listi
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -43,7 +50,8 @@ from activities.channels import (
     refused_one_by_one,
 )
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.errors import Unauthentic, expired, refused, unavailable
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.paging import last_page_first, page_count, sliced_rows, time_slices
 from activities.kit.payloads import (
     CHINA,
@@ -55,11 +63,8 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    decode,
     drop_empty,
     format_china_time,
-    validating_order,
-    with_total_mismatch,
     without_prefixes,
 )
 from activities.vendors.gateway import compact_json, documented_format, md5_sign
@@ -82,7 +87,7 @@ CARRIER_CODES = {
 _FIELDS = (
     "orderId,parentOrderId,venderId,orderType,payType,orderTotalPrice,orderSellerPrice,orderPayment,freightPrice,"
     "sellerDiscount,orderState,orderStateRemark,orderStartTime,paymentConfirmTime,modified,venderRemark,orderRemark,"
-    "flag,pin,open_id_buyer,consigneeInfo,itemInfoList,couponDetailList,waybill,logisticsId,sendpayMap,storeOrder"
+    "flag,pin,open_id_buyer,consigneeInfo,itemInfoList,couponDetailList,waybill,logisticsId,sendpayMap,storeOrder,invoiceInfo,vatInfo,balanceUsed"
 )
 _STATES = (
     "NOT_PAY,WAIT_SELLER_STOCK_OUT,WAIT_SELLER_DELIVERY,WAIT_GOODS_RECEIVE_CONFIRM,FINISHED_L,TRADE_CANCELED,LOCKED,"
@@ -94,6 +99,12 @@ _SHIPPED = {"WAIT_SELLER_DELIVERY", "WAIT_GOODS_RECEIVE_CONFIRM", "FINISHED_L"}
 _VIRTUAL = {"WAIT_SEND_CODE"}
 _NOT_SHIPPED = {"75"}
 """Order types without shipping: local services."""
+_PLATFORM_COUPONS = {"34", "39", "41", "52"}
+"""Types of coupons that JD pays for: 手机红包, 京豆, 京券 and 礼品卡."""
+_CIPHER = re.compile(r"[A-Za-z0-9+/=_\-~#$]{24,}")
+"""How JD's cipher text looks: a long run of Base64, perhaps within marks."""
+_CHANGING = frozenset({"fullname", "mobile", "telephone", "fullAddress", "pin"})
+"""Fields whose cipher text differs from call to call."""
 _SLICE = timedelta(days=30)
 _AFTER_SALES = "jingdong.asc.serviceAndRefund.view"
 _AFTER_SALES_PAGE = 50
@@ -112,6 +123,10 @@ class _Consignee(BaseModel):
     mobile: Part = ""
     telephone: Part = ""
     fullAddress: Part = ""
+    desen_fullname: Part = ""
+    desen_mobile: Part = ""
+    desen_telephone: Part = ""
+    desen_fullAddress: Part = ""
     province: Part = ""
     city: Part = ""
     county: Part = ""
@@ -124,12 +139,18 @@ class _Item(BaseModel):
     wareId: Text = ""
     skuName: Text = ""
     jdPrice: Price
-    itemTotal: Annotated[Quantity, BeforeValidator(int)]
+    itemTotal: Quantity
 
 
 class _Coupon(BaseModel):
     skuId: Text = ""
+    couponType: Text = ""
     couponPrice: Fee = Decimal(0)
+
+    @property
+    def merchants(self) -> bool:
+        """Whether the merchant grants it; the platform pays the merchant for all others."""
+        return self.couponType.partition("-")[0] not in _PLATFORM_COUPONS
 
 
 Coupons = Annotated[list[_Coupon], BeforeValidator(lambda value: value or [])]
@@ -140,6 +161,8 @@ class _Order(BaseModel):
     orderType: Text = ""
     payType: Text = ""
     orderSellerPrice: Price
+    orderPayment: Annotated[Price | None, BeforeValidator(lambda value: value or None)] = None
+    sellerDiscount: Fee = Decimal(0)
     freightPrice: Fee = Decimal(0)
     orderState: Code
     orderStateRemark: Text = ""
@@ -151,47 +174,83 @@ class _Order(BaseModel):
     pin: Text = ""
     open_id_buyer: Text = ""
     consigneeInfo: _Consignee = _Consignee()
-    itemInfoList: Annotated[list[_Item], Field(min_length=1, max_length=200)]
+    itemInfoList: list[_Item]
     couponDetailList: Coupons = []
-    waybill: Text = ""
+    invoiceInfo: Text = ""
 
     @property
     def recipient(self) -> Recipient:
+        """The recipient, by JD's own masks where it sends cipher text."""
         person = self.consigneeInfo
-        street = without_prefixes(person.fullAddress, person.province, person.city, person.county)
-        return Recipient(
-            name=person.fullname,
-            phone=person.mobile or person.telephone,
+        name = _shown(person.fullname, person.desen_fullname)
+        phone = _shown(person.mobile, person.desen_mobile) or _shown(person.telephone, person.desen_telephone)
+        address = _shown(person.fullAddress, person.desen_fullAddress)
+        return Recipient.model_construct(
+            name=name,
+            phone=phone,
             province=person.province,
             city=person.city,
             district=person.county,
-            street=street if street.startswith(person.town) else f"{person.town}{street}"[:200],
+            town=person.town,
+            street=without_prefixes(address, person.province, person.city, person.county),
+            hidden="*" in name + phone + address,
         )
 
     @property
     def lines(self) -> list[OrderLine]:
-        """One line for each SKU. A coupon for its SKU is its discount; other coupons are the order's."""
+        """One line for each item, also where one SKU was bought and is a gift as well. The merchant's coupon for a SKU
+        is the discount of its dearest line."""
         coupons: dict[str, Decimal] = defaultdict(Decimal)
         for each in self.couponDetailList:
-            coupons[each.skuId] += each.couponPrice
-        return [
-            OrderLine(
-                line_no=item.skuId,
-                sku=(item.outerSkuId or item.skuId)[:64],
-                listing={"sku_id": item.skuId},
-                title=item.skuName,
-                quantity=item.itemTotal,
-                unit_price=item.jdPrice,
-                discount=max(coupons[item.skuId], Decimal(0)),
+            if each.merchants:
+                coupons[each.skuId] += each.couponPrice
+        lines = []
+        seen: Counter[str] = Counter()
+        for item in sorted(self.itemInfoList, key=lambda each: -each.jdPrice):
+            seen[item.skuId] += 1
+            count = seen[item.skuId]
+            first = count == 1
+            lines.append(
+                OrderLine.model_construct(
+                    line_no=item.skuId if first else f"{item.skuId}#{count}",
+                    sku=item.outerSkuId or item.skuId,
+                    listing={"sku_id": item.skuId},
+                    title=item.skuName,
+                    quantity=item.itemTotal,
+                    unit_price=item.jdPrice,
+                    discount=max(coupons[item.skuId], Decimal(0)) if first else Decimal(0),
+                )
             )
-            for item in self.itemInfoList
-        ]
+        return lines
+
+    @property
+    def freight(self) -> Decimal:
+        return max(self.freightPrice, Decimal(0))
+
+    @property
+    def total(self) -> Decimal:
+        """What the merchant is owed: its price after its own discounts, and the freight beside it. Of cash on delivery,
+        what the buyer still pays."""
+        owed = self.orderSellerPrice + self.freight
+        return min(self.orderPayment, owed) if self.cash_on_delivery and self.orderPayment is not None else owed
 
     @property
     def discount(self) -> Decimal:
-        known = {item.skuId for item in self.itemInfoList}
-        others = (each.couponPrice for each in self.couponDetailList if each.skuId not in known)
-        return max(sum(others, Decimal(0)), Decimal(0))
+        """The merchant's discounts beside those of the lines; of cash on delivery also what the platform pays."""
+        on_lines = sum((line.discount for line in self.lines), Decimal(0))
+        coupons = sum((each.couponPrice for each in self.couponDetailList if each.merchants), Decimal(0))
+        paid_by_others = self.orderSellerPrice + self.freight - self.total
+        return max(max(self.sellerDiscount, coupons) - on_lines, Decimal(0)) + paid_by_others
+
+    @property
+    def cash_on_delivery(self) -> bool:
+        return self.payType.startswith("1-")
+
+    @property
+    def invoice(self) -> str:
+        """The kind and content of the invoice that the buyer asks for, without its title, which names a person."""
+        parts = (each.strip() for each in re.split(r"[;；]", self.invoiceInfo))
+        return "; ".join(each for each in parts if each.startswith(("发票类型", "发票内容", "不需要")))
 
 
 class _Bill(BaseModel):
@@ -208,8 +267,8 @@ class _Service(BaseModel):
     @property
     def refund(self) -> Refund:
         bill = self.sameOrderServiceBill
-        return Refund(
-            refund_no=(bill.serviceId or self.afsRefundId or bill.orderId)[:64],
+        return Refund.model_construct(
+            refund_no=bill.serviceId or self.afsRefundId or bill.orderId,
             state=_REFUND_STATES.get(self.status, RefundState.ASKED),
             amount=max(self.refoundAmount, Decimal(0)),
         )
@@ -217,8 +276,13 @@ class _Service(BaseModel):
 
 class _Detail(BaseModel):
     orderInfo: _Order
-    services: Annotated[list[_Service] | None, Field(max_length=200)] = []
+    services: list[_Service] | None = []
     """``None``: we lack the permission to see them."""
+
+
+def _shown(text: str, mask: str) -> str:
+    """Return a text, or its mask where it is cipher text."""
+    return (mask if "*" in mask else "****") if _CIPHER.fullmatch(text) else text
 
 
 def fault(method: str, code: str, text: str = "") -> ApplicationError:
@@ -243,47 +307,50 @@ class Jd:
         raise Unauthentic("JD sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        detail = decode(_Detail, body.replace(b'"0001-01-01 00:00:00"', b'""'))
+        detail, odd = decode_order(_Detail, body.replace(b'"0001-01-01 00:00:00"', b'""'), "orderInfo.orderId")
         order = detail.orderInfo
         if order.orderType in _NOT_SHIPPED or order.orderState in _VIRTUAL:
             return None
         if order.orderState not in _UNPAID | _CLOSED | _TO_SHIP | _HELD | _SHIPPED:
-            raise Unintelligible("orderInfo.orderState", "invalid.order_status")
+            odd["orderInfo.orderState"] = "invalid.order_status"
         closed, held = order.orderState in _CLOSED, order.orderState in _HELD
-        cash_on_delivery = order.payType.startswith("1-")
-        paid = order.orderState not in _UNPAID | _CLOSED and not cash_on_delivery
+        cash_on_delivery = order.cash_on_delivery
+        known = order.orderState in _TO_SHIP | _HELD | _SHIPPED
+        paid = (known or order.paymentConfirmTime is not None) and not closed and not cash_on_delivery
         locked = order.orderState == "LOCKED"
-        request = Refund(refund_no=order.orderId, state=RefundState.ASKED, amount=order.orderSellerPrice)
+        request = Refund.model_construct(
+            refund_no=order.orderId, state=RefundState.ASKED, amount=order.orderSellerPrice
+        )
         custom: dict[str, JsonValue] = {
             "channel_hold": order.orderState if held and not locked else "",
             "cancel_reason": order.orderStateRemark if closed else "",
             "encrypted": order.recipient.unreadable,
             "refunds_unknown": detail.services is None,
+            "invoice": order.invoice,
         }
-        with validating_order():
-            standard = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=order.orderId,
-                placed_at=order.orderStartTime,
-                modified_at=order.modified,
-                paid_at=(order.paymentConfirmTime or order.modified) if paid else None,
-                cancelled_at=order.modified if closed else None,
-                shipped=order.orderState in _SHIPPED,
-                cash_on_delivery=cash_on_delivery,
-                lines=tuple(order.lines),
-                refunds=(request,) if locked else tuple(each.refund for each in detail.services or ()),
-                freight=max(order.freightPrice, Decimal(0)),
-                discount=order.discount,
-                total=order.orderSellerPrice,
-                recipient=order.recipient,
-                buyer=order.open_id_buyer or order.pin,
-                buyer_message=order.orderRemark,
-                seller_memo=order.venderRemark,
-                origin=marketplace_origin(self._account, order.recipient.region),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(standard)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=order.orderId,
+            placed_at=order.orderStartTime,
+            modified_at=order.modified,
+            paid_at=(order.paymentConfirmTime or order.modified) if paid else None,
+            cancelled_at=order.modified if closed else None,
+            shipped=order.orderState in _SHIPPED,
+            cash_on_delivery=cash_on_delivery,
+            lines=tuple(order.lines),
+            refunds=(request,) if locked else tuple(each.refund for each in detail.services or ()),
+            freight=order.freight,
+            discount=order.discount,
+            total=order.total,
+            recipient=order.recipient,
+            buyer=order.open_id_buyer or order.pin,
+            buyer_message=order.orderRemark,
+            seller_memo=order.venderRemark,
+            origin=marketplace_origin(self._account, order.recipient.region),
+            custom=drop_empty(custom),
+        )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield changed orders, then orders with a refund that was requested or decided."""
@@ -338,7 +405,7 @@ class Jd:
         services: list[dict[str, Any]] | None = []
         if order.get("orderState") in _SHIPPED:
             services = await self._after_sales({"orderId": str(order.get("orderId"))})
-        fact = order_fact_key(order.get("orderId"), order.get("modified"), [order, services or []])
+        fact = order_fact_key(order.get("orderId"), order.get("modified"), [order, services or []], _CHANGING)
         return pulled_order(READ, fact, {"orderInfo": order, "services": services})
 
     def _search(self, by: str, since: datetime, until: datetime, fields: str) -> AsyncIterator[dict[str, Any]]:

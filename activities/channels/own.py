@@ -22,30 +22,30 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from activities.channels import PulledOrder, StockOffer, StockRefusal
 from activities.kit import http, signing
 from activities.kit.errors import Unintelligible, unavailable
-from activities.kit.payloads import decode, validating_order, with_total_mismatch, within_calendar
+from activities.kit.lenient import Odd, decode_order, standard_order
+from activities.kit.payloads import Price, Quantity, decode, within_calendar
 from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
-from models.money import Amount, Currency
+from models.money import Currency
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import ChannelKind, IntakePath, Origin
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
-Remark = Annotated[str, StringConstraints(max_length=2000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Remark = Annotated[str, StringConstraints(max_length=20_000)]
 Time = Annotated[Moment, AfterValidator(within_calendar)]
-Price = Annotated[Amount, Field(ge=0)]
 
 
 class _Strict(BaseModel):
-    """An unknown field is an error in our own format; ``custom`` holds additional ones."""
+    """An unknown field holds the order; ``custom`` takes additional ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OwnLine(_Strict):
     sku: Name
-    quantity: Annotated[int, Field(ge=1, le=100_000)]
+    quantity: Annotated[Quantity, Field(description="Lines of 0 are dropped.")]
     unit_price: Price
     line_no: Annotated[Name | None, Field(description="Your own; by default 1, 2, 3 and so on.")] = None
     title: Remark = ""
@@ -59,7 +59,7 @@ class OwnRefund(_Strict):
     state: RefundState
     amount: Price = Decimal(0)
     line_no: Annotated[Name | None, Field(description="Absent: for the whole order.")] = None
-    quantity: Annotated[int, Field(ge=0, le=100_000, description="Pieces returned; 0: money only.")] = 0
+    quantity: Annotated[int, Field(ge=0, le=10_000_000, description="Pieces returned; 0: money only.")] = 0
     reason: Remark = ""
 
 
@@ -73,7 +73,7 @@ class Sold(_Strict):
     cancelled_at: Annotated[Time | None, Field(description="When the buyer cancelled.")] = None
     cancel_reason: Remark = ""
     currency: Currency = "CNY"
-    lines: Annotated[tuple[OwnLine, ...], Field(min_length=1, max_length=200)]
+    lines: tuple[OwnLine, ...]
     freight: Price = Decimal(0)
     discount: Annotated[Price, Field(description="On the whole order, beside the lines' discounts.")] = Decimal(0)
     tax: Annotated[Price, Field(description="Added to the prices; leave out tax that the prices include.")] = Decimal(0)
@@ -174,7 +174,7 @@ class Own:
         return Receipt(fact_key=event.event_id, topic="order", priority=URGENT if event.urgent else NORMAL)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        order = decode(OwnOrder, body)
+        order, odd = decode_order(OwnOrder, body, "order_no")
         origin = Origin(
             kind=self.kind,
             platform=self._account.source,
@@ -183,7 +183,7 @@ class Own:
             campaign=order.campaign,
             intake=IntakePath.WEBHOOK,
         )
-        return standard_order(order, self._account, origin, order.order_no, order.updated_at, order.paid_at)
+        return sale_order(odd, order, self._account, origin, order.order_no, order.updated_at, order.paid_at)
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield nothing: the site sends its orders."""
@@ -216,7 +216,8 @@ class Own:
         return [StockRefusal(sku=each.sku, reason=each.reason) for each in answer.refused]
 
 
-def standard_order(
+def sale_order(
+    odd: Odd,
     sold: Sold,
     account: Account,
     origin: Origin,
@@ -225,41 +226,40 @@ def standard_order(
     paid_at: datetime | None,
     **custom: JsonValue,
 ) -> ChannelOrder:
-    """Return a sale as a standard order. Raises ``Unintelligible``."""
+    """Return a sale as a standard order. Raises ``Unintelligible`` where its number cannot be one."""
     if sold.cancel_reason:
         custom["cancel_reason"] = sold.cancel_reason
-    with validating_order():
-        order = ChannelOrder(
-            channel=account.source,
-            shop=account.account,
-            channel_order_no=order_no,
-            placed_at=sold.placed_at,
-            modified_at=modified_at,
-            paid_at=paid_at,
-            pay_before=sold.pay_before,
-            cancelled_at=sold.cancelled_at,
-            cash_on_delivery=sold.cash_on_delivery,
-            currency=sold.currency,
-            lines=tuple(
-                OrderLine(line_no=line.line_no or str(number), **line.model_dump(exclude={"line_no"}))
-                for number, line in enumerate(sold.lines, 1)
-            ),
-            freight=sold.freight,
-            discount=sold.discount,
-            tax=sold.tax,
-            total=sold.total,
-            recipient=Recipient(**dict(sold.recipient)),
-            buyer=sold.buyer,
-            buyer_message=sold.buyer_message,
-            seller_memo=sold.seller_memo,
-            refunds=tuple(Refund(**each.model_dump()) for each in sold.refunds),
-            carrier=sold.carrier,
-            promised_by=sold.promised_by,
-            priority=URGENT if sold.urgent else NORMAL,
-            origin=origin,
-            custom={**sold.custom, **custom},
-        )
-    return with_total_mismatch(order)
+    return standard_order(
+        odd,
+        channel=account.source,
+        shop=account.account,
+        channel_order_no=order_no,
+        placed_at=sold.placed_at,
+        modified_at=modified_at,
+        paid_at=paid_at,
+        pay_before=sold.pay_before,
+        cancelled_at=sold.cancelled_at,
+        cash_on_delivery=sold.cash_on_delivery,
+        currency=sold.currency,
+        lines=tuple(
+            OrderLine.model_construct(line_no=line.line_no or str(number), **line.model_dump(exclude={"line_no"}))
+            for number, line in enumerate(sold.lines, 1)
+        ),
+        freight=sold.freight,
+        discount=sold.discount,
+        tax=sold.tax,
+        total=sold.total,
+        recipient=Recipient.model_construct(**dict(sold.recipient), hidden=False),
+        buyer=sold.buyer,
+        buyer_message=sold.buyer_message,
+        seller_memo=sold.seller_memo,
+        refunds=tuple(Refund.model_construct(**each.model_dump()) for each in sold.refunds),
+        carrier=sold.carrier,
+        promised_by=sold.promised_by,
+        priority=URGENT if sold.urgent else NORMAL,
+        origin=origin,
+        custom={**sold.custom, **custom},
+    )
 
 
 def adapter(account: Account) -> Own:

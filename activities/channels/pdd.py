@@ -8,9 +8,19 @@ order's number is used), numbers of carriers: those below are as merchants' tool
 lists all, and setting ``carrier_codes`` adds others. Its pushes by websocket are not built: orders are pulled.
 
 Recipients come encrypted. Outside of Pinduoduo's own cloud they may be decrypted once in ten seconds and a hundred
-times a day: setting ``decrypt`` (default true) says whether to. An order holds one item, is refunded as a whole, and is
-one shipment: a second parcel cannot be reported. ``total`` is the merchant's price: the platform's own discounts are
-not taken off.
+times a day: setting ``decrypt`` (default true) says whether to. An order holds one item and the gifts in ``gift_list``,
+is refunded as a whole, and is one shipment: a second parcel cannot be reported. ``total`` is the merchant's price: the
+platform's own discounts are not taken off.
+
+``service_fee_detail`` are services that the buyer paid for: one that names 顺丰 requires SF, as does ``free_sf``; their
+fees are part of the freight where only they make the parts add up. ``order_change_amount`` is what the merchant took
+off afterwards. ``pre_sale_time`` is the time to ship a presale by. Orders to be picked up in a store
+(``self_contained``), or of which only the deposit is paid (``step_order_info``), are held. Kept raw: ``address``,
+``receive_time``, ``inner_transaction_id`` (customs), ``card_info_list``, ``home_delivery_type``, ``yyps_date`` and
+``yyps_time`` (a day that the buyer chose), ``order_depot_info``, ``country``. Without meaning here:
+``is_lucky_flag`` (drawn orders are not listed), ``discount_amount`` and ``goods_amount`` (sums), ``pay_no``,
+``logistics_id``, ``tracking_number``, ``shipping_time``, ids of regions and categories, ``goods_img``,
+``stock_out_handle_status``, and the promises of service such as ``return_freight_payer``.
 
 Account: ``base_url`` ``https://gw-api.pinduoduo.com``; secrets ``client_id``, ``client_secret``, ``access_token``,
 ``refresh_token``; setting ``behind_seconds`` (180): the list of changes is complete up to so long ago. Listings:
@@ -24,7 +34,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -40,7 +50,8 @@ from activities.channels import (
     refused_one_by_one,
 )
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, expired, refused, unavailable
+from activities.kit.errors import Unauthentic, expired, refused, unavailable
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.paging import page_count, sliced_rows
 from activities.kit.payloads import (
     CHINA,
@@ -54,10 +65,7 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    decode,
     drop_empty,
-    validating_order,
-    with_total_mismatch,
 )
 from activities.vendors.gateway import documented_format, md5_sign
 from models.address import Recipient
@@ -81,6 +89,15 @@ _REFUNDS = {2: RefundState.ASKED, 3: RefundState.ASKED, 4: RefundState.GRANTED}
 _NO_ORDER = "50001:order_not_found"
 
 
+_CHANGING = frozenset({"receiver_name", "receiver_phone", "receiver_address", "address", "inner_transaction_id"})
+"""Fields whose cipher text differs from call to call."""
+
+
+def _is_cipher(text: str) -> bool:
+    """Whether a text is cipher text: between two of the same mark, a key version before the last."""
+    return re.fullmatch(r"([~@$#]).+\1\d+\1{1,2}", text, re.DOTALL) is not None
+
+
 class _Item(BaseModel):
     goods_id: Identifier
     sku_id: Identifier
@@ -91,16 +108,37 @@ class _Item(BaseModel):
     goods_count: Quantity
     goods_price: Price
 
-    def line(self, number: int) -> OrderLine:
+    def line(self, line_no: str) -> OrderLine:
         ids = {"goods_id": str(self.goods_id), "sku_id": str(self.sku_id)}
-        return OrderLine(
-            line_no=str(number),
-            sku=(self.outer_id or self.outer_goods_id or ":".join(ids.values()))[:64],
+        return OrderLine.model_construct(
+            line_no=line_no,
+            sku=self.outer_id or self.outer_goods_id or ":".join(ids.values()),
             listing=ids,
             title=f"{self.goods_name} {self.goods_spec}".strip(),
             quantity=self.goods_count,
             unit_price=self.goods_price,
         )
+
+
+class _Gift(_Item):
+    """Goods that the merchant gives with the order."""
+
+    goods_id: Integer = 0
+    sku_id: Integer = 0
+    goods_price: Fee = Decimal(0)
+
+    def line(self, line_no: str) -> OrderLine:
+        return super().line(line_no).model_copy(update={"unit_price": Decimal(0)})
+
+
+class _Deposit(BaseModel):
+    step_trade_status: Integer = 0
+    """0: nothing is paid, 1: the deposit, 2: all."""
+
+
+class _Service(BaseModel):
+    service_name: Text = ""
+    service_fee: Fee = Decimal(0)
 
 
 class _Order(BaseModel):
@@ -136,7 +174,31 @@ class _Order(BaseModel):
     """The merchant's."""
     buyer_memo: Text = ""
     open_id: Text = ""
-    item_list: Annotated[list[_Item], Field(min_length=1, max_length=200)]
+    item_list: list[_Item]
+    gift_list: Annotated[list[_Gift], BeforeValidator(lambda value: value or [])] = []
+    service_fee_detail: Annotated[list[_Service], BeforeValidator(lambda value: value or [])] = []
+    order_change_amount: Fee = Decimal(0)
+    """What the merchant took off after the order was placed."""
+    invoice_status: Integer = 0
+    pre_sale_time: MaybeChinaTime = None
+    free_sf: Integer = 0
+    self_contained: Integer = 0
+    step_order_info: _Deposit | None = None
+
+    @property
+    def lines(self) -> list[OrderLine]:
+        sold = [item.line(str(number)) for number, item in enumerate(self.item_list, 1)]
+        return sold + [gift.line(f"g{number}") for number, gift in enumerate(self.gift_list, 1)]
+
+    @property
+    def service_fees(self) -> Decimal:
+        return sum((each.service_fee for each in self.service_fee_detail), Decimal(0))
+
+    @property
+    def carrier(self) -> str | None:
+        """SF Express where the buyer paid extra for it, or was promised it."""
+        named = any("顺丰" in each.service_name for each in self.service_fee_detail)
+        return "sf" if named or self.free_sf == 1 else None
 
     @property
     def ciphers(self) -> list[str]:
@@ -144,13 +206,17 @@ class _Order(BaseModel):
         if self.order_status != _TO_SHIP:
             return []
         parts = (self.receiver_name, self.receiver_phone, self.receiver_address)
-        return [each for each in parts if each.startswith(("~", "@", "$", "#"))]
+        return [each for each in parts if _is_cipher(each)]
 
     @property
     def hold(self) -> str:
         """Why the platform does not want it shipped yet; empty where it does."""
         if self.risk_control_status == 1:
             return "risk_control"
+        if self.self_contained == 1:
+            return "pick_up"
+        if self.step_order_info is not None and self.step_order_info.step_trade_status < 2:
+            return "deposit"
         return "" if self.group_status == 1 and self.confirm_status == 1 else "group_open"
 
 
@@ -170,15 +236,19 @@ class _Detail(BaseModel):
         plain = {each.encrypted_data: each.decrypted_data for each in self.data_decrypt_list}
 
         def text(cipher: str, mask: str) -> str:
-            return (plain.get(cipher) or (mask if cipher in order.ciphers else cipher) or mask)[:200]
+            return plain.get(cipher) or ((mask or "****") if _is_cipher(cipher) else cipher) or mask
 
-        return Recipient(
-            name=text(order.receiver_name, order.receiver_name_mask),
-            phone=text(order.receiver_phone, order.receiver_phone_mask),
+        name = text(order.receiver_name, order.receiver_name_mask)
+        phone = text(order.receiver_phone, order.receiver_phone_mask)
+        street = text(order.receiver_address, order.receiver_address_mask)
+        return Recipient.model_construct(
+            name=name,
+            phone=phone,
             province=order.province,
             city=order.city,
             district=order.town,
-            street=text(order.receiver_address, order.receiver_address_mask),
+            street=street,
+            hidden="*" in name + phone + street,
         )
 
 
@@ -215,10 +285,10 @@ class Pinduoduo:
         raise Unauthentic("Pinduoduo sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        detail = decode(_Detail, body)
+        detail, odd = decode_order(_Detail, body, "order_info.order_sn")
         order = detail.order_info
         if order.order_status not in (0, _TO_SHIP, _SHIPPED, _RECEIVED):
-            raise Unintelligible("order_info.order_status", "invalid.order_status")
+            odd["order_info.order_status"] = "invalid.order_status"
         shipped = order.order_status in (_SHIPPED, _RECEIVED)
         state = _REFUNDS.get(order.refund_status)
         closed = state is RefundState.GRANTED and not shipped
@@ -227,32 +297,45 @@ class Pinduoduo:
             "channel_hold": order.hold if paid else "",
             "cancel_reason": "refunded" if closed else "",
             "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
+            "pre_sale_time": order.pre_sale_time.isoformat() if order.pre_sale_time else "",
+            "invoice": order.invoice_status == 1,
+            "services": " ".join(each.service_name for each in order.service_fee_detail),
         }
-        refunds = () if state is None else (Refund(refund_no=order.order_sn, state=state, amount=order.pay_amount),)
-        with validating_order():
-            standard = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=order.order_sn,
-                placed_at=order.created_time,
-                modified_at=order.updated_at,
-                paid_at=paid,
-                cancelled_at=order.updated_at if closed else None,
-                shipped=shipped,
-                lines=tuple(item.line(number) for number, item in enumerate(order.item_list, 1)),
-                refunds=refunds,
-                freight=max(order.postage, Decimal(0)),
-                discount=max(order.seller_discount + order.capital_free_discount, Decimal(0)),
-                total=order.pay_amount + max(order.platform_discount, Decimal(0)),
-                recipient=detail.recipient,
-                buyer=order.open_id,
-                buyer_message=order.buyer_memo,
-                seller_memo=order.remark,
-                promised_by=order.last_ship_time,
-                origin=marketplace_origin(self._account, detail.recipient.region),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(standard)
+        lines = tuple(order.lines)
+        total = order.pay_amount + max(order.platform_discount, Decimal(0))
+        discount = order.seller_discount + order.capital_free_discount + order.order_change_amount
+        freight = max(order.postage, Decimal(0))
+        if sum((line.net for line in lines), freight) - discount != total:
+            freight += max(order.service_fees, Decimal(0))
+        refunds = (
+            ()
+            if state is None
+            else (Refund.model_construct(refund_no=order.order_sn, state=state, amount=order.pay_amount),)
+        )
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=order.order_sn,
+            placed_at=order.created_time,
+            modified_at=order.updated_at,
+            paid_at=paid,
+            cancelled_at=order.updated_at if closed else None,
+            shipped=shipped,
+            lines=lines,
+            refunds=refunds,
+            freight=freight,
+            discount=max(discount, Decimal(0)),
+            total=total,
+            recipient=detail.recipient,
+            buyer=order.open_id,
+            buyer_message=order.buyer_memo,
+            seller_memo=order.remark,
+            carrier=order.carrier,
+            promised_by=order.last_ship_time or order.pre_sale_time,
+            origin=marketplace_origin(self._account, detail.recipient.region),
+            custom=drop_empty(custom),
+        )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield changed orders, half an hour at a time."""
@@ -310,7 +393,9 @@ class Pinduoduo:
             queries = [{"data_tag": str(order["order_sn"]), "encrypted_data": each} for each in ciphers]
             answer = await self._call("pdd.open.decrypt.batch", {"data_list": json.dumps(queries)})
             detail["data_decrypt_list"] = answer.get("data_decrypt_list") or []
-        return pulled_order(READ, order_fact_key(order.get("order_sn"), order.get("updated_at"), order), detail)
+        return pulled_order(
+            READ, order_fact_key(order.get("order_sn"), order.get("updated_at"), order, _CHANGING), detail
+        )
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
         """Call ``pdd.logistics.online.send``. A refusal is ignored where the order already shipped: Pinduoduo takes

@@ -12,8 +12,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from activities.channels import PulledOrder
-from activities.channels.own import Sold, standard_order
+from activities.channels.own import Sold, sale_order
 from activities.kit.errors import Unintelligible
+from activities.kit.lenient import decode_order
 from activities.kit.payloads import decode
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
@@ -61,7 +62,7 @@ class Pos:
         return Receipt(fact_key=f"{event.number}:{topic}", topic=topic, priority=priority)
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        sale = decode(PosOrder, body)
+        sale, odd = decode_order(PosOrder, body, "store", "terminal", "receipt_no")
         origin = Origin(
             kind=ChannelKind.STORE,
             platform=self._account.source,
@@ -70,7 +71,8 @@ class Pos:
             campaign=sale.campaign,
             intake=IntakePath.WEBHOOK,
         )
-        return standard_order(
+        return sale_order(
+            odd,
             sale,
             self._account,
             origin,

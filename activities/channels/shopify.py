@@ -6,6 +6,12 @@ as in the fixtures of Shopify's own clients.
 The order lists the lines of a refund, and which were restocked; the webhook of a refund names the order only. ``total``
 is what remains to be paid after edits and refunds. Expiring offline tokens are renewed by their refresh token.
 
+``freight`` holds what is owed beside the goods: shipping lines that were not removed, less refunded freight; tips; and
+what no parcel holds, such as gift cards. An order to be picked up in a store is held. Kept raw: ``note_attributes``,
+``properties`` of lines, ``billing_address``, ``discount_codes``, ``tax_lines``, ``duties``, ``client_details``,
+``email``. Without meaning here: ``token``, ``checkout_id``, ``order_status_url``, ``processed_at``, ``closed_at``,
+``grams``, ``vendor``, ``fulfillments``, amounts in the buyer's own currency (``presentment_money``).
+
 Account: ``base_url`` ``https://{shop}.myshopify.com``; secrets ``client_secret``, ``client_secret_old`` while it is
 rotated, ``access_token``, and ``client_id`` and ``refresh_token`` where it expires; settings ``api_version`` (2026-04
 or later), ``carrier_codes`` where the tracking company is not our carrier's name in capitals. Listings:
@@ -25,12 +31,13 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import httpx
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, carrier_code, oauth_secrets
 from activities.kit import http
 from activities.kit.errors import Unintelligible, expired, refused, unavailable
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.payloads import (
     Code,
     Fee,
@@ -41,15 +48,14 @@ from activities.kit.payloads import (
     Text,
     decode,
     drop_empty,
-    validating_order,
-    with_total_mismatch,
+    person_name,
     within_calendar,
 )
 from activities.kit.signing import verify_body
-from models.address import Recipient
+from models.address import Country, Recipient
 from models.fulfillment import Shipment
-from models.i18n import InvalidValue
 from models.intake import Account, Receipt
+from models.money import Currency
 from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import ChannelKind, IntakePath, Origin
 
@@ -97,10 +103,17 @@ class _Line(BaseModel):
     total_discount: Fee = Decimal(0)
     discount_allocations: Amounts = []
     requires_shipping: bool | None = True
+    """``False``: a gift card, a tip or another thing that no parcel holds."""
 
     @property
     def remaining(self) -> int:
         return self.quantity if self.current_quantity is None else self.current_quantity
+
+    @property
+    def net(self) -> Decimal:
+        """The value of what remains of it."""
+        line = self.line(self.remaining)
+        return line.net
 
     @property
     def discount(self) -> Decimal:
@@ -108,14 +121,14 @@ class _Line(BaseModel):
         return sum((each.amount for each in self.discount_allocations), Decimal(0)) or self.total_discount
 
     def line(self, quantity: int) -> OrderLine:
-        return OrderLine(
+        return OrderLine.model_construct(
             line_no=str(self.id),
-            sku=(self.sku or self.variant_id or str(self.id))[:64],
+            sku=self.sku or self.variant_id or str(self.id),
             listing={"variant_id": self.variant_id} if self.variant_id else {},
             title=f"{self.title} {self.variant_title}".strip(),
             quantity=quantity,
             unit_price=self.price,
-            discount=(self.discount * quantity / self.quantity).quantize(CENT, ROUND_HALF_EVEN),
+            discount=(self.discount * quantity / max(self.quantity, 1)).quantize(CENT, ROUND_HALF_EVEN),
         )
 
 
@@ -130,8 +143,17 @@ class _Transaction(BaseModel):
     kind: Text = ""
 
 
+class _RefundAdjustment(BaseModel):
+    """Money of a refund that belongs to no line: shipping, or goodwill. Negative."""
+
+    amount: Fee = Decimal(0)
+    tax_amount: Fee = Decimal(0)
+    kind: Text = ""
+
+
 class _Refund(BaseModel):
     id: Identifier
+    order_adjustments: Annotated[list[_RefundAdjustment], BeforeValidator(lambda value: value or [])] = []
     note: Text = ""
     refund_line_items: Annotated[list[_RefundedLine], BeforeValidator(lambda value: value or [])] = []
     transactions: Annotated[list[_Transaction], BeforeValidator(lambda value: value or [])] = []
@@ -139,12 +161,12 @@ class _Refund(BaseModel):
     @property
     def facts(self) -> list[Refund]:
         """One refund for each line, or one for money alone."""
-        granted = {"state": RefundState.GRANTED, "reason": self.note}
+        granted: dict[str, Any] = {"state": RefundState.GRANTED, "reason": self.note}
         if not self.refund_line_items:
             money = sum((each.amount for each in self.transactions if each.kind == "refund"), Decimal(0))
-            return [Refund(refund_no=str(self.id), amount=max(money, Decimal(0)), **granted)]
+            return [Refund.model_construct(refund_no=str(self.id), amount=max(money, Decimal(0)), **granted)]
         return [
-            Refund(
+            Refund.model_construct(
                 refund_no=f"{self.id}:{each.line_item_id}",
                 line_no=str(each.line_item_id),
                 quantity=each.quantity,
@@ -157,6 +179,9 @@ class _Refund(BaseModel):
 
 class _Freight(BaseModel):
     price: Fee = Decimal(0)
+    code: Text = ""
+    delivery_category: Text = ""
+    is_removed: bool | None = False
     discount_allocations: Amounts = []
 
     @property
@@ -169,7 +194,7 @@ class _Address(BaseModel):
     first_name: Part = ""
     last_name: Part = ""
     phone: Part = ""
-    country_code: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+    country_code: Country
     province: Part = ""
     city: Part = ""
     address1: Part = ""
@@ -179,12 +204,6 @@ class _Address(BaseModel):
     @property
     def street(self) -> str:
         return f"{self.address1} {self.address2}".strip()
-
-    @model_validator(mode="after")
-    def _fits(self) -> "_Address":
-        if len(self.street) > 200:
-            raise InvalidValue("invalid.address.too_long", most=200)
-        return self
 
 
 class _Customer(BaseModel):
@@ -207,10 +226,11 @@ class _Order(BaseModel):
     source_name: Text = ""
     landing_site: Text = ""
     payment_gateway_names: Annotated[list[Text], BeforeValidator(lambda value: value or [])] = []
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Currency
     total_price: Price
     current_total_price: Price | None = None
     total_discounts: Fee = Decimal(0)
+    total_tip_received: Fee = Decimal(0)
     total_tax: Fee = Decimal(0)
     current_total_tax: Fee | None = None
     taxes_included: bool | None = False
@@ -218,7 +238,7 @@ class _Order(BaseModel):
     customer: _Customer | None = None
     shipping_address: _Address | None = None
     shipping_lines: Annotated[list[_Freight], BeforeValidator(lambda value: value or [])] = []
-    line_items: Annotated[list[_Line], Field(max_length=200)]
+    line_items: list[_Line]
     refunds: Annotated[list[_Refund], BeforeValidator(lambda value: value or [])] = []
 
     @property
@@ -228,20 +248,49 @@ class _Order(BaseModel):
         if address is None:
             return Recipient()
         customer = self.customer or _Customer()
-        return Recipient(
-            name=address.name or f"{address.first_name} {address.last_name}".strip()[:200],
-            phone=(address.phone or self.phone or customer.phone)[:200],
+        return Recipient.model_construct(
+            name=address.name or person_name(address.first_name, address.last_name),
+            phone=address.phone or self.phone or customer.phone,
             country=address.country_code,
             province=address.province,
             city=address.city,
             street=address.street,
             postcode=address.zip,
+            hidden=False,
         )
+
+    @property
+    def freight(self) -> Decimal:
+        """The freight that is still owed, after shipping lines that were removed and freight that was refunded."""
+        charged = sum((line.price - line.discount for line in self.shipping_lines if not line.is_removed), Decimal(0))
+        return max(charged + self._adjusted("shipping_refund"), Decimal(0))
+
+    @property
+    def goodwill(self) -> Decimal:
+        """Money refunded beside lines and freight."""
+        return max(-self._adjusted("refund_discrepancy"), Decimal(0))
+
+    def _adjusted(self, kind: str) -> Decimal:
+        adjustments = (each for refund in self.refunds for each in refund.order_adjustments if each.kind == kind)
+        return sum((each.amount for each in adjustments), Decimal(0))
+
+    @property
+    def beside_goods(self) -> Decimal:
+        """Tips, and things that no parcel holds, such as gift cards."""
+        unshipped = (item.net for item in self.line_items if item.requires_shipping is False)
+        return max(self.total_tip_received, Decimal(0)) + sum(unshipped, Decimal(0))
+
+    @property
+    def picked_up(self) -> bool:
+        kinds = (text.lower() for line in self.shipping_lines for text in (line.delivery_category, line.code))
+        return any(re.search(r"pick[ _-]?up", kind) for kind in kinds)
 
     @property
     def hold(self) -> str:
         if self.test:
             return "test"
+        if self.picked_up:
+            return "pick_up"
         return self.fulfillment_status if self.fulfillment_status == "partial" else ""
 
 
@@ -287,9 +336,9 @@ class Shopify:
             return Hint(order_nos=(str(decode(_OrderId, body).order_id),))
         if topic not in _TOPICS:
             return None
-        source = decode(_Order, body)
+        source, odd = decode_order(_Order, body, "id")
         lines = [item for item in source.line_items if item.requires_shipping is not False]
-        if not lines:
+        if not (lines or odd):
             return None
         shipped = source.fulfillment_status in _SHIPPED
         money_returned = source.financial_status in _CANCELLING and not shipped
@@ -304,7 +353,6 @@ class Shopify:
         if source.current_total_price is not None and not shipped:
             total = source.current_total_price
             tax = tax if source.current_total_tax is None else source.current_total_tax
-        freight = sum((line.price - line.discount for line in source.shipping_lines), Decimal(0))
         line_discounts = sum((item.discount for item in source.line_items), Decimal(0))
         line_discounts += sum((line.discount for line in source.shipping_lines), Decimal(0))
         custom: dict[str, JsonValue] = {
@@ -313,32 +361,31 @@ class Shopify:
             "channel_hold": source.hold,
             "cancel_reason": source.cancel_reason or source.financial_status if cancelled_at else "",
         }
-        with validating_order():
-            order = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=str(source.id),
-                placed_at=source.created_at,
-                modified_at=source.updated_at,
-                paid_at=source.updated_at if paid else None,
-                cancelled_at=cancelled_at,
-                cash_on_delivery=not paid and any(_is_cash_on_delivery(name) for name in source.payment_gateway_names),
-                currency=source.currency,
-                shipped=shipped,
-                lines=tuple(item.line(quantity) for item, quantity in kept),
-                refunds=tuple(fact for refund in source.refunds for fact in refund.facts)[:200],
-                freight=max(freight, Decimal(0)),
-                discount=max(source.total_discounts - line_discounts, Decimal(0)),
-                tax=Decimal(0) if source.taxes_included else max(tax, Decimal(0)),
-                total=total,
-                recipient=source.recipient,
-                buyer=source.customer.id if source.customer else "",
-                buyer_message=source.note,
-                priority=_priority(source.tags),
-                origin=self._origin(source, topic),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(order)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=str(source.id),
+            placed_at=source.created_at,
+            modified_at=source.updated_at,
+            paid_at=source.updated_at if paid else None,
+            cancelled_at=cancelled_at,
+            cash_on_delivery=not paid and any(_is_cash_on_delivery(name) for name in source.payment_gateway_names),
+            currency=source.currency,
+            shipped=shipped,
+            lines=tuple(item.line(quantity) for item, quantity in kept),
+            refunds=tuple(fact for refund in source.refunds for fact in refund.facts),
+            freight=source.freight + source.beside_goods,
+            discount=max(source.total_discounts - line_discounts, Decimal(0)) + source.goodwill,
+            tax=Decimal(0) if source.taxes_included else max(tax, Decimal(0)),
+            total=total,
+            recipient=source.recipient,
+            buyer=source.customer.id if source.customer else "",
+            buyer_message=source.note,
+            priority=_priority(source.tags),
+            origin=self._origin(source, topic),
+            custom=drop_empty(custom),
+        )
 
     def _origin(self, source: _Order, topic: str) -> Origin:
         address = source.shipping_address

@@ -6,6 +6,10 @@ public repositories read them. Not sourced: the status of unpaid orders (``00`` 
 other than ``1``, a return under way; how limits are reported (an error whose code names a limit or a time-out is
 temporary); carriers' codes (setting ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
 
+``payAmount`` of a line holds its freight or not: its price and the discounts ``vouchertotalMoney`` and
+``coupontotalMoney`` tell. Kept raw: ``invoice`` (the title: personal; ``invoiceType`` becomes ``custom.invoice``),
+``invoiceRecvFlag``, ``taxPayerNo``, and all fields that are not named here, such as ``buyerName`` and ``orderType``.
+
 An order does not say when it last changed: the time of the response is used. Lines ship one by one. ``total`` is what
 was paid for the lines and their freight. Access does not expire.
 
@@ -17,11 +21,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from hashlib import md5, sha256
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -35,7 +39,8 @@ from activities.channels import (
     refused_one_by_one,
 )
 from activities.kit import http
-from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
+from activities.kit.errors import Unauthentic, refused, unavailable
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.paging import sliced_rows
 from activities.kit.payloads import (
     CHINA,
@@ -44,19 +49,18 @@ from activities.kit.payloads import (
     Fee,
     Part,
     Price,
+    Quantity,
     Text,
-    decode,
     drop_empty,
     format_china_time,
-    validating_order,
-    with_total_mismatch,
+    price_per_unit,
     without_prefixes,
 )
 from activities.vendors.gateway import compact_json, documented_format
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
-from models.order import CENT, ChannelOrder, OrderLine, Refund, RefundState
+from models.order import ChannelOrder, OrderLine, Refund, RefundState
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""
@@ -77,16 +81,30 @@ class _Line(BaseModel):
     productCode: Code
     itemCode: Text = ""
     productName: Text = ""
-    saleNum: Annotated[Any, BeforeValidator(lambda value: str(value))]
+    saleNum: Quantity
     unitPrice: Price
     payAmount: Price
+    """What the buyer pays for the line; with its freight where its discounts say so."""
     transportFee: Fee = Decimal(0)
+    vouchertotalMoney: Fee = Decimal(0)
+    coupontotalMoney: Fee = Decimal(0)
     returnOrderFlag: Text = ""
     expressno: Text = ""
 
     @property
-    def pieces(self) -> int:
-        return int(Decimal(self.saleNum))
+    def freight(self) -> Decimal:
+        return max(self.transportFee, Decimal(0))
+
+    @property
+    def paid(self) -> Decimal:
+        """What the buyer pays for the goods alone. ``payAmount`` holds the freight as well where only that explains the
+        discounts, or the price."""
+        price = self.unitPrice * self.saleNum
+        discounts = self.vouchertotalMoney + self.coupontotalMoney
+        with_freight = self.freight and (
+            self.payAmount > price or (discounts and self.payAmount == price - discounts + self.freight)
+        )
+        return max(self.payAmount - self.freight, Decimal(0)) if with_freight else self.payAmount
 
     @property
     def state(self) -> RefundState | None:
@@ -97,15 +115,15 @@ class _Line(BaseModel):
     @property
     def line(self) -> OrderLine:
         """The discount is the difference between its price and what was paid."""
-        unit = max(self.unitPrice, (self.payAmount / self.pieces).quantize(CENT, ROUND_CEILING))
-        return OrderLine(
+        unit = max(self.unitPrice, price_per_unit(self.paid, self.saleNum))
+        return OrderLine.model_construct(
             line_no=self.orderLineNumber,
-            sku=(self.itemCode or self.productCode)[:64],
+            sku=self.itemCode or self.productCode,
             listing={"product_code": self.productCode},
             title=self.productName,
-            quantity=self.pieces,
+            quantity=self.saleNum,
             unit_price=unit,
-            discount=unit * self.pieces - self.payAmount,
+            discount=unit * self.saleNum - self.paid,
         )
 
 
@@ -123,18 +141,26 @@ class _Order(BaseModel):
     payType: Text = ""
     buyerOrdRemark: Text = ""
     sellerOrdRemark: Text = ""
-    orderDetail: Annotated[list[_Line], Field(min_length=1, max_length=200)]
+    invoiceType: Text = ""
+    invoice: Text = ""
+    orderDetail: list[_Line]
 
     @property
     def recipient(self) -> Recipient:
-        return Recipient(
+        return Recipient.model_construct(
             name=self.customerName,
             phone=self.mobNum,
             province=self.provinceName,
             city=self.cityName,
             district=self.districtName,
             street=without_prefixes(self.customerAddress, self.provinceName, self.cityName, self.districtName),
+            hidden="*" in self.customerName + self.mobNum + self.customerAddress,
         )
+
+    @property
+    def invoice_wish(self) -> str:
+        """The kind of the invoice that the buyer asks for; its title names a person, and stays in the payload."""
+        return self.invoiceType or ("1" if self.invoice else "")
 
 
 class _Detail(BaseModel):
@@ -159,57 +185,54 @@ class Suning:
         raise Unauthentic("Suning sends no webhooks: its orders are pulled")
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
-        detail = decode(_Detail, body)
+        detail, odd = decode_order(_Detail, body, "order.orderCode")
         order = detail.order
-        for index, line in enumerate(order.orderDetail):
-            if not re.fullmatch(r"[1-9]\d{0,4}(\.0+)?", line.saleNum):
-                raise Unintelligible(f"order.orderDetail[{index}].saleNum", "invalid.quantity.pieces")
         if order.orderTotalStatus not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            raise Unintelligible("order.orderTotalStatus", "invalid.order_status")
+            odd["order.orderTotalStatus"] = "invalid.order_status"
         shipped = order.orderTotalStatus in _SHIPPED
         open_lines = [line for line in order.orderDetail if shipped or line.state is not RefundState.GRANTED]
         closed = order.orderTotalStatus in _CLOSED or not open_lines
         lines = order.orderDetail if closed else open_lines
         cash_on_delivery = order.payType in _COD
         paid = order.orderTotalStatus in _TO_SHIP | _SHIPPED and not cash_on_delivery
-        freight = sum((line.transportFee for line in order.orderDetail), Decimal(0))
+        freight = sum((line.freight for line in order.orderDetail), Decimal(0))
         custom: dict[str, JsonValue] = {
             "cancel_reason": "closed" if closed else "",
             "encrypted": order.recipient.unreadable,
+            "invoice": order.invoice_wish,
         }
-        with validating_order():
-            standard = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=order.orderCode,
-                placed_at=order.orderSaleTime,
-                modified_at=detail.asked_at,
-                paid_at=order.orderSaleTime if paid else None,
-                cancelled_at=detail.asked_at if closed else None,
-                shipped=shipped,
-                cash_on_delivery=cash_on_delivery,
-                lines=tuple(line.line for line in lines),
-                refunds=tuple(
-                    Refund(
-                        refund_no=f"{order.orderCode}:{line.orderLineNumber}"[:64],
-                        state=line.state,
-                        amount=line.payAmount,
-                        line_no=line.orderLineNumber,
-                        quantity=line.pieces,
-                    )
-                    for line in order.orderDetail
-                    if line.state is not None
-                ),
-                freight=max(freight, Decimal(0)),
-                total=sum((line.payAmount for line in lines), max(freight, Decimal(0))),
-                recipient=order.recipient,
-                buyer=order.userName,
-                buyer_message=order.buyerOrdRemark,
-                seller_memo=order.sellerOrdRemark,
-                origin=marketplace_origin(self._account, order.recipient.region),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(standard)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=order.orderCode,
+            placed_at=order.orderSaleTime,
+            modified_at=detail.asked_at,
+            paid_at=order.orderSaleTime if paid else None,
+            cancelled_at=detail.asked_at if closed else None,
+            shipped=shipped,
+            cash_on_delivery=cash_on_delivery,
+            lines=tuple(line.line for line in lines),
+            refunds=tuple(
+                Refund.model_construct(
+                    refund_no=f"{order.orderCode}:{line.orderLineNumber}",
+                    state=line.state,
+                    amount=line.paid,
+                    line_no=line.orderLineNumber,
+                    quantity=line.saleNum,
+                )
+                for line in order.orderDetail
+                if line.state is not None
+            ),
+            freight=freight,
+            total=sum((line.paid for line in lines), freight),
+            recipient=order.recipient,
+            buyer=order.userName,
+            buyer_message=order.buyerOrdRemark,
+            seller_memo=order.sellerOrdRemark,
+            origin=marketplace_origin(self._account, order.recipient.region),
+            custom=drop_empty(custom),
+        )
 
     async def pull(self, since: datetime, until: datetime) -> AsyncIterator[PulledOrder]:
         """Yield changed orders, a day at a time."""
@@ -322,7 +345,7 @@ def _pulled(order: dict[str, Any]) -> PulledOrder:
     now = datetime.now(UTC)
     digest = sha256(compact_json(order).encode()).hexdigest()[:32]
     fact = f"{order.get('orderCode')}:{digest}:{int(now.timestamp()) // _FACT_SECONDS}"
-    return pulled_order(READ, fact[:200], {"order": order, "asked_at": now.isoformat()})
+    return pulled_order(READ, fact, {"order": order, "asked_at": now.isoformat()})
 
 
 def adapter(account: Account) -> Suning:

@@ -20,9 +20,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, JsonValue
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -36,7 +35,8 @@ from activities.channels import (
     refusal_code,
     refused_by_halves,
 )
-from activities.kit.errors import Unauthentic, Unintelligible
+from activities.kit.errors import Unauthentic
+from activities.kit.lenient import decode_order, standard_order
 from activities.kit.paging import page_count, sliced_pages
 from activities.kit.payloads import (
     ChinaTime,
@@ -49,11 +49,8 @@ from activities.kit.payloads import (
     Price,
     Quantity,
     Text,
-    decode,
     drop_empty,
     format_china_time,
-    validating_order,
-    with_total_mismatch,
 )
 from activities.vendors.top import Top
 from models.address import Recipient
@@ -127,15 +124,15 @@ class _Order(BaseModel):
     @property
     def sku(self) -> str:
         """The merchant's code of the SKU or the item, or TOP's own ids."""
-        return (self.outer_sku_id or self.outer_iid or ":".join(self.listing.values()) or str(self.oid))[:64]
+        return self.outer_sku_id or self.outer_iid or ":".join(self.listing.values()) or str(self.oid)
 
     @property
     def refund(self) -> Refund | None:
         state = _REFUNDS.get(self.refund_status)
         if state is None:
             return None
-        return Refund(
-            refund_no=(self.refund_id or str(self.oid))[:64],
+        return Refund.model_construct(
+            refund_no=self.refund_id or str(self.oid),
             state=state,
             amount=max(self.divide_order_fee, Decimal(0)),
             line_no=str(self.oid),
@@ -144,7 +141,7 @@ class _Order(BaseModel):
 
     @property
     def line(self) -> OrderLine:
-        return OrderLine(
+        return OrderLine.model_construct(
             line_no=str(self.oid),
             sku=self.sku,
             listing=self.listing,
@@ -156,7 +153,7 @@ class _Order(BaseModel):
 
 
 class _Orders(BaseModel):
-    order: Annotated[list[_Order], Field(min_length=1, max_length=200)]
+    order: list[_Order]
 
 
 class _Trade(BaseModel):
@@ -202,7 +199,7 @@ class _Trade(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        return Recipient(
+        return Recipient.model_construct(
             name=self.receiver_name,
             phone=self.receiver_mobile or self.receiver_phone,
             province=self.receiver_state,
@@ -211,6 +208,7 @@ class _Trade(BaseModel):
             town=self.receiver_town,
             street=self.receiver_address,
             postcode=self.receiver_zip,
+            hidden="*" in self.receiver_name + self.receiver_mobile + self.receiver_phone + self.receiver_address,
         )
 
 
@@ -247,7 +245,8 @@ class _Fullinfo(BaseModel):
             "phone": receiver.mobile or receiver.phone,
             "street": receiver.address_detail,
         }
-        return masked.model_copy(update={key: value for key, value in clear.items() if value})
+        shown = masked.model_copy(update={key: value for key, value in clear.items() if value})
+        return shown.model_copy(update={"hidden": "*" in shown.name + shown.phone + shown.street})
 
 
 def _priority(seller_flag: object, seller_memo: str) -> int:
@@ -267,10 +266,10 @@ class Taobao:
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder:
         """Parse a ``trade_fullinfo_get_response``, which may come with its decrypted recipient."""
-        fullinfo = decode(_Fullinfo, body)
+        fullinfo, odd = decode_order(_Fullinfo, body, "trade_fullinfo_get_response.trade.tid")
         trade = fullinfo.trade_fullinfo_get_response.trade
         if trade.status not in _UNPAID | _PAID | _CLOSED | _SHIPPED:
-            raise Unintelligible("trade_fullinfo_get_response.trade.status", "invalid.order_status")
+            odd["trade_fullinfo_get_response.trade.status"] = "invalid.order_status"
         shipped = trade.status in _SHIPPED
         closed = trade.status in _CLOSED
         cash_on_delivery = trade.type in _COD
@@ -282,30 +281,29 @@ class Taobao:
         if trade.status in _PAID | _SHIPPED and not cash_on_delivery:
             paid_at = trade.pay_time or trade.modified
         custom: dict[str, JsonValue] = {"oaid": trade.oaid, "channel_hold": trade.hold}
-        with validating_order():
-            standard = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=str(trade.tid),
-                placed_at=trade.created,
-                modified_at=trade.modified,
-                paid_at=None if trade.status in _UNPAID else paid_at,
-                cancelled_at=(trade.end_time or trade.modified) if closed else None,
-                shipped=shipped,
-                cash_on_delivery=cash_on_delivery,
-                lines=tuple(order.line for order in kept),
-                refunds=tuple(each for order in trade.orders.order if (each := order.refund) is not None),
-                freight=max(trade.post_fee, Decimal(0)),
-                total=max(trade.payment - cancelled_sum, Decimal(0)),
-                recipient=fullinfo.recipient,
-                buyer=trade.buyer_open_uid or trade.buyer_nick,
-                buyer_message=trade.buyer_message,
-                seller_memo=trade.seller_memo,
-                priority=_priority(trade.seller_flag, trade.seller_memo),
-                origin=self._origin(trade),
-                custom=drop_empty(custom),
-            )
-        return with_total_mismatch(standard)
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=str(trade.tid),
+            placed_at=trade.created,
+            modified_at=trade.modified,
+            paid_at=None if trade.status in _UNPAID else paid_at,
+            cancelled_at=(trade.end_time or trade.modified) if closed else None,
+            shipped=shipped,
+            cash_on_delivery=cash_on_delivery,
+            lines=tuple(order.line for order in kept),
+            refunds=tuple(each for order in trade.orders.order if (each := order.refund) is not None),
+            freight=max(trade.post_fee, Decimal(0)),
+            total=max(trade.payment - cancelled_sum, Decimal(0)),
+            recipient=fullinfo.recipient,
+            buyer=trade.buyer_open_uid or trade.buyer_nick,
+            buyer_message=trade.buyer_message,
+            seller_memo=trade.seller_memo,
+            priority=_priority(trade.seller_flag, trade.seller_memo),
+            origin=self._origin(trade),
+            custom=drop_empty(custom),
+        )
 
     def _origin(self, trade: _Trade) -> Origin:
         tmall = any(order.seller_type == "B" for order in trade.orders.order)
@@ -359,7 +357,7 @@ class Taobao:
             _, plain = await self._top.call("taobao.top.oaid.decrypt", query_list=query)
             body = json.dumps({**json.loads(body), **json.loads(plain)}, ensure_ascii=False).encode()
         receipt = Receipt(
-            fact_key=order_fact_key(tid, modified, trade),
+            fact_key=order_fact_key(tid, modified, trade, {"oaid"}),
             topic="taobao.trade.fullinfo.get",
             priority=_priority(trade.get("seller_flag"), str(trade.get("seller_memo"))),
         )

@@ -5,13 +5,18 @@ Sources: woocommerce-rest-api-docs (v3: orders, refunds, notes, products and var
 documents, but handled as in many public integrations: the unsigned ping sent when a webhook is saved, and
 ``_wc_shipment_tracking_items``.
 
+Kept raw: ``coupon_lines`` (their discount is in the lines), ``tax_lines``, ``billing`` where there is a shipping
+address, ``company``, ``email``, ``transaction_id``, ``meta_data`` of plugins but the campaign and our parcels. Without
+meaning here: ``version``, ``cart_hash``, ``parent_id``, ``customer_ip_address``, ``customer_user_agent``, ``_links``.
+
 Account: ``base_url`` of the site, over HTTPS because keys are sent by HTTP Basic (OAuth 1.0a, which plain HTTP needs,
 is not built); secrets ``consumer_key``, ``consumer_secret``, ``webhook_secret``, ``webhook_secret_old`` while it is
 rotated; settings ``statuses`` from a plugin's order status to one of WooCommerce's own, ``carrier_codes`` where the
 buyer should read another name, ``lang`` of the notes that buyers read. Listings: ``product_id``, and ``variation_id``
 where the product has variations.
 
-``total`` is what the buyer pays, taxes included; all discounts are the merchant's. Refunds appear only once granted. A
+``total`` is what the buyer pays, taxes included; all discounts are the merchant's. Lines come rounded to the cent, the
+total does not: their difference counts as tax. Refunds appear only once granted. A
 webhook names a refund without its lines, so such an order is read. WooCommerce has no parcels: each is kept in the
 order's meta data, a note informs the buyer, and the order is completed when everything shipped. Only a webhook reports
 an order moved to the trash: lists leave it out. After five failed deliveries WooCommerce disables a webhook: pull
@@ -31,7 +36,7 @@ from html import unescape
 from typing import Annotated, Any
 
 import httpx
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, field_validator
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -46,7 +51,8 @@ from activities.channels import (
     refusal_code,
 )
 from activities.kit import http
-from activities.kit.errors import Unintelligible, refused, unavailable
+from activities.kit.errors import refused, unavailable
+from activities.kit.lenient import Odd, decode_order, standard_order
 from activities.kit.paging import last_page_first
 from activities.kit.payloads import (
     Code,
@@ -59,17 +65,18 @@ from activities.kit.payloads import (
     Text,
     decode,
     drop_empty,
+    person_name,
     price_per_unit,
-    validating_order,
-    with_total_mismatch,
     within_calendar,
 )
 from activities.kit.signing import verify_body
 from models.address import Recipient
+from models.base import Neutral
 from models.fulfillment import Shipment
-from models.i18n import InvalidValue, t
+from models.i18n import t
 from models.intake import Account, Receipt
-from models.order import ChannelOrder, OrderLine, RefundState
+from models.money import Currency
+from models.order import CENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
 from models.origins import ChannelKind, IntakePath, Origin
 
@@ -135,9 +142,9 @@ class _Line(BaseModel):
         """Return the line for what remains of it and its net amount. The unit price exceeds the original one where the
         other units were refunded below their price."""
         unit = max(price_per_unit(self.subtotal, self.quantity), price_per_unit(net, quantity))
-        return OrderLine(
+        return OrderLine.model_construct(
             line_no=str(self.id),
-            sku=(self.sku or f"{self.product_id}:{self.variation_id}")[:64],
+            sku=self.sku or f"{self.product_id}:{self.variation_id}",
             listing=self.listing,
             title=unescape(self.name),
             quantity=quantity,
@@ -163,24 +170,16 @@ class _Address(BaseModel):
     city: Part = ""
     state: Part = ""
     postcode: Part = ""
-    country: Annotated[Text, Field(pattern=r"^([A-Z]{2})?$")] = ""
+    country: Annotated[Text, Field(pattern=r"^([A-Z]{2})?$"), Neutral("ZZ")] = ""
     phone: Part = ""
 
     @property
     def street(self) -> str:
         return f"{self.address_1} {self.address_2}".strip()
 
-    @model_validator(mode="after")
-    def _fits(self) -> "_Address":
-        if len(self.street) > 200:
-            raise InvalidValue("invalid.address.too_long", most=200)
-        return self
-
     @property
     def name(self) -> str:
-        """The family name comes first unless the name is ASCII."""
-        whole = f"{self.first_name} {self.last_name}".strip()
-        return (whole if whole.isascii() else f"{self.last_name}{self.first_name}")[:200]
+        return person_name(self.first_name, self.last_name)
 
     @property
     def province(self) -> str:
@@ -199,7 +198,7 @@ class _Order(BaseModel):
     number: Text = ""
     status: Code
     created_via: Text = ""
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Currency
     date_created_gmt: Gmt
     date_modified_gmt: Gmt
     date_paid_gmt: MaybeGmt = None
@@ -212,7 +211,7 @@ class _Order(BaseModel):
     payment_method: Text = ""
     billing: _Address = _Address()
     shipping: _Address = _Address()
-    line_items: Annotated[list[_Line], Field(max_length=200)]
+    line_items: list[_Line]
     fee_lines: list[_Charge] = []
     shipping_lines: list[_Freight] = []
     refunds: list[_RefundReference] = []
@@ -230,18 +229,19 @@ class _Order(BaseModel):
 
     @property
     def recipient(self) -> Recipient:
-        """The shipping address, or else the billing address; empty where neither has a country."""
-        address = self.shipping if self.shipping.country and self.shipping.street else self.billing
-        if not address.country:
+        """The shipping address, or else the billing address; empty where there is neither."""
+        address = self.shipping if self.shipping.street else self.billing
+        if not (address.country or address.street):
             return Recipient()
-        return Recipient(
+        return Recipient.model_construct(
             name=address.name,
             phone=address.phone or self.billing.phone,
-            country=address.country,
+            country=address.country or "ZZ",
             province=address.province,
             city=address.city,
             street=address.street,
             postcode=address.postcode,
+            hidden=False,
         )
 
     @property
@@ -256,7 +256,7 @@ class _RefundedLine(BaseModel):
     """A line of a refund: quantity and amounts are negative."""
 
     id: Identifier
-    quantity: Annotated[int, Field(ge=-100_000, le=0)] = 0
+    quantity: Annotated[int, Field(ge=-10_000_000, le=0)] = 0
     total: Fee = Decimal(0)
     total_tax: Fee = Decimal(0)
     meta_data: Metas = []
@@ -285,8 +285,8 @@ class _Refund(BaseModel):
     def facts(self) -> list[Refunded]:
         granted = RefundState.GRANTED
         facts = [
-            Refunded(
-                refund_no=f"{self.id}:{line.line_no}"[:64],
+            Refunded.model_construct(
+                refund_no=f"{self.id}:{line.line_no}",
                 state=granted,
                 amount=line.amount,
                 line_no=line.line_no or None,
@@ -296,13 +296,15 @@ class _Refund(BaseModel):
             for line in self.line_items
         ]
         if self.rest or not facts:
-            facts.append(Refunded(refund_no=str(self.id), state=granted, amount=self.rest, reason=self.reason))
+            facts.append(
+                Refunded.model_construct(refund_no=str(self.id), state=granted, amount=self.rest, reason=self.reason)
+            )
         return facts
 
 
 class _Read(BaseModel):
     order: _Order
-    refunds: Annotated[list[_Refund], Field(max_length=200)] = []
+    refunds: list[_Refund] = []
 
 
 class _Deleted(BaseModel):
@@ -331,23 +333,23 @@ class WooCommerce:
 
     def parse(self, body: bytes, topic: str) -> ChannelOrder | Hint | None:
         if topic == READ:
-            read = decode(_Read, body)
-            return self._order(read.order, read.refunds, IntakePath.POLL)
+            read, odd = decode_order(_Read, body, "order.id")
+            return self._order(odd, read.order, read.refunds, IntakePath.POLL)
         if topic == _DELETED:
             return Hint(order_nos=(str(decode(_Deleted, body).id),))
         if topic not in _TOPICS:
             return None
-        order = decode(_Order, body)
+        order, odd = decode_order(_Order, body, "id")
         if order.refunds:
             return Hint(order_nos=(str(order.id),))
-        return self._order(order, [], IntakePath.WEBHOOK)
+        return self._order(odd, order, [], IntakePath.WEBHOOK)
 
-    def _order(self, source: _Order, refunds: Sequence[_Refund], intake: IntakePath) -> ChannelOrder | None:
+    def _order(self, odd: Odd, source: _Order, refunds: Sequence[_Refund], intake: IntakePath) -> ChannelOrder | None:
         status = str(self._account.settings.get("statuses", {}).get(source.status, source.status))
-        if status in _DRAFTS or not source.line_items:
+        if status in _DRAFTS or not (source.line_items or odd):
             return None
         if status not in _STATUSES:
-            raise Unintelligible("status", "invalid.order_status.mappable")
+            odd["status"] = "invalid.order_status.mappable"
         shipped = status == "completed" or (status == "refunded" and source.date_completed_gmt is not None)
         deducted = () if shipped else refunds
         remaining, net, tax = _remaining(source, deducted)
@@ -360,35 +362,42 @@ class WooCommerce:
         paid_at = source.date_paid_gmt
         if status in {"processing", "completed", "refunded"} and not cash_on_delivery:
             paid_at = paid_at or source.date_modified_gmt
-        with validating_order():
-            order = ChannelOrder(
-                channel=self._account.source,
-                shop=self._account.account,
-                channel_order_no=str(source.id),
-                placed_at=source.date_created_gmt,
-                modified_at=source.date_modified_gmt,
-                paid_at=None if status in _UNPAID else paid_at,
-                cancelled_at=source.date_modified_gmt if cancelled else None,
-                shipped=shipped,
-                cash_on_delivery=cash_on_delivery,
-                currency=source.currency,
-                lines=tuple(
-                    line.line(remaining[str(line.id)], net[str(line.id)])
-                    for line in source.line_items
-                    if remaining[str(line.id)]
-                ),
-                refunds=tuple(fact for refund in refunds for fact in refund.facts),
-                freight=max(source.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0)),
-                discount=sum((refund.rest for refund in deducted), Decimal(0)) - sum(fee for fee in fees if fee < 0),
-                tax=max(tax, Decimal(0)),
-                total=max(source.total - sum((refund.amount for refund in deducted), Decimal(0)), Decimal(0)),
-                recipient=source.recipient,
-                buyer=str(source.customer_id) if source.customer_id else "",
-                buyer_message=source.customer_note,
-                origin=self._origin(source, intake),
-                custom=_custom(source, status, cancelled),
-            )
-        return with_total_mismatch(order)
+        lines = tuple(
+            line.line(remaining[str(line.id)], net[str(line.id)])
+            for line in source.line_items
+            if remaining[str(line.id)]
+        )
+        freight = max(source.shipping_total, Decimal(0)) + sum((fee for fee in fees if fee > 0), Decimal(0))
+        discount = sum((refund.rest for refund in deducted), Decimal(0)) - sum(fee for fee in fees if fee < 0)
+        total = max(source.total - sum((refund.amount for refund in deducted), Decimal(0)), Decimal(0))
+        tax = max(tax, Decimal(0))
+        rounding = total - (sum((line.net for line in lines), freight) + tax - discount)
+        if tax and abs(rounding) <= len(source.line_items) * CENT / 2:
+            tax += rounding
+        return standard_order(
+            odd,
+            channel=self._account.source,
+            shop=self._account.account,
+            channel_order_no=str(source.id),
+            placed_at=source.date_created_gmt,
+            modified_at=source.date_modified_gmt,
+            paid_at=None if status in _UNPAID else paid_at,
+            cancelled_at=source.date_modified_gmt if cancelled else None,
+            shipped=shipped,
+            cash_on_delivery=cash_on_delivery,
+            currency=source.currency,
+            lines=lines,
+            refunds=tuple(fact for refund in refunds for fact in refund.facts),
+            freight=freight,
+            discount=discount,
+            tax=tax,
+            total=total,
+            recipient=source.recipient,
+            buyer=str(source.customer_id) if source.customer_id else "",
+            buyer_message=source.customer_note,
+            origin=self._origin(source, intake),
+            custom=_custom(source, status, cancelled),
+        )
 
     def _origin(self, source: _Order, intake: IntakePath) -> Origin:
         recipient = source.recipient

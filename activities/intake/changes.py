@@ -1,8 +1,10 @@
 """Compare two versions of a channel's order: which requests the newer one means for its workflow."""
 
+from hashlib import sha256
 from typing import Any
 
 from models.hold import HoldKind
+from models.i18n import message
 from models.order import ChannelOrder, RefundState
 from models.requests import Cancel, HoldRequest, Modify, Payment, QuantityChange, Refunding, Release, Remark, Request
 
@@ -16,9 +18,23 @@ def needs_fulfillment(order: ChannelOrder) -> bool:
 
 
 def newest(before: ChannelOrder, order: ChannelOrder) -> ChannelOrder:
-    """Return the later version, with the recipient known so far where the later one is masked."""
+    """Return the later version, with what is known of the recipient and the lines where the later one lacks that."""
     later = order if order.modified_at >= before.modified_at else before
-    return later.model_copy(update={"recipient": before.recipient}) if later.recipient.unreadable else later
+    known: dict[str, Any] = {"recipient": before.recipient} if later.recipient.unreadable else {}
+    if _unread(before, later):
+        known |= {"lines": before.lines, "recipient": before.recipient}
+    return later.model_copy(update=known)
+
+
+def _unread(before: ChannelOrder, order: ChannelOrder) -> set[str]:
+    """Return the fields that could be read before and cannot be now: what stands in for them is no change."""
+    return {field for field in order.odd.keys() - before.odd.keys() if field != "total"}
+
+
+def _request_id(*parts: str) -> str:
+    """Return an id of at most 200 characters: a longer one as its digest, never cut."""
+    whole = ":".join(parts)
+    return whole if len(whole) <= 200 else f"{parts[0]}:{sha256(whole.encode()).hexdigest()}"
 
 
 def count_added_lines(before: ChannelOrder, order: ChannelOrder) -> int:
@@ -29,7 +45,7 @@ def count_added_lines(before: ChannelOrder, order: ChannelOrder) -> int:
 def hold_for_foreign_shipment(order: ChannelOrder, fact_key: str) -> Signal:
     """Return the hold of an order that its channel reports as shipped, but that we did not ship."""
     hold = HoldRequest(
-        request_id=f"shipped:{fact_key}",
+        request_id=_request_id("shipped", fact_key),
         actor=f"channel:{order.channel}",
         kind=HoldKind.CHANNEL,
         reason="hold.channel.shipped",
@@ -46,7 +62,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
         return []
 
     def fields(kind: str) -> dict[str, Any]:
-        return {"request_id": f"{kind}:{fact_key}"[:200], "actor": f"channel:{order.channel}"}
+        return {"request_id": _request_id(kind, fact_key), "actor": f"channel:{order.channel}"}
 
     signals: list[Signal] = []
     if order.cancelled_at and not before.cancelled_at:
@@ -61,13 +77,20 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
         if quantities.get(line.line_no, 0) != line.quantity
     )
     recipient = None if order.recipient == before.recipient or order.recipient.unreadable else order.recipient
-    if lines or recipient:
+    if (lines or recipient) and not _unread(before, order):
         signals.append(("modify", Modify(**fields("modify"), recipient=recipient, lines=lines)))
     remarks = (order.buyer_message, order.seller_memo, order.priority)
     if remarks != (before.buyer_message, before.seller_memo, before.priority):
         remark = Remark(**fields("remark"), buyer_message=remarks[0], seller_memo=remarks[1], priority=remarks[2])
         signals.append(("remark", remark))
     signals += _refunds(before, order, fact_key)
+    for field, reason in order.odd.items():
+        if field not in before.odd:
+            held_for = message("hold.content.field", field=field, reason=reason)
+            signals.append(("hold", HoldRequest(**fields("content"), kind=HoldKind.CONTENT, reason=held_for)))
+            break
+    if before.odd and not order.odd:
+        signals.append(("release", Release(**fields("content-release"), kind=HoldKind.CONTENT)))
     held, hold = before.custom.get("channel_hold"), order.custom.get("channel_hold")
     if hold and not held:
         signals.append(("hold", HoldRequest(**fields("hold"), kind=HoldKind.CHANNEL, reason="hold.channel.told")))
@@ -89,7 +112,7 @@ def _refunds(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[S
         (
             "refund",
             Refunding(
-                request_id=f"refund:{refund.refund_no}:{refund.state}:{fact_key}"[:200],
+                request_id=_request_id("refund", refund.refund_no, refund.state, fact_key),
                 actor=f"channel:{order.channel}",
                 refund=refund,
             ),

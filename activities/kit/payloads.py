@@ -5,21 +5,24 @@ The types here accept what vendors really send: absent fields, ``null``, a numbe
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_UP, Decimal
+from time import time
 from typing import Annotated, Any, TypeVar
+from unicodedata import name
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
 
 from activities.kit.errors import Unintelligible, validation_message
+from models.base import Neutral
 from models.i18n import InvalidValue
-from models.money import Amount
-from models.order import ChannelOrder
+from models.money import Exact
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_EAST_ASIAN = ("CJK ", "HIRAGANA ", "KATAKANA ", "KATAKANA-HIRAGANA ", "HANGUL ", "IDEOGRAPHIC ")
 
 
 def decode(model: type[Model], body: bytes) -> Model:
@@ -84,6 +87,11 @@ def _identifier(value: Any) -> Any:
     return value
 
 
+def _position(keys: Sequence[int | str]) -> int:
+    """Return what stands in for an identifier that cannot be read: its place in the list, from 1."""
+    return next((key for key in reversed(keys) if isinstance(key, int)), 0) + 1
+
+
 def within_calendar(moment: datetime) -> datetime:
     """Return a time within 1970 and 9000, which every system here can hold. Raises ``ValueError``."""
     if not 1970 <= moment.year <= 9000:
@@ -117,25 +125,33 @@ def format_china_time(moment: datetime) -> str:
 
 
 MaybeChinaTime = Annotated[ChinaTime | None, BeforeValidator(lambda value: value or None)]
-Seconds = Annotated[datetime, BeforeValidator(_seconds)]
+Seconds = Annotated[datetime, BeforeValidator(_seconds), Neutral(lambda keys: str(int(time())))]
 """A time in seconds since 1970."""
 MaybeSeconds = Annotated[Seconds | None, BeforeValidator(lambda value: value or None)]
 Fen = Annotated[Decimal, BeforeValidator(_fen)]
 """An amount in hundredths; may be absent or negative."""
 Text = Annotated[str, BeforeValidator(_text)]
 """Free text; any other type becomes empty."""
-Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=200)]
-"""A part of an address."""
+Part = Annotated[str, BeforeValidator(_text), StringConstraints(max_length=2000)]
+"""A part of an address, or its cipher text."""
 Code = Annotated[str, BeforeValidator(_text), StringConstraints(min_length=1, max_length=64)]
 """A required number or code."""
-Identifier = Annotated[int, BeforeValidator(_identifier), Field(ge=1, lt=2**63)]
+Identifier = Annotated[int, BeforeValidator(_identifier), Field(ge=1, lt=2**63), Neutral(_position)]
 """A 64-bit id, too large for a float."""
 Integer = Annotated[int, BeforeValidator(_integer)]
 """A flag or counter; any other type becomes 0."""
-Quantity = Annotated[int, Field(ge=1, le=100_000)]
-Price = Annotated[Amount, Field(ge=0)]
-Fee = Annotated[Decimal, BeforeValidator(lambda value: value or 0), Field(max_digits=18, decimal_places=4)]
+Quantity = Annotated[int, Field(ge=0, le=10_000_000), Neutral(1)]
+"""Pieces; lines of none are dropped."""
+Price = Annotated[Exact, Field(ge=0)]
+Fee = Annotated[Exact, BeforeValidator(lambda value: value or 0)]
 """An amount that may be absent, empty or negative."""
+
+
+def person_name(first: str, last: str) -> str:
+    """Return a whole name; the family name comes first in Chinese, Japanese and Korean writing, without a space."""
+    letters = [each for each in first + last if each.isalpha()]
+    east_asian = letters and all(name(each, "").startswith(_EAST_ASIAN) for each in letters)
+    return f"{last}{first}" if east_asian else f"{first} {last}".strip()
 
 
 def without_prefixes(text: str, *prefixes: str) -> str:
@@ -150,22 +166,6 @@ def drop_empty(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: value for key, value in values.items() if value}
 
 
-@contextmanager
-def validating_order() -> Iterator[None]:
-    """Report a ``ChannelOrder`` that fails validation as ``Unintelligible``: the payload is at fault."""
-    try:
-        yield
-    except ValidationError as error:
-        raise unintelligible(error) from None
-
-
 def price_per_unit(amount: Decimal, quantity: int) -> Decimal:
     """Return the price of one unit, rounded up; the line's discount takes the rounding back."""
-    return (amount / quantity).quantize(Decimal("0.0001"), ROUND_UP)
-
-
-def with_total_mismatch(order: ChannelOrder) -> ChannelOrder:
-    """Return the order; ``custom.total_mismatch`` holds by how much the sum of its parts exceeds its total."""
-    if not order.mismatch:
-        return order
-    return order.model_copy(update={"custom": {**order.custom, "total_mismatch": str(order.mismatch)}})
+    return (amount / max(quantity, 1)).quantize(Decimal("0.0001"), ROUND_UP)

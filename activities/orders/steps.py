@@ -338,6 +338,7 @@ def _admission(verdict: Verdict, policy: Policy, at: datetime, unknown: Collecti
     order = verdict.order
     limits = [] if verdict.approved or verdict.rejected else review.limit_holds(order, policy, at)
     holds = [*_validation_holds(order, policy, unknown, at), *verdict.holds, *limits, *review.channel_holds(order, at)]
+    holds += review.content_holds(order, at)
     if any(refund.state is RefundState.ASKED for refund in order.refunds):
         holds.append(Hold(kind=HoldKind.REFUND, reason="hold.refund.asked", since=at))
     grace = max(policy.grace, verdict.minutes * 60)

@@ -66,6 +66,7 @@ def test_unshipped_order_is_parsed() -> None:
         city="Canton",
         street="1 Cross St. Apt 5",
         postcode="48817",
+        hidden=False,
     )
     assert (parsed.buyer, parsed.buyer_message) == ("abc123@marketplace.amazon.com", "For you!")
     assert parsed.promised_by == datetime(2026, 11, 28, 7, 59, 59, tzinfo=UTC)
@@ -187,22 +188,27 @@ def test_cash_on_delivery_and_express_service() -> None:
     ("path", "value", "field"),
     [
         (("order", "OrderStatus"), "Teleported", "order.OrderStatus"),
-        (("order", "AmazonOrderId"), None, "order.AmazonOrderId"),
         (("order", "LastUpdateDate"), "yesterday", "order.LastUpdateDate"),
         (("order", "ShippingAddress", "CountryCode"), "USA", "order.ShippingAddress.CountryCode"),
         (("items", 0, "QuantityOrdered"), "many", "items[0].QuantityOrdered"),
-        (("items",), [], "items"),
+        (("items",), [], "lines"),
     ],
 )
-def test_error_names_the_path_of_the_field(path: tuple[Any, ...], value: Any, field: str) -> None:
+def test_odd_field_is_named_in_the_order(path: tuple[Any, ...], value: Any, field: str) -> None:
     payload = amazon_order()
     place: Any = payload
     for part in path[:-1]:
         place = place[part]
     place[path[-1]] = value
+    assert field in order(payload).odd
+
+
+def test_order_without_a_readable_number_is_refused() -> None:
+    payload = amazon_order()
+    payload["order"]["AmazonOrderId"] = None
     with pytest.raises(Unintelligible) as caught:
         parse(payload)
-    assert caught.value.field == field
+    assert caught.value.field == "order.AmazonOrderId"
 
 
 def test_notification_is_a_hint_to_read_the_order() -> None:

@@ -422,3 +422,185 @@ def woocommerce_read() -> dict[str, Any]:
         "line_items": [line],
     }
     return {"order": order, "refunds": [refund]}
+
+
+def jd_order() -> dict[str, Any]:
+    """Bought and given the same SKU; a coupon of the merchant's and one of JD's."""
+    items = [
+        {
+            "skuId": "100001",
+            "outerSkuId": "A001",
+            "wareId": "5",
+            "skuName": "T恤",
+            "jdPrice": "59.00",
+            "itemTotal": "2",
+        },
+        {
+            "skuId": "100001",
+            "outerSkuId": "A001",
+            "wareId": "5",
+            "skuName": "赠品",
+            "jdPrice": "0.00",
+            "itemTotal": "1",
+        },
+    ]
+    order = {
+        "orderId": "290000000117",
+        "orderType": "22",
+        "payType": "4-在线支付",
+        "orderTotalPrice": "118.00",
+        "sellerDiscount": "10.00",
+        "orderSellerPrice": "108.00",
+        "orderPayment": "111.00",
+        "freightPrice": "8.00",
+        "orderState": "WAIT_SELLER_STOCK_OUT",
+        "orderStartTime": "2026-11-11 00:00:03",
+        "paymentConfirmTime": "2026-11-11 00:01:29",
+        "modified": "2026-11-11 00:01:30",
+        "venderRemark": "",
+        "orderRemark": "请发顺丰",
+        "open_id_buyer": "buyer",
+        "invoiceInfo": "发票类型:电子普通发票;发票抬头:王小明;发票内容:商品明细",
+        "consigneeInfo": {
+            "fullname": "王小明",
+            "mobile": "13812345678",
+            "fullAddress": "上海市上海市杨浦区平凉路街道江浦路1号",
+            "province": "上海市",
+            "city": "上海市",
+            "county": "杨浦区",
+            "town": "平凉路街道",
+        },
+        "itemInfoList": items,
+        "couponDetailList": [
+            {"skuId": "100001", "couponType": "30-单品促销优惠", "couponPrice": "10.00"},
+            {"skuId": "", "couponType": "39-京豆优惠", "couponPrice": "5.00"},
+        ],
+    }
+    return {"orderInfo": order, "services": []}
+
+
+def pdd_order() -> dict[str, Any]:
+    """With a gift, a service that requires SF, and a price that the merchant changed."""
+    item = {"goods_id": 55, "sku_id": 66, "outer_id": "A001", "goods_name": "T恤", "goods_spec": "白,L"}
+    order = {
+        "order_sn": "261111-000000117",
+        "order_status": 1,
+        "refund_status": 1,
+        "confirm_status": 1,
+        "group_status": 1,
+        "risk_control_status": 0,
+        "pay_amount": "125.00",
+        "goods_amount": "115.00",
+        "order_change_amount": "3.00",
+        "seller_discount": "5.00",
+        "platform_discount": "0.00",
+        "postage": "3.00",
+        "service_fee_detail": [{"service_name": "顺丰加价", "service_fee": "12.00"}],
+        "is_pre_sale": 1,
+        "pre_sale_time": "2026-11-20 00:00:00",
+        "receiver_name": "~AgAAAAK9dA==~1~",
+        "receiver_phone": "$AgAAAAK9dB==$1$$",
+        "receiver_address": "~AgAAAAK9dC==~1~",
+        "receiver_name_mask": "王**",
+        "receiver_phone_mask": "138****5678",
+        "receiver_address_mask": "***",
+        "province": "上海市",
+        "city": "上海市",
+        "town": "杨浦区",
+        "created_time": "2026-11-11 00:00:03",
+        "pay_time": "2026-11-11 00:01:29",
+        "confirm_time": "2026-11-11 00:01:29",
+        "updated_at": "2026-11-11 00:01:30",
+        "item_list": [item | {"goods_count": 2, "goods_price": "59.00"}],
+        "gift_list": [{"goods_id": 77, "sku_id": 88, "outer_id": "G001", "goods_name": "袜子", "goods_count": 1}],
+    }
+    plain = [
+        {"encrypted_data": order["receiver_name"], "decrypted_data": "王小明"},
+        {"encrypted_data": order["receiver_phone"], "decrypted_data": "13812345678"},
+        {"encrypted_data": order["receiver_address"], "decrypted_data": "江浦路1号"},
+    ]
+    return {"order_info": order, "data_decrypt_list": plain}
+
+
+def douyin_order() -> dict[str, Any]:
+    line = {
+        "order_id": "7000000000000000117",
+        "product_id": 55,
+        "sku_id": 66,
+        "code": "A001",
+        "product_name": "T恤",
+        "item_num": 2,
+        "origin_amount": 5900,
+        "shop_cost_amount": 1000,
+        "pay_amount": 10800,
+        "order_status": 2,
+        "goods_type": 0,
+    }
+    order = {
+        "order_id": "7000000000000000117",
+        "order_status": 2,
+        "order_type": 0,
+        "pay_type": 1,
+        "create_time": 1794326403,
+        "update_time": 1794326490,
+        "pay_time": 1794326489,
+        "exp_ship_time": 1794500000,
+        "pay_amount": 11600,
+        "post_amount": 800,
+        "buyer_words": "",
+        "doudian_open_id": "buyer",
+        "encrypt_post_tel": "##a",
+        "encrypt_post_receiver": "##b",
+        "mask_post_tel": "138****5678",
+        "mask_post_receiver": "王**",
+        "post_addr": {
+            "province": {"name": "上海市"},
+            "city": {"name": "上海市"},
+            "town": {"name": "杨浦区"},
+            "street": {"name": "平凉路街道"},
+            "encrypt_detail": "##c",
+        },
+        "sku_order_list": [line],
+    }
+    plain = [
+        {"cipher_text": "##a", "decrypt_text": "13812345678", "err_no": 0},
+        {"cipher_text": "##b", "decrypt_text": "王小明", "err_no": 0},
+        {"cipher_text": "##c", "decrypt_text": "江浦路1号", "err_no": 0},
+    ]
+    return {"shop_order_detail": order, "decrypt_infos": plain}
+
+
+def suning_order() -> dict[str, Any]:
+    line = {
+        "orderLineNumber": "30000001",
+        "orderLineStatus": "10",
+        "productCode": "120000001",
+        "itemCode": "A001",
+        "productName": "T恤",
+        "saleNum": "2.0",
+        "unitPrice": "59.00000",
+        "vouchertotalMoney": "10.00",
+        "payAmount": "116.00",
+        "transportFee": "8.00",
+        "returnOrderFlag": "0",
+        "expressno": "",
+    }
+    order = {
+        "orderCode": "3000000117",
+        "orderTotalStatus": "10",
+        "orderSaleTime": "2026-11-11 00:00:03",
+        "customerName": "王小明",
+        "mobNum": "13812345678",
+        "provinceName": "上海市",
+        "cityName": "上海市",
+        "districtName": "杨浦区",
+        "customerAddress": "上海市上海市杨浦区江浦路1号",
+        "userName": "buyer",
+        "payType": "在线支付",
+        "buyerOrdRemark": "",
+        "sellerOrdRemark": "",
+        "invoiceType": "02",
+        "invoice": "王小明",
+        "orderDetail": [line],
+    }
+    return {"order": order, "asked_at": "2026-11-11T00:02:00+08:00"}

@@ -14,7 +14,7 @@ from activities.orders.review import facts, rules
 from activities.orders.review.samples import ORDER_VOCABULARY
 from models.base import Value
 from models.hold import Hold, HoldKind
-from models.order import ChannelOrder, OrderLine, Sites
+from models.order import MAX_LINES, ChannelOrder, OrderLine, Sites
 from models.policy import Policy
 from models.review import (
     AddGift,
@@ -33,8 +33,7 @@ from models.state import RuleResult
 
 _HOLD_PHRASES = ("先别发", "暂不发货", "不要发货", "do not ship", "don't ship", "hold this order")
 """Phrases in remarks that ask us to wait."""
-MAX_LINES = 200
-"""An order with so many lines gets no gift."""
+_NAMED_FIELDS = 10
 
 
 class Verdict(Value):
@@ -75,6 +74,17 @@ def channel_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
     if not order.custom.get("channel_hold"):
         return []
     return [Hold(kind=HoldKind.CHANNEL, reason="hold.channel.told", since=at)]
+
+
+def content_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
+    """Return one hold for each field that the channel sent and that is not usable; the last counts those beyond ten."""
+    holds = [
+        Hold(kind=HoldKind.CONTENT, reason="hold.content.field", params={"field": field, "reason": reason}, since=at)
+        for field, reason in list(order.odd.items())[:_NAMED_FIELDS]
+    ]
+    if (more := len(order.odd) - len(holds)) > 0:
+        holds.append(Hold(kind=HoldKind.CONTENT, reason="hold.content.more", params={"count": more}, since=at))
+    return holds
 
 
 def judge(ordered_rules: Sequence[ReviewRule], order: ChannelOrder, known: dict[str, Any], at: datetime) -> Verdict:

@@ -56,7 +56,7 @@ def _order(shop: Shop, sale: Sale) -> dict[str, Any]:
         "orderType": "22",
         "payType": "1-货到付款" if sale.cash_on_delivery else "4-在线支付",
         "orderTotalPrice": f"{sale.total:.2f}",
-        "orderSellerPrice": f"{sale.total:.2f}",
+        "orderSellerPrice": f"{sale.total - sale.freight:.2f}",
         "orderPayment": f"{sale.total:.2f}",
         "freightPrice": f"{sale.freight:.2f}",
         "orderState": _state(shop, sale),
