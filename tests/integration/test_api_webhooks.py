@@ -113,7 +113,7 @@ async def test_failed_message_is_acknowledged_listed_corrected_and_started(
     api: httpx.AsyncClient, temporal: Client
 ) -> None:
     wrong = sale()
-    wrong["lines"][1]["quantity"] = 0
+    wrong["order_no"] = "a b"
     assert (await tell(api, wrong)).status_code == 202
     assert (await tell(api, b"\xff not json")).status_code == 202
     staff, reader = await bearer(Scope.STAFF), await bearer(Scope.READ)
@@ -123,8 +123,8 @@ async def test_failed_message_is_acknowledged_listed_corrected_and_started(
         return listed if len(listed) == 2 else None
 
     first, second = await until(both)
-    assert (first["source"], first["account"], first["field"]) == ("own", "web", "lines[1].quantity")
-    assert "at least" in first["reason"]
+    assert (first["source"], first["account"], first["field"]) == ("own", "web", "order_no")
+    assert first["reason"]
     assert second["field"]
     assert (await api.get("/intake/summary", headers=reader)).json() == {"channel": {"failed": 2}}
     assert (await api.get("/intake/failed", headers=reader, params={"limit": 1, "cursor": first["id"]})).json() == [
@@ -133,7 +133,7 @@ async def test_failed_message_is_acknowledged_listed_corrected_and_started(
     problem(await api.get(f"/intake/{first['id']}/raw", headers=reader), 403)
     raw = (await api.get(f"/intake/{first['id']}/raw", headers=staff)).json()["body"]
     assert json.loads(raw) == wrong
-    corrected = raw.replace('"quantity": 0', '"quantity": 1')
+    corrected = raw.replace('"a b"', '"W77"')
     answer = await api.post(f"/intake/{first['id']}/retry", headers=staff, content=corrected.encode())
     assert answer.json() == {"retried": 1}
     (row,) = await until(lambda: rows(state=InboxState.STARTED))
@@ -187,7 +187,7 @@ async def test_logs_hold_no_phone_key_or_push_secret(
     await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s3cret")
     staff = await bearer(Scope.STAFF)
     with structlog.testing.capture_logs() as events:
-        broken = sale(total="-1")
+        broken = sale(order_no="a b")
         assert (await tell(api, broken)).status_code == 202
         await api.post("/channels/own/web/webhook", json=sale())
         await api.post("/carriers/sf/default/push/s3cret-guess", content=PHONE.encode())

@@ -224,7 +224,7 @@ async def test_failed_message_is_shown_corrected_and_retried(
 ) -> None:
     assert "Nothing" in await hengdan.ok("intake", "failed")
     order = sale(**UNPAID)
-    assert (await tell(api, order | {"total": "much"})).status_code == 202
+    assert (await tell(api, order | {"order_no": "a b"})).status_code == 202
 
     async def failed() -> list[Any]:
         return [row for row in await rows() if row.state == "failed"]
@@ -232,10 +232,10 @@ async def test_failed_message_is_shown_corrected_and_retried(
     ((message, *_),) = await until(failed)
     listed = await hengdan.ok("intake", "failed")
     assert "own/web" in listed
-    assert "total" in listed
+    assert "order_no" in listed
     corrected = tmp_path / "corrected.json"
     raw = json.loads(await hengdan.ok("intake", "failed", str(message)))
-    corrected.write_text(json.dumps(raw | {"total": order["total"]}))
+    corrected.write_text(json.dumps(raw | {"order_no": order["order_no"]}))
     assert "1 " in await hengdan.ok("intake", "retry", str(message), "--body", str(corrected))
 
     async def received() -> Any:

@@ -22,7 +22,7 @@ from activities.kit import http
 from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.exceptions import ExceptionRow
-from models.intake import AccountRow, InboxState, ReconciliationRow, Secrets
+from models.intake import AccountRow, ReconciliationRow, Secrets
 from models.order import OrderRow
 from models.settings import settings
 from starter.sandbox.app import create_app
@@ -132,21 +132,14 @@ async def _deliver(world: World, number: str, api: httpx.AsyncClient) -> list[in
     return await asyncio.to_thread(world.deliver, number, url)
 
 
-async def test_failed_order_is_missing_until_it_is_corrected(
-    shop: World, api: httpx.AsyncClient, temporal: Client
-) -> None:
+async def test_order_with_an_unknown_status_is_taken_in(shop: World, api: httpx.AsyncClient, temporal: Client) -> None:
     number = shop.sell(created=datetime.now(UTC) - EARLIER, status="weird")
     async with worker(temporal):
         assert counts(await reconcile(api, shop))["pulled"] == 1
 
-        async def failed() -> list[Any]:
-            return await rows(state=InboxState.FAILED)
-
-        await until(failed)
+        await until(lambda: _arrived({number}))
         report = await reconcile(api, shop)
-        assert (report["missing"], report["failed"], report["pulled"]) == (1, 1, 0)
-        assert report["details"]["failed"][number].startswith("Field status: Unknown order status")
-        assert (await open_exceptions())["reconciliation"]["failed"] == 1
+        assert (report["missing"], report["failed"], report["known"]) == (0, 0, 1)
 
 
 async def test_pending_order_is_not_missing(shop: World, database: str) -> None:
