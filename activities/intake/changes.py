@@ -1,8 +1,8 @@
 """Compare two versions of a channel's order: which requests the newer one means for its workflow."""
 
-from hashlib import sha256
 from typing import Any
 
+from models.base import bounded_key
 from models.hold import HoldKind
 from models.i18n import message
 from models.order import ChannelOrder, RefundState
@@ -31,12 +31,6 @@ def _unread(before: ChannelOrder, order: ChannelOrder) -> set[str]:
     return {field for field in order.odd.keys() - before.odd.keys() if field != "total"}
 
 
-def _request_id(*parts: str) -> str:
-    """Return an id of at most 200 characters: a longer one as its digest, never cut."""
-    whole = ":".join(parts)
-    return whole if len(whole) <= 200 else f"{parts[0]}:{sha256(whole.encode()).hexdigest()}"
-
-
 def count_added_lines(before: ChannelOrder, order: ChannelOrder) -> int:
     """Count the lines that the order did not have before."""
     return len({line.line_no for line in order.lines} - {line.line_no for line in before.lines})
@@ -45,7 +39,7 @@ def count_added_lines(before: ChannelOrder, order: ChannelOrder) -> int:
 def hold_for_foreign_shipment(order: ChannelOrder, fact_key: str) -> Signal:
     """Return the hold of an order that its channel reports as shipped, but that we did not ship."""
     hold = HoldRequest(
-        request_id=_request_id("shipped", fact_key),
+        request_id=bounded_key(f"shipped:{fact_key}"),
         actor=f"channel:{order.channel}",
         kind=HoldKind.CHANNEL,
         reason="hold.channel.shipped",
@@ -62,7 +56,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
         return []
 
     def fields(kind: str) -> dict[str, Any]:
-        return {"request_id": _request_id(kind, fact_key), "actor": f"channel:{order.channel}"}
+        return {"request_id": bounded_key(f"{kind}:{fact_key}"), "actor": f"channel:{order.channel}"}
 
     signals: list[Signal] = []
     if order.cancelled_at and not before.cancelled_at:
@@ -112,7 +106,7 @@ def _refunds(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[S
         (
             "refund",
             Refunding(
-                request_id=_request_id("refund", refund.refund_no, refund.state, fact_key),
+                request_id=bounded_key(f"refund:{refund.refund_no}:{refund.state}:{fact_key}"),
                 actor=f"channel:{order.channel}",
                 refund=refund,
             ),

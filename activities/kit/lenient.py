@@ -6,7 +6,6 @@ where it is required. The order names every such field in ``odd`` and is held; i
 order whose number cannot be read is refused.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from activities.kit.errors import Unintelligible, validation_message
-from activities.kit.payloads import Model, unintelligible
+from activities.kit.payloads import Model, readable, unintelligible
 from models.base import Neutral
 from models.i18n import message
 from models.order import MAX_LINES, ChannelOrder
@@ -36,9 +35,12 @@ def decode_order(model: type[Model], body: bytes, *identity: str) -> tuple[Model
 
     Raises ``Unintelligible`` where the body is no JSON object, or its number cannot be read.
     """
-    document = _loaded(body)
+    try:
+        document = from_json(readable(body))
+    except ValueError:
+        raise Unintelligible("body", "validation.json_invalid") from None
     if not isinstance(document, dict):
-        raise Unintelligible("body", "validation.json_invalid", error="object")
+        raise Unintelligible("body", "validation.dict_type")
     return _repaired(model, document, identity)
 
 
@@ -104,26 +106,6 @@ def _rounded(total: Decimal) -> Decimal:
         return total if rounded == total else rounded
     except InvalidOperation:
         return total
-
-
-def _loaded(body: bytes) -> Any:
-    """Return a JSON document without what PostgreSQL cannot store: NUL characters and lone surrogates."""
-    try:
-        document = from_json(body)
-    except ValueError:
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Unintelligible("body", "validation.json_invalid", error="JSON") from None
-    return _storable(document)
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "").encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_storable(key): _storable(each) for key, each in value.items()}
-    return [_storable(each) for each in value] if isinstance(value, list) else value
 
 
 def _repaired(model: type[Model], document: dict[str, Any], identity: Sequence[str]) -> tuple[Model, Odd]:

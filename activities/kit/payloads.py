@@ -31,7 +31,7 @@ def decode(model: type[Model], body: bytes) -> Model:
     Texts lose NUL characters and have U+FFFD for half a surrogate pair: no system here can store these.
     """
     try:
-        return model.model_validate_json(_readable(body))
+        return model.model_validate_json(readable(body))
     except ValidationError as error:
         raise unintelligible(error) from None
 
@@ -40,7 +40,8 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
-def _readable(body: bytes) -> bytes:
+def readable(body: bytes) -> bytes:
+    """Return a JSON body whose texts can be stored: see ``decode``."""
     return _STRING.sub(_readable_string, body) if _SUSPECT.search(body) else body
 
 

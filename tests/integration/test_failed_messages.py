@@ -118,7 +118,7 @@ async def test_discarded_message_is_kept_and_can_be_retried(api: httpx.AsyncClie
     assert (await api.post(f"{path}/discard", json={"reason": "spam"}, headers=staff)).status_code == 404
     assert (await api.post("/intake/retry", headers=staff)).json() == {"retried": 0}
     shown = (await api.get(f"{path}/raw", headers=staff)).json()
-    assert (shown["state"], shown["field"], shown["handled"][0]["reason"]) == ("discarded", "total", "spam")
+    assert (shown["state"], shown["field"], shown["handled"][0]["reason"]) == ("discarded", "order_no", "spam")
     assert (await api.post(f"{path}/retry", headers=staff)).status_code == 200
     await until(lambda: rows(state=InboxState.FAILED, attempts=2))
 
@@ -145,12 +145,12 @@ async def test_message_is_edited_in_the_editor(
     assert "change" in await hengdan.refused("intake", "edit", str(first))
     monkeypatch.setenv("VISUAL", "no-such-editor")
     assert "no-such-editor" in await hengdan.refused("intake", "edit", str(first))
-    monkeypatch.setenv("VISUAL", """sed -i 's/"much"/"160.60"/'""")
+    monkeypatch.setenv("VISUAL", """sed -i 's/"much too"/"W78"/'""")
     assert "1 " in await hengdan.ok("intake", "edit", str(first), "--reason", "typo")
     await until(lambda: rows(state=InboxState.STARTED, id=first))
     corrected = tmp_path / "body.json"
     original = json.loads(await hengdan.ok("intake", "failed", str(second)))
-    corrected.write_text(json.dumps(original | {"total": "160.60"}))
+    corrected.write_text(json.dumps(original | {"order_no": "W79"}))
     assert "1 " in await hengdan.ok("intake", "edit", str(second), "--body", str(corrected))
     await until(lambda: rows(state=InboxState.STARTED, id=second))
     reasons = await hengdan.ok("intake", "failed", "--reasons", "--channel", "own")
