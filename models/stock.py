@@ -356,6 +356,8 @@ class StockWaitRow(SQLModel, table=True):
     """The destination: stock at locations that do not deliver there does not count."""
     instead: list[str] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False, default=list))
     """Substitutes that would do, the best first."""
+    claims: bool = False
+    """Whether stock arrived that the order was not filled from: what arrives from now on is first its own."""
 
 
 class ReservationRow(SQLModel, table=True):

@@ -121,7 +121,7 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
     """Allocate what each order is still missing, in the order given, under one lock. Repeating changes nothing.
 
     Allocates all or nothing unless an order's policy ships in part. An order waits for the rest and keeps its place in
-    the queue. Its own reservations are available to it.
+    the queue: later orders get only what it does not claim. Its own reservations are available to it.
     """
     if not demands:
         return []
@@ -136,10 +136,19 @@ async def allocate_orders(connection: AsyncConnection, demands: Sequence[Demand]
         skus |= {other for sku in set(skus) for other in context.substitutes.get(sku, ())}
     levels = await ledger.levels(connection, skus, lock=True) if skus else []
     pool = StockPool(levels, context.virtual_warehouses)
+    free = {each.sku for each in levels if each.promisable > 0}
+    ours = {demand.order.order_id for demand in demands}
+    waiting = await waitlist.list_claims(connection, free, without=ours) if free else []
+    claims = [each for each in waiting if each.active]
     changes = _Changes()
-    allocations = [
-        _allocate(demand, lines, context, pool, changes) for demand, lines in zip(demands, missing, strict=True)
-    ]
+    allocations = []
+    for demand, lines in zip(demands, missing, strict=True):
+        order = demand.order
+        earlier = [each for each in claims if each.turn < (order.priority, order.placed_at, order.order_id)]
+        claimed = [taken for each in earlier for taken in each.take(pool)[1]]
+        allocations.append(_allocate(demand, lines, context, pool, changes))
+        for taken in claimed:
+            pool.put(taken.location, taken.sku, taken.quantity)
     await _write(connection, changes)
     if changes.waits and len(await ledger.levels(connection, skus)) != len(levels):
         raise unavailable("error.first_receipt")

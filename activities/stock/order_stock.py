@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from activities.stock.ledger import has_entered, levels, lower_safety_stock, move
-from activities.stock.waitlist import dequeue, notify_waiting_orders
+from activities.stock.waitlist import end_waiting, notify_waiting_orders
 from models.fulfillment import Fulfillment, FulfillmentStatus, ShortfallKind
 from models.state import Snapshot
 from models.stock import Move, MovementKind, Reservation
@@ -106,7 +106,7 @@ async def release_inactive(
     if not snapshot.reserved:
         await unreserve(connection, snapshot.order_id, snapshot.revision)
     if snapshot.status.final:
-        await dequeue(connection, [snapshot.order_id])
+        await end_waiting(connection, snapshot.order_id, f"{snapshot.order_id}:{snapshot.revision}:ended")
 
 
 async def _shortfall_moves(

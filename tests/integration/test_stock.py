@@ -1,6 +1,7 @@
 """Stock on a real database: movements enter once, waiting orders are notified in turn, discrepancies are found."""
 
 import asyncio
+import random
 from collections import Counter
 from contextlib import suppress
 
@@ -353,4 +354,60 @@ async def test_bundle_shipped_in_part_leaves_in_whole_sets(b001: int, b002: int,
     short = {each.sku: each.quantity for each in state.shortages}
     expected = {"B001": 2 * (3 - sets), "B002": 3 - sets, "A001": 1}
     assert short == {sku: quantity for sku, quantity in expected.items() if quantity}
+    assert await drifts() == []
+
+
+async def test_later_small_orders_do_not_starve_an_earlier_large_one() -> None:
+    large = await admitted("0", line(1, "A001", 10))
+    filled = []
+    for number in range(1, 12):
+        await admitted(str(number), line(1, "A001", 3))
+        await receive("SH", "A001", 3)
+        filled = await notified_orders()
+        if "0" in filled:
+            break
+        for name in filled:
+            state = OrderState(order=an_order(name, line(1, "A001", 3)), policy=Policy(), revision=1)
+            await allocated(state)
+    assert filled == ["1", "0"], "passed over once, then every arrival is its own"
+    assert not (await allocated(large)).shortages
+    assert await drifts() == []
+
+
+async def test_claim_lets_urgent_orders_pass_and_ends_with_its_order() -> None:
+    large = await admitted("1", line(1, "A001", 10), priority=3)
+    await receive("SH", "A001", 2)
+    held = await admitted("2", line(1, "A001", 2), priority=3)
+    assert held.shortages, "the arrival is claimed"
+    urgent = await admitted("3", line(1, "A001", 1), priority=1)
+    assert not urgent.shortages
+    await receive("SH", "A001", 1)
+    assert await notified_orders() == []
+    await cancelled(large)
+    assert await notified_orders() == ["2"]
+    assert not (await allocated(held)).shortages
+
+
+async def test_no_waiting_order_is_passed_over_twice_by_a_later_one() -> None:
+    draw = random.Random(5)
+    for world in range(6):
+        sku = f"A{world + 1:03}"
+        waiting: dict[str, tuple[int, OrderState]] = {}
+        passed: Counter[str] = Counter()
+        for step in range(14):
+            number = f"{world}-{step}"
+            if draw.random() < 0.6:
+                quantity = draw.choice([1, 2, 3, 8])
+                state = await admitted(number, line(1, sku, quantity))
+                if state.shortages:
+                    waiting[number] = (quantity, state)
+                else:
+                    passed.update(waiting)
+            before = set(await notified_orders())
+            await receive("SH", sku, draw.randint(1, 4))
+            for name in [each for each in await notified_orders() if each not in before and each in waiting]:
+                state = waiting.pop(name)[1]
+                assert not (await allocated(state)).shortages, "what it claimed is there"
+                passed.update(each for each in waiting if int(each.partition("-")[2]) < int(name.partition("-")[2]))
+        assert all(times <= 2 for times in passed.values()), passed
     assert await drifts() == []
