@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -91,7 +92,8 @@ def wake() -> None:
 
 async def run(client: Client) -> None:
     """Dispatch until cancelled."""
-    await supervise("dispatcher", lambda: _dispatch_alone(client))
+    moved: dict[IntegrationType, float] = {}
+    await supervise("dispatcher", lambda: _dispatch_alone(client, moved))
 
 
 async def somebody_dispatches() -> bool:
@@ -106,14 +108,16 @@ async def stalled() -> list[str]:
         return await inbox.stalled_integrations(connection)
 
 
-async def _dispatch_alone(client: Client) -> None:
+async def _dispatch_alone(client: Client, moved: dict[IntegrationType, float]) -> None:
     async with advisory_lock(LOCK) as lock:
-        await _dispatch(client, lock)
+        for each in IntegrationType:
+            moved.setdefault(each, monotonic())
+        await _dispatch(client, lock, moved)
 
 
-async def _dispatch(client: Client, lock: AdvisoryLock) -> None:
-    checked = monotonic()
-    moved = dict.fromkeys(IntegrationType, checked)
+async def _dispatch(client: Client, lock: AdvisoryLock, moved: dict[IntegrationType, float]) -> None:
+    """Run rounds until one raises. ``moved`` outlives it: a dispatcher that is restarted each time stands still."""
+    checked = -inf
     while True:
         _awake.clear()
         await lock.check()

@@ -1,5 +1,6 @@
 """Poison: a message that cannot be stored, in whatever way, fails alone and visibly, and delays no other."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -171,6 +172,28 @@ async def test_integration_that_stands_still_is_named(database: str) -> None:
     async with transaction() as connection:
         await inbox.sync_stalled(connection, set())
     assert await dispatcher.stalled() == []
+
+
+async def test_dispatcher_that_fails_every_round_is_named(temporal: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor restarts it each time; the time that the messages have waited goes on."""
+
+    async def fail(*_: object) -> int:
+        raise OSError
+
+    monkeypatch.setattr(dispatcher, "take", fail)
+    monkeypatch.setattr(dispatcher, "_STALLED_SECONDS", 0.3)
+    await store_order(sale())
+    dispatching = asyncio.create_task(dispatcher.run(temporal))
+    try:
+
+        async def named() -> bool:
+            return await dispatcher.stalled() == ["channel"]
+
+        await until(named)
+    finally:
+        dispatching.cancel()
+        await asyncio.gather(dispatching, return_exceptions=True)
+    assert "intake_stalled" in await open_kinds()
 
 
 @pytest.mark.parametrize("scan_id", ["x" * 6000, "y" * 201])
