@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench import sweeps
 
-PLACES = 120
+PLACES = 70
 MAX_HELD = 0.02
 """The share of clear addresses that may be held."""
 MORE_HELD = {"pinyin": 0.2}
