@@ -11,7 +11,7 @@ import psycopg
 from psycopg.types.string import StrDumperUnknown
 from pydantic import ValidationError
 from sqlalchemy import Row, func, select, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -20,8 +20,10 @@ from models.settings import settings
 
 __all__ = [
     "Connection",
+    "DataError",
     "DatabaseError",
     "DatabaseUnavailable",
+    "IntegrityError",
     "LockLost",
     "ReadOnlyDatabase",
     "Row",

@@ -6,11 +6,11 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from activities.kit.database import DatabaseUnavailable
+from activities.kit.database import DatabaseError, DatabaseUnavailable, DataError, IntegrityError, is_permanent
 from activities.kit.errors import InvalidInput, validation_message
 from models.i18n import negotiate, t
 
@@ -88,7 +88,7 @@ def answer(
     )
 
 
-def _fields(error: RequestValidationError, speak: str) -> list[dict[str, str]]:
+def _fields(error: RequestValidationError | ValidationError, speak: str) -> list[dict[str, str]]:
     places = ("body", "query", "path", "header")
     return [
         {
@@ -112,7 +112,8 @@ def install(app: FastAPI) -> None:
         return answer(request, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    @app.exception_handler(ValidationError)
+    async def invalid(request: Request, error: RequestValidationError | ValidationError) -> JSONResponse:
         fields = _fields(error, lang(request))
         detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
         return answer(request, 422, detail, errors=fields)
@@ -124,8 +125,10 @@ def install(app: FastAPI) -> None:
         return answer(request, 422, f"{error.field}: {text}", errors=fields)
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, DatabaseError) and is_permanent(error):
+            return answer(request, 422, t("error.not_storable", lang(request), error=type(error).__name__))
         log.warning("api.unavailable", error=type(error).__name__)
         return answer(request, 503, headers=SOON)
 
-    for kind in (*DatabaseUnavailable, OSError):
+    for kind in (*DatabaseUnavailable, DataError, IntegrityError, OSError):
         app.add_exception_handler(kind, unavailable)
