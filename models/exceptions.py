@@ -51,6 +51,11 @@ class ExceptionKind(StrEnum):
     CHANNEL_MODIFY = "channel_modify"
     """The channel changed an order that had shipped."""
     LINES_ADDED = "lines_added"
+    """The channel added lines too late to take them in."""
+    CHANNEL_REOPENED = "channel_reopened"
+    """The channel took back a cancellation."""
+    PAYMENT_REVERSED = "payment_reversed"
+    """The channel took back the payment of goods that have left."""
     OUT_OF_REACH = "out_of_reach"
     """Stock exists only at locations that the rules exclude."""
     REVIEW_OVERDUE = "overdue.in_review"
@@ -175,6 +180,16 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.CHANNEL_CANCEL, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
         _policy(_K.CHANNEL_MODIFY, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
         _policy(_K.LINES_ADDED, _S.HIGH, _R.CALL_CHANNEL, _R.REVIEW, owner="service"),
+        _policy(_K.CHANNEL_REOPENED, _S.HIGH, _R.CALL_CHANNEL, _R.REVIEW, owner="service", due=4 * HOUR),
+        _policy(
+            _K.PAYMENT_REVERSED,
+            _S.CRITICAL,
+            _R.INTERCEPT,
+            _R.CALL_CHANNEL,
+            _R.TELL_BUYER,
+            owner="service",
+            due=2 * HOUR,
+        ),
         _policy(_K.OUT_OF_REACH, _S.NORMAL, _R.TRANSFER, _R.REVIEW, owner="service"),
         _policy(_K.REVIEW_OVERDUE, _S.NORMAL, _R.REVIEW, owner="service", due=4 * HOUR),
         _policy(_K.HOLD_OVERDUE, _S.NORMAL, _R.REVIEW, owner="service", due=4 * HOUR),

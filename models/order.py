@@ -112,6 +112,10 @@ class Refund(Value):
     """Units that are returned or need not ship; 0 if only money is refunded, or if the channel gives no quantity."""
     reason: str = ""
 
+    def outlasts(self, other: "Refund") -> bool:
+        """Whether ``other`` is a stale report: a refund that was granted is never asked for again."""
+        return self.state is RefundState.GRANTED and other.state is RefundState.ASKED
+
 
 class ChannelOrder(Value):
     """An order as the channel sold it, in standard form. Only the channel and modifications change it."""
@@ -205,6 +209,11 @@ class ChannelOrder(Value):
     def as_buyer(self) -> Buyer:
         campaign = self.origin.campaign or None
         return Buyer(channel=self.channel, shop=self.shop, campaign=campaign, priority=self.priority)
+
+    @property
+    def owed(self) -> Decimal:
+        """The amount that the carrier collects on delivery."""
+        return self.total if self.cash_on_delivery and self.paid_at is None else Decimal(0)
 
     @property
     def payable(self) -> bool:

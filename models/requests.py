@@ -14,7 +14,8 @@ from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
 from models.hold import HoldKind, Stage
 from models.i18n import InvalidValue
-from models.order import Refund
+from models.money import Amount, Currency
+from models.order import ChannelOrder, OrderLine, Refund
 
 Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -36,18 +37,91 @@ class QuantityChange(Value):
     quantity: Annotated[int, Field(ge=0, le=100_000)]
 
 
+class Terms(Value):
+    """What the channel now says of what is sold and for how much. Amounts in ``currency``."""
+
+    cash_on_delivery: bool
+    currency: Currency
+    total: Amount
+    freight: Amount
+    discount: Amount
+    tax: Amount
+    carrier: str | None = None
+    pay_before: Moment | None = None
+    promised_by: Moment | None = None
+    lines: tuple[OrderLine, ...] = ()
+    """Lines that are new or changed, as the channel sends them."""
+    dropped: tuple[str, ...] = ()
+    """The numbers of lines that the channel no longer lists."""
+
+    def applied_to(self, order: ChannelOrder) -> ChannelOrder:
+        """Return the order on these terms; a line of the same item keeps the SKU that it was mapped to.
+
+        Raise ``InvalidValue`` if nothing sold would remain.
+        """
+        lines = {line.line_no: line for line in order.lines if line.gift or line.line_no not in self.dropped}
+        for line in self.lines:
+            known = lines.get(line.line_no)
+            if known is not None and known.items == line.items:
+                update = line.model_dump(include={"quantity", "unit_price", "discount", "title"})
+                line = known.model_copy(update=update)
+            lines[line.line_no] = line
+        if all(line.gift for line in lines.values()):
+            raise InvalidValue("invalid.lines.none_left")
+        terms = {name: getattr(self, name) for name in ORDER_TERMS}
+        return order.model_copy(update=terms | {"lines": tuple(lines.values())})
+
+
+ORDER_TERMS = tuple(name for name in Terms.model_fields if name not in {"lines", "dropped"})
+"""The terms of the order as a whole, named as its fields."""
+
+
 class Modify(Request):
-    """Change parts of the recipient, quantities, or both."""
+    """Change parts of the recipient, quantities, or, for a channel, the terms of the sale."""
 
     recipient: RecipientChange | None = None
     lines: tuple[QuantityChange, ...] = ()
+    terms: Terms | None = None
     reason: str = ""
 
     @model_validator(mode="after")
     def _changes_something(self) -> "Modify":
-        if self.recipient is None and not self.lines:
+        if self.recipient is None and not self.lines and self.terms is None:
             raise InvalidValue("invalid.change.nothing")
         return self
+
+    def applied_to(self, order: ChannelOrder) -> ChannelOrder:
+        """Return the changed order. Raise ``InvalidValue`` if its lines cannot change so."""
+        if self.lines:
+            order = order.with_quantities({line.line_no: line.quantity for line in self.lines})
+        if self.terms is not None:
+            order = self.terms.applied_to(order)
+        if self.recipient is not None:
+            order = order.model_copy(update={"recipient": self.recipient.applied_to(order.recipient)})
+        return order
+
+    def added_lines(self, order: ChannelOrder) -> list[str]:
+        """Return the numbers of the lines that the order does not have."""
+        known = {line.line_no for line in order.lines}
+        return [line.line_no for line in (self.terms.lines if self.terms else ()) if line.line_no not in known]
+
+    def differences(self, order: ChannelOrder) -> str:
+        """Name what the request changes of the order, without personal data: ``total 100.00 → 80.00``."""
+        named = ["recipient"] if self.recipient is not None else []
+        named += [f"{each.line_no} × {each.quantity}" for each in self.lines]
+        if (terms := self.terms) is not None:
+            for name in ORDER_TERMS:
+                if getattr(order, name) != getattr(terms, name):
+                    named.append(f"{name} {getattr(order, name)} → {getattr(terms, name)}")
+            known = {line.line_no: line for line in order.lines}
+            for line in terms.lines:
+                if line.line_no not in known:
+                    named.append(f"+ {line.line_no} {line.sku} × {line.quantity}")
+                else:
+                    was = known[line.line_no]
+                    named.append(f"{line.line_no} {was.sku} × {was.quantity} → {line.sku} × {line.quantity}")
+            named += [f"- {line_no}" for line_no in terms.dropped]
+        return "; ".join(named)
 
 
 class HoldRequest(Request):
@@ -89,6 +163,14 @@ class Note(Request):
 
 class Payment(Request):
     paid_at: Moment
+
+
+class PaymentReversed(Request):
+    """The channel no longer counts the order as paid."""
+
+
+class Reopened(Request):
+    """The channel took back its cancellation."""
 
 
 class Remark(Request):

@@ -59,7 +59,18 @@ from models.money import Money
 from models.order import ChannelOrder, RefundState
 from models.origins import IntakePath
 from models.policy import Policy
-from models.requests import Refunding, Replan, Request, StockArrived, Tracking, WarehouseEvent
+from models.requests import (
+    Modify,
+    Payment,
+    PaymentReversed,
+    Refunding,
+    Reopened,
+    Replan,
+    Request,
+    StockArrived,
+    Tracking,
+    WarehouseEvent,
+)
 from models.settings import settings
 from models.state import OrderInput
 from starter.logs import place
@@ -360,9 +371,7 @@ async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage)
         signals.append(changes.hold_for_foreign_shipment(newest, message.fact_key))
     reason = ""
     for name, request in signals:
-        reason = await _signal(client, before.order_id, name, request) or reason
-    if added := changes.count_added_lines(before, newest):
-        await _open_exception(before.order_id, ExceptionKind.LINES_ADDED, count=added)
+        reason = await _signal(client, before.order_id, name, request, before) or reason
     pending.delivered = newest
     return reason or ", ".join(name for name, _ in signals)
 
@@ -372,9 +381,10 @@ async def _all_shipped(order_id: str) -> bool:
         return await warehouse_events.all_shipped(connection, order_id)
 
 
-async def _open_exception(order_id: str, kind: ExceptionKind, **detail: JsonValue) -> None:
+async def _open_exception(order_id: str, kind: ExceptionKind, about: str = "", **detail: JsonValue) -> None:
     shop = ":".join(order_id.split(":")[1:3])
-    exception = NewException(key=f"{order_id}:{kind}", kind=kind, order_id=order_id, shop=shop, detail=detail)
+    key = ":".join(part for part in (order_id, kind, about) if part)
+    exception = NewException(key=key, kind=kind, order_id=order_id, shop=shop, detail=detail)
     async with transaction() as connection:
         await exceptions.open_all(connection, [exception])
 
@@ -410,19 +420,36 @@ async def start_order(client: Client, order: ChannelOrder) -> None:
         raise EngineDown(str(error)) from error
 
 
-async def _signal(client: Client, order_id: str, name: str, request: Request) -> str:
+async def _signal(client: Client, order_id: str, name: str, request: Request, known: ChannelOrder | None = None) -> str:
     """Signal an order; return the reason to record where its workflow has ended. Raises ``EngineDown``."""
     try:
         await client.get_workflow_handle(order_id).signal(name, request)
     except (RPCError, RuntimeError) as error:
         if not ended(error):
             raise EngineDown(str(error)) from error
-        if name == "payment":
-            await _open_exception(order_id, ExceptionKind.PAID_AFTER_END)
-        if isinstance(request, Refunding) and request.refund.state is RefundState.ASKED:
-            await _open_exception(order_id, ExceptionKind.REFUND_AFTER_END, refund_no=request.refund.refund_no)
+        await _open_exception_after_end(order_id, request, known)
         return message("inbox.order_ended", signal=name)
     return ""
+
+
+async def _open_exception_after_end(order_id: str, request: Request, known: ChannelOrder | None) -> None:
+    """Open an exception for what a channel still changes of an order whose workflow has ended."""
+    match request:
+        case Payment():
+            await _open_exception(order_id, ExceptionKind.PAID_AFTER_END)
+        case PaymentReversed():
+            await _open_exception(order_id, ExceptionKind.PAYMENT_REVERSED)
+        case Reopened():
+            await _open_exception(order_id, ExceptionKind.CHANNEL_REOPENED)
+        case Refunding() if request.refund.state is RefundState.ASKED:
+            await _open_exception(order_id, ExceptionKind.REFUND_AFTER_END, refund_no=request.refund.refund_no)
+        case Modify() if known is not None:
+            changed = request.differences(known)
+            await _open_exception(order_id, ExceptionKind.CHANNEL_MODIFY, request.request_id, changes=changed)
+            if added := request.added_lines(known):
+                await _open_exception(order_id, ExceptionKind.LINES_ADDED, request.request_id, count=len(added))
+        case _:
+            pass
 
 
 def ended(error: Exception) -> bool:

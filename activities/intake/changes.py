@@ -1,12 +1,31 @@
-"""Compare two versions of a channel's order: which requests the newer one means for its workflow."""
+"""Compare two versions of a channel's order: which requests the newer one means for its workflow.
+
+``changes`` covers every field of ``ChannelOrder`` that decides what, where, how and for how much is shipped, in both
+directions: an order whose workflow carries out each request equals the newest version. Where the order's stage forbids
+a request, the workflow opens an exception that names the difference.
+"""
 
 from typing import Any
 
+from models.address import RecipientChange
 from models.base import bounded_key
 from models.hold import HoldKind
 from models.i18n import message
-from models.order import ChannelOrder, RefundState
-from models.requests import Cancel, HoldRequest, Modify, Payment, QuantityChange, Refunding, Release, Remark, Request
+from models.order import ChannelOrder, Refund, RefundState
+from models.requests import (
+    ORDER_TERMS,
+    Cancel,
+    HoldRequest,
+    Modify,
+    Payment,
+    PaymentReversed,
+    Refunding,
+    Release,
+    Remark,
+    Reopened,
+    Request,
+    Terms,
+)
 
 Signal = tuple[str, Request]
 """The name of the workflow's signal, and its argument."""
@@ -18,12 +37,24 @@ def needs_fulfillment(order: ChannelOrder) -> bool:
 
 
 def newest(before: ChannelOrder, order: ChannelOrder) -> ChannelOrder:
-    """Return the later version, with what is known of the recipient and the lines where the later one lacks that."""
-    later = order if order.modified_at >= before.modified_at else before
-    known: dict[str, Any] = {"recipient": before.recipient} if later.recipient.unreadable else {}
-    if _unread(before, later):
-        known |= {"lines": before.lines, "recipient": before.recipient}
-    return later.model_copy(update=known)
+    """Return the later version, completed by what the earlier one still says.
+
+    A recipient that is masked now stays as known, and so do the terms where a field cannot be read any more. Of two versions with the same time, neither is known to be the later
+    one: a payment, a cancellation and a decided refund of either count. A granted refund is never undone by an older
+    report that it was asked for.
+    """
+    if order.modified_at < before.modified_at:
+        return before
+    update: dict[str, Any] = {"refunds": tuple(_latest_refund(before, order, refund) for refund in order.refunds)}
+    if order.recipient.unreadable:
+        update["recipient"] = before.recipient
+    if _unread(before, order):
+        kept = (*ORDER_TERMS, "lines", "recipient")
+        update |= {name: getattr(before, name) for name in kept} | {"paid_at": order.paid_at or before.paid_at}
+    if order.modified_at == before.modified_at:
+        update["paid_at"] = order.paid_at or before.paid_at
+        update["cancelled_at"] = order.cancelled_at or before.cancelled_at
+    return order.model_copy(update=update)
 
 
 def _unread(before: ChannelOrder, order: ChannelOrder) -> set[str]:
@@ -31,9 +62,11 @@ def _unread(before: ChannelOrder, order: ChannelOrder) -> set[str]:
     return {field for field in order.odd.keys() - before.odd.keys() if field != "total"}
 
 
-def count_added_lines(before: ChannelOrder, order: ChannelOrder) -> int:
-    """Count the lines that the order did not have before."""
-    return len({line.line_no for line in order.lines} - {line.line_no for line in before.lines})
+def _latest_refund(before: ChannelOrder, order: ChannelOrder, refund: Refund) -> Refund:
+    known = next((each for each in before.refunds if each.refund_no == refund.refund_no), refund)
+    same_time = order.modified_at == before.modified_at
+    decided_before = same_time and known.state is not RefundState.ASKED and refund.state is RefundState.ASKED
+    return known if known.outlasts(refund) or decided_before else refund
 
 
 def hold_for_foreign_shipment(order: ChannelOrder, fact_key: str) -> Signal:
@@ -54,6 +87,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
     """
     if order.modified_at < before.modified_at:
         return []
+    order = newest(before, order)
 
     def fields(kind: str) -> dict[str, Any]:
         return {"request_id": bounded_key(f"{kind}:{fact_key}"), "actor": f"channel:{order.channel}"}
@@ -62,17 +96,18 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
     if order.cancelled_at and not before.cancelled_at:
         signals.append(("cancel", Cancel(**fields("cancel"), reason=str(order.custom.get("cancel_reason", "")))))
         return signals + _refunds(before, order, fact_key)
+    if order.cancelled_at:
+        return _refunds(before, order, fact_key)
+    if before.cancelled_at:
+        signals.append(("reopened", Reopened(**fields("reopened"))))
     if order.paid_at and not before.paid_at:
         signals.append(("payment", Payment(**fields("paid"), paid_at=order.paid_at)))
-    quantities = {line.line_no: line.quantity for line in order.lines}
-    lines = tuple(
-        QuantityChange(line_no=line.line_no, quantity=quantities.get(line.line_no, 0))
-        for line in before.lines
-        if quantities.get(line.line_no, 0) != line.quantity
-    )
-    recipient = None if order.recipient == before.recipient or order.recipient.unreadable else order.recipient
-    if (lines or recipient) and not _unread(before, order):
-        signals.append(("modify", Modify(**fields("modify"), recipient=recipient, lines=lines)))
+    if before.paid_at and not order.paid_at:
+        signals.append(("payment_reversed", PaymentReversed(**fields("unpaid"))))
+    terms = _terms(before, order)
+    recipient = None if order.recipient == before.recipient else RecipientChange.model_validate(order.recipient)
+    if (terms or recipient) and not _unread(before, order):
+        signals.append(("modify", Modify(**fields("modify"), recipient=recipient, terms=terms)))
     remarks = (order.buyer_message, order.seller_memo, order.priority)
     if remarks != (before.buyer_message, before.seller_memo, before.priority):
         remark = Remark(**fields("remark"), buyer_message=remarks[0], seller_memo=remarks[1], priority=remarks[2])
@@ -91,6 +126,28 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
     if held and not hold:
         signals.append(("release", Release(**fields("release"), kind=HoldKind.CHANNEL)))
     return signals
+
+
+def _terms(before: ChannelOrder, order: ChannelOrder) -> Terms | None:
+    """Return the terms of the newer version; ``None`` if they are the same.
+
+    A version that the channel reports as shipped lists what was sold, also what was refunded earlier: of its terms only
+    the amount to collect on delivery still matters.
+    """
+    known = {line.line_no: line for line in before.lines}
+    numbers = {line.line_no for line in order.lines}
+    terms = Terms(
+        **{name: getattr(order, name) for name in ORDER_TERMS},
+        lines=tuple(line for line in order.lines if line != known.get(line.line_no)),
+        dropped=tuple(line_no for line_no in known if line_no not in numbers),
+    )
+    if order.shipped:
+        same = order.paid_at is not None or order.owed == before.owed
+    else:
+        same = not (terms.lines or terms.dropped) and all(
+            getattr(before, name) == getattr(order, name) for name in ORDER_TERMS
+        )
+    return None if same else terms
 
 
 def _refunds(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Signal]:

@@ -273,7 +273,10 @@ async def last_scans(waybill_nos: list[str]) -> list[LastScan]:
 
 
 _MODIFIABLE_COLUMNS = frozenset(
-    {"lines", "total", "recipient", "phone_index", "place_index", "region", "carrier", "tags", "sites", "priority"}
+    {
+        *("lines", "total", "currency", "promised_by", "carrier", "tags", "sites", "priority"),
+        *("recipient", "phone_index", "place_index", "region"),
+    }
 )
 
 

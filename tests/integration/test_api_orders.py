@@ -10,8 +10,10 @@ import pytest
 from temporalio.client import Client
 
 from activities.kit.database import transaction
+from activities.records import exceptions
 from activities.stock import operations
 from models.api_keys import Scope
+from models.exceptions import ExceptionKind, NewException
 from starter.api import orders
 from starter.sandbox import merchant
 from tests.api import PHONE, bearer, open_door, sale, tell, until
@@ -260,14 +262,15 @@ async def test_stock_is_received_adjusted_and_verified(api: httpx.AsyncClient, s
 async def test_open_exceptions_are_listed_with_texts(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
     created = sale()
     await tell(api, created)
-    more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
-    await tell(api, {**sale(created["order_no"]), "lines": more})
+    order_id = f"order:own:web:{created['order_no']}"
+    new = NewException(key=f"{order_id}:lines_added", kind=ExceptionKind.LINES_ADDED, order_id=order_id, shop="own:web")
+    async with transaction() as connection:
+        await exceptions.open_all(connection, [new.model_copy(update={"detail": {"count": 1}})])
 
     async def listed() -> Any:
         return (await api.get("/exceptions", headers=staff)).json()
 
     (exception,) = await until(listed)
-    order_id = f"order:own:web:{created['order_no']}"
     assert (exception["kind"], exception["key"]) == ("lines_added", f"{order_id}:lines_added")
     assert "1" in exception["text"]
     assert (exception["order_id"], exception["shop"], exception["owner"]) == (order_id, "own:web", "service")

@@ -235,14 +235,19 @@ async def test_pending_messages_of_one_order_are_delivered_in_order(temporal: Cl
     assert Counter(row.state for row in await rows()) == {STARTED: 1, DONE: 2}
 
 
-async def test_added_line_opens_an_exception(temporal: Client) -> None:
+async def test_each_added_line_is_signalled_and_opens_an_exception_once_the_order_has_ended(temporal: Client) -> None:
     created = sale()
-    await store(created)
+    order_id = await store(created)
     await take(temporal)
-    more = [*created["lines"], {"line_no": "c", "sku": "C001", "quantity": 1, "unit_price": "0"}]
-    await store({**sale(created["order_no"]), "lines": more})
-    await take(temporal)
-    assert await exception_kinds() == ["lines_added"]
+    lines = created["lines"]
+    for number, sku in enumerate(("C001", "D001", "E001")):
+        lines = [*lines, {"line_no": sku, "sku": sku, "quantity": 1, "unit_price": "0"}]
+        if number == 1:
+            await temporal.get_workflow_handle(order_id).terminate()
+        await store({**sale(created["order_no"]), "lines": lines})
+        await take(temporal)
+    assert [name for name, _ in await signals(temporal, order_id)] == ["modify"]
+    assert sorted(await exception_kinds()) == ["channel_modify"] * 2 + ["lines_added"] * 2
 
 
 async def test_order_cancelled_before_receipt_is_not_started(temporal: Client) -> None:

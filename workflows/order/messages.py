@@ -30,10 +30,12 @@ with workflow.unsafe.imports_passed_through():
         Modify,
         Note,
         Payment,
+        PaymentReversed,
         Refunding,
         Reject,
         Release,
         Remark,
+        Reopened,
         Replan,
         Request,
         StockArrived,
@@ -42,6 +44,9 @@ with workflow.unsafe.imports_passed_through():
         WarehouseEventKind,
     )
     from models.state import Action, End, OrderState
+
+
+_REVERSED = "hold.channel.unpaid"
 
 
 class OrderMessages(OrderContext):
@@ -179,12 +184,49 @@ class OrderMessages(OrderContext):
         if state.order.paid_at is not None:
             return
         was_waiting = state.admitted and not state.order.payable
+        collected = state.order.owed > 0
+        reversed_before = any(each.reason == _REVERSED for each in state.holds)
         state.order = state.order.model_copy(update={"paid_at": fact.paid_at})
-        state.add_timeline_entry("paid", workflow.now(), "paid", fact.actor)
+        state.holds = [each for each in state.holds if each.reason != _REVERSED]
+        key = f"paid:{fact.paid_at.isoformat()}" if reversed_before else "paid"
+        state.add_timeline_entry(key, workflow.now(), "paid", fact.actor)
+        if collected and state.active and workflow.patched("collect-no-more"):
+            await self._collect_no_more(fact)
         if was_waiting and workflow.patched("review-paid"):
             async with self.lock:
                 if not state.status.final:
                     await self._remap_and_review(just_paid=True)
+
+    async def _collect_no_more(self, fact: Payment) -> None:
+        """Recall parcels whose carrier would collect what is now paid; open an exception for those on their way."""
+        state = self.state
+        async with self.lock:
+            unshipped = [each for each in state.active if not each.has_shipped]
+            await self.processes.recall_for_hold(unshipped)
+            for each in state.active:
+                if each.has_shipped and not each.is_closed:
+                    changes = f"collect {state.order.total} → 0"
+                    self.open_exception(ExceptionKind.CHANNEL_MODIFY, each, about=fact.request_id, changes=changes)
+
+    @workflow.signal(description="The channel no longer counts the order as paid")
+    async def payment_reversed(self, fact: PaymentReversed) -> None:
+        """Hold the order and recall its goods; open an exception for those that have left."""
+        state = self.state
+        async with self.lock:
+            if state.status.final or state.order.paid_at is None:
+                return
+            state.order = state.order.model_copy(update={"paid_at": None})
+            state.add_timeline_entry(fact.request_id, workflow.now(), "payment_reversed", fact.actor)
+            unshipped = [each for each in state.active if not each.has_shipped]
+            if unshipped or not state.active or state.to_plan or state.shortages:
+                self.place_hold(HoldKind.CHANNEL, _REVERSED, fact.actor)
+                await self.processes.recall_for_hold(unshipped)
+            if any(each.has_shipped for each in state.active):
+                self.open_exception(ExceptionKind.PAYMENT_REVERSED, about=fact.request_id)
+
+    @workflow.signal(description="The channel took back its cancellation")
+    def reopened(self, fact: Reopened) -> None:
+        self.open_exception(ExceptionKind.CHANNEL_REOPENED, about=fact.request_id)
 
     @workflow.signal(description="The buyer or the seller changed a remark")
     async def remark(self, fact: Remark) -> None:
@@ -208,7 +250,8 @@ class OrderMessages(OrderContext):
         state, refund = self.state, fact.refund
         async with self.lock:
             known = {each.refund_no: each for each in state.order.refunds}
-            if state.status.final or known.get(refund.refund_no) == refund:
+            earlier = known.get(refund.refund_no)
+            if state.status.final or earlier == refund or (earlier is not None and earlier.outlasts(refund)):
                 return
             known[refund.refund_no] = refund
             state.order = state.order.model_copy(update={"refunds": tuple(known.values())})

@@ -278,19 +278,32 @@ class OrderWorkflow(OrderMessages):
                 self.place_hold(HoldKind.CHANNEL, "hold.channel.cancelled", request.actor)
                 await self.processes.recall_for_hold(unshipped)
         elif isinstance(request, Modify):
-            self.open_exception(ExceptionKind.CHANNEL_MODIFY)
+            about = request.request_id if request.terms is not None else ""
+            self.open_exception(ExceptionKind.CHANNEL_MODIFY, about=about, changes=request.differences(state.order))
+            if added := request.added_lines(state.order):
+                self.open_exception(ExceptionKind.LINES_ADDED, about=about, count=str(len(added)))
 
     async def _modify(self, request: Modify) -> Answer:
-        """Change an order that has not shipped as a whole; of one that has shipped in part, only unshipped lines."""
+        """Change an order that has not shipped as a whole; of one that has shipped in part, only unshipped lines.
+
+        What changes neither the parcels nor what their carriers collect needs no recall.
+        """
         state = self.state
         try:
-            _modified(state.order, request)
+            modified = request.applied_to(state.order)
         except InvalidValue as error:
             return no("refused.lines", why=error.message)
-        line_nos = [line.line_no for line in request.lines]
+        if request.terms is not None and not _ships_differently(state.order, modified):
+            state.order = modified
+            await self._revise()
+            if state.holds:
+                await self.processes.recall_for_hold([each for each in state.active if not each.has_shipped])
+            return YES
+        line_nos = [line.line_no for line in request.lines] + _changed_lines(state.order, modified)
         if any(each.has_shipped for each in state.active):
             affected = [each for each in state.active if each.carries(*line_nos)]
-            if request.recipient is not None or any(each.has_shipped for each in affected):
+            collects = (state.order.owed, state.order.carrier) != (modified.owed, modified.carrier)
+            if request.recipient is not None or collects or any(each.has_shipped for each in affected):
                 return no("refused.modify.left")
             withdrawn = await self.processes.withdraw(affected)
             if any(withdrawn):
@@ -300,7 +313,7 @@ class OrderWorkflow(OrderMessages):
                 return no("refused.warehouse")
         elif not await self.processes.recall_all():
             return no("refused.warehouse")
-        state.order = _modified(state.order, request)
+        state.order = request.applied_to(state.order)
         await self._revise()
         state.shortages, state.to_plan = [], True
         return YES
@@ -340,10 +353,15 @@ class OrderWorkflow(OrderMessages):
         return YES if all(withdrawn) else no("refused.warehouse")
 
 
-def _modified(order: ChannelOrder, request: Modify) -> ChannelOrder:
-    """Return the order with the request's changes. Raise ``ValueError`` if its lines cannot change so."""
-    if request.lines:
-        order = order.with_quantities({line.line_no: line.quantity for line in request.lines})
-    if request.recipient is not None:
-        order = order.model_copy(update={"recipient": request.recipient.applied_to(order.recipient)})
-    return order
+def _changed_lines(before: ChannelOrder, after: ChannelOrder) -> list[str]:
+    """Return the numbers of the lines whose goods differ: item or quantity."""
+    goods = [{line.line_no: (line.sku, line.quantity) for line in order.lines} for order in (before, after)]
+    return sorted(
+        line_no for line_no in goods[0].keys() | goods[1].keys() if goods[0].get(line_no) != goods[1].get(line_no)
+    )
+
+
+def _ships_differently(before: ChannelOrder, after: ChannelOrder) -> bool:
+    """Whether the goods, their recipient, their carrier or the amount to collect differ."""
+    fields = ("recipient", "carrier", "owed")
+    return bool(_changed_lines(before, after)) or any(getattr(before, name) != getattr(after, name) for name in fields)
