@@ -41,7 +41,8 @@ def newest(before: ChannelOrder, order: ChannelOrder) -> ChannelOrder:
 
     A recipient that is masked now stays as known, and so do the terms where a field cannot be read any more. Of two versions with the same time, neither is known to be the later
     one: a payment, a cancellation and a decided refund of either count. A granted refund is never undone by an older
-    report that it was asked for.
+    report that it was asked for. Of a cancelled version, only the cancellation and the refunds count: if the
+    channel takes it back, the rest is compared with what the order's workflow knows.
     """
     if order.modified_at < before.modified_at:
         return before
@@ -54,7 +55,11 @@ def newest(before: ChannelOrder, order: ChannelOrder) -> ChannelOrder:
     if order.modified_at == before.modified_at:
         update["paid_at"] = order.paid_at or before.paid_at
         update["cancelled_at"] = order.cancelled_at or before.cancelled_at
-    return order.model_copy(update=update)
+    later = order.model_copy(update=update)
+    if later.cancelled_at is None:
+        return later
+    fields = ("modified_at", "cancelled_at", "shipped", "refunds")
+    return before.model_copy(update={name: getattr(later, name) for name in fields})
 
 
 def _unread(before: ChannelOrder, order: ChannelOrder) -> set[str]:
@@ -87,6 +92,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
     """
     if order.modified_at < before.modified_at:
         return []
+    cancel_reason = str(order.custom.get("cancel_reason", ""))
     order = newest(before, order)
 
     def fields(kind: str) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
 
     signals: list[Signal] = []
     if order.cancelled_at and not before.cancelled_at:
-        signals.append(("cancel", Cancel(**fields("cancel"), reason=str(order.custom.get("cancel_reason", "")))))
+        signals.append(("cancel", Cancel(**fields("cancel"), reason=cancel_reason)))
         return signals + _refunds(before, order, fact_key)
     if order.cancelled_at:
         return _refunds(before, order, fact_key)
