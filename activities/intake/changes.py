@@ -39,10 +39,9 @@ def needs_fulfillment(order: ChannelOrder) -> bool:
 def newest(before: ChannelOrder, order: ChannelOrder) -> ChannelOrder:
     """Return the later version, completed by what the earlier one still says.
 
-    A recipient that is masked now stays as known, and so do the terms where a field cannot be read any more. Of two versions with the same time, neither is known to be the later
-    one: a payment, a cancellation and a decided refund of either count. A granted refund is never undone by an older
-    report that it was asked for. Of a cancelled version, only the cancellation and the refunds count: if the
-    channel takes it back, the rest is compared with what the order's workflow knows.
+    A recipient that is masked now stays as known, and so do the terms where a field cannot be read any more. Of two
+    versions with the same time, neither is known to be the later one: a payment, a cancellation and a decided refund of
+    either count. A granted refund is never undone by an older report that it was asked for.
     """
     if order.modified_at < before.modified_at:
         return before
