@@ -162,6 +162,8 @@ class _Line(BaseModel):
 class _Order(BaseModel):
     order_id: Code
     order_status: int
+    main_status: Integer = 0
+    """The finer status of the whole order."""
     order_type: Integer = 0
     pay_type: Integer = -1
     create_time: Seconds
@@ -189,6 +191,12 @@ class _Order(BaseModel):
     sku_order_list: list[_Line]
 
     @property
+    def status(self) -> int:
+        """``main_status`` where it says more: refunded before (21) or after shipping (22) or receipt (39), or paid in
+        part (103)."""
+        return self.main_status if self.main_status in {21, 22, 39, 103} else self.order_status
+
+    @property
     def merchant_total(self) -> Decimal:
         """What the buyer and the platform pay."""
         return self.pay_amount + self.platform_cost_amount + self.promotion_pay_amount
@@ -197,7 +205,7 @@ class _Order(BaseModel):
     def ciphers(self) -> list[str]:
         """The encrypted parts of the recipient, of an order that is to be shipped."""
         parts = (self.encrypt_post_receiver, self.encrypt_post_tel, self.post_addr.encrypt_detail)
-        return [each for each in parts if each] if self.order_status in _TO_SHIP else []
+        return [each for each in parts if each] if self.status in _TO_SHIP else []
 
 
 class _Decrypted(BaseModel):
@@ -297,22 +305,22 @@ class Douyin:
             order.sku_order_list and all(line.goods_type == 1 for line in order.sku_order_list)
         ):
             return None
-        if order.order_status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
+        if order.status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
             odd["shop_order_detail.order_status"] = "invalid.order_status"
         lines = [line for line in order.sku_order_list if line.goods_type != 1]
-        shipped = order.order_status in _SHIPPED
+        shipped = order.status in _SHIPPED
         kept = [
             line
             for line in lines
             if shipped or (line.state is not RefundState.GRANTED and line.order_status not in _CLOSED)
         ]
-        closed = order.order_status in _CLOSED or not kept
+        closed = order.status in _CLOSED or not kept
         lines = lines if closed else kept
         cancelled_amount = sum((line.net for line in order.sku_order_list if line not in lines), Decimal(0))
         cash_on_delivery = order.pay_type == 0
-        paid = order.order_status not in _UNPAID | {4} and not cash_on_delivery
+        paid = order.status not in _UNPAID | {4} and not cash_on_delivery
         custom: dict[str, JsonValue] = {
-            "channel_hold": "paid_not_ready" if order.order_status == _PAID_NOT_READY else "",
+            "channel_hold": "paid_not_ready" if order.status == _PAID_NOT_READY else "",
             "cancel_reason": order.cancel_reason if closed else "",
             "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
         }

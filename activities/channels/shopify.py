@@ -20,7 +20,7 @@ or later), ``carrier_codes`` where the tracking company is not our carrier's nam
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import httpx
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue, model_validator
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import Hint, PulledOrder, StockOffer, StockRefusal, carrier_code, oauth_secrets
@@ -141,6 +141,8 @@ class _RefundedLine(BaseModel):
 class _Transaction(BaseModel):
     amount: Fee = Decimal(0)
     kind: Text = ""
+    status: Text = "success"
+    """``pending``, ``failure``, ``success`` or ``error``."""
 
 
 class _RefundAdjustment(BaseModel):
@@ -159,11 +161,25 @@ class _Refund(BaseModel):
     transactions: Annotated[list[_Transaction], BeforeValidator(lambda value: value or [])] = []
 
     @property
+    def _payouts(self) -> list[_Transaction]:
+        """The transactions that return money, without those that failed where others did not."""
+        refunds = [each for each in self.transactions if each.kind == "refund"]
+        return [each for each in refunds if each.status in {"success", "pending"}] or refunds
+
+    @property
+    def state(self) -> RefundState:
+        """Granted once money was returned, or if none is to be returned; closed if returning it failed."""
+        found = {each.status for each in self._payouts}
+        if not found or "success" in found:
+            return RefundState.GRANTED
+        return RefundState.ASKED if "pending" in found else RefundState.CLOSED
+
+    @property
     def facts(self) -> list[Refund]:
         """One refund for each line, or one for money alone."""
-        granted: dict[str, Any] = {"state": RefundState.GRANTED, "reason": self.note}
+        granted: dict[str, Any] = {"state": self.state, "reason": self.note}
         if not self.refund_line_items:
-            money = sum((each.amount for each in self.transactions if each.kind == "refund"), Decimal(0))
+            money = sum((each.amount for each in self._payouts), Decimal(0))
             return [Refund.model_construct(refund_no=str(self.id), amount=max(money, Decimal(0)), **granted)]
         return [
             Refund.model_construct(
@@ -240,6 +256,18 @@ class _Order(BaseModel):
     shipping_lines: Annotated[list[_Freight], BeforeValidator(lambda value: value or [])] = []
     line_items: list[_Line]
     refunds: Annotated[list[_Refund], BeforeValidator(lambda value: value or [])] = []
+
+    @model_validator(mode="after")
+    def _count_what_remains(self) -> "_Order":
+        """Subtract what was refunded from lines whose present quantity Shopify does not give."""
+        refunded = Counter[int]()
+        for refund in self.refunds:
+            for each in refund.refund_line_items:
+                refunded[each.line_item_id] += each.quantity
+        for item in self.line_items:
+            if item.current_quantity is None:
+                item.current_quantity = max(item.quantity - refunded[item.id], 0)
+        return self
 
     @property
     def recipient(self) -> Recipient:
@@ -348,7 +376,7 @@ class Shopify:
             cancelled_at = cancelled_at or source.updated_at
         if cancelled_at or shipped:
             kept = [(item, item.quantity) for item in lines]
-        paid = source.financial_status in _PAID
+        paid = source.financial_status in _PAID or (source.financial_status == "refunded" and shipped)
         total, tax = source.total_price, source.total_tax
         if source.current_total_price is not None and not shipped:
             total = source.current_total_price

@@ -222,3 +222,53 @@ def test_long_fact_keys_stay_apart_in_request_ids() -> None:
     later = parsed("own", "order", payloads.own_order() | {"seller_memo": "加急"})
     ids = {dict(changes(before, later, "f" * 250 + end))["remark"].request_id for end in "12"}
     assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state"),
+    [
+        (["success"], "granted"),
+        (["failure"], "closed"),
+        (["error"], "closed"),
+        (["pending"], "asked"),
+        (["failure", "success"], "granted"),
+        (["failure", "pending"], "asked"),
+        ([], "granted"),
+    ],
+)
+def test_refund_of_shopify_counts_by_the_status_of_its_transactions(statuses: list[str], state: str) -> None:
+    transactions = [{"kind": "refund", "status": status, "amount": "5.00"} for status in statuses]
+    (refund,) = shopify(refunds=[{"id": 1, "transactions": transactions}]).refunds
+    assert refund.state == state
+
+
+def test_refunded_units_of_shopify_do_not_ship_without_current_quantity() -> None:
+    document = payloads.shopify_order()
+    for item in document["line_items"]:
+        item.pop("current_quantity", None)
+    item = document["line_items"][0]
+    whole = parsed("shopify", "orders/updated", document).lines[0].quantity
+    document["refunds"] = [
+        {"id": 1, "refund_line_items": [{"line_item_id": item["id"], "quantity": 1, "subtotal": "1"}]}
+    ]
+    rest = {line.line_no: line.quantity for line in parsed("shopify", "orders/updated", document).lines}
+    assert rest.get(str(item["id"]), 0) == whole - 1
+
+
+def test_shipped_and_refunded_order_of_shopify_stays_paid() -> None:
+    order = shopify(financial_status="refunded", fulfillment_status="fulfilled")
+    assert order.paid_at is not None
+    assert order.cancelled_at is None
+
+
+@pytest.mark.parametrize(
+    ("main_status", "cancelled", "shipped", "paid"),
+    [(21, True, False, True), (22, False, True, True), (39, False, True, True), (103, False, False, False)],
+)
+def test_main_status_of_douyin_is_read(main_status: int, cancelled: bool, shipped: bool, paid: bool) -> None:
+    document = payloads.douyin_order()
+    node = document.get("data", document)
+    node = node.get("shop_order_detail", node)
+    node |= {"main_status": main_status, "order_status": 4}
+    order = parsed("douyin", douyin.READ, document)
+    assert (order.cancelled_at is not None, order.shipped, order.paid_at is not None) == (cancelled, shipped, paid)
