@@ -198,7 +198,8 @@ def bare_short_name(rng: random.Random, place: Place) -> Case | None:
 def bare_zone(rng: random.Random, place: Place) -> Case:
     """A municipality, then the development zone of another city."""
     first = rng.choice(("天津", "北京", "上海", "重庆"))
-    other = rng.choice([each for each in cities() if each.province[:2] != first])
+    within = {name for name, meant in gazetteer().names.items() if any(each.province[:2] == first for each in meant)}
+    other = rng.choice([each for each in cities() if _short(each) not in within])
     return Case(Recipient(name="王芳", phone="13912345678", street=f"{first}{_short(other)}开发区云鹏道3号"), None)
 
 
