@@ -15,6 +15,8 @@ class Scope(StrEnum):
     POS = "pos"
     WAREHOUSE = "warehouse"
     READ = "read"
+    SEARCH = "search"
+    """Find orders by phone, which is stored encrypted. No other scope includes it."""
 
 
 class ApiKeyRow(SQLModel, table=True):

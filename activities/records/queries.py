@@ -1,6 +1,6 @@
 """Lists for people: orders, their fulfillment orders and timelines, the ledger. Reads only; pages by the last row."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ async def orders(
     channel: str | None = None,
     shop: str | None = None,
     hold: str | None = None,
-    phone_index: str | None = None,
+    phone_indexes: Collection[str] | None = None,
     order_no: str | None = None,
     tag: str | None = None,
     placed_from: datetime | None = None,
@@ -42,12 +42,13 @@ async def orders(
         "status": status,
         "channel": channel,
         "shop": shop,
-        "phone_index": phone_index,
         "channel_order_no": order_no,
     }
     for name, value in equal.items():
         if value is not None:
             query = query.where(_orders.c[name] == value)
+    if phone_indexes is not None:
+        query = query.where(_orders.c.phone_index.in_(phone_indexes))
     if hold is not None:
         query = query.where(_orders.c.holds.contains([{"kind": hold}]))
     if tag is not None:

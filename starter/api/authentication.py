@@ -1,8 +1,11 @@
 """API keys: ``Authorization: Bearer hd_...`` with a scope that the route requires."""
 
+from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -11,6 +14,8 @@ from starlette.routing import BaseRoute
 from activities.accounts.api_keys import Principal, find_principal
 from models.api_keys import Scope
 from starter.api.problems import Problem
+
+log = structlog.get_logger()
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="API key", description="Created by `hengdan up` or an operator.")
 
@@ -42,6 +47,22 @@ class KeyCheck:
         if not any(principal.may(each) for each in self._scopes):
             raise Problem(403, "problem.forbidden.detail", {"scope": ", ".join(self._scopes)})
         return principal
+
+
+SEARCHES_PER_MINUTE = 30
+"""Searches on encrypted fields by one key, in each API process."""
+_searches: dict[str, deque[float]] = {}
+
+
+def limit_searches(principal: Principal) -> None:
+    """Count a search on an encrypted field. Raises 403 without scope ``search`` and 429 beyond the limit."""
+    if not principal.may(Scope.SEARCH):
+        raise Problem(403, "problem.forbidden.detail", {"scope": Scope.SEARCH.value})
+    recent, now = _searches.setdefault(principal.name, deque(maxlen=SEARCHES_PER_MINUTE)), monotonic()
+    if len(recent) == SEARCHES_PER_MINUTE and now - recent[0] < 60:
+        log.warning("search.limited", actor=principal.name)
+        raise Problem(429, "problem.too_many_searches", {"most": SEARCHES_PER_MINUTE}, {"Retry-After": "60"})
+    recent.append(now)
 
 
 def key_checks(route: BaseRoute) -> Iterator[KeyCheck]:

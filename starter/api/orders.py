@@ -1,5 +1,6 @@
 """Orders: lists, details, and commands that the order's workflow answers at once."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import uuid4
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
@@ -14,6 +16,7 @@ from temporalio.client import Client
 
 from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
+from activities.orders.cleansing.people import spellings
 from activities.records import exceptions, queries
 from models import requests
 from models.address import Recipient
@@ -24,13 +27,14 @@ from models.requests import Answer
 from models.state import SUPPORTED, Action
 from models.vault import keyring
 from starter.api import carrier_selection
-from starter.api.authentication import Reader, Staff
+from starter.api.authentication import Reader, Staff, limit_searches
 from starter.api.commands import send_command
 from starter.api.exceptions import ExceptionView
 from starter.api.exceptions import view as exception_view
 from starter.api.problems import Problem, lang
 
 router = APIRouter(prefix="/orders", tags=["orders"])
+log = structlog.get_logger()
 
 TIMEOUT_SECONDS = 30
 """For a command: the order may have to ask its warehouses before it answers."""
@@ -134,7 +138,9 @@ async def list_orders(
     channel: str | None = None,
     shop: str | None = None,
     hold: HoldKind | None = None,
-    phone: Annotated[str | None, Query(description="The recipient's phone number.")] = None,
+    phone: Annotated[
+        str | None, Query(description="The recipient's phone, in any spelling; needs scope `search`.")
+    ] = None,
     order_no: Annotated[str | None, Query(description="The channel's order number.")] = None,
     tag: Annotated[str | None, Query(description="A tag that review rules have set.")] = None,
     placed_from: AwareDatetime | None = None,
@@ -142,7 +148,11 @@ async def list_orders(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
 ) -> OrderPage:
-    index = keyring().blind_index(Recipient(phone=phone).digits) if phone else None
+    indexes = None
+    if phone:
+        limit_searches(principal)
+        indexes = [keyring().blind_index(digits) for digits in await asyncio.to_thread(spellings, phone)]
+        log.info("orders.searched", actor=principal.name, by="phone")
     async with transaction() as connection:
         rows = await queries.orders(
             connection,
@@ -150,7 +160,7 @@ async def list_orders(
             channel=channel,
             shop=shop,
             hold=hold,
-            phone_index=index,
+            phone_indexes=indexes,
             order_no=order_no,
             tag=tag,
             placed_from=placed_from,

@@ -25,6 +25,7 @@ _KINDS = {
     409: "conflict",
     413: "too_large",
     422: "invalid",
+    429: "too_many",
     503: "unavailable",
 }
 

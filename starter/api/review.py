@@ -10,6 +10,7 @@ from activities.kit.errors import InvalidInput
 from activities.kit.expressions import InvalidExpression
 from activities.orders.review import blacklist, rules, trial
 from activities.orders.review.samples import ORDER_VOCABULARY
+from models.address import Country
 from models.i18n import t
 from models.review import MAX_EXPRESSION_LENGTH, BlacklistEntry, BlacklistKind, ReviewRule
 from starter.api.authentication import Reader, Staff
@@ -103,6 +104,7 @@ class BlacklistRequest(BaseModel):
     kind: BlacklistKind
     value: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,500}$", examples=["13800138000"])] = ""
     channel: Annotated[str, Field(pattern=r"^[a-z0-9_]*$")] = ""
+    country: Annotated[Country, Field(description="Of a phone without a country code.")] = "CN"
     order_id: str | None = None
     reason: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{0,200}$")] = ""
     until: AwareDatetime | None = None
@@ -117,7 +119,7 @@ async def add_to_blacklist(body: BlacklistRequest, principal: Staff) -> Blacklis
             if entry is None:
                 raise Problem(404, "problem.no_order", {"order": body.order_id})
             return entry
-        return await blacklist.add(connection, body.kind, body.value, body.channel, **given)
+        return await blacklist.add(connection, body.kind, body.value, body.channel, body.country, **given)
 
 
 @router.delete("/blacklist/{kind}/{entry_id}", status_code=204, summary="Remove an entry from the blacklist")

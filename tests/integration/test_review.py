@@ -218,6 +218,18 @@ async def test_the_blacklist_matches_without_personal_data(api: httpx.AsyncClien
     assert await held("3", buyer="u1") == []
 
 
+async def test_the_blacklist_takes_national_phones_of_a_country(api: httpx.AsyncClient) -> None:
+    spellings = {
+        "US": ("(415) 555-0100", "415.555.0100", "+1 415 555 0100"),
+        "GB": ("020 7946 0018", "+442079460018"),
+        "HK": ("2123 4567", "00852 2123 4567"),
+    }
+    for country, values in spellings.items():
+        given = [{"kind": "phone", "value": value, "country": country} for value in values]
+        entries = [(await api.post("/review/blacklist", json=each)).json()["id"] for each in given]
+        assert len(set(entries)) == 1, country
+
+
 @pytest.mark.parametrize(
     "invalid",
     [

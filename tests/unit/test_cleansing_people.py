@@ -1,8 +1,10 @@
 """Phones are stored as E.164 and match any spelling; names lose asides and titles."""
 
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from activities.orders.cleansing import people
 from models.address import Recipient
@@ -133,3 +135,13 @@ def test_standardising_a_phone_is_idempotent(original: str, country: str) -> Non
     phone = people.phone(original, country)
     assert people.phone(phone, country) == phone
     assert Recipient(phone=phone).national_phone or not phone.strip()
+
+
+@pytest.mark.parametrize("country", ["US", "GB", "HK", "CN", "DE", "JP", "BR", "IN", "AU", "TW", "FR", "MX"])
+def test_phone_is_found_by_every_spelling(country: str) -> None:
+    for kind in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE):
+        number = phonenumbers.example_number_for_type(country, kind)
+        assert number is not None
+        stored = Recipient(phone=phonenumbers.format_number(number, PhoneNumberFormat.E164)).digits
+        for form in (PhoneNumberFormat.NATIONAL, PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.E164):
+            assert stored in people.spellings(phonenumbers.format_number(number, form)), (country, kind, form)

@@ -54,9 +54,9 @@ def test_large_log_is_moved_aside_and_writing_goes_on(tmp_path: Path, monkeypatc
     (tmp_path / "small.log").write_bytes(b"small")
     with (tmp_path / "api.log").open("ab", buffering=0) as log:
         log.write(b"first line\n")
-        children.rotate(tmp_path)
+        children.rotate(tmp_path.glob("*.log"))
         log.write(b"next\n")
-        children.rotate(tmp_path)
+        children.rotate(tmp_path.glob("*.log"))
     assert (tmp_path / "api.log").read_bytes() == b"next\n"
     assert (tmp_path / "api.log.1").read_bytes() == b"first line\n"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["api.log", "api.log.1", "small.log"]

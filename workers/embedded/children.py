@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -23,9 +23,9 @@ MAX_LOG = 32 * 1024 * 1024
 _ROTATE_SECONDS = 30.0
 
 
-def rotate(folder: Path) -> None:
+def rotate(logs: Iterable[Path]) -> None:
     """Move each large log aside, over the one moved before. Its writers append: they go on in the emptied file."""
-    for log in folder.glob("*.log"):
+    for log in logs:
         with suppress(OSError):
             if log.stat().st_size > MAX_LOG:
                 shutil.copyfile(log, log.with_name(f"{log.name}.1"))
@@ -45,6 +45,7 @@ class Children:
         self._stopping = threading.Event()
         self._launching = threading.Lock()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._server_logs: list[Path] = []
         threading.Thread(target=self._rotate, name="rotate logs", daemon=True).start()
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}, *, nice: int = 0) -> None:
@@ -61,6 +62,7 @@ class Children:
 
     def watch(self, server: Server) -> None:
         """Starts a server again, where it was, when it dies; stopping it stays with its owner."""
+        self._server_logs.append(server.log)
         self._keep(server.name, server.process, lambda: server.start().process)
 
     def pids(self) -> dict[str, int]:
@@ -89,7 +91,7 @@ class Children:
 
     def _rotate(self) -> None:
         while not self._stopping.wait(_ROTATE_SECONDS):
-            rotate(self._log_dir)
+            rotate([*self._log_dir.glob("*.log"), *self._server_logs])
 
     def _keep(self, name: str, process: subprocess.Popen[bytes], again: Callable[[], subprocess.Popen[bytes]]) -> None:
         def keep() -> None:

@@ -69,6 +69,12 @@ def phone(original: str, country: str) -> str:
     return f"{number};ext={extension}" if extension else number
 
 
+def spellings(original: str) -> set[str]:
+    """Return the digits under which a phone may be stored, read as a national number of every country."""
+    found = {phone(original, country) for country in phonenumbers.SUPPORTED_REGIONS}
+    return {Recipient(phone=each).digits for each in {original, *found}}
+
+
 def _whole(text: str) -> bool:
     """Whether the text has enough digits for a complete number."""
     return len(re.sub(r"\D", "", text)) >= 10

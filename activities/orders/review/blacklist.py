@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.kit.errors import InvalidInput
+from activities.orders.cleansing.people import phone
 from activities.orders.review.facts import buyer_index, phone_index, place_text_index
 from models.address import Recipient
 from models.intake import ChannelOrderRow
@@ -27,12 +28,18 @@ async def list_entries(connection: AsyncConnection, kind: str | None, limit: int
 
 
 async def add(
-    connection: AsyncConnection, kind: BlacklistKind, value: str, channel: str = "", **details: Any
+    connection: AsyncConnection,
+    kind: BlacklistKind,
+    value: str,
+    channel: str = "",
+    country: str = "CN",
+    **details: Any,
 ) -> BlacklistEntry:
-    """Add an entry by its full value. Raises ``InvalidInput``."""
+    """Add an entry by its full value; a phone may be a national number of ``country``. Raises ``InvalidInput``."""
     value = value.strip()
     if kind == "phone":
-        entry_id, hint = phone_index(value), Recipient(phone=value).masked().phone
+        number = phone(value, country)
+        entry_id, hint = phone_index(number), Recipient(phone=number).masked().phone
     elif kind == "buyer":
         if value and not channel:
             raise InvalidInput("channel", "invalid.account.channel")
