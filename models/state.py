@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, JsonValue
 
-from models.base import Moment, Record, Value
+from models.base import Moment, Record, Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
 from models.hold import Hold, HoldKind, Stage
@@ -313,8 +313,9 @@ class OrderState(Record):
         self.holds = [each for each in self.holds if not each.same(hold)] + [hold]
         by_rule = f":{hold.rule}:{hold.stage}" if hold.rule is not None else ""
         about = "".join(f":{value}" for value in hold.params.values())
-        key = f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}{about}"
-        self.add_timeline_entry(key, hold.since, "held", hold.by, kind=hold.kind, reason=hold.reason, **hold.params)
+        key = bounded_key(f"held:{hold.kind}:{hold.since.isoformat()}:{hold.reason}{by_rule}{about}")
+        detail = {**hold.params, "kind": hold.kind, "reason": hold.reason}
+        self.add_timeline_entry(key, hold.since, "held", hold.by, **detail)
 
     def merge_holds(self, found: Iterable[Hold], replaces: Callable[[Hold], bool]) -> None:
         """Replace the holds for which ``replaces`` is true by those found. A hold found again keeps its time."""

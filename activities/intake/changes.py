@@ -120,7 +120,7 @@ def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Si
     signals += _refunds(before, order, fact_key)
     for field, reason in order.odd.items():
         if field not in before.odd:
-            held_for = message("hold.content.field", field=field, reason=reason)
+            held_for = message("hold.content.field", field=field, why=reason)
             signals.append(("hold", HoldRequest(**fields("content"), kind=HoldKind.CONTENT, reason=held_for)))
             break
     if before.odd and not order.odd:

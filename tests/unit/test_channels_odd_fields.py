@@ -65,7 +65,7 @@ def parsed(source: str, document: Any) -> ChannelOrder:
 
 def reasons(order: ChannelOrder) -> dict[str, Any]:
     """The fields that the order is held for, with the reasons."""
-    return {str(hold.params["field"]): hold.params["reason"] for hold in review.content_holds(order, datetime.now(UTC))}
+    return {str(hold.params["field"]): hold.params["why"] for hold in review.content_holds(order, datetime.now(UTC))}
 
 
 @pytest.mark.parametrize("source", ORDERS)

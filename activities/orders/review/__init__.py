@@ -79,7 +79,7 @@ def channel_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
 def content_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
     """Return one hold for each field that the channel sent and that is not usable; the last counts those beyond ten."""
     holds = [
-        Hold(kind=HoldKind.CONTENT, reason="hold.content.field", params={"field": field, "reason": reason}, since=at)
+        Hold(kind=HoldKind.CONTENT, reason="hold.content.field", params={"field": field, "why": reason}, since=at)
         for field, reason in list(order.odd.items())[:_NAMED_FIELDS]
     ]
     if (more := len(order.odd) - len(holds)) > 0:
