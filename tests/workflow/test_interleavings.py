@@ -402,3 +402,42 @@ async def test_random_interleavings(manual_harness: Harness, outside: Outside, s
         assert await run.end() is OrderStatus.CANCELLED
     assert await outside.booked(run) == []
     await manual_harness.balanced()
+
+
+async def test_a_carrier_that_is_down_does_not_delay_a_cancellation(manual_harness: Harness, outside: Outside) -> None:
+    order = an_order("650")
+    await outside.fault(order, "500", operation="EXP_RECE_UPDATE_ORDER", times=3)
+    async with worker(manual_harness.client):
+        run = await manual_harness.start(order)
+        await run.dispatched()
+        assert (await run.ask("cancel", Cancel(request_id="c1", actor="li"))).accepted
+        await manual_harness.balanced()
+        assert (await run.row()).status == "cancelled"
+        assert await run.end() is OrderStatus.CANCELLED
+    assert await outside.booked(run) == []
+
+
+async def test_a_shipped_parcel_is_not_withdrawn(manual_harness: Harness) -> None:
+    """Signals that wait for a worker arrive together."""
+    async with worker(manual_harness.client):
+        run = await manual_harness.start(an_order("651"))
+        fulfillments = await run.dispatched()
+    await run.handle.signal("cancel", Cancel(request_id="c1"))
+    await run.ship(*fulfillments)
+    await run.track(fulfillments[0])
+    async with worker(manual_harness.client):
+        assert await run.end() is OrderStatus.COMPLETED
+    assert (await run.row()).status == "completed"
+    assert await manual_harness.shipped_lines(run.order) == {"1": 1}
+    await manual_harness.balanced()
+
+
+async def test_a_payment_during_admission_counts(harness: Harness) -> None:
+    async with transaction() as connection:
+        await ledger.levels(connection, ["A001"], lock=True)
+        run = await harness.start(order := an_order("652", paid_at=None), Policy(reserve="placed"))
+        await asyncio.sleep(0.5)
+        await run.handle.signal("payment", Payment(request_id="p1", paid_at=order.placed_at))
+        await asyncio.sleep(0.2)
+    assert await run.deliver() is OrderStatus.COMPLETED
+    await harness.balanced()
