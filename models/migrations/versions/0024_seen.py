@@ -1,13 +1,13 @@
 """Of a workflow task that was lost and done over, the repetition wins
 
-Revision: 0019, after 0022
+Revision: 0024, after 0023
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0019'
-down_revision = '0022'
+revision = '0024'
+down_revision = '0023'
 branch_labels = None
 depends_on = None
 
