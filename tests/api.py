@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any, TypeVar
 
@@ -82,6 +83,15 @@ async def open_account(
         )
 
 
+def _total(order: dict[str, Any]) -> Decimal:
+    """Return the sum of an order's parts: one that does not add up is held."""
+    amounts = (
+        Decimal(str(line["unit_price"])) * line["quantity"] - Decimal(str(line.get("discount", 0)))
+        for line in order["lines"]
+    )
+    return max(sum(amounts, Decimal(order["freight"])) - Decimal(order["discount"]), Decimal(0))
+
+
 def sale(number: str = "", **changes: Any) -> dict[str, Any]:
     """Return a paid order of the own site, new unless ``number`` is given; each call is a later change."""
     change = next(_changes)
@@ -91,7 +101,11 @@ def sale(number: str = "", **changes: Any) -> dict[str, Any]:
         "updated_at": (datetime.now(UTC) + timedelta(milliseconds=change)).isoformat(),
         "urgent": False,
     }
-    return order | changes
+    order |= changes
+    if "total" not in changes:
+        with suppress(KeyError, TypeError, ArithmeticError):
+            order["total"] = str(_total(order))
+    return order
 
 
 async def tell(

@@ -194,8 +194,8 @@ async def test_levels_below_allocated_are_refused(api: httpx.AsyncClient, staff:
 
 async def test_imported_count_notifies_waiting_orders(api: httpx.AsyncClient, staff: Heads) -> None:
     wait = (
-        "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead)"
-        " VALUES ('order:own:web:1', 'A002', 6, 3, now(), '上海', '[]')"
+        "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead, claims)"
+        " VALUES ('order:own:web:1', 'A002', 6, 3, now(), '上海', '[]', false)"
     )
     async with transaction() as connection:
         await connection.execute(text(wait))

@@ -100,8 +100,8 @@ async def test_demand_is_suggested_ordered_and_received() -> None:
     await save_terms(pack_size=12)
     await sold("SH", "A001", [10] * 60)
     await sql(
-        "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead)"
-        " VALUES ('order:own:web:W1', 'A001', 5, 3, now(), '浙江', '[]')"
+        "INSERT INTO stock_waits (order_id, sku, quantity, priority, since, province, instead, claims)"
+        " VALUES ('order:own:web:W1', 'A001', 5, 3, now(), '浙江', '[]', false)"
     )
     assert await suggest() == Progress(checked=1, suggested=1)
     (found,) = await suggestions()
