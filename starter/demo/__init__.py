@@ -186,10 +186,6 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
         await stock_sync.save_listings(connection, "own", WEB, {SYNCED_SKU: {}})
         await _reserve_for_own_site(connection)
         await _open_store(connection)
-        settings_of_aggregator = {"follow": [TRACKED_CARRIER], "push_url": stack.api_url}
-        await accounts.save(
-            connection, IntegrationType.CARRIER, AGGREGATOR, "default", None, {}, settings_of_aggregator
-        )
         await carrier_selection.save_terms(connection, TERMS)
         for policy in POLICIES_OF_DEMO:
             await exceptions.save_policy(connection, policy)
@@ -197,6 +193,18 @@ async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> Worl
             connection, merchant.SUPPLIER.code, {DROP_SHIPPED: OPENING}, "opening", "demo"
         )
         await skus.set_presale_date(connection, PRESALE, datetime.now(CHINA).date() + timedelta(days=30))
+    aggregator = await accounts.get_account(IntegrationType.CARRIER, AGGREGATOR, "default")
+    settings_of_aggregator = {"follow": [TRACKED_CARRIER], "push_url": stack.api_url}
+    async with transaction() as connection:
+        await accounts.save(
+            connection,
+            IntegrationType.CARRIER,
+            AGGREGATOR,
+            "default",
+            None,
+            aggregator.secrets,
+            settings_of_aggregator,
+        )
     keys = {
         "staff": await create_key("demo-staff", [Scope.STAFF, Scope.WAREHOUSE]),
         "till": await create_key("demo-till", [Scope.POS]),

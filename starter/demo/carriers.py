@@ -18,10 +18,16 @@ AGGREGATOR, TRACKED_CARRIER = "kuaidi100", "yunda"
 _HEAVY = "F001"
 TERMS = CarrierTerms(carrier="cainiao", max_kg=Decimal(3))
 """One heavy item is within its limit, two are not."""
+_SECONDS = {
+    ExceptionKind.NOT_ACCEPTED: 5,
+    ExceptionKind.NOT_PICKED_UP: 5,
+    ExceptionKind.NO_MOVEMENT: 60,
+    ExceptionKind.STUCK: 60,
+}
 POLICIES_OF_DEMO: tuple[ExceptionPolicy, ...] = tuple(
-    POLICIES[kind].model_copy(update={"after": 5}) for kind in (ExceptionKind.NOT_ACCEPTED, ExceptionKind.NOT_PICKED_UP)
+    POLICIES[kind].model_copy(update={"after": seconds}) for kind, seconds in _SECONDS.items()
 )
-"""Exceptions that open after seconds instead of a day."""
+"""Exceptions that open after seconds instead of days: a scan from before the booking would not count."""
 
 
 async def delivered_by(world: World, carrier: str) -> OrderStatus:
@@ -98,7 +104,7 @@ async def not_picked_up(world: World) -> OrderStatus:
 
 async def no_movement(world: World) -> OrderStatus:
     sale = await _shipped_by(world, "sto")
-    await world.push_scans(sale, ("收件", "上海市", 80), ("发件", "上海市", 72))
+    await world.push_scans(sale, ("收件", "上海市", 9), ("发件", "上海市", 8))
     await world.until_exception(sale, "no_movement")
     return await _deliver_and_close(world, sale, "no_movement")
 
@@ -106,7 +112,7 @@ async def no_movement(world: World) -> OrderStatus:
 async def stuck(world: World) -> OrderStatus:
     """The parcel is scanned repeatedly, always at the same place."""
     sale = await _shipped_by(world, "sto")
-    await world.push_scans(sale, ("收件", "上海市", 60), ("发件", "上海市", 50), ("发件", "上海市", 1))
+    await world.push_scans(sale, ("收件", "上海市", 9), ("发件", "上海市", 8), ("发件", "上海市", 1))
     await world.until_exception(sale, "stuck")
     return await _deliver_and_close(world, sale, "stuck")
 

@@ -1,4 +1,4 @@
-"""Scenarios of channels: changes by buyers and sellers after the order was placed, and a malformed message.
+"""Scenarios of channels: changes by buyers and sellers after the order was placed, and messages that cannot be read.
 
 Every channel of the sandbox has a shop; each scenario runs on several channels in turn.
 """
@@ -94,12 +94,24 @@ async def seller_memo_holds(world: World) -> OrderStatus:
 
 
 async def malformed_message(world: World) -> OrderStatus:
-    """A message that cannot be parsed is kept, corrected by a person, and processed again."""
+    """An order whose lines cannot be read is held, until the channel sends them again."""
     sale = await world.sell("own", WEB, next(_SKUS))
     await world.deliver(sale, malformed=True)
+    await world.until(sale, OrderStatus.ON_HOLD)
+    await world.change(sale, buyer_message="谢谢")
+    return await world.until(sale, OrderStatus.COMPLETED)
+
+
+async def poisoned_message(world: World) -> OrderStatus:
+    """A message that names no order and cannot be stored as it is waits alone, until a person corrects it."""
+    sale = await world.sell("own", WEB, next(_SKUS))
+    await world.deliver(sale, poisoned=True)
+    other = await world.place("own", WEB, next(_SKUS))
+    await world.until(other, OrderStatus.COMPLETED)
     message = await world.failed_message(sale)
     body = json.loads(message["body"])
-    body["lines"] = [{"sku": "A001", "quantity": 1, "unit_price": "59.00"}]
+    body["order_no"] = sale.order_no
+    del body["\0"]
     await world.post(f"/intake/{message['id']}/retry", body)
     return await world.until(sale, OrderStatus.COMPLETED)
 
@@ -112,5 +124,6 @@ SCENARIOS = {
     "cancelled_on_channel": (cancelled_on_channel, OrderStatus.CANCELLED),
     "seller_memo_holds": (seller_memo_holds, OrderStatus.COMPLETED),
     "malformed_message": (malformed_message, OrderStatus.COMPLETED),
+    "poisoned_message": (poisoned_message, OrderStatus.COMPLETED),
 }
 """Every scenario with its expected final status."""

@@ -108,13 +108,14 @@ class World:
         """Return a recipient in this province."""
         return next(each for each in self.people if each["province"] == province)
 
-    async def deliver(self, sale: Sale, *, copies: int = 1, malformed: bool = False) -> None:
+    async def deliver(self, sale: Sale, *, copies: int = 1, malformed: bool = False, poisoned: bool = False) -> None:
         """Send the channel's webhook, in this many copies at once; channels without webhooks are polled."""
         target = {
             "url": f"{self.api}/channels/{sale.channel}/{sale.shop}/webhook",
             "copies": copies,
             "api_key": self.till_key if sale.channel == "pos" else "",
             "garbage": malformed,
+            "poison": poisoned,
         }
         response = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
         if response.status_code == 404:
@@ -164,7 +165,7 @@ class World:
             await self._twin("POST", path, {"waybill_no": parcel["waybill_no"], "kind": kind})
 
     async def push_scans(self, sale: Sale, *scans: tuple[str, str, float], **more: str) -> None:
-        """Push scans of the order's only parcel: code, place and hours ago; ``more`` extends the last scan."""
+        """Push scans of the order's only parcel: code, place and minutes ago; ``more`` extends the last scan."""
         (parcel,) = (await self.order(sale))["fulfillments"]
         now = datetime.now(UTC)
         routes: list[dict[str, str]] = [
@@ -173,9 +174,9 @@ class World:
                 "code": code,
                 "place": place,
                 "text": f"{code} {place}",
-                "at": (now - timedelta(hours=hours)).isoformat(),
+                "at": (now - timedelta(minutes=minutes)).isoformat(),
             }
-            for code, place, hours in scans
+            for code, place, minutes in scans
         ]
         routes[-1] |= more
         await self._twin("POST", f"/{parcel['carrier']}/_control/route", {"routes": routes})

@@ -135,7 +135,9 @@ class Delivery(Strict):
     topic: str = ""
     api_key: str = ""
     garbage: bool = False
-    """Send an authentic body that cannot be parsed."""
+    """Make the lines unreadable."""
+    poison: bool = False
+    """Make the order's number unreadable, and add what no database stores; own site only."""
 
 
 def no_webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, str], bytes]:

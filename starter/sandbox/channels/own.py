@@ -76,7 +76,9 @@ def _webhook(shop: Shop, sale: Sale, delivery: Delivery) -> tuple[Mapping[str, s
     order = {"event_id": event_id, "order_no": sale.order_no, "updated_at": sale.modified.isoformat(), **sold(sale)}
     if delivery.garbage:
         order["lines"] = "?"
-    body = json.dumps(order, ensure_ascii=False).encode()
+    if delivery.poison:
+        order |= {"order_no": "\0", "\0": "\ud800"}
+    body = json.dumps(order, ensure_ascii=delivery.poison).encode()
     timestamp = str(int(time()))
     return {
         "Content-Type": "application/json",
