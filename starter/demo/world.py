@@ -151,6 +151,14 @@ class World:
         shipments: list[dict[str, Any]] = await self._twin("GET", f"/{channel}/_control/shops/{shop}/shipments")
         return shipments
 
+    async def until_notified(self, sale: Sale, seconds: float = 60) -> None:
+        """Wait until the channel was notified of the order's shipment."""
+        for _ in range(int(seconds / 0.2)):
+            if any(each["order_no"] == sale.order_no for each in await self.shipments(sale.channel, sale.shop)):
+                return
+            await asyncio.sleep(0.2)
+        raise ScenarioFailed(f"{sale.channel} was not notified of {sale.order_id}")
+
     # Carriers and warehouses
 
     async def plan_journey(self, sale: Sale, *carriers: str, **options: Any) -> None:
