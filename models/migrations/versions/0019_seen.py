@@ -1,13 +1,13 @@
 """Of a workflow task that was lost and done over, the repetition wins
 
-Revision: 0024, after 0023
+Revision: 0019, after 0022
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0024'
-down_revision = '0023'
+revision = '0019'
+down_revision = '0022'
 branch_labels = None
 depends_on = None
 
