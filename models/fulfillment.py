@@ -323,7 +323,7 @@ class FulfillmentRow(SQLModel, table=True):
     """When the waybill was booked: earlier scans of its number are of another parcel."""
     cash: Decimal | None = Col(default=None, sa_column=Column(Numeric(18, 4)))
     """What the carrier collects on delivery, once it was asked."""
-    told_sets: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
+    reported_units: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     """Complete bundles reported to the channel with this parcel, by line number."""
     eta: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
     """Expected delivery, from the carrier's past performance on the lane."""

@@ -6,8 +6,9 @@ public repositories read them. Not sourced: the status of unpaid orders (``00`` 
 other than ``1``, a return under way; how limits are reported (an error whose code names a limit or a time-out is
 temporary); carriers' codes (setting ``carrier_codes``). Its pushes by websocket are not built: orders are pulled.
 
-``payAmount`` of a line holds its freight or not: its price and the discounts ``vouchertotalMoney`` and
-``coupontotalMoney`` tell. Kept raw: ``invoice`` (the title: personal; ``invoiceType`` becomes ``custom.invoice``),
+``payAmount`` of a line may hold its freight: its price less the discounts ``vouchertotalMoney`` and
+``coupontotalMoney`` shows whether it does. Kept raw: ``invoice`` (the title: personal; ``invoiceType`` becomes
+``custom.invoice``),
 ``invoiceRecvFlag``, ``taxPayerNo``, and all fields that are not named here, such as ``buyerName`` and ``orderType``.
 
 An order does not say when it last changed: the time of the response is used. Lines ship one by one. ``total`` is what

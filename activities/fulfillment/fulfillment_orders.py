@@ -124,16 +124,16 @@ async def units_to_report(connection: AsyncConnection, row: Row[Any]) -> dict[st
     recipes = await _recipes(connection, [row])
     if all(len(recipe) == 1 for recipe in recipes.values()):
         return _complete_units([row], recipes)
-    if row.told_sets is not None:
-        return dict(row.told_sets)
-    reported = [each for each in await _lock_parcels(connection, row) if each.told_sets is not None]
+    if row.reported_units is not None:
+        return dict(row.reported_units)
+    reported = [each for each in await _lock_parcels(connection, row) if each.reported_units is not None]
     others = [each for each in reported if each.id != row.id]
     before = _complete_units(others, await _recipes(connection, others)) if others else {}
     parcels = [*others, row]
     after = _complete_units(parcels, await _recipes(connection, parcels))
-    told = {line_no: units - before.get(line_no, 0) for line_no, units in after.items()}
-    await connection.execute(update(_fulfillments).where(_fulfillments.c.id == row.id).values(told_sets=told))
-    return told
+    units_now = {line_no: units - before.get(line_no, 0) for line_no, units in after.items()}
+    await connection.execute(update(_fulfillments).where(_fulfillments.c.id == row.id).values(reported_units=units_now))
+    return units_now
 
 
 async def cash_to_collect(connection: AsyncConnection, row: Row[Any]) -> Decimal:

@@ -303,10 +303,8 @@ async def reopen_lost(connection: AsyncConnection) -> None:
 
 
 async def fail_order(connection: AsyncConnection, order_id: str, reason: str) -> None:
-    """Fail the newest channel message of an order that could not be admitted."""
-    newest = select(func.max(_inbox.c.id)).where(
-        _inbox.c.order_id == order_id, _inbox.c.integration == IntegrationType.CHANNEL
-    )
+    """Fail the newest message of an order that could not be admitted, a reissue's too."""
+    newest = select(func.max(_inbox.c.id)).where(_inbox.c.order_id == order_id)
     failed = update(_inbox).where(_inbox.c.id == newest.scalar_subquery())
     await connection.execute(failed.values(state=InboxState.FAILED, reason=reason))
     await sync_exceptions(connection)

@@ -71,7 +71,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:u0000|.)")
 
 
-def storable(text: str) -> str:
+def _storable(text: str) -> str:
     """Return the text with U+FFFD for each character that PostgreSQL cannot store: NUL and lone surrogates."""
     return _UNSTORABLE.sub("\ufffd", text)
 
@@ -85,10 +85,10 @@ def _storable_json(value: Any) -> str:
 
 
 class _StorableText(StrDumperUnknown):
-    """Binds every text as ``storable``, so that no text from outside can fail a statement."""
+    """Binds every text as ``_storable``, so that no text from outside can fail a statement."""
 
     def dump(self, obj: str) -> Any:
-        return super().dump(storable(obj))
+        return super().dump(_storable(obj))
 
 
 psycopg.adapters.register_dumper(str, _StorableText)

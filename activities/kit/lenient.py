@@ -47,7 +47,7 @@ def decode_order(model: type[Model], body: bytes, *identity: str) -> tuple[Model
 def standard_order(odd: Odd, **fields: Any) -> ChannelOrder:
     """Build the order in standard form from its fields; ``odd`` names what is wrong with its payload.
 
-    Lines without quantity are dropped, repeated line numbers told apart, and the total is rounded, once all is summed.
+    Lines without quantity are dropped, repeated line numbers are made distinct, and the summed total is rounded.
     Raises ``Unintelligible`` where the order's number cannot be one.
     """
     document: dict[str, Any] = {name: _plain(value) for name, value in fields.items()}

@@ -180,7 +180,7 @@ def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _municipal(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the parts of a municipality told as municipality, district and area in standard form."""
+    """Return the parts of a municipality, district and area in standard form."""
     province, city, area, town, street = parts
     district = _known(province, province, city) if province and city and area else None
     if district is None or district.city != district.province:

@@ -85,7 +85,7 @@ def _subdivision(country: str, area: str) -> str:
 
 
 @lru_cache(4096)
-def area(country: str, told: str) -> str:
+def area(country: str, given: str) -> str:
     """Return the area as the country's metadata names it, given its ISO code or any common name; else as it was given.
 
     Shops write the code in their own way (``JP13``, ``TH-10``, ``MH``); names lack accents or the word for province.
@@ -93,18 +93,18 @@ def area(country: str, told: str) -> str:
     try:
         rules = get_validation_rules({"country_code": country})
     except ValueError:
-        return told
+        return given
     choices = rules.country_area_choices
-    if not told or not choices or any(told in choice for choice in choices):
-        return told
-    code = re.sub(rf"^{country}[-_]?(?=\w)", "", told.upper())
+    if not given or not choices or any(given in choice for choice in choices):
+        return given
+    code = re.sub(rf"^{country}[-_]?(?=\w)", "", given.upper())
     iso = next((each.name for each in _subdivisions().get(country, ()) if each.code[3:] == code), "")
-    names = {_plain(each) for each in (told, iso, _COMMON.get((country, code), "")) if each}
-    if country == "US" and (forces := re.match(r"Armed Forces (Americas|Europe|Pacific)", told, re.I)):
+    names = {_plain(each) for each in (given, iso, _COMMON.get((country, code), "")) if each}
+    if country == "US" and (forces := re.match(r"Armed Forces (Americas|Europe|Pacific)", given, re.I)):
         return {"a": "AA", "e": "AE", "p": "AP"}[forces[1][0].lower()]
     found = {key: name for key, name in choices if _plain(name) in names or _plain(key) in names}
     if len(found) != 1:
-        return told
+        return given
     ((key, name),) = found.items()
     return str(key if key.isascii() and len(key) > 3 else name)
 

@@ -15,9 +15,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column('fulfillments', sa.Column('cash', sa.Numeric(precision=18, scale=4), nullable=True))
-    op.add_column('fulfillments', sa.Column('told_sets', postgresql.JSONB(astext_type=sa.Text()), nullable=True))
+    op.add_column('fulfillments', sa.Column('reported_units', postgresql.JSONB(astext_type=sa.Text()), nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column('fulfillments', 'told_sets')
+    op.drop_column('fulfillments', 'reported_units')
     op.drop_column('fulfillments', 'cash')
