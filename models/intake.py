@@ -54,6 +54,10 @@ class Raw(Value):
     headers: dict[str, str] = {}
 
 
+_ACCOUNT = ("integration", "source", "account")
+_FACT = (*_ACCOUNT, "fact_key")
+
+
 class InboxRow(SQLModel, table=True):
     __tablename__ = "inbox"
     __table_args__ = (
@@ -82,7 +86,7 @@ class InboxRow(SQLModel, table=True):
     topic: str = ""
     path: str = IntakePath.WEBHOOK
     priority: int = NORMAL
-    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox.raw"), nullable=False))
+    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox.raw", _FACT), nullable=False))
     state: str = InboxState.PENDING
     reason: str = ""
     field: str = ""
@@ -104,13 +108,13 @@ class HandlingRow(SQLModel, table=True):
     __tablename__ = "inbox_handlings"
     __table_args__ = (Index("inbox_handlings_by_message", "message"),)
 
-    id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    id: int | None = Col(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
     message: int = Col(sa_type=BigInteger)
     what: str
     actor: str
     at: datetime = Col(sa_type=DateTime(timezone=True))
     reason: str = ""
-    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox_handlings.raw"), nullable=False))
+    raw: Raw = Col(sa_column=Column(Sealed(Raw, "inbox_handlings.raw", ("id",)), nullable=False))
     """The message before it was handled."""
 
 
@@ -149,7 +153,9 @@ class ChannelOrderRow(SQLModel, table=True):
 
     order_id: str = Col(primary_key=True)
     modified_at: datetime = Col(sa_type=DateTime(timezone=True))
-    document: ChannelOrder = Col(sa_column=Column(Sealed(ChannelOrder, "channel_orders.document"), nullable=False))
+    document: ChannelOrder = Col(
+        sa_column=Column(Sealed(ChannelOrder, "channel_orders.document", ("order_id",)), nullable=False)
+    )
 
 
 class Secrets(Value):
@@ -167,7 +173,7 @@ class AccountRow(SQLModel, table=True):
     source: str = Col(primary_key=True)
     account: str = Col(primary_key=True)
     base_url: str = ""
-    secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets"), nullable=False))
+    secrets: Secrets = Col(sa_column=Column(Sealed(Secrets, "accounts.secrets", _ACCOUNT), nullable=False))
     settings: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
     """For a shop: ``policy``; ``poll_seconds`` in place of the default, ``false``: never; ``overlap_seconds``;
     ``reconcile_days``."""

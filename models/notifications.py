@@ -211,7 +211,7 @@ class NotificationRow(SQLModel, table=True):
     medium: str
     account: str
     order_id: str = ""
-    message: Any = Col(sa_column=Column(Sealed(Message, "notifications.message"), nullable=False))
+    message: Any = Col(sa_column=Column(Sealed(Message, "notifications.message", ("id",)), nullable=False))
     state: str = NotificationState.WAITING
     outcome: str = ""
     attempts: int = 0

@@ -254,7 +254,7 @@ class OrderRow(SQLModel, table=True):
     custom: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
     currency: str
     total: Decimal = Col(sa_column=Column(Numeric(18, 4), nullable=False))
-    recipient: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "orders.recipient")))
+    recipient: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "orders.recipient", ("id",))))
     carrier: str | None = None
     """Required by the buyer or the channel."""
     phone_index: str = ""

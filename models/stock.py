@@ -267,7 +267,7 @@ class WarehouseRow(SQLModel, table=True):
     province: str
     rank: int = 100
     """Between equal plans, the lower rank ships."""
-    sender: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "warehouses.sender")))
+    sender: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "warehouses.sender", ("code",))))
     carrier: str
     """The carrier account that picks up here by default."""
     closed: bool = False

@@ -1,22 +1,30 @@
 """Keys, sealing and blind indexes: authenticated encryption (AES-256-GCM) with key rotation.
 
-A sealed value is ``len(key id) ‖ key id ‖ 12-byte nonce ‖ ciphertext and tag``. Its context, such as
-``orders.recipient``, is authenticated with it, so that a value moved to another column does not open.
+A sealed value is ``len(key id) ‖ key id ‖ 12-byte nonce ‖ ciphertext and tag``. Its context is authenticated with it:
+the column, such as ``orders.recipient``, and the key of the row, so that a value moved to another column or row does
+not open. ``seal_row`` binds values to their row on writing; every ``SELECT`` and ``RETURNING`` of a sealed column reads
+the row's key with it.
 """
 
 import base64
 import hashlib
 import hmac
+import json
+import logging
 import os
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel
-from sqlalchemy import Dialect, LargeBinary
+from sqlalchemy import ColumnElement, Dialect, LargeBinary, Table, Text, cast, func, inspect, type_coerce
 from sqlalchemy.types import TypeDecorator
 
 from models.settings import settings
+
+log = logging.getLogger(__name__)
 
 NONCE_BYTES = 12
 
@@ -47,6 +55,10 @@ class Keyring:
         if len(index) != 32:
             raise ValueError("HENGDAN_INDEX_KEY: expected base64 of 32 bytes")
         return cls(ring, index)
+
+    def holds(self, key_id: str) -> bool:
+        """Return whether the ring can open what this key sealed."""
+        return key_id in self._ciphers
 
     def seal(self, clear: bytes, context: str) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
@@ -80,19 +92,70 @@ def keyring() -> Keyring:
     return Keyring.parse(keys.get_secret_value(), index_key.get_secret_value())
 
 
+class BrokenSeal:
+    """Stands for a value of a row that does not open: whoever uses it gets ``SealBroken``, other rows are unharmed."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise SealBroken(self._reason)
+
+
 class Sealed(TypeDecorator[BaseModel]):
-    """A column that stores a Pydantic value sealed, used for everything personal or secret."""
+    """A column that stores a Pydantic value sealed, used for everything personal or secret.
+
+    ``column`` is ``table.column``. ``key`` names the columns of the table that identify the row for good and are known
+    when it is written. The column takes what ``seal_row`` returns, and gives the value, or a ``BrokenSeal``.
+    """
 
     impl = LargeBinary
     cache_ok = True
 
-    def __init__(self, model: type[BaseModel], context: str) -> None:
+    def __init__(self, model: type[BaseModel], column: str, key: tuple[str, ...]) -> None:
         super().__init__()
         self.model = model
-        self.context = context
+        self.column = column
+        self.key = key
 
-    def process_bind_param(self, value: BaseModel | None, dialect: Dialect) -> bytes | None:
-        return None if value is None else keyring().seal(value.model_dump_json().encode(), self.context)
+    def context(self, key: Sequence[str | int]) -> str:
+        """Return the context of the value in the row with this key."""
+        return json.dumps([self.column, *key])
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> BaseModel | None:
-        return None if value is None else self.model.model_validate_json(keyring().open(bytes(value), self.context))
+    def seal(self, value: BaseModel, row: Mapping[str, Any]) -> bytes:
+        """Seal a value for its row. Raise ``KeyError`` where a column of the key is missing."""
+        context = self.context([row[name] for name in self.key])
+        return keyring().seal(value.model_dump_json().encode(), context)
+
+    def process_bind_param(self, value: BaseModel | bytes | None, dialect: Dialect) -> bytes | None:
+        if not isinstance(value, bytes | None):
+            raise TypeError(f"{self.column}: bind the value to its row by seal_row")
+        return value
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Read the row's key, as JSON and NUL, before the sealed value."""
+        columns = column.table.c
+        key = func.convert_to(cast(func.json_build_array(*(columns[name] for name in self.key)), Text), "UTF8")
+        return func.byteacat(func.byteacat(key, type_coerce(b"\0", LargeBinary)), column, type_=self)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        key, _, sealed = bytes(value).partition(b"\0")
+        try:
+            return self.model.model_validate_json(keyring().open(sealed, self.context(json.loads(key))))
+        except SealBroken as error:
+            log.error("%s", error)
+            return BrokenSeal(str(error))
+
+
+def seal_row(table: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row with those of sealed columns bound to it. ``table`` is a table or its model.
+
+    ``row`` names the row's key, also where only other columns change. Raise ``KeyError`` where it does not.
+    """
+    columns = (table if isinstance(table, Table) else inspect(table).local_table).c
+    return {
+        name: kind.seal(value, row) if isinstance(kind := columns[name].type, Sealed) and value is not None else value
+        for name, value in row.items()
+    }

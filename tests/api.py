@@ -21,6 +21,7 @@ from activities.kit import signing
 from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.intake import AccountRow, InboxRow, IntegrationType, Secrets
+from models.vault import seal_row
 from starter.api import create_app
 from tests.unit.payloads import own_order
 
@@ -73,12 +74,17 @@ async def open_account(
     async with transaction() as connection:
         await connection.execute(
             insert(AccountRow).values(
-                integration=integration,
-                source=source,
-                account=account,
-                base_url=base_url,
-                secrets=Secrets(values=secrets),
-                settings=settings or {},
+                seal_row(
+                    AccountRow,
+                    dict(
+                        integration=integration,
+                        source=source,
+                        account=account,
+                        base_url=base_url,
+                        secrets=Secrets(values=secrets),
+                        settings=settings or {},
+                    ),
+                )
             )
         )
 

@@ -13,6 +13,7 @@ from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput, refused
 from activities.kit.ttl_cache import TtlCache
 from models.intake import Account, AccountRow, IntegrationType, Secrets
+from models.vault import seal_row
 
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
@@ -102,7 +103,7 @@ async def save(
             raise InvalidInput(
                 "secrets", "invalid.account.new_host", hosts=", ".join(sorted(new)), names=", ".join(kept)
             )
-    statement = insert(_accounts).values(row)
+    statement = insert(_accounts).values(seal_row(_accounts, row))
     values = {each: statement.excluded[each] for each in ("base_url", "secrets", "settings")}
     upsert = statement.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=values)
     return (await connection.execute(upsert.returning(*_accounts.c))).one()

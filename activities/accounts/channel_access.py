@@ -14,6 +14,7 @@ from activities.kit.errors import EXPIRED
 from activities.records import exceptions
 from models.exceptions import ExceptionKind, NewException
 from models.intake import Account, AccountRow, IntegrationType, Secrets
+from models.vault import seal_row
 
 MARGIN = timedelta(minutes=10)
 """Access is renewed so long before it expires."""
@@ -52,7 +53,9 @@ async def _renew(stale: Account) -> Account:
             stored: Secrets = (await connection.execute(query)).scalar_one()
             if stored.values == stale.secrets and isinstance(adapter := channel(stale), AccessRenewer):
                 stored = Secrets(values=stored.values | dict(await adapter.renew()))
-                await connection.execute(update(_accounts).where(same).values(secrets=stored))
+                key = stale.model_dump(include={"integration", "source", "account"})
+                sealed = seal_row(_accounts, key | {"secrets": stored})
+                await connection.execute(update(_accounts).where(same).values(sealed))
     except ApplicationError as error:
         if error.non_retryable:
             await _open_authorisation_exception(stale, error.message)

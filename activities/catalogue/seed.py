@@ -6,6 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from activities.kit.database import Connection
 from models.stock import BundleRow, SkuRow, WarehouseRow
+from models.vault import seal_row
 
 
 async def insert_missing(
@@ -18,6 +19,6 @@ async def insert_missing(
     for table, rows in (
         (SkuRow, [row.model_dump() for row in skus]),
         (BundleRow, [row.model_dump() for row in bundles]),
-        (WarehouseRow, [{**row.model_dump(), "sender": row.sender} for row in locations]),
+        (WarehouseRow, [seal_row(WarehouseRow, {**row.model_dump(), "sender": row.sender}) for row in locations]),
     ):
         await connection.execute(insert(table).values(rows).on_conflict_do_nothing())

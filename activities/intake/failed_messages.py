@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.intake import inbox
 from models.base import Moment, Value
 from models.intake import Handling, HandlingRow, InboxRow, InboxState, Raw
+from models.vault import seal_row
 
 _inbox: Table = InboxRow.__table__  # type: ignore[attr-defined]
 _handlings: Table = HandlingRow.__table__  # type: ignore[attr-defined]
@@ -77,11 +78,10 @@ async def retry_one(connection: AsyncConnection, row: int, body: bytes | None, a
     message = await _lock(connection, row, InboxState.FAILED, InboxState.DISCARDED)
     if message is None:
         return False
-    corrected = None
     if body is not None:
         await _record(connection, message, Handling.CORRECTED, actor, reason)
-        corrected = message.raw.model_copy(update={"body": body})
-    await inbox.requeue(connection, _inbox.c.id == row, corrected)
+        await inbox.correct(connection, message, message.raw.model_copy(update={"body": body}))
+    await inbox.requeue(connection, _inbox.c.id == row)
     return True
 
 
@@ -103,6 +103,7 @@ async def _lock(connection: AsyncConnection, row: int, *states: InboxState) -> R
 async def _record(connection: AsyncConnection, message: Row[Any], what: Handling, actor: str, reason: str) -> None:
     raw: Raw = message.raw
     values = {
+        "id": await connection.scalar(select(func.nextval(func.pg_get_serial_sequence("inbox_handlings", "id")))),
         "message": message.id,
         "what": what,
         "actor": actor,
@@ -110,4 +111,4 @@ async def _record(connection: AsyncConnection, message: Row[Any], what: Handling
         "reason": reason,
         "raw": raw,
     }
-    await connection.execute(insert(_handlings).values(values))
+    await connection.execute(insert(_handlings).values(seal_row(_handlings, values)))

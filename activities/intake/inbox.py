@@ -34,6 +34,7 @@ from models.exceptions import ExceptionKind, NewException
 from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import ChannelOrder, OrderRow
 from models.origins import IntakePath
+from models.vault import seal_row
 
 
 class Outcome(Value):
@@ -84,7 +85,7 @@ async def accept(
         "order_id": order_id,
         "received_at": datetime.now(UTC),
     }
-    entered = await connection.execute(_ACCEPT, row)
+    entered = await connection.execute(_ACCEPT, seal_row(_inbox, row))
     return entered.first() is not None
 
 
@@ -107,7 +108,8 @@ async def accept_pulled(
         }
         for receipt, body in pulled
     ]
-    return len((await connection.execute(_ACCEPT, rows)).all()) if rows else 0
+    sealed = [seal_row(_inbox, row) for row in rows]
+    return len((await connection.execute(_ACCEPT, sealed)).all()) if rows else 0
 
 
 async def notify_orders(connection: AsyncConnection, topic: str, cause: str, priorities: Mapping[str, int]) -> None:
@@ -129,7 +131,8 @@ async def notify_orders(connection: AsyncConnection, topic: str, cause: str, pri
         for order_id, priority in priorities.items()
     ]
     if rows:
-        await connection.execute(insert(_inbox).on_conflict_do_nothing(), rows)
+        sealed = [seal_row(_inbox, row) for row in rows]
+        await connection.execute(insert(_inbox).on_conflict_do_nothing(), sealed)
 
 
 _EMPTY = Raw(body=b"")
@@ -276,13 +279,18 @@ async def sync_exceptions(connection: AsyncConnection) -> None:
     await exceptions.sync(connection, ExceptionKind.INTAKE_FAILED, failed)
 
 
-async def requeue(connection: AsyncConnection, which: ColumnElement[bool], raw: Raw | None = None) -> int:
-    """Queue messages again, with ``raw`` as their new content where given; return how many."""
-    values: dict[str, Any] = {"state": InboxState.PENDING, "reason": "", "field": ""}
-    changed = update(_inbox).where(which).values(values if raw is None else values | {"raw": raw})
+async def requeue(connection: AsyncConnection, which: ColumnElement[bool]) -> int:
+    """Queue messages again; return how many."""
+    changed = update(_inbox).where(which).values(state=InboxState.PENDING, reason="", field="")
     count = int((await connection.execute(changed)).rowcount)
     await sync_exceptions(connection)
     return count
+
+
+async def correct(connection: AsyncConnection, row: Row[Any], raw: Raw) -> None:
+    """Replace the content of a message."""
+    values = seal_row(_inbox, {**row._mapping, "raw": raw})
+    await connection.execute(update(_inbox).where(_inbox.c.id == row.id).values(raw=values["raw"]))
 
 
 async def discard(connection: AsyncConnection, row: int) -> None:
@@ -349,7 +357,7 @@ async def save_documents(connection: AsyncConnection, orders: Collection[Channel
     """Save the newest version of channels' orders."""
     if orders:
         rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
-        statement = insert(_documents).values(rows)
+        statement = insert(_documents).values([seal_row(_documents, row) for row in rows])
         newer = {"modified_at": statement.excluded.modified_at, "document": statement.excluded.document}
         await connection.execute(
             statement.on_conflict_do_update(

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.settings import settings
+from models.vault import SealBroken
 
 __all__ = [
     "Connection",
@@ -61,10 +62,10 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether repeating would raise the error again: PostgreSQL, Pydantic or an encoding refuses the content."""
+    """Whether repeating would raise the error again: PostgreSQL, Pydantic, an encoding or a seal refuses it."""
     if isinstance(error, DBAPIError):
         return not is_passing(error) and getattr(error.orig, "sqlstate", None) not in _RACES
-    return isinstance(error, ValidationError | UnicodeError)
+    return isinstance(error, ValidationError | UnicodeError | SealBroken)
 
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")

@@ -22,6 +22,7 @@ from activities.notifications.templates import opted_out
 from models.base import Value
 from models.intake import IntegrationType
 from models.notifications import Medium, NotificationRow, NotificationState
+from models.vault import BrokenSeal, SealBroken
 
 _notifications: Table = NotificationRow.__table__  # type: ignore[attr-defined]
 
@@ -95,7 +96,8 @@ async def _send_due() -> tuple[int, int]:
             )
         )
         rows = (await connection.execute(claim.returning(*_notifications.c))).all()
-        muted = await opted_out(connection, {row.message.to for row in rows if row.message.to})
+        messages = [row.message for row in rows if not isinstance(row.message, BrokenSeal)]
+        muted = await opted_out(connection, {message.to for message in messages if message.to})
     semaphore = asyncio.Semaphore(CONCURRENCY)
     states = await asyncio.gather(*(_send(row, muted, semaphore) for row in rows))
     return states.count(NotificationState.SENT), states.count(NotificationState.FAILED)
@@ -121,7 +123,9 @@ def _resolve_lost(now: datetime) -> Update:
 async def _send(row: Row[Any], muted: Collection[str], semaphore: asyncio.Semaphore) -> NotificationState:
     """Send a message, and record and return its new state."""
     state, outcome, next_at = NotificationState.SENT, "", row.next_at
-    if row.message.to in muted:
+    if isinstance(row.message, BrokenSeal):
+        state, outcome = NotificationState.FAILED, SealBroken.__name__
+    elif row.message.to in muted:
         state, outcome = NotificationState.SKIPPED, "opted_out"
     else:
         async with semaphore:

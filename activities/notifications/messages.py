@@ -26,6 +26,7 @@ from models.notifications import (
 )
 from models.order import OrderRow, TimelineRow
 from models.settings import settings
+from models.vault import seal_row
 
 _notifications: Table = NotificationRow.__table__  # type: ignore[attr-defined]
 _cursors: Table = TimelineCursorRow.__table__  # type: ignore[attr-defined]
@@ -156,7 +157,7 @@ def _notification_row(event: _Event, template: Template, account: Row[Any]) -> d
     message_id = f"{event.key}:{template.medium}:{account.account}"
     now = datetime.now(UTC)
     sendable = bool(to) or template.medium not in PERSONAL
-    return {
+    row = {
         "id": message_id,
         "event": event.name,
         "medium": template.medium,
@@ -170,6 +171,7 @@ def _notification_row(event: _Event, template: Template, account: Row[Any]) -> d
         "next_at": _due(account.settings, now),
         "done_at": None if sendable else now,
     }
+    return seal_row(_notifications, row)
 
 
 def _due(account_settings: Mapping[str, Any], now: datetime) -> datetime:

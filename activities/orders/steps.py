@@ -30,7 +30,7 @@ from models.order import ChannelOrder, OrderRow, RefundState
 from models.policy import Policy
 from models.requests import Remark
 from models.state import Admitted, Allocated, OrderState, RuleResult, Snapshot
-from models.vault import keyring
+from models.vault import keyring, seal_row
 
 _orders = OrderRow.__table__  # type: ignore[attr-defined]
 _scans = ScanRow.__table__  # type: ignore[attr-defined]
@@ -283,7 +283,7 @@ _MODIFIABLE_COLUMNS = frozenset(
 def order_row(order: ChannelOrder, at: datetime) -> dict[str, object]:
     """Return a new order as a row of ``orders``."""
     indexes = Indexes.of(order)
-    return {
+    row = {
         "id": order.order_id,
         "channel": order.channel,
         "shop": order.shop,
@@ -311,6 +311,7 @@ def order_row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "promised_by": order.promised_by,
         "updated_at": at,
     }
+    return seal_row(_orders, row)
 
 
 async def _record_new(

@@ -25,7 +25,7 @@ from models.i18n import t
 from models.order import CENT, OrderStatus
 from models.requests import Answer
 from models.state import SUPPORTED, Action
-from models.vault import keyring
+from models.vault import BrokenSeal, keyring
 from starter.api import carrier_selection
 from starter.api.authentication import Reader, Staff, limit_searches
 from starter.api.commands import send_command
@@ -114,7 +114,7 @@ def _summary(row: Row[Any], language: str) -> dict[str, Any]:
     return fields | {
         "status_text": t(f"status.{row.status}", language),
         "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
-        "recipient": row.recipient and row.recipient.masked(),
+        "recipient": None if isinstance(row.recipient, BrokenSeal) else row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, language),
         "holds": [
             hold

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from activities.kit.database import DatabaseError, DatabaseUnavailable, DataError, IntegrityError, is_permanent
 from activities.kit.errors import InvalidInput, validation_message
 from models.i18n import negotiate, t
+from models.vault import SealBroken
 
 log = structlog.get_logger()
 
@@ -124,6 +125,10 @@ def install(app: FastAPI) -> None:
         text = t(error.message, lang(request))
         fields = [{"field": error.field, "message": text}]
         return answer(request, 422, f"{error.field}: {text}", errors=fields)
+
+    @app.exception_handler(SealBroken)
+    async def seal_broken(request: Request, error: SealBroken) -> JSONResponse:
+        return answer(request, 409, t("problem.value_broken", lang(request), value=str(error)))
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DatabaseError) and is_permanent(error):

@@ -8,6 +8,7 @@ from sqlalchemy import insert
 from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow
 from models.order import OrderRow
+from models.vault import seal_row
 from starter.sandbox import merchant
 from tests.unit.orders import an_order
 
@@ -52,6 +53,6 @@ async def a_parcel(number: str = "1", **facts: Any) -> str:
     }
     async with transaction() as connection:
         await merchant.seed(connection)
-        await connection.execute(insert(OrderRow).values(order))
+        await connection.execute(insert(OrderRow).values(seal_row(OrderRow, order)))
         await connection.execute(insert(FulfillmentRow).values(parcel | facts))
     return str(parcel["id"])

@@ -14,6 +14,7 @@ from activities.kit import http
 from activities.kit.database import transaction
 from models.exceptions import ExceptionRow
 from models.intake import AccountRow, Secrets
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from tests.serving import served
 from tests.shops import World
@@ -40,7 +41,7 @@ async def save_account(world: World, **secrets: str) -> World:
     }
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=account.secrets | secrets), "settings": account.settings}
-        await connection.execute(insert(AccountRow).values(values))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, values)))
     return world
 
 

@@ -26,6 +26,7 @@ from models.intake import InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import NORMAL, URGENT, OrderRow
 from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
+from models.vault import seal_row
 from starter import dispatcher
 from starter.dispatcher import EngineDown, take
 from tests.api import PHONE, SECRET, open_account, rows, runs, sale, until
@@ -500,7 +501,8 @@ async def test_reissue_starts_once_as_its_own_order(temporal: Client) -> None:
     origin = {"kind": "own_site", "platform": "own", "shop": "web", "intake": "webhook"}
     async with transaction() as connection:
         await connection.execute(update(FulfillmentRow).values(lines=goods))
-        await connection.execute(update(OrderRow).values(recipient=RECIPIENT, origin=origin))
+        values = seal_row(OrderRow, {"id": order_id, "recipient": RECIPIENT, "origin": origin})
+        await connection.execute(update(OrderRow).values(values))
         again = {await reissue(connection, f"{order_id}:1", "mei") for _ in range(2)}
     await take(temporal)
     assert again == {f"{order_id}-1R"}

@@ -27,6 +27,7 @@ from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Raw
 from models.order import ChannelOrder, OrderRow
 from models.policy import Policy
 from models.state import OrderState
+from models.vault import seal_row
 from starter.sandbox import merchant
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto
@@ -98,9 +99,8 @@ async def outside(database: str, sandbox: str) -> AsyncIterator[Outside]:
             row = AccountRow(
                 integration=integration, source=source, account=name, base_url=url, secrets=Secrets(values=secrets)
             )
-            await connection.execute(
-                insert(AccountRow).values(**row.model_dump(exclude={"secrets"}), secrets=row.secrets)
-            )
+            values = seal_row(AccountRow, {**row.model_dump(), "secrets": row.secrets})
+            await connection.execute(insert(AccountRow).values(values))
         for warehouse, skus in (("SH", ("A001", "A002")), ("BJ", ("B001", "B002"))):
             for sku in skus:
                 await operations.receive(connection, warehouse, sku, 50, f"{warehouse}{sku}", "test")
@@ -189,7 +189,9 @@ async def test_a_booking_lost_before_it_was_saved_is_found_again(outside: Outsid
 async def test_a_refused_address_is_reported_by_its_code(outside: Outside) -> None:
     (parcel,) = await outside.order(("A001", 1), recipient=RECIPIENT)
     async with transaction() as connection:
-        await connection.execute(update(OrderRow).values(recipient=RECIPIENT.model_copy(update={"street": ""})))
+        order_id = await connection.scalar(select(OrderRow.id))
+        recipient = RECIPIENT.model_copy(update={"street": ""})
+        await connection.execute(update(OrderRow).values(seal_row(OrderRow, {"id": order_id, "recipient": recipient})))
     error = await refusal(run(steps.book_waybill, parcel))
     assert (error.type, error.message) == ("Refused", "carrier.sf.1014")
 

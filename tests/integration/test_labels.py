@@ -33,6 +33,7 @@ from models.intake import ChannelOrderRow, IntegrationType
 from models.labels import DocumentRow
 from models.order import OrderRow
 from models.settings import settings
+from models.vault import seal_row
 from starter.sandbox.merchant import seed
 from tests.api import bearer, open_account
 from tests.commands import Commands
@@ -106,10 +107,10 @@ async def create_fulfillment(number: str, *, lines: Any = (), carrier: str = "sf
         **changes,
     }
     async with transaction() as connection:
-        await connection.execute(insert(OrderRow).values(order))
+        await connection.execute(insert(OrderRow).values(seal_row(OrderRow, order)))
         await connection.execute(insert(FulfillmentRow).values(fulfillment))
         channel_order = {"order_id": sold.order_id, "modified_at": now, "document": sold}
-        await connection.execute(insert(ChannelOrderRow).values(channel_order))
+        await connection.execute(insert(ChannelOrderRow).values(seal_row(ChannelOrderRow, channel_order)))
     return str(fulfillment["id"])
 
 

@@ -30,6 +30,7 @@ from models.exceptions import ExceptionKind, NewException
 from models.intake import AccountRow, IntegrationType, Secrets
 from models.notifications import Medium, NotificationRow, QuietHours, Template
 from models.order import TimelineRow
+from models.vault import seal_row
 from tests.api import bearer
 from tests.integration.test_exceptions import a_parcel
 from tests.serving import served
@@ -75,7 +76,7 @@ async def add_account(medium: str, url: str, secrets: dict[str, str] | None = No
     async with transaction() as connection:
         row = {"integration": IntegrationType.MEDIA, "source": medium, "account": "main", "base_url": url}
         details = {"secrets": Secrets(values=secrets or {}), "settings": {"lang": "en", **settings}}
-        await connection.execute(insert(AccountRow).values(row | details))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, row | details)))
     await delivery.deliver()
 
 

@@ -24,7 +24,7 @@ from models.api_keys import Scope
 from models.intake import AccountRow, IntegrationType, Secrets
 from models.order import OrderStatus
 from models.state import OrderState
-from models.vault import Keyring
+from models.vault import Keyring, seal_row
 from starter.dispatcher import start_order
 from starter.sandbox import merchant
 from tests.unit.orders import an_order, line
@@ -114,7 +114,8 @@ async def office(database: str, temporal_server: Temporal) -> AsyncIterator[Offi
     }
     async with transaction() as connection:
         await merchant.seed(connection)
-        await connection.execute(insert(AccountRow).values(**shop, secrets=Secrets(values={"secret": "whisper"})))
+        row = seal_row(AccountRow, {**shop, "secrets": Secrets(values={"secret": "whisper"})})
+        await connection.execute(insert(AccountRow).values(row))
     key = await create_key("alice", [Scope.STAFF])
     client = await Client.connect(temporal_server.address, data_converter=data_converter())
     with api(temporal_server) as url:

@@ -22,6 +22,7 @@ from models.api_keys import Scope
 from models.intake import AccountRow, Secrets
 from models.order import OrderRow
 from models.settings import settings
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from tests.api import bearer, sale, tell, until
 from tests.commands import Commands
@@ -48,7 +49,7 @@ async def shop(sandbox: str, api: httpx.AsyncClient) -> AsyncIterator[World]:
     }
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=account.secrets), "settings": {}}
-        await connection.execute(insert(AccountRow).values(values))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, values)))
     yield world
     await http.close()
 
@@ -148,7 +149,7 @@ async def insert_order(number: int, **more: Any) -> None:
         "updated_at": datetime.now(UTC),
     }  # fmt: skip
     async with transaction() as connection:
-        await connection.execute(insert(OrderRow).values(row | more))
+        await connection.execute(insert(OrderRow).values(seal_row(OrderRow, row | more)))
 
 
 async def test_orders_are_counted_by_origin(api: httpx.AsyncClient) -> None:

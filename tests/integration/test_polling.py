@@ -22,6 +22,7 @@ from activities.kit.database import transaction
 from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Secrets
 from models.order import URGENT
 from models.settings import settings
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from tests.api import runs, until
 from tests.serving import served
@@ -53,7 +54,7 @@ async def save_account(world: World, **chosen: Any) -> World:
     }
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=account.secrets), "settings": {**account.settings, **chosen}}
-        await connection.execute(insert(AccountRow).values(values))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, values)))
     return world
 
 

@@ -25,6 +25,7 @@ from models.exceptions import ExceptionRow
 from models.intake import AccountRow, ReconciliationRow, Secrets
 from models.order import OrderRow
 from models.settings import settings
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from starter.sandbox.channels import woocommerce
 from tests.api import bearer, rows, until
@@ -54,7 +55,7 @@ async def save_account(world: World, **chosen: Any) -> World:
     }
     async with transaction() as connection:
         values = {**row, "secrets": Secrets(values=account.secrets), "settings": {**account.settings, **chosen}}
-        await connection.execute(insert(AccountRow).values(values))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, values)))
     return world
 
 

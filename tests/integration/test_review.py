@@ -18,6 +18,7 @@ from models.intake import ChannelOrderRow
 from models.order import OrderStatus
 from models.policy import Policy
 from models.state import OrderState
+from models.vault import seal_row
 from starter.sandbox.merchant import seed
 from tests.api import bearer
 from tests.integration.books import admitted, cancelled, now, receive, sql
@@ -62,7 +63,7 @@ async def save_documents(*states: OrderState) -> None:
     async with transaction() as connection:
         for state in states:
             row = {"order_id": state.order.order_id, "modified_at": now(), "document": state.order}
-            await connection.execute(insert(ChannelOrderRow).values(row))
+            await connection.execute(insert(ChannelOrderRow).values(seal_row(ChannelOrderRow, row)))
 
 
 async def test_a_hold_names_its_rule_and_facts(api: httpx.AsyncClient) -> None:

@@ -12,6 +12,7 @@ from activities.fulfillment.fulfillment_orders import cash_to_collect, get_fulfi
 from activities.kit.database import transaction
 from models.fulfillment import FulfillmentRow
 from models.order import OrderRow
+from models.vault import seal_row
 from starter.sandbox import merchant
 from tests.integration.parcels import NOW
 from tests.unit.orders import an_order, line
@@ -57,7 +58,7 @@ async def an_order_in_parcels(
     async with transaction() as connection:
         if number == "1":
             await merchant.seed(connection)
-        await connection.execute(insert(OrderRow).values(order))
+        await connection.execute(insert(OrderRow).values(seal_row(OrderRow, order)))
         await connection.execute(insert(FulfillmentRow), rows)
     return [str(each["id"]) for each in rows]
 

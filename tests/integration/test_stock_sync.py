@@ -20,6 +20,7 @@ from models.api_keys import Scope
 from models.intake import AccountRow, Secrets
 from models.listings import ListingRow, StockRule
 from models.stock import Audience, LocationKind
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from starter.sandbox.merchant import seed
 from tests.api import bearer
@@ -48,12 +49,17 @@ async def shop(sandbox: str, request: pytest.FixtureRequest) -> AsyncIterator[Wo
         account = world.account
         await connection.execute(
             insert(AccountRow).values(
-                integration=account.integration,
-                source=account.source,
-                account=account.account,
-                base_url=account.base_url,
-                secrets=Secrets(values=account.secrets),
-                settings={"stock": {}},
+                seal_row(
+                    AccountRow,
+                    dict(
+                        integration=account.integration,
+                        source=account.source,
+                        account=account.account,
+                        base_url=account.base_url,
+                        secrets=Secrets(values=account.secrets),
+                        settings={"stock": {}},
+                    ),
+                )
             )
         )
         await stock_sync.save_listings(connection, "own", account.account, WATCHED)
@@ -157,12 +163,17 @@ async def test_pos_shop_has_no_stock_rule(shop: World, api: httpx.AsyncClient) -
     async with transaction() as connection:
         await connection.execute(
             insert(AccountRow).values(
-                integration=shop.account.integration,
-                source="pos",
-                account="counter",
-                base_url="",
-                secrets=Secrets(values={}),
-                settings={},
+                seal_row(
+                    AccountRow,
+                    dict(
+                        integration=shop.account.integration,
+                        source="pos",
+                        account="counter",
+                        base_url="",
+                        secrets=Secrets(values={}),
+                        settings={},
+                    ),
+                )
             )
         )
     api.headers.update(await bearer(Scope.STAFF))

@@ -18,6 +18,7 @@ from activities.records import exceptions
 from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
 from models.fulfillment import FulfillmentRow, carrier_reference
 from models.intake import AccountRow, InboxRow, IntegrationType, Secrets
+from models.vault import seal_row
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100, sf
 from tests.contract.test_carriers_sf import a_booking
@@ -44,7 +45,7 @@ async def open_account(url: str, twin: Any, **settings: Any) -> None:
         "settings": {**twin.SETTINGS, **settings},
     }
     async with transaction() as connection:
-        await connection.execute(insert(AccountRow).values(row))
+        await connection.execute(insert(AccountRow).values(seal_row(AccountRow, row)))
     accounts.clear_cache()
 
 

@@ -20,6 +20,7 @@ from activities.kit.database import transaction
 from activities.stock import operations
 from models.intake import AccountRow, IntegrationType, Secrets
 from models.search_attributes import SEARCH_ATTRIBUTES
+from models.vault import seal_row
 from starter.sandbox import merchant, warehouse
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import sf, yto
@@ -104,11 +105,16 @@ async def _open_accounts(connection: AsyncConnection, sandbox: str) -> None:
     for integration, source, account, base_url, secrets in rows:
         await connection.execute(
             insert(AccountRow).values(
-                integration=integration,
-                source=source,
-                account=account,
-                base_url=base_url,
-                secrets=Secrets(values=secrets),
-                settings={},
+                seal_row(
+                    AccountRow,
+                    dict(
+                        integration=integration,
+                        source=source,
+                        account=account,
+                        base_url=base_url,
+                        secrets=Secrets(values=secrets),
+                        settings={},
+                    ),
+                )
             )
         )
