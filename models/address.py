@@ -26,23 +26,13 @@ _REGIONS = (
     ("重庆", "四川", "贵州", "云南", "西藏"),
     ("陕西", "甘肃", "青海", "宁夏", "新疆"),
 )
-"""Geographical regions of China, each province by its ``province_key``."""
-
-
-_HAN = re.compile("[\u4e00-\u9fff]")
-
-
-@lru_cache(4096)
-def province_key(province: str) -> str:
-    """Return what a province has in common in all its forms: two characters in China, abroad the whole name."""
-    name = " ".join(province.split()).lower()
-    return name[:2] if _HAN.match(name) else name
+"""Geographical regions of China. Two characters identify a province, with or without 省, 市 or 自治区."""
 
 
 @lru_cache(4096)
 def remoteness(province: str, other: str) -> int:
     """Return 0 in the same province, 1 in the same region, 2 elsewhere."""
-    pair = {province_key(province), province_key(other)}
+    pair = {province[:2], other[:2]}
     return 0 if len(pair) == 1 else 1 if any(pair.issubset(region) for region in _REGIONS) else 2
 
 

@@ -10,7 +10,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
-from models.address import province_key
 from models.allocation import Kilograms, Price, Rate
 from models.base import CHINA, Moment, Value
 from models.i18n import InvalidValue
@@ -274,7 +273,7 @@ def _refusal(
         return "choice.closed", {}
     if rule := outcome.excluded.get(terms.carrier):
         return "choice.excluded", {"rule": rule}
-    if terms.areas and province_key(request.destination) not in map(province_key, terms.areas):
+    if terms.areas and not any(request.destination[:2] == each[:2] for each in terms.areas):
         return "choice.area", {"province": request.destination}
     if unable := request.needs - (request.needs if terms.abilities is None else terms.abilities):
         return "choice.unable", {"needs": ", ".join(sorted(unable))}

@@ -84,8 +84,18 @@ class ExceptionKind(StrEnum):
     RECONCILIATION_STOPPED = "reconciliation_stopped"
 
 
-AFTERMATH = frozenset({ExceptionKind.REFUSED, ExceptionKind.RETURNED, ExceptionKind.LOST, ExceptionKind.DAMAGED})
-"""Kinds that the end of the order does not settle: a claim, a refund or a reissue is still due."""
+AFTERMATH = frozenset(
+    {
+        ExceptionKind.REFUSED,
+        ExceptionKind.RETURNED,
+        ExceptionKind.LOST,
+        ExceptionKind.DAMAGED,
+        ExceptionKind.WAYBILL_NOT_CANCELLED,
+        ExceptionKind.SHIPPED_AFTER_RECALL,
+        ExceptionKind.CHANNEL_REFUSED,
+    }
+)
+"""Kinds that the end of the order does not settle: a person still has to claim, refund, reissue, void or report."""
 
 
 class Severity(StrEnum):

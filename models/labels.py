@@ -3,9 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 
-from pydantic import model_validator
 from sqlalchemy import DateTime, Index, LargeBinary
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
@@ -102,29 +100,12 @@ class PrintJob(Value):
     actor: str
 
 
-class PrintedPart(Value):
-    """``left_out``: fulfillment orders that could not be printed, each with the message key of the reason.
-
-    ``missing``: the characters printed as □ because no font has them, by fulfillment order.
-    """
-
-    left_out: dict[str, str] = {}
-    missing: dict[str, str] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_once_recorded(cls, content: Any) -> Any:
-        """Read the results of prints before ``missing``: what was left out, alone."""
-        if isinstance(content, dict) and content and not content.keys() & cls.model_fields.keys():
-            return {"left_out": content}
-        return content
-
-
-class PrintProgress(PrintedPart):
-    """How many of the fulfillment orders were handled, and what went wrong."""
+class PrintProgress(Value):
+    """``left_out``: fulfillment orders that could not be printed, each with the message key of the reason."""
 
     done: int = 0
     total: int
+    left_out: dict[str, str] = {}
 
 
 class PrintRow(SQLModel, table=True):

@@ -103,6 +103,8 @@ class OrderState(Record):
     order: ChannelOrder
     policy: Policy
     revision: int = 0
+    seen: int = 0
+    """The events of the order's histories when it was last written."""
     admitted: bool = False
     to_plan: bool = True
     """The fulfillment orders do not, or no longer, cover all lines."""
@@ -401,6 +403,7 @@ class OrderState(Record):
         return Snapshot(
             order_id=self.order.order_id,
             revision=self.revision,
+            seen=self.seen,
             status=self.status,
             priority=self.order.priority,
             paid_at=self.order.paid_at,
@@ -428,6 +431,8 @@ class Snapshot(Value):
 
     order_id: str
     revision: int
+    seen: int = 0
+    """The events known to the workflow task that writes: a task done over knows more than the lost one."""
     status: OrderStatus
     priority: int
     paid_at: Moment | None

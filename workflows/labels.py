@@ -28,7 +28,7 @@ class PrintWorkflow:
         retry = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
         for part, at in enumerate(range(0, len(job.fulfillments), PART), 1):
             ids = job.fulfillments[at : at + PART]
-            printed = await workflow.execute_activity(
+            left_out = await workflow.execute_activity(
                 draw_part,
                 args=[job.model_copy(update={"fulfillments": ids}), document, part],
                 start_to_close_timeout=timedelta(minutes=15),
@@ -39,10 +39,7 @@ class PrintWorkflow:
             )
             before = self._progress
             self._progress = PrintProgress(
-                done=before.done + len(ids),
-                total=before.total,
-                left_out=before.left_out | printed.left_out,
-                missing=before.missing | printed.missing,
+                done=before.done + len(ids), total=before.total, left_out=before.left_out | left_out
             )
         await workflow.execute_activity(
             merge_parts,

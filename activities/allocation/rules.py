@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from models.address import province_key
 from models.allocation import (
     Applied,
     Ask,
@@ -78,7 +77,7 @@ def _values(
     return {
         "channel": [order.channel],
         "shop": [order.shop],
-        "province": [province_key(order.province)],
+        "province": [order.province[:2]],
         "city": [order.city],
         "campaign": [order.campaign],
         "total": [order.total],
@@ -105,6 +104,6 @@ _OPERATIONS: Mapping[str, Callable[[Scalar, Sequence[Scalar]], bool]] = {
 def _holds(condition: Condition, values: Mapping[Fact, Sequence[Scalar]]) -> bool:
     operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     if condition.field == "province":
-        operands = tuple(province_key(str(each)) for each in operands)
+        operands = tuple(str(each)[:2] for each in operands)
     results = [_OPERATIONS[condition.op](each, operands) for each in values[condition.field]]
     return bool(results) and (any(results) if condition.field == "any_sku" else all(results))

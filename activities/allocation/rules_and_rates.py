@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.kit.ttl_cache import TtlCache
-from models.address import province_key
 from models.allocation import Rate, RateRow, Rule, RuleRow
 
 _rates: Table = RateRow.__table__  # type: ignore[attr-defined]
@@ -20,10 +19,10 @@ _rules: Table = RuleRow.__table__  # type: ignore[attr-defined]
 class RulesAndRates:
     rules: Sequence[Rule]
     rates: dict[str, list[Rate]]
-    """By the ``province_key`` of the destination; empty for any destination."""
+    """By the first two characters of the destination; empty for any destination."""
 
     def rates_to(self, province: str) -> list[Rate]:
-        return [*self.rates.get(province_key(province), ()), *(self.rates.get("", ()) if province else ())]
+        return [*self.rates.get(province[:2], ()), *(self.rates.get("", ()) if province else ())]
 
 
 _cache: TtlCache[str, RulesAndRates] = TtlCache(5)
@@ -37,7 +36,7 @@ async def load(connection: AsyncConnection) -> RulesAndRates:
 async def _read(connection: AsyncConnection) -> RulesAndRates:
     rates: dict[str, list[Rate]] = defaultdict(list)
     for each in await list_rates(connection):
-        rates[province_key(each.destination)].append(each)
+        rates[each.destination[:2]].append(each)
     return RulesAndRates(rules=await list_rules(connection), rates=dict(rates))
 
 

@@ -31,7 +31,6 @@ from activities.accounts.accounts import get_account, get_carrier_account
 from activities.carriers import Aggregator, tracker
 from activities.intake import inbox
 from activities.kit.database import transaction
-from activities.kit.sql import province_key, province_of
 from activities.records import exceptions
 from models.base import CHINA, Value, bounded_key
 from models.carrier_selection import LaneRow
@@ -228,8 +227,8 @@ def _update_from_scans(fulfillment_ids: Collection[str]) -> Update:
             _orders.c.id == _fulfillments.c.order_id,
             _warehouses.c.code == _fulfillments.c.warehouse,
             _lanes.c.carrier == _fulfillments.c.carrier,
-            _lanes.c.origin == province_key(_warehouses.c.province),
-            _lanes.c.destination == province_key(province_of(_orders.c.region)),
+            _lanes.c.origin == func.left(_warehouses.c.province, 2),
+            _lanes.c.destination == func.left(_orders.c.region, 2),
         )
         .scalar_subquery()
     )

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, Row, Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.kit.sql import province_of
 from activities.records import timeline
 from models.base import Value
 from models.intake import InboxRow
@@ -102,7 +101,7 @@ def _dimension(by: Dimension) -> ColumnElement[str]:
         case "shop":
             return _orders.c.channel + ":" + _orders.c.shop
         case "province":
-            return province_of(_orders.c.origin["region"].astext)
+            return func.replace(func.split_part(_orders.c.origin["region"].astext, " ", 2), "\N{NO-BREAK SPACE}", " ")
         case "path":
             return func.coalesce(_orders.c.origin["intake"].astext, "")
     return func.coalesce(_orders.c.origin[by].astext, "")

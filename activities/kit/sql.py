@@ -13,7 +13,6 @@ from sqlalchemy import (
     Update,
     any_,
     bindparam,
-    case,
     cast,
     func,
     update,
@@ -25,18 +24,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 def in_values(column: Any, values: Collection[str]) -> ColumnElement[bool]:
     """``column IN values`` with one parameter, however many values there are."""
     return column == any_(cast(list(values), ARRAY(String)))  # type: ignore[no-any-return]
-
-
-def province_of(region: ColumnElement[str]) -> ColumnElement[str]:
-    """Return the province of a ``Recipient.region``, such as ``CN 浙江省 杭州市``; empty where it has none."""
-    parts = func.regexp_replace(region, "^[A-Z]{2}( |$)", "")
-    return func.replace(func.split_part(parts, " ", 1), "\N{NO-BREAK SPACE}", " ")
-
-
-def province_key(province: ColumnElement[str]) -> ColumnElement[str]:
-    """``models.address.province_key`` in SQL."""
-    name = func.lower(func.btrim(func.regexp_replace(province, r"\s+", " ", "g")))
-    return case((name.op("~")("^[\u4e00-\u9fff]"), func.left(name, 2)), else_=name)
 
 
 def json_rows(parameter: str, *columns: Column[Any]) -> TableValuedAlias:

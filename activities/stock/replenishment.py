@@ -14,12 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.catalogue import skus
-from activities.kit import sql
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.stock import forecasting, operations
 from activities.stock.transfers import OWN_LOCATIONS
-from models.address import province_key, remoteness
+from models.address import remoteness
 from models.base import CHINA, Value
 from models.order import OrderRow
 from models.replenishment import (
@@ -180,8 +179,9 @@ async def _sites(connection: AsyncConnection) -> dict[str, Row[Any]]:
 
 def _nearest(sites: Mapping[str, Row[Any]], province: str) -> str | None:
     """Return the nearest location of those that deliver to a province; of all, if none does."""
-    key = province_key(province)
-    delivering = [site for site in sites.values() if not site.areas or key in map(province_key, site.areas)]
+    delivering = [
+        site for site in sites.values() if not site.areas or province[:2] in {area[:2] for area in site.areas}
+    ]
     nearest = min(
         delivering or sites.values(),
         key=lambda site: (remoteness(site.province, province), site.rank, site.code),
@@ -471,7 +471,7 @@ async def advise_placement(
 ) -> list[LocationShare]:
     """Return the share of each SKU that each location should hold, by where buyers were in the last weeks."""
     sites = await _sites(connection)
-    province = sql.province_of(_orders.c.region)
+    province = func.split_part(_orders.c.region, " ", 2)
     query = (
         select(_movements.c.sku, province.label("province"), _demanded.label("quantity"))
         .join(_orders, _orders.c.id == _movements.c.order_id)

@@ -13,7 +13,6 @@ from activities.catalogue.locations import list_virtual_warehouses
 from activities.catalogue.skus import lock_skus
 from activities.intake import inbox
 from activities.stock.ledger import levels
-from models.address import province_key
 from models.base import Moment, Value
 from models.stock import Buyer, LocationKind, StockPool
 
@@ -147,14 +146,12 @@ async def list_claims(
         return []
     query = select(_warehouses.c.code, _warehouses.c.areas)
     shipping = query.where(~_warehouses.c.closed, _warehouses.c.kind != LocationKind.VIRTUAL)
-    areas = {row.code: set(map(province_key, row.areas)) for row in await connection.execute(shipping)}
+    areas = {row.code: {area[:2] for area in row.areas} for row in await connection.execute(shipping)}
     claims = [
         Claim(
             turn=(needs[0].priority, needs[0].since, order_id),
             buyer=_buyer(needs[0]),
-            places=tuple(
-                code for code, named in areas.items() if not named or province_key(needs[0].province) in named
-            ),
+            places=tuple(code for code, named in areas.items() if not named or needs[0].province[:2] in named),
             needs=tuple(needs),
         )
         for order_id, needs in queue.items()

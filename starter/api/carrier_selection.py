@@ -21,7 +21,7 @@ router = APIRouter(prefix="/carriers", tags=["carriers"])
 
 
 class Lane(BaseModel):
-    """Parcels of the last ninety days from one province to another, a Chinese one named by its first two characters."""
+    """Parcels of the last ninety days from one province to another, each named by its first two characters."""
 
     carrier: str
     origin: str

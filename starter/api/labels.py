@@ -47,17 +47,13 @@ class PrintRequest(BaseModel):
 
 
 class PrintView(BaseModel):
-    """``left_out``: the fulfillment orders that could not be printed, and why.
-
-    ``warnings``: those printed with □ for characters that no font has, and which characters.
-    """
+    """``left_out``: the fulfillment orders that could not be printed, and why."""
 
     id: str
     state: Literal["running", "finished", "failed"]
     done: int
     total: int
     left_out: dict[str, str]
-    warnings: dict[str, str]
 
 
 @router.post("", status_code=202, summary="Print labels or packing lists", responses={200: {"model": PrintView}})
@@ -171,15 +167,4 @@ def _view(
     document: str, state: Literal["running", "finished", "failed"], progress: PrintProgress, request: Request
 ) -> PrintView:
     left_out = {each: t(why, lang(request)) for each, why in progress.left_out.items()}
-    warnings = {
-        each: t("print.missing", lang(request), characters=_named(characters))
-        for each, characters in progress.missing.items()
-    }
-    return PrintView(
-        id=document, state=state, done=progress.done, total=progress.total, left_out=left_out, warnings=warnings
-    )
-
-
-def _named(characters: str) -> str:
-    """Return characters with their code points, as no screen may show them either."""
-    return ", ".join(f"{char if char.isprintable() else ''} U+{ord(char):04X}".lstrip() for char in characters)
+    return PrintView(id=document, state=state, done=progress.done, total=progress.total, left_out=left_out)

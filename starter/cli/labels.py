@@ -66,8 +66,6 @@ def print_(
     def report(body: Any, say: Say) -> None:
         for fulfillment, why in body["left_out"].items():
             show.line((fulfillment, "bold red"), "  ", why)
-        for fulfillment, warning in body["warnings"].items():
-            show.line((fulfillment, "bold yellow"), "  ", warning)
         show.line(say("cli.printed", pages=pages, file=target) if pages else say("cli.nothing"))
 
     client.show(answer, report)

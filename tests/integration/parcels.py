@@ -34,7 +34,7 @@ async def a_parcel(number: str = "1", **facts: Any) -> str:
         "total": sold.total,
         "placed_at": NOW,
         "updated_at": NOW,
-        "region": facts.pop("region", "CN 浙江省 杭州市"),
+        "region": "浙江省 杭州市",
         "holds": facts.pop("holds", []),
         "promised_by": facts.pop("promised_by", None),
     }

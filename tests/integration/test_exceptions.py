@@ -15,9 +15,7 @@ from activities.fulfillment import carrier_selection, tracking
 from activities.fulfillment.exceptions import apply_remedy, watch_exceptions
 from activities.kit.database import transaction
 from activities.records import exceptions, timeline
-from models.address import Recipient
 from models.api_keys import Scope
-from models.carrier_selection import CarrierTerms, ShippingRequest
 from models.exceptions import ExceptionKind, ExceptionPolicy, NewException, Remedy
 from models.fulfillment import FulfillmentRow, Scan, TrackingStatus
 from models.hold import Hold, HoldKind
@@ -250,53 +248,6 @@ async def test_carrier_performance_is_measured_by_lane_and_sets_the_eta() -> Non
     await save_scans(scan("6", TrackingStatus.IN_TRANSIT, NOW))
     on_its_way = await row("order:own:web:6:F1")
     assert on_its_way.eta == on_its_way.shipped_at + 2 * DAY
-
-
-@pytest.mark.parametrize(
-    ("near", "far", "lanes"),
-    [
-        ({"province": "浙江省"}, {"province": "西藏自治区"}, ("浙江", "西藏")),
-        (
-            {"country": "US", "province": "New York"},
-            {"country": "US", "province": "New Mexico"},
-            ("new york", "new mexico"),
-        ),
-    ],
-)
-async def test_each_province_has_its_own_lane_and_chooses_its_own_carrier(
-    near: dict[str, str], far: dict[str, str], lanes: tuple[str, str]
-) -> None:
-    """STO is on time nearby and late far away, YTO the other way round."""
-    there = {"status": "delivered", "scan_status": "delivered", "tracking": "delivered"}
-    shipped = NOW - 10 * DAY
-    for at, (place, good, bad) in enumerate(((near, "sto", "yto"), (far, "yto", "sto"))):
-        region = Recipient(**place).region
-        for carrier, days in ((good, 2), (bad, 6)):
-            for number in range(5):
-                facts = there | {"scanned_at": shipped + days * DAY, "promised_by": shipped + 3 * DAY}
-                await a_parcel(f"{at}{carrier}{number}", carrier=carrier, shipped_at=shipped, region=region, **facts)
-    assert await carrier_selection.measure_performance() == 4
-    async with transaction() as connection:
-        measured = {(each.carrier, each.destination): each for each in await carrier_selection.list_lanes(connection)}
-        choices = [
-            await carrier_selection.choose_carrier(
-                connection,
-                ShippingRequest(
-                    origin="上海市", destination=place["province"], default_carrier="yto", promised_by=NOW + 3 * DAY
-                ),
-                {name: CarrierTerms(carrier=name) for name in ("sto", "yto")},
-                {"sto": Decimal(5), "yto": Decimal(5)},
-            )
-            for place in (near, far)
-        ]
-    assert set(measured) == {(carrier, lane) for carrier in ("sto", "yto") for lane in lanes}
-    assert (measured["sto", lanes[0]].late, measured["sto", lanes[1]].late) == (0, 5)
-    assert [choice.options[0].carrier for choice in choices] == ["sto", "yto"]
-    await a_parcel("eta", carrier="sto", region=Recipient(**far).region)
-    async with transaction() as connection:
-        await tracking.save_scans(connection, {"sto": [scan("eta", TrackingStatus.IN_TRANSIT, NOW)]})
-    on_its_way = await row("order:own:web:eta:F1")
-    assert on_its_way.eta == on_its_way.shipped_at + 6 * DAY
 
 
 async def test_newest_scan_wins_in_any_order() -> None:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from activities.fulfillment.carrier_selection.rules import VOCABULARY, evaluate
 from activities.kit.expressions import InvalidExpression
-from models.address import remoteness
-from models.allocation import Rate, Site
+from models.allocation import Rate
 from models.carrier_selection import (
     Candidate,
     CarrierRule,
@@ -178,24 +177,3 @@ def test_guide_names_every_fact() -> None:
     facts = VOCABULARY.samples[0]["parcel"]
     missing = [each for each in facts if f"`.{each}`" not in guide and f"parcel.{each}" not in guide]
     assert not missing
-
-
-@pytest.mark.parametrize(
-    ("province", "same", "other"),
-    [
-        ("浙江省", "浙江", "西藏自治区"),
-        ("内蒙古自治区", "内蒙古", "黑龙江省"),
-        ("New York", "new  york", "New Mexico"),
-        ("São Paulo", "São Paulo", "São Tomé"),
-        ("California", "California", "Cantabria"),
-    ],
-)
-def test_a_province_is_the_same_in_all_its_forms_and_no_other(province: str, same: str, other: str) -> None:
-    """In rate tables, delivery areas, distances and terms alike."""
-    rate = Rate(carrier="sf", destination=same, first_price=Decimal(1))
-    site = Site(code="A", province=province, areas=(same,))
-    terms = {"areas": [same]}
-    for each, serves in ((province, True), (other, False)):
-        assert rate.serves("", each) is site.delivers_to(each) is serves
-        assert (remoteness(same, each) == 0) is serves
-        assert bool(ranking(request(destination=each), candidate("sf", terms=terms))) is serves

@@ -118,7 +118,13 @@ class OrderRun:
         return await self.end()
 
     async def end(self) -> OrderStatus:
-        return OrderStatus(await asyncio.wait_for(self.handle.result(), 30))
+        """Wait, without skipping time, until the workflow has ended; return the order's final status.
+
+        Waiting for a result would let the test server skip time. It strands a workflow whose task cancels a timer that
+        fires meanwhile (temporalio/sdk-java#3088), which the real server does not.
+        """
+        with self._harness.environment.auto_time_skipping_disabled():
+            return OrderStatus(await asyncio.wait_for(self.handle.result(), 120))
 
     async def row(self) -> Any:
         async with transaction() as connection:

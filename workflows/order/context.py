@@ -1,7 +1,7 @@
 """What every part of the order workflow uses: the order's state, its lock, and the calls that take effect outside."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -23,6 +23,12 @@ _LOCAL_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum
 _DECISION_RETRY = replace(_LOCAL_RETRY, non_retryable_error_types=[PERMANENT])
 _OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2))
 
+BOUNDED_REQUESTS = "bounded-requests"
+"""Patch: waybills are voided in the background, and what happens while an order completes is written at once."""
+RECALL_LIMIT = timedelta(seconds=15)
+"""How long a request waits for a warehouse's answer to a recall."""
+_ALERT_AFTER, _GIVE_UP_AFTER = timedelta(minutes=30), timedelta(days=7)
+
 Result = TypeVar("Result")
 
 
@@ -32,6 +38,8 @@ class OrderContext:
         self.lock = asyncio.Lock()
         """Held while the plan changes: requests, facts and allocations run one after another."""
         self._calls = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self._seen_before = state.seen
         self._outdated = False
         self._published: dict[SearchAttributeKey[Any], Any] = {} if continued else search_attribute_values(state)
 
@@ -39,6 +47,25 @@ class OrderContext:
     def calling(self) -> bool:
         """Whether an activity is running."""
         return self._calls > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request, call or background work is under way, so that the workflow may end."""
+        return not (self.lock.locked() or self.calling or self._background)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start work that no request waits for; the workflow does not end before it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def count_events(self) -> None:
+        """Note the length of the history, which tells the writes of a repeated workflow task from those of a lost one.
+
+        Events of earlier histories of the order count as well.
+        """
+        self.state.seen = self._seen_before + workflow.info().get_current_history_length()
 
     @property
     def unwritten(self) -> bool:
@@ -49,6 +76,7 @@ class OrderContext:
         """Write the current snapshot, alone or in one transaction with a step's effect on the stock."""
         state = self.state
         state.revision += 1
+        self.count_events()
         self._outdated = False
         snapshot = state.snapshot(workflow.now())
         state.entries, state.exceptions = [], []
@@ -69,6 +97,7 @@ class OrderContext:
         """
         state = self.state
         state.revision += 1
+        self.count_events()
         given = state.model_copy()
         state.entries, state.exceptions = [], []
         result = await self.run_step(step, given, workflow.now(), retry=_DECISION_RETRY)
@@ -91,14 +120,24 @@ class OrderContext:
         finally:
             self._calls -= 1
 
-    async def call(self, activity: Callable[[str], Awaitable[Result]], fulfillment: Fulfillment) -> Result:
-        """Call an external system; a cancellation waits until the call has ended."""
+    async def call(
+        self,
+        activity: Callable[[str], Awaitable[Result]],
+        fulfillment: Fulfillment,
+        within: timedelta | None = None,
+    ) -> Result:
+        """Call an external system, and try again until it answers; a cancellation waits until the call has ended.
+
+        A call under the lock is limited by ``within``, so that the requests behind it are answered. Raise
+        ``ActivityError`` if the system refuses, or does not answer in time.
+        """
         self._calls += 1
         try:
             return await workflow.execute_activity(
                 activity,
                 fulfillment.id,
                 start_to_close_timeout=timedelta(seconds=60),
+                schedule_to_close_timeout=within,
                 retry_policy=_OUTSIDE_RETRY,
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                 priority=Priority(priority_key=self.state.order.priority),
@@ -106,6 +145,24 @@ class OrderContext:
             )
         finally:
             self._calls -= 1
+
+    async def call_persistently(
+        self, activity: Callable[[str], Awaitable[None]], fulfillment: Fulfillment, kind: ExceptionKind
+    ) -> bool:
+        """Call an external system for days; return whether it did its work.
+
+        Open an exception of this kind once the system refuses, or has not answered for half an hour.
+        """
+        for limit in (_ALERT_AFTER, _GIVE_UP_AFTER):
+            try:
+                await self.call(activity, fulfillment, limit)
+            except ActivityError as error:
+                self.open_exception(kind, fulfillment, reason=failure_message(error))
+                if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:
+                    return False
+            else:
+                return True
+        return False
 
     def place_hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
         self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))

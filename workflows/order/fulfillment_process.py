@@ -8,7 +8,14 @@ from typing import TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from workflows.order.context import OrderContext, failure_code, failure_message, reference
+from workflows.order.context import (
+    BOUNDED_REQUESTS,
+    RECALL_LIMIT,
+    OrderContext,
+    failure_code,
+    failure_message,
+    reference,
+)
 
 with workflow.unsafe.imports_passed_through():
     from activities.fulfillment import steps as fulfillment_activities
@@ -30,6 +37,7 @@ class FulfillmentProcess:
     def __init__(self, order: OrderContext, fulfillment: Fulfillment) -> None:
         self._order = order
         self._fulfillment = fulfillment
+        self._withdrawn = False
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -43,12 +51,11 @@ class FulfillmentProcess:
         await workflow.wait_condition(
             lambda: fulfillment.shipped_at is not None or fulfillment.request_status is RequestStatus.REJECTED
         )
-        if fulfillment.shipped_at is None:
-            await self._return_for_replanning()
+        if fulfillment.shipped_at is None and await self._return_for_replanning():
             return
         if not fulfillment.deducted:
             fulfillment.deducted = True
-            self._add_entry("shipped", fulfillment.shipped_at)
+            self._add_entry("shipped", fulfillment.shipped_at or workflow.now())
             await self._order.write(order_activities.ship, fulfillment)
         if not fulfillment.channel_notified:
             await self._notify_channel()
@@ -89,30 +96,34 @@ class FulfillmentProcess:
 
     def _stop_if_withdrawn(self) -> None:
         """Raise ``CancelledError`` during a withdrawal: a call that completes as it is cancelled hides it."""
-        if self._fulfillment.status is FulfillmentStatus.ON_HOLD:
+        if self._withdrawn:
             raise asyncio.CancelledError
 
     async def _notify_channel(self) -> None:
         fulfillment = self._fulfillment
-        try:
-            await self._order.call(fulfillment_activities.confirm_shipment, fulfillment)
-            fulfillment.channel_notified = True
-        except ActivityError as error:
-            self._order.open_exception(ExceptionKind.CHANNEL_REFUSED, fulfillment, reason=failure_message(error))
+        fulfillment.channel_notified = await self._order.call_persistently(
+            fulfillment_activities.confirm_shipment, fulfillment, ExceptionKind.CHANNEL_REFUSED
+        )
 
-    async def _return_for_replanning(self) -> None:
-        """Cancel what the warehouse rejected, and plan its lines again.
+    async def _return_for_replanning(self) -> bool:
+        """Cancel what the warehouse rejected, and plan its lines again; ``False`` if it shipped after all.
 
         The warehouse is excluded, unless missing stock was its reason for the first time.
         """
         fulfillment, state = self._fulfillment, self._order.state
-        await self._cancel_waybill()
+        if not workflow.patched(BOUNDED_REQUESTS):
+            await self._void_waybill()
         async with self._order.lock:
+            if fulfillment.has_shipped:
+                return False
             fulfillment.status = FulfillmentStatus.CANCELLED
+            if workflow.patched(BOUNDED_REQUESTS):
+                self._order.in_background(self._void_waybill())
             if not fulfillment.shortfalls or self._rejected_before():
                 state.exclude_warehouse(fulfillment.warehouse)
             state.to_plan = True
             await self._order.write(order_activities.reject, fulfillment)
+        return True
 
     def _rejected_before(self) -> bool:
         """Return whether the same warehouse has rejected this order before: correcting the stock did not help."""
@@ -123,32 +134,46 @@ class FulfillmentProcess:
         )
 
     async def withdraw(self) -> bool:
-        """Stop the process and recall the fulfillment order; return whether the warehouse accepted the recall."""
-        self._fulfillment.status = FulfillmentStatus.ON_HOLD
+        """Stop the process and recall the fulfillment order; return whether the warehouse accepted the recall.
+
+        A warehouse that does not answer in time has not accepted. The waybill is voided in the background.
+        """
+        fulfillment = self._fulfillment
+        fulfillment.status = FulfillmentStatus.ON_HOLD
+        self._withdrawn = True
         self.task.cancel()
-        await workflow.wait([self.task])
-        if not await self._recall():
+        in_background = workflow.patched(BOUNDED_REQUESTS)
+        if in_background and fulfillment.waybill_no is None:
+            accepted = True  # what is not booked was not released; the carrier may still be answering
+        else:
+            await workflow.wait([self.task])
+            accepted = await self._recall()
+            if accepted and not in_background:
+                await self._void_waybill()
+        if fulfillment.has_shipped:
             return False
-        await self._cancel_waybill()
+        if not accepted:
+            fulfillment.status = FulfillmentStatus.OPEN
+            return False
+        fulfillment.status = FulfillmentStatus.CANCELLED
+        if in_background:
+            self._order.in_background(self._void_waybill())
         return True
 
     async def _recall(self) -> bool:
-        """Recall from the warehouse. A shipment reported during the call overrides an accepted recall."""
-        fulfillment = self._fulfillment
         try:
-            accepted = (await self._order.call(fulfillment_activities.recall_from_warehouse, fulfillment)).accepted
+            call = self._order.call(fulfillment_activities.recall_from_warehouse, self._fulfillment, RECALL_LIMIT)
+            return (await call).accepted
         except ActivityError:
-            accepted = False
-        if not accepted and not fulfillment.has_shipped:
-            fulfillment.status = FulfillmentStatus.OPEN
-        return accepted and not fulfillment.has_shipped
+            return False
 
-    async def _cancel_waybill(self) -> None:
-        try:
-            await self._order.call(fulfillment_activities.cancel_waybill, self._fulfillment)
-        except ActivityError as error:
-            reason = failure_message(error)
-            self._order.open_exception(ExceptionKind.WAYBILL_NOT_CANCELLED, self._fulfillment, reason=reason)
+    async def _void_waybill(self) -> None:
+        """Cancel the booking, once a booking that is still under way has ended."""
+        if self._withdrawn:
+            await workflow.wait([self.task])
+        await self._order.call_persistently(
+            fulfillment_activities.cancel_waybill, self._fulfillment, ExceptionKind.WAYBILL_NOT_CANCELLED
+        )
 
     def _add_entry(self, what: str, at: datetime) -> None:
         fulfillment = self._fulfillment
@@ -168,9 +193,15 @@ class FulfillmentProcesses:
             if each.id not in self._by_id:
                 self._by_id[each.id] = FulfillmentProcess(self._order, each)
 
-    async def finish(self) -> None:
-        """Wait until every process has ended."""
-        await asyncio.gather(*(each.task for each in self._by_id.values()))
+    @property
+    def ended(self) -> bool:
+        """Whether every process has ended, and none may start again because a recall was refused."""
+        return not self._order.lock.locked() and all(each.task.done() for each in self._by_id.values())
+
+    def check(self) -> None:
+        """Raise what made a process fail, if one did."""
+        for each in self._by_id.values():
+            each.task.result()
 
     async def withdraw(self, fulfillments: Sequence[Fulfillment]) -> list[bool]:
         """Recall fulfillment orders and cancel those whose warehouse agrees; the processes of the others go on.
@@ -180,11 +211,17 @@ class FulfillmentProcesses:
         return await asyncio.gather(*(self._withdraw(each) for each in fulfillments))
 
     async def _withdraw(self, fulfillment: Fulfillment) -> bool:
-        process = self._by_id.pop(fulfillment.id, None)
-        if process is not None and not await process.withdraw():
+        """Withdraw what has not shipped. Its process is known throughout, so that the order does not end without it."""
+        if fulfillment.has_shipped:
+            return False
+        process = self._by_id.get(fulfillment.id)
+        if process is None:
+            fulfillment.status = FulfillmentStatus.CANCELLED
+            return True
+        if not await process.withdraw():
             self._by_id[fulfillment.id] = FulfillmentProcess(self._order, fulfillment)
             return False
-        fulfillment.status = FulfillmentStatus.CANCELLED
+        del self._by_id[fulfillment.id]
         return True
 
     async def recall_all(self) -> bool:

@@ -181,32 +181,30 @@ class OrderMessages(OrderContext):
     async def payment(self, fact: Payment) -> None:
         """Record the payment, and review the paid order again before anything is allocated."""
         state = self.state
-        if state.order.paid_at is not None:
-            return
-        was_waiting = state.admitted and not state.order.payable
-        collected = state.order.owed > 0
-        reversed_before = any(each.reason == _REVERSED for each in state.holds)
-        state.order = state.order.model_copy(update={"paid_at": fact.paid_at})
-        state.holds = [each for each in state.holds if each.reason != _REVERSED]
-        key = f"paid:{fact.paid_at.isoformat()}" if reversed_before else "paid"
-        state.add_timeline_entry(key, workflow.now(), "paid", fact.actor)
-        if collected and state.active and workflow.patched("collect-no-more"):
-            await self._collect_no_more(fact)
-        if was_waiting and workflow.patched("review-paid"):
-            async with self.lock:
-                if not state.status.final:
-                    await self._remap_and_review(just_paid=True)
+        async with self.lock:
+            if state.order.paid_at is not None:
+                return
+            was_waiting = state.admitted and not state.order.payable
+            collected = state.order.owed > 0
+            reversed_before = any(each.reason == _REVERSED for each in state.holds)
+            state.order = state.order.model_copy(update={"paid_at": fact.paid_at})
+            state.holds = [each for each in state.holds if each.reason != _REVERSED]
+            key = f"paid:{fact.paid_at.isoformat()}" if reversed_before else "paid"
+            state.add_timeline_entry(key, workflow.now(), "paid", fact.actor)
+            if collected and state.active and workflow.patched("collect-no-more"):
+                await self._collect_no_more(fact)
+            if was_waiting and workflow.patched("review-paid") and not state.status.final:
+                await self._remap_and_review(just_paid=True)
 
     async def _collect_no_more(self, fact: Payment) -> None:
         """Recall parcels whose carrier would collect what is now paid; open an exception for those on their way."""
         state = self.state
-        async with self.lock:
-            unshipped = [each for each in state.active if not each.has_shipped]
-            await self.processes.recall_for_hold(unshipped)
-            for each in state.active:
-                if each.has_shipped and not each.is_closed:
-                    changes = f"collect {state.order.total} → 0"
-                    self.open_exception(ExceptionKind.CHANNEL_MODIFY, each, about=fact.request_id, changes=changes)
+        unshipped = [each for each in state.active if not each.has_shipped]
+        await self.processes.recall_for_hold(unshipped)
+        for each in state.active:
+            if each.has_shipped and not each.is_closed:
+                changes = f"collect {state.order.total} → 0"
+                self.open_exception(ExceptionKind.CHANNEL_MODIFY, each, about=fact.request_id, changes=changes)
 
     @workflow.signal(description="The channel no longer counts the order as paid")
     async def payment_reversed(self, fact: PaymentReversed) -> None:
@@ -269,9 +267,11 @@ class OrderMessages(OrderContext):
                 state.holds = [each for each in state.holds if each.kind is not HoldKind.REFUND]
 
     @workflow.signal(description="Stock arrived that the order waits for")
-    def stock_arrived(self, fact: StockArrived) -> None:
-        if self.state.shortages:
-            self.state.to_plan = True
+    async def stock_arrived(self, fact: StockArrived) -> None:
+        """Plan again. Stock that arrives while the order is planned may be what that plan then lacks."""
+        async with self.lock:
+            if self.state.shortages:
+                self.state.to_plan = True
 
     @workflow.signal(description="The catalogue may now know an item that was unknown")
     async def mapped(self, fact: StockArrived) -> None:

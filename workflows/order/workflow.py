@@ -11,7 +11,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from workflows.order.context import failure_message
+from workflows.order.context import BOUNDED_REQUESTS, failure_message
 from workflows.order.fulfillment_process import FulfillmentProcesses
 from workflows.order.messages import OrderMessages
 
@@ -78,6 +78,8 @@ class OrderWorkflow(OrderMessages):
             if state.end is None:
                 self.processes.start()
                 await self._until(lambda: state.fulfilled or (state.to_plan and not state.blocked))
+                if state.fulfilled:
+                    await self._finish_processes()
         if state.end is None:
             await self._complete()
         else:
@@ -108,21 +110,32 @@ class OrderWorkflow(OrderMessages):
                 self.state.to_plan = True
                 self.place_hold(HoldKind.UNKNOWN_SKU, failure_message(error))
 
+    async def _finish_processes(self) -> None:
+        """Wait until nothing is left to do for any fulfillment order, writing what happens meanwhile."""
+        while not self.processes.ended:
+            await workflow.wait_condition(lambda: self.processes.ended or self.unwritten)
+            if not self.processes.ended:
+                if workflow.patched(BOUNDED_REQUESTS):
+                    await self.write()
+                else:
+                    await workflow.wait_condition(lambda: self.processes.ended)
+        self.processes.check()
+
     async def _complete(self) -> None:
-        await self.processes.finish()
         self.state.completed = True
         self.state.add_timeline_entry("completed", workflow.now(), "completed")
         await self.write()
 
     async def _unwind(self) -> None:
         """Recall what has not shipped and release all stock of a cancelled or rejected order."""
-        await self.processes.recall_all()
-        await self.settle()
+        async with self.lock:
+            await self.processes.recall_all()
+            await self.settle()
 
     async def _finish_handlers(self) -> None:
-        """Write what handlers that are still running add, until the last has ended."""
-        while not workflow.all_handlers_finished():
-            await workflow.wait_condition(lambda: workflow.all_handlers_finished() or self.unwritten)
+        """Write what handlers and background work add, until the last has ended."""
+        while not self._at_rest:
+            await workflow.wait_condition(lambda: self._at_rest or self.unwritten)
             if self.unwritten:
                 await self.write()
 
@@ -137,15 +150,17 @@ class OrderWorkflow(OrderMessages):
                     lambda: condition() or state.end is not None or self.unwritten or self._history_full
                 )
                 if self._history_full:
+                    self.count_events()
                     workflow.continue_as_new(OrderInput(order=state.order, policy=state.policy, state=state))
 
     @property
+    def _at_rest(self) -> bool:
+        """Whether nothing runs that would be lost with this history, and everything is written."""
+        return workflow.all_handlers_finished() and self.idle and not self.unwritten
+
+    @property
     def _history_full(self) -> bool:
-        return (
-            workflow.info().get_current_history_length() > HISTORY_LIMIT
-            and not self.calling
-            and workflow.all_handlers_finished()
-        )
+        return workflow.info().get_current_history_length() > HISTORY_LIMIT and self._at_rest
 
     # Deadlines
 

@@ -27,7 +27,7 @@ from activities.kit.database import transaction
 from models.address import Addressee, Recipient
 from models.fulfillment import FulfillmentRow, FulfillmentStatus, Label
 from models.intake import ChannelOrderRow
-from models.labels import DocumentRow, Good, Person, PrintedPart, PrintFormat, PrintJob, PrintKind, PrintRow, Slip
+from models.labels import DocumentRow, Good, Person, PrintFormat, PrintJob, PrintKind, PrintRow, Slip
 from models.order import OrderLine, OrderRow, TimelineRow
 from models.settings import settings
 from models.stock import SkuRow, WarehouseRow
@@ -92,8 +92,8 @@ async def wanted(
 
 
 @activity.defn(name="fulfillment.draw_labels")
-async def draw_part(job: PrintJob, document: str, part: int) -> PrintedPart:
-    """Draw the job's fulfillment orders and store them as a part of the document; return what could not be printed.
+async def draw_part(job: PrintJob, document: str, part: int) -> dict[str, str]:
+    """Draw the job's fulfillment orders and store them as a part of the document; return those left out, with reasons.
 
     A retry draws the same pages under the same print numbers.
     """
@@ -115,15 +115,14 @@ async def draw_part(job: PrintJob, document: str, part: int) -> PrintedPart:
                 left_out[fulfillment_id] = "print.not_had"
             else:
                 finished[fulfillment_id] = picture
-    missing: dict[str, str] = {}
     drawn = [slips[each] for each in job.fulfillments if each not in left_out]
     if drawn:
         async with transaction() as connection:
             numbers = await _number(connection, job, document, [slip.fulfillment_id for slip in drawn])
             slips_now = [slip.model_copy(update={"number": numbers[slip.fulfillment_id]}) for slip in drawn]
-            content, missing = await asyncio.to_thread(_draw, job, slips_now, finished)
+            content = await asyncio.to_thread(_draw, job, slips_now, finished)
             await _store(connection, document, part, CONTENT_TYPES[job.format], content)
-    return PrintedPart(left_out=left_out, missing=missing)
+    return left_out
 
 
 @activity.defn(name="fulfillment.purge_documents")
@@ -323,23 +322,18 @@ async def _number(connection: AsyncConnection, job: PrintJob, document: str, ids
     return {row.fulfillment_id: row.number for row in await connection.execute(query)}
 
 
-def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> tuple[bytes, dict[str, str]]:
-    """Return the file, and the characters that no font has by fulfillment order."""
+def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> bytes:
     pages: list[Page | Picture] = []
-    missing: dict[str, str] = {}
     for slip in slips:
         if slip.fulfillment_id in finished:
             pages.append(finished[slip.fulfillment_id])
-            continue
-        one_label = job.kind is PrintKind.LABEL
-        drawn = [layout.label(slip, job.size, job.lang)] if one_label else layout.packing_list(slip, job.size, job.lang)
-        pages.extend(drawn)
-        if characters := sorted(set().union(*(page.missing for page in drawn))):
-            missing[slip.fulfillment_id] = "".join(characters)
+        elif job.kind is PrintKind.LABEL:
+            pages.append(layout.label(slip, job.size, job.lang))
+        else:
+            pages.extend(layout.packing_list(slip, job.size, job.lang))
     if job.format is PrintFormat.PDF:
-        return pdf.draw(pages), missing
-    known = [page for page in pages if isinstance(page, Page)]
-    return zpl.draw(known, job.dpi, settings().printer_font), missing
+        return pdf.draw(pages)
+    return zpl.draw([page for page in pages if isinstance(page, Page)], job.dpi, settings().printer_font)
 
 
 async def _store(connection: AsyncConnection, document: str, part: int, content_type: str, content: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from reportlab.graphics.barcode.code128 import Code128
 
-from activities.fulfillment.labels.font import broken, is_right_to_left, isolated, legible, missing, shortened, width
+from activities.fulfillment.labels.font import broken, legible, shortened, width
 from models.i18n import t
 from models.labels import Good, Person, PrintSize, Slip
 from models.money import Money
@@ -32,8 +32,6 @@ class Text(NamedTuple):
     size: float
     bold: bool = False
     white: bool = False
-    right_to_left: bool = False
-    """Whether the line starts at the right. Its characters are in the order of reading."""
 
 
 class Bars(NamedTuple):
@@ -80,8 +78,6 @@ class Page(NamedTuple):
     width: float
     height: float
     marks: tuple[Mark, ...]
-    missing: frozenset[str] = frozenset()
-    """The characters of its texts that no font has, printed as □."""
 
 
 class Picture(NamedTuple):
@@ -100,17 +96,13 @@ def narrow_bars(content: str) -> int:
 class _Pen:
     def __init__(self) -> None:
         self.marks: list[Mark] = []
-        self.missing: set[str] = set()
-
-    def page(self, width: float, height: float) -> Page:
-        return Page(width, height, tuple(self.marks), frozenset(self.missing))
 
     def text(
         self,
         x: float,
         y: float,
         room: tuple[float, float],
-        text: str | tuple[str, ...],
+        text: str,
         size: float,
         *,
         least: float = 5,
@@ -121,20 +113,15 @@ class _Pen:
     ) -> None:
         """Draw text in a room of width × height, centred vertically.
 
-        Long text is broken into lines and made smaller down to ``least`` points, then truncated. Several texts stand
-        beside each other from left to right, whatever their own direction.
+        Long text is broken into lines and made smaller down to ``least`` points, then truncated.
         """
-        texts = (text,) if isinstance(text, str) else text
-        self.missing |= missing("".join(texts))
-        joined = legible(text) if isinstance(text, str) else " ".join(isolated(legible(each)) for each in text)
-        right_to_left = is_right_to_left(joined)
-        size, fitted = _fitted(joined, room, size, least, lines)
+        size, fitted = _fitted(legible(text), room, size, least, lines)
         step = size * LEADING * POINT
         top = y + (room[1] - step * len(fitted)) / 2
         for number, line in enumerate(fitted):
             left = x + (room[0] - width(line, size)) * {"left": 0, "middle": 0.5, "right": 1}[align]
             baseline = top + step * number + (size * (LEADING - 1) / 2 + size * _ASCENT) * POINT
-            self.marks.append(Text(left, baseline, line, size, bold and size >= LEAST_BOLD, white, right_to_left))
+            self.marks.append(Text(left, baseline, line, size, bold and size >= LEAST_BOLD, white))
 
     def badge(self, x: float, y: float, room: tuple[float, float], text: str) -> None:
         """Draw white text on black."""
@@ -180,7 +167,7 @@ def label(slip: Slip, size: PrintSize, lang: str) -> Page:
     _carriers_part(pen, slip, lang, across, down - stub)
     pen.rule(down - stub, across, dotted=True)
     _customers_part(pen, slip, lang, across, down - stub, stub)
-    return pen.page(across, down)
+    return Page(across, down, tuple(pen.marks))
 
 
 def _carriers_part(pen: _Pen, slip: Slip, lang: str, across: float, down: float) -> None:
@@ -260,7 +247,7 @@ def _person(pen: _Pen, row: tuple[float, float], room: float, person: Person, ba
     pen.badge(MARGIN, y + (height - side) / 2, (side, side), badge)
     left, room = MARGIN + side + 2, room - side - 2
     line = height * (0.32 if height > 14 else 0.42)
-    pen.text(left, y + 0.3, (room, line), (person.name, person.phone), size, lines=1, bold=True)
+    pen.text(left, y + 0.3, (room, line), f"{person.name}  {person.phone}", size, lines=1, bold=True)
     pen.text(left, y + line, (room, height - line - 0.3), person.place, size - 1)
 
 
@@ -305,7 +292,7 @@ def packing_list(slip: Slip, size: PrintSize, lang: str) -> list[Page]:
             note = t("print.note", lang, note=slip.note) if slip.note else ""
             pen.text(margin, bottom + 8, (room, foot - 13), note, 10)
         pen.text(margin, down - margin - 4, (room, 4), f"{number} / {len(parts)}", 8, align="middle")
-        pages.append(pen.page(across, down))
+        pages.append(Page(across, down, tuple(pen.marks)))
     return pages
 
 
@@ -319,7 +306,7 @@ def _packing_head(pen: _Pen, slip: Slip, lang: str, margin: float, room: float, 
     pen.text(margin, margin + 17, (room * 0.6, 5), facts, 10, lines=1, bold=True)
     way = " · ".join(part for part in (slip.warehouse, slip.carrier) if part)
     pen.text(margin + room * 0.6, margin + 17, (room * 0.4, 5), way, 10, lines=1, align="right")
-    person = (slip.recipient.name, slip.recipient.phone, slip.recipient.place)
+    person = f"{slip.recipient.name}  {slip.recipient.phone}  {slip.recipient.place}"
     pen.text(margin, margin + 22.5, (room, 9), person, 9)
     y = margin + head - 7
     names = ("#", t("print.sku", lang), t("print.name", lang), t("print.quantity", lang))

@@ -12,7 +12,7 @@ from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from activities.fulfillment.labels.font import font, runs, shaped
+from activities.fulfillment.labels.font import NAME, font
 from activities.fulfillment.labels.layout import QUIET, Bars, Box, Mark, Page, Picture, Rule, Square, Text, narrow_bars
 
 DOT = 0.125 * mm
@@ -66,17 +66,16 @@ def _draw(canvas: Canvas, down: float, mark: Mark) -> None:
 
 
 def _text(canvas: Canvas, down: float, mark: Text) -> None:
-    """Draw a line of text, run by run; bold is the regular face with an outline."""
+    """Draw a line of text; bold is the regular face with an outline."""
     line = canvas.beginText(mark.x * mm, down - mark.y * mm)
+    line.setFont(NAME, mark.size)
     colour = white if mark.white else black
     line.setFillColor(colour)
     line.setStrokeColor(colour)
     line.setTextRenderMode(2 if mark.bold else 0)
     canvas.setDash()
     canvas.setLineWidth(mark.size * 0.03)
-    for name, run in runs(mark.text, mark.right_to_left):
-        line.setFont(name, mark.size)
-        line.textOut(shaped(run, name, mark.size))
+    line.textOut(mark.text)
     line.setTextRenderMode(0)
     line.setFillColor(black)
     line.setStrokeColor(black)
