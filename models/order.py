@@ -245,7 +245,9 @@ class OrderRow(SQLModel, table=True):
     channel_order_no: str
     status: str
     revision: int = 0
-    """The number of the workflow's last write: an older snapshot never overwrites a newer one."""
+    """The number of the workflow's last write, within what the workflow had seen."""
+    seen: int = Col(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    """The history events that the last writer knew. A workflow task done over knows more than the lost one: it wins."""
     priority: int = NORMAL
     holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))

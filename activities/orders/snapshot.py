@@ -5,7 +5,7 @@ Round trips dominate the cost of an order, so the same statement also settles th
 
 from typing import Any
 
-from sqlalchemy import Select, literal_column, select
+from sqlalchemy import Select, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.intake.inbox import SETTLE
@@ -22,11 +22,24 @@ _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
 BUSY_STATUSES = frozenset({OrderStatus.RECEIVED, OrderStatus.ALLOCATED})
 """An order in one of these still has work in the engine; in every other status it waits."""
 
-_ORDER_COLUMNS = ("id", "status", "priority", "paid_at", "holds", "next_step", "deadline", "updated_at", "revision")
+_ORDER_COLUMNS = (
+    "id",
+    "status",
+    "priority",
+    "paid_at",
+    "holds",
+    "next_step",
+    "deadline",
+    "updated_at",
+    "revision",
+    "seen",
+)
 _order_changes = json_rows("order_changes", *(_orders.c[name] for name in _ORDER_COLUMNS))
 _newer = (
     update_from(_orders, _order_changes)
-    .where(_orders.c.revision < _order_changes.c.revision)
+    .where(
+        tuple_(_orders.c.seen, _orders.c.revision) <= tuple_(_order_changes.c.seen, _order_changes.c.revision),
+    )
     .returning(_orders.c.id)
     .cte("newer")
 )
@@ -41,7 +54,11 @@ _WRITE: Select[Any] = select(literal_column("1")).add_cte(
 
 
 async def write_snapshots(connection: AsyncConnection, *snapshots: Snapshot) -> None:
-    """Write snapshots of different orders; skip one where a later revision of its order is already written."""
+    """Write snapshots of different orders; skip one where a later one of its order is already written.
+
+    Later is what knows more history events, then the higher revision: of a workflow task that was lost and done over,
+    the repetition wins, whatever the lost one wrote. An entry written again under its key takes the last content.
+    """
     orders, fulfillments, entries = [], [], []
     for each in snapshots:
         at = each.at.isoformat()

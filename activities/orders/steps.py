@@ -6,6 +6,7 @@ workflow's own time.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -218,7 +219,7 @@ async def _renew_reservation(connection: AsyncConnection, state: OrderState, at:
     demand = allocation.Demand(order=state.order, policy=state.policy, at=at)
     (plan,) = await allocation.allocate_orders(connection, [demand])
     order_skus = {line.sku for line in state.order.lines}
-    await waitlist.notify_waiting_orders(connection, order_skus, f"{state.order.order_id}:{state.revision}:revised")
+    await waitlist.notify_waiting_orders(connection, order_skus, f"{state.order.order_id}:{uuid4()}:revised")
     return plan.reserved
 
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -100,11 +101,9 @@ async def release_inactive(
             .where(_fulfillments.c.id.in_([each.id for each in inactive]))
             .values(status=FulfillmentStatus.CANCELLED)
         )
-        await notify_waiting_orders(
-            connection, {each.sku for each in given_back}, f"{snapshot.order_id}:{snapshot.revision}"
-        )
+        await notify_waiting_orders(connection, {each.sku for each in given_back}, f"{snapshot.order_id}:{uuid4()}")
     if not snapshot.reserved:
-        await unreserve(connection, snapshot.order_id, snapshot.revision)
+        await unreserve(connection, snapshot.order_id)
     if snapshot.status.final:
         await end_waiting(connection, snapshot.order_id, f"{snapshot.order_id}:{snapshot.revision}:ended")
 
@@ -175,11 +174,11 @@ async def delete_reservations(connection: AsyncConnection, order_ids: Collection
     await connection.execute(delete(_reservations).where(_reservations.c.order_id.in_(order_ids)))
 
 
-async def unreserve(connection: AsyncConnection, order_id: str, revision: int) -> None:
+async def unreserve(connection: AsyncConnection, order_id: str) -> None:
     """Release an order's reservations, if it still has any."""
     query = select(_reservations).where(_reservations.c.order_id == order_id)
     reservations = [Reservation.model_validate(row._mapping) for row in await connection.execute(query)]
     if await move(connection, [each.move(MovementKind.RELEASED) for each in reservations]):
         await delete_reservations(connection, [order_id])
         skus = {each.sku for each in reservations}
-        await notify_waiting_orders(connection, skus, f"{order_id}:{revision}:unreserved")
+        await notify_waiting_orders(connection, skus, f"{order_id}:{uuid4()}:unreserved")
