@@ -1,6 +1,6 @@
 """Seals are bound to their row
 
-Revision: 0025, after 0023
+Revision: 0025, after 0024
 """
 
 import json
@@ -12,7 +12,7 @@ from alembic import op
 from models.vault import SealBroken, keyring
 
 revision = '0025'
-down_revision = '0023'
+down_revision = '0024'
 branch_labels = None
 depends_on = None
 
