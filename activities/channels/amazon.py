@@ -61,6 +61,7 @@ from activities.kit.payloads import (
     Code,
     Fee,
     Integer,
+    Listed,
     Part,
     Quantity,
     Text,
@@ -251,7 +252,7 @@ class _Shipping(BaseModel):
 
 class _Head(BaseModel):
     AmazonOrderId: Code
-    OrderStatus: Code
+    OrderStatus: Annotated[Text, Listed("?", _STATUSES | _PENDING, required=True)]
     FulfillmentChannel: Text = ""
     PurchaseDate: Time
     LastUpdateDate: Time
@@ -407,8 +408,6 @@ class Amazon:
         head = read.order
         if head.FulfillmentChannel == "AFN" or head.OrderStatus in _PENDING:
             return None
-        if head.OrderStatus not in _STATUSES:
-            odd["order.OrderStatus"] = "invalid.order_status"
         items = [item for item in read.items if item.QuantityOrdered]
         cancelled = head.OrderStatus == "Canceled" or not items
         items = items or read.items
@@ -425,7 +424,7 @@ class Amazon:
             channel_order_no=head.AmazonOrderId,
             placed_at=head.PurchaseDate,
             modified_at=head.LastUpdateDate,
-            paid_at=None if cash or cancelled else head.PurchaseDate,
+            paid_at=head.PurchaseDate if head.OrderStatus in _STATUSES and not (cash or cancelled) else None,
             cancelled_at=head.LastUpdateDate if cancelled else None,
             shipped=head.OrderStatus in _SHIPPED,
             cash_on_delivery=cash,

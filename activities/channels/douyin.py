@@ -48,6 +48,7 @@ from activities.kit.payloads import (
     Fen,
     Identifier,
     Integer,
+    Listed,
     MaybeSeconds,
     Part,
     Quantity,
@@ -80,7 +81,8 @@ _UNPAID, _CLOSED, _SHIPPED = {1, 103}, {4, 21}, {3, 5, 22, 39}
 _PAID_NOT_READY = 105
 """Paid, but not to be shipped yet."""
 _TO_SHIP = {2, 101, _PAID_NOT_READY}
-_REFUND_ASKED, _REFUND_GRANTED, _REFUND_CLOSED = {6, 7, 8, 11, 13, 14}, {12, 51, 53}, {27, 28, 29}
+_STATUSES = _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP
+_REFUND_ASKED, _REFUND_GRANTED, _REFUND_CLOSED = {3, 6, 7, 8, 11, 13, 14}, {12, 51, 53}, {27, 28, 29}
 """After-sale statuses."""
 _VIRTUAL = {2, 4, 5}
 _EXPIRED = {"isv.access-token-expired", "isv.access-token-no-existed"}
@@ -110,7 +112,7 @@ class _Address(BaseModel):
 
 
 class _AfterSale(BaseModel):
-    after_sale_status: Integer = 0
+    after_sale_status: Annotated[int, Listed(0, _REFUND_ASKED | _REFUND_GRANTED | _REFUND_CLOSED)] = 0
 
 
 class _Line(BaseModel):
@@ -125,7 +127,7 @@ class _Line(BaseModel):
     modify_amount: Fen = Decimal(0)
     shop_cost_amount: Fen = Decimal(0)
     pay_amount: Fen = Decimal(0)
-    order_status: Integer = 0
+    order_status: Annotated[int, Listed(0, _STATUSES)] = 0
     goods_type: Integer = 0
     after_sale_info: _AfterSale | None = None
 
@@ -161,8 +163,8 @@ class _Line(BaseModel):
 
 class _Order(BaseModel):
     order_id: Code
-    order_status: int
-    main_status: Integer = 0
+    order_status: Annotated[int, Listed(-1, _STATUSES, required=True)]
+    main_status: Annotated[int, Listed(0, _STATUSES)] = 0
     """The finer status of the whole order."""
     order_type: Integer = 0
     pay_type: Integer = -1
@@ -305,8 +307,6 @@ class Douyin:
             order.sku_order_list and all(line.goods_type == 1 for line in order.sku_order_list)
         ):
             return None
-        if order.status not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            odd["shop_order_detail.order_status"] = "invalid.order_status"
         lines = [line for line in order.sku_order_list if line.goods_type != 1]
         shipped = order.status in _SHIPPED
         kept = [
@@ -318,7 +318,7 @@ class Douyin:
         lines = lines if closed else kept
         cancelled_amount = sum((line.net for line in order.sku_order_list if line not in lines), Decimal(0))
         cash_on_delivery = order.pay_type == 0
-        paid = order.status not in _UNPAID | {4} and not cash_on_delivery
+        paid = order.status in _TO_SHIP | _SHIPPED | {21} and not cash_on_delivery
         custom: dict[str, JsonValue] = {
             "channel_hold": "paid_not_ready" if order.status == _PAID_NOT_READY else "",
             "cancel_reason": order.cancel_reason if closed else "",

@@ -58,6 +58,7 @@ from activities.kit.payloads import (
     ChinaTime,
     Code,
     Fee,
+    Listed,
     MaybeChinaTime,
     Part,
     Price,
@@ -97,6 +98,7 @@ _UNPAID, _CLOSED = {"NOT_PAY"}, {"TRADE_CANCELED"}
 _TO_SHIP, _HELD = {"WAIT_SELLER_STOCK_OUT"}, {"LOCKED", "POP_ORDER_PAUSE", "PAUSE"}
 _SHIPPED = {"WAIT_SELLER_DELIVERY", "WAIT_GOODS_RECEIVE_CONFIRM", "FINISHED_L"}
 _VIRTUAL = {"WAIT_SEND_CODE"}
+_KNOWN = _UNPAID | _CLOSED | _TO_SHIP | _HELD | _SHIPPED | _VIRTUAL
 _NOT_SHIPPED = {"75"}
 """Order types without shipping: local services."""
 _PLATFORM_COUPONS = {"34", "39", "41", "52"}
@@ -164,7 +166,7 @@ class _Order(BaseModel):
     orderPayment: Annotated[Price | None, BeforeValidator(lambda value: value or None)] = None
     sellerDiscount: Fee = Decimal(0)
     freightPrice: Fee = Decimal(0)
-    orderState: Code
+    orderState: Annotated[Text, Listed("?", _KNOWN, required=True)]
     orderStateRemark: Text = ""
     orderStartTime: ChinaTime
     paymentConfirmTime: MaybeChinaTime = None
@@ -311,8 +313,6 @@ class Jd:
         order = detail.orderInfo
         if order.orderType in _NOT_SHIPPED or order.orderState in _VIRTUAL:
             return None
-        if order.orderState not in _UNPAID | _CLOSED | _TO_SHIP | _HELD | _SHIPPED:
-            odd["orderInfo.orderState"] = "invalid.order_status"
         closed, held = order.orderState in _CLOSED, order.orderState in _HELD
         cash_on_delivery = order.cash_on_delivery
         known = order.orderState in _TO_SHIP | _HELD | _SHIPPED

@@ -17,7 +17,8 @@ fees are part of the freight where only they make the parts add up. ``order_chan
 off afterwards. ``pre_sale_time`` is the time to ship a presale by. Orders to be picked up in a store
 (``self_contained``), or of which only the deposit is paid (``step_order_info``), are held. Kept raw: ``address``,
 ``receive_time``, ``inner_transaction_id`` (customs), ``card_info_list``, ``home_delivery_type``, ``yyps_date`` and
-``yyps_time`` (a day that the buyer chose), ``order_depot_info``, ``country``. Without meaning here:
+``yyps_time`` (a day that the buyer chose), ``order_depot_info``, ``country``, ``after_sales_status`` (its
+outcome is ``refund_status``). Without meaning here:
 ``is_lucky_flag`` (drawn orders are not listed), ``discount_amount`` and ``goods_amount`` (sums), ``pay_no``,
 ``logistics_id``, ``tracking_number``, ``shipping_time``, ids of regions and categories, ``goods_img``,
 ``stock_out_handle_status``, and the promises of service such as ``return_freight_payer``.
@@ -60,6 +61,7 @@ from activities.kit.payloads import (
     Fee,
     Identifier,
     Integer,
+    Listed,
     MaybeChinaTime,
     Part,
     Price,
@@ -132,7 +134,7 @@ class _Gift(_Item):
 
 
 class _Deposit(BaseModel):
-    step_trade_status: Integer = 0
+    step_trade_status: Annotated[int, Listed(0, (1, 2))] = 0
     """0: nothing is paid, 1: the deposit, 2: all."""
 
 
@@ -143,12 +145,11 @@ class _Service(BaseModel):
 
 class _Order(BaseModel):
     order_sn: Code
-    order_status: int
-    refund_status: Integer = 1
-    after_sales_status: Integer = 0
-    confirm_status: Integer = 1
-    group_status: Integer = 1
-    risk_control_status: Integer = 0
+    order_status: Annotated[int, Listed(0, (_TO_SHIP, _SHIPPED, _RECEIVED), required=True)]
+    refund_status: Annotated[int, Listed(1, _REFUNDS)] = 1
+    confirm_status: Annotated[int, Listed(0, (1, 2))] = 1
+    group_status: Annotated[int, Listed(0, (1, 2))] = 1
+    risk_control_status: Annotated[int, Listed(1, (0,))] = 0
     pay_amount: Price
     goods_amount: Fee = Decimal(0)
     platform_discount: Fee = Decimal(0)
@@ -287,12 +288,12 @@ class Pinduoduo:
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
         detail, odd = decode_order(_Detail, body, "order_info.order_sn")
         order = detail.order_info
-        if order.order_status not in (0, _TO_SHIP, _SHIPPED, _RECEIVED):
-            odd["order_info.order_status"] = "invalid.order_status"
         shipped = order.order_status in (_SHIPPED, _RECEIVED)
         state = _REFUNDS.get(order.refund_status)
         closed = state is RefundState.GRANTED and not shipped
-        paid = order.pay_time or order.confirm_time or (order.updated_at if order.order_status else None)
+        paid = order.pay_time or order.confirm_time
+        if paid is None and order.order_status in (_TO_SHIP, _SHIPPED, _RECEIVED):
+            paid = order.updated_at
         custom: dict[str, JsonValue] = {
             "channel_hold": order.hold if paid else "",
             "cancel_reason": "refunded" if closed else "",

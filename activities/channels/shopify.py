@@ -39,9 +39,9 @@ from activities.kit import http
 from activities.kit.errors import Unintelligible, expired, refused, unavailable
 from activities.kit.lenient import decode_order, standard_order
 from activities.kit.payloads import (
-    Code,
     Fee,
     Identifier,
+    Listed,
     Part,
     Price,
     Quantity,
@@ -68,6 +68,9 @@ _SHIPPED = {"fulfilled", "restocked"}
 _PAID = {"paid", "partially_refunded"}
 _CANCELLING = {"refunded", "voided"}
 """Financial statuses that cancel an unshipped order."""
+_FINANCIAL = _PAID | _CANCELLING | {"pending", "authorized", "partially_paid", "expired"}
+_PAYOUT_OPEN, _PAYOUT_FAILED = {"pending", "awaiting_response", "unknown"}, {"failure", "error"}
+"""Statuses of the transactions that return money."""
 _SHIPPING_QUERY = """query Shipping($id: ID!) { order(id: $id) {
   fulfillments(first: 250) { status trackingInfo(first: 10) { number }
     fulfillmentLineItems(first: 250) { nodes { quantity lineItem { id } } } }
@@ -141,8 +144,7 @@ class _RefundedLine(BaseModel):
 class _Transaction(BaseModel):
     amount: Fee = Decimal(0)
     kind: Text = ""
-    status: Text = "success"
-    """``pending``, ``failure``, ``success`` or ``error``."""
+    status: Annotated[Text, Listed("unknown", _PAYOUT_OPEN | _PAYOUT_FAILED | {"success"})] = "success"
 
 
 class _RefundAdjustment(BaseModel):
@@ -164,7 +166,7 @@ class _Refund(BaseModel):
     def _payouts(self) -> list[_Transaction]:
         """The transactions that return money, without those that failed where others did not."""
         refunds = [each for each in self.transactions if each.kind == "refund"]
-        return [each for each in refunds if each.status in {"success", "pending"}] or refunds
+        return [each for each in refunds if each.status not in _PAYOUT_FAILED] or refunds
 
     @property
     def state(self) -> RefundState:
@@ -172,7 +174,7 @@ class _Refund(BaseModel):
         found = {each.status for each in self._payouts}
         if not found or "success" in found:
             return RefundState.GRANTED
-        return RefundState.ASKED if "pending" in found else RefundState.CLOSED
+        return RefundState.ASKED if found & _PAYOUT_OPEN else RefundState.CLOSED
 
     @property
     def facts(self) -> list[Refund]:
@@ -237,8 +239,8 @@ class _Order(BaseModel):
     updated_at: Time
     cancelled_at: MaybeTime = None
     cancel_reason: Text = ""
-    financial_status: Code
-    fulfillment_status: Text = ""
+    financial_status: Annotated[Text, Listed("?", _FINANCIAL, required=True)]
+    fulfillment_status: Annotated[Text, Listed("", _SHIPPED | {"partial"})] = ""
     source_name: Text = ""
     landing_site: Text = ""
     payment_gateway_names: Annotated[list[Text], BeforeValidator(lambda value: value or [])] = []

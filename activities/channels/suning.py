@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import md5, sha256
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, JsonValue
 from temporalio.exceptions import ApplicationError
@@ -48,6 +48,7 @@ from activities.kit.payloads import (
     ChinaTime,
     Code,
     Fee,
+    Listed,
     Part,
     Price,
     Quantity,
@@ -66,6 +67,7 @@ from models.order import ChannelOrder, OrderLine, Refund, RefundState
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""
 _UNPAID, _CLOSED, _SHIPPED, _TO_SHIP = {"00"}, {"40"}, {"20", "30"}, {"10", "21"}
+_STATUSES = _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP
 _COD = {"货到付款", "07"}
 _SLICE = timedelta(days=1)
 _PAGE = 50
@@ -78,7 +80,7 @@ _TRANSIENT = re.compile(r"limit|frequen|timeout|busy|isp\.", re.IGNORECASE)
 
 class _Line(BaseModel):
     orderLineNumber: Code
-    orderLineStatus: Text = ""
+    orderLineStatus: Annotated[Text, Listed("", _STATUSES)] = ""
     productCode: Code
     itemCode: Text = ""
     productName: Text = ""
@@ -89,7 +91,7 @@ class _Line(BaseModel):
     transportFee: Fee = Decimal(0)
     vouchertotalMoney: Fee = Decimal(0)
     coupontotalMoney: Fee = Decimal(0)
-    returnOrderFlag: Text = ""
+    returnOrderFlag: Annotated[Text, Listed("0", ("1",))] = "0"
     expressno: Text = ""
 
     @property
@@ -130,7 +132,7 @@ class _Line(BaseModel):
 
 class _Order(BaseModel):
     orderCode: Code
-    orderTotalStatus: Code
+    orderTotalStatus: Annotated[Text, Listed("?", _STATUSES, required=True)]
     orderSaleTime: ChinaTime
     customerName: Part = ""
     mobNum: Part = ""
@@ -188,8 +190,6 @@ class Suning:
     def parse(self, body: bytes, topic: str) -> ChannelOrder | None:
         detail, odd = decode_order(_Detail, body, "order.orderCode")
         order = detail.order
-        if order.orderTotalStatus not in _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP:
-            odd["order.orderTotalStatus"] = "invalid.order_status"
         shipped = order.orderTotalStatus in _SHIPPED
         open_lines = [line for line in order.orderDetail if shipped or line.state is not RefundState.GRANTED]
         closed = order.orderTotalStatus in _CLOSED or not open_lines

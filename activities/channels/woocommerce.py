@@ -55,7 +55,6 @@ from activities.kit.errors import refused, unavailable
 from activities.kit.lenient import Odd, decode_order, standard_order
 from activities.kit.paging import last_page_first
 from activities.kit.payloads import (
-    Code,
     Fee,
     Identifier,
     Integer,
@@ -71,9 +70,9 @@ from activities.kit.payloads import (
 )
 from activities.kit.signing import verify_body
 from models.address import Recipient
-from models.base import Neutral
+from models.base import Neutral, bounded_key
 from models.fulfillment import Shipment
-from models.i18n import t
+from models.i18n import message, t
 from models.intake import Account, Receipt
 from models.money import Currency
 from models.order import CENT, ChannelOrder, OrderLine, RefundState
@@ -196,7 +195,7 @@ class _RefundReference(BaseModel):
 class _Order(BaseModel):
     id: Identifier
     number: Text = ""
-    status: Code
+    status: Text
     created_via: Text = ""
     currency: Currency
     date_created_gmt: Gmt
@@ -349,7 +348,7 @@ class WooCommerce:
         if status in _DRAFTS or not (source.line_items or odd):
             return None
         if status not in _STATUSES:
-            odd["status"] = "invalid.order_status.mappable"
+            odd["status"] = message("invalid.order_status.mappable", value=bounded_key(status))
         shipped = status == "completed" or (status == "refunded" and source.date_completed_gmt is not None)
         deducted = () if shipped else refunds
         remaining, net, tax = _remaining(source, deducted)

@@ -5,7 +5,8 @@ The types here accept what vendors really send: absent fields, ``null``, a numbe
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_UP, Decimal
 from time import time
@@ -13,10 +14,20 @@ from typing import Annotated, Any, TypeVar
 from unicodedata import name
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from activities.kit.errors import Unintelligible, validation_message
-from models.base import Neutral
+from models.base import Neutral, bounded_key
 from models.i18n import InvalidValue
 from models.money import Exact
 
@@ -146,6 +157,30 @@ Quantity = Annotated[int, Field(ge=0, le=10_000_000), Neutral(1)]
 Price = Annotated[Exact, Field(ge=0)]
 Fee = Annotated[Exact, BeforeValidator(lambda value: value or 0)]
 """An amount that may be absent, empty or negative."""
+
+
+@dataclass(frozen=True)
+class Listed(Neutral):
+    """Metadata of a status field: the statuses that the channel's documents list.
+
+    What another one means is not guessed: the field is odd, so that the order is held, and counts as ``value``. So does
+    one that is ``null`` or empty, which is odd only where it is ``required``.
+    """
+
+    statuses: Collection[str | int]
+    required: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._listed, handler(source))
+
+    def _listed(self, given: Any) -> Any:
+        text = "" if given is None else str(given).strip()
+        if text == str(self.value) or not (text or self.required):
+            return self.value
+        found = next((each for each in self.statuses if str(each) == text), None)
+        if found is None:
+            raise InvalidValue("invalid.status", value=bounded_key(text))
+        return found
 
 
 def person_name(first: str, last: str) -> str:

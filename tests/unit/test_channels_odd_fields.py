@@ -1,6 +1,7 @@
 """An odd field holds the order instead of keeping it out: every field of every channel's order, in every odd way."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from activities.kit.errors import Unintelligible
 from activities.orders import cleansing, review
 from models.hold import HoldKind
 from models.intake import Account, IntegrationType
-from models.order import ChannelOrder
+from models.order import ChannelOrder, RefundState
 from tests.unit import payloads
 
 ORDERS: dict[str, tuple[str, Callable[[], dict[str, Any]], tuple[str, ...]]] = {
@@ -135,6 +136,102 @@ def test_hold_names_the_odd_field(source: str, path: tuple[Any, ...], value: Any
     order = parsed(source, document)
     assert field in reasons(order)
     assert {hold.kind for hold in review.content_holds(order, datetime.now(UTC))} == {HoldKind.CONTENT}
+
+
+STATUS_NAMES = ("status", "state", "orderflag")
+NOT_READ = {
+    "receiver_state": "a province",
+    "StateOrRegion": "a province",
+    "line_items[0].fulfillment_status": "what a line still needs is counted",
+    "line_items[1].fulfillment_status": "what a line still needs is counted",
+    "shipping.state": "a province",
+    "billing.state": "a province",
+    "invoice_status": "a wish for an invoice, kept as such",
+    "after_sale_info.refund_status": "after_sale_status is read",
+    "order.billing.state": "a province",
+}
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "shopify": {
+        "refunds": [
+            {
+                "id": 1,
+                "refund_line_items": [{"line_item_id": 466157049, "quantity": 1, "subtotal": "5.00"}],
+                "transactions": [{"kind": "refund", "amount": "5.00", "status": "success"}],
+            }
+        ]
+    },
+    "pdd": {"order_info": {"step_order_info": {"step_trade_status": 2}}},
+    "douyin": {
+        "shop_order_detail": {
+            "main_status": 2,
+            "sku_order_list": [{"after_sale_info": {"after_sale_status": 0, "refund_status": 0}}],
+        }
+    },
+    "jd": {"services": [{"afsRefundId": 1, "status": "13", "refoundAmount": "5"}]},
+}
+"""Statuses that the payloads do not show."""
+
+
+def with_optional(document: Any, more: Any) -> Any:
+    """Return a payload completed by optional fields."""
+    if isinstance(document, dict) and isinstance(more, dict):
+        both = document.keys() | more.keys()
+        return {key: with_optional(document.get(key, more.get(key)), more.get(key, document.get(key))) for key in both}
+    if isinstance(document, list) and document and isinstance(more, list):
+        return [with_optional(document[0], more[0]), *document[1:]]
+    return more if document is None else document
+
+
+@pytest.mark.parametrize("source", ORDERS)
+@pytest.mark.parametrize("unknown", ["NEWLY_INVENTED", 8417, "8417", "x" * 300, True])
+def test_unknown_status_is_named_and_holds_an_order_that_it_neither_pays_nor_ends(source: str, unknown: Any) -> None:
+    """A walk over all fields that are named as a status."""
+    _, payload, _ = ORDERS[source]
+    complete = with_optional(payload(), OPTIONAL.get(source, {}))
+    before = parsed(source, complete)
+    for number, (_, key, path) in enumerate(list(fields(complete))):
+        named = any(each in str(key).lower() for each in STATUS_NAMES)
+        if not named or path.endswith(tuple(NOT_READ)) or path.startswith("services"):
+            continue
+        document = deepcopy(complete)
+        container, key, _ = next(islice(fields(document), number, None))
+        if isinstance(container[key], dict | list):
+            continue
+        container[key] = unknown
+        order = parsed(source, document)
+        why = [reason for field, reason in reasons(order).items() if field.rpartition(".")[2] == key]
+        assert len(why) == 1, path
+        assert re.match(r"invalid\.(order_)?status", why[0]), path
+        assert isinstance(unknown, bool) or str(unknown)[:100] in why[0]
+        assert (order.cancelled_at, order.shipped) == (None, False), path
+        granted = {each.refund_no for each in order.refunds if each.state is RefundState.GRANTED}
+        assert granted <= {each.refund_no for each in before.refunds}, path
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("taobao", ("trade_fullinfo_get_response", "trade", "status")),
+        ("shopify", ("financial_status",)),
+        ("amazon", ("order", "OrderStatus")),
+        ("woocommerce", ("order", "status")),
+        ("jd", ("orderInfo", "orderState")),
+        ("pdd", ("order_info", "order_status")),
+        ("douyin", ("shop_order_detail", "order_status")),
+        ("suning", ("order", "orderTotalStatus")),
+    ],
+)
+def test_unknown_order_status_alone_does_not_pay_an_order(source: str, path: tuple[str, ...]) -> None:
+    document = ORDERS[source][1]()
+    for container, key, _ in list(fields(document)):
+        if key in ("pay_time", "confirm_time", "date_paid_gmt", "paymentConfirmTime"):
+            container[key] = None
+    container = document
+    for part in path[:-1]:
+        container = container[part]
+    assert parsed(source, document).paid_at is not None
+    container[path[-1]] = "8417"
+    assert parsed(source, document).paid_at is None
 
 
 def test_many_lines_stay_in_one_order() -> None:
