@@ -119,6 +119,12 @@ def test_ports_are_published_on_localhost_only() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+def test_logs_of_all_services_are_bounded() -> None:
+    for name, service in SERVICES.items():
+        options = service["logging"]["options"]
+        assert {"max-size", "max-file"} <= set(options), name
+
+
 def test_images_are_pinned_and_none_is_deprecated() -> None:
     for service in SERVICES.values():
         assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?", service["image"])
