@@ -1,6 +1,8 @@
 # Every target needs only Python >= 3.11, git and make: .venv is made on the way.
 PYTHON ?= python3
 BIN := .venv/bin
+# Bytecode is always kept: without it each process compiles all modules, which takes longer than all else at start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo up test lint format bench house lock
 .DEFAULT_GOAL := help

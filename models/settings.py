@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+INSTANCE_HEADER = "Hengdan-Instance"
+
 
 class Settings(BaseSettings):
     """Everything that differs between installations. A ``None`` URL selects the embedded server."""
@@ -40,6 +42,8 @@ class Settings(BaseSettings):
     """Hosts, by name or address, that accounts may reach although their addresses are private."""
     printer_font: str | None = None
     """The font file on label printers that has Chinese characters, such as ``E:SIMSUN.TTF``, for ZPL."""
+    instance: str = ""
+    """What the API says in the header ``Hengdan-Instance`` of ``/ready``: whoever started it knows it by that."""
     log_format: Literal["console", "json"] = "console"
 
 

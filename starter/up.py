@@ -4,7 +4,9 @@ import asyncio
 import fcntl
 import json
 import os
+import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,10 +20,10 @@ from activities.accounts.api_keys import create_key, find_principal
 from activities.kit.database import dispose
 from models.api_keys import Scope
 from models.search_attributes import SEARCH_ATTRIBUTES
-from models.settings import settings
+from models.settings import INSTANCE_HEADER, settings
 from models.vault import keyring
 from workers.embedded import AlreadyRunningError, Children, StartError, load_keys, start_postgres, start_temporal
-from workers.embedded.process import BEHIND, free_port, private_folder
+from workers.embedded.process import BEHIND, listen, private_folder
 from workers.schema import migrate
 
 READY_SECONDS = 60
@@ -34,10 +36,13 @@ OPERATOR = "operator"
 class Stack:
     """PostgreSQL, Temporal, a worker and the API, with their state in one directory.
 
-    ``children`` are further commands to keep running. Until exit, the environment of this process is theirs.
+    ``children`` are further commands to keep running, each with the socket that it inherits as ``--fd``. Until exit,
+    the environment of this process is theirs.
     """
 
-    def __init__(self, state_dir: Path, *, children: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, *, children: Mapping[str, tuple[Sequence[str], socket.socket]] | None = None
+    ) -> None:
         self.state_dir = private_folder(state_dir.absolute())
         self.new_key: str | None = None
         """The API key if this start created it: shown only once."""
@@ -68,9 +73,13 @@ class Stack:
         except BlockingIOError:
             raise AlreadyRunningError(f"{self.state_dir} is served by another process") from None
         config = settings()
-        port = free_port(self.state_dir / f"api-{config.api_port}.port", config.api_port)
+        memory = self.state_dir / f"api-{config.api_port}.port"
+        listener = self._stack.enter_context(listen(memory, config.api_port, config.api_host))
+        port = listener.getsockname()[1]
         self.api_url = f"http://{'127.0.0.1' if config.api_host == '0.0.0.0' else config.api_host}:{port}"
+        instance = secrets.token_hex(16)
         env: dict[str, str | None] = {
+            "HENGDAN_INSTANCE": instance,
             "HENGDAN_STATE_DIR": str(self.state_dir),
             "HENGDAN_API_PORT": str(port),
             "HENGDAN_API_URL": self.api_url,
@@ -102,10 +111,11 @@ class Stack:
             if server is not None:
                 children.watch(server)
         children.start("worker", [*HENGDAN, "worker"], nice=BEHIND)
-        children.start("api", [*HENGDAN, "api"])
-        for name, command in self._children.items():
-            children.start(name, command)
-        self._wait()
+        children.start("api", [*HENGDAN, "api"], listener=listener)
+        for name, (command, inherited) in self._children.items():
+            children.start(name, command, listener=inherited)
+        self._stack.callback(listener.close)
+        self._wait(instance)
 
     @property
     def key_file(self) -> Path:
@@ -124,11 +134,13 @@ class Stack:
         new.replace(file)
         await dispose()
 
-    def _wait(self) -> None:
+    def _wait(self, instance: str) -> None:
+        """Wait until our own API is ready: other stacks may answer on this machine."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.api_url}/ready", timeout=2, trust_env=False).status_code == 200:
+                answer = httpx.get(f"{self.api_url}/ready", timeout=2, trust_env=False)
+                if answer.status_code == 200 and answer.headers.get(INSTANCE_HEADER) == instance:
                     return
             except httpx.HTTPError:
                 pass

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from threading import Thread
 from typing import Any
 
 from pydantic import ValidationError
@@ -117,18 +118,33 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
 
 
 async def run() -> None:
-    """Serve until SIGTERM or SIGINT, then finish the tasks in progress."""
+    """Serve until SIGTERM or SIGINT, then finish the tasks in progress.
+
+    Orders are taken at once: the rest of the start-up runs beside them.
+    """
     client = await connect()
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
-    cleansing.warm()
-    memory.tune()
     try:
-        await schedule_system(client)
-        await schedule_shops(client)
         async with worker(client):
-            await stop.wait()
+            Thread(target=_warm, name="warm", daemon=True).start()
+            scheduling, stopping = asyncio.create_task(_schedule(client)), asyncio.create_task(stop.wait())
+            await asyncio.wait((scheduling, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if scheduling.done():
+                await scheduling
+                await stopping
+            scheduling.cancel()
     finally:
         await http.close()
         await database.dispose()
+
+
+def _warm() -> None:
+    cleansing.warm()
+    memory.tune()
+
+
+async def _schedule(client: Client) -> None:
+    await schedule_system(client)
+    await schedule_shops(client)

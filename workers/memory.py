@@ -1,6 +1,11 @@
-"""Tuning of the garbage collector for processes that serve."""
+"""The garbage collector in processes that serve."""
 
 import gc
+
+
+def defer() -> None:
+    """Collect nothing until ``tune``. While a process loads it makes many objects, and nearly all of them stay."""
+    gc.disable()
 
 
 def tune() -> None:
@@ -12,3 +17,4 @@ def tune() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    gc.enable()

@@ -10,13 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cel
 from pydantic import JsonValue
 
 from models.i18n import InvalidValue, message
 from models.review import MAX_EXPRESSION_LENGTH, Values
+
+if TYPE_CHECKING:
+    import cel  # loaded on first use: it brings a terminal library
 
 Facts = Mapping[str, Any]
 """The facts of one order or parcel: root → field → value; ``lines`` is a list of such fields."""
@@ -100,7 +102,7 @@ class _Token(NamedTuple):
 class Expression:
     """A compiled condition."""
 
-    program: cel.Program
+    program: "cel.Program"
     paths: frozenset[str]
     """The facts that the condition names: ``order.total``, ``lines.sku``."""
     words: tuple[str, ...]
@@ -110,7 +112,7 @@ class Expression:
     def roots(self) -> frozenset[str]:
         return frozenset(path.partition(".")[0] for path in self.paths)
 
-    def evaluate(self, context: cel.Context) -> bool:
+    def evaluate(self, context: "cel.Context") -> bool:
         """Return whether the condition is true. Raises ``InvalidExpression`` where evaluation fails."""
         try:
             result = self.program.execute(context)
@@ -137,12 +139,16 @@ class Expression:
         return values
 
 
-def context(roots: frozenset[str], facts: Facts) -> cel.Context:
+def context(roots: frozenset[str], facts: Facts) -> "cel.Context":
+    import cel
+
     return cel.Context(variables={root: facts[root] for root in roots})
 
 
 @lru_cache(2048)
 def _compiled(vocabulary: Vocabulary, text: str) -> Expression:
+    import cel
+
     if len(text) > MAX_EXPRESSION_LENGTH:
         raise InvalidExpression("expression.too_long", MAX_EXPRESSION_LENGTH, most=MAX_EXPRESSION_LENGTH)
     tokens = list(_tokens(text))

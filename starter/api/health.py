@@ -5,6 +5,7 @@ from fastapi.responses import JSONResponse
 from temporalio.service import RPCError
 
 from activities.kit.database import DatabaseError, ReadOnlyDatabase, check_writable
+from models.settings import INSTANCE_HEADER, settings
 from starter import dispatcher
 
 router = APIRouter(tags=["health"])
@@ -37,4 +38,4 @@ async def ready(request: Request) -> JSONResponse:
         await request.app.state.temporal.service_client.check_health()
     except (RPCError, RuntimeError):
         parts["engine"] = "down"
-    return JSONResponse(parts, 200 if parts["database"] == "ok" else 503)
+    return JSONResponse(parts, 200 if parts["database"] == "ok" else 503, {INSTANCE_HEADER: settings().instance})

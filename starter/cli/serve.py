@@ -12,6 +12,9 @@ from models.i18n import t
 from models.settings import settings
 from starter.cli.api_client import Refusal
 
+GRACE = 3
+"""Seconds for the requests in progress when the API is stopped."""
+
 
 def up() -> None:
     with _errors_in_one_line():
@@ -56,6 +59,9 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def worker() -> None:
+    from workers import memory
+
+    memory.defer()
     import uvloop
 
     from starter.logs import configure
@@ -66,23 +72,34 @@ def worker() -> None:
     uvloop.run(run())
 
 
-def api() -> None:
+def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Serve the API. ``fd``: a socket that listens already, inherited from the process that chose its port."""
+    from workers import memory
+
+    memory.defer()
+    import socket
+
     import uvicorn
 
+    from starter.api import create_app
     from starter.logs import configure
 
     _check_settings()
     configure()
     chosen = settings()
-    uvicorn.run(
-        "starter.api:create_app",
-        factory=True,
+    config = uvicorn.Config(
+        create_app(),
         host=chosen.api_host,
         port=chosen.api_port,
         access_log=False,
         log_level="warning",
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACE,
     )
+    memory.tune()
+    server = uvicorn.Server(config)
+    server.run(None if fd is None else [socket.socket(fileno=fd)])
+    if not server.started:
+        raise typer.Exit(1)
 
 
 def migrate(revision: Annotated[str, typer.Argument(help=t("cli.help.revision"))] = "head") -> None:

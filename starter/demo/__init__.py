@@ -54,7 +54,7 @@ from starter.sandbox import merchant
 from starter.sandbox.accounts import CARRIERS, open_accounts
 from starter.up import Stack, wait_for_signal
 from workers.client import connect
-from workers.embedded.process import free_port
+from workers.embedded.process import listen
 from workers.schedules import schedule_shops
 
 ORDERS = 320
@@ -119,12 +119,15 @@ def run(
     """
     console = Console()
     state_dir = _fresh(state_dir or settings().state_dir / "demo")
-    port = free_port(state_dir / "sandbox-port", 8090)
     os.environ["HENGDAN_PRIVATE_HOSTS"] = '["127.0.0.1"]'
     settings.cache_clear()
-    sandbox = [sys.executable, "-m", "starter.sandbox", "--port", str(port)]
+    sandbox = [sys.executable, "-m", "starter.sandbox"]
     console.print(t("demo.starting"))
-    with Stack(state_dir, children={"sandbox": sandbox}) as stack:
+    with (
+        listen(state_dir / "sandbox-port", 8090) as listener,
+        Stack(state_dir, children={"sandbox": (sandbox, listener)}) as stack,
+    ):
+        port = listener.getsockname()[1]
         console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
         console.print(t("up.key", key=stack.new_key))
         results = asyncio.run(_run(console, stack, f"http://127.0.0.1:{port}", orders or ORDERS))

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tests.bench import addresses, allocation, labels, planning, pushes, sweeps
 from tests.bench.http_load import CONNECTIONS, Message, load
 from tests.bench.machine import cpu_ms_per_order, cpu_seconds
 from workers.client import connect
-from workers.embedded.process import free_port
+from workers.embedded.process import listen
 
 console = Console()
 PARTS = ("addresses", "sweeps", "allocation", "labels", "workflow", "intake", "pushes", "planning")
@@ -324,13 +325,12 @@ def _on_a_stack(orders: int, messages: int, parts: Collection[str]) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         os.environ["HENGDAN_PRIVATE_HOSTS"] = '["127.0.0.1"]'
-        ports = [free_port(state / name) for name in ("sandbox-port", "bare-port")]
-        children = {
-            "sandbox": [sys.executable, "-m", "starter.sandbox", "--port", str(ports[0])],
-            "bare": [sys.executable, "-m", "tests.bench.http_load", str(ports[1])],
-        }
-        with Stack(state, children=children) as stack:
-            sandbox, bare = (f"http://127.0.0.1:{port}" for port in ports)
+        modules = {"sandbox": "starter.sandbox", "bare": "tests.bench.http_load"}
+        with ExitStack() as opened:
+            listeners = {name: opened.enter_context(listen(state / f"{name}-port")) for name in modules}
+            children = {name: ([sys.executable, "-m", module], listeners[name]) for name, module in modules.items()}
+            stack = opened.enter_context(Stack(state, children=children))
+            sandbox, bare = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners.values())
             return asyncio.run(measure(stack, sandbox, bare, orders, messages, parts))
 
 

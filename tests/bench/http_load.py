@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -78,4 +79,5 @@ def _wire(host: str, path: str, body: bytes, headers: Mapping[str, str]) -> byte
 
 
 if __name__ == "__main__":
-    uvicorn.run(bare_endpoint(), port=int(sys.argv[1]), access_log=False, log_level=os.environ.get("LOG", "warning"))
+    config = uvicorn.Config(bare_endpoint(), access_log=False, log_level=os.environ.get("LOG", "warning"))
+    uvicorn.Server(config).run([socket.socket(fileno=int(sys.argv[1].removeprefix("--fd=")))])

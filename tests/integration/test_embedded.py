@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
 import pytest
@@ -34,9 +35,11 @@ from workers.embedded import (
     Temporal,
     load_keys,
     postgres,
+    process,
     start_postgres,
     start_temporal,
 )
+from workers.embedded import temporal as embedded_temporal
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: PostgreSQL is started as another user")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc")
@@ -427,6 +430,55 @@ def test_watched_server_restarts_at_its_address(tmp_path: Path) -> None:
         assert eventually(lambda: server.process.poll() is not None)
         assert eventually(lambda: server.process.poll() is None and server.ready())
         assert notes(server) == ["before"]
+
+
+# Ports
+
+
+def racing(monkeypatch: pytest.MonkeyPatch, module: ModuleType, ports: list[int]) -> None:
+    """Let the module choose these ports first, as if they were taken only after the choice."""
+    monkeypatch.setattr(module, "free_port", lambda *chosen: ports.pop(0) if ports else process.free_port(*chosen))
+
+
+def test_another_postgres_at_the_port_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start_postgres(tmp_path / "first", options=NOT_DURABLE) as first:
+        racing(monkeypatch, postgres, [first.port])
+        with start_postgres(tmp_path / "second", options=NOT_DURABLE) as second:
+            assert second.port != first.port
+            write(second, "ours")
+            assert notes(second) == ["ours"]
+
+
+def test_another_temporal_at_the_port_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with temporal(tmp_path / "first") as first:
+        racing(monkeypatch, embedded_temporal, [int(first.address.rpartition(":")[2]), first.http_port])
+        with temporal(tmp_path / "second") as second:
+            assert second.address != first.address
+            assert second.http_port != first.http_port
+            assert second.process.poll() is None
+
+
+def test_port_is_held_while_no_process_answers_at_it(tmp_path: Path) -> None:
+    answer = """
+import os, socket, sys
+door = socket.socket(fileno=int(sys.argv[1].removeprefix("--fd=")))
+while True:
+    guest, _ = door.accept()
+    guest.sendall(str(os.getpid()).encode())
+    guest.close()
+"""
+    with process.listen(tmp_path / "port") as listener, Children(tmp_path / "logs") as children:
+        address = listener.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(address)
+        with socket.create_connection(address) as early:
+            children.start("door", [sys.executable, "-c", answer], listener=listener)
+            first = int(early.recv(100))
+        os.kill(first, signal.SIGKILL)
+        with socket.create_connection(address) as waiting:
+            assert int(waiting.recv(100)) != first
+    with process.listen(tmp_path / "port") as again:
+        assert again.getsockname() == address
 
 
 # Keys

@@ -81,11 +81,11 @@ async def until(order: Order, status: OrderStatus) -> OrderState:
 @contextmanager
 def api(temporal: Temporal) -> Iterator[str]:
     """Run ``hengdan api`` as a process; yield its base URL when ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {"HENGDAN_API_PORT": str(port), "TEMPORAL_ADDRESS": temporal.address}
-    with subprocess.Popen([executable, "-m", "starter", "api"], env=env) as process:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, fd = listener.getsockname()[1], listener.fileno()
+        command = [executable, "-m", "starter", "api", f"--fd={fd}"]
+        process = subprocess.Popen(command, env=os.environ | {"TEMPORAL_ADDRESS": temporal.address}, pass_fds=[fd])
+    with process:
         try:
             while not _ready(f"http://127.0.0.1:{port}/ready"):
                 assert process.poll() is None, "the API has ended"
@@ -94,6 +94,16 @@ def api(temporal: Temporal) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(15)
+
+
+SELDOM = {"cel", "matplotlib", "numpy", "openpyxl", "pandas", "pypdf", "pypdfium2", "pypinyin", "reportlab", "segno"}
+"""Large libraries that few requests and orders need, or that can be loaded while others are served."""
+
+
+def test_start_loads_no_library_that_is_seldom_needed() -> None:
+    code = "import sys, starter.api, workers.main; print(*sys.modules)"
+    printed = subprocess.run([executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not SELDOM & set(printed.split())
 
 
 def _ready(url: str) -> bool:

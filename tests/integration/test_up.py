@@ -15,13 +15,18 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
 from activities.kit.database import dispose, transaction
 from models.intake import IntegrationType
-from models.settings import settings
+from models.settings import INSTANCE_HEADER, settings
 from models.vault import keyring
+from starter import up
 from starter.sandbox import merchant
+from tests import serving
 from tests.api import SECRET, open_account, sale, tell, until
+from workers.embedded import StartError
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: reads /proc"),
@@ -48,7 +53,7 @@ def processes(state_dir: Path) -> set[int]:
 def environment(state_dir: Path, child: str) -> dict[str, str]:
     """Return the environment of a child process of the stack."""
     for pid in processes(state_dir):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2] == child.encode():
+        if child.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
             pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             return dict(pair.decode().split("=", 1) for pair in pairs if pair)
     raise AssertionError(f"no {child} runs")
@@ -153,6 +158,22 @@ async def test_restart_after_kill_continues_all_orders(tmp_path: Path, monkeypat
 
 async def at(stack: Up, order_id: str, status: str) -> bool:
     return bool((await show_order(stack, order_id))["status"] == status)
+
+
+async def test_api_of_another_stack_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = FastAPI()
+
+    @stranger.get("/ready")
+    async def ready() -> JSONResponse:
+        return JSONResponse({}, headers={INSTANCE_HEADER: "another"})
+
+    with serving.served(stranger) as url:
+        stack = up.Stack(tmp_path)
+        stack.api_url = url
+        monkeypatch.setattr(up, "READY_SECONDS", 1)
+        with pytest.raises(StartError):
+            await asyncio.to_thread(stack._wait, "ours")
+        await asyncio.to_thread(stack._wait, "another")
 
 
 async def test_start_error_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -48,14 +49,29 @@ class Children:
         self._server_logs: list[Path] = []
         threading.Thread(target=self._rotate, name="rotate logs", daemon=True).start()
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] = {}, *, nice: int = 0) -> None:
-        """Starts a command and keeps it running. ``env`` comes over our own environment."""
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str] = {},
+        *,
+        nice: int = 0,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Start a command and keep it running. ``env`` comes over our own environment.
+
+        The command inherits ``listener``, whose number its option ``--fd`` says.
+        """
+        fds = [] if listener is None else [listener.fileno()]
+        command = [*command, *(f"--fd={fd}" for fd in fds)]
 
         def launch() -> subprocess.Popen[bytes]:
             with self._launching:
                 if not self._stopping.is_set():
                     log, variables = self._log_dir / f"{name}.log", {**os.environ, **env}
-                    self._processes[name] = spawn(command, log=log, parting=signal.SIGKILL, nice=nice, env=variables)
+                    self._processes[name] = spawn(
+                        command, log=log, parting=signal.SIGKILL, nice=nice, env=variables, pass_fds=fds
+                    )
                 return self._processes[name]
 
         self._keep(name, launch(), launch)

@@ -133,12 +133,7 @@ def start_postgres(state_dir: Path, *, options: Mapping[str, str] = {}) -> Postg
 
     ``options`` are server settings over ours. Raises ``StartError`` and ``AlreadyRunningError``.
     """
-    server = Postgres(state_dir, options)
-    try:
-        return server.start()
-    except BaseException:
-        server.stop()
-        raise
+    return Postgres.create(state_dir, options=options)
 
 
 def _account(data: Path) -> _Account:

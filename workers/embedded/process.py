@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -33,31 +34,62 @@ class StartError(RuntimeError):
     """A server did not come up; the text names its log."""
 
 
+class PortTakenError(StartError):
+    """Another process took a port between our choice and the server's start."""
+
+
 def private_folder(path: Path) -> Path:
     """The folder, absolute, made readable by its owner only where it did not exist."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path.resolve()
 
 
+def kept(path: Path, fresh: str) -> str:
+    """Return the text of a file, at first ``fresh``: on disk before anyone can read it, one for all who race."""
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
+            draft.write(fresh)
+            draft.flush()
+            os.fsync(draft.fileno())
+            with suppress(FileExistsError):
+                os.link(draft.name, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path.read_text().strip()
+
+
 _BELOW_OUTGOING = range(10_000, 32_000)
+_BACKLOG = 2048
+"""Connections that wait while the process that answers them starts."""
 
 
-def free_port(memory: Path, default: int = 0) -> int:
-    """A free loopback port: the one of last time, else ``default``, else any. Kept in the file ``memory``.
+def listen(memory: Path, default: int = 0, host: str = "127.0.0.1") -> socket.socket:
+    """Return a socket that listens on a free port: that of last time, else ``default``, else any.
 
-    Any: below those that the system gives to connections that go out, which could take it before it is listened at.
+    The port is kept in the file ``memory``. The socket is for a child to inherit: nobody else can take the port.
+    Any: below those that the system gives to connections that go out.
     """
     with suppress(FileNotFoundError, ValueError):
         default = int(memory.read_text())
+    family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     for wanted in filter(None, (default, *SystemRandom().sample(_BELOW_OUTGOING, 50))):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError, OverflowError):
-                probe.bind(("127.0.0.1", wanted))
-                port = int(probe.getsockname()[1])
-                memory.write_text(str(port))
-                return port
-    raise StartError("no free port on 127.0.0.1")
+        with suppress(OSError, OverflowError):
+            listener = socket.create_server((host, wanted), family=family, backlog=_BACKLOG)
+            memory.write_text(str(wanted))
+            return listener
+    raise StartError(f"no free port on {host}")
+
+
+def free_port(memory: Path, default: int = 0) -> int:
+    """Return a loopback port as ``listen`` does, for a server that can only open it itself.
+
+    Another process may take it before the server does: whoever uses the port must know the server by what it says.
+    """
+    with listen(memory, default) as listener:
+        return int(listener.getsockname()[1])
 
 
 def spawn(
@@ -164,6 +196,20 @@ class Server(ABC):
     def ready(self) -> bool:
         """Whether it answers."""
 
+    @classmethod
+    def create(cls, state_dir: Path, **options: Any) -> Self:
+        """Start the server of a state directory, on other ports where another process takes one meanwhile."""
+        attempts = 3
+        while True:
+            server = cls(state_dir, **options)
+            try:
+                return server.start()
+            except BaseException as error:
+                server.stop()
+                attempts -= 1
+                if attempts == 0 or not isinstance(error, PortTakenError):
+                    raise
+
     def start(self) -> Self:
         """Starts it, or starts it again after it died, and waits until it answers. Raises ``StartError``."""
         with self._turn:
@@ -195,6 +241,7 @@ class Server(ABC):
 
     def _launch(self) -> None:
         command, options = self.command()
+        self._logged = self.log.stat().st_size if self.log.exists() else 0
         with self._life.open("w") as life:
             _lock(life)
             self.process = spawn(command, log=self.log, parting=self.stop_signal, pass_fds=(life.fileno(),), **options)
@@ -206,8 +253,9 @@ class Server(ABC):
             code = self.process.poll()
             if code is not None or time.monotonic() > deadline:
                 fate = f"ended with {code}" if code is not None else f"did not answer within {self.patience:.0f} s"
-                last = self.log.read_text(errors="replace").splitlines()[-3:]
-                raise StartError("\n".join((f"{self.name} {fate}; its log is {self.log}", *last)))
+                said = self.log.read_bytes()[self._logged :].decode(errors="replace")
+                error = PortTakenError if "address already in use" in said.lower() else StartError
+                raise error("\n".join((f"{self.name} {fate}; its log is {self.log}", *said.splitlines()[-3:])))
             time.sleep(0.02)
 
     def _end(self) -> None:

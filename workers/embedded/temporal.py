@@ -1,5 +1,6 @@
 """The embedded Temporal: the real server of the Temporal command line as a process of ours, kept in a file."""
 
+import secrets
 import signal
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
@@ -7,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
-from workers.embedded.process import BEHIND, Server, StartError, free_port
+from workers.embedded.process import BEHIND, Server, StartError, free_port, kept
 
 DYNAMIC_CONFIG = {
     "matching.numTaskqueueReadPartitions": "1",  # one partition: priority is exact for small backlogs too
@@ -34,6 +35,7 @@ class Temporal(Server):
         ui_port: int,
     ) -> None:
         super().__init__(state_dir)
+        self._mark = kept(self.state_dir / "temporal.mark", f"of-{secrets.token_hex(8)}")
         self._search_attributes = search_attributes
         self._dynamic_config = {**DYNAMIC_CONFIG, **dynamic_config}
         self._codec_endpoint = codec_endpoint
@@ -43,13 +45,14 @@ class Temporal(Server):
         self.ui_url = f"http://127.0.0.1:{self._ui_port}" if ui else None
 
     def prepare(self) -> None:
-        self._http_port = free_port(self.state_dir / "temporal-http.port")
+        self.http_port = free_port(self.state_dir / "temporal-http.port")
 
     def command(self) -> tuple[list[str], dict[str, Any]]:
         command = [str(_binary()), "server", "start-dev", "--ip=127.0.0.1", "--log-level=warn", "--color=never"]
         command += [f"--db-filename={self.state_dir / 'temporal.db'}"]
         command += ["--sqlite-pragma=journal_mode=WAL", "--sqlite-pragma=synchronous=NORMAL"]
-        command += [f"--port={self._port}", f"--http-port={self._http_port}"]
+        command += [f"--namespace={self._mark}"]
+        command += [f"--port={self._port}", f"--http-port={self.http_port}"]
         command += [f"--search-attribute={name}={kind}" for name, kind in self._search_attributes.items()]
         command += [f"--dynamic-config-value={name}={value}" for name, value in self._dynamic_config.items()]
         if self._ui_port is None:
@@ -61,10 +64,10 @@ class Temporal(Server):
         return command, {"umask": 0o077, "env": env, "nice": BEHIND}
 
     def ready(self) -> bool:
-        """Whether the frontend knows the namespace ``default``."""
-        frontend = HTTPConnection("127.0.0.1", self._http_port, timeout=2)
+        """Whether our own frontend answers: another's does not know the namespace that marks us."""
+        frontend = HTTPConnection("127.0.0.1", self.http_port, timeout=2)
         try:
-            frontend.request("GET", "/api/v1/namespaces/default")
+            frontend.request("GET", f"/api/v1/namespaces/{self._mark}")
             return frontend.getresponse().status == 200
         except (OSError, HTTPException):
             return False
@@ -87,7 +90,7 @@ def start_temporal(
     ``search_attributes`` map names to Temporal types; ``dynamic_config`` keys to JSON values, over ours. The ports
     are wishes, for the first start only: 0 means any. Raises ``StartError`` and ``AlreadyRunningError``.
     """
-    server = Temporal(
+    return Temporal.create(
         state_dir,
         search_attributes=search_attributes,
         dynamic_config=dynamic_config,
@@ -96,11 +99,6 @@ def start_temporal(
         port=port,
         ui_port=ui_port,
     )
-    try:
-        return server.start()
-    except BaseException:
-        server.stop()
-        raise
 
 
 def _binary() -> Path:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from sqlalchemy import ARRAY, Integer, Row, Select, String, cast, delete, func, literal, select
@@ -20,8 +20,6 @@ from temporalio.exceptions import ApplicationError
 from activities.accounts.accounts import get_carrier_account
 from activities.carriers import display_name, label_hosts, mask_personal_data
 from activities.fulfillment.fulfillment_orders import FULFILLMENT_ORDERS, PACKED_GOODS, packed_lines, parcel_value
-from activities.fulfillment.labels import layout, pdf, zpl
-from activities.fulfillment.labels.layout import Page, Picture
 from activities.kit import http
 from activities.kit.database import transaction
 from models.address import Addressee, Recipient
@@ -32,6 +30,9 @@ from models.order import OrderLine, OrderRow, TimelineRow
 from models.settings import settings
 from models.stock import SkuRow, WarehouseRow
 from models.vault import keyring
+
+if TYPE_CHECKING:
+    from activities.fulfillment.labels.layout import Picture  # loaded on first use, with the libraries that draw
 
 RETENTION = timedelta(days=1)
 """How long a file can be downloaded. It is short because files contain addresses."""
@@ -136,6 +137,8 @@ async def purge_expired_documents() -> int:
 @activity.defn(name="fulfillment.merge_labels")
 async def merge_parts(document: str) -> None:
     """Merge the document's parts into one file."""
+    from activities.fulfillment.labels import pdf
+
     async with transaction() as connection:
         query = select(_documents).where(_documents.c.id == document, _documents.c.part > 0).order_by(_documents.c.part)
         parts = (await connection.execute(query)).all()
@@ -279,11 +282,14 @@ async def _is_label_host(carrier: str, url: str) -> bool:
     )
 
 
-async def _download_label(url: str, job: PrintJob) -> Picture | None:
+async def _download_label(url: str, job: PrintJob) -> "Picture | None":
     """Download a label drawn by the carrier; return ``None`` if it is unusable or the last attempt failed.
 
     Raise ``ApplicationError`` if another attempt may succeed.
     """
+    from activities.fulfillment.labels import pdf
+    from activities.fulfillment.labels.layout import Picture
+
     try:
         content = (await http.send("GET", url)).content
         picture = Picture(*job.size.mm, content)
@@ -322,7 +328,10 @@ async def _number(connection: AsyncConnection, job: PrintJob, document: str, ids
     return {row.fulfillment_id: row.number for row in await connection.execute(query)}
 
 
-def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, Picture]) -> bytes:
+def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, "Picture"]) -> bytes:
+    from activities.fulfillment.labels import layout, pdf, zpl
+    from activities.fulfillment.labels.layout import Page
+
     pages: list[Page | Picture] = []
     for slip in slips:
         if slip.fulfillment_id in finished:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pycountry
 from opencc import OpenCC
-from pypinyin import lazy_pinyin
 from rapidfuzz.distance import Levenshtein
 
 from activities.orders.cleansing.gazetteer import Form, Place, gazetteer
@@ -202,6 +201,8 @@ def _short_names() -> dict[Place, list[str]]:
 
 @lru_cache(16384)
 def _sound(text: str) -> str:
+    from pypinyin import lazy_pinyin  # loaded on first use: its tables take a second
+
     return "".join(lazy_pinyin(text.replace("朝阳", "潮阳")))
 
 
