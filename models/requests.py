@@ -21,9 +21,21 @@ Weight = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=3)]
 RequestId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+UNSEALED = "unsealed:"
+"""Precedes the claimed actor of a request that came in clear."""
+
+
 class Request(Value):
     request_id: RequestId
     actor: str = "unknown"
+
+    def from_unsealed(self) -> "Request":
+        """Return the request marked as one that came in clear: sent straight to Temporal, past the API and its keys."""
+        return self.model_copy(update={"actor": f"{UNSEALED}{self.actor}"})
+
+    @property
+    def unsealed(self) -> bool:
+        return self.actor.startswith(UNSEALED)
 
 
 class Cancel(Request):

@@ -5,14 +5,13 @@ import dataclasses
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from models.requests import Answer, Request
 from models.vault import Keyring, keyring
-from workers.codec import SealingCodec
+from workers.codec import MarkingPayloadConverter, SealingCodec
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
 
@@ -23,7 +22,8 @@ FAIL_FAST = RetryConfig(max_elapsed_time_millis=1500, max_retries=3)
 def data_converter(ring: Keyring | None = None) -> DataConverter:
     """Return the converter: Pydantic values as JSON, sealed, and failure messages sealed with them."""
     return dataclasses.replace(
-        pydantic_data_converter,
+        DataConverter.default,
+        payload_converter_class=MarkingPayloadConverter,
         payload_codec=SealingCodec(ring or keyring()),
         failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
     )

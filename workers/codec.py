@@ -1,13 +1,23 @@
 """The payload codec: every payload in a Temporal history is encrypted, with the key's id in its metadata."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import PayloadCodec
+from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+    PayloadCodec,
+)
 
+from models.requests import Request
 from models.vault import Keyring
 
 ENCODING = b"binary/encrypted"
+UNSEALED = "unsealed"
+"""The metadata that ``decode`` adds to a payload that was not sealed."""
 CONTEXT = "temporal.payload"
 
 
@@ -15,7 +25,7 @@ class SealingCodec(PayloadCodec):
     """Authenticated encryption (AES-256-GCM) of whole payloads.
 
     The key id in the metadata lets old keys open old histories. A payload that was never sealed, such as a signal
-    sent by hand, is passed through.
+    sent by hand, is passed through and marked.
     """
 
     def __init__(self, ring: Keyring) -> None:
@@ -35,6 +45,26 @@ class SealingCodec(PayloadCodec):
         return [
             Payload.FromString(self._ring.open(payload.data, CONTEXT))
             if payload.metadata.get("encoding") == ENCODING
-            else payload
+            else Payload(metadata={**payload.metadata, UNSEALED: b"true"}, data=payload.data)
             for payload in payloads
         ]
+
+
+class MarkingJSONConverter(PydanticJSONPlainPayloadConverter):
+    """Reads JSON; a request that was not sealed names its actor as unsealed, whoever it claims to be from."""
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        value = super().from_payload(payload, type_hint)
+        return value.from_unsealed() if UNSEALED in payload.metadata and isinstance(value, Request) else value
+
+
+class MarkingPayloadConverter(CompositePayloadConverter):
+    """The converters of the SDK, with ``MarkingJSONConverter`` for JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(
+                MarkingJSONConverter() if isinstance(each, JSONPlainPayloadConverter) else each
+                for each in DefaultPayloadConverter.default_encoding_payload_converters
+            )
+        )

@@ -245,7 +245,10 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
 
 
 def entry_text(entry: Row[Any], language: str) -> str:
-    """Return a timeline entry as text, without a trailing colon where its last parameter is empty."""
+    """Return a timeline entry as text, without a trailing colon where its last parameter is empty.
+
+    What a request in clear did, sent straight to Temporal, is marked as such.
+    """
     params = {"reason": "", **entry.detail}
     for name, value in params.items():
         if isinstance(value, dict):
@@ -256,7 +259,8 @@ def entry_text(entry: Row[Any], language: str) -> str:
         params["kind"] = t(f"hold.{params['kind']}", language)
     if "path" in params:
         params["path"] = t(f"path.{params['path']}", language)
-    return t(entry.what, language, **params).rstrip(" :：,，")
+    said = t(entry.what, language, **params).rstrip(" :：,，")
+    return t("timeline.unsealed", language, entry=said) if entry.actor.startswith(requests.UNSEALED) else said
 
 
 def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:

@@ -43,6 +43,7 @@ from models.transfers import (
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff, Storekeeper
 from starter.api.commands import send_command
+from starter.api.orders import entry_text
 from starter.api.problems import SOON, Problem, lang
 from workflows.transfers import TransferWorkflow
 
@@ -189,10 +190,7 @@ async def show_transfer(transfer_id: str, request: Request, principal: Reader) -
     row = await _row(transfer_id)
     async with transaction() as connection:
         timeline = await queries.timeline(connection, transfer_id)
-    events = [
-        Event(at=each.at, text=t(each.what, language, **each.detail).rstrip(" :：,，"), actor=each.actor)
-        for each in timeline
-    ]
+    events = [Event(at=each.at, text=entry_text(each, language), actor=each.actor) for each in timeline]
     return TransferDetail(**_fields(row, language), timeline=events)
 
 

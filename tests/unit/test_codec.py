@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from temporalio.api.common.v1 import Payload
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
 
+from models import requests
 from models.vault import Keyring, SealBroken
 from tests.unit.orders import RECIPIENT, an_order
 from workers.client import data_converter
@@ -47,10 +49,25 @@ async def test_old_keys_decrypt_and_the_first_encrypts() -> None:
         await SealingCodec(ring(NEW)).decode([sealed])
 
 
-async def test_plain_payload_is_read_unchanged() -> None:
+async def test_plain_payload_is_read_and_marked() -> None:
     plain = Payload(metadata={"encoding": b"json/plain"}, data=b'{"reason": "by hand"}')
-    assert await SealingCodec(ring(OLD)).decode([plain]) == [plain]
+    (read,) = await SealingCodec(ring(OLD)).decode([plain])
+    assert (read.data, read.metadata["encoding"], read.metadata["unsealed"]) == (plain.data, b"json/plain", b"true")
     assert await data_converter(ring(OLD)).decode([plain]) == [{"reason": "by hand"}]
+
+
+REQUESTS = [kind for kind in vars(requests).values() if isinstance(kind, type) and issubclass(kind, requests.Request)]
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+async def test_a_request_in_clear_does_not_pass_for_its_actor(kind: type[requests.Request]) -> None:
+    """Whatever the request: its claimed actor, even a channel, is marked; sealed by us it stays as it is."""
+    converter, given = data_converter(ring(OLD)), kind.model_construct(request_id="1", actor="channel:own")
+    (clear,) = pydantic_data_converter.payload_converter.to_payloads([given])
+    (sealed,) = await converter.encode([given])
+    for payload, actor in ((clear, "unsealed:channel:own"), (sealed, "channel:own")):
+        (read,) = await converter.decode([payload], [requests.Request])
+        assert (read.actor, read.unsealed) == (actor, payload is clear)
 
 
 async def test_encrypted_payload_is_not_encrypted_again() -> None:

@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
 from activities.catalogue import sku_mapping
 from activities.kit.database import transaction
 from activities.orders import steps
+from activities.records import queries
 from models.address import RecipientChange
 from models.fulfillment import RequestStatus
 from models.hold import HoldKind
@@ -19,6 +23,7 @@ from models.requests import (
     Cancel,
     Expedite,
     Modify,
+    Note,
     QuantityChange,
     Refunding,
     Release,
@@ -27,6 +32,7 @@ from models.requests import (
     WarehouseEventKind,
 )
 from models.state import OrderState
+from starter.api.orders import entry_text
 from tests.unit.orders import RECIPIENT, an_order, line
 from tests.workflow.harness import Harness, OrderRun, request_id
 from tests.workflow.test_review import rule
@@ -260,3 +266,28 @@ async def test_a_masked_recipient_holds_only_a_paid_order(harness: Harness) -> N
     assert (await unpaid.until(OrderStatus.AWAITING_PAYMENT)).holds == []
     await unpaid.handle.signal("cancel", Cancel(request_id="gone", actor=CHANNEL))
     assert await unpaid.end() is OrderStatus.CANCELLED
+
+
+async def test_a_signal_in_clear_is_marked_on_the_timeline(harness: Harness) -> None:
+    """Sent by Temporal's UI or command line, in plain JSON, whoever it claims to be from."""
+    run = await harness.start(an_order("99"))
+    (fulfillment,) = await run.dispatched()
+    clear = Client(**{**harness.client.config(), "data_converter": pydantic_data_converter})
+    by_hand = clear.get_workflow_handle(run.handle.id)
+    await by_hand.signal("note", {"request_id": "by-hand", "actor": CHANNEL, "text": "hello"})
+    shipped = {"request_id": "left", "actor": "SH", "fulfillment_id": fulfillment.id, "kind": "shipped"}
+    await by_hand.signal("warehouse_event", {**shipped, "at": (await harness.now()).isoformat()})
+    await run.handle.signal("note", Note(request_id="sealed", actor=CHANNEL, text="hello"))
+    await appears("warehouse_shipped", run.timeline)
+    await run.track(fulfillment)
+    assert await run.end() is OrderStatus.COMPLETED
+    async with transaction() as connection:
+        entries = {each.key: each for each in await queries.timeline(connection, run.order.order_id)}
+    assert {key: entries[key].actor for key in ("by-hand", "left", "sealed")} == {
+        "by-hand": "unsealed:channel:own",
+        "left": "unsealed:SH",
+        "sealed": "channel:own",
+    }
+    assert "unsealed" in entry_text(entries["by-hand"], "en")
+    assert "未加密" in entry_text(entries["left"], "zh-CN")
+    assert "unsealed" not in entry_text(entries["sealed"], "en")

@@ -306,6 +306,9 @@ class OrderMessages(OrderContext):
         elif shipped:
             fulfillment.leave(fact.at)
             fulfillment.weight_kg = fact.weight_kg
+            if fact.unsealed and workflow.patched("unsealed-shipment"):
+                detail = reference(fulfillment)
+                self.state.add_timeline_entry(fact.request_id, fact.at, "warehouse_shipped", fact.actor, **detail)
         elif fact.kind is WarehouseEventKind.REJECTED:
             fulfillment.request_status = RequestStatus.REJECTED
             fulfillment.shortfalls = fact.shortfalls
