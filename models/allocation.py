@@ -156,7 +156,10 @@ class Facts(Value):
     campaign: str = ""
     carrier: str | None = None
     """The only carrier that the buyer or the channel accepts."""
-    total: Decimal = Decimal(0)
+    total: Decimal | None = Decimal(0)
+    """In the home currency; ``None`` where no exchange rate is known."""
+    ask_total: str | None = None
+    """What to ask a person, once, where a rule needs the total and it is not known."""
     priority: int = NORMAL
     placed_at: Moment | None = None
     promised_by: Moment | None = None

@@ -36,7 +36,7 @@ class CarrierTerms(Value):
     max_cm3: Annotated[int, Field(ge=1)] | None = None
     cash_on_delivery: bool = True
     insured_up_to: Amount | None = None
-    """The highest value of a parcel; ``None``: no limit."""
+    """The highest value of a parcel, in the home currency; ``None``: no limit."""
     capacity: Annotated[int, Field(ge=0)] | None = None
     """Parcels a day from one warehouse."""
     cutoff: time | None = None
@@ -165,6 +165,9 @@ class ShippingRequest(Value):
     volume_cm3: int = 0
     needs: frozenset[str] = frozenset()
     value: Decimal = Decimal(0)
+    """In the home currency."""
+    no_rate: str = ""
+    """The currency of the order, where the value is not known for want of its exchange rate."""
     cash_on_delivery: bool = False
     urgent: bool = False
     promised_by: Moment | None = None
@@ -283,6 +286,8 @@ def _refusal(
         return "choice.large", {"cm3": terms.max_cm3}
     if request.cash_on_delivery and not terms.cash_on_delivery:
         return "choice.cash", {}
+    if terms.insured_up_to is not None and request.no_rate:
+        return "choice.no_rate", {"currency": request.no_rate}
     if terms.insured_up_to is not None and request.value > terms.insured_up_to:
         return "choice.value", {"amount": str(terms.insured_up_to)}
     if terms.capacity is not None and candidate.booked >= terms.capacity:

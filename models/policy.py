@@ -28,7 +28,7 @@ class Policy(Value):
     """A parcel without a scan for this long is late."""
     delivery: int = 7 * 24 * 3600
     review_above: Amount = Decimal(5000)
-    """Orders with a higher total are held for review."""
+    """Orders with a higher total, in the home currency, are held for review."""
     address_confidence: Annotated[Decimal, Field(ge=0, le=1)] = Decimal("0.8")
     """Orders whose address is cleansed with a lower confidence are held."""
     ship_in_part: bool = False

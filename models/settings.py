@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 INSTANCE_HEADER = "Hengdan-Instance"
@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """Base64 of 32 bytes, the key of the blind indexes. Rotating it requires re-indexing."""
     lang: Literal["zh-CN", "en"] = "en"
     """The language of texts for which no request chose one."""
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "CNY"
+    """The home currency: of limits, of amounts in rules, and of tariffs (ISO 4217)."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
     api_url: str | None = None

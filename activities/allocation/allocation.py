@@ -13,16 +13,20 @@ from sqlmodel import SQLModel
 
 from activities.allocation.planning import Problem, plan
 from activities.allocation.rules_and_rates import RulesAndRates, load
-from activities.catalogue import locations
+from activities.catalogue import exchange_rates, locations
 from activities.kit import sql
 from activities.kit.errors import unavailable
 from activities.stock import ledger, order_stock, waitlist
 from activities.stock.waitlist import StockWait
 from models.allocation import Allocation, Facts, Item, Load, Objective, Plan, Site
 from models.base import CHINA, Moment, Value
+from models.exchange_rates import NoRate, Rates
 from models.fulfillment import Fulfillment, FulfillmentLine, FulfillmentStatus, RequestStatus
+from models.i18n import message
+from models.money import Money
 from models.order import ChannelOrder, OrderLine
 from models.policy import Policy
+from models.settings import settings
 from models.stock import Buyer, LocationKind, Move, MovementKind, Reservation, Shortage, StockPool, VirtualWarehouse
 
 _tables = SQLModel.metadata.tables
@@ -160,6 +164,7 @@ class _Context:
     """What planning knows of the orders and of the locations that may ship them."""
 
     routing: RulesAndRates
+    exchange_rates: Rates
     sites: list[Site]
     virtual_warehouses: list[VirtualWarehouse]
     bundles: dict[str, dict[str, int]]
@@ -189,6 +194,7 @@ async def _read_context(connection: AsyncConnection, demands: Sequence[Demand]) 
     row = (await connection.execute(_CONTEXT, parameters)).one()
     context = _Context(
         routing=await load(connection),
+        exchange_rates=await exchange_rates.load(connection),
         sites=[Site.model_validate(each) for each in row.sites],
         virtual_warehouses=[VirtualWarehouse.model_validate(each) for each in row.virtual_warehouses],
         bundles=defaultdict(dict),
@@ -297,7 +303,7 @@ def _plan(demand: Demand, lines: Sequence[FulfillmentLine], context: _Context, p
         skus = {line.sku for line in lines}
         return plan(
             Problem(
-                order=facts(order),
+                order=facts(demand, context.exchange_rates),
                 lines=lines,
                 stock={
                     site.code: {sku: pool.promisable(order.as_buyer, site.code, sku) for sku in skus}
@@ -367,8 +373,15 @@ def _in_whole_sets(
     return made.model_copy(update={"loads": tuple(loads), "shortages": shortages})
 
 
-def facts(order: ChannelOrder) -> Facts:
+def facts(demand: Demand, rates: Rates) -> Facts:
     """Return what planning and its rules need to know of an order."""
+    order, home, ask_total = demand.order, settings().currency, None
+    try:
+        total = rates.convert(Money.model_construct(amount=order.total, currency=order.currency), home, demand.at)
+    except NoRate as error:
+        total = None
+        question = message("hold.review.no_rate", currency=error.currency, home=home)
+        ask_total = None if question in demand.approvals_requested else question
     return Facts(
         province=order.recipient.province,
         city=order.recipient.city,
@@ -376,7 +389,8 @@ def facts(order: ChannelOrder) -> Facts:
         shop=f"{order.channel}:{order.shop}",
         campaign=order.origin.campaign,
         carrier=order.carrier,
-        total=order.total,
+        total=total,
+        ask_total=ask_total,
         priority=order.priority,
         placed_at=order.placed_at,
         promised_by=order.promised_by,

@@ -44,7 +44,11 @@ def evaluate(
         return result
     values = _values(order, lines, items)
     for rule in sorted(rules, key=lambda each: each.number):
-        if rule.active and _in_scope(rule, order) and all(_holds(each, values) for each in rule.condition):
+        if not rule.active or not _in_scope(rule, order):
+            continue
+        if order.ask_total is not None and any(each.field == "total" for each in rule.condition):
+            result = replace(result, ask=order.ask_total)
+        elif all(_holds(each, values) for each in rule.condition):
             applied = Applied(number=rule.number, name=rule.name, action=rule.action)
             result = replace(_act(result, rule), applied=(*result.applied, applied))
     return result
@@ -80,7 +84,7 @@ def _values(
         "province": [order.province[:2]],
         "city": [order.city],
         "campaign": [order.campaign],
-        "total": [order.total],
+        "total": [] if order.total is None else [order.total],
         "priority": [order.priority],
         "placed_hour": [order.placed_at.astimezone(CHINA).hour] if order.placed_at else [],
         "lines": [len({line.line_no for line in lines})],

@@ -1,4 +1,4 @@
-"""Sheets of the catalogue: bundles, substitutes, locations and SKU mappings."""
+"""Sheets of the catalogue: bundles, substitutes, locations, SKU mappings and exchange rates."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.catalogue import sku_mapping
+from activities.catalogue import exchange_rates, sku_mapping
 from activities.catalogue.skus import lock_skus
 from activities.kit.sheets import (
     NUMBER,
@@ -15,6 +15,7 @@ from activities.kit.sheets import (
     Clock,
     Code,
     Count,
+    Day,
     Days,
     ImportContext,
     Kilograms,
@@ -35,7 +36,9 @@ from activities.kit.sheets import (
     upsert,
 )
 from activities.kit.sql import in_values
+from models.exchange_rates import ExchangeRateRow
 from models.listings import Mapping, MappingRow
+from models.money import Currency
 from models.stock import Audience, BundleRow, LevelRow, LocationKind, SkuRow, SubstituteRow, WarehouseRow
 
 _skus: Table = SkuRow.__table__  # type: ignore[attr-defined]
@@ -43,6 +46,7 @@ _bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
 _substitutes: Table = SubstituteRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+_exchange_rates: Table = ExchangeRateRow.__table__  # type: ignore[attr-defined]
 _mappings: Table = MappingRow.__table__  # type: ignore[attr-defined]
 
 
@@ -186,6 +190,40 @@ async def _apply_mappings(connection: AsyncConnection, lines: Lines[MappingLine]
     await sku_mapping.save(connection, mappings, context.actor)
 
 
+# Exchange rates
+
+
+class ExchangeRateLine(Line):
+    """From ``day`` on, one unit of ``currency`` is worth ``rate`` of ``base``."""
+
+    currency: Currency
+    base: Currency
+    day: Day
+    rate: Annotated[Decimal, NUMBER, Field(gt=0, max_digits=24, decimal_places=12)]
+
+
+async def _examine_exchange_rates(connection: AsyncConnection, lines: Lines[ExchangeRateLine]) -> list[CellError]:
+    return [
+        CellError(row=row, field="base", message="sheet.itself")
+        for row, each in lines.items()
+        if each.currency == each.base
+    ]
+
+
+async def _apply_exchange_rates(
+    connection: AsyncConnection, lines: Lines[ExchangeRateLine], context: ImportContext
+) -> None:
+    await upsert(connection, _exchange_rates, to_json(lines), given_columns(lines))
+    exchange_rates.clear_cache()
+
+
+EXCHANGE_RATES = SheetDefinition(
+    ExchangeRateLine,
+    ("currency", "base", "day"),
+    select_lines(_exchange_rates, ExchangeRateLine),
+    _examine_exchange_rates,
+    _apply_exchange_rates,
+)
 BUNDLES = SheetDefinition(
     BundleLine, ("bundle", "sku"), select_lines(_bundles, BundleLine), _examine_bundles, _apply_bundles, group="bundle"
 )

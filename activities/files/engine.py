@@ -27,6 +27,7 @@ SHEETS: Mapping[str, SheetDefinition[Any]] = {
     "rules": allocation_sheets.RULES,
     "listings": stock_sheets.LISTINGS,
     "mappings": catalogue_sheets.MAPPINGS,
+    "exchange_rates": catalogue_sheets.EXCHANGE_RATES,
 }
 """Every definition by its name in the API. A new one also needs its column texts."""
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from sqlalchemy import Integer, Row, Select, String, bindparam, column, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.catalogue import exchange_rates
 from activities.kit.errors import refused
 from models.carrier_selection import ShippingRequest
+from models.exchange_rates import NoRate
 from models.fulfillment import FulfillmentLine, FulfillmentRow, FulfillmentStatus
-from models.money import minor_unit
+from models.money import Money, minor_unit
 from models.order import CENT, URGENT, OrderLine, OrderRow
+from models.settings import settings
 from models.stock import BundleRow, SkuRow, WarehouseRow
 
 _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
@@ -184,6 +188,15 @@ async def parcel_value(connection: AsyncConnection, row: Row[Any]) -> Decimal:
     return (Decimal(value.numerator) / value.denominator).quantize(CENT, ROUND_HALF_EVEN)
 
 
+async def _home_value(connection: AsyncConnection, row: Row[Any]) -> dict[str, object]:
+    """Return the parcel's value in the home currency, or its currency as ``no_rate``."""
+    value = Money.model_construct(amount=await parcel_value(connection, row), currency=row.currency)
+    try:
+        return {"value": (await exchange_rates.load(connection)).convert(value, settings().currency, datetime.now(UTC))}
+    except NoRate as error:
+        return {"no_rate": error.currency}
+
+
 def basic_shipping_request(row: Row[Any]) -> ShippingRequest:
     """Return what is known without reading the goods."""
     return ShippingRequest(
@@ -212,7 +225,7 @@ async def shipping_request(connection: AsyncConnection, row: Row[Any]) -> Shippi
         "weight_kg": row.weight,
         "volume_cm3": sum(quantities[each.sku] * each.volume_cm3 for each in skus),
         "needs": frozenset(need for each in skus for need in each.needs),
-        "value": await parcel_value(connection, row),
+        **await _home_value(connection, row),
         "cash_on_delivery": not row.paid_at,
         "urgent": row.priority == URGENT,
         "promised_by": row.promised_by,

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.allocation import allocation
-from activities.catalogue import sku_mapping, skus
+from activities.catalogue import exchange_rates, sku_mapping, skus
 from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
@@ -25,6 +25,7 @@ from activities.orders.review.facts import Indexes
 from activities.orders.snapshot import write_snapshots
 from activities.stock import order_stock, waitlist
 from models.base import Moment, Value
+from models.exchange_rates import Rates
 from models.fulfillment import Fulfillment, ScanRow
 from models.hold import Hold, HoldKind
 from models.order import ChannelOrder, OrderRow, RefundState
@@ -77,11 +78,12 @@ async def process_tasks(connection: AsyncConnection, tasks: Sequence[OrderTask])
     states = [each.state.draft() for each in tasks]
     new = [(state, each.at) for state, each in zip(states, tasks, strict=True) if each.new]
     verdicts, unknown = await _record_new(connection, new)
+    rates = await exchange_rates.load(connection)
     results = []
     for state, each in zip(states, tasks, strict=True):
         result = Admitted(at=each.at, order=state.order)
         if each.new:
-            result = _admission(verdicts[each.key], state.policy, each.at, unknown)
+            result = _admission(verdicts[each.key], state.policy, rates, each.at, unknown)
             state.admit(result)
         results.append(result)
     ready = [
@@ -206,9 +208,10 @@ async def review_remark(state: OrderState, remark: Remark, at: Moment) -> Revise
     async with transaction() as connection:
         (previous,) = await review.review(connection, [(before, at)])
         (verdict,) = await review.review(connection, [(order, at)])
+        rates = await exchange_rates.load(connection)
     previous_rules = {hold.rule for hold in previous.holds}
-    previous_limits = {hold.reason for hold in review.limit_holds(before, state.policy, at)}
-    limits = [] if verdict.approved else review.limit_holds(order, state.policy, at)
+    previous_limits = {hold.reason for hold in review.limit_holds(before, state.policy, rates, at)}
+    limits = [] if verdict.approved else review.limit_holds(order, state.policy, rates, at)
     holds = [hold for hold in verdict.holds if hold.rule not in previous_rules]
     holds += [hold for hold in limits if hold.reason not in previous_limits]
     return RevisedOrder(order=order, holds=tuple(holds))
@@ -339,9 +342,9 @@ async def _update_row(connection: AsyncConnection, order: ChannelOrder, at: date
     await connection.execute(update(_orders).where(_orders.c.id == order.order_id).values(changes))
 
 
-def _admission(verdict: Verdict, policy: Policy, at: datetime, unknown: Collection[str]) -> Admitted:
+def _admission(verdict: Verdict, policy: Policy, rates: Rates, at: datetime, unknown: Collection[str]) -> Admitted:
     order = verdict.order
-    limits = [] if verdict.approved or verdict.rejected else review.limit_holds(order, policy, at)
+    limits = [] if verdict.approved or verdict.rejected else review.limit_holds(order, policy, rates, at)
     holds = [*_validation_holds(order, policy, unknown, at), *verdict.holds, *limits, *review.channel_holds(order, at)]
     holds += review.content_holds(order, at)
     if any(refund.state is RefundState.ASKED for refund in order.refunds):

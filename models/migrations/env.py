@@ -8,6 +8,7 @@ from sqlalchemy import create_engine, pool
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
+from models import exchange_rates as _exchange_rates  # noqa: F401
 from models import fulfillment as _fulfillment  # noqa: F401
 from models.vault import Sealed
 

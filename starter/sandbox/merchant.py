@@ -1,10 +1,12 @@
 """The merchant of demo and tests: its catalogue and locations. Its stock is received through the ledger."""
 
+from datetime import date
 from decimal import Decimal
 
 from activities.catalogue.seed import insert_missing
 from activities.kit.database import Connection
 from models.address import Recipient
+from models.exchange_rates import ExchangeRateRow
 from models.stock import BundleRow, LocationKind, SkuRow, WarehouseRow
 
 SKUS: tuple[tuple[str, str, str, str, str], ...] = (
@@ -186,8 +188,14 @@ SUPPLIER = WarehouseRow(
 """A supplier that drop-ships from its own stock."""
 
 
+EXCHANGE_RATES = [
+    ExchangeRateRow(currency=currency, base="CNY", day=date(2020, 1, 1), rate=Decimal(rate))
+    for currency, rate in (("USD", "7.1"), ("EUR", "7.7"), ("GBP", "9"), ("HKD", "0.91"), ("JPY", "0.048"))
+]
+
+
 async def seed(connection: Connection) -> None:
-    """Insert the catalogue and the locations; existing rows stay as they are."""
+    """Insert the catalogue, the locations and exchange rates; existing rows stay as they are."""
     skus = [
         SkuRow(
             sku=sku,
@@ -205,4 +213,4 @@ async def seed(connection: Connection) -> None:
         for bundle, components in BUNDLES.items()
         for sku, quantity in components.items()
     ]
-    await insert_missing(connection, skus, bundles, (*WAREHOUSES, SUPPLIER))
+    await insert_missing(connection, skus, bundles, (*WAREHOUSES, SUPPLIER), EXCHANGE_RATES)

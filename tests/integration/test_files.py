@@ -34,6 +34,7 @@ async def staff(api: httpx.AsyncClient) -> Heads:
             ' \'{"do": "exclude", "locations": ["SH"]}\')',
             "INSERT INTO listings VALUES ('taobao', 'demo', 'A001', '{\"num_iid\": \"61\"}', null, null, '')",
             "INSERT INTO mappings VALUES ('taobao', '', '61:7', 'A001', 'manual', 'li', '2026-11-20T00:00Z')",
+            "INSERT INTO exchange_rates VALUES ('JPY', 'CNY', '2026-11-01', 0.048)",
             "UPDATE skus SET needs = '[\"cold_chain\"]', presale_on = '2026-12-01', title = '=1+1' WHERE sku = 'A003'",
             "UPDATE warehouses SET cutoff = '16:30', areas = '[\"上海市\", \"江苏省\"]', max_kg = 20 WHERE code = 'SH'",
         ):
@@ -68,6 +69,7 @@ async def everything() -> dict[str, list[Any]]:
                 "routing_rules",
                 "listings",
                 "mappings",
+                "exchange_rates",
             )
         }
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
+from activities.catalogue import exchange_rates
 from activities.kit.database import transaction
 from activities.orders import steps
 from activities.orders.review import rules
@@ -332,3 +333,25 @@ async def test_history_indexes_are_not_readable(api: httpx.AsyncClient) -> None:
     await admitted("1", buyer="secret-account")
     assert "secret-account" not in str(await sql("SELECT buyer_index, place_index FROM orders"))
     assert an_order().recipient.street not in str(await sql("SELECT * FROM orders"))
+
+
+async def test_an_amount_in_another_currency_waits_for_its_rate(api: httpx.AsyncClient) -> None:
+    """JPY 6000 is no more than 5000 in the home currency, and without a rate nobody knows."""
+    exchange_rates.clear_cache()
+    yen = {"currency": "KRW", "buyer": "kim"}
+    await put(api, rule("order.total > 400.0 || buyer.spent_30d > 250.0"))
+    state = await admitted("1", line(1, "A001", 1, "6000"), **yen)
+    assert {(each.reason, each.rule) for each in state.holds} == {
+        ("hold.review.no_rate", 10),
+        ("hold.review.no_rate", None),
+    }
+    assert "KRW" in str((await view(api, state))["holds"])
+    content = "currency,base,day,rate\nKRW,CNY,2020-01-01,0.05\n"
+    answer = await api.post("/files/exchange_rates", content=content, headers={"Content-Type": "text/csv"})
+    assert answer.status_code == 200, answer.text
+    assert await held("2", line(1, "A001", 1, "6000"), **(yen | {"buyer": "lee"})) == []
+    assert await held("3", line(1, "A001", 1, "9000"), **(yen | {"buyer": "lee"})) == ["look at it"]
+    assert await held("4", line(1, "A001", 1, "1"), currency="CNY", buyer="kim") == ["look at it"]
+    await sql("UPDATE exchange_rates SET rate = 1 WHERE currency = 'KRW'")
+    exchange_rates.clear_cache()
+    assert "hold.review.amount" in await held("5", line(1, "A001", 1, "6000"), **(yen | {"buyer": "park"}))

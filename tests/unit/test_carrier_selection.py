@@ -56,6 +56,7 @@ def test_cheapest_carrier_is_chosen_and_the_default_breaks_ties() -> None:
         ({"max_cm3": 1000}, {"volume_cm3": 1001}, "choice.large"),
         ({"cash_on_delivery": False}, {"cash_on_delivery": True}, "choice.cash"),
         ({"insured_up_to": "100"}, {"value": Decimal(101)}, "choice.value"),
+        ({"insured_up_to": "100"}, {"no_rate": "JPY"}, "choice.no_rate"),
         ({"capacity": 3}, {}, "choice.full"),
         ({}, {"required_carrier": "sf"}, "choice.not_demanded"),
     ],

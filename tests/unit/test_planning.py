@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from activities.allocation import rules
 from activities.allocation.planning import Problem, plan
 from models.allocation import (
     Action,
@@ -470,3 +471,14 @@ def test_any_plan(
     assert result.exact
     assert planned(*reversed(sites), quantities=quantities, **problem).loads == result.loads
     assert Plan.model_validate_json(result.model_dump_json()) == result
+
+
+@pytest.mark.parametrize(("total", "asked"), [(Decimal(300), None), (None, "no rate")])
+def test_a_rule_that_needs_a_total_without_a_rate_asks_a_person(total: Decimal | None, asked: str | None) -> None:
+    condition = [{"field": "total", "op": "gte", "value": 5000}]
+    dear = {"number": 1, "name": "dear", "condition": condition, "action": {"do": "exclude", "locations": ["SH"]}}
+    order = Facts(total=total, ask_total=None if total else "no rate")
+    result = rules.evaluate([Rule.model_validate(dear)], order, [], {})
+    assert (result.ask, result.excluded) == (asked, {})
+    elsewhere = Rule.model_validate(dear | {"condition": [{"field": "quantity", "op": "gte", "value": 5000}]})
+    assert rules.evaluate([elsewhere], order, [], {}).ask is None

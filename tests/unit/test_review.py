@@ -1,7 +1,8 @@
 """Review conditions: the supported language, its limits, and their effect on orders."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,6 +17,9 @@ from activities.kit.expressions import BUDGET, LONGEST_LIST, InvalidExpression
 from activities.orders import review
 from activities.orders.review import facts
 from activities.orders.review.samples import ORDER_VOCABULARY
+from models.exchange_rates import NoRate, Rates
+from models.hold import Hold
+from models.money import Money
 from models.order import ChannelOrder
 from models.policy import Policy
 from models.review import ReviewRule
@@ -25,7 +29,12 @@ AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def known(order: ChannelOrder) -> dict[str, Any]:
-    return dict(ORDER_VOCABULARY.samples[0]) | facts.order_facts(order, {})
+    return dict(ORDER_VOCABULARY.samples[0]) | facts.order_facts(order, {}, Rates(), AT)
+
+
+def rule(number: int, *decisions: dict[str, Any], **more: Any) -> ReviewRule:
+    given = {"number": number, "name": "r", "condition": "true", "decisions": decisions}
+    return ReviewRule.model_validate(given | more)
 
 
 def applies(condition: str, order: ChannelOrder) -> bool:
@@ -168,7 +177,8 @@ def test_guide_names_every_fact() -> None:
 
 
 def test_samples_have_the_same_facts_as_orders() -> None:
-    known_facts = facts.order_facts(an_order(), {})
+    known_facts = facts.order_facts(an_order(), {}, Rates(), AT)
+    del known_facts[facts.UNCONVERTED]
     for root, fields in known_facts.items():
         for sample in ORDER_VOCABULARY.samples:
             there = sample[root]
@@ -179,16 +189,12 @@ def test_samples_have_the_same_facts_as_orders() -> None:
 
 def test_facts_contain_no_personal_data() -> None:
     order = an_order(buyer="account-7")
-    known_facts = str(facts.order_facts(order, {}))
+    known_facts = str(facts.order_facts(order, {}, Rates(), AT))
     person = order.recipient
     assert not [word for word in (person.name, person.phone, person.street, "account-7") if word in known_facts]
 
 
 def test_rules_apply_in_order_and_only_to_their_shops() -> None:
-    def rule(number: int, *decisions: dict[str, Any], **more: Any) -> ReviewRule:
-        given = {"number": number, "name": "r", "condition": "true", "decisions": decisions}
-        return ReviewRule.model_validate(given | more)
-
     hold = {"do": "hold", "reason": "no"}
     order = an_order()
     other = rule(1, hold, shops=["taobao:x"])
@@ -200,7 +206,8 @@ def test_rules_apply_in_order_and_only_to_their_shops() -> None:
 
 
 def test_without_rules_limits_and_remarks_still_hold_an_order() -> None:
-    reasons = [hold.reason for hold in review.limit_holds(an_order(buyer_message="先别发"), Policy(review_above=1), AT)]
+    order = an_order(buyer_message="先别发")
+    reasons = [hold.reason for hold in review.limit_holds(order, Policy(review_above=1), Rates(), AT)]
     assert reasons == ["hold.review.amount", "hold.review.remark"]
 
 
@@ -212,3 +219,75 @@ def test_compiled_condition_is_cheap() -> None:
     for _ in range(1000):
         expression.evaluate(context)
     assert monotonic() - begun < 1
+
+
+DAY = date(2026, 10, 1)
+amounts = st.decimals(0, 100_000, places=2)
+rates_of_exchange = st.decimals(Decimal("0.01"), 500, places=2)
+MONEY_RULES = (
+    "order.total > {limit}",
+    "order.freight + order.total >= {limit}",
+    "lines.exists(l, l.net > {limit})",
+    "lines.all(l, l.unit_price < {limit})",
+    "amounts.mismatch < {limit}",
+    "amounts.discount_rate > 0.1",
+)
+
+
+def judged(order: ChannelOrder, condition: str, limit: Decimal, rates: Rates) -> tuple[list[Hold], list[Hold]]:
+    """Return the holds by the shop's limit, and by a rule."""
+    held = rule(1, {"do": "hold", "reason": "checked"}, condition=condition.format(limit=float(limit)))
+    gathered = dict(ORDER_VOCABULARY.samples[0]) | facts.order_facts(order, {}, rates, AT)
+    verdict = review.judge([held], order, gathered, AT)
+    return review.limit_holds(order, Policy(review_above=limit), rates, AT), list(verdict.holds)
+
+
+def sold(total: Decimal, currency: str) -> ChannelOrder:
+    return an_order("1", line(quantity=1, price=str(total)), total=total, currency=currency)
+
+
+@given(amounts, rates_of_exchange, amounts, st.sampled_from(MONEY_RULES), st.sampled_from(["USD", "JPY", "KWD"]))
+@example(Decimal(6000), Decimal("0.05"), Decimal(5000), MONEY_RULES[0], "JPY")
+@example(Decimal(100), Decimal("7.1"), Decimal(710), MONEY_RULES[0], "USD")
+def test_a_decision_is_the_same_for_the_same_worth_in_another_currency(
+    amount: Decimal, rate: Decimal, limit: Decimal, condition: str, currency: str
+) -> None:
+    rates = Rates([(currency, "CNY", DAY, rate)])
+    assert judged(sold(amount, currency), condition, limit, rates) == judged(
+        sold(amount * rate, "CNY"), condition, limit, Rates()
+    )
+
+
+@given(amounts.filter(bool), amounts, st.sampled_from(MONEY_RULES[:4]))
+def test_an_amount_without_a_rate_holds_the_order_and_names_the_currency(
+    amount: Decimal, limit: Decimal, condition: str
+) -> None:
+    later = Rates([("JPY", "CNY", date(2026, 12, 1), Decimal(1)), ("USD", "CNY", DAY, Decimal(7))])
+    for holds in judged(sold(amount, "JPY"), condition, limit, later):
+        assert [(each.reason, each.params["currency"]) for each in holds] == [("hold.review.no_rate", "JPY")]
+
+
+def test_a_rule_that_names_no_amount_needs_no_rate() -> None:
+    _, holds = judged(sold(Decimal(6000), "JPY"), "order.quantity > {limit}", Decimal(5000), Rates())
+    assert holds == []
+
+
+def test_list_prices_compare_across_currencies() -> None:
+    order, rates = sold(Decimal(10), "USD"), Rates([("USD", "CNY", DAY, Decimal(7))])
+    prices = {"A001": (Decimal(140), "CNY")}
+    assert facts.order_facts(order, prices, rates, AT)["amounts"]["below_list"] == 0.5
+    missing = facts.order_facts(order, prices, Rates(), AT)
+    assert facts.unconverted(missing, ["amounts.below_list"]) == "USD"
+    assert facts.unconverted(missing, ["lines.sku"]) is None
+
+
+def test_the_newest_rate_of_the_day_applies_in_either_direction() -> None:
+    back = ("CNY", "USD", date(2026, 10, 20), Decimal("0.125"))
+    rates = Rates([("USD", "CNY", DAY, Decimal(7)), back, ("USD", "CNY", date(2026, 11, 20), Decimal(9))])
+    ten = Money(amount=Decimal(10), currency="USD")
+    assert [rates.convert(ten, "CNY", datetime(2026, month, day, tzinfo=UTC)) for month, day in ((10, 5), (11, 1))] == [
+        Decimal(70),
+        Decimal(80),
+    ]
+    with pytest.raises(NoRate, match="USD to CNY"):
+        rates.convert(ten, "CNY", datetime(2026, 9, 1, tzinfo=UTC))

@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 from activities.accounts.accounts import get_carrier_account
 from activities.allocation import rules_and_rates
 from activities.carriers import Carrier, carrier, tracker
+from activities.catalogue import exchange_rates
 from activities.fulfillment.carrier_selection import rules
 from activities.kit.database import transaction
 from activities.kit.ttl_cache import TtlCache
@@ -34,9 +35,11 @@ from models.carrier_selection import (
     Weights,
     rank_carriers,
 )
+from models.exchange_rates import NoRate
 from models.fulfillment import Booking, FulfillmentRow, TrackingStatus
 from models.intake import Account, AccountRow, IntegrationType
 from models.order import OrderRow
+from models.settings import settings
 from models.stock import WarehouseRow
 
 _carriers: Table = CarrierRow.__table__  # type: ignore[attr-defined]
@@ -196,14 +199,15 @@ async def _booked_today(connection: AsyncConnection, warehouse: str, now: dateti
 
 
 async def quote_prices(terms: Mapping[str, CarrierTerms], booking: Booking) -> dict[str, Decimal]:
-    """Return the quotes of the carriers with ``quotes`` set; those that give none are left out."""
+    """Return the quotes, in the home currency, of the carriers with ``quotes`` set; those that give none are left
+    out."""
     names = [name for name, each in terms.items() if each.quotes]
     prices = await asyncio.gather(*(_quoted_price(name, booking) for name in names))
     return {name: price for name, price in zip(names, prices, strict=True) if price is not None}
 
 
 async def _quoted_price(name: str, booking: Booking) -> Decimal | None:
-    """Return the lowest price that the carrier quotes; ``None`` where it quotes none."""
+    """Return the lowest price that the carrier quotes; ``None`` where it quotes none in a currency with a rate."""
     account = await get_carrier_account(name)
     if account is None:
         return None
@@ -211,7 +215,15 @@ async def _quoted_price(name: str, booking: Booking) -> Decimal | None:
         quotes = await carrier(account).quote(booking)
     except ApplicationError:
         return None
-    return min((each.price.amount for each in quotes), default=None)
+    async with transaction() as connection:
+        rates = await exchange_rates.load(connection)
+    prices = []
+    for each in quotes:
+        try:
+            prices.append(rates.convert(each.price, settings().currency, datetime.now(UTC)))
+        except NoRate as error:
+            activity.logger.warning("quote of %s ignored: %s", name, error)
+    return min(prices, default=None)
 
 
 @activity.defn(name="fulfillment.measure_carriers")

@@ -25,6 +25,7 @@ from models.carrier_selection import (
     WeightsRow,
     days_left,
 )
+from models.settings import settings
 from models.state import RuleResult
 
 _rules: Table = CarrierRuleRow.__table__  # type: ignore[attr-defined]
@@ -95,6 +96,8 @@ def evaluate(
             continue
         try:
             expression = VOCABULARY.compile(rule.condition)
+            if request.no_rate and "parcel.value" in expression.paths:
+                raise InvalidExpression("expression.no_rate", currency=request.no_rate, home=settings().currency)
             applies = expression.evaluate(expressions.context(expression.roots, known))
         except InvalidExpression as error:
             failed = RuleResult(number=rule.number, name=rule.name, failure=error.message)

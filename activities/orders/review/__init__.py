@@ -13,7 +13,9 @@ from activities.kit.expressions import InvalidExpression
 from activities.orders.review import facts, rules
 from activities.orders.review.samples import ORDER_VOCABULARY
 from models.base import Value
+from models.exchange_rates import NoRate, Rates
 from models.hold import Hold, HoldKind
+from models.money import Money
 from models.order import MAX_LINES, ChannelOrder, OrderLine, Sites
 from models.policy import Policy
 from models.review import (
@@ -29,6 +31,7 @@ from models.review import (
     ReviewRule,
     SetPriority,
 )
+from models.settings import settings
 from models.state import RuleResult
 
 _HOLD_PHRASES = ("先别发", "暂不发货", "不要发货", "do not ship", "don't ship", "hold this order")
@@ -60,14 +63,25 @@ async def review(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrde
     return [judge(rulebook.rules, order, known, at) for (order, at), known in zip(orders, gathered, strict=True)]
 
 
-def limit_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[Hold]:
+def limit_holds(order: ChannelOrder, policy: Policy, rates: Rates, at: datetime) -> list[Hold]:
+    """Return the holds by the shop's limits, which are in the home currency, and by remarks that ask to wait."""
     remarks = f"{order.buyer_message} {order.seller_memo}".lower()
-    reasons = []
-    if order.total > policy.review_above:
-        reasons.append("hold.review.amount")
+    holds = []
+    try:
+        total = rates.convert(Money(amount=order.total, currency=order.currency), settings().currency, at)
+    except NoRate as error:
+        holds.append(_no_rate(error.currency, at))
+    else:
+        if total > policy.review_above:
+            holds.append(Hold(kind=HoldKind.REVIEW, reason="hold.review.amount", since=at))
     if any(phrase in remarks for phrase in _HOLD_PHRASES):
-        reasons.append("hold.review.remark")
-    return [Hold(kind=HoldKind.REVIEW, reason=reason, since=at) for reason in reasons]
+        holds.append(Hold(kind=HoldKind.REVIEW, reason="hold.review.remark", since=at))
+    return holds
+
+
+def _no_rate(currency: str, at: datetime) -> Hold:
+    params = {"currency": currency, "home": settings().currency}
+    return Hold(kind=HoldKind.REVIEW, reason="hold.review.no_rate", params=params, since=at)
 
 
 def channel_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
@@ -95,14 +109,19 @@ def judge(ordered_rules: Sequence[ReviewRule], order: ChannelOrder, known: dict[
             break
         if not rule.applies_to(_shop(order)):
             continue
+        currency = None
         try:
             expression = ORDER_VOCABULARY.compile(rule.condition)
+            currency = facts.unconverted(known, expression.paths)
+            if currency is not None:
+                raise InvalidExpression("expression.no_rate", currency=currency, home=settings().currency)
             if expression.evaluate(expressions.context(expression.roots, known)):
                 values = expression.values(known)
                 verdict = _apply(verdict, rule, values, at)
         except InvalidExpression as error:
             failed = RuleResult(number=rule.number, name=rule.name, failure=error.message)
-            hold = Hold(kind=HoldKind.REVIEW, reason="hold.review.rule_failed", since=at, rule=rule.number)
+            hold = Hold(kind=HoldKind.REVIEW, reason="hold.review.rule_failed", since=at)
+            hold = (hold if currency is None else _no_rate(currency, at)).model_copy(update={"rule": rule.number})
             holds = verdict.holds if verdict.approved else (*verdict.holds, hold)
             verdict = _with_result(verdict, failed, holds=holds)
     return verdict

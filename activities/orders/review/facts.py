@@ -4,7 +4,7 @@ History is counted back from the time each order was placed, so that a past orde
 then. No fact names a person: accounts, phones and addresses are compared by their blind indexes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,12 +15,15 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.allocation import allocation
-from activities.catalogue import locations
+from activities.catalogue import exchange_rates, locations
 from activities.stock import ledger
 from models.address import Recipient
 from models.base import CHINA
+from models.exchange_rates import NoRate, Rates
+from models.money import Money
 from models.order import ChannelOrder
 from models.review import BlacklistRow
+from models.settings import settings
 from models.stock import BundleRow, SkuRow, StockPool
 from models.vault import keyring
 
@@ -92,23 +95,81 @@ async def gather(
 ) -> list[dict[str, Any]]:
     """Return the facts of each order, with the lookups ``needed``, each done once for all orders."""
     prices = await _prices(connection, orders) if "prices" in needed else {}
-    gathered = [order_facts(order, prices) for order in orders]
+    rates = await exchange_rates.load(connection)
+    gathered = [order_facts(order, prices, rates, at) for order in orders]
     lookups = {"buyer": _buyers, "risk": _risks, "stock": _stocks}
     for name, look_up in lookups.items():
         if name in needed:
             for facts, known in zip(gathered, await look_up(connection, orders, at), strict=True):
                 facts[name] = known
+    for facts in gathered:
+        if spent := facts.get("buyer", {}).pop("spent", None):
+            facts["buyer"]["spent_30d"] = Home(facts[UNCONVERTED], rates, at).sum("buyer.spent_30d", spent)
     return gathered
 
 
-def order_facts(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) -> dict[str, Any]:
+UNCONVERTED = "unconverted"
+"""Beside the facts: those that could not be converted to the home currency, as path → currency without a rate."""
+
+
+def unconverted(known: Mapping[str, Any], paths: Collection[str]) -> str | None:
+    """Return a currency whose rate is missing for these facts."""
+    missing = known.get(UNCONVERTED, {})
+    return next((missing[path] for path in sorted(paths) if path in missing), None)
+
+
+class Home:
+    """Converts amounts to the home currency, and notes those whose rate is not known."""
+
+    def __init__(self, missing: dict[str, str], rates: Rates, at: datetime) -> None:
+        self.missing = missing
+        self._rates = rates
+        self._at = at
+
+    def amount(self, path: str, amount: Decimal, currency: str) -> Decimal:
+        """Return the amount; 0, and note the fact, where no rate is known."""
+        try:
+            return self._rates.convert(Money.model_construct(amount=amount, currency=currency), _home(), self._at)
+        except NoRate as error:
+            self.missing[path] = error.currency
+            return Decimal(0)
+
+    def sum(self, path: str, amounts: Iterable[tuple[str, str]]) -> float:
+        """Return the sum of amounts given as currency and number."""
+        return float(sum((self.amount(path, Decimal(each), currency) for currency, each in amounts), Decimal(0)))
+
+
+def _home() -> str:
+    return settings().currency
+
+
+def order_facts(
+    order: ChannelOrder, prices: Mapping[str, tuple[Decimal, str]], rates: Rates, at: datetime
+) -> dict[str, Any]:
+    """Return the facts that need no look-up. Amounts are in the home currency; ``prices`` are list prices by SKU."""
+    home = Home({}, rates, at)
+
+    def own(path: str, amount: Decimal) -> float:
+        return float(home.amount(path, amount, order.currency))
+
     lines = [line for line in order.lines if not line.gift]
     gross = sum((line.unit_price * line.quantity for line in lines), Decimal(0))
     discounts = sum((line.discount for line in lines), Decimal(0))
-    list_prices = {sku: price for (sku, currency), price in prices.items() if currency == order.currency}
-    below = [
-        1 - line.net / (line.quantity * list_prices[line.sku]) for line in lines if list_prices.get(line.sku, 0) > 0
-    ]
+    list_prices = {}
+    for sku in {line.sku for line in lines} & prices.keys():
+        price, currency = prices[sku]
+        list_prices[sku] = home.amount("lines.list_price", price, currency)
+        if currency != order.currency:
+            home.amount("amounts.below_list", price, currency)
+            home.amount("amounts.below_list", price, order.currency)
+    below = []
+    for line in lines:
+        price, currency = prices.get(line.sku, (Decimal(0), order.currency))
+        if price > 0 and currency == order.currency:
+            below.append(1 - line.net / (line.quantity * price))
+        elif price > 0 and list_prices[line.sku] > 0:
+            net = home.amount("amounts.below_list", line.net, order.currency)
+            below.append(1 - net / (line.quantity * list_prices[line.sku]))
     person = order.recipient
     return {
         "order": {
@@ -117,10 +178,10 @@ def order_facts(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) 
             "platform": order.origin.platform,
             "kind": order.origin.kind.value,
             "campaign": order.origin.campaign,
-            "total": float(order.total),
-            "freight": float(order.freight),
-            "discount": float(order.discount),
-            "tax": float(order.tax),
+            "total": own("order.total", order.total),
+            "freight": own("order.freight", order.freight),
+            "discount": own("order.discount", order.discount),
+            "tax": own("order.tax", order.tax),
             "currency": order.currency,
             "quantity": sum(line.quantity for line in lines),
             "line_count": len(lines),
@@ -136,10 +197,10 @@ def order_facts(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) 
                 "sku": line.sku,
                 "title": line.title,
                 "quantity": line.quantity,
-                "unit_price": float(line.unit_price),
-                "discount": float(line.discount),
+                "unit_price": own("lines.unit_price", line.unit_price),
+                "discount": own("lines.discount", line.discount),
                 "list_price": float(list_prices.get(line.sku, 0)),
-                "net": float(line.net),
+                "net": own("lines.net", line.net),
             }
             for line in lines
         ],
@@ -157,18 +218,19 @@ def order_facts(order: ChannelOrder, prices: Mapping[tuple[str, str], Decimal]) 
             "seller_memo": order.seller_memo.lower()[:_MAX_REMARK],
         },
         "amounts": {
-            "mismatch": float(-order.mismatch),
+            "mismatch": own("amounts.mismatch", -order.mismatch),
             "discount_rate": float((discounts + order.discount) / gross) if gross else 0.0,
             "below_list": float(max(below, default=Decimal(0))),
         },
+        UNCONVERTED: home.missing,
     }
 
 
-async def _prices(connection: AsyncConnection, orders: Sequence[ChannelOrder]) -> dict[tuple[str, str], Decimal]:
-    """Return list prices by SKU and currency."""
+async def _prices(connection: AsyncConnection, orders: Sequence[ChannelOrder]) -> dict[str, tuple[Decimal, str]]:
+    """Return list prices and their currencies by SKU."""
     sold = {line.sku for order in orders for line in order.lines}
     query = select(_skus.c.sku, _skus.c.currency, _skus.c.price).where(_skus.c.sku.in_(sold))
-    return {(row.sku, row.currency): row.price for row in await connection.execute(query)}
+    return {row.sku: (row.price, row.currency) for row in await connection.execute(query)}
 
 
 _HISTORY = text("""
@@ -177,12 +239,12 @@ _HISTORY = text("""
         WHERE buyer_index = given.buyer AND buyer_index <> '' AND id <> given.id AND placed_at <= given.placed_at
     ) AS first_order
     FROM jsonb_to_recordset(:given)
-        AS given (id text, buyer text, phone text, place text, currency text, placed_at timestamptz)
+        AS given (id text, buyer text, phone text, place text, placed_at timestamptz)
     CROSS JOIN LATERAL (
         SELECT
             count(*) AS orders_30d,
             count(*) FILTER (WHERE placed_at > given.placed_at - interval '1 day') AS orders_24h,
-            coalesce(sum(total) FILTER (WHERE currency = given.currency AND status <> 'cancelled'), 0) AS spent_30d,
+            jsonb_agg(jsonb_build_array(currency, total::text)) FILTER (WHERE status <> 'cancelled') AS spent,
             count(*) FILTER (WHERE status = 'cancelled') AS cancelled_30d,
             array_agg(DISTINCT phone_index) AS phones
         FROM (
@@ -220,7 +282,6 @@ async def _buyers(connection: AsyncConnection, orders: Sequence[ChannelOrder], a
             "buyer": index.buyer,
             "phone": index.phone,
             "place": index.place,
-            "currency": order.currency,
             "placed_at": order.placed_at.isoformat(),
         }
         for order, index in zip(orders, indexes, strict=True)
@@ -235,7 +296,8 @@ async def _buyers(connection: AsyncConnection, orders: Sequence[ChannelOrder], a
                 "first_order": bool(row.first_order),
                 "orders_30d": row.orders_30d,
                 "orders_24h": row.orders_24h,
-                "spent_30d": float(row.spent_30d),
+                "spent_30d": 0.0,
+                "spent": row.spent,
                 "cancelled_30d": row.cancelled_30d,
                 "accounts_at_recipient": len({*(row.accounts or ()), index.buyer} - {""}),
                 "recipients_of_buyer": len({*(row.phones or ()), index.phone} - {"", None}),
