@@ -91,6 +91,10 @@ class InboxRow(SQLModel, table=True):
     reason: str = ""
     field: str = ""
     attempts: int = 0
+    tries: int = 0
+    """How often in a row it had to wait because of an error that looked passing."""
+    tried_since: datetime | None = Col(default=None, sa_type=DateTime(timezone=True))
+    """When the first of these was."""
     order_id: str | None = None
     actor: str = ""
     received_at: datetime = Col(sa_type=DateTime(timezone=True))

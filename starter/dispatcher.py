@@ -41,6 +41,7 @@ from activities.kit.database import (
     AdvisoryLock,
     Row,
     advisory_lock,
+    check_writable,
     is_passing,
     is_permanent,
     lock_idle_seconds,
@@ -87,6 +88,9 @@ _STANDSTILL_SECONDS = 30
 """A round takes less: a dispatcher that has not begun one for so long stands still."""
 _STALLED_SECONDS = 60
 """An exception opens for an integration whose messages have waited for so long without one being settled."""
+
+_MOVING_SECONDS = 60
+"""An integration of which a message was settled so lately works: one that still waits is at fault itself."""
 
 log = structlog.get_logger()
 _awake = asyncio.Event()
@@ -140,6 +144,8 @@ async def _dispatch(client: Client, lock: AdvisoryLock, moved: dict[IntegrationT
                 moved |= dict.fromkeys(set(IntegrationType) - waiting, checked)
                 still = {each for each in waiting if checked - moved[each] > _STALLED_SECONDS}
                 await inbox.sync_stalled(connection, still)
+                moving = {each for each in waiting if checked - moved[each] < _MOVING_SECONDS}
+                await inbox.fail_stuck(connection, moving)
         try:
             busy = await take(client, moved)
         except EngineDown as error:
@@ -188,15 +194,16 @@ async def take(client: Client, moved: dict[IntegrationType, float] | None = None
     settled = await _settle(client, rows)
     if moved is not None:
         moved |= {IntegrationType(row.integration): monotonic() for row in rows if row.id in settled}
-    if len(settled) < len(rows):
+    if rows and not settled:
         raise EngineDown("messages wait")
-    return len(rows)
+    return len(settled)
 
 
 async def _settle(client: Client, rows: Sequence[Row[Any]]) -> set[int]:
     """Dispatch messages, and return the rows of those that are settled. A message that fails the batch fails alone.
 
-    Repeating a part of the batch is harmless, as after a crash.
+    Repeating a part of the batch is harmless, as after a crash. Where an error looks passing, but rows can be written,
+    one message may cause it: it alone waits. Raise the error of the database that makes all wait.
     """
     if not rows:
         return set()
@@ -204,13 +211,14 @@ async def _settle(client: Client, rows: Sequence[Row[Any]]) -> set[int]:
         return await _settle_together(client, rows)
     except Exception as error:
         if is_passing(error):
-            raise
+            await check_writable()
         if len(rows) > 1:
             half = len(rows) // 2
             return await _settle(client, rows[:half]) | await _settle(client, rows[half:])
+        outcome = _waiting(rows[0].id, error) if is_passing(error) else _failed(rows[0].id, error)
         async with transaction() as connection:
-            await inbox.record_outcomes(connection, [_failed(rows[0].id, error)])
-        return {rows[0].id}
+            await inbox.record_outcomes(connection, [outcome])
+        return set() if outcome.state is InboxState.PENDING else {rows[0].id}
 
 
 async def _settle_together(client: Client, rows: Sequence[Row[Any]]) -> set[int]:
@@ -299,7 +307,7 @@ async def _dispatch_hints(
             )
         except (RPCError, RuntimeError) as error:
             log.info("dispatcher.waits", shop=f"{source}:{shop}", error=str(error))
-            return [Outcome(row=row, state=InboxState.PENDING) for row in rows]
+            return [_waiting(row, error) for row in rows]
     return [
         Outcome(
             row=row,
@@ -309,6 +317,13 @@ async def _dispatch_hints(
         )
         for row, hint in rows.items()
     ]
+
+
+def _waiting(row: int, error: Exception) -> Outcome:
+    """Return the outcome of a message that waits because of an error that looks passing."""
+    cause = error.__cause__ or error
+    code = cause.status.name if isinstance(cause, RPCError) else type(cause).__name__
+    return Outcome(row=row, state=InboxState.PENDING, reason=code)
 
 
 def _modified_at(message: OrderMessage) -> datetime:
@@ -342,8 +357,7 @@ async def _dispatch_order(client: Client, limit: asyncio.Semaphore, pending: Pen
                 reason = await _deliver(client, pending, message)
             except EngineDown as error:
                 log.info("dispatcher.waits", order=order_id, error=str(error))
-                waiting = [Outcome(row=each.row, state=InboxState.PENDING) for each in pending.messages[number:]]
-                return outcomes + waiting
+                return outcomes + [_waiting(each.row, error) for each in pending.messages[number:]]
             except Exception as error:
                 if is_passing(error):
                     raise
@@ -462,8 +476,8 @@ async def _dispatch_other(client: Client, limit: asyncio.Semaphore, row: Row[Any
     async with limit:
         try:
             reason, order = await _HANDLERS[IntegrationType(row.integration)](client, row)
-        except EngineDown:
-            return [Outcome(row=row.id, state=InboxState.PENDING)]
+        except EngineDown as error:
+            return [_waiting(row.id, error)]
         except Exception as error:
             if is_passing(error):
                 raise
@@ -522,8 +536,8 @@ async def _signal_milestones(
             try:
                 async with limit:
                     reason = await _signal(client, order_id, "tracking", milestone) or reason
-            except EngineDown:
-                return Outcome(row=row, state=InboxState.PENDING)
+            except EngineDown as error:
+                return _waiting(row, error)
     about = {order_id for order_id, _ in ours}
     if (fault := getattr(scans, "fault", None)) is not None:
         return _failed(row, fault).model_copy(update={"order": ours[0][0] if ours else None})

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    case,
     func,
     lateral,
     select,
@@ -31,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.records import exceptions
 from models.base import Moment, Value
 from models.exceptions import ExceptionKind, NewException
+from models.i18n import message
 from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import ChannelOrder, OrderRow
 from models.origins import IntakePath
@@ -49,6 +51,9 @@ class Outcome(Value):
     """When its order entered the engine."""
 
 
+MOST_TRIES = 20
+LONGEST_TRIED = timedelta(hours=1)
+"""A message fails that had to wait so often and for so long, while others of its integration passed."""
 STALE = timedelta(seconds=30)
 """After so long, an order that has not settled no longer counts towards the intake window: it is stuck, not slow."""
 
@@ -234,6 +239,11 @@ _STARTED = select(func.count()).where(_ENTERING)
 _PENDING = _pending()
 
 
+_waits = bindparam("state", type_=String) == InboxState.PENDING
+_enters = bindparam("state", type_=String) == InboxState.STARTED
+"""Marked before the engine is called: whether that succeeds is not known yet."""
+
+
 async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
     """Save the outcomes of messages; open an exception where one failed. A failed message stays failed."""
     if outcomes:
@@ -247,11 +257,32 @@ async def record_outcomes(connection: AsyncConnection, outcomes: Sequence[Outcom
                 field=bindparam("field"),
                 started_at=func.coalesce(bindparam("at"), _inbox.c.started_at),
                 attempts=_inbox.c.attempts + 1,
+                tries=case((_waits, _inbox.c.tries + 1), (_enters, _inbox.c.tries), else_=0),
+                tried_since=case(
+                    (_waits, func.coalesce(_inbox.c.tried_since, func.now())), (_enters, _inbox.c.tried_since)
+                ),
             )
         )
         await connection.execute(statement, [each.model_dump() for each in outcomes])
         if any(each.state is InboxState.FAILED for each in outcomes):
             await sync_exceptions(connection)
+
+
+async def fail_stuck(connection: AsyncConnection, moving: Collection[IntegrationType]) -> None:
+    """Fail the messages that had to wait ``MOST_TRIES`` times over ``LONGEST_TRIED`` while others of their kind passed.
+
+    ``moving``: the integrations of which other messages were settled lately.
+    """
+    stuck = (
+        select(_inbox.c.id, _inbox.c.tries, _inbox.c.reason)
+        .where(_inbox.c.state == InboxState.PENDING, _inbox.c.integration.in_(moving))
+        .where(_inbox.c.tries >= MOST_TRIES, _inbox.c.tried_since < datetime.now(UTC) - LONGEST_TRIED)
+    )
+    failed = [
+        Outcome(row=row.id, state=InboxState.FAILED, reason=message("inbox.tried", times=row.tries, error=row.reason))
+        for row in await connection.execute(stuck)
+    ]
+    await record_outcomes(connection, failed)
 
 
 _COUNT_LOCK = 0x63616C6C
@@ -281,7 +312,9 @@ async def sync_exceptions(connection: AsyncConnection) -> None:
 
 async def requeue(connection: AsyncConnection, which: ColumnElement[bool]) -> int:
     """Queue messages again; return how many."""
-    changed = update(_inbox).where(which).values(state=InboxState.PENDING, reason="", field="")
+    changed = (
+        update(_inbox).where(which).values(state=InboxState.PENDING, reason="", field="", tries=0, tried_since=None)
+    )
     count = int((await connection.execute(changed)).rowcount)
     await sync_exceptions(connection)
     return count

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from temporalio.client import Client
 
 from activities.fulfillment import tracking
-from activities.intake import inbox
+from activities.intake import failed_messages, inbox
 from activities.kit.database import is_passing, is_permanent, transaction
 from models.exceptions import ExceptionRow
 from models.fulfillment import Scan
@@ -23,7 +23,7 @@ from models.intake import InboxState, IntegrationType, Raw, Receipt
 from models.order import NORMAL, OrderRow
 from models.settings import settings
 from starter import dispatcher
-from starter.dispatcher import take
+from starter.dispatcher import EngineDown, take
 from tests.api import SECRET, open_account, rows, sale, until
 from workers.main import worker
 
@@ -99,6 +99,60 @@ async def test_message_that_fails_the_batch_fails_alone(temporal: Client, monkey
     assert all(row.reason.startswith("error.not_storable") for row in failed)
     assert {row.order_id for row in await rows(state=STARTED)} == set(good)
     assert "intake_failed" in await open_kinds()
+
+
+@pytest.mark.parametrize("step", ["database", "engine"])
+async def test_message_that_keeps_failing_as_if_it_could_pass_waits_alone_and_fails_in_the_end(
+    temporal: Client, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    save, start = inbox.save_documents, dispatcher.start_order
+
+    async def refuse(connection: Any, orders: Any) -> None:
+        if step == "database" and any("POISON" in order.channel_order_no for order in orders):
+            await connection.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
+        await save(connection, orders)
+
+    async def refuse_start(client: Client, order: Any) -> None:
+        if step == "engine" and "POISON" in order.channel_order_no:
+            raise EngineDown("blob size exceeds limit")
+        await start(client, order)
+
+    monkeypatch.setattr(inbox, "save_documents", refuse)
+    monkeypatch.setattr(dispatcher, "start_order", refuse_start)
+    poison = await store_order({**sale(), "order_no": "POISON"})
+    for number in range(1, 4):
+        good = await store_order(sale())
+        await take(temporal)
+        (waiting,) = await rows(state=PENDING)
+        assert (waiting.tries, bool(waiting.reason)) == (number, True)
+        assert good in {row.order_id for row in await rows(state=STARTED)}
+    with pytest.raises(EngineDown):
+        await take(temporal)
+    async with transaction() as connection:
+        await inbox.fail_stuck(connection, set(IntegrationType))
+        await connection.execute(text("UPDATE inbox SET tries = 20 WHERE tries > 0"))
+        await inbox.fail_stuck(connection, set(IntegrationType))
+    assert len(await rows(state=PENDING)) == 1  # an hour has not passed
+    async with transaction() as connection:
+        await connection.execute(text("UPDATE inbox SET tried_since = now() - interval '2 hours' WHERE tries > 0"))
+        await inbox.fail_stuck(connection, {IntegrationType.CARRIER})
+    assert len(await rows(state=PENDING)) == 1  # no other message passes
+    dispatching = asyncio.create_task(dispatcher.run(temporal))
+    try:
+        await until(lambda: rows(state=FAILED))
+    finally:
+        dispatching.cancel()
+        await asyncio.gather(dispatching, return_exceptions=True)
+    (failed,) = await rows(state=FAILED)
+    assert failed.reason.startswith("inbox.tried?times=2")
+    assert "intake_failed" in await open_kinds()
+    async with transaction() as connection:
+        assert await failed_messages.retry(connection, failed_messages.MessageFilter()) == 1
+    (again,) = await rows(state=PENDING)
+    assert (again.tries, again.tried_since) == (0, None)
+    monkeypatch.undo()
+    await take(temporal)
+    assert (await temporal.get_workflow_handle(poison).describe()).id == poison
 
 
 async def test_permanent_error_is_told_from_a_passing_one(database: str) -> None:
