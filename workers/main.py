@@ -1,10 +1,11 @@
 """The worker process: workflows and activities of one task queue, until it is asked to stop."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,6 +42,9 @@ from workflows.transfers import TransferWorkflow
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Set because the SDK would otherwise read and hash every loaded module at start."""
+
+STOP_SECONDS = 3.0
+"""Between the signal to stop and the end of the process, at most."""
 
 WORKFLOWS: Sequence[type] = (
     OrderWorkflow,
@@ -120,12 +124,21 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
 async def run() -> None:
     """Serve until SIGTERM or SIGINT, then finish the tasks in progress.
 
-    Orders are taken at once: the rest of the start-up runs beside them.
+    Orders are taken at once: the rest of the start-up runs beside them. After ``STOP_SECONDS`` the process ends
+    whatever is in progress, as if it were killed: the engine gives it to another worker. The SDK takes many seconds
+    to dismantle a full cache of workflows.
     """
     client = await connect()
     stop = asyncio.Event()
+
+    def begin_to_stop() -> None:
+        stop.set()
+        limit = Timer(STOP_SECONDS, os._exit, (0,))
+        limit.daemon = True
+        limit.start()
+
     for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+        asyncio.get_running_loop().add_signal_handler(each, begin_to_stop)
     try:
         async with worker(client):
             Thread(target=_warm, name="warm", daemon=True).start()

@@ -96,6 +96,37 @@ def api(temporal: Temporal) -> Iterator[str]:
             process.wait(15)
 
 
+STUCK = """
+import asyncio
+from contextlib import asynccontextmanager
+from workers import main
+
+@asynccontextmanager
+async def worker(client):
+    print("up", flush=True)
+    try:
+        yield
+    finally:
+        await asyncio.sleep(3600)
+
+main.worker = worker
+asyncio.run(main.run())
+"""
+
+
+@pytest.mark.usefixtures("database")
+def test_worker_ends_although_a_task_does_not(temporal_server: Temporal) -> None:
+    env = os.environ | {"TEMPORAL_ADDRESS": temporal_server.address}
+    with subprocess.Popen([executable, "-c", STUCK], env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 0
+        finally:
+            process.kill()
+
+
 SELDOM = {"cel", "matplotlib", "numpy", "openpyxl", "pandas", "pypdf", "pypdfium2", "pypinyin", "reportlab", "segno"}
 """Large libraries that few requests and orders need, or that can be loaded while others are served."""
 

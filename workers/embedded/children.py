@@ -39,7 +39,7 @@ class Children:
     On Linux they die with us, also by ``kill -9``.
     """
 
-    def __init__(self, log_dir: Path, *, grace: float = 15.0) -> None:
+    def __init__(self, log_dir: Path, *, grace: float = 5.0) -> None:
         """``grace``: seconds from SIGTERM to ``kill -9``."""
         self._log_dir = private_folder(log_dir)
         self._grace = grace
