@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Bytecode is always kept: without it each process compiles all modules, which takes longer than all else at start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo up test lint format bench house lock
+.PHONY: help demo up test chaos lint format bench house lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,9 @@ up: .venv/ready ## serve the API, the Temporal UI and a worker on the embedded s
 
 test: .venv/ready ## run all tests; ARGS="tests/unit" runs some
 	$(BIN)/pytest -n 2 $(ARGS)
+
+chaos: .venv/ready ## disturb a merchant's day: kills, cuts, a full disk; ARGS="--seed 7 --orders 400 --disturbances 60"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: .venv/ready ## check style, types and imports
 	$(BIN)/ruff check .

@@ -155,13 +155,13 @@ def _fresh(state_dir: Path) -> Path:
 
 async def _run(console: Console, stack: Stack, sandbox: str, orders: int) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
-        world = await _set_up(stack, sandbox, client)
+        world = await set_up(stack, sandbox, client)
         each = min(ORDERS_PER_SCENARIO, max(1, orders // 40))
         names = [name for name in SCENARIOS for _ in range(each)]
         names += ["clean"] * max(0, orders - len(names))
         progress = Progress(names)
         watcher = asyncio.create_task(world.watch())
-        running = asyncio.create_task(_run_all(world, progress))
+        running = asyncio.create_task(run_all(world, progress))
         await _show(console, world, progress, running)
         watcher.cancel()
         with suppress(asyncio.CancelledError):
@@ -174,7 +174,8 @@ async def _run(console: Console, stack: Stack, sandbox: str, orders: int) -> dic
     return _conclude(console, stack, world, progress, checks, elapsed)
 
 
-async def _set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> World:
+async def set_up(stack: Stack, sandbox: str, client: httpx.AsyncClient) -> World:
+    """Create the merchant's catalogue, stock, accounts and keys; connect the sandbox with the stack."""
     for _ in range(100):
         with suppress(httpx.HTTPError):
             await client.get(f"{sandbox}/health")
@@ -254,7 +255,8 @@ async def _open_store(connection: Connection) -> None:
         await operations.receive(connection, STORE, sku, OPENING, f"opening:{STORE}:{sku}", "demo")
 
 
-async def _run_all(world: World, progress: Progress) -> None:
+async def run_all(world: World, progress: Progress) -> None:
+    """Play the scenarios of the progress, a limited number at once."""
     limit = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def run_one(number: int, name: str) -> None:

@@ -109,7 +109,10 @@ class World:
         return next(each for each in self.people if each["province"] == province)
 
     async def deliver(self, sale: Sale, *, copies: int = 1, malformed: bool = False, poisoned: bool = False) -> None:
-        """Send the channel's webhook, in this many copies at once; channels without webhooks are polled."""
+        """Send the channel's webhook, in this many copies at once; channels without webhooks are polled.
+
+        Channels send a webhook again that was answered with a server's error.
+        """
         target = {
             "url": f"{self.api}/channels/{sale.channel}/{sale.shop}/webhook",
             "copies": copies,
@@ -117,11 +120,15 @@ class World:
             "garbage": malformed,
             "poison": poisoned,
         }
-        response = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
-        if response.status_code == 404:
-            return
-        response.raise_for_status()
-        statuses = response.json()["statuses"]
+        for _ in range(60):
+            response = await self.client.post(f"{self.sandbox}{_control(sale)}/deliver", json=target)
+            if response.status_code == 404:
+                return
+            response.raise_for_status()
+            statuses = response.json()["statuses"]
+            if all(status < 500 for status in statuses):
+                break
+            await asyncio.sleep(0.5)
         expect(all(status < 300 for status in statuses), f"the webhook returned {statuses}")
 
     async def place(self, channel: str, shop: str, *skus: str, **sale: Any) -> Sale:
