@@ -25,6 +25,19 @@ order is skipped. ``total`` is what the buyer pays, taxes included; promotions a
 request to cancel becomes a refund request for that line. A refund after shipping appears in the finances within 48
 hours, so each pull also reads the window of two days before. Not built: Easy Ship pick-ups, Transparency codes, and
 cash collected in Japan. Amazon's list of carrier codes was found only at second hand.
+
+Kept raw, of an order: ``OrderType`` (a preorder is not listed as ``Unshipped`` before its day), ``EarliestShipDate``,
+``EarliestDeliveryDate``, ``PaymentExecutionDetail``, ``PaymentMethodDetails``, ``FulfillmentInstruction``,
+``DefaultShipFromLocationAddress``, ``IsPremiumOrder``, ``IsReplacementOrder``, ``IsGlobalExpressEnabled``,
+``IsSoldByAB``, ``IsIBA``, ``IsAccessPointOrder``, ``BuyerInvoicePreference``, ``BuyerTaxInformation``,
+``MarketplaceTaxInfo``, ``ElectronicInvoiceStatus``, ``PromiseResponseDueDate``, ``CbaDisplayableShippingLabel``,
+``BuyerName`` and ``BuyerCounty``. Of an item: ``BuyerCustomizedInfo`` and ``GiftWrapLevel`` (read the raw order before
+packing), ``IsGift``, ``ConditionId``, ``ConditionNote``, ``ScheduledDelivery…Date``, ``TaxCollection``, ``IossNumber``,
+``DeemedResellerCategory``, ``SerialNumberRequired``, ``IsTransparency``, ``StoreChainStoreId``, ``PointsGranted``,
+``PromotionDiscountTax``, ``PromotionIds``, ``ItemApprovalContext``, ``Measurement``, ``ShippingConstraints``,
+``AssociatedItems``, ``SubstitutionPreferences``. Without meaning here: ``SellerOrderId``, ``OrderChannel``,
+``NumberOfItems…``, ``IsEstimatedShipDateSet``, ``SellerDisplayName``, ``ProductInfo``, ``PriceDesignation``,
+``SerialNumbers``, ``AmazonPrograms``.
 """
 
 import asyncio

@@ -8,6 +8,21 @@ order's number is used), codes of logistics companies beyond those below.
 Amounts are in fen. ``total`` is the merchant's price: what the buyer pays and what the platform pays in addition.
 Recipients come encrypted: those of orders to ship are decrypted when read. Pushes only name orders.
 
+An order that the buyer picks up in a store (``receive_type`` of its items) is held. Kept raw, of an order:
+``order_phase_list`` (the deposit and the rest: ``main_status`` tells what is paid), ``appointment_ship_time`` and
+``pre_sale_type``, ``earliest_receipt_time``, ``latest_receipt_time``, ``target_arrival_time`` and ``early_arrival``
+(deliveries within the hour), ``accept_order_status``, ``promise_info``, ``packing_amount``, ``tax_amount``,
+``post_insurance_amount``, ``promotion_detail`` and the other sums of promotions (``shop_cost_amount``,
+``platform_cost_amount`` and ``promotion_pay_amount`` are read), ``modify_post_amount``, ``logistics_info``,
+``seller_remark_stars``, ``user_id_info``, ``user_coordinate``, ``d_car_shop_biz_data``, the tags (``…_tag_ui``). Of an
+item: ``given_product_type`` and ``master_sku_order_id_list`` (a gift is an item of price 0), ``bundle_sku_info``,
+``sku_customization_info``, ``need_serial_number``, ``quality_check_info``, ``inventory_list``, ``store_info``,
+``spec``, ``contract_info``, ``account_list``, ``card_voucher`` and ``writeoff_info`` (goods without a parcel).
+``refund_status`` beside ``after_sale_status`` adds nothing. Without meaning here: ``shop_id``, ``shop_name``,
+``order_level``, ``parent_order_id``, ``biz``, ``sub_b_type``, ``theme_type``, ``app_id``, ``c_biz``, ``page_id``,
+``send_pay``, ``author_id``, ``room_id``, ``video_id``, ``cid``, ``channel_payment_no``, categories, pictures,
+``is_comment``, ``finish_time``, ``ship_time`` and the times of receipt.
+
 Account: ``base_url`` ``https://openapi-fxg.jinritemai.com``; secrets ``app_key``, ``app_secret``, ``access_token``,
 ``refresh_token``; settings ``carrier_codes``. Listings: ``product_id`` and ``sku_id``.
 """
@@ -129,6 +144,8 @@ class _Line(BaseModel):
     pay_amount: Fen = Decimal(0)
     order_status: Annotated[int, Listed(0, _STATUSES)] = 0
     goods_type: Integer = 0
+    receive_type: Integer = 0
+    """2: the buyer picks it up."""
     after_sale_info: _AfterSale | None = None
 
     @property
@@ -197,6 +214,13 @@ class _Order(BaseModel):
         """``main_status`` where it says more: refunded before (21) or after shipping (22) or receipt (39), or paid in
         part (103)."""
         return self.main_status if self.main_status in {21, 22, 39, 103} else self.order_status
+
+    @property
+    def hold(self) -> str:
+        """Why it must not be shipped as it is; empty where it may be."""
+        if self.status == _PAID_NOT_READY:
+            return "paid_not_ready"
+        return "pick_up" if any(line.receive_type == 2 for line in self.sku_order_list) else ""
 
     @property
     def merchant_total(self) -> Decimal:
@@ -320,7 +344,7 @@ class Douyin:
         cash_on_delivery = order.pay_type == 0
         paid = order.status in _TO_SHIP | _SHIPPED | {21} and not cash_on_delivery
         custom: dict[str, JsonValue] = {
-            "channel_hold": "paid_not_ready" if order.status == _PAID_NOT_READY else "",
+            "channel_hold": order.hold,
             "cancel_reason": order.cancel_reason if closed else "",
             "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
         }

@@ -7,6 +7,19 @@ orders are pulled; its message service (TMC) is not read. The state of a refund 
 number ``refund_id``, its amount the line's share of what was paid. Not sourced: the scenes of decryption; where setting
 ``decrypt_scene`` names one, recipients of orders to ship are decrypted, otherwise they stay masked.
 
+An order that the buyer picks up in a store (``o2o_delivery``, ``shop_pick``), or that TOP bars from shipping
+(``is_sh_ship``, ``top_hold`` and its like), is held. Kept raw, where a shop asks for them: ``step_trade_status`` and
+``step_paid_fee`` (an order of which only the deposit is paid is unpaid by its status), ``est_con_time``,
+``timing_promise``, ``promise_service``, ``delivery_time``, ``sign_time`` and the other times promised,
+``promotion_details`` (their sums are in the lines), ``coupon_fee``, ``service_orders``, ``order_tax_fee``,
+``buyer_cod_fee``, ``service_tags``, ``rx_audit_status``, ``receiver_country``, ``invoice_…``, ``omni_…``, ``o2o_…``
+and ``nr_…`` of stores, ``assembly``; of a line ``customization``, ``store_code``, ``zhengji_status``, ``bind_oids``,
+``item_meal_name``, ``sku_properties_name``, ``logistics_company``. Without meaning here: ``num``, ``num_iid``,
+``price``, ``title``, ``pic_path`` and ``adjust_fee`` of a trade (of several lines they say nothing), ``total_fee`` and
+``discount_fee`` (sums), ``received_payment``, ``has_post_fee``, ``seller_rate``, ``buyer_rate``, ``has_yfx``,
+``yfx_fee``, ``credit_card_fee``, ``buyer_memo`` and ``buyer_flag`` (for the buyer alone), ``consign_time``,
+``snapshot_url``, ``timeout_action_time``, ``cid``.
+
 Account: ``base_url`` up to ``/router/rest`` (``https://eco.taobao.com``); secrets ``app_key``, ``app_secret``,
 ``session``, ``refresh_token`` where the session is renewed; settings ``sign_method`` (``md5``, ``hmac``,
 ``hmac-sha256``), ``platform`` where the orders do not show ``tmall``, ``carrier_codes`` where TOP's code is not our
@@ -68,7 +81,7 @@ _FIELDS = (
     "tid,status,type,payment,post_fee,created,modified,pay_time,end_time,receiver_name,receiver_state,receiver_city,"
     "receiver_district,receiver_town,receiver_address,receiver_zip,receiver_mobile,receiver_phone,oaid,buyer_nick,"
     "buyer_open_uid,buyer_message,seller_memo,seller_flag,trade_from,forbid_consign,top_hold,team_buy_hold,"
-    "share_group_hold,ofp_hold,orders"
+    "share_group_hold,ofp_hold,is_sh_ship,o2o_delivery,shop_pick,orders"
 )
 
 _UNPAID = {"TRADE_NO_CREATE_PAY", "WAIT_BUYER_PAY", "PAY_PENDING", "WAIT_PRE_AUTH_CONFIRM"}
@@ -193,6 +206,11 @@ class _Trade(BaseModel):
     team_buy_hold: Integer = 0
     share_group_hold: Integer = 0
     ofp_hold: Integer = 0
+    is_sh_ship: bool | None = False
+    """Whether TOP bars it from shipping."""
+    o2o_delivery: Text = ""
+    """``inshop``: the buyer picks it up."""
+    shop_pick: Text = ""
     orders: _Orders
 
     @property
@@ -200,6 +218,10 @@ class _Trade(BaseModel):
         """Why the platform does not want it shipped yet; empty where it does."""
         if self.status in _HOLDING:
             return self.status
+        if self.is_sh_ship:
+            return "is_sh_ship"
+        if self.o2o_delivery == "inshop" or self.shop_pick not in ("", "0", "false"):
+            return "pick_up"
         flags = ("forbid_consign", "top_hold", "team_buy_hold", "share_group_hold", "ofp_hold")
         return next((flag for flag in flags if getattr(self, flag) == 1), "")
 

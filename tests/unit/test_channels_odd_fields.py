@@ -234,6 +234,28 @@ def test_unknown_order_status_alone_does_not_pay_an_order(source: str, path: tup
     assert parsed(source, document).paid_at is None
 
 
+@pytest.mark.parametrize(
+    ("source", "path", "value", "hold"),
+    [
+        ("douyin", ("shop_order_detail", "sku_order_list", 0, "receive_type"), 2, "pick_up"),
+        ("douyin", ("shop_order_detail", "order_status"), 105, "paid_not_ready"),
+        ("taobao", ("trade_fullinfo_get_response", "trade", "is_sh_ship"), True, "is_sh_ship"),
+        ("taobao", ("trade_fullinfo_get_response", "trade", "o2o_delivery"), "inshop", "pick_up"),
+        ("taobao", ("trade_fullinfo_get_response", "trade", "shop_pick"), "1", "pick_up"),
+        ("pdd", ("order_info", "risk_control_status"), 2, "risk_control"),
+    ],
+)
+def test_order_that_must_not_be_shipped_as_it_is_waits(
+    source: str, path: tuple[Any, ...], value: Any, hold: str
+) -> None:
+    document = ORDERS[source][1]()
+    container: Any = document
+    for part in path[:-1]:
+        container = container[part]
+    container[path[-1]] = value
+    assert parsed(source, document).custom["channel_hold"] == hold
+
+
 def test_many_lines_stay_in_one_order() -> None:
     lines = [
         {"line_no": f"l{number}", "sku": "A001", "quantity": 1, "unit_price": "1.123456"} for number in range(2500)
