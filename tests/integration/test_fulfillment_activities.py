@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Update, insert, select, update
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -112,6 +112,13 @@ async def run(step: Callable[[str], Awaitable[Result]], fulfillment_id: str, att
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, attempt=attempt)
     return await environment.run(step, fulfillment_id)
+
+
+def change_secrets(source: str, secrets: dict[str, str]) -> Update:
+    """Return the statement that changes what our account with a carrier signs with."""
+    key = {"integration": IntegrationType.CARRIER, "source": source, "account": "main"}
+    sealed = seal_row(AccountRow, key | {"secrets": Secrets(values=secrets)})
+    return update(AccountRow).where(AccountRow.source == source).values(sealed)  # type: ignore[arg-type]
 
 
 async def row(fulfillment_id: str) -> Any:
@@ -225,8 +232,9 @@ async def test_a_release_is_submitted_once_and_settles_the_order(outside: Outsid
     (parcel,) = await outside.order(("A001", 2))
     order_id = parcel.rpartition(":")[0]
     async with transaction() as connection:
-        await connection.execute(
-            insert(InboxRow).values(
+        values = seal_row(
+            InboxRow,
+            dict(
                 integration=IntegrationType.CHANNEL,
                 source="own",
                 account="web",
@@ -241,8 +249,9 @@ async def test_a_release_is_submitted_once_and_settles_the_order(outside: Outsid
                 actor="",
                 order_id=order_id,
                 received_at=datetime.now(UTC),
-            )
+            ),
         )
+        await connection.execute(insert(InboxRow).values(values))
     await run(steps.book_waybill, parcel)
     for _ in range(2):
         assert await run(steps.release_to_warehouse, parcel) is RequestStatus.SUBMITTED
@@ -373,11 +382,7 @@ async def test_the_best_carrier_books_and_all_options_are_saved(outside: Outside
 async def test_the_next_carrier_books_if_the_best_one_refuses(outside: Outside) -> None:
     await rates(("sf", "20"), ("yto", "8"))
     async with transaction() as connection:
-        await connection.execute(
-            update(AccountRow)
-            .where(AccountRow.source == "yto")  # type: ignore[arg-type]
-            .values(secrets=Secrets(values={**yto.SECRETS, "secret": "withdrawn"}))
-        )
+        await connection.execute(change_secrets("yto", {**yto.SECRETS, "secret": "withdrawn"}))
     accounts_of_ours.clear_cache()
     (parcel,) = await outside.order(("A001", 1))
     assert (await run(steps.book_waybill, parcel)).carrier == "sf"
@@ -412,10 +417,7 @@ async def test_a_carrier_that_may_have_booked_is_not_replaced_when_it_refuses(
     outside.post("/_faults", system="sf", operation=sf.BOOK, match=reference, fault="timeout_after", seconds=1)
     assert (await refusal(run(steps.book_waybill, parcel))).type == "Unavailable"
     async with transaction() as connection:
-        wrong = Secrets(values={**sf.SECRETS, "check_word": "withdrawn"})
-        await connection.execute(
-            update(AccountRow).where(AccountRow.source == "sf").values(secrets=wrong)  # type: ignore[arg-type]
-        )
+        await connection.execute(change_secrets("sf", {**sf.SECRETS, "check_word": "withdrawn"}))
     accounts_of_ours.clear_cache()
     error = await refusal(run(steps.book_waybill, parcel, 2))
     assert (error.type, error.non_retryable) == ("Refused", True)

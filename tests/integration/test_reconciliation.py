@@ -189,7 +189,8 @@ async def test_unfinished_reconciliation_opens_an_exception(
     wrong = shop.account.secrets | {"consumer_secret": "wrong"}
     async with transaction() as connection:
         query = update(AccountRow).where(AccountRow.source == "woocommerce")  # type: ignore[arg-type]
-        await connection.execute(query.values(secrets=Secrets(values=wrong)))
+        key = shop.account.model_dump(include={"integration", "source", "account"})
+        await connection.execute(query.values(seal_row(AccountRow, key | {"secrets": Secrets(values=wrong)})))
     async with worker(temporal):
         report = await reconcile(api, shop)
     assert report["error"]
