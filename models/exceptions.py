@@ -64,6 +64,8 @@ class ExceptionKind(StrEnum):
     REFUND_AFTER_SHIPPING = "refund_after_shipping"
     REFUND_AFTER_END = "refund_after_end"
     PAID_AFTER_END = "paid_after_end"
+    STORES_DIFFER = "stores_differ"
+    """The database and the engine disagree on the order, and neither can be mended from the other."""
 
     # Stock
     LOW_STOCK = "low_stock"
@@ -207,6 +209,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.REFUND_AFTER_SHIPPING, _S.HIGH, _R.CALL_CARRIER, _R.TELL_BUYER, owner="service"),
         _policy(_K.REFUND_AFTER_END, _S.NORMAL, _R.REFUND, _R.TELL_BUYER, owner="service"),
         _policy(_K.PAID_AFTER_END, _S.HIGH, _R.REFUND, _R.TELL_BUYER, owner="service"),
+        _policy(_K.STORES_DIFFER, _S.HIGH, _R.REVIEW, _R.CALL_WAREHOUSE, owner="operations", due=4 * HOUR),
         _policy(_K.LOW_STOCK, _S.NORMAL, _R.REPLENISH, _R.TRANSFER, owner="purchasing"),
         _policy(_K.OVERDUE_TRANSFER, _S.NORMAL, _R.CALL_WAREHOUSE, owner="warehouse"),
         _policy(_K.UNKNOWN_CODE, _S.LOW, _R.CALL_CARRIER, due=7 * DAY),

@@ -419,9 +419,10 @@ class OrderState(Record):
 
 
 class OrderInput(Value):
-    """The argument of the order workflow. ``state`` is set if an earlier history was continued as new."""
+    """The argument of the order workflow. ``state`` is set if an earlier history, or a lost one, is continued."""
 
     order: ChannelOrder
+    """As the channel had it when the first history began."""
     policy: Policy = Policy()
     state: OrderState | None = None
 

@@ -18,14 +18,7 @@ from typing import Any
 import structlog
 from pydantic import JsonValue, ValidationError
 from temporalio.client import Client
-from temporalio.common import (
-    Priority,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.accounts.accounts import get_account
@@ -49,14 +42,13 @@ from activities.kit.database import (
 )
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
+from activities.orders import doctor, starting
 from activities.records import exceptions
-from models import search_attributes
 from models.base import Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import MILESTONES, Scan
-from models.i18n import message, t
+from models.i18n import message
 from models.intake import InboxState, IntegrationType
-from models.money import Money
 from models.order import ChannelOrder, RefundState
 from models.origins import IntakePath
 from models.policy import Policy
@@ -73,7 +65,6 @@ from models.requests import (
     WarehouseEvent,
 )
 from models.settings import settings
-from models.state import OrderInput
 from starter.logs import place
 from workers.supervisor import supervise
 
@@ -98,6 +89,10 @@ _awake = asyncio.Event()
 
 class EngineDown(Exception):
     """The engine cannot be reached: messages wait, none is lost."""
+
+
+class Unrecovered(Exception):
+    """A workflow whose order has lost its row does not answer: its messages wait, those of other orders do not."""
 
 
 def wake() -> None:
@@ -351,34 +346,51 @@ async def _dispatch_order(client: Client, limit: asyncio.Semaphore, pending: Pen
     outcomes: list[Outcome] = []
     async with limit:
         for number, message in enumerate(pending.messages):
-            starts = pending.known is None and number == 0 and changes.needs_fulfillment(message.order)
             order_id = message.order.order_id
             try:
                 reason = await _deliver(client, pending, message)
             except EngineDown as error:
                 log.info("dispatcher.waits", order=order_id, error=str(error))
                 return outcomes + [_waiting(each.row, error) for each in pending.messages[number:]]
+            except Unrecovered:
+                now, reason = datetime.now(UTC), "inbox.unrecovered"
+                waiting = [
+                    Outcome(row=each.row, state=InboxState.STARTED, order=order_id, reason=reason, at=now)
+                    for each in pending.messages[number:]
+                ]
+                return outcomes + waiting
             except Exception as error:
                 if is_passing(error):
                     raise
                 outcomes.append(_failed(message.row, error).model_copy(update={"order": order_id}))
                 continue
-            if not starts:
+            if reason is not None:
                 outcomes.append(Outcome(row=message.row, state=InboxState.DONE, order=order_id, reason=reason))
     return outcomes
 
 
-async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage) -> str:
-    """Start the order, or signal what changed; return the reason to record. Raises ``EngineDown``."""
+async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage) -> str | None:
+    """Signal what changed, and return the reason to record; or start the order, and return ``None``.
+
+    An order that the engine has admitted, but that has no row, was lost with a restore of the database: it is recovered
+    and compared with what its workflow knows. Raises ``EngineDown`` and ``Unrecovered``.
+    """
+    new = pending.known is None and pending.delivered is None
     before = pending.delivered or pending.known or message.order
     newest = changes.newest(before, message.order)
-    if not pending.started and not changes.needs_fulfillment(before):
-        if not changes.needs_fulfillment(newest):
+    if not pending.started:
+        opened = before if changes.needs_fulfillment(before) else newest
+        if changes.needs_fulfillment(opened) and await start_order(client, opened):
+            before, pending.started = opened, True
+            if new:
+                pending.delivered = newest
+                return None
+        elif await _is_lost(client, before.order_id):
+            before = await _recover(client, before.order_id)
+            newest = changes.newest(before, message.order)
+        elif not changes.needs_fulfillment(opened):
             pending.delivered = newest
             return "inbox.closed_before"
-        before = newest
-    if not pending.started:
-        await start_order(client, before)
         pending.started = True
     signals = changes.changes(before, message.order, message.fact_key)
     if newest.shipped and not before.shipped and not await _all_shipped(before.order_id):
@@ -388,6 +400,27 @@ async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage)
         reason = await _signal(client, before.order_id, name, request, before) or reason
     pending.delivered = newest
     return reason or ", ".join(name for name, _ in signals)
+
+
+async def _is_lost(client: Client, order_id: str) -> bool:
+    """Whether the engine has admitted an order that had no row when this round began, nor has one now."""
+    try:
+        admitted = await starting.is_admitted(client, order_id)
+    except (RPCError, RuntimeError) as error:
+        raise EngineDown(str(error)) from error
+    async with transaction() as connection:
+        _, recorded = (await inbox.load_documents(connection, [order_id])).get(order_id, (None, False))
+    return admitted and not recorded
+
+
+async def _recover(client: Client, order_id: str) -> ChannelOrder:
+    try:
+        known = await doctor.recover_lost_order(client, order_id)
+    except (RPCError, RuntimeError) as error:
+        raise EngineDown(str(error)) from error
+    if known is None:
+        raise Unrecovered(order_id)
+    return known
 
 
 async def _all_shipped(order_id: str) -> bool:
@@ -403,33 +436,15 @@ async def _open_exception(order_id: str, kind: ExceptionKind, about: str = "", *
         await exceptions.open_all(connection, [exception])
 
 
-async def start_order(client: Client, order: ChannelOrder) -> None:
-    """Start an order's workflow, once for its id; again where its admission failed. Raises ``EngineDown``."""
+async def start_order(client: Client, order: ChannelOrder) -> bool:
+    """Start an order's workflow, once for its id; again where its admission failed. Raises ``EngineDown``.
+
+    Return ``False`` if it was started before.
+    """
     shop = await get_account(IntegrationType.CHANNEL, order.channel, order.shop)
     policy = Policy.model_validate(shop.settings.get("policy", {}))
-    attributes: list[SearchAttributePair[Any]] = [
-        SearchAttributePair(search_attributes.STATUS, "received"),
-        SearchAttributePair(search_attributes.CHANNEL, order.channel),
-        SearchAttributePair(search_attributes.SHOP, order.shop),
-        SearchAttributePair(search_attributes.PRIORITY, order.priority),
-    ]
-    if order.promised_by is not None:
-        attributes.append(SearchAttributePair(search_attributes.PROMISED_BY, order.promised_by))
-    amount = Money(amount=order.total, currency=order.currency).text(settings().lang)
     try:
-        await client.start_workflow(
-            "OrderWorkflow",
-            OrderInput(order=order, policy=policy),
-            id=order.order_id,
-            task_queue=settings().task_queue,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            priority=Priority(priority_key=order.priority, fairness_key=f"{order.channel}:{order.shop}"[:64]),
-            search_attributes=TypedSearchAttributes(attributes),
-            static_summary=t("summary.order", channel=order.channel, lines=len(order.lines), amount=amount),
-        )
-    except WorkflowAlreadyStartedError:
-        return
+        return await starting.start_order(client, order, policy)
     except (RPCError, RuntimeError) as error:
         raise EngineDown(str(error)) from error
 

@@ -18,7 +18,7 @@ from activities.fulfillment import steps as fulfillment_activities
 from activities.intake import polling, reconciliation
 from activities.kit import database, http
 from activities.notifications import delivery
-from activities.orders import cleansing
+from activities.orders import cleansing, doctor
 from activities.orders import steps as order_activities
 from activities.stock import replenishment, stock_sync, thresholds, transfers
 from models.settings import settings
@@ -28,6 +28,7 @@ from workers.failures import FailPermanently
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
 from workflows.carrier_selection import CarrierPerformanceWorkflow
+from workflows.doctor import DoctorWorkflow
 from workflows.exceptions import ExceptionMonitorWorkflow
 from workflows.labels import PrintWorkflow, PurgeDocumentsWorkflow
 from workflows.notifications import NotificationsWorkflow
@@ -58,6 +59,7 @@ WORKFLOWS: Sequence[type] = (
     ReplanWorkflow,
     ReplenishmentWorkflow,
     CarrierPerformanceWorkflow,
+    DoctorWorkflow,
     StockSyncWorkflow,
     ThresholdsWorkflow,
     TransferWorkflow,
@@ -76,6 +78,7 @@ ACTIVITIES: Sequence[Callable[..., Any]] = (
     order_activities.settle,
     order_activities.reject,
     order_activities.last_scans,
+    doctor.compare_stores,
     fulfillment_activities.book_waybill,
     fulfillment_activities.release_to_warehouse,
     fulfillment_activities.recall_from_warehouse,

@@ -27,6 +27,7 @@ from models.base import CHINA
 from models.intake import AccountRow, IntegrationType
 from models.settings import settings
 from workflows.carrier_selection import CarrierPerformanceWorkflow
+from workflows.doctor import DoctorWorkflow
 from workflows.exceptions import ExceptionMonitorWorkflow
 from workflows.labels import PurgeDocumentsWorkflow
 from workflows.notifications import NotificationsWorkflow
@@ -40,6 +41,8 @@ POLL_INTERVAL = timedelta(minutes=15)
 """How often a shop is polled, unless its ``poll_seconds`` say otherwise."""
 STOCK_SYNC_INTERVAL = timedelta(minutes=1)
 """The wait after a stock sync that failed; after one that completed, the buffered next one starts at once."""
+DOCTOR_INTERVAL = timedelta(minutes=10)
+"""How often orders whose status differs from that of their workflow are looked at."""
 CARRIER_PERFORMANCE_HOUR = 1
 LABEL_PURGE_HOUR = 1
 REPLENISHMENT_HOUR = 2
@@ -55,6 +58,7 @@ async def schedule_system(client: Client) -> None:
         ("thresholds", ThresholdsWorkflow.run, timedelta(seconds=60)),
         ("parcels", ExceptionMonitorWorkflow.run, timedelta(seconds=60)),
         ("notifications", NotificationsWorkflow.run, timedelta(seconds=30)),
+        ("doctor", DoctorWorkflow.run, DOCTOR_INTERVAL),
         ("service", CarrierPerformanceWorkflow.run, _nightly(CARRIER_PERFORMANCE_HOUR)),
         ("labels", PurgeDocumentsWorkflow.run, _nightly(LABEL_PURGE_HOUR)),
         ("replenishment", ReplenishmentWorkflow.run, _nightly(REPLENISHMENT_HOUR)),

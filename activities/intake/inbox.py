@@ -146,9 +146,13 @@ SETTLE = (
     update(_inbox)
     .where(_inbox.c.order_id == func.any(bindparam("settled", type_=ARRAY(String))))
     .where(_inbox.c.state == InboxState.STARTED)
+    .where(_inbox.c.reason == "")
     .values(state=InboxState.DONE)
 )
-"""Marks the orders of the parameter ``settled`` as waiting for others: the dispatcher may admit new orders."""
+"""Marks the orders of the parameter ``settled`` as waiting for others: the dispatcher may admit new orders.
+
+A message with a reason has not reached its order: it waits.
+"""
 
 
 async def next_messages(
@@ -386,8 +390,10 @@ async def load_documents(
     }
 
 
-async def save_documents(connection: AsyncConnection, orders: Collection[ChannelOrder]) -> None:
-    """Save the newest version of channels' orders."""
+async def save_documents(
+    connection: AsyncConnection, orders: Collection[ChannelOrder], *, replace: bool = False
+) -> None:
+    """Save the newest version of channels' orders; with ``replace`` also an older one."""
     if orders:
         rows = [{"order_id": order.order_id, "modified_at": order.modified_at, "document": order} for order in orders]
         statement = insert(_documents).values([seal_row(_documents, row) for row in rows])
@@ -396,7 +402,7 @@ async def save_documents(connection: AsyncConnection, orders: Collection[Channel
             statement.on_conflict_do_update(
                 index_elements=["order_id"],
                 set_=newer,
-                where=_documents.c.modified_at <= statement.excluded.modified_at,
+                where=None if replace else _documents.c.modified_at <= statement.excluded.modified_at,
             )
         )
 

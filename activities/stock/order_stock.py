@@ -1,7 +1,7 @@
 """Stock movements of orders: reserve, allocate, ship, return, give back."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 
 from activities.stock.ledger import has_entered, levels, lower_safety_stock, move
 from activities.stock.waitlist import end_waiting, notify_waiting_orders
-from models.fulfillment import Fulfillment, FulfillmentStatus, ShortfallKind
+from models.fulfillment import Fulfillment, FulfillmentStatus, ShortfallKind, TrackingStatus
 from models.state import Snapshot
 from models.stock import Move, MovementKind, Reservation
 
@@ -45,6 +45,40 @@ async def allocate(
     The caller has locked the levels.
     """
     await move(connection, [*others, *_moves(MovementKind.ALLOCATED, "allocated", fulfillments)], locked=True)
+
+
+async def reenter(connection: AsyncConnection, order_id: str, fulfillments: Sequence[Fulfillment]) -> bool:
+    """Enter the movements of an order that the ledger has lost, as by a restore; return whether its stock sufficed.
+
+    Stock that is short by now is adjusted: these goods were allocated, and may have left. Raise ``InvalidInput`` if a
+    level itself is lost.
+    """
+
+    def those(which: Callable[[Fulfillment], bool]) -> list[tuple[str, Fulfillment]]:
+        return [(order_id, each) for each in fulfillments if which(each)]
+
+    moves = [
+        *_moves(MovementKind.ALLOCATED, "allocated", those(lambda each: True)),
+        *_moves(MovementKind.DEALLOCATED, _ENDED, those(lambda each: each.status is FulfillmentStatus.CANCELLED)),
+        *_moves(MovementKind.SHIPPED, _ENDED, those(lambda each: each.deducted)),
+        *_moves(MovementKind.RETURNED, "returned", those(lambda each: each.tracking is TrackingStatus.RETURNED)),
+    ]
+    free = {
+        (each.warehouse, each.sku): each.promisable
+        for each in await levels(connection, {each.sku for each in moves}, lock=True)
+    }
+    adjustments = []
+    for each in _moves(
+        MovementKind.ADJUSTED, "reentered", those(lambda each: each.status is not FulfillmentStatus.CANCELLED)
+    ):
+        if await has_entered(connection, f"{each.key.removesuffix(':reentered')}:allocated"):
+            continue
+        place = (each.warehouse, each.sku)
+        if (short := each.quantity - free.get(place, 0)) > 0:
+            adjustments.append(each.model_copy(update={"quantity": short, "reason": "allocated before a restore"}))
+        free[place] = max(free.get(place, 0) - each.quantity, 0)
+    await move(connection, [*adjustments, *moves], locked=True)
+    return not adjustments
 
 
 async def ship(connection: AsyncConnection, order_id: str, fulfillment: Fulfillment) -> None:

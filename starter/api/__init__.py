@@ -19,6 +19,7 @@ from starter.api import (
     allocation,
     carrier_selection,
     codec,
+    doctor,
     exceptions,
     files,
     health,
@@ -68,6 +69,7 @@ ROUTERS = (
     settlements,
     notifications,
     accounts,
+    doctor,
     codec,
     health,
 )

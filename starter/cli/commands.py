@@ -7,6 +7,7 @@ from starter.cli import (
     accounts,
     allocation,
     carrier_selection,
+    doctor,
     exceptions,
     files,
     intake,
@@ -29,6 +30,7 @@ for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
+app.command("doctor", help=t("cli.help.doctor"))(doctor.doctor)
 app.command("print", help=t("cli.help.print"))(labels.print_)
 _GROUPS = (
     orders,

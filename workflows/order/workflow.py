@@ -48,6 +48,7 @@ class OrderWorkflow(OrderMessages):
     def __init__(self, given: OrderInput) -> None:
         state = given.state or OrderState(order=given.order, policy=given.policy)
         super().__init__(state, continued=given.state is not None)
+        self._given = given
         self.processes = FulfillmentProcesses(self)
 
     @workflow.run
@@ -151,7 +152,7 @@ class OrderWorkflow(OrderMessages):
                 )
                 if self._history_full:
                     self.count_events()
-                    workflow.continue_as_new(OrderInput(order=state.order, policy=state.policy, state=state))
+                    workflow.continue_as_new(OrderInput(order=self._given.order, policy=state.policy, state=state))
 
     @property
     def _at_rest(self) -> bool:
