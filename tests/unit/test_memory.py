@@ -37,9 +37,9 @@ def tuned() -> Iterator[None]:
 
 @pytest.mark.usefixtures("tuned")
 def test_workflows_that_left_the_cache_are_freed() -> None:
-    cache: deque[Evicted] = deque(maxlen=1000)
+    cache: deque[Evicted] = deque(maxlen=500)
     most = 0
-    for _ in range(5000):
+    for _ in range(3000):
         cache.append(Evicted())
         most = max(most, Evicted.alive)
-    assert most < 4000
+    assert most < 2700

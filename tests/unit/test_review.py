@@ -4,7 +4,7 @@ import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from time import monotonic
+from time import process_time
 from typing import Any
 
 import cel
@@ -110,10 +110,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("condition", HOSTILE)
 def test_hostile_expression_is_refused_quickly(condition: str) -> None:
-    begun = monotonic()
+    begun = process_time()
     with pytest.raises(InvalidExpression):
         ORDER_VOCABULARY.check(condition)
-    assert monotonic() - begun < 0.5
+    assert process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_most_expensive_allowed_condition_takes_less_than_a_second(condition: st
     sample["stock"] = {"all_available": False, "short_skus": [f"T{number}" for number in range(LONGEST_LIST)]}
     sample["remarks"] = {"buyer_message": "x" * 2000, "seller_memo": ""}
     expression = ORDER_VOCABULARY.compile(condition)
-    begun = monotonic()
+    begun = process_time()
     assert expression.evaluate(expressions.context(expression.roots, sample))
-    assert monotonic() - begun < 1, BUDGET
+    assert process_time() - begun < 1, BUDGET
 
 
 PIECES = """
@@ -215,10 +215,10 @@ def test_compiled_condition_is_cheap() -> None:
     expression = ORDER_VOCABULARY.check("order.total > 5000 && lines.exists(l, l.quantity > 9)")
     context = expressions.context(expression.roots, known(an_order()))
     assert isinstance(context, cel.Context)
-    begun = monotonic()
+    begun = process_time()
     for _ in range(1000):
         expression.evaluate(context)
-    assert monotonic() - begun < 1
+    assert process_time() - begun < 1
 
 
 DAY = date(2026, 10, 1)
