@@ -26,7 +26,7 @@ request to cancel becomes a refund request for that line. A refund after shippin
 hours, so each pull also reads the window of two days before. Not built: Easy Ship pick-ups, Transparency codes, and
 cash collected in Japan. Amazon's list of carrier codes was found only at second hand.
 
-Kept raw, of an order: ``OrderType`` (a preorder is not listed as ``Unshipped`` before its day), ``EarliestShipDate``,
+Kept raw, of an order: ``OrderType`` (whether it is a preorder), ``EarliestShipDate``,
 ``EarliestDeliveryDate``, ``PaymentExecutionDetail``, ``PaymentMethodDetails``, ``FulfillmentInstruction``,
 ``DefaultShipFromLocationAddress``, ``IsPremiumOrder``, ``IsReplacementOrder``, ``IsGlobalExpressEnabled``,
 ``IsSoldByAB``, ``IsIBA``, ``IsAccessPointOrder``, ``BuyerInvoicePreference``, ``BuyerTaxInformation``,

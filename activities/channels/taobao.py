@@ -7,13 +7,13 @@ orders are pulled; its message service (TMC) is not read. The state of a refund 
 number ``refund_id``, its amount the line's share of what was paid. Not sourced: the scenes of decryption; where setting
 ``decrypt_scene`` names one, recipients of orders to ship are decrypted, otherwise they stay masked.
 
-An order that the buyer picks up in a store (``o2o_delivery``, ``shop_pick``), or that TOP bars from shipping
-(``is_sh_ship``, ``top_hold`` and its like), is held. Kept raw, where a shop asks for them: ``step_trade_status`` and
-``step_paid_fee`` (an order of which only the deposit is paid is unpaid by its status), ``est_con_time``,
-``timing_promise``, ``promise_service``, ``delivery_time``, ``sign_time`` and the other times promised,
-``promotion_details`` (their sums are in the lines), ``coupon_fee``, ``service_orders``, ``order_tax_fee``,
-``buyer_cod_fee``, ``service_tags``, ``rx_audit_status``, ``receiver_country``, ``invoice_…``, ``omni_…``, ``o2o_…``
-and ``nr_…`` of stores, ``assembly``; of a line ``customization``, ``store_code``, ``zhengji_status``, ``bind_oids``,
+An order that the buyer picks up in a store (``o2o_delivery``; ``shop_pick``, whose values are not sourced), or that TOP
+bars from shipping (``is_sh_ship``, ``top_hold`` and its like), is held. Kept raw, where a shop asks for them:
+``step_trade_status`` and ``step_paid_fee`` (that the status stays unpaid until the rest is paid is not sourced),
+``est_con_time``, ``timing_promise``, ``promise_service``, ``delivery_time``, ``sign_time`` and the other times
+promised, ``promotion_details`` (their sums are in the lines), ``coupon_fee``, ``service_orders``, ``order_tax_fee``,
+``buyer_cod_fee``, ``service_tags``, ``rx_audit_status``, ``receiver_country``, ``invoice_…``, ``omni_…``, ``o2o_…`` and
+``nr_…`` of stores, ``assembly``; of a line ``customization``, ``store_code``, ``zhengji_status``, ``bind_oids``,
 ``item_meal_name``, ``sku_properties_name``, ``logistics_company``. Without meaning here: ``num``, ``num_iid``,
 ``price``, ``title``, ``pic_path`` and ``adjust_fee`` of a trade (of several lines they say nothing), ``total_fee`` and
 ``discount_fee`` (sums), ``received_payment``, ``has_post_fee``, ``seller_rate``, ``buyer_rate``, ``has_yfx``,
