@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Path, Request
 from pydantic import BaseModel, Field
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -18,6 +18,8 @@ from starter.api.problems import SOON, Problem, lang
 from workflows.doctor import DoctorWorkflow
 
 router = APIRouter(tags=["doctor"])
+
+ExaminationId = Annotated[str, Path(pattern=r"^doctor:[A-Za-z0-9._\-]{1,100}$")]
 
 
 class DoctorRequest(BaseModel):
@@ -71,7 +73,7 @@ async def examine(
 
 
 @router.get("/doctor/{examination}", summary="What a comparison found")
-async def findings(examination: str, request: Request, principal: Reader) -> Findings:
+async def findings(examination: ExaminationId, request: Request, principal: Reader) -> Findings:
     client: Client = request.app.state.temporal
     handle = client.get_workflow_handle_for(DoctorWorkflow.run, examination)
     try:
