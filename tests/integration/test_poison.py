@@ -59,8 +59,8 @@ async def open_kinds() -> set[str]:
 @pytest.mark.parametrize("odd", ["\\u00\\u000000", "\\\\u00\\u000000", "\\u0000", "\\ud800", "\\\\u0000"])
 async def test_any_escape_in_an_order_leaves_other_orders_alone(temporal: Client, field: str, odd: str) -> None:
     payload = sale()
-    marked = json.dumps({**payload, field: "X-odd-"})
-    await store(marked.replace("X-odd-", f"X-{odd}").encode(), "odd")
+    marked = json.dumps({**payload, field: f"{payload['order_no']}-odd-"})
+    await store(marked.replace("-odd-", f"-{odd}").encode(), "odd")
     other = await store_order(sale())
     await take(temporal)
     states = {row.fact_key: row.state for row in await rows()}
@@ -112,10 +112,10 @@ async def test_message_that_keeps_failing_as_if_it_could_pass_waits_alone_and_fa
             await connection.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$"))
         await save(connection, orders)
 
-    async def refuse_start(client: Client, order: Any) -> None:
+    async def refuse_start(client: Client, order: Any) -> Any:
         if step == "engine" and "POISON" in order.channel_order_no:
             raise EngineDown("blob size exceeds limit")
-        await start(client, order)
+        return await start(client, order)
 
     monkeypatch.setattr(inbox, "save_documents", refuse)
     monkeypatch.setattr(dispatcher, "start_order", refuse_start)
