@@ -153,7 +153,9 @@ class Harness:
     async def skip(self, **time: float) -> None:
         await self.environment.sleep(timedelta(**time))
 
-    async def start(self, order: ChannelOrder, policy: Policy | None = None) -> OrderRun:
+    async def start(
+        self, order: ChannelOrder, policy: Policy | None = None, task_timeout: timedelta | None = None
+    ) -> OrderRun:
         """Create the order in the sandbox shop, under a number of its own, and start its workflow."""
         now = await self.now()
         number = f"L{next(_numbers)}-{order.channel_order_no}"
@@ -171,6 +173,7 @@ class Harness:
             OrderInput(order=order, policy=policy or Policy()),
             id=order.order_id,
             task_queue=settings().task_queue,
+            task_timeout=task_timeout,
             search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.STATUS, "received")]),
             result_type=OrderStatus,
         )
