@@ -83,7 +83,7 @@ async def test_correction_records_the_previous_body_and_its_actor(
     worse = came.replace('"much too"', '"more too"')
     assert (await api.post(f"{path}/retry?reason=typo", content=worse.encode(), headers=staff)).status_code == 200
     await until(lambda: rows(state=InboxState.FAILED, attempts=2))
-    right = came.replace('"much too"', '"W77"')
+    right = came.replace('"much too"', '"W7601"')
     assert (await api.post(f"{path}/retry", content=right.encode(), headers=staff)).status_code == 200
     (row,) = await until(lambda: rows(state=InboxState.STARTED))
     assert row.order_id

@@ -175,8 +175,8 @@ async def test_order_that_cannot_be_admitted_waits_in_failed_intake(
 ) -> None:
     """It is not retried without end, and a person's retry starts it again."""
     async with transaction() as connection:
-        await connection.execute(text("ALTER TABLE orders ADD CONSTRAINT odd CHECK (channel_order_no <> 'POISON')"))
-    payload = {**sale(), "order_no": "POISON"}
+        await connection.execute(text("ALTER TABLE orders ADD CONSTRAINT odd CHECK (channel_order_no <> 'REFUSED')"))
+    payload = {**sale(), "order_no": "REFUSED"}
     order_id = await store_order(payload)
     async with worker(temporal):
         await take(temporal)

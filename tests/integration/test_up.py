@@ -80,7 +80,13 @@ def command(state_dir: Path, port: int, out: Any = None) -> subprocess.Popen[byt
         "HENGDAN_API_PORT": str(port),
         "TEMPORAL_PROFILE": "of-another-cluster",
     }
-    return subprocess.Popen([sys.executable, "-m", "starter", "up"], env=env, stdout=out, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "starter", "up"],
+        env=env,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
+    )
 
 
 @asynccontextmanager
