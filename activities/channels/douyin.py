@@ -9,7 +9,7 @@ Amounts are in fen. ``total`` is the merchant's price: what the buyer pays and w
 Recipients come encrypted: those of orders to ship are decrypted when read. Pushes only name orders.
 
 An order that the buyer picks up in a store (``receive_type`` of its items) is held. Kept raw, of an order:
-``order_phase_list`` (the deposit and the rest: ``main_status`` tells what is paid), ``appointment_ship_time`` and
+``order_phase_list`` (the deposit and the rest: ``main_status`` shows what is paid), ``appointment_ship_time`` and
 ``pre_sale_type``, ``earliest_receipt_time``, ``latest_receipt_time``, ``target_arrival_time`` and ``early_arrival``
 (deliveries within the hour), ``accept_order_status``, ``promise_info``, ``packing_amount``, ``tax_amount``,
 ``post_insurance_amount``, ``promotion_detail`` and the other sums of promotions (``shop_cost_amount``,

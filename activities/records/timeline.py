@@ -21,7 +21,7 @@ INSERT_ENTRIES = _new.on_conflict_do_update(
 )
 """Appends the parameter ``entries``, rows as ``entry_rows`` makes them.
 
-A key tells one event: what is written again stays as it is, but a step that was done over and came out otherwise, such
+A key names one event: what is written again stays as it is, but a step that was done over and came out otherwise, such
 as a request now refused, replaces what the lost one wrote.
 """
 

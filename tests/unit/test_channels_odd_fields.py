@@ -146,7 +146,7 @@ NOT_READ = {
     "line_items[1].fulfillment_status": "what a line still needs is counted",
     "shipping.state": "a province",
     "billing.state": "a province",
-    "invoice_status": "a wish for an invoice, kept as such",
+    "invoice_status": "whether the buyer requested an invoice, kept raw",
     "after_sale_info.refund_status": "after_sale_status is read",
     "order.billing.state": "a province",
 }

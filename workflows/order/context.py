@@ -61,7 +61,7 @@ class OrderContext:
         return task
 
     def count_events(self) -> None:
-        """Note the length of the history, which tells the writes of a repeated workflow task from those of a lost one.
+        """Note the length of the history, by which a repeated workflow task's writes outrank those of a lost one.
 
         Events of earlier histories of the order count as well.
         """
