@@ -64,22 +64,30 @@ def kept(path: Path, fresh: str) -> str:
 _BELOW_OUTGOING = range(10_000, 32_000)
 _BACKLOG = 2048
 """Connections that wait while the process that answers them starts."""
+_TRIES = 20
+"""Of the port of last time, within a second."""
 
 
 def listen(memory: Path, default: int = 0, host: str = "127.0.0.1") -> socket.socket:
     """Return a socket that listens on a free port: that of last time, else ``default``, else any.
 
     The port is kept in the file ``memory``. The socket is for a child to inherit: nobody else can take the port.
-    Any: below those that the system gives to connections that go out.
+    Any: below those that the system gives to connections that go out. A server that was just killed may hold its
+    port for a moment after its locks are free, so the port of last time is tried for a second.
     """
-    with suppress(FileNotFoundError, ValueError):
-        default = int(memory.read_text())
     family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-    for wanted in filter(None, (default, *SystemRandom().sample(_BELOW_OUTGOING, 50))):
-        with suppress(OSError, OverflowError):
+    last = 0
+    with suppress(FileNotFoundError, ValueError):
+        last = int(memory.read_text())
+    for wanted in filter(None, (*[last] * _TRIES, default, *SystemRandom().sample(_BELOW_OUTGOING, 50))):
+        try:
             listener = socket.create_server((host, wanted), family=family, backlog=_BACKLOG)
-            memory.write_text(str(wanted))
-            return listener
+        except (OSError, OverflowError):
+            if wanted == last:
+                time.sleep(1 / _TRIES)
+            continue
+        memory.write_text(str(wanted))
+        return listener
     raise StartError(f"no free port on {host}")
 
 
