@@ -1,27 +1,3 @@
-"""Unit tests are pure: no server, no network."""
-
-import socket
-from typing import Any, NoReturn
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: socket.socket, *args: Any) -> NoReturn:
-        raise AssertionError(
-            "a unit test opened a network connection: it belongs in tests/contract or tests/integration"
-        )
-
-    for name in ("bind", "connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> NoReturn:
-    raise AssertionError("a unit test requested PostgreSQL: it belongs in tests/integration")
-
-
-@pytest.fixture(scope="session")
-def temporal_server() -> NoReturn:
-    raise AssertionError("a unit test requested Temporal: it belongs in tests/integration")
+from tests.pure import no_network as no_network
+from tests.pure import postgres_server as postgres_server
+from tests.pure import temporal_server as temporal_server

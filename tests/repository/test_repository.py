@@ -37,7 +37,9 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     folders = "|".join(("work", "root", "home/[a-z]+", "Users/[A-Za-z]+"))
     hosts = "|".join((r"pypi\.org", "pythonhosted", r"npmjs\.(org|com)", r"npmmirror", r"mirrors?\.[a-z]+\.(com|cn)"))
     pattern = re.compile(rf"(?<![\w.}}/-])/({folders})/|{hosts}")
-    assert [name for name, text in sources() if name != "tests/unit/test_repository.py" and pattern.search(text)] == []
+    assert [
+        name for name, text in sources() if name != "tests/repository/test_repository.py" and pattern.search(text)
+    ] == []
 
 
 @tracked
