@@ -393,8 +393,9 @@ async def _deliver(client: Client, pending: PendingOrder, message: OrderMessage)
             return "inbox.closed_before"
         pending.started = True
     signals = changes.changes(before, message.order, message.fact_key)
-    if newest.shipped and not before.shipped and not await _all_shipped(before.order_id):
-        signals.append(changes.hold_for_foreign_shipment(newest, message.fact_key))
+    if changes.foreign_shipment(before, newest):
+        ours = await _shipped_parts(before.order_id)
+        signals += changes.holds_for_foreign_shipment(newest, ours, message.fact_key)
     reason = ""
     for name, request in signals:
         reason = await _signal(client, before.order_id, name, request, before) or reason
@@ -423,9 +424,9 @@ async def _recover(client: Client, order_id: str) -> ChannelOrder:
     return known
 
 
-async def _all_shipped(order_id: str) -> bool:
+async def _shipped_parts(order_id: str) -> list[bool]:
     async with transaction() as connection:
-        return await warehouse_events.all_shipped(connection, order_id)
+        return await warehouse_events.shipped_parts(connection, order_id)
 
 
 async def _open_exception(order_id: str, kind: ExceptionKind, about: str = "", **detail: JsonValue) -> None:

@@ -68,8 +68,9 @@ class Channel(Protocol):
         without a merchant's code is identified by the channel's own id. Raises ``errors.Unintelligible``, for an order
         only where its number cannot be read: any other odd field is named in ``odd`` (``activities.kit.lenient``).
 
-        ``custom.channel_hold`` says why the channel does not want it shipped yet, ``custom.cancel_reason`` why it was
-        cancelled, ``custom.total_mismatch`` by how much the sum of its parts exceeds its total.
+        ``custom.channel_hold`` says why the channel does not want it shipped yet, ``custom.partly_shipped`` that the
+        channel knows of a shipment of some of it, ``custom.cancel_reason`` why it was cancelled,
+        ``custom.total_mismatch`` by how much the sum of its parts exceeds its total.
         """
         ...
 

@@ -31,8 +31,8 @@ Kept raw, of an order: ``OrderType`` (whether it is a preorder), ``EarliestShipD
 ``DefaultShipFromLocationAddress``, ``IsPremiumOrder``, ``IsReplacementOrder``, ``IsGlobalExpressEnabled``,
 ``IsSoldByAB``, ``IsIBA``, ``IsAccessPointOrder``, ``BuyerInvoicePreference``, ``BuyerTaxInformation``,
 ``MarketplaceTaxInfo``, ``ElectronicInvoiceStatus``, ``PromiseResponseDueDate``, ``CbaDisplayableShippingLabel``,
-``BuyerName`` and ``BuyerCounty``. Of an item: ``BuyerCustomizedInfo`` and ``GiftWrapLevel`` (read the raw order before
-packing), ``IsGift``, ``ConditionId``, ``ConditionNote``, ``ScheduledDelivery…Date``, ``TaxCollection``, ``IossNumber``,
+``BuyerName`` and ``BuyerCounty``. Of an item: ``BuyerCustomizedInfo`` (read the raw order before packing), ``IsGift``,
+``ConditionId``, ``ConditionNote``, ``ScheduledDelivery…Date``, ``TaxCollection``, ``IossNumber``,
 ``DeemedResellerCategory``, ``SerialNumberRequired``, ``IsTransparency``, ``StoreChainStoreId``, ``PointsGranted``,
 ``PromotionDiscountTax``, ``PromotionIds``, ``ItemApprovalContext``, ``Measurement``, ``ShippingConstraints``,
 ``AssociatedItems``, ``SubstitutionPreferences``. Without meaning here: ``SellerOrderId``, ``OrderChannel``,
@@ -148,6 +148,7 @@ class _Cancel(BaseModel):
 
 
 class _ItemBuyer(BaseModel):
+    GiftWrapLevel: Text = ""
     GiftWrapPrice: _Money | None = None
     GiftWrapTax: _Money | None = None
     GiftMessageText: Text = ""
@@ -194,7 +195,11 @@ class _Item(BaseModel):
 
     @property
     def gift_message(self) -> str:
-        return self.BuyerInfo.GiftMessageText if self.BuyerInfo else ""
+        """The gift wrap that the buyer paid for, and the text for the card."""
+        if self.BuyerInfo is None:
+            return ""
+        wrap = f"[Gift wrap: {self.BuyerInfo.GiftWrapLevel}]" if self.BuyerInfo.GiftWrapLevel else ""
+        return f"{wrap} {self.BuyerInfo.GiftMessageText}".strip()
 
     @property
     def tax(self) -> Decimal:
@@ -290,7 +295,7 @@ class _Head(BaseModel):
     @property
     def hold(self) -> str:
         """Why it must not be shipped as it is; empty where it may be."""
-        if self.OrderStatus in {"PartiallyShipped", "Unfulfillable"}:
+        if self.OrderStatus == "Unfulfillable":
             return self.OrderStatus
         return "IsISPU" if self.IsISPU else "HasRegulatedItems" if self.HasRegulatedItems else ""
 
@@ -707,6 +712,7 @@ def _custom(read: _Read, cancelled: bool) -> dict[str, JsonValue]:
     settings = head.AutomatedShippingSettings
     custom: dict[str, JsonValue] = {
         "channel_hold": "" if cancelled else head.hold,
+        "partly_shipped": head.OrderStatus == "PartiallyShipped",
         "cancel_reason": "Canceled" if cancelled else "",
         "sales_channel": head.SalesChannel,
         "ship_service": head.ShipServiceLevel,

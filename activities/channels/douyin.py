@@ -8,9 +8,10 @@ order's number is used), codes of logistics companies beyond those below.
 Amounts are in fen. ``total`` is the merchant's price: what the buyer pays and what the platform pays in addition.
 Recipients come encrypted: those of orders to ship are decrypted when read. Pushes only name orders.
 
-An order that the buyer picks up in a store (``receive_type`` of its items) is held. Kept raw, of an order:
-``order_phase_list`` (the deposit and the rest: ``main_status`` shows what is paid), ``appointment_ship_time`` and
-``pre_sale_type``, ``earliest_receipt_time``, ``latest_receipt_time``, ``target_arrival_time`` and ``early_arrival``
+An order that the buyer picks up in a store (``receive_type`` of its items), or wants shipped later
+(``appointment_ship_time``), is held. Kept raw, of an order:
+``order_phase_list`` (the deposit and the rest: ``main_status`` shows what is paid), ``pre_sale_type``,
+``earliest_receipt_time``, ``latest_receipt_time``, ``target_arrival_time`` and ``early_arrival``
 (deliveries within the hour), ``accept_order_status``, ``promise_info``, ``packing_amount``, ``tax_amount``,
 ``post_insurance_amount``, ``promotion_detail`` and the other sums of promotions (``shop_cost_amount``,
 ``platform_cost_amount`` and ``promotion_pay_amount`` are read), ``modify_post_amount``, ``logistics_info``,
@@ -93,9 +94,9 @@ _SLICE = timedelta(days=1)
 _PAGE = 100
 _LARGEST_BATCH = 50
 _UNPAID, _CLOSED, _SHIPPED = {1, 103}, {4, 21}, {3, 5, 22, 39}
-_PAID_NOT_READY = 105
+_PAID_NOT_READY, _PARTLY_SHIPPED = 105, 101
 """Paid, but not to be shipped yet."""
-_TO_SHIP = {2, 101, _PAID_NOT_READY}
+_TO_SHIP = {2, _PARTLY_SHIPPED, _PAID_NOT_READY}
 _STATUSES = _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP
 _REFUND_ASKED, _REFUND_GRANTED, _REFUND_CLOSED = {3, 6, 7, 8, 11, 13, 14}, {12, 51, 53}, {27, 28, 29}
 """After-sale statuses."""
@@ -190,6 +191,8 @@ class _Order(BaseModel):
     pay_time: MaybeSeconds = None
     order_expire_time: Integer = 0
     exp_ship_time: MaybeSeconds = None
+    appointment_ship_time: MaybeSeconds = None
+    """The day on which the buyer wants it shipped (预约发货时间)."""
     pay_amount: Fen
     platform_cost_amount: Fen = Decimal(0)
     promotion_pay_amount: Fen = Decimal(0)
@@ -211,15 +214,17 @@ class _Order(BaseModel):
 
     @property
     def status(self) -> int:
-        """``main_status`` where it says more: refunded before (21) or after shipping (22) or receipt (39), or paid in
-        part (103)."""
-        return self.main_status if self.main_status in {21, 22, 39, 103} else self.order_status
+        """``main_status`` where it says more: refunded before (21) or after shipping (22) or receipt (39), shipped
+        in part (101), or paid in part (103)."""
+        return self.main_status if self.main_status in {21, 22, 39, _PARTLY_SHIPPED, 103} else self.order_status
 
     @property
     def hold(self) -> str:
         """Why it must not be shipped as it is; empty where it may be."""
         if self.status == _PAID_NOT_READY:
             return "paid_not_ready"
+        if self.appointment_ship_time and self.appointment_ship_time > self.update_time:
+            return "appointment_ship_time"
         return "pick_up" if any(line.receive_type == 2 for line in self.sku_order_list) else ""
 
     @property
@@ -345,6 +350,7 @@ class Douyin:
         paid = order.status in _TO_SHIP | _SHIPPED | {21} and not cash_on_delivery
         custom: dict[str, JsonValue] = {
             "channel_hold": order.hold,
+            "partly_shipped": order.status == _PARTLY_SHIPPED,
             "cancel_reason": order.cancel_reason if closed else "",
             "encrypted": bool(order.ciphers) and detail.recipient.unreadable,
         }

@@ -319,9 +319,7 @@ class _Order(BaseModel):
     def hold(self) -> str:
         if self.test:
             return "test"
-        if self.picked_up:
-            return "pick_up"
-        return self.fulfillment_status if self.fulfillment_status == "partial" else ""
+        return "pick_up" if self.picked_up else ""
 
 
 class _Tags(BaseModel):
@@ -389,6 +387,7 @@ class Shopify:
             "order_name": source.name,
             "tags": source.tags,
             "channel_hold": source.hold,
+            "partly_shipped": source.fulfillment_status == "partial",
             "cancel_reason": source.cancel_reason or source.financial_status if cancelled_at else "",
         }
         return standard_order(

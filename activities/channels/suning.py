@@ -66,7 +66,8 @@ from models.order import ChannelOrder, OrderLine, Refund, RefundState
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""
-_UNPAID, _CLOSED, _SHIPPED, _TO_SHIP = {"00"}, {"40"}, {"20", "30"}, {"10", "21"}
+_PARTLY_SHIPPED = "21"
+_UNPAID, _CLOSED, _SHIPPED, _TO_SHIP = {"00"}, {"40"}, {"20", "30"}, {"10", _PARTLY_SHIPPED}
 _STATUSES = _UNPAID | _CLOSED | _SHIPPED | _TO_SHIP
 _COD = {"货到付款", "07"}
 _SLICE = timedelta(days=1)
@@ -199,6 +200,7 @@ class Suning:
         freight = sum((line.freight for line in order.orderDetail), Decimal(0))
         custom: dict[str, JsonValue] = {
             "cancel_reason": "closed" if closed else "",
+            "partly_shipped": order.orderTotalStatus == _PARTLY_SHIPPED,
             "encrypted": order.recipient.unreadable,
             "invoice": order.invoice_wish,
         }

@@ -89,7 +89,7 @@ _PAID = {"WAIT_SELLER_SEND_GOODS", "PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART
 _CLOSED = {"TRADE_CLOSED", "TRADE_CLOSED_BY_TAOBAO"}
 _SHIPPED = {"WAIT_BUYER_CONFIRM_GOODS", "TRADE_BUYER_SIGNED", "TRADE_FINISHED"}
 _STATUSES = _UNPAID | _PAID | _CLOSED | _SHIPPED
-_HOLDING = {"PAID_FORBID_CONSIGN", "SELLER_CONSIGNED_PART"}
+_HOLDING = {"PAID_FORBID_CONSIGN"}
 """Paid, but not to be shipped yet: an open group purchase, or a part that someone else shipped."""
 _COD = {"cod", "b2c_cod", "super_market_cod_trade"}
 _LARGEST_BATCH = 20
@@ -306,7 +306,11 @@ class Taobao:
         paid_at = trade.pay_time
         if trade.status in _PAID | _SHIPPED and not cash_on_delivery:
             paid_at = trade.pay_time or trade.modified
-        custom: dict[str, JsonValue] = {"oaid": trade.oaid, "channel_hold": trade.hold}
+        custom: dict[str, JsonValue] = {
+            "oaid": trade.oaid,
+            "channel_hold": trade.hold,
+            "partly_shipped": trade.status == "SELLER_CONSIGNED_PART",
+        }
         return standard_order(
             odd,
             channel=self._account.source,

@@ -28,10 +28,9 @@ async def record_warehouse_event(connection: AsyncConnection, warehouse: str, ev
     return order_id
 
 
-async def all_shipped(connection: AsyncConnection, order_id: str) -> bool:
-    """Whether the order has fulfillment orders that are not cancelled, and all of them have shipped."""
-    query = select(_fulfillments.c.shipped_at).where(
+async def shipped_parts(connection: AsyncConnection, order_id: str) -> list[bool]:
+    """Return for each fulfillment order that is not cancelled whether it has shipped."""
+    query = select(_fulfillments.c.shipped_at.is_not(None)).where(
         _fulfillments.c.order_id == order_id, _fulfillments.c.status != FulfillmentStatus.CANCELLED
     )
-    shipped = list(await connection.scalars(query))
-    return bool(shipped) and None not in shipped
+    return list(await connection.scalars(query))

@@ -5,6 +5,7 @@ directions: an order whose workflow carries out each request equals the newest v
 a request, the workflow opens an exception that names the difference.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from models.address import RecipientChange
@@ -73,15 +74,29 @@ def _latest_refund(before: ChannelOrder, order: ChannelOrder, refund: Refund) ->
     return known if known.outlasts(refund) or decided_before else refund
 
 
-def hold_for_foreign_shipment(order: ChannelOrder, fact_key: str) -> Signal:
-    """Return the hold of an order that its channel reports as shipped, but that we did not ship."""
+def foreign_shipment(before: ChannelOrder, order: ChannelOrder) -> bool:
+    """Return whether the channel now reports a shipment of all or some of the order, which may not be ours."""
+    return any(now and not then for now, then in zip(_shipped(order), _shipped(before), strict=True))
+
+
+def _shipped(order: ChannelOrder) -> tuple[bool, bool]:
+    return order.shipped, order.shipped or bool(order.custom.get("partly_shipped"))
+
+
+def holds_for_foreign_shipment(order: ChannelOrder, ours: Sequence[bool], fact_key: str) -> list[Signal]:
+    """Return the hold of an order that its channel reports as shipped, or in part, but that we did not ship so.
+
+    ``ours``: for each of its fulfillment orders, whether we have shipped it.
+    """
+    if (ours and all(ours)) or (any(ours) and not order.shipped):
+        return []
     hold = HoldRequest(
         request_id=bounded_key(f"shipped:{fact_key}"),
         actor=f"channel:{order.channel}",
         kind=HoldKind.CHANNEL,
-        reason="hold.channel.shipped",
+        reason="hold.channel.shipped" if order.shipped else "hold.channel.partly_shipped",
     )
-    return "hold", hold
+    return [("hold", hold)]
 
 
 def changes(before: ChannelOrder, order: ChannelOrder, fact_key: str) -> list[Signal]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from activities.channels import channel, douyin, jd, order_fact_key, pdd
-from activities.intake.changes import changes, newest
+from activities.intake.changes import changes, foreign_shipment, holds_for_foreign_shipment, newest
 from activities.kit.payloads import person_name
+from activities.orders import review
 from models.address import Recipient
 from models.hold import HoldKind
 from models.intake import Account, IntegrationType
@@ -272,3 +273,66 @@ def test_main_status_of_douyin_is_read(main_status: int, cancelled: bool, shippe
     node |= {"main_status": main_status, "order_status": 4}
     order = parsed("douyin", douyin.READ, document)
     assert (order.cancelled_at is not None, order.shipped, order.paid_at is not None) == (cancelled, shipped, paid)
+
+
+def _amazon(status: str) -> ChannelOrder:
+    document = payloads.amazon_order()
+    document["order"]["OrderStatus"] = status
+    return parsed("amazon", "orders/v0", document)
+
+
+def _douyin(**changed: Any) -> ChannelOrder:
+    document = payloads.douyin_order()
+    document["shop_order_detail"] |= changed
+    return parsed("douyin", douyin.READ, document)
+
+
+def _suning(status: str) -> ChannelOrder:
+    document = payloads.suning_order()
+    document["order"]["orderTotalStatus"] = status
+    return parsed("suning", "read", document)
+
+
+def _taobao(status: str) -> ChannelOrder:
+    return parsed("taobao", "", payloads.taobao_fullinfo(payloads.taobao_trade() | {"status": status}))
+
+
+PARTLY_SHIPPED: dict[str, tuple[Callable[[], ChannelOrder], Callable[[], ChannelOrder]]] = {
+    "amazon": (lambda: _amazon("Unshipped"), lambda: _amazon("PartiallyShipped")),
+    "douyin": (_douyin, lambda: _douyin(order_status=101)),
+    "douyin main status": (_douyin, lambda: _douyin(main_status=101)),
+    "shopify": (shopify, lambda: shopify(fulfillment_status="partial")),
+    "suning": (lambda: _suning("10"), lambda: _suning("21")),
+    "taobao": (lambda: _taobao("WAIT_SELLER_SEND_GOODS"), lambda: _taobao("SELLER_CONSIGNED_PART")),
+}
+
+
+@pytest.mark.parametrize("source", PARTLY_SHIPPED)
+def test_order_shipped_in_part_by_others_is_held_and_by_us_goes_on(source: str) -> None:
+    whole, part = (order() for order in PARTLY_SHIPPED[source])
+    held_for = "hold.channel.partly_shipped"
+    assert review.channel_holds(whole, whole.placed_at) == []
+    assert [hold.reason for hold in review.channel_holds(part, part.placed_at)] == [held_for]
+    assert changes(whole, part, "fact") == []
+    assert foreign_shipment(whole, part)
+    for ours in ([], [False], [False, False]):
+        ((name, request),) = holds_for_foreign_shipment(part, ours, "fact")
+        assert (name, getattr(request, "reason", None)) == ("hold", held_for)
+    assert holds_for_foreign_shipment(part, [True, False], "fact") == []
+    shipped = part.model_copy(update={"shipped": True})
+    assert foreign_shipment(part, shipped)
+    assert holds_for_foreign_shipment(shipped, [True, True], "fact") == []
+    assert len(holds_for_foreign_shipment(shipped, [True, False], "fact")) == 1
+
+
+def test_order_of_douyin_is_held_until_the_day_that_the_buyer_chose() -> None:
+    assert _douyin(appointment_ship_time=1795000000).custom["channel_hold"] == "appointment_ship_time"
+    assert "channel_hold" not in {key for key, value in _douyin(appointment_ship_time=0).custom.items() if value}
+    past = _douyin(appointment_ship_time=1795000000, update_time=1795000001)
+    assert not past.custom.get("channel_hold")
+
+
+def test_gift_wrap_of_amazon_is_read_by_those_who_pack() -> None:
+    document = payloads.amazon_order()
+    document["items"][0]["BuyerInfo"] = {"GiftWrapLevel": "Classic", "GiftMessageText": "Happy birthday"}
+    assert parsed("amazon", "orders/v0", document).buyer_message == "[Gift wrap: Classic] Happy birthday"

@@ -164,11 +164,10 @@ def test_shipped_status_is_parsed(status: str) -> None:
     assert order.shipped
 
 
-@pytest.mark.parametrize(("change", "hold"), [({"test": True}, "test"), ({"fulfillment_status": "partial"}, "partial")])
-def test_order_not_to_be_shipped_is_held(change: dict[str, Any], hold: str) -> None:
-    order = parse({**shopify_order(), **change})
+def test_test_order_is_held() -> None:
+    order = parse({**shopify_order(), "test": True})
     assert order is not None
-    assert order.custom["channel_hold"] == hold
+    assert order.custom["channel_hold"] == "test"
 
 
 def test_order_without_shipping_is_skipped() -> None:

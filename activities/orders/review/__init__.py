@@ -85,9 +85,13 @@ def _no_rate(currency: str, at: datetime) -> Hold:
 
 
 def channel_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
-    if not order.custom.get("channel_hold"):
-        return []
-    return [Hold(kind=HoldKind.CHANNEL, reason="hold.channel.told", since=at)]
+    """Return the holds of a new order that its channel does not want shipped, or of which others shipped a part."""
+    reasons = {"channel_hold": "hold.channel.told", "partly_shipped": "hold.channel.partly_shipped"}
+    return [
+        Hold(kind=HoldKind.CHANNEL, reason=reason, since=at)
+        for name, reason in reasons.items()
+        if order.custom.get(name)
+    ]
 
 
 def content_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
