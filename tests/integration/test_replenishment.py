@@ -364,7 +364,7 @@ async def test_command_line(
         first, last = (f"{TODAY - timedelta(days=back)}" for back in (9, 8))
         await hengdan.ok("replenish", "promotion", first, last, "--sku", "A001")
         async with worker(temporal):
-            assert "1 looked at, 1 to be bought" in await hengdan.ok("replenish", "run")
+            assert "Checked 1; 1 to buy" in await hengdan.ok("replenish", "run")
         (found,) = json.loads(await hengdan.ok("replenish", "list", "--json"))
         assert found["detail"]["masked_days"] == 2
         assert "平稳需求" in await hengdan.ok("replenish", "list", "--lang", "zh-CN")
