@@ -167,3 +167,17 @@ def test_cleansing_is_idempotent_and_loses_nothing(parts: tuple[str, ...]) -> No
     assert cleansing.recipient(cleansed) == cleansed
     if cleansed.address != person.address:
         assert cleansed.told == " ".join(filter(None, person.address))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("四川省|乐山市|金口河区|乾县建设大路3号", None),
+        ("陝西省咸陽市乾縣建設大路3號", "建设大路3号"),
+        ("浙江杭州建德乾潭鎮廣場路3號", "广场路3号"),
+    ],
+)
+def test_characters_of_place_names_are_not_simplified_away(text: str, expected: str | None) -> None:
+    person = cleansing.recipient(given_address(text))
+    assert "干" not in person.town + person.street
+    assert person.street == expected or (expected is None and person.confidence < Decimal("0.8"))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import lru_cache
 from importlib.resources import files
+from itertools import chain
 from typing import NamedTuple
 
 _MUNICIPALITIES = frozenset({"11", "12", "31", "50", "81", "82"})
@@ -163,6 +164,7 @@ class Gazetteer:
                 for name in names.split():
                     self._name(name, self.places[code], Form.SHORT)
         self.lengths: dict[str, tuple[int, ...]] = _lengths(self.names)
+        self.characters = frozenset(chain.from_iterable((*self.names, *self._towns.values())))
 
     def at(self, text: str, start: int) -> Iterator[str]:
         """Yield the names of two characters or more that begin at this position, the longest first."""

@@ -112,10 +112,18 @@ class _Mention(NamedTuple):
 
 
 def simplified(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the parts in simplified characters, if that changes them."""
-    converted = tuple(_opencc().convert(part) for part in parts)
+    """Yield the parts in simplified characters, if that changes them. Place names keep theirs: 乾县, not 干县."""
+    converted = tuple(_simplified(part) for part in parts)
     if converted != tuple(parts):
         yield converted
+
+
+def _simplified(text: str) -> str:
+    converted: str = _opencc().convert(text)
+    if len(converted) != len(text):
+        return converted
+    kept = gazetteer().characters
+    return "".join(old if old in kept else new for old, new in zip(text, converted, strict=True))
 
 
 def chinese(parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
