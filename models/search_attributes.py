@@ -11,8 +11,7 @@ HOLDS = SearchAttributeKey.for_keyword_list("Holds")
 PRIORITY = SearchAttributeKey.for_int("OrderPriority")
 PROMISED_BY = SearchAttributeKey.for_datetime("PromisedBy")
 
-SEARCH_ATTRIBUTES = {
-    key.name: key.indexed_value_type.name.title().replace("_", "")
-    for key in (STATUS, CHANNEL, SHOP, WAREHOUSES, CARRIERS, HOLDS, PRIORITY, PROMISED_BY)
-}
+KEYS = (STATUS, CHANNEL, SHOP, WAREHOUSES, CARRIERS, HOLDS, PRIORITY, PROMISED_BY)
+
+SEARCH_ATTRIBUTES = {key.name: key.indexed_value_type.name.title().replace("_", "") for key in KEYS}
 """Names of search attributes to their types as the Temporal server names them, such as ``KeywordList``."""

@@ -66,6 +66,7 @@ from models.requests import (
 )
 from models.settings import settings
 from starter.logs import place
+from workers.cluster import SearchAttributesMissing, ensure_search_attributes
 from workers.supervisor import supervise
 
 LOCK = 0x68656E67
@@ -103,7 +104,18 @@ def wake() -> None:
 async def run(client: Client) -> None:
     """Dispatch until cancelled."""
     moved: dict[IntegrationType, float] = {}
+    await _check_engine(client)
     await supervise("dispatcher", lambda: _dispatch_alone(client, moved))
+
+
+async def _check_engine(client: Client) -> None:
+    """Log what keeps orders from starting; create the search attributes that the namespace lacks."""
+    try:
+        await ensure_search_attributes(client)
+    except SearchAttributesMissing as error:
+        log.error("dispatcher.search_attributes_missing", remedy=str(error))
+    except (RPCError, RuntimeError) as error:
+        log.warning("dispatcher.engine_down", error=str(error))
 
 
 async def somebody_dispatches() -> bool:
@@ -144,7 +156,8 @@ async def _dispatch(client: Client, lock: AdvisoryLock, moved: dict[IntegrationT
         try:
             busy = await take(client, moved)
         except EngineDown as error:
-            log.warning("dispatcher.engine_down", error=str(error))
+            log.warning("dispatcher.waits", error=str(error))
+            await _check_engine(client)
             await asyncio.sleep(1)
             continue
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -84,7 +84,9 @@ class Stack:
             "HENGDAN_API_PORT": str(port),
             "HENGDAN_API_URL": self.api_url,
         }
-        if config.keys is None or config.index_key is None:
+        if (config.keys is None) != (config.index_key is None):
+            raise StartError("HENGDAN_KEYS and HENGDAN_INDEX_KEY belong together: set both, or neither")
+        if config.keys is None:
             env["HENGDAN_KEYS"], env["HENGDAN_INDEX_KEY"] = load_keys(self.state_dir)
         postgres = temporal = None
         if config.database_url is None:

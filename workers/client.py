@@ -11,6 +11,7 @@ from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from models.requests import Answer, Request
 from models.vault import Keyring, keyring
+from workers import telemetry
 from workers.codec import MarkingPayloadConverter, SealingCodec
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
@@ -36,7 +37,8 @@ async def connect(*, lazy: bool = False, retry: RetryConfig | None = None, **opt
     """
     configured: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
     configured.setdefault("target_host", DEFAULT_ADDRESS)
-    return await Client.connect(**configured, data_converter=data_converter(), lazy=lazy, retry_config=retry, **options)
+    configured |= {"runtime": telemetry.runtime(), **options}
+    return await Client.connect(**configured, data_converter=data_converter(), lazy=lazy, retry_config=retry)
 
 
 async def execute_request(handle: WorkflowHandle[Any, Any], action: str, request: Request) -> Answer:

@@ -24,6 +24,7 @@ from activities.stock import replenishment, stock_sync, thresholds, transfers
 from models.settings import settings
 from workers import memory
 from workers.client import connect
+from workers.cluster import ensure_search_attributes
 from workers.failures import FailPermanently
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
@@ -132,6 +133,7 @@ async def run() -> None:
     to dismantle a full cache of workflows.
     """
     client = await connect()
+    await ensure_search_attributes(client)
     stop = asyncio.Event()
 
     def begin_to_stop() -> None:

@@ -24,7 +24,7 @@ from models.origins import ChannelKind, Code, IntakePath, Origin
 from models.policy import OBJECTIVE, Criterion, Policy
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
-from starter.api.commands import must_match_path
+from starter.api.commands import must_match_path, require_worker
 from starter.api.problems import SOON, Problem, lang
 from workflows.replanning import ReplanInput, ReplanWorkflow
 
@@ -50,6 +50,7 @@ class Progress(BaseModel):
 
 @router.post("/again", status_code=202, summary="Replan the orders of a warehouse to other warehouses")
 async def replan_warehouse(body: ReplanWarehouse, request: Request, principal: Staff) -> Progress:
+    await require_worker(request.app.state.temporal)
     async with transaction() as connection:
         location = await locations.get(connection, body.warehouse)
         if body.close:
@@ -72,6 +73,7 @@ async def replan_warehouse(body: ReplanWarehouse, request: Request, principal: S
 async def progress(warehouse: str, request: Request, principal: Reader) -> Progress:
     handle = request.app.state.temporal.get_workflow_handle_for(ReplanWorkflow.run, _workflow_id(warehouse))
     running, signalled = False, 0
+    await require_worker(request.app.state.temporal)
     try:
         running = (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
         signalled = await handle.query(ReplanWorkflow.requested)

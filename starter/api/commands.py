@@ -1,4 +1,4 @@
-"""Send commands to workflows, and compare what a command names twice."""
+"""Send commands to workflows, which need a worker, and compare what a command names twice."""
 
 import asyncio
 
@@ -11,16 +11,36 @@ from models.requests import Answer, Request
 from starter import dispatcher
 from starter.api.problems import SOON, Problem
 from workers.client import execute_request
+from workers.cluster import count_workers
+
+LOOK_SECONDS = 3.0
+"""Between two looks at the workers, while a workflow has not answered."""
+
+
+async def require_worker(client: Client) -> None:
+    """Raise a 503 where no worker runs: what is asked now would be answered by none. Raise ``Problem``."""
+    try:
+        workers = await count_workers(client)
+    except (RPCError, RuntimeError):
+        raise Problem(503, "problem.engine_down", headers=SOON) from None
+    if not workers:
+        raise Problem(503, "problem.no_worker", headers=SOON)
 
 
 async def send_command(client: Client, workflow_id: str, verb: str, command: Request, seconds: float) -> Answer | None:
     """Send a command to a workflow and return its answer, ``None`` where no such workflow runs.
 
-    Raises a 503 where the engine does not answer within ``seconds``: the command counts once for its id when repeated.
+    Raises a 503 where no worker runs, or where the workflow does not answer within ``seconds``: the command counts once
+    for its id when repeated.
     """
+    await require_worker(client)
+    answering = asyncio.create_task(execute_request(client.get_workflow_handle(workflow_id), verb, command))
     try:
         async with asyncio.timeout(seconds):
-            return await execute_request(client.get_workflow_handle(workflow_id), verb, command)
+            while not (await asyncio.wait((answering,), timeout=LOOK_SECONDS))[0]:
+                if not await count_workers(client):
+                    raise TimeoutError
+            return await answering
     except WorkflowUpdateFailedError as error:
         if not isinstance(error.cause, ApplicationError) or not error.cause.details:
             raise Problem(409, "problem.conflict") from None
@@ -31,6 +51,9 @@ async def send_command(client: Client, workflow_id: str, verb: str, command: Req
         if not dispatcher.ended(error):
             raise Problem(503, "problem.engine_down", headers=SOON, request_id=command.request_id) from None
         return None
+    finally:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
 
 
 def must_match_path(field: str, in_body: str | int, in_path: str | int) -> None:

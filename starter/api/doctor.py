@@ -14,6 +14,7 @@ from models.base import Key
 from models.i18n import t
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
+from starter.api.commands import require_worker
 from starter.api.problems import SOON, Problem, lang
 from workflows.doctor import DoctorWorkflow
 
@@ -63,6 +64,7 @@ async def examine(
     given = Examination(mend=options.mend, replace=options.replace, orders=tuple(options.orders))
     client: Client = request.app.state.temporal
     examination = f"doctor:{key or uuid4()}"
+    await require_worker(client)
     try:
         await client.start_workflow(DoctorWorkflow.run, given, id=examination, task_queue=settings().task_queue)
     except WorkflowAlreadyStartedError:
@@ -81,6 +83,7 @@ async def findings(examination: ExaminationId, request: Request, principal: Read
         if described.workflow_type != "DoctorWorkflow":
             raise Problem(404, "problem.no_examination", {"id": examination})
         if described.status is WorkflowExecutionStatus.RUNNING:
+            await require_worker(client)
             for pending in described.raw_description.pending_activities:
                 if pending.heartbeat_details.payloads:
                     (last,) = await client.data_converter.decode(pending.heartbeat_details.payloads, [Progress])

@@ -19,6 +19,7 @@ from models.i18n import t
 from models.labels import SIZES, PrintFormat, PrintJob, PrintKind, PrintProgress, PrintSize
 from models.settings import settings
 from starter.api.authentication import Printer
+from starter.api.commands import require_worker
 from starter.api.problems import SOON, Problem, lang
 from workflows.labels import PrintWorkflow
 
@@ -77,6 +78,7 @@ async def start_print(
         actor=principal.name,
     )
     document = f"print:{body.request_id or key or uuid4()}"
+    await require_worker(client)
     try:
         handle = await client.start_workflow(
             PrintWorkflow.run,
@@ -105,6 +107,7 @@ async def show_print(document: str, request: Request, principal: Printer) -> Pri
     handle = client.get_workflow_handle_for(PrintWorkflow.run, document)
     try:
         status = (await handle.describe()).status
+        await require_worker(client)
         progress = await handle.query(PrintWorkflow.progress)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:

@@ -19,6 +19,7 @@ from models.i18n import t
 from models.intake import IntegrationType
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
+from starter.api.commands import require_worker
 from starter.api.problems import SOON, Problem, lang
 from starter.api.webhooks import find_account
 from workflows.reconciliation import ReconciliationWorkflow
@@ -82,6 +83,7 @@ async def reconcile(
     client: Client = request.app.state.temporal
     report = f"reconcile:{channel}:{shop}:{options.request_id or key or uuid4()}"
     window = Window(since=options.since, until=options.until)
+    await require_worker(client)
     try:
         await client.start_workflow(
             ReconciliationWorkflow.run, args=[channel, shop, window], id=report, task_queue=settings().task_queue

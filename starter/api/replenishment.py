@@ -22,6 +22,7 @@ from models.replenishment import Promotion, PurchaseLine, PurchaseStatus, Replen
 from models.settings import settings
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff, Storekeeper
+from starter.api.commands import require_worker
 from starter.api.problems import SOON, Problem, lang
 from workflows.replenishment import ReplenishmentWorkflow
 
@@ -129,6 +130,7 @@ async def start_run(request: Request, principal: Staff) -> Run:
     client: Client = request.app.state.temporal
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
+            await require_worker(client)
             handle = await client.start_workflow(
                 ReplenishmentWorkflow.run,
                 id=RUN,

@@ -42,7 +42,7 @@ from models.transfers import (
 )
 from starter import dispatcher
 from starter.api.authentication import Reader, Staff, Storekeeper
-from starter.api.commands import send_command
+from starter.api.commands import require_worker, send_command
 from starter.api.orders import entry_text
 from starter.api.problems import SOON, Problem, lang
 from workflows.transfers import TransferWorkflow
@@ -283,6 +283,7 @@ async def _create(request: Request, requested: TransferRequest, number: str, act
 
 async def _start(client: Client, transfer: Transfer) -> None:
     """Start the workflow, and wait until its row is written."""
+    await require_worker(client)
     small = sum(transfer.planned.values()) <= settings().transfer_units
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

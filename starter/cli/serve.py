@@ -63,13 +63,18 @@ def worker() -> None:
 
     memory.defer()
     import uvloop
+    from temporalio.service import RPCError
 
     from starter.logs import configure
+    from workers.cluster import SearchAttributesMissing
     from workers.main import run
 
     _check_settings()
     configure()
-    uvloop.run(run())
+    try:
+        uvloop.run(run())
+    except (SearchAttributesMissing, RPCError, RuntimeError) as error:
+        raise Refusal(str(error)) from None
 
 
 def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
