@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
+from activities import cleansing
 from activities.allocation import replanning
 from activities.fulfillment import carrier_selection, exceptions, labels, tracking
 from activities.fulfillment import steps as fulfillment_activities
 from activities.intake import polling, reconciliation
 from activities.kit import database, http
 from activities.notifications import delivery
-from activities.orders import cleansing, doctor
+from activities.orders import doctor
 from activities.orders import steps as order_activities
 from activities.stock import replenishment, stock_sync, thresholds, transfers
 from models.settings import settings

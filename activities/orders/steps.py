@@ -13,13 +13,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
+from activities import cleansing
 from activities.allocation import allocation
 from activities.catalogue import exchange_rates, sku_mapping, skus
 from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
 from activities.kit.group_commit import GroupCommit
-from activities.orders import cleansing, review
+from activities.orders import review
 from activities.orders.review import Verdict
 from activities.orders.review.facts import Indexes
 from activities.orders.snapshot import write_snapshots

@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
 from temporalio.client import Client
 
+from activities.cleansing.people import spellings
 from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
-from activities.orders.cleansing.people import spellings
 from activities.records import exceptions, queries
 from models import requests
 from models.address import Recipient

@@ -8,10 +8,10 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
+from activities import cleansing
 from activities.intake import origins
 from activities.intake.origins import Dimension, Share
 from activities.kit.database import transaction
-from activities.orders import cleansing
 from activities.records import queries
 from models.i18n import InvalidValue, t
 from models.intake import InboxState

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from activities.orders import cleansing
+from activities import cleansing
 from tests.bench.addresses import cases, held, right
 
 MIN_SHARE = 0.99

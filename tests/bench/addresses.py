@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activities.orders import cleansing
+from activities import cleansing
 from models.address import Recipient
 from models.policy import Policy
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from pypinyin import lazy_pinyin
 
-from activities.orders import cleansing
-from activities.orders.cleansing.gazetteer import Place, gazetteer
+from activities import cleansing
+from activities.cleansing.gazetteer import Place, gazetteer
 from models.address import Recipient
 from models.policy import Policy
 from tests.unit.orders import an_order

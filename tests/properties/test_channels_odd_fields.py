@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from activities import cleansing
 from activities.channels import channel
 from activities.kit.errors import Unintelligible
-from activities.orders import cleansing, review
+from activities.orders import review
 from models.hold import HoldKind
 from models.intake import Account, IntegrationType
 from models.order import ChannelOrder, RefundState

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activities.orders import cleansing
+from activities import cleansing
 from models.address import ADDRESS, Recipient, RecipientChange
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
-from activities.orders.cleansing import people
+from activities.cleansing import people
 from models.address import Recipient
 
 MOBILE, VIRTUAL, FIXED = "+8613800000000", "+8613800000000;ext=1234", "+8675512345678"

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from activities.orders import cleansing
-from activities.orders.cleansing import world
+from activities import cleansing
+from activities.cleansing import world
 from models.address import Recipient
 from models.hold import HoldKind
 from models.policy import Policy

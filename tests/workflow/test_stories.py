@@ -7,8 +7,8 @@ from sqlalchemy import update
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 
+from activities import cleansing
 from activities.kit.database import transaction
-from activities.orders import cleansing
 from models.address import Recipient
 from models.fulfillment import Shortfall, ShortfallKind, TrackingStatus
 from models.hold import HoldKind

@@ -7,8 +7,8 @@ from sqlalchemy import Table, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.cleansing.people import phone
 from activities.kit.errors import InvalidInput
-from activities.orders.cleansing.people import phone
 from activities.orders.review.facts import buyer_index, phone_index, place_text_index
 from models.address import Recipient
 from models.intake import ChannelOrderRow

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from sqlalchemy import Row, Select, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities import cleansing
 from activities.kit.database import transaction
-from activities.orders import cleansing, review
+from activities.orders import review
 from activities.orders.review import facts
 from activities.orders.review.samples import ORDER_VOCABULARY
 from models.base import Value

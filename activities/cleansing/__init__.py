@@ -7,8 +7,8 @@ original of a changed address. Below the shop's confidence threshold the order i
 import re
 from datetime import datetime
 
-from activities.orders.cleansing import china, people, spelling, world
-from activities.orders.cleansing.gazetteer import gazetteer
+from activities.cleansing import china, people, spelling, world
+from activities.cleansing.gazetteer import gazetteer
 from models import origins
 from models.address import Recipient
 from models.hold import Hold, HoldKind

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from babel import Locale
 
-from activities.orders.cleansing import spelling
-from activities.orders.cleansing.gazetteer import Form, Name, Place, gazetteer
+from activities.cleansing import spelling
+from activities.cleansing.gazetteer import Form, Name, Place, gazetteer
 from models.address import Recipient
 
 SURE = Decimal(1)

@@ -11,7 +11,7 @@ import pycountry
 from opencc import OpenCC
 from rapidfuzz.distance import Levenshtein
 
-from activities.orders.cleansing.gazetteer import Form, Place, gazetteer
+from activities.cleansing.gazetteer import Form, Place, gazetteer
 
 _ENGLISH = {
     "peking": "北京市",

@@ -253,7 +253,7 @@ def _lengths(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _lines(file: str) -> list[str]:
-    return files("activities.orders.cleansing").joinpath(file).read_text("utf-8").splitlines()
+    return files("activities.cleansing").joinpath(file).read_text("utf-8").splitlines()
 
 
 @lru_cache(1)

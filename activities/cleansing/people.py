@@ -6,7 +6,7 @@ from functools import lru_cache
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat
 
-from activities.orders.cleansing.gazetteer import gazetteer
+from activities.cleansing.gazetteer import gazetteer
 from models.address import Recipient
 
 _EXTENSION = re.compile(
