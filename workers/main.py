@@ -27,8 +27,10 @@ from workers import memory
 from workers.client import connect
 from workers.cluster import ensure_search_attributes
 from workers.failures import FailPermanently
+from workers.heartbeats import KeepBeating
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
+from workers.telemetry import HEARTBEAT
 from workflows.carrier_selection import CarrierPerformanceWorkflow
 from workflows.doctor import DoctorWorkflow
 from workflows.exceptions import ExceptionMonitorWorkflow
@@ -120,7 +122,8 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=cached,
-        interceptors=[DropMalformedSignals(), FailPermanently()],
+        interceptors=[DropMalformedSignals(), FailPermanently(), KeepBeating()],
+        max_heartbeat_throttle_interval=HEARTBEAT,
         build_id=BUILD,
         **options,
     )

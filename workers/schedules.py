@@ -1,6 +1,9 @@
-"""Temporal schedules: those of the system, and those of each shop that polls, reconciles or sends stock."""
+"""Temporal schedules: those of the system, and those of each shop that polls, reconciles or sends stock.
 
-from collections.abc import Callable, Mapping
+Work that is done every few minutes or more often runs in one execution, which its schedule starts again if it fails.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +11,11 @@ from sqlalchemy import select
 from temporalio.client import (
     Client,
     Schedule,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleCalendarSpec,
+    ScheduleDescription,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
@@ -39,8 +44,10 @@ from workflows.thresholds import ThresholdsWorkflow
 
 POLL_INTERVAL = timedelta(minutes=15)
 """How often a shop is polled, unless its ``poll_seconds`` say otherwise."""
-STOCK_SYNC_INTERVAL = timedelta(minutes=1)
-"""The wait after a stock sync that failed; after one that completed, the buffered next one starts at once."""
+STOCK_SYNC_INTERVAL = timedelta(seconds=1)
+"""Between two turns of a stock sync."""
+STOCK_SYNC_RESTART = timedelta(minutes=1)
+"""How soon a stock sync that failed starts again."""
 DOCTOR_INTERVAL = timedelta(minutes=10)
 """How often orders whose status differs from that of their workflow are looked at."""
 CARRIER_PERFORMANCE_HOUR = 1
@@ -54,16 +61,21 @@ RECONCILIATION_JITTER = timedelta(minutes=30)
 
 async def schedule_system(client: Client) -> None:
     """Create or update the schedules that do not depend on shops. Idempotent."""
-    for name, run, when in (
-        ("thresholds", ThresholdsWorkflow.run, timedelta(seconds=60)),
-        ("parcels", ExceptionMonitorWorkflow.run, timedelta(seconds=60)),
-        ("notifications", NotificationsWorkflow.run, timedelta(seconds=30)),
-        ("doctor", DoctorWorkflow.run, DOCTOR_INTERVAL),
-        ("service", CarrierPerformanceWorkflow.run, _nightly(CARRIER_PERFORMANCE_HOUR)),
-        ("labels", PurgeDocumentsWorkflow.run, _nightly(LABEL_PURGE_HOUR)),
-        ("replenishment", ReplenishmentWorkflow.run, _nightly(REPLENISHMENT_HOUR)),
-    ):
-        await _schedule(client, name, run, [], when, ScheduleOverlapPolicy.SKIP)
+    repeated: Mapping[str, tuple[Callable[..., Any], timedelta]] = {
+        "thresholds": (ThresholdsWorkflow.run, timedelta(seconds=60)),
+        "parcels": (ExceptionMonitorWorkflow.run, timedelta(seconds=60)),
+        "notifications": (NotificationsWorkflow.run, timedelta(seconds=30)),
+    }
+    for name, (run, every) in repeated.items():
+        await _repeat(client, name, run, [], every)
+    started: Mapping[str, tuple[Callable[..., Any], ScheduleSpec]] = {
+        "doctor": (DoctorWorkflow.run, ScheduleSpec(intervals=[ScheduleIntervalSpec(every=DOCTOR_INTERVAL)])),
+        "service": (CarrierPerformanceWorkflow.run, _nightly(CARRIER_PERFORMANCE_HOUR)),
+        "labels": (PurgeDocumentsWorkflow.run, _nightly(LABEL_PURGE_HOUR)),
+        "replenishment": (ReplenishmentWorkflow.run, _nightly(REPLENISHMENT_HOUR)),
+    }
+    for name, (run, spec) in started.items():
+        await _schedule(client, name, run, [], spec)
 
 
 def _nightly(hour: int, jitter: timedelta | None = None) -> ScheduleSpec:
@@ -83,17 +95,26 @@ async def schedule_shops(client: Client) -> None:
         readable = await _is_readable(source, shop)
         poll = _poll_interval(shop_settings, readable)
         reconcile = _nightly(RECONCILIATION_HOUR, RECONCILIATION_JITTER) if readable else None
-        sync = STOCK_SYNC_INTERVAL if "stock" in shop_settings else None
-        for kind, run, when, overlap in (
-            ("poll", ChannelPollWorkflow.run, poll, ScheduleOverlapPolicy.SKIP),
-            ("reconcile", ReconciliationWorkflow.run, reconcile, ScheduleOverlapPolicy.SKIP),
-            ("stock", StockSyncWorkflow.run, sync, ScheduleOverlapPolicy.BUFFER_ONE),
-        ):
-            name = f"{kind}:{source}:{shop}"
-            if when is None:
-                await _unschedule(client, name)
-            else:
-                await _schedule(client, name, run, [source, shop], when, overlap)
+        args = [source, shop]
+        if poll is None:
+            await _unschedule(client, f"poll:{source}:{shop}")
+        else:
+            await _repeat(client, f"poll:{source}:{shop}", ChannelPollWorkflow.run, args, poll)
+        if reconcile is None:
+            await _unschedule(client, f"reconcile:{source}:{shop}")
+        else:
+            await _schedule(client, f"reconcile:{source}:{shop}", ReconciliationWorkflow.run, args, reconcile)
+        if "stock" in shop_settings:
+            await _repeat(
+                client,
+                f"stock:{source}:{shop}",
+                StockSyncWorkflow.run,
+                args,
+                STOCK_SYNC_INTERVAL,
+                STOCK_SYNC_RESTART,
+            )
+        else:
+            await _unschedule(client, f"stock:{source}:{shop}")
 
 
 def _poll_interval(shop_settings: Mapping[str, Any], readable: bool) -> timedelta | None:
@@ -112,35 +133,64 @@ async def _is_readable(source: str, shop: str) -> bool:
         return False
 
 
-async def _schedule(
+async def _repeat(
     client: Client,
     name: str,
     run: Callable[..., Any],
     args: list[str],
-    when: timedelta | ScheduleSpec,
-    overlap: ScheduleOverlapPolicy,
+    every: timedelta,
+    restart: timedelta | None = None,
 ) -> None:
-    """Create or update a schedule.
+    """Create or update a schedule of work that repeats itself in one execution.
 
-    ``when`` is an interval, whose first run starts at once, or a calendar, whose missed runs are caught up for a day.
+    ``run`` takes the seconds in between as its last argument. ``restart`` is how soon work that failed starts again, by
+    default ``every``.
     """
-    by_calendar = isinstance(when, ScheduleSpec)
-    spec = when if isinstance(when, ScheduleSpec) else ScheduleSpec(intervals=[ScheduleIntervalSpec(every=when)])
-    missed = timedelta(days=1) if by_calendar else timedelta(minutes=1)
+    spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=restart or every)])
+    await _schedule(client, name, run, [*args, every.total_seconds()], spec)
+
+
+async def _schedule(
+    client: Client, name: str, run: Callable[..., Any], args: Sequence[str | float], spec: ScheduleSpec
+) -> None:
+    """Create or update a schedule, whose first run starts at once unless it has a calendar.
+
+    Runs of a calendar that were missed are caught up for a day. A run that repeats itself is cancelled where its
+    interval has changed: the next one has the new interval.
+    """
+    missed = timedelta(days=1) if spec.calendars else timedelta(minutes=1)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(run, args=args, id=name, task_queue=settings().task_queue),
         spec=spec,
-        policy=SchedulePolicy(overlap=overlap, catchup_window=missed),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=missed),
     )
     try:
-        await client.create_schedule(name, schedule, trigger_immediately=not by_calendar)
+        await client.create_schedule(name, schedule, trigger_immediately=not spec.calendars)
     except ScheduleAlreadyRunningError:
-        await client.get_schedule_handle(name).update(lambda _: ScheduleUpdate(schedule=schedule))
+        handle = client.get_schedule_handle(name)
+        before = await handle.describe()
+        await handle.update(lambda _: ScheduleUpdate(schedule=schedule))
+        if before.schedule.spec.intervals != spec.intervals:
+            await _cancel_runs(client, before)
 
 
 async def _unschedule(client: Client, name: str) -> None:
+    handle = client.get_schedule_handle(name)
     try:
-        await client.get_schedule_handle(name).delete()
+        before = await handle.describe()
+        await handle.delete()
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
+    else:
+        await _cancel_runs(client, before)
+
+
+async def _cancel_runs(client: Client, schedule: ScheduleDescription) -> None:
+    for each in schedule.info.running_actions:
+        assert isinstance(each, ScheduleActionExecutionStartWorkflow)  # noqa: S101
+        try:
+            await client.get_workflow_handle(each.workflow_id).cancel()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise

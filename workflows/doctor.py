@@ -7,6 +7,8 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.orders.doctor import Examination, Report, compare_stores
 
+from workflows.repeating import HEARTBEAT_TIMEOUT
+
 SCHEDULED = Examination(mend=True, thorough=False)
 
 
@@ -20,5 +22,5 @@ class DoctorWorkflow:
             given,
             start_to_close_timeout=timedelta(hours=3),
             schedule_to_close_timeout=timedelta(hours=6),
-            heartbeat_timeout=timedelta(minutes=5),
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
         )

@@ -9,6 +9,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.fulfillment.labels import draw_part, merge_parts, purge_expired_documents
     from models.labels import PrintJob, PrintProgress
 
+from workflows.repeating import HEARTBEAT_TIMEOUT
+
 PART = 50
 """Fulfillment orders that one activity draws."""
 
@@ -32,7 +34,7 @@ class PrintWorkflow:
                 draw_part,
                 args=[job.model_copy(update={"fulfillments": ids}), document, part],
                 start_to_close_timeout=timedelta(minutes=15),
-                heartbeat_timeout=timedelta(minutes=1),
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 schedule_to_close_timeout=timedelta(hours=1),
                 retry_policy=retry,
                 summary=f"{at + 1}-{at + len(ids)} / {len(job.fulfillments)}",

@@ -10,6 +10,8 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from activities.intake.polling import PollReport, pull_orders, read_orders
 
+from workflows.repeating import HEARTBEAT_TIMEOUT, repeat
+
 BATCH = 50
 """Orders that one activity reads."""
 HISTORY_LIMIT = 1500
@@ -18,20 +20,24 @@ HISTORY_LIMIT = 1500
 
 @workflow.defn
 class ChannelPollWorkflow:
-    """One poll of one shop's orders, started by the shop's schedule."""
+    """The polls of one shop's orders, started by the shop's schedule."""
 
     @workflow.run
-    async def run(self, source: str, shop: str) -> PollReport:
+    async def run(self, source: str, shop: str, every: float | None = None) -> PollReport:
         """Fail if the channel refuses or is unavailable for an hour; the next poll continues from the cursor."""
-        return await workflow.execute_activity(
-            pull_orders,
-            args=[source, shop],
-            start_to_close_timeout=timedelta(minutes=30),
-            heartbeat_timeout=timedelta(minutes=2),
-            schedule_to_close_timeout=timedelta(hours=1),
-            retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2)),
-            summary=f"{source} {shop}",
-        )
+
+        async def poll() -> PollReport:
+            return await workflow.execute_activity(
+                pull_orders,
+                args=[source, shop],
+                start_to_close_timeout=timedelta(minutes=30),
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                schedule_to_close_timeout=timedelta(hours=1),
+                retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=2)),
+                summary=f"{source} {shop}",
+            )
+
+        return await repeat(poll, every, source, shop)
 
 
 @workflow.defn
@@ -56,7 +62,7 @@ class ChannelReadWorkflow:
                     read_orders,
                     args=[source, shop, numbers],
                     start_to_close_timeout=timedelta(minutes=10),
-                    heartbeat_timeout=timedelta(minutes=1),
+                    heartbeat_timeout=HEARTBEAT_TIMEOUT,
                     schedule_to_close_timeout=timedelta(hours=1),
                     retry_policy=RetryPolicy(maximum_interval=timedelta(minutes=2)),
                     summary=f"{source} {shop}: {len(numbers)}",

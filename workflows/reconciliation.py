@@ -9,6 +9,8 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from activities.intake.reconciliation import Window, mark_failed, reconcile
 
+from workflows.repeating import HEARTBEAT_TIMEOUT
+
 
 @workflow.defn
 class ReconciliationWorkflow:
@@ -21,7 +23,7 @@ class ReconciliationWorkflow:
                 reconcile,
                 args=[report, source, shop, window or Window()],
                 start_to_close_timeout=timedelta(hours=2),
-                heartbeat_timeout=timedelta(minutes=5),
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 schedule_to_close_timeout=timedelta(hours=4),
                 retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
                 summary=f"{source} {shop}",

@@ -8,6 +8,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.stock.replenishment import Progress, suggest_purchases
     from models.base import CHINA
 
+from workflows.repeating import HEARTBEAT_TIMEOUT
+
 
 @workflow.defn
 class ReplenishmentWorkflow:
@@ -18,5 +20,5 @@ class ReplenishmentWorkflow:
             suggest_purchases,
             today,
             start_to_close_timeout=timedelta(hours=6),
-            heartbeat_timeout=timedelta(minutes=5),
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
         )

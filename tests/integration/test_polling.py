@@ -182,9 +182,35 @@ async def test_each_shop_that_supports_pulls_has_a_schedule(sandbox: str, tempor
         described = await handle.describe()
         assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
         assert described.schedule.spec.intervals[0].every == timedelta(seconds=1)
+
+        async def polls() -> list[tuple[str, int]]:
+            """Return the status and the number of polls of each execution."""
+            query = "WorkflowType = 'ChannelPollWorkflow' AND WorkflowId STARTS_WITH 'poll:woocommerce:wc-schedule'"
+            found = [each async for each in client.list_workflows(query)]
+            histories = [
+                await client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history() for each in found
+            ]
+            return [
+                (
+                    each.status.name if each.status else "",
+                    sum(event.HasField("activity_task_completed_event_attributes") for event in history.events),
+                )
+                for each, history in zip(found, histories, strict=True)
+            ]
+
+        async def several() -> bool:
+            return sum(number for _, number in await polls()) >= 3
+
+        await until(several, 240)
+        assert len(await polls()) == 1
         await save_settings({})
         await schedule_shops(client)
         assert (await handle.describe()).schedule.spec.intervals[0].every == timedelta(minutes=15)
+
+        async def cancelled() -> bool:
+            return [status for status, _ in await polls()] == ["CANCELED"]
+
+        await until(cancelled)
         with pytest.raises(RPCError):
             await client.get_schedule_handle("poll:own:own-schedule").describe()
         await save_settings({"poll_seconds": False})
