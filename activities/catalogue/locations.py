@@ -5,23 +5,29 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities import cleansing
 from activities.kit.errors import InvalidInput
+from models.address import Recipient, RecipientChange
 from models.base import Value
-from models.i18n import InvalidValue
+from models.i18n import InvalidValue, message
+from models.intake import AccountRow, IntegrationType
+from models.policy import Policy
 from models.stock import Audience, LevelRow, LocationKind, VirtualWarehouse, WarehouseRow
+from models.vault import BrokenSeal, seal_row
 
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+_accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@\-]{1,64}$", examples=["SH"])]
 
 
 class Location(Value):
-    """A location as configured by staff, without ``sender``, the address on its labels."""
+    """A location as configured by staff, without its sender, who is a person."""
 
     code: Code
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -92,6 +98,72 @@ async def save(connection: AsyncConnection, location: Location) -> Location:
     changes = {name: new.excluded[name] for name in row if name != "code"}
     await connection.execute(new.on_conflict_do_update(index_elements=["code"], set_=changes))
     return location
+
+
+async def senders(connection: AsyncConnection) -> dict[str, Recipient]:
+    """Return the sender of each location that has a readable one, by code."""
+    query = select(_warehouses.c.code, _warehouses.c.sender).where(_warehouses.c.sender.is_not(None))
+    rows = await connection.execute(query)
+    return {row.code: row.sender for row in rows if not isinstance(row.sender, BrokenSeal)}
+
+
+async def save_sender(connection: AsyncConnection, code: str, change: RecipientChange) -> Recipient:
+    """Change the sender on a location's labels, and return it in standard form.
+
+    The country and province are the location's unless given. Raise ``InvalidInput``, naming ``sender.{part}``, where
+    the sender that results could not be put on a label.
+    """
+    query = select(_warehouses.c.province, _warehouses.c.sender).where(_warehouses.c.code == code).with_for_update()
+    row = (await connection.execute(query)).one()
+    known = row.sender if isinstance(row.sender, Recipient) else Recipient(province=row.province)
+    sender = standard_sender(change.applied_to(known))
+    values = seal_row(_warehouses, {"code": code, "sender": sender})
+    await connection.execute(update(_warehouses).where(_warehouses.c.code == code).values(sender=values["sender"]))
+    return sender
+
+
+def standard_sender(sender: Recipient) -> Recipient:
+    """Return a sender in standard form. Raise ``InvalidInput``, naming ``sender.{part}``, if it cannot be used."""
+    cleansed = cleansing.recipient(sender)
+    doubt = cleansing.doubt(cleansed, Policy().address_confidence)
+    if cleansed.unreadable:
+        raise InvalidInput("sender", "invalid.sender.masked")
+    if doubt:
+        part = doubt.rpartition(".")[2]
+        if part in {"name", "phone"}:
+            raise InvalidInput(f"sender.{part}", f"invalid.sender.{part}")
+        raise InvalidInput(f"sender.{part}" if part in Recipient.model_fields else "sender", doubt)
+    return cleansed
+
+
+async def what_keeps_from_shipping(connection: AsyncConnection, *codes: str) -> dict[str, list[str]]:
+    """Return what keeps these locations, or all that are open, from shipping: messages that name the remedy, by code.
+
+    A location without obstacles is absent. Virtual warehouses ship from their parents and closed locations not at all.
+    """
+    has_carrier = exists().where(
+        _accounts.c.integration == IntegrationType.CARRIER, _accounts.c.source == _warehouses.c.carrier
+    )
+    query = select(
+        _warehouses.c.code,
+        _warehouses.c.carrier,
+        _warehouses.c.sender.is_(None).label("no_sender"),
+        has_carrier.label("has_carrier"),
+    ).where(_warehouses.c.kind != LocationKind.VIRTUAL)
+    query = query.where(_warehouses.c.code.in_(codes) if codes else ~_warehouses.c.closed)
+    rows = (await connection.execute(query.order_by(_warehouses.c.rank, _warehouses.c.code))).all()
+    return {row.code: found for row in rows if (found := _obstacles(row))}
+
+
+def _obstacles(row: Any) -> list[str]:
+    found = []
+    if row.no_sender:
+        found.append(message("location.no_sender", warehouse=row.code))
+    if not row.carrier:
+        found.append(message("location.no_carrier", warehouse=row.code))
+    elif not row.has_carrier:
+        found.append(message("location.no_carrier_account", warehouse=row.code, carrier=row.carrier))
+    return found
 
 
 _parents = _warehouses.alias("parents")

@@ -1,14 +1,15 @@
 """Sheets of the catalogue: bundles, substitutes, locations, SKU mappings and exchange rates."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
-from sqlalchemy import Table, delete, select
+from pydantic import Field, StringConstraints
+from sqlalchemy import Table, delete, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.catalogue import exchange_rates, sku_mapping
+from activities.catalogue import exchange_rates, locations, sku_mapping
 from activities.catalogue.skus import lock_skus
+from activities.kit.errors import InvalidInput
 from activities.kit.sheets import (
     NUMBER,
     CellError,
@@ -36,6 +37,7 @@ from activities.kit.sheets import (
     upsert,
 )
 from activities.kit.sql import in_values
+from models.address import Recipient, RecipientChange
 from models.exchange_rates import ExchangeRateRow
 from models.listings import Mapping, MappingRow
 from models.money import Currency
@@ -114,7 +116,8 @@ async def _apply_substitutes(connection: AsyncConnection, lines: Lines[Substitut
 
 
 class LocationLine(Line):
-    """A location without its sender, who is a person: sheets are left lying around."""
+    """A location. The columns of its sender are never exported, and a blank cell leaves them as they are: sheets are
+    left lying around."""
 
     code: Code
     kind: LocationKind = LocationKind.WAREHOUSE
@@ -137,20 +140,54 @@ class LocationLine(Line):
     abilities: Words = ()
     max_kg: Kilograms | None = None
     handling: Price = Decimal(0)
+    contact: Text = ""
+    phone: Text = ""
+    country: Annotated[Text, StringConstraints(pattern=r"^([A-Z]{2})?$")] = ""
+    city: Text = ""
+    district: Text = ""
+    street: Text = ""
+    postcode: Text = ""
 
 
 _AUDIENCE = tuple(Audience.model_fields)
+_SENDER = {"contact": "name"} | {each: each for each in ("phone", "country", "city", "district", "street", "postcode")}
+"""The columns of the sender, and the parts of the address that they set."""
+
+
+def _sender_changes(lines: Lines[LocationLine]) -> dict[int, RecipientChange]:
+    """Return what each row sets of its location's sender, by row; rows that set nothing are absent."""
+    changes = {}
+    for row, line in lines.items():
+        parts = {part: cell for column, part in _SENDER.items() if (cell := getattr(line, column))}
+        if parts:
+            changes[row] = RecipientChange(province=line.province, **parts)
+    return changes
+
+
+async def _examine_senders(connection: AsyncConnection, lines: Lines[LocationLine]) -> list[CellError]:
+    """Require that each sender can be put on a label."""
+    changes = _sender_changes(lines)
+    known = await locations.senders(connection) if changes else {}
+    columns = {f"sender.{part}": column for column, part in _SENDER.items()}
+    errors = []
+    for row, change in changes.items():
+        try:
+            locations.standard_sender(change.applied_to(known.get(lines[row].code, Recipient())))
+        except InvalidInput as error:
+            errors.append(CellError(row=row, field=columns.get(error.field, "street"), message=error.message))
+    return errors
 
 
 async def _examine_locations(connection: AsyncConnection, lines: Lines[LocationLine]) -> list[CellError]:
-    """Require a parent that is not virtual for each virtual warehouse, and no parent for other locations."""
+    """Require usable senders, a parent that is not virtual for each virtual warehouse, and none for other locations."""
+    errors = await _examine_senders(connection, lines)
     if not given_columns(lines) & {"kind", "parent"}:
-        return []
+        return errors
     query = select(_warehouses.c.code).where(_warehouses.c.kind != LocationKind.VIRTUAL)
     physical = set(await connection.scalars(query))
     for each in lines.values():
         (physical.discard if each.kind is LocationKind.VIRTUAL else physical.add)(each.code)
-    return [
+    return errors + [
         CellError(row=row, field="parent", message="sheet.no_parent")
         for row, each in lines.items()
         if (each.kind is LocationKind.VIRTUAL) != (each.parent is not None)
@@ -163,9 +200,19 @@ async def _apply_locations(connection: AsyncConnection, lines: Lines[LocationLin
     for row in rows:
         audience = {field: row.pop(field) for field in _AUDIENCE}
         row["audience"] = Audience.model_validate(audience).model_dump(mode="json", exclude_defaults=True)
+        for column in _SENDER:
+            del row[column]
     given = given_columns(lines)
-    columns = given.difference(_AUDIENCE) | ({"audience"} if given.intersection(_AUDIENCE) else set())
+    columns = given.difference(_AUDIENCE, _SENDER) | ({"audience"} if given.intersection(_AUDIENCE) else set())
     await upsert(connection, _warehouses, rows, columns)
+    for number, change in _sender_changes(lines).items():
+        await locations.save_sender(connection, lines[number].code, change)
+
+
+def _location_column(field: str) -> Any:
+    if field in _SENDER:
+        return literal("").label(field)
+    return _warehouses.c.audience[field].label(field) if field in _AUDIENCE else _warehouses.c[field]
 
 
 # Mappings
@@ -237,12 +284,7 @@ SUBSTITUTES = SheetDefinition(
 LOCATIONS = SheetDefinition(
     LocationLine,
     ("code",),
-    select(
-        *(
-            _warehouses.c.audience[field].label(field) if field in _AUDIENCE else _warehouses.c[field]
-            for field in LocationLine.model_fields
-        )
-    ).order_by(_warehouses.c.code),
+    select(*map(_location_column, LocationLine.model_fields)).order_by(_warehouses.c.code),
     _examine_locations,
     _apply_locations,
     codes=("code", _warehouses.c.code),

@@ -6,6 +6,7 @@ original of a changed address. Below the shop's confidence threshold the order i
 
 import re
 from datetime import datetime
+from decimal import Decimal
 
 from activities.cleansing import china, people, spelling, world
 from activities.cleansing.gazetteer import gazetteer
@@ -65,19 +66,23 @@ def validation_holds(order: ChannelOrder, policy: Policy, at: datetime) -> list[
 
     A recipient that the channel masks is held only once the order is payable: channels mask unpaid orders.
     """
-    reason = _doubt(order.recipient, policy)
+    reason = doubt(order.recipient, policy.address_confidence)
     if order.recipient.unreadable:
         reason = "hold.address.masked" if order.payable else ""
     return [Hold(kind=HoldKind.ADDRESS, reason=reason, since=at)] if reason else []
 
 
-def _doubt(person: Recipient, policy: Policy) -> str:
+def doubt(person: Recipient, confidence: Decimal) -> str:
+    """Return why a cleansed address may not be used, as a message key; empty if it may.
+
+    A part is missing, the phone is none, or cleansing trusts the address less than ``confidence``.
+    """
     for field in ("name", "phone"):
         if not getattr(person, field):
             return f"hold.address.{field}"
     if not people.reachable(person):
         return "hold.address.phone"
-    if person.doubt and person.confidence is not None and person.confidence < policy.address_confidence:
+    if person.doubt and person.confidence is not None and person.confidence < confidence:
         return person.doubt
     required = ("province", "city", "street") if person.country == "CN" else world.required(person)
     return next((f"hold.address.{field}" for field in required if not getattr(person, field)), "")

@@ -64,8 +64,10 @@ async def book_waybill(fulfillment_id: str) -> Waybill:
     reference = carrier_reference(fulfillment_id)
     if row.waybill_no:
         return Waybill(carrier=row.carrier, waybill_no=row.waybill_no, reference=reference)
-    if row.sender is None or row.recipient is None:
-        raise refused("carrier.no_address", "no_address")
+    if row.sender is None:
+        raise refused("location.no_sender", "no_address", warehouse=row.warehouse)
+    if row.recipient is None:
+        raise refused("error.no_recipient", "no_address", fulfillment=fulfillment_id)
     cash = None if row.paid_at else await _fix_cash(row)
     booking = Booking(
         reference=reference,
@@ -114,7 +116,7 @@ async def _choose_carrier(row: Row[Any], booking: Booking) -> tuple[Choice, bool
     async with at_once() as connection:
         terms = await carrier_selection.eligible_carriers(connection, basic_request)
         if not terms:
-            raise refused("carrier.no_account", "no_account")
+            raise _no_carrier_account(row)
         sole_choice = await carrier_selection.sole_choice(connection, basic_request, terms)
     if saved is None and sole_choice is not None:
         return sole_choice, False
@@ -124,6 +126,13 @@ async def _choose_carrier(row: Row[Any], booking: Booking) -> tuple[Choice, bool
         choice = await carrier_selection.choose_carrier(connection, request, terms, prices)
     await _save_choice(row, choice)
     return choice, False
+
+
+def _no_carrier_account(row: Row[Any]) -> ApplicationError:
+    """Return the error of a parcel that no carrier can be asked for: the message names the location and the remedy."""
+    if not (carrier := row.required_carrier or row.default_carrier):
+        return refused("location.no_carrier", "no_account", warehouse=row.warehouse)
+    return refused("location.no_carrier_account", "no_account", warehouse=row.warehouse, carrier=carrier)
 
 
 async def _find_or_book(source: str, booking: Booking, *, asked_before: bool) -> Waybill:
@@ -149,7 +158,7 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
     if row.request_status != RequestStatus.UNSUBMITTED:
         return RequestStatus(row.request_status)
     if row.recipient is None:
-        raise refused("carrier.no_address", "no_address")
+        raise refused("error.no_recipient", "no_address", fulfillment=fulfillment_id)
     status = await wms.submit(
         await get_account(IntegrationType.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse),
         wms.Submission(

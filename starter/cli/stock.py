@@ -159,13 +159,6 @@ def threshold(
     ApiClient(lang, False).post("/stock/thresholds", {"sku": sku, "warehouse": warehouse, "below": below})
 
 
-@app.command(help=t("cli.help.stock.locations"))
-def locations(as_json: Json = False, lang: Lang = None) -> None:
-    client = ApiClient(lang, as_json)
-    heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "closed")
-    client.show(client.get("/locations"), lambda answer, say: show.columns(heads, answer, say))
-
-
 @app.command(help=t("cli.help.stock.listings"))
 def listings(
     shop: Annotated[str | None, typer.Argument(help=t("cli.help.plan.shop"))] = None,

@@ -266,7 +266,15 @@ async def test_stock_in_every_state(hengdan: Commands, api: httpx.AsyncClient) -
     level = json.loads(await hengdan.ok("stock", "show", "A001", "--json"))[0]
     assert (level["on_hand"], level["unavailable"], level["available"]) == (7, 0, 5)
     await hengdan.ok("stock", "threshold", "A001", "9")
-    assert "SH" in await hengdan.ok("stock", "locations", "--lang", "zh-CN")
+    assert "SH" in await hengdan.ok("locations", "list", "--lang", "zh-CN")
+    created = await hengdan.ok("locations", "set", "NJ", "--province", "江苏省", "--carrier", "sf")
+    assert "hengdan locations set NJ --contact" in created
+    sender = ("--contact", "恒单", "--city", "南京市", "--district", "玄武区", "--street", "北京东路1号")
+    assert "phone" in await hengdan.refused("locations", "set", "NJ", *sender, "--phone", "abc")
+    shown = await hengdan.ok("locations", "set", "NJ", *sender, "--phone", "13912345678", "--rank", "3", "--json")
+    assert json.loads(shown)["sender"]["phone"] == "139****5678"
+    kept = json.loads(await hengdan.ok("locations", "set", "NJ", "--name", "Nanjing", "--json"))
+    assert (kept["rank"], kept["carrier"], kept["sender"]["city"]) == (3, "sf", "南京市")
     assert "A001" in await hengdan.refused("stock", "count", "SH", "A001")
     assert "supplier" in await hengdan.refused("stock", "feed", "SH", "A001=1")
     assert "virtual" in await hengdan.refused("stock", "fence", "SH", "A001", "-1")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from sqlalchemy import Update, insert, select, update
+from sqlalchemy import Update, insert, select, text, update
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -23,6 +23,7 @@ from activities.stock import operations
 from models.allocation import Rate
 from models.carrier_selection import CarrierRule, CarrierTerms, Choice
 from models.fulfillment import FulfillmentRow, Label, RequestStatus, carrier_reference
+from models.i18n import t
 from models.intake import AccountRow, InboxRow, InboxState, IntegrationType, Raw, Secrets
 from models.order import ChannelOrder, OrderRow
 from models.policy import Policy
@@ -273,6 +274,21 @@ async def test_a_later_status_from_the_warehouse_is_not_overwritten(outside: Out
         await connection.execute(update(FulfillmentRow).values(request_status=RequestStatus.ACCEPTED))
     assert await run(steps.release_to_warehouse, parcel) is RequestStatus.ACCEPTED
     assert outside.jobs(parcel) == []
+
+
+async def test_a_booking_without_sender_or_carrier_names_the_location_and_the_remedy(outside: Outside) -> None:
+    (fulfillment_id,) = await outside.order(("A001", 1))
+    for change, remedy in (
+        ("carrier = ''", "hengdan locations set SH --carrier"),
+        ("carrier = 'zto'", "hengdan accounts set carrier zto"),
+        ("sender = NULL", "hengdan locations set SH --contact"),
+    ):
+        async with transaction() as connection:
+            await connection.execute(text(f"UPDATE warehouses SET {change} WHERE code = 'SH'"))
+        error = await refusal(run(steps.book_waybill, fulfillment_id))
+        assert error.non_retryable
+        assert remedy in t(error.message, "en")
+        assert remedy in t(error.message, "zh-CN")
 
 
 async def test_an_unbooked_fulfillment_order_is_recalled_without_a_request(outside: Outside) -> None:
