@@ -317,7 +317,7 @@ async def test_review_rule_is_tried_and_applied(hengdan: Commands, api: httpx.As
     assert "order.paid" in await hengdan.ok("review", "check", "!order.paid")
     assert "no fact order.payed" in await hengdan.refused("review", "check", "!order.payed")
     tried = await hengdan.ok("review", "try", str(file), "--since", "2020-01-01")
-    assert "Of 1 orders it would have applied to 1: hold 1, tag 1" in tried
+    assert "The rule would have applied to 1 of 1 orders: hold 1, tag 1" in tried
     assert number in tried
     assert json.loads(await hengdan.ok("review", "try", str(file), "--since", "2020-01-01", "--json"))["applied"] == 1
     assert "unpaid" in await hengdan.ok("review", "rule", str(file))
@@ -332,7 +332,7 @@ async def test_review_rule_is_tried_and_applied(hengdan: Commands, api: httpx.As
     await hengdan.ok("review", "drop", "5")
     assert "Nothing" in await hengdan.ok("review", "rules")
     file.write_text("[]")
-    assert "no rule" in await hengdan.refused("review", "rule", str(file))
+    assert "not a rule" in await hengdan.refused("review", "rule", str(file))
 
 
 async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:

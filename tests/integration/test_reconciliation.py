@@ -226,7 +226,7 @@ async def test_command_line_waits_for_the_report(
     async with worker(temporal):
         said = await hengdan.ok("intake", "reconcile", "woocommerce", shop.account.account, "--lang", "en")
         assert number in said
-        assert "Was missing, is here now" in said
+        assert "Was missing, now read" in said
         (report,) = json.loads(await hengdan.ok("intake", "reports", "--json"))
         assert report["pulled"] == 1
         assert report["id"] in await hengdan.ok("intake", "reports", "--shop", shop.account.account)
