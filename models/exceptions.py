@@ -37,7 +37,7 @@ class ExceptionKind(StrEnum):
     DAMAGED = "damaged"
     WRONG_ADDRESS = "wrong_address"
     CHANNEL_REFUSED = "channel_refused"
-    """The channel rejected the shipping confirmation."""
+    """The channel rejected the shipping confirmation, or cannot be reached to give it."""
     WAYBILL_NOT_CANCELLED = "waybill_not_cancelled"
     HELD_TOO_LATE = "held_too_late"
     """The warehouse did not return a fulfillment order that was put on hold."""
@@ -78,6 +78,8 @@ class ExceptionKind(StrEnum):
     # A shop's connection
     AUTHORISE = "authorise"
     """The channel's authorisation has expired and cannot be renewed."""
+    CALL_FAILING = "call_failing"
+    """An activity, of a fulfillment order, a shop or the system, keeps failing."""
     INTAKE_FAILED = "intake_failed"
     INTAKE_STALLED = "intake_stalled"
     """Messages wait, and none is settled."""
@@ -95,6 +97,11 @@ AFTERMATH = frozenset(
         ExceptionKind.WAYBILL_NOT_CANCELLED,
         ExceptionKind.SHIPPED_AFTER_RECALL,
         ExceptionKind.CHANNEL_REFUSED,
+        ExceptionKind.CHANNEL_REOPENED,
+        ExceptionKind.LINES_ADDED,
+        ExceptionKind.PAYMENT_REVERSED,
+        ExceptionKind.PAID_AFTER_END,
+        ExceptionKind.REFUND_AFTER_END,
     }
 )
 """Kinds that the end of the order does not settle: a person still has to claim, refund, reissue, void or report."""
@@ -123,6 +130,8 @@ class Remedy(StrEnum):
     CALL_CARRIER = "call_carrier"
     CALL_WAREHOUSE = "call_warehouse"
     CALL_CHANNEL = "call_channel"
+    NOTIFY_CHANNEL = "notify_channel"
+    """Send the shipping confirmation again."""
     CORRECT_ADDRESS = "correct_address"
     REVIEW = "review"
     """Approve, reject, release or change the order."""
@@ -184,7 +193,7 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.LOST, _S.CRITICAL, _R.CLAIM, _R.REISSUE, _R.REFUND, _R.TELL_BUYER, automatic=_R.CLAIM),
         _policy(_K.DAMAGED, _S.CRITICAL, _R.CLAIM, _R.REISSUE, _R.REFUND, _R.TELL_BUYER, automatic=_R.CLAIM),
         _policy(_K.WRONG_ADDRESS, _S.HIGH, _R.CORRECT_ADDRESS, _R.TELL_BUYER, _R.INTERCEPT, owner="service"),
-        _policy(_K.CHANNEL_REFUSED, _S.HIGH, _R.CALL_CHANNEL, owner="operations", due=4 * HOUR),
+        _policy(_K.CHANNEL_REFUSED, _S.HIGH, _R.NOTIFY_CHANNEL, _R.CALL_CHANNEL, owner="operations", due=4 * HOUR),
         _policy(_K.WAYBILL_NOT_CANCELLED, _S.NORMAL, _R.CALL_CARRIER),
         _policy(_K.HELD_TOO_LATE, _S.HIGH, _R.CALL_WAREHOUSE, _R.INTERCEPT, owner="service", due=2 * HOUR),
         _policy(_K.SHIPPED_AFTER_RECALL, _S.HIGH, _R.INTERCEPT, _R.CALL_WAREHOUSE, owner="warehouse", due=4 * HOUR),
@@ -214,6 +223,15 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.OVERDUE_TRANSFER, _S.NORMAL, _R.CALL_WAREHOUSE, owner="warehouse"),
         _policy(_K.UNKNOWN_CODE, _S.LOW, _R.CALL_CARRIER, due=7 * DAY),
         _policy(_K.AUTHORISE, _S.CRITICAL, _R.AUTHORISE, owner="operations", due=2 * HOUR),
+        _policy(
+            _K.CALL_FAILING,
+            _S.HIGH,
+            _R.CALL_CHANNEL,
+            _R.CALL_CARRIER,
+            _R.CALL_WAREHOUSE,
+            owner="operations",
+            due=4 * HOUR,
+        ),
         _policy(_K.INTAKE_FAILED, _S.HIGH, _R.CORRECT_MESSAGES, owner="operations", due=4 * HOUR),
         _policy(_K.INTAKE_STALLED, _S.CRITICAL, owner="operations", due=HOUR // 2),
         _policy(_K.RECONCILIATION, _S.NORMAL, _R.RECONCILE, _R.CALL_CHANNEL, owner="operations"),

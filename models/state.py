@@ -10,9 +10,9 @@ from models.base import Moment, Record, Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
 from models.hold import Hold, HoldKind, Stage
-from models.order import ChannelOrder, Entry, OrderStatus
+from models.order import ChannelOrder, Entry, OrderStatus, RefundState
 from models.policy import Policy
-from models.requests import YES, Answer, no
+from models.requests import YES, Answer, Modify, Payment, PaymentReversed, Refunding, Reopened, Request, no
 from models.stock import Shortage
 
 ANSWERS_KEPT = 200
@@ -446,3 +446,25 @@ class Snapshot(Value):
     at: Moment
     entries: tuple[Entry, ...] = ()
     exceptions: tuple[NewException, ...] = ()
+
+
+def after_end(request: Request, known: ChannelOrder | None) -> list[tuple[ExceptionKind, str, dict[str, str]]]:
+    """Return the exceptions for what a channel still changes of an order that has ended: kind, about, detail.
+
+    ``known`` is the order as the channel had it before; ``None`` if that is unknown.
+    """
+    match request:
+        case Payment():
+            return [(ExceptionKind.PAID_AFTER_END, "", {})]
+        case PaymentReversed():
+            return [(ExceptionKind.PAYMENT_REVERSED, "", {})]
+        case Reopened():
+            return [(ExceptionKind.CHANNEL_REOPENED, "", {})]
+        case Refunding() if request.refund.state is RefundState.ASKED:
+            return [(ExceptionKind.REFUND_AFTER_END, "", {"refund_no": request.refund.refund_no})]
+        case Modify() if known is not None:
+            about, added = request.request_id, request.added_lines(known)
+            changed = {"changes": request.differences(known)}
+            lines = [(ExceptionKind.LINES_ADDED, about, {"count": str(len(added))})] if added else []
+            return [(ExceptionKind.CHANNEL_MODIFY, about, changed), *lines]
+    return []

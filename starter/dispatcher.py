@@ -49,15 +49,10 @@ from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import MILESTONES, Scan
 from models.i18n import message
 from models.intake import InboxState, IntegrationType
-from models.order import ChannelOrder, RefundState
+from models.order import ChannelOrder
 from models.origins import IntakePath
 from models.policy import Policy
 from models.requests import (
-    Modify,
-    Payment,
-    PaymentReversed,
-    Refunding,
-    Reopened,
     Replan,
     Request,
     StockArrived,
@@ -65,6 +60,7 @@ from models.requests import (
     WarehouseEvent,
 )
 from models.settings import settings
+from models.state import after_end
 from starter.logs import place
 from workers.cluster import SearchAttributesMissing, ensure_search_attributes
 from workers.supervisor import supervise
@@ -470,29 +466,10 @@ async def _signal(client: Client, order_id: str, name: str, request: Request, kn
     except (RPCError, RuntimeError) as error:
         if not ended(error):
             raise EngineDown(str(error)) from error
-        await _open_exception_after_end(order_id, request, known)
+        for kind, about, detail in after_end(request, known):
+            await _open_exception(order_id, kind, about, **detail)
         return message("inbox.order_ended", signal=name)
     return ""
-
-
-async def _open_exception_after_end(order_id: str, request: Request, known: ChannelOrder | None) -> None:
-    """Open an exception for what a channel still changes of an order whose workflow has ended."""
-    match request:
-        case Payment():
-            await _open_exception(order_id, ExceptionKind.PAID_AFTER_END)
-        case PaymentReversed():
-            await _open_exception(order_id, ExceptionKind.PAYMENT_REVERSED)
-        case Reopened():
-            await _open_exception(order_id, ExceptionKind.CHANNEL_REOPENED)
-        case Refunding() if request.refund.state is RefundState.ASKED:
-            await _open_exception(order_id, ExceptionKind.REFUND_AFTER_END, refund_no=request.refund.refund_no)
-        case Modify() if known is not None:
-            changed = request.differences(known)
-            await _open_exception(order_id, ExceptionKind.CHANNEL_MODIFY, request.request_id, changes=changed)
-            if added := request.added_lines(known):
-                await _open_exception(order_id, ExceptionKind.LINES_ADDED, request.request_id, count=len(added))
-        case _:
-            pass
 
 
 def ended(error: Exception) -> bool:

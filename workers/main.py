@@ -26,7 +26,7 @@ from models.settings import settings
 from workers import memory
 from workers.client import connect
 from workers.cluster import ensure_search_attributes
-from workers.failures import FailPermanently
+from workers.failures import FailPermanently, ReportFailing
 from workers.heartbeats import KeepBeating
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
@@ -122,7 +122,7 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=cached,
-        interceptors=[DropMalformedSignals(), FailPermanently(), KeepBeating()],
+        interceptors=[DropMalformedSignals(), ReportFailing(), FailPermanently(), KeepBeating()],
         max_heartbeat_throttle_interval=HEARTBEAT,
         build_id=BUILD,
         **options,

@@ -35,6 +35,7 @@ from activities.aftersales import settlements
 from activities.aftersales.reissue import reissue
 from activities.carriers import carrier
 from activities.fulfillment.fulfillment_orders import get_fulfillment_order, parcel_value
+from activities.fulfillment.steps import confirm_shipment
 from activities.intake import inbox
 from activities.kit.database import transaction
 from activities.kit.errors import refused
@@ -177,17 +178,19 @@ def _close_resolved(found: Subquery, now: datetime) -> Update:
     """Close open exceptions of the detected kinds whose cause is gone.
 
     A cause that a workflow reported is gone once a later scan contradicts it, or the fulfillment order is delivered or
-    cancelled. A late delivery stays late, whatever is scanned.
+    cancelled. A late delivery stays late, whatever is scanned, and so does a call of the fulfillment order that fails.
     """
     unscanned = or_(_f.c.scanned_at.is_(None), _f.c.scanned_at <= _exceptions.c.cause_at)
+    lasting = _exceptions.c.kind.in_([ExceptionKind.LATE, ExceptionKind.CALL_FAILING])
     reported = (
         select(_f.c.id)
         .where(_f.c.id == _exceptions.c.fulfillment_id, _UNDER_WAY)
-        .where(or_(_exceptions.c.kind == ExceptionKind.LATE, unscanned))
+        .where(or_(lasting, unscanned))
         .exists()
     )
+    failing = and_(_exceptions.c.kind == ExceptionKind.CALL_FAILING, _exceptions.c.fulfillment_id != "")
     resolved = and_(
-        _exceptions.c.kind.in_(DETECTED),
+        or_(_exceptions.c.kind.in_(DETECTED), failing),
         _exceptions.c.closed_at.is_(None),
         _exceptions.c.key.not_in(select(found.c.key)),
         or_(_exceptions.c.detected, not_(reported)),
@@ -265,3 +268,17 @@ async def intercept_parcel(fulfillment_id: str, actor: str = exceptions.SYSTEM) 
         wrong = (_exceptions.c.fulfillment_id == fulfillment_id) & _exceptions.c.closed_at.is_(None)
         for each in (await connection.execute(select(_exceptions).where(wrong))).all():
             await apply_remedy(connection, each, Remedy.INTERCEPT, actor)
+
+
+async def notify_channel(fulfillment_id: str, actor: str) -> None:
+    """Confirm the shipment to the channel, and close the exception of the refused confirmation.
+
+    Raises ``ApplicationError``.
+    """
+    await confirm_shipment(fulfillment_id)
+    async with transaction() as connection:
+        refused = (_exceptions.c.fulfillment_id == fulfillment_id) & _exceptions.c.closed_at.is_(None)
+        refused &= _exceptions.c.kind == ExceptionKind.CHANNEL_REFUSED
+        for each in (await connection.execute(select(_exceptions).where(refused))).all():
+            await apply_remedy(connection, each, Remedy.NOTIFY_CHANNEL, actor)
+            await exceptions.close(connection, each.key, actor, "")

@@ -31,7 +31,7 @@ from activities.accounts.accounts import get_account, get_carrier_account
 from activities.carriers import Aggregator, tracker
 from activities.intake import inbox
 from activities.kit.database import transaction
-from activities.records import exceptions
+from activities.records import exceptions, failing_calls
 from models.base import CHINA, Value, bounded_key
 from models.carrier_selection import LaneRow
 from models.exceptions import ExceptionKind, NewException
@@ -294,7 +294,9 @@ async def _poll(row: Any, limit: asyncio.Semaphore) -> None:
             scans = await tracker(ours).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
         except Exception as error:  # a failing account must not delay other parcels
             activity.logger.warning("tracking not polled: %s: %s", ours.source, type(error).__name__)
+            await failing_calls.observe((ours.source, ours.account), failing_calls.reason(error))
             return
+        await failing_calls.observe((ours.source, ours.account))
         activity.heartbeat()
     if (fault := getattr(scans, "fault", None)) is not None:
         activity.logger.warning("scan not read: %s: %s", ours.source, fault)
@@ -329,6 +331,7 @@ async def subscribe_to_tracking() -> int:
                 subscribed += await _follow(ours, aggregator)
         except Exception as error:  # a failing account must not delay others
             activity.logger.warning("tracking subscriptions failed: %s: %s", each.source, type(error).__name__)
+            await failing_calls.observe((each.source, each.account), failing_calls.reason(error))
     return subscribed
 
 
@@ -363,7 +366,9 @@ async def _follow(ours: Account, aggregator: Aggregator) -> int:
                 await aggregator.subscribe(row.waybill_no, row.courier, phone, url + ours.secrets["push_secret"])
             except ApplicationError as error:
                 activity.logger.warning("tracking subscription failed: %s: %s", ours.source, error.message)
+                await failing_calls.observe((ours.source, ours.account), error.message)
                 return row.id if error.non_retryable else None
+            await failing_calls.observe((ours.source, ours.account))
             activity.heartbeat()
             return str(row.id)
 

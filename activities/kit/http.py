@@ -63,8 +63,8 @@ async def send(
     """Send a request and return the response if its status is below 300, or one of ``allowed_statuses``.
 
     Raise ``unavailable`` on a lost connection, a time-out, an answer that is too large or cannot be unpacked, 408, 425,
-    429 (after its Retry-After) and 5xx. Raise ``refused`` on any other 4xx, a redirect, which is not followed, and a
-    host that may not be reached. Messages hold the status only: bodies may hold personal data.
+    429 (after its Retry-After) and 5xx. Raise ``refused`` on any other 4xx, a redirect, which is not followed, and an
+    address that is none or may not be reached. Messages hold the status only: bodies may hold personal data.
     """
     accepted = {**(headers or {}), "Accept-Encoding": "gzip"}
     try:
@@ -74,6 +74,8 @@ async def send(
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             response = await _exchange(request)
+    except httpx.UnsupportedProtocol:
+        raise refused("error.no_address", "no_address", host=url[:80]) from None
     except (httpx.HTTPError, TimeoutError) as error:
         raise unavailable("error.unreachable", host=request.url.host, error=type(error).__name__) from None
     if response.status_code in allowed_statuses:

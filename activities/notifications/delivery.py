@@ -19,6 +19,7 @@ from activities.accounts.accounts import get_account
 from activities.kit.database import transaction
 from activities.notifications.messages import create_messages
 from activities.notifications.templates import opted_out
+from activities.records import failing_calls
 from models.base import Value
 from models.intake import IntegrationType
 from models.notifications import Medium, NotificationRow, NotificationState
@@ -129,17 +130,22 @@ async def _send(row: Row[Any], muted: Collection[str], semaphore: asyncio.Semaph
         state, outcome = NotificationState.SKIPPED, "opted_out"
     else:
         async with semaphore:
+            failure = ""
             try:
                 await media.send(await get_account(IntegrationType.MEDIA, row.medium, row.account), row.message)
             except ApplicationError as error:
                 outcome = str(error.details[0]) if error.details else error.message
                 state = NotificationState.FAILED
+                failure = "" if error.non_retryable else error.message
                 if not error.non_retryable and row.attempts <= len(RETRY_DELAYS):
                     state = NotificationState.WAITING
                     requested = error.next_retry_delay or timedelta(0)
                     next_at = datetime.now(UTC) + max(requested, timedelta(seconds=RETRY_DELAYS[row.attempts - 1]))
             except Exception as error:  # a fault of one account or message must not stop the others
                 state, outcome = NotificationState.FAILED, type(error).__name__
+                failure = failing_calls.reason(error)
+            if failure or state is NotificationState.SENT:
+                await failing_calls.observe((row.medium, row.account), failure)
     done_at = None if state is NotificationState.WAITING else datetime.now(UTC)
     changes = {"state": state, "outcome": outcome[:200], "next_at": next_at, "done_at": done_at}
     async with transaction() as connection:

@@ -57,7 +57,10 @@ class SyncReport(Value):
 
 @activity.defn(name="stock.sync")
 async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> SyncReport:
-    """Push changes to a shop for one turn. Raise ``refused`` if the channel rejects our credentials."""
+    """Push changes to a shop for one turn.
+
+    Raise ``refused`` if the channel rejects our credentials, and ``unavailable`` if it does not answer at the end.
+    """
     ends = asyncio.get_running_loop().time() + seconds
     report = SyncReport(pushed=0, refused=0)
     seen: LedgerPosition | None = None
@@ -66,16 +69,20 @@ async def watch_stock(source: str, shop: str, seconds: float = TURN_SECONDS) -> 
         async with transaction() as connection:
             now, skus = await changed_skus(connection, seen)
         current, pause = await get_rule(source, shop), PAUSE_SECONDS
+        failure: ApplicationError | None = None
         try:
             pushed = await push(source, shop, skus if current == rule else None)
         except ApplicationError as error:
             if error.non_retryable:
                 raise
+            failure = error
             pause = error.next_retry_delay.total_seconds() if error.next_retry_delay else PAUSE_SECONDS
         else:
             seen, rule = now, current
             report = SyncReport(pushed=report.pushed + pushed.pushed, refused=report.refused + pushed.refused)
         if asyncio.get_running_loop().time() >= ends or activity.is_worker_shutdown():
+            if failure is not None:
+                raise failure
             return report
         await _rest(pause)
 

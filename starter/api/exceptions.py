@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 from temporalio.exceptions import ApplicationError
 
-from activities.fulfillment.exceptions import apply_remedy, intercept_parcel
+from activities.fulfillment.exceptions import apply_remedy, intercept_parcel, notify_channel
 from activities.kit.database import Connection, Row, transaction
 from activities.kit.errors import InvalidInput
 from activities.records import exceptions
@@ -54,6 +54,13 @@ class Count(BaseModel):
     under_a_day: int
     under_three_days: int
     older: int
+
+
+_CALLS = {
+    Remedy.INTERCEPT: (intercept_parcel, "problem.not_intercepted"),
+    Remedy.NOTIFY_CHANNEL: (notify_channel, "problem.not_notified"),
+}
+"""The remedies that call an outside system, and the problem if it refuses."""
 
 
 class RemedyRequest(BaseModel):
@@ -121,15 +128,16 @@ async def save_policy(kind: ExceptionKind, body: ExceptionPolicy, principal: Sta
 
 @router.post("/{key:path}/remedy", summary="Apply a remedy, or record that a person did")
 async def remedy(key: str, body: RemedyRequest, request: Request, principal: Staff) -> ExceptionView:
-    """Hengdan itself rebooks, intercepts, reissues, claims, refunds and informs the buyer, where the exception is about
-    a fulfillment order; every other remedy is recorded as done."""
+    """Hengdan itself rebooks, intercepts, reissues, claims, refunds, confirms the shipment to the channel and informs
+    the buyer, where the exception is about a fulfillment order; every other remedy is recorded as done."""
     async with transaction() as connection:
         row = await _get(connection, key)
-    if body.remedy is Remedy.INTERCEPT and row.fulfillment_id:
+    if body.remedy in _CALLS and row.fulfillment_id:
+        call, problem = _CALLS[body.remedy]
         try:
-            await intercept_parcel(row.fulfillment_id, principal.name)
+            await call(row.fulfillment_id, principal.name)
         except ApplicationError as error:
-            raise Problem(409, "problem.not_intercepted", {"why": error.message}) from None
+            raise Problem(409, problem, {"why": error.message}) from None
     else:
         try:
             async with transaction() as connection:

@@ -128,12 +128,39 @@ def arguments(function: str, position: int) -> set[str]:
     }
 
 
+LOCAL = {"execute_local_activity", "run_step", "run_and_apply", "write"}
+"""What workflows call with a step that runs as a local activity."""
+
+
+def outside_calls() -> set[str]:
+    """Return the types of the activities that no workflow runs as a local activity."""
+    workflows = [node for file, tree in trees().items() if "workflows" in file.parts for node in ast.walk(tree)]
+    steps = [each for each in workflows if isinstance(each, ast.Call) and name_of(each.func) in LOCAL]
+    given = [arg for each in steps for arg in each.args]
+    for each in workflows:
+        if isinstance(each, ast.AsyncFunctionDef) and each.name in LOCAL:
+            given += each.args.defaults
+    local = {name_of(each) for each in given}
+    return {
+        decorator.keywords[0].value.value
+        for node in nodes()
+        if isinstance(node, ast.AsyncFunctionDef) and node.name not in local
+        for decorator in node.decorator_list
+        if ast.unparse(decorator).startswith("activity.defn")
+    }
+
+
+def name_of(node: object) -> str:
+    return str(getattr(node, "attr", getattr(node, "id", "")))
+
+
 def built() -> set[str]:
     """Return the keys that are composed at run time."""
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
     entries = arguments("add_timeline_entry", 2) | arguments("_record", 1) | arguments("_add_entry", 0)
     keys |= {f"timeline.{what}" for what in entries}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
+    keys |= {f"call.{call}" for call in outside_calls()}
     keys |= {f"vendor.{vendor}" for vendor in VENDORS} | {f"validation.{kind}" for kind in VALIDATION}
     return keys | {f"refused.{action}" for action in Action if any(action not in may for may in SUPPORTED.values())}
 

@@ -25,9 +25,11 @@ _OUTSIDE_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_inte
 
 BOUNDED_REQUESTS = "bounded-requests"
 """Patch: waybills are voided in the background, and what happens while an order completes is written at once."""
+COMPLETE_UNNOTIFIED = "complete-unnotified"
+"""Patch: an order completes although its channel has not taken the shipping confirmation yet."""
 RECALL_LIMIT = timedelta(seconds=15)
 """How long a request waits for a warehouse's answer to a recall."""
-_ALERT_AFTER, _GIVE_UP_AFTER = timedelta(minutes=30), timedelta(days=7)
+_WEEK = timedelta(days=7)
 
 Result = TypeVar("Result")
 
@@ -149,13 +151,14 @@ class OrderContext:
     async def call_persistently(
         self, activity: Callable[[str], Awaitable[None]], fulfillment: Fulfillment, kind: ExceptionKind
     ) -> bool:
-        """Call an external system for days; return whether it did its work.
+        """Call an external system for two weeks; return whether it did its work.
 
-        Open an exception of this kind once the system refuses, or has not answered for half an hour.
+        Open an exception of this kind once the system refuses, or has not answered for a week. Of a call that fails for
+        long, ``workers.failures`` opens the same exception much earlier.
         """
-        for limit in (_ALERT_AFTER, _GIVE_UP_AFTER):
+        for _ in range(2):
             try:
-                await self.call(activity, fulfillment, limit)
+                await self.call(activity, fulfillment, _WEEK)
             except ActivityError as error:
                 self.open_exception(kind, fulfillment, reason=failure_message(error))
                 if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:

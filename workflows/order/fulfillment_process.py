@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from workflows.order.context import (
     BOUNDED_REQUESTS,
+    COMPLETE_UNNOTIFIED,
     RECALL_LIMIT,
     OrderContext,
     failure_code,
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class FulfillmentProcess:
-    """One fulfillment order: book, release, wait for shipment, notify the channel, wait for delivery.
+    """One fulfillment order: book, release, wait for shipment, notify the channel meanwhile, wait for delivery.
 
     A process may start again at any step: what its fulfillment order shows as done is not repeated.
     """
@@ -57,9 +58,10 @@ class FulfillmentProcess:
             fulfillment.deducted = True
             self._add_entry("shipped", fulfillment.shipped_at or workflow.now())
             await self._order.write(order_activities.ship, fulfillment)
-        if not fulfillment.channel_notified:
-            await self._notify_channel()
+        notification = None if fulfillment.channel_notified else self._order.in_background(self._notify_channel())
         await workflow.wait_condition(lambda: fulfillment.is_closed)
+        if notification is not None and not notification.done() and not workflow.patched(COMPLETE_UNNOTIFIED):
+            await notification
         if fulfillment.tracking is TrackingStatus.RETURNED:
             self._add_entry("restocked", workflow.now())
             await self._order.write(order_activities.restock, fulfillment)

@@ -43,7 +43,7 @@ with workflow.unsafe.imports_passed_through():
         WarehouseEvent,
         WarehouseEventKind,
     )
-    from models.state import Action, End, OrderState
+    from models.state import Action, End, OrderState, after_end
 
 
 _REVERSED = "hold.channel.unpaid"
@@ -182,7 +182,7 @@ class OrderMessages(OrderContext):
         """Record the payment, and review the paid order again before anything is allocated."""
         state = self.state
         async with self.lock:
-            if state.order.paid_at is not None:
+            if state.order.paid_at is not None or self._too_late(fact):
                 return
             was_waiting = state.admitted and not state.order.payable
             collected = state.order.owed > 0
@@ -195,6 +195,13 @@ class OrderMessages(OrderContext):
                 await self._collect_no_more(fact)
             if was_waiting and workflow.patched("review-paid") and not state.status.final:
                 await self._remap_and_review(just_paid=True)
+
+    def _too_late(self, fact: Request) -> bool:
+        """Whether the order has ended and only its calls go on; open the exceptions of such a late fact."""
+        if self.state.status.final:
+            for kind, about, detail in after_end(fact, None):
+                self.open_exception(kind, None, about, **detail)
+        return self.state.status.final
 
     async def _collect_no_more(self, fact: Payment) -> None:
         """Recall parcels whose carrier would collect what is now paid; open an exception for those on their way."""
@@ -211,7 +218,7 @@ class OrderMessages(OrderContext):
         """Hold the order and recall its goods; open an exception for those that have left."""
         state = self.state
         async with self.lock:
-            if state.status.final or state.order.paid_at is None:
+            if state.order.paid_at is None or self._too_late(fact):
                 return
             state.order = state.order.model_copy(update={"paid_at": None})
             state.add_timeline_entry(fact.request_id, workflow.now(), "payment_reversed", fact.actor)
@@ -249,7 +256,7 @@ class OrderMessages(OrderContext):
         async with self.lock:
             known = {each.refund_no: each for each in state.order.refunds}
             earlier = known.get(refund.refund_no)
-            if state.status.final or earlier == refund or (earlier is not None and earlier.outlasts(refund)):
+            if earlier == refund or (earlier is not None and earlier.outlasts(refund)) or self._too_late(fact):
                 return
             known[refund.refund_no] = refund
             state.order = state.order.model_copy(update={"refunds": tuple(known.values())})
