@@ -19,7 +19,7 @@ from activities.records import exceptions
 from activities.records.failing_calls import ALERT_AFTER
 from models.exceptions import ExceptionRow
 from models.i18n import LANGUAGES
-from tests.unit.test_i18n import outside_calls
+from tests.repository.test_i18n import outside_calls
 from workers.failures import ReportFailing
 from workers.main import ACTIVITIES
 
