@@ -6,15 +6,37 @@ from functools import lru_cache
 from typing import Annotated
 from unicodedata import normalize
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from models.base import Neutral, Value
+from models.i18n import InvalidValue
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 LongText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
 """A part of an address as a channel states it: a longer one than carriers take is held, not cut."""
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2"), Neutral("ZZ")]
 """``ZZ``: unknown."""
+
+
+_PHONE = re.compile(
+    r"(?:tel:)?(\+?[\d\s().\-—/]+)(?:(?:;ext=|ext(?:ension|n)?\.?|[x#,\[]|转接?|分机号?)\s*:?\s*\d{1,8}]?)?", re.I
+)
+
+
+def is_phone(text: str) -> bool:
+    """Whether somebody could dial a text: 7 to 20 digits in any spelling, with an extension or without."""
+    found = _PHONE.fullmatch(normalize("NFKC", text.strip()))
+    return found is not None and 7 <= sum(each.isdigit() for each in found[1]) <= 20
+
+
+def _dialable(text: str) -> str:
+    if text and not is_phone(text):
+        raise InvalidValue("invalid.phone")
+    return text
+
+
+Phone = Annotated[Text, AfterValidator(_dialable)]
+"""A phone as staff write it; empty: none. What channels send is never refused: cleansing judges it."""
 
 
 _REGIONS = (
@@ -155,3 +177,9 @@ class RecipientChange(Value):
         cleansing = UNJUDGED if new.keys() & {"country", "postcode", *ADDRESS} else {}
         shown = {} if {"name", "phone", "street"} & new.keys() == set() else {"hidden": None}
         return recipient.model_copy(update=new | cleansing | shown)
+
+
+class RecipientCorrection(RecipientChange):
+    """Changes to a recipient by staff: a phone that nobody could dial is refused."""
+
+    phone: Phone | None = None

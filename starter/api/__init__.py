@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +42,7 @@ from starter.api import (
     wms,
 )
 from starter.api.bodies import GuardBodies
+from starter.api.unknown_fields import refuse_unknown_fields
 from starter.logs import place
 from workers.client import FAIL_FAST, connect
 
@@ -73,6 +74,9 @@ ROUTERS = (
     codec,
     health,
 )
+
+FOREIGN = (webhooks, codec, health)
+"""Routers that programs of others call, which may send more than these read."""
 
 
 @asynccontextmanager
@@ -130,7 +134,8 @@ def create_app() -> FastAPI:
     )
     problems.install(app)
     for each in ROUTERS:
-        app.include_router(each.router, responses=problems.DOCUMENTED)
+        checks = [] if each in FOREIGN else [Depends(refuse_unknown_fields)]
+        app.include_router(each.router, responses=problems.DOCUMENTED, dependencies=checks)
     app.add_middleware(GuardBodies, limits={"/files/{kind}": files.MAX_BODY})
     app.add_middleware(_LogFailures)
     app.add_middleware(

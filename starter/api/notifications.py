@@ -4,11 +4,13 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from activities.kit.database import transaction
 from activities.notifications import delivery
 from activities.notifications import templates as notification_templates
+from models.address import is_phone
+from models.i18n import InvalidValue
 from models.notifications import Medium, NotificationState, Template
 from starter.api.authentication import Reader, Staff
 from starter.api.problems import Problem
@@ -34,6 +36,13 @@ class Address(BaseModel):
     """A phone number or an e-mail address; only its blind index is stored."""
 
     address: Annotated[str, Field(min_length=3, max_length=200)]
+
+    @field_validator("address")
+    @classmethod
+    def _reaches_someone(cls, address: str) -> str:
+        if "@" not in address and not is_phone(address):
+            raise InvalidValue("invalid.phone_or_email")
+        return address
 
 
 @router.get("", summary="Notifications, newest first")

@@ -19,7 +19,7 @@ from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
 from activities.records import exceptions, queries
 from models import requests
-from models.address import Recipient
+from models.address import Phone, Recipient, RecipientCorrection
 from models.hold import HoldKind
 from models.i18n import t
 from models.order import CENT, OrderStatus
@@ -139,7 +139,7 @@ async def list_orders(
     shop: str | None = None,
     hold: HoldKind | None = None,
     phone: Annotated[
-        str | None, Query(description="The recipient's phone, in any spelling; needs scope `search`.")
+        Phone | None, Query(description="The recipient's phone, in any spelling; needs scope `search`.")
     ] = None,
     order_no: Annotated[str | None, Query(description="The channel's order number.")] = None,
     tag: Annotated[str | None, Query(description="A tag that review rules have set.")] = None,
@@ -270,6 +270,8 @@ def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseMo
         for name, field in model.model_fields.items()
         if name not in {"actor", "request_id"}
     }
+    if "recipient" in fields:
+        fields["recipient"] = (RecipientCorrection | None, None)
     documented = ConfigDict(json_schema_extra={"examples": [example]})
     return create_model(f"{model.__name__}Body", __config__=documented, request_id=(str | None, None), **fields)
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.cleansing.people import phone
 from activities.kit.errors import InvalidInput
 from activities.orders.review.facts import buyer_index, phone_index, place_text_index
-from models.address import Recipient
+from models.address import Recipient, is_phone
 from models.intake import ChannelOrderRow
 from models.order import ChannelOrder, OrderRow
 from models.review import BlacklistEntry, BlacklistKind, BlacklistRow
@@ -38,6 +38,8 @@ async def add(
     """Add an entry by its full value; a phone may be a national number of ``country``. Raises ``InvalidInput``."""
     value = value.strip()
     if kind == "phone":
+        if value and not is_phone(value):
+            raise InvalidInput("value", "invalid.phone")
         number = phone(value, country)
         entry_id, hint = phone_index(number), Recipient(phone=number).masked().phone
     elif kind == "buyer":
