@@ -117,6 +117,11 @@ class Refund(Value):
         return self.state is RefundState.GRANTED and other.state is RefundState.ASKED
 
 
+def reissue_no(order_no: str, parcel: str) -> str:
+    """Return the number of the order that sends the goods of a parcel again; ``parcel`` is its short id."""
+    return f"{order_no}-{parcel}R"[-64:]
+
+
 class ChannelOrder(Value):
     """An order as the channel sold it, in standard form. Only the channel and modifications change it."""
 

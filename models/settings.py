@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """The command line's API key; by default the one created on first start."""
     ui_origins: list[str] = ["http://127.0.0.1:8233", "http://localhost:8233"]
     """Origins of the Temporal UI, whose pages may call the codec."""
+    codec_token: SecretStr | None = None
+    """The path of the codec in the Temporal UI that ``hengdan up`` serves, which cannot send credentials to it."""
     task_queue: str = "hengdan"
     intake_window: int = 24
     """Orders that the dispatcher lets run in the engine at once before they wait: the pace of intake."""

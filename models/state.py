@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from models.base import Moment, Record, Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
-from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus
+from models.fulfillment import Fulfillment, FulfillmentStatus, RequestStatus, TrackingStatus
 from models.hold import Hold, HoldKind, Stage
 from models.order import ChannelOrder, Entry, OrderStatus, RefundState
 from models.policy import Policy
@@ -135,6 +135,11 @@ class OrderState(Record):
         return [each for each in self.fulfillments if each.status is not FulfillmentStatus.CANCELLED]
 
     @property
+    def undelivered(self) -> list[Fulfillment]:
+        """The parcels that never reached the buyer: lost or returned."""
+        return [each for each in self.active if each.tracking in {TrackingStatus.LOST, TrackingStatus.RETURNED}]
+
+    @property
     def fulfilled(self) -> bool:
         """Whether everything sold was delivered, returned or lost."""
         active = self.active
@@ -246,6 +251,8 @@ class OrderState(Record):
     def next_step(self) -> str:
         """What the order waits for, as a message key."""
         status = self.status
+        if status is OrderStatus.COMPLETED and self.undelivered:
+            return "next.completed.undelivered"
         if status is not OrderStatus.ALLOCATED:
             return f"next.{status}"
         if all(each.status is FulfillmentStatus.SCHEDULED for each in self.active):

@@ -19,9 +19,11 @@ import httpx
 from activities.accounts.api_keys import create_key, find_principal
 from activities.kit.database import dispose
 from models.api_keys import Scope
+from models.i18n import t
 from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import INSTANCE_HEADER, settings
 from models.vault import keyring
+from workers.cluster import orders_url
 from workers.embedded import AlreadyRunningError, Children, StartError, load_keys, start_postgres, start_temporal
 from workers.embedded.process import BEHIND, listen, private_folder
 from workers.schema import migrate
@@ -62,6 +64,14 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def banner(self) -> list[str]:
+        """Return what serves, in lines for the person who started it."""
+        lines = [t("up.serving", api=self.api_url, ui=self.ui_url or "-")]
+        if self.ui_url:
+            lines.append(t("up.clear", api=self.api_url, ui=orders_url(self.ui_url, "default")))
+        lines.append(t("up.key", key=self.new_key) if self.new_key else t("up.kept", file=self.key_file))
+        return lines
+
     @property
     def logs(self) -> Path:
         return self.state_dir / "logs"
@@ -77,12 +87,13 @@ class Stack:
         listener = self._stack.enter_context(listen(memory, config.api_port, config.api_host))
         port = listener.getsockname()[1]
         self.api_url = f"http://{'127.0.0.1' if config.api_host == '0.0.0.0' else config.api_host}:{port}"
-        instance = secrets.token_hex(16)
+        instance, codec_token = secrets.token_hex(16), secrets.token_urlsafe(24)
         env: dict[str, str | None] = {
             "HENGDAN_INSTANCE": instance,
             "HENGDAN_STATE_DIR": str(self.state_dir),
             "HENGDAN_API_PORT": str(port),
             "HENGDAN_API_URL": self.api_url,
+            "HENGDAN_CODEC_TOKEN": codec_token,
         }
         if (config.keys is None) != (config.index_key is None):
             raise StartError("HENGDAN_KEYS and HENGDAN_INDEX_KEY belong together: set both, or neither")
@@ -95,7 +106,9 @@ class Stack:
         if "TEMPORAL_ADDRESS" not in os.environ:
             temporal = self._stack.enter_context(
                 start_temporal(
-                    self.state_dir, search_attributes=SEARCH_ATTRIBUTES, codec_endpoint=f"{self.api_url}/codec"
+                    self.state_dir,
+                    search_attributes=SEARCH_ATTRIBUTES,
+                    codec_endpoint=f"{self.api_url}/codec/ui/{codec_token}",
                 )
             )
             self.ui_url = temporal.ui_url

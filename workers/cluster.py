@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType, WorkerStatus
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -23,8 +24,16 @@ HEARTBEAT_LIMIT = 3 * HEARTBEAT
 POLL_LIMIT = timedelta(seconds=75)
 """A worker asks for tasks at least once a minute: all that a cluster that keeps no heartbeats knows of it."""
 
+ORDERS = 'WorkflowType="OrderWorkflow"'
+"""The query of the workflows of orders."""
+
 _NOT_OFFERED = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED}
 """The cluster does not offer a call, or not to us."""
+
+
+def orders_url(ui: str, namespace: str) -> str:
+    """Return the address of the list of orders in a Temporal UI."""
+    return f"{ui}/namespaces/{quote(namespace)}/workflows?query={quote(ORDERS)}"
 
 
 class SearchAttributesMissing(Exception):

@@ -11,7 +11,7 @@ from activities.intake import inbox
 from activities.kit.errors import refused
 from models.fulfillment import FulfillmentLine, FulfillmentRow
 from models.intake import IntegrationType, Raw, Receipt
-from models.order import ChannelOrder, OrderLine, OrderRow
+from models.order import ChannelOrder, OrderLine, OrderRow, reissue_no
 from models.origins import IntakePath, Origin
 
 _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def _order(row: Any, fulfillment_id: str) -> ChannelOrder:
     return ChannelOrder(
         channel=row.channel,
         shop=row.shop,
-        channel_order_no=f"{row.channel_order_no}-{fulfillment_id.rpartition(':')[2]}R"[-64:],
+        channel_order_no=reissue_no(row.channel_order_no, fulfillment_id.rpartition(":")[2]),
         placed_at=now,
         modified_at=now,
         paid_at=now,

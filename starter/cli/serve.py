@@ -21,8 +21,8 @@ def up() -> None:
         from starter.up import Stack, wait_for_signal
 
         with Stack(settings().state_dir) as stack:
-            typer.echo(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
-            typer.echo(t("up.key", key=stack.new_key) if stack.new_key else t("up.kept", file=stack.key_file))
+            for line in stack.banner():
+                typer.echo(line)
             typer.echo(t("up.stop"))
             wait_for_signal()
             typer.echo(t("up.stopping"))

@@ -128,8 +128,8 @@ def run(
         Stack(state_dir, children={"sandbox": (sandbox, listener)}) as stack,
     ):
         port = listener.getsockname()[1]
-        console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
-        console.print(t("up.key", key=stack.new_key))
+        for line in stack.banner():
+            console.print(line, soft_wrap=True)
         results = asyncio.run(_run(console, stack, f"http://127.0.0.1:{port}", orders or ORDERS))
         if report is not None:
             report.write_text(json.dumps(results, ensure_ascii=False, indent=2))
@@ -329,7 +329,8 @@ def _conclude(
         if each["as_expected"] < each["orders"]:
             console.print(f"✗ {_title(each['scenario'])}: {each['fault']}", soft_wrap=True)
     console.print(t("demo.passed" if passed else "demo.not_passed", orders=orders, seconds=f"{elapsed:.0f}"))
-    console.print(t("up.serving", api=stack.api_url, ui=stack.ui_url or "-"))
+    for line in stack.banner():
+        console.print(line, soft_wrap=True)
     return {
         "passed": passed,
         "orders": orders,

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.fulfillment import Fulfillment, FulfillmentLine, TrackingStatus
+from models.fulfillment import TERMINAL_STATUSES, Fulfillment, FulfillmentLine, TrackingStatus
 from models.hold import Hold, HoldKind
+from models.i18n import t
 from models.order import ChannelOrder, OrderStatus
 from models.policy import Policy
 from models.state import SUPPORTED, Action, Admitted, Allocated, End, OrderState
 from models.stock import Shortage
 from tests.unit.orders import RECIPIENT, an_order, line
+from workflows.order.details import render_details
 
 NOW = datetime(2026, 11, 11, tzinfo=UTC)
 
@@ -88,6 +90,22 @@ def test_waiting_order_gives_its_reason() -> None:
     assert state.status is OrderStatus.ON_HOLD
     state.hold(Hold(kind=HoldKind.REVIEW, reason="", since=NOW))
     assert state.status is OrderStatus.IN_REVIEW
+
+
+@pytest.mark.parametrize("tracking", sorted(TERMINAL_STATUSES - {TrackingStatus.DELIVERED}))
+def test_completed_order_names_parcels_that_did_not_arrive_and_their_reissue(tracking: TrackingStatus) -> None:
+    state = admitted(an_order(), parcel(1), parcel(2))
+    state.fulfillments[0].track(TrackingStatus.DELIVERED, NOW)
+    state.fulfillments[1].track(tracking, NOW)
+    assert state.fulfilled
+    state.completed = True
+    details = render_details(state)
+    assert t("next.completed") not in details
+    assert f"{t(f'tracking.{tracking}')}. If its goods are sent again, that is order 1001-F2R" in details
+    assert "1001-F1R" not in details
+    assert state.next_step == "next.completed.undelivered"
+    again = admitted(an_order("1001-F2R", custom={"reissue_of": "order:own:web:1001"}))
+    assert "Sends goods of order:own:web:1001 again" in render_details(again)
 
 
 def test_delivery_scan_before_shipping_also_ships_the_order() -> None:

@@ -6,16 +6,22 @@ from temporalio.common import SearchAttributeKey
 
 from models import search_attributes
 from models.i18n import t
+from models.order import reissue_no
 from models.state import OrderState
 
 
 def render_details(state: OrderState) -> str:
     """Return Markdown: status, next step and deadline, then holds, shortages and fulfillment orders."""
     lines = [f"**{t(f'status.{state.status}')}** · {t(state.next_step)}"]
+    if (original := state.order.custom.get("reissue_of")) is not None:
+        lines.append(t("details.reissue_of", order=original))
     if (deadline := state.deadline) is not None:
         lines.append(t("details.deadline", when=f"{deadline:%Y-%m-%d %H:%M} UTC"))
     lines += [f"- {t(f'hold.{hold.kind}')}: {t(hold.reason, **hold.params)} ({hold.by})" for hold in state.holds]
     lines += [f"- {t('details.short', sku=each.sku, quantity=each.quantity)}" for each in state.shortages]
+    for each in state.undelivered:
+        tracking, order = t(f"tracking.{each.tracking}"), reissue_no(state.order.channel_order_no, each.short_id)
+        lines.append(f"- {t('details.undelivered', fulfillment=each.short_id, tracking=tracking, order=order)}")
     if state.fulfillments:
         columns = ("fulfillment", "warehouse", "status", "carrier", "waybill", "tracking")
         header = " | ".join(t(f"details.{column}") for column in columns)
