@@ -1,5 +1,6 @@
 """The files, modules, targets and commands that documents name exist."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from models.policy import Policy
 from starter.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
@@ -75,3 +77,11 @@ def test_every_make_target_has_a_description() -> None:
     makefile = text("Makefile")
     targets = re.findall(r"^([a-z]+):.*$", makefile, re.MULTILINE)
     assert targets == re.findall(r"^([a-z]+):.* ## \w.*$", makefile, re.MULTILINE)
+
+
+def test_every_field_of_a_policy_is_documented_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", (ROOT / "docs/channels.md").read_text(), re.M))
+    defaults = Policy().model_dump(mode="json")
+    assert {name: json.dumps(value).strip('"') for name, value in defaults.items()} == {
+        name: value.strip('"') for name, value in documented.items() if name in defaults
+    }
