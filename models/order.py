@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from babel.numbers import get_currency_precision
 from pydantic import Field, JsonValue, model_validator
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Numeric, String, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
@@ -253,6 +253,13 @@ class OrderRow(SQLModel, table=True):
     """The number of the workflow's last write, within what the workflow had seen."""
     seen: int = Col(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     """The history events that the last writer knew. A workflow task done over knows more than the lost one: it wins."""
+    run_id: str = Col(default="", sa_column_kwargs={"server_default": ""})
+    """The workflow's run that wrote last; empty if unknown."""
+    past_runs: list[str] = Col(
+        default_factory=list, sa_column=Column(ARRAY(String), nullable=False, server_default="{}")
+    )
+    """The runs that wrote before it. Their late writes are refused; a run that is not known yet always wins, even if it
+    has seen less, as after an operator's reset."""
     priority: int = NORMAL
     holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))

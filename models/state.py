@@ -105,6 +105,8 @@ class OrderState(Record):
     revision: int = 0
     seen: int = 0
     """The events of the order's histories when it was last written."""
+    run_id: str = ""
+    """The workflow's run that wrote it last."""
     admitted: bool = False
     to_plan: bool = True
     """The fulfillment orders do not, or no longer, cover all lines."""
@@ -411,6 +413,7 @@ class OrderState(Record):
             order_id=self.order.order_id,
             revision=self.revision,
             seen=self.seen,
+            run_id=self.run_id,
             status=self.status,
             priority=self.order.priority,
             paid_at=self.order.paid_at,
@@ -441,6 +444,7 @@ class Snapshot(Value):
     revision: int
     seen: int = 0
     """The events known to the workflow task that writes: a task done over knows more than the lost one."""
+    run_id: str = ""
     status: OrderStatus
     priority: int
     paid_at: Moment | None

@@ -42,7 +42,7 @@ from activities.kit.database import (
 )
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import unintelligible
-from activities.orders import doctor, starting
+from activities.orders import rebuilding, starting
 from activities.records import exceptions
 from models.base import Value, bounded_key
 from models.exceptions import ExceptionKind, NewException
@@ -425,7 +425,7 @@ async def _is_lost(client: Client, order_id: str) -> bool:
 
 async def _recover(client: Client, order_id: str) -> ChannelOrder:
     try:
-        known = await doctor.recover_lost_order(client, order_id)
+        known = await rebuilding.recover_lost_order(client, order_id)
     except (RPCError, RuntimeError) as error:
         raise EngineDown(str(error)) from error
     if known is None:

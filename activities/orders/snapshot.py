@@ -5,7 +5,7 @@ Round trips dominate the cost of an order, so the same statement also settles th
 
 from typing import Any
 
-from sqlalchemy import Select, literal_column, select, tuple_
+from sqlalchemy import Select, all_, and_, case, func, literal_column, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.intake.inbox import SETTLE
@@ -33,12 +33,18 @@ _ORDER_COLUMNS = (
     "updated_at",
     "revision",
     "seen",
+    "run_id",
 )
 _order_changes = json_rows("order_changes", *(_orders.c[name] for name in _ORDER_COLUMNS))
+_same_run = _orders.c.run_id == _order_changes.c.run_id
+_new_run = and_(not_(_same_run), _order_changes.c.run_id != all_(_orders.c.past_runs))
+_with_last_run = func.array_append(_orders.c.past_runs, _orders.c.run_id)
+_in_turn = tuple_(_orders.c.seen, _orders.c.revision) <= tuple_(_order_changes.c.seen, _order_changes.c.revision)
 _newer = (
     update_from(_orders, _order_changes)
-    .where(
-        tuple_(_orders.c.seen, _orders.c.revision) <= tuple_(_order_changes.c.seen, _order_changes.c.revision),
+    .where(or_(_new_run, and_(_same_run, _in_turn)))
+    .values(
+        past_runs=case((_new_run, func.array_append(_orders.c.past_runs, _orders.c.run_id)), else_=_orders.c.past_runs)
     )
     .returning(_orders.c.id)
     .cte("newer")
@@ -56,8 +62,9 @@ _WRITE: Select[Any] = select(literal_column("1")).add_cte(
 async def write_snapshots(connection: AsyncConnection, *snapshots: Snapshot) -> None:
     """Write snapshots of different orders; skip one where a later one of its order is already written.
 
-    Later is what knows more history events, then the higher revision: of a workflow task that was lost and done over,
-    the repetition wins, whatever the lost one wrote. An entry written again under its key takes the last content.
+    Later is a run of the workflow that has not written before; of one run, what knows more history events, then the
+    higher revision: of a workflow task that was lost and done over, the repetition wins, whatever the lost one wrote.
+    An entry written again under its key takes the last content.
     """
     orders, fulfillments, entries = [], [], []
     for each in snapshots:

@@ -20,9 +20,9 @@ async def catalogue(database: str) -> None:
     await receive("SH", "A001", 10)
 
 
-async def write(order: OrderState, status: FulfillmentStatus, seen: int, revision: int) -> None:
+async def write(order: OrderState, status: FulfillmentStatus, seen: int, revision: int, run: str = "a") -> None:
     state = order.model_copy(deep=True)
-    state.seen, state.revision = seen, revision
+    state.seen, state.revision, state.run_id = seen, revision, run
     state.active[0].status = status
     state.entries = []
     state.add_timeline_entry("c1", now(), "cancel" if status is FulfillmentStatus.OPEN else "refused.cancel")
@@ -38,6 +38,20 @@ async def test_a_task_done_over_replaces_what_the_lost_one_wrote() -> None:
     assert (row.status, row.revision, row.seen) == ("delivered", 4, 12)
     (parcel,) = await sql("SELECT status FROM fulfillments")
     assert parcel.status == "delivered"
+
+
+async def test_a_newer_run_wins_although_it_has_seen_less() -> None:
+    """An operator resets a workflow: its history is shorter, and the run that was reset may still be writing."""
+    order = await admitted("1", line(1, "A001", 1))
+    await write(order, FulfillmentStatus.DELIVERED, seen=40, revision=9)
+    await write(order, FulfillmentStatus.OPEN, seen=12, revision=3, run="b")
+    await write(order, FulfillmentStatus.DELIVERED, seen=44, revision=10)
+    (row,) = await sql("SELECT status, revision, seen, run_id, past_runs FROM orders")
+    assert (row.status, row.revision, row.seen, row.run_id) == ("allocated", 3, 12, "b")
+    await write(order, FulfillmentStatus.SHIPPED, seen=14, revision=4, run="b")
+    await write(order, FulfillmentStatus.OPEN, seen=12, revision=3, run="b")
+    (row,) = await sql("SELECT status, run_id, past_runs FROM orders")
+    assert (row.status, row.run_id, row.past_runs[-1]) == ("shipped", "b", "a")
 
 
 @pytest.mark.parametrize("seed", range(3))

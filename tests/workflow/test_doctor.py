@@ -13,22 +13,27 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import func, select, update
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import ResetReapplyExcludeType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from activities.fulfillment import tracking
 from activities.intake import inbox
 from activities.kit.database import dispose, transaction
+from activities.orders import rebuilding
 from activities.orders.doctor import Difference, Examination
 from activities.stock import ledger
 from models.exceptions import ExceptionRow
 from models.fulfillment import FulfillmentRow, Scan, TrackingStatus
 from models.intake import ChannelOrderRow, InboxRow, InboxState, IntegrationType, Raw, Receipt
 from models.order import ChannelOrder, OrderRow, OrderStatus
-from models.requests import Cancel, Payment, WarehouseEvent, WarehouseEventKind
+from models.requests import Cancel, Note, Payment, WarehouseEvent, WarehouseEventKind
 from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
 from models.stock import Level
+from models.vault import seal_row
 from starter.dispatcher import EngineDown, take
 from tests.api import sale
 from tests.unit.orders import an_order, line
@@ -37,6 +42,9 @@ from workers.client import FAIL_FAST, data_converter
 from workers.embedded import Postgres, Temporal, start_temporal
 from workers.main import worker
 from workflows.doctor import DoctorWorkflow
+
+EXCLUDED = ("RESET_REAPPLY_EXCLUDE_TYPE_UPDATE", "RESET_REAPPLY_EXCLUDE_TYPE_SIGNAL")
+"""A reset repeats neither."""
 
 
 @pytest.fixture
@@ -386,6 +394,69 @@ async def test_what_cannot_be_mended_becomes_an_exception(harness: Harness) -> N
             query = select(ExceptionRow.order_id, func.count()).where(ExceptionRow.kind == "stores_differ")  # type: ignore[call-overload]
             opened = dict(map(tuple, await connection.execute(query.group_by(ExceptionRow.order_id))))
         assert opened == {run.order.order_id: 1 for run in (terminated, recalled, unknown)}
+
+
+async def test_a_row_that_lost_a_change_of_terms_or_address_is_rebuilt(harness: Harness) -> None:
+    async with worker(harness.client):
+        runs = [await place(harness, an_order(f"terms{number}", paid_at=None)) for number in range(4)]
+        for run in runs:
+            await run.until(OrderStatus.AWAITING_PAYMENT)
+        assert await doctor(harness) == {}
+        elsewhere = runs[0].order.recipient.model_copy(update={"street": "别处1号"})
+        goods = [{**runs[0].order.lines[0].model_dump(mode="json"), "quantity": 9}]
+        for run, change in zip(
+            runs, ({"total": 1}, {"lines": goods}, {"carrier": "yto"}, {"recipient": elsewhere}), strict=True
+        ):
+            values = seal_row(OrderRow, {"id": run.order.order_id, **change})
+            async with transaction() as connection:
+                await connection.execute(update(OrderRow).where(OrderRow.id == values.pop("id")).values(values))  # type: ignore[arg-type]
+        assert kinds(await doctor(harness), *runs) == [("row_outdated", True)] * 4
+        for run in runs:
+            row = await run.row()
+            assert (row.total, row.carrier, row.recipient.street) == (50, None, run.order.recipient.street)
+            assert [each["quantity"] for each in row.lines] == [1]
+        assert await doctor(harness) == {}
+
+
+async def test_a_row_follows_the_workflow_that_an_operator_reset(harness: Harness) -> None:
+    async with worker(harness.client):
+        run = await place(harness, an_order("reset", paid_at=None))
+        await run.until(OrderStatus.AWAITING_PAYMENT)
+        for number in range(6):
+            assert (await run.ask("note", Note(request_id=f"n{number}", actor="test", text="called"))).accepted
+        before = await run.row()
+        history = await run.handle.fetch_history()
+        (first, *_) = [
+            each.event_id for each in history.events if each.HasField("workflow_task_completed_event_attributes")
+        ]
+        await harness.client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=harness.client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=run.order.order_id, run_id=history.run_id),
+                reason="test",
+                request_id=str(uuid4()),
+                workflow_task_finish_event_id=first,
+                reset_reapply_exclude_types=[*map(ResetReapplyExcludeType.Value, EXCLUDED)],
+            )
+        )
+        run = OrderRun(harness, run.order, harness.client.get_workflow_handle(run.order.order_id))
+        state = await run.until(OrderStatus.AWAITING_PAYMENT)
+        assert state.revision < before.revision
+        await doctor(harness)
+        await consistent(run)
+        await pay(run)
+        await run.dispatched()
+        await consistent(run)
+        assert await run.deliver() is OrderStatus.COMPLETED
+        await consistent(run)
+        assert await doctor(harness) == {}
+
+
+async def test_an_order_that_the_engine_refuses_to_start_again_is_not_called_mended(harness: Harness) -> None:
+    async with worker(harness.client):
+        run = await place(harness, an_order("twice", paid_at=None))
+        await run.until(OrderStatus.AWAITING_PAYMENT)
+        assert await rebuilding.start_from_row(harness.client, run.order.order_id) == "doctor.already_started"
 
 
 async def test_orders_at_work_are_not_differences(harness: Harness) -> None:

@@ -65,8 +65,9 @@ class OrderContext:
     def count_events(self) -> None:
         """Note the length of the history, by which a repeated workflow task's writes outrank those of a lost one.
 
-        Events of earlier histories of the order count as well.
+        Events of earlier histories of the order count as well. After an operator's reset the run differs instead.
         """
+        self.state.run_id = workflow.info().run_id
         self.state.seen = self._seen_before + workflow.info().get_current_history_length()
 
     @property
