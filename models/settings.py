@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     """Origins of the Temporal UI, whose pages may call the codec."""
     codec_token: SecretStr | None = None
     """The path of the codec in the Temporal UI that ``hengdan up`` serves, which cannot send credentials to it."""
+    health_port: int | None = None
+    """The port, on ``api_host``, of a worker's ``/health``; none by default."""
+    metrics_port: int | None = None
+    """The port, on ``api_host``, of a worker's ``/metrics`` for Prometheus; none by default."""
     task_queue: str = "hengdan"
     intake_window: int = 24
     """Orders that the dispatcher lets run in the engine at once before they wait: the pace of intake."""
@@ -49,6 +53,12 @@ class Settings(BaseSettings):
     instance: str = ""
     """What the API says in the header ``Hengdan-Instance`` of ``/ready``: whoever started it knows it by that."""
     log_format: Literal["console", "json"] = "console"
+
+    def without_secrets(self) -> dict[str, Any]:
+        """Return the settings as JSON values; of a secret only whether it is set."""
+        return {name: "set" if isinstance(value, SecretStr) else value for name, value in self.model_dump().items()} | {
+            "state_dir": str(self.state_dir)
+        }
 
 
 @lru_cache(maxsize=1)

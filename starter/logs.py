@@ -1,13 +1,21 @@
-"""Structured logs, one line an event. Events hold ids and counts, never personal data. Logging never raises."""
+"""Structured logs, one line an event. Events hold ids and counts, never personal data. Logging never raises.
 
+With ``HENGDAN_LOG_FORMAT=json`` every line is a JSON object with ``timestamp``, ``level`` and ``event``: also those of
+libraries, of Temporal's core, of warnings, and of an error that ends the process.
+"""
+
+import json
 import logging
 import sys
 from contextlib import suppress
 from copy import copy
+from datetime import UTC, datetime
+from importlib.metadata import version
 from traceback import extract_tb
 from typing import Any, TextIO
 
 import structlog
+from temporalio.exceptions import ApplicationError
 
 from models.settings import settings
 
@@ -30,18 +38,39 @@ def configure() -> None:
         logger_factory=_print_logger,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(WithoutTexts("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    handler.setFormatter(
+        AsJson() if settings().log_format == "json" else WithoutTexts("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_end
+
+
+def log_start(process: str) -> None:
+    """Log that a process serves, with its version and settings, without secrets."""
+    structlog.get_logger().info(f"{process}.started", version=version("hengdan"), settings=settings().without_secrets())
+
+
+def _log_end(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("hengdan").critical("ended by an error", exc_info=(kind, error, traceback))
 
 
 class WithoutTexts(logging.Formatter):
-    """Formats the records of libraries without the texts of errors: those of a database quote rows and values."""
+    """Formats the records of libraries without the texts of errors: those of a database quote rows and values.
+
+    An activity or workflow that refuses by an ``ApplicationError`` is no fault: its code is logged, not its place.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         safe = copy(record)
         if isinstance(safe.args, tuple):
             safe.args = tuple(type(each).__name__ if isinstance(each, BaseException) else each for each in safe.args)
         message = safe.getMessage()
+        if safe.exc_info and isinstance(safe.exc_info[1], ApplicationError):
+            message = f"{message.partition(chr(10))[0]}: {safe.exc_info[1].type or 'refused'}"
+            safe.exc_info = None
         safe.msg, safe.args = message.partition("\n")[0] if safe.exc_info else message, None
         safe.exc_text = None
         return super().format(safe)
@@ -53,6 +82,20 @@ class WithoutTexts(logging.Formatter):
             lines.append(f"{type(error).__name__} at {place(error) if error.__traceback__ else '?'}")
             error = error.__cause__ or error.__context__
         return "\n".join(lines)
+
+
+class AsJson(WithoutTexts):
+    """Formats the records of libraries as our own events, each as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message, *places = super().format(record).split("\n")
+        event = {"event": message, "logger": record.name, "level": record.levelname.lower()}
+        if record.exc_info and places:
+            event["error"] = "; ".join(places)
+        elif places:
+            event["event"] = "\n".join((message, *places))
+        event["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat()
+        return json.dumps(event, ensure_ascii=False)
 
 
 class _Unfailing:

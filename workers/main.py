@@ -8,6 +8,7 @@ from importlib.metadata import version
 from threading import Thread, Timer
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
@@ -27,10 +28,12 @@ from workers import memory
 from workers.client import connect
 from workers.cluster import ensure_search_attributes
 from workers.failures import FailPermanently, ReportFailing
+from workers.health import HealthServer
 from workers.heartbeats import KeepBeating
 from workers.schedules import schedule_shops, schedule_system
 from workers.signals import DropMalformedSignals
-from workers.telemetry import HEARTBEAT
+from workers.supervisor import supervise
+from workers.telemetry import HEARTBEAT, runtime
 from workflows.carrier_selection import CarrierPerformanceWorkflow
 from workflows.doctor import DoctorWorkflow
 from workflows.exceptions import ExceptionMonitorWorkflow
@@ -44,6 +47,8 @@ from workflows.replenishment import ReplenishmentWorkflow
 from workflows.stock_sync import StockSyncWorkflow
 from workflows.thresholds import ThresholdsWorkflow
 from workflows.transfers import TransferWorkflow
+
+log = structlog.get_logger()
 
 BUILD = f"hengdan-{version('hengdan')}"
 """Set because the SDK would otherwise read and hash every loaded module at start."""
@@ -136,11 +141,13 @@ async def run() -> None:
     whatever is in progress, as if it were killed: the engine gives it to another worker. The SDK takes many seconds
     to dismantle a full cache of workflows.
     """
-    client = await connect()
+    metrics = settings().metrics_port
+    client = await connect(runtime=runtime(f"{settings().api_host}:{metrics}" if metrics else None))
     await ensure_search_attributes(client)
     stop = asyncio.Event()
 
     def begin_to_stop() -> None:
+        log.info("worker.stopping")
         stop.set()
         limit = Timer(STOP_SECONDS, os._exit, (0,))
         limit.daemon = True
@@ -150,6 +157,8 @@ async def run() -> None:
         asyncio.get_running_loop().add_signal_handler(each, begin_to_stop)
     try:
         async with worker(client):
+            log.info("worker.polling", task_queue=settings().task_queue)
+            health = asyncio.create_task(_serve_health(client)) if settings().health_port else None
             Thread(target=_warm, name="warm", daemon=True).start()
             scheduling, stopping = asyncio.create_task(_schedule(client)), asyncio.create_task(stop.wait())
             await asyncio.wait((scheduling, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -157,9 +166,18 @@ async def run() -> None:
                 await scheduling
                 await stopping
             scheduling.cancel()
+            if health is not None:
+                health.cancel()
     finally:
         await http.close()
         await database.dispose()
+        log.info("worker.stopped")
+
+
+async def _serve_health(client: Client) -> None:
+    host, port = settings().api_host, settings().health_port
+    assert port is not None  # noqa: S101
+    await supervise("health", lambda: HealthServer(client, host, port).serve())
 
 
 def _warm() -> None:

@@ -118,6 +118,7 @@ def engine(isolation: Literal["READ COMMITTED", "AUTOCOMMIT"] = "READ COMMITTED"
             pool_size=12,
             max_overflow=0,
             pool_recycle=1800,
+            pool_pre_ping=True,  # after a restart of PostgreSQL the pool's connections are closed
             hide_parameters=True,
             json_serializer=_storable_json,
         )

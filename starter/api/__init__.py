@@ -84,6 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.temporal = await connect(lazy=True, retry=FAIL_FAST)
     dispatching = asyncio.create_task(dispatcher.run(app.state.temporal))
     yield
+    log.info("api.stopping")
     dispatching.cancel()
     with suppress(asyncio.CancelledError):
         await dispatching

@@ -65,12 +65,13 @@ def worker() -> None:
     import uvloop
     from temporalio.service import RPCError
 
-    from starter.logs import configure
+    from starter.logs import configure, log_start
     from workers.cluster import SearchAttributesMissing
     from workers.main import run
 
     _check_settings()
     configure()
+    log_start("worker")
     try:
         uvloop.run(run())
     except (SearchAttributesMissing, RPCError, RuntimeError) as error:
@@ -87,17 +88,18 @@ def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     import uvicorn
 
     from starter.api import create_app
-    from starter.logs import configure
+    from starter.logs import configure, log_start
 
     _check_settings()
     configure()
+    log_start("api")
     chosen = settings()
     config = uvicorn.Config(
         create_app(),
         host=chosen.api_host,
         port=chosen.api_port,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=GRACE,
     )
     memory.tune()

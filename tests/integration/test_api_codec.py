@@ -11,6 +11,7 @@ from temporalio.client import Client
 
 from models.api_keys import Scope
 from models.settings import settings
+from starter.api import codec
 from tests.api import bearer
 
 CLEAR = {"street": "世纪大道1号"}
@@ -79,3 +80,31 @@ async def test_invalid_payload_is_a_bad_request(api: httpx.AsyncClient, body: by
     answer = await api.post("/codec/decode", content=body, headers=await bearer(Scope.STAFF))
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_ui_of_up_reads_after_a_login(
+    api: httpx.AsyncClient, sealed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HENGDAN_CODEC_TOKEN", "path")
+    settings.cache_clear()
+    codec._logins.clear()
+    for path in ("/codec/ui/guess/decode", "/codec/ui/guess/encode"):
+        assert (await api.post(path, json=sealed)).status_code == 404
+    hint = text(await api.post("/codec/ui/path/decode", json=sealed))
+    assert f"{api.base_url}/codec/login" in hint
+    assert "世纪大道" not in hint
+    assert (await api.post("/codec/ui/path/encode", json=sealed)).status_code == 401
+    for scope in (Scope.READ, Scope.POS):
+        key = (await bearer(scope))["Authorization"].removeprefix("Bearer ")
+        assert (await api.post("/codec/login", data={"key": key})).status_code == 403
+    assert "世纪大道" not in text(await api.post("/codec/ui/path/decode", json=sealed))
+    key = (await bearer(Scope.STAFF, name="mei"))["Authorization"].removeprefix("Bearer ")
+    await api.post("/codec/login", data={"key": key})
+    with structlog.testing.capture_logs() as events:
+        assert "世纪大道1号" in text(await api.post("/codec/ui/path/decode", json=sealed))
+    assert {"event": "codec.decode", "actor": "mei", "payloads": 1, "log_level": "info"} in events
+    codec._logins["mei"] = 0
+    assert "世纪大道" not in text(await api.post("/codec/ui/path/decode", json=sealed))
+    monkeypatch.delenv("HENGDAN_CODEC_TOKEN")
+    settings.cache_clear()
+    assert (await api.post("/codec/ui/path/decode", json=sealed)).status_code == 404

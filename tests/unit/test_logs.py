@@ -1,13 +1,15 @@
 """Logs of libraries hold no texts of errors; large logs are moved aside."""
 
+import json
 import logging
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy.exc import IntegrityError
+from temporalio.exceptions import ApplicationError
 
-from starter.logs import WithoutTexts
+from starter.logs import AsJson, WithoutTexts
 from workers.embedded import children
 
 PERSON = "王小明 13800138000"
@@ -60,3 +62,23 @@ def test_large_log_is_moved_aside_and_writing_goes_on(tmp_path: Path, monkeypatc
     assert (tmp_path / "api.log").read_bytes() == b"next\n"
     assert (tmp_path / "api.log.1").read_bytes() == b"first line\n"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["api.log", "api.log.1", "small.log"]
+
+
+def test_record_of_a_library_is_one_line_of_json_without_texts_of_errors() -> None:
+    failed = json.loads(AsJson().format(record("failed\nmore", error=_error())))
+    assert failed["event"] == "failed"
+    assert (failed["level"], failed["logger"]) == ("warning", "temporalio")
+    assert "IntegrityError at" in failed["error"]
+    assert "UniqueViolation at" in failed["error"]
+    assert PERSON not in str(failed)
+
+
+@pytest.mark.parametrize("formatter", [AsJson(), WithoutTexts()])
+def test_refusal_is_logged_by_its_code_without_a_place(formatter: logging.Formatter) -> None:
+    try:
+        raise ApplicationError(PERSON, type="refused")
+    except ApplicationError as error:
+        text = formatter.format(record("Completing activity as failed", error=error))
+    assert "Completing activity as failed: refused" in text
+    assert " at " not in text
+    assert PERSON not in text

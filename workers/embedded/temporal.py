@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
+from models.settings import settings
 from workers.embedded.process import BEHIND, Server, StartError, free_port, kept
 
 DYNAMIC_CONFIG = {
@@ -49,6 +50,7 @@ class Temporal(Server):
 
     def command(self) -> tuple[list[str], dict[str, Any]]:
         command = [str(_binary()), "server", "start-dev", "--ip=127.0.0.1", "--log-level=warn", "--color=never"]
+        command += ["--log-format=json"] if settings().log_format == "json" else []
         command += [f"--db-filename={self.state_dir / 'temporal.db'}"]
         command += ["--sqlite-pragma=journal_mode=WAL", "--sqlite-pragma=synchronous=NORMAL"]
         command += [f"--namespace={self._mark}"]
