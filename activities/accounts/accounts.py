@@ -8,9 +8,10 @@ from sqlalchemy import Row, Select, Table, delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.accounts import declarations
 from activities.kit import http
 from activities.kit.database import transaction
-from activities.kit.errors import InvalidInput, refused
+from activities.kit.errors import InvalidFields, InvalidInput, refused
 from activities.kit.ttl_cache import TtlCache
 from models.intake import Account, AccountRow, IntegrationType, Secrets
 from models.vault import seal_row
@@ -81,11 +82,13 @@ async def save(
     secrets: Mapping[str, str],
     settings: Mapping[str, Any] | None,
 ) -> Row[Any]:
-    """Create or change an account. ``None`` and secrets not given stay as they are; an empty secret is removed.
+    """Create or change an account. ``None`` and secrets not given stay as they are; an empty secret is removed. An
+    account without ``base_url`` takes the vendor's own.
 
-    Raise ``InvalidInput`` where an address is new, in ``base_url`` or a setting, and a stored secret is not given: it
-    would be sent there.
+    Raise ``InvalidFields`` where the account does not fit its adapter's declaration. Raise ``InvalidInput`` where an
+    address is new, in ``base_url`` or a setting, and a stored secret is not given: it would be sent there.
     """
+    default_url = declarations.declared(integration, source).default_url
     same = tuple_(_accounts.c.integration, _accounts.c.source, _accounts.c.account) == (integration, source, name)
     known = (await connection.execute(select(_accounts).where(same).with_for_update())).one_or_none()
     previous = known.secrets.values if known is not None else {}
@@ -93,7 +96,7 @@ async def save(
         "integration": integration,
         "source": source,
         "account": name,
-        "base_url": base_url if base_url is not None else known.base_url if known is not None else "",
+        "base_url": base_url or (known.base_url if known is not None else "") or default_url,
         "secrets": Secrets(values={key: value for key, value in {**previous, **secrets}.items() if value}),
         "settings": dict(settings if settings is not None else known.settings if known is not None else {}),
     }
@@ -103,6 +106,8 @@ async def save(
             raise InvalidInput(
                 "secrets", "invalid.account.new_host", hosts=", ".join(sorted(new)), names=", ".join(kept)
             )
+    if faults := declarations.check(integration, source, row["base_url"], row["secrets"].values, row["settings"]):
+        raise InvalidFields(faults)
     statement = insert(_accounts).values(seal_row(_accounts, row))
     values = {each: statement.excluded[each] for each in ("base_url", "secrets", "settings")}
     upsert = statement.on_conflict_do_update(index_elements=["integration", "source", "account"], set_=values)

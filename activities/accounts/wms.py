@@ -20,10 +20,17 @@ from pydantic import ValidationError
 
 from activities.kit import http, signing
 from activities.kit.errors import refused, unavailable
+from models.accounts import AccountFields, secret
 from models.address import Addressee
 from models.base import Moment, Value
 from models.fulfillment import FulfillmentLine, Label, Recall, RequestStatus
 from models.intake import Account
+
+ACCOUNT = AccountFields(
+    console="wms",
+    fields=(secret("secret", about="own_secret"),),
+    base_url="https://{your warehouse system}",
+)
 
 
 class Submission(Value):

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 from temporalio.exceptions import ApplicationError
@@ -44,10 +44,32 @@ from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from activities.vendors.gateway import documented_format
 from activities.vendors.top import Top
+from models.accounts import PUSH_SECRET, RENEWED, AccountFields, secret, setting
 from models.address import Addressee
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="cainiao",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("session"),
+        *RENEWED,
+        secret("link_token"),
+        secret("link_secret"),
+        PUSH_SECRET,
+        setting("courier", required=True),
+        setting("cp_code"),
+        setting("template_url"),
+        setting("user_id", int | str),
+        setting("app_code"),
+        setting("link_url"),
+        setting("sign_method", Literal["md5", "hmac", "hmac-sha256"]),
+    ),
+    base_url="https://eco.taobao.com",
+)
 
 LABEL_HOSTS = ("cainiao.com",)
 _GOODS = 100

@@ -42,11 +42,23 @@ from activities.kit import http
 from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import Code, Model, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret, setting
 from models.address import Addressee
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 from models.money import Money
+
+ACCOUNT = AccountFields(
+    console="easypost",
+    fields=(
+        secret("api_key"),
+        secret("webhook_secret", required=False),
+        PUSH_SECRET,
+        setting("product", about="easypost_product"),
+    ),
+    base_url="https://api.easypost.com",
+)
 
 LABEL_HOSTS = (
     "easypost.com",

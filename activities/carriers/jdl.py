@@ -37,11 +37,25 @@ from activities.kit import http
 from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret, setting
 from models.address import Addressee
 from models.base import CHINA
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="jdl",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("access_token"),
+        PUSH_SECRET,
+        setting("customer_code", required=True),
+        setting("product", about="jdl_product"),
+    ),
+    base_url="https://api.jdl.com",
+)
 
 NAME = "京东物流"
 _B2C = 1

@@ -45,11 +45,33 @@ from activities.kit import http
 from activities.kit.errors import refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Model, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import CODES_OF_CARRIERS, PUSH_SECRET, AccountFields, secret, setting
 from models.address import Addressee
 from models.base import CHINA
 from models.exceptions import ExceptionKind
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="kdniao",
+    fields=(
+        secret("business_id"),
+        secret("app_key"),
+        secret("customer_name", required=False),
+        secret("customer_pwd", required=False),
+        secret("month_code", required=False),
+        secret("send_site", required=False),
+        PUSH_SECRET,
+        setting("courier"),
+        setting("pay_type", int),
+        setting("express_type", int | str),
+        setting("monitor", bool),
+        CODES_OF_CARRIERS,
+        setting("follow", list[str]),
+        setting("push_url"),
+    ),
+    base_url="https://api.kdniao.com",
+)
 
 CARRIERS = {"sf": "SF", "yto": "YTO", "sto": "STO", "zto": "ZTO", "yunda": "YD", "jdl": "JD", "ems": "EMS"}
 

@@ -38,9 +38,24 @@ from activities.kit import http
 from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import CODES_OF_CARRIERS, PUSH_SECRET, AccountFields, secret, setting
 from models.exceptions import ExceptionKind
 from models.fulfillment import Scan, TrackingStatus
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="kuaidi100",
+    fields=(
+        secret("customer"),
+        secret("key", about="kuaidi100_key"),
+        secret("salt"),
+        PUSH_SECRET,
+        CODES_OF_CARRIERS,
+        setting("follow", list[str]),
+        setting("push_url"),
+    ),
+    base_url="https://poll.kuaidi100.com",
+)
 
 CARRIERS = {
     "sf": "shunfeng",

@@ -40,11 +40,24 @@ from activities.kit import http
 from activities.kit.errors import Unintelligible, refused, unavailable
 from activities.kit.payloads import ChinaTime, Code, Integer, Model, Text, decode, decode_xml, unintelligible
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret, setting
 from models.address import Addressee
 from models.base import CHINA
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
 from models.money import Money
+
+ACCOUNT = AccountFields(
+    console="sf",
+    fields=(
+        secret("partner_id", about="sf_partner_id"),
+        secret("check_word"),
+        PUSH_SECRET,
+        setting("monthly_card", int | str),
+        setting("express_type", int),
+    ),
+    base_url="https://bspgw.sf-express.com",
+)
 
 NAME = "顺丰速运"
 _TRANSIENT_CODES = {"A1005", "A1009", "A1099", "S0003"}

@@ -39,8 +39,24 @@ from activities.kit import http
 from activities.kit.errors import unavailable
 from activities.kit.payloads import ChinaTime, Code, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret, setting
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="sto",
+    fields=(
+        secret("app_key"),
+        secret("secret", about="app_secret"),
+        PUSH_SECRET,
+        secret("site_code", required=False),
+        secret("customer_name", required=False),
+        secret("site_pwd", required=False),
+        setting("code"),
+        setting("month_code", int | str),
+    ),
+    base_url="https://cloudinter-linkgateway.sto.cn/gateway/link.do",
+)
 
 NAME = "申通快递"
 _STATUS: dict[str, TrackingStatus | None] = {

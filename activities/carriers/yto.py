@@ -40,8 +40,31 @@ from activities.kit import http
 from activities.kit.errors import Unintelligible
 from activities.kit.payloads import ChinaTime, Code, Text, decode_xml, unintelligible
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret, setting
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="yto",
+    fields=(
+        secret("client_id"),
+        secret("secret", about="app_secret"),
+        PUSH_SECRET,
+        *(
+            secret(f"{adapter}.{name}", required=False, about="yto_interface")
+            for adapter in (
+                "privacy_create_adapter",
+                "korder_cancel_adapter",
+                "track_query_adapter",
+                "wanted_report_adapter",
+            )
+            for name in ("client_id", "secret")
+        ),
+        setting("path_code"),
+        setting("product", about="yto_product"),
+    ),
+    base_url="https://openapi.yto.net.cn:11443/open",
+)
 
 NAME = "圆通速递"
 _VERSION = "v1"

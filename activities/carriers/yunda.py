@@ -39,8 +39,21 @@ from activities.kit import http
 from activities.kit.errors import unavailable
 from activities.kit.payloads import ChinaTime, Code, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="yunda",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("partner_id", required=False),
+        secret("password", required=False),
+        PUSH_SECRET,
+    ),
+    base_url="https://openapi.yundaex.com",
+)
 
 NAME = "韵达速递"
 _STATUS: dict[str, TrackingStatus | None] = {

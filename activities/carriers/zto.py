@@ -40,9 +40,22 @@ from activities.kit import http
 from activities.kit.errors import unavailable
 from activities.kit.payloads import CHINA, ChinaTime, Code, Text, decode
 from activities.vendors.gateway import documented_format
+from models.accounts import PUSH_SECRET, AccountFields, secret
 from models.address import Addressee
 from models.fulfillment import Booking, Label, Offer, Scan, TrackingStatus, Waybill
 from models.intake import Account, Receipt
+
+ACCOUNT = AccountFields(
+    console="zto",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("account_id", required=False),
+        secret("account_password", required=False),
+        PUSH_SECRET,
+    ),
+    base_url="https://japi.zto.com",
+)
 
 NAME = "中通快递"
 _PUSHED: dict[str, TrackingStatus | None] = {

@@ -51,7 +51,16 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+)
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -83,12 +92,32 @@ from activities.kit.payloads import (
     price_per_unit,
     within_calendar,
 )
+from models.accounts import CODES_OF_CARRIERS, AccountFields, secret, setting
 from models.address import Country, Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
 from models.origins import Origin
+
+ACCOUNT = AccountFields(
+    console="amazon",
+    fields=(
+        secret("client_id"),
+        secret("client_secret"),
+        secret("refresh_token", about="amazon_refresh_token"),
+        secret("access_token", required=False, about="obtained"),
+        secret("expires_at", required=False),
+        secret("notification_key", required=False),
+        setting("marketplace_id", required=True),
+        setting("seller_id", required=True),
+        setting("token_url"),
+        setting("rate_factor", PositiveFloat),
+        setting("behind_seconds", NonNegativeFloat),
+        CODES_OF_CARRIERS,
+    ),
+    base_url="https://sellingpartnerapi-{na|eu|fe}.amazon.com",
+)
 
 READ = "orders/v0"
 """The topic of an order that was pulled or read: ``{"order", "items", "refunds"}`` of three operations."""

@@ -74,10 +74,23 @@ from activities.kit.payloads import (
     drop_empty,
 )
 from activities.vendors.gateway import compact_json, documented_format
+from models.accounts import CODES_OF_CARRIERS, RENEWED, AccountFields, secret
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
+
+ACCOUNT = AccountFields(
+    console="douyin",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("access_token"),
+        *RENEWED,
+        CODES_OF_CARRIERS,
+    ),
+    base_url="https://openapi-fxg.jinritemai.com",
+)
 
 READ = "order.orderDetail"
 """The topic of an order that was read."""

@@ -69,10 +69,24 @@ from activities.kit.payloads import (
     without_prefixes,
 )
 from activities.vendors.gateway import compact_json, documented_format, md5_sign
+from models.accounts import CODES_OF_CARRIERS, RENEWED, AccountFields, secret, setting
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
+
+ACCOUNT = AccountFields(
+    console="jd",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("access_token"),
+        *RENEWED,
+        CODES_OF_CARRIERS,
+        setting("oauth_url"),
+    ),
+    base_url="https://api.jd.com",
+)
 
 READ = "jingdong.pop.order.get"
 """The topic of an order that was read."""

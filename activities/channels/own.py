@@ -24,6 +24,7 @@ from activities.kit import http, signing
 from activities.kit.errors import Unintelligible, unavailable
 from activities.kit.lenient import Odd, decode_order, standard_order
 from activities.kit.payloads import Price, Quantity, decode, within_calendar
+from models.accounts import AccountFields, secret, setting
 from models.address import Addressee, Recipient
 from models.base import Moment, Value
 from models.fulfillment import Shipment
@@ -31,6 +32,17 @@ from models.intake import Account, Receipt
 from models.money import Currency
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import ChannelKind, IntakePath, Origin
+
+ACCOUNT = AccountFields(
+    console="own",
+    fields=(
+        secret("secret", about="own_secret"),
+        secret("secret_old", required=False, about="old"),
+        setting("notify", bool),
+    ),
+    base_url="https://{your site}",
+    base_url_required=False,
+)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 Remark = Annotated[str, StringConstraints(max_length=20_000)]
@@ -191,6 +203,9 @@ class Own:
         yield
 
     async def confirm_shipment(self, shipment: Shipment) -> None:
+        """Do nothing where the site has no address, or its account says that it is not to be notified."""
+        if not self._account.base_url or self._account.settings.get("notify") is False:
+            return
         message = OwnShipment(
             event_id=shipment.reference,
             order_no=shipment.channel_order_no,

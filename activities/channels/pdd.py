@@ -35,7 +35,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, JsonValue
+from pydantic import BaseModel, BeforeValidator, JsonValue, NonNegativeFloat
 from temporalio.exceptions import ApplicationError
 
 from activities.channels import (
@@ -70,10 +70,25 @@ from activities.kit.payloads import (
     drop_empty,
 )
 from activities.vendors.gateway import documented_format, md5_sign
+from models.accounts import CODES_OF_CARRIERS, RENEWED, AccountFields, secret, setting
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
+
+ACCOUNT = AccountFields(
+    console="pdd",
+    fields=(
+        secret("client_id"),
+        secret("client_secret"),
+        secret("access_token"),
+        *RENEWED,
+        CODES_OF_CARRIERS,
+        setting("behind_seconds", NonNegativeFloat),
+        setting("decrypt", bool),
+    ),
+    base_url="https://gw-api.pinduoduo.com",
+)
 
 READ = "pdd.order.information.get"
 """The topic of an order that was read."""

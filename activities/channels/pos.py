@@ -16,10 +16,15 @@ from activities.channels.own import Sold, sale_order
 from activities.kit.errors import Unintelligible
 from activities.kit.lenient import decode_order
 from activities.kit.payloads import decode
+from models.accounts import AccountFields
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder
 from models.origins import ChannelKind, IntakePath, Origin
+
+ACCOUNT = AccountFields(
+    console="pos",
+)
 
 Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,20}$")]
 

@@ -52,12 +52,27 @@ from activities.kit.payloads import (
     within_calendar,
 )
 from activities.kit.signing import verify_body
+from models.accounts import CODES_OF_CARRIERS, RENEWED, AccountFields, secret, setting
 from models.address import Country, Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.money import Currency
 from models.order import CENT, NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import ChannelKind, IntakePath, Origin
+
+ACCOUNT = AccountFields(
+    console="shopify",
+    fields=(
+        secret("client_secret", about="shopify_client_secret"),
+        secret("client_secret_old", required=False, about="old"),
+        secret("access_token", about="shopify_access_token"),
+        secret("client_id", required=False),
+        *RENEWED,
+        setting("api_version"),
+        CODES_OF_CARRIERS,
+    ),
+    base_url="https://{shop}.myshopify.com",
+)
 
 POLLED = "orders.json"
 """The topic of an order that was pulled."""

@@ -59,10 +59,21 @@ from activities.kit.payloads import (
     without_prefixes,
 )
 from activities.vendors.gateway import compact_json, documented_format
+from models.accounts import CODES_OF_CARRIERS, AccountFields, secret
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import ChannelOrder, OrderLine, Refund, RefundState
+
+ACCOUNT = AccountFields(
+    console="suning",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        CODES_OF_CARRIERS,
+    ),
+    base_url="https://open.suning.com",
+)
 
 READ = "suning.custom.order.get"
 """The topic of an order that was read."""

@@ -33,7 +33,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, JsonValue
 from temporalio.exceptions import ApplicationError
@@ -67,11 +67,27 @@ from activities.kit.payloads import (
     format_china_time,
 )
 from activities.vendors.top import Top
+from models.accounts import CODES_OF_CARRIERS, RENEWED, AccountFields, secret, setting
 from models.address import Recipient
 from models.fulfillment import Shipment
 from models.intake import Account, Receipt
 from models.order import NORMAL, URGENT, ChannelOrder, OrderLine, Refund, RefundState
 from models.origins import Origin
+
+ACCOUNT = AccountFields(
+    console="taobao",
+    fields=(
+        secret("app_key"),
+        secret("app_secret"),
+        secret("session"),
+        *RENEWED,
+        CODES_OF_CARRIERS,
+        setting("sign_method", Literal["md5", "hmac", "hmac-sha256"]),
+        setting("platform", Literal["taobao", "tmall"]),
+        setting("decrypt_scene", int | str),
+    ),
+    base_url="https://eco.taobao.com",
+)
 
 _SLICE = timedelta(days=1)
 _PAGE = 50

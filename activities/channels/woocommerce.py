@@ -69,6 +69,7 @@ from activities.kit.payloads import (
     within_calendar,
 )
 from activities.kit.signing import verify_body
+from models.accounts import CODES_OF_CARRIERS, AccountFields, secret, setting
 from models.address import Recipient
 from models.base import Neutral, bounded_key
 from models.fulfillment import Shipment
@@ -78,6 +79,20 @@ from models.money import Currency
 from models.order import CENT, ChannelOrder, OrderLine, RefundState
 from models.order import Refund as Refunded
 from models.origins import ChannelKind, IntakePath, Origin
+
+ACCOUNT = AccountFields(
+    console="woocommerce",
+    fields=(
+        secret("consumer_key"),
+        secret("consumer_secret"),
+        secret("webhook_secret", required=False),
+        secret("webhook_secret_old", required=False, about="old"),
+        setting("statuses", dict[str, str]),
+        setting("lang", about="site_lang"),
+        CODES_OF_CARRIERS,
+    ),
+    base_url="https://{your site}",
+)
 
 READ = "orders"
 """The topic of an order that was pulled or read: ``{"order", "refunds"}``."""

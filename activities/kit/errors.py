@@ -1,5 +1,6 @@
 """How an activity says that it failed: whether trying again can help, and when."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,14 @@ class InvalidInput(Exception):
         self.field = field
         self.message = message(key, **params)
         super().__init__(f"{field}: {t(self.message, 'en')}")
+
+
+class InvalidFields(Exception):
+    """Several faults of one request."""
+
+    def __init__(self, faults: Sequence[InvalidInput]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(map(str, faults)))
 
 
 class Unauthentic(Exception):

@@ -14,8 +14,18 @@ from time import time
 
 from activities.kit import http
 from activities.media import bot_failed
+from models.accounts import AccountFields, secret
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="dingtalk",
+    fields=(
+        secret("access_token", about="bot_token"),
+        secret("secret", required=False, about="bot_secret"),
+    ),
+    base_url="https://oapi.dingtalk.com/robot/send",
+)
 
 
 def sign(timestamp: str, secret: str) -> str:

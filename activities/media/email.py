@@ -13,8 +13,19 @@ import aiosmtplib
 
 from activities.kit.errors import refused, unavailable
 from activities.kit.network import open_socket
+from models.accounts import AccountFields, secret, setting
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="email",
+    fields=(
+        secret("username", required=False),
+        secret("password", required=False, about="smtp_password"),
+        setting("sender", required=True),
+    ),
+    base_url="smtp+tls://{server}:465",
+)
 
 
 async def send(account: Account, message: Message) -> None:

@@ -15,8 +15,15 @@ from typing import Any
 
 from activities.kit import http
 from activities.media import bot_failed
+from models.accounts import AccountFields, secret
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="feishu",
+    fields=(secret("secret", required=False, about="bot_secret"),),
+    base_url="https://open.feishu.cn/open-apis/bot/v2/hook/{token}",
+)
 
 
 def sign(timestamp: str, secret: str) -> str:

@@ -16,8 +16,19 @@ from urllib.parse import quote
 
 from activities.kit import http
 from activities.kit.errors import refused, unavailable
+from models.accounts import AccountFields, secret, setting
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="sms",
+    fields=(
+        secret("access_key_id"),
+        secret("access_key_secret"),
+        setting("sign_name", required=True),
+    ),
+    base_url="https://dysmsapi.aliyuncs.com",
+)
 
 _ALREADY_SENT = "SignatureNonceUsed"
 _TRANSIENT = {"isv.BUSINESS_LIMIT_CONTROL", "isp.SYSTEM_ERROR", "Throttling.User", "isp.GATEWAY_ERROR"}

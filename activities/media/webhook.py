@@ -12,8 +12,15 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook
 
 from activities.kit import http
+from models.accounts import AccountFields, secret
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="webhook",
+    fields=(secret("secret", about="webhook_signing"),),
+    base_url="https://{subscriber}",
+)
 
 
 async def send(account: Account, message: Message) -> None:

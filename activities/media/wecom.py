@@ -9,8 +9,15 @@ import json
 
 from activities.kit import http
 from activities.media import bot_failed
+from models.accounts import AccountFields, secret
 from models.intake import Account
 from models.notifications import Message
+
+ACCOUNT = AccountFields(
+    console="wecom",
+    fields=(secret("key", about="bot_token"),),
+    base_url="https://qyapi.weixin.qq.com/cgi-bin/webhook/send",
+)
 
 _MAX_BYTES = 4096
 

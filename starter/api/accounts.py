@@ -1,6 +1,5 @@
 """Accounts with shops, carriers, warehouse systems and media. Secrets are written, never returned."""
 
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import structlog
@@ -8,22 +7,16 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from temporalio.service import RPCError
 
-from activities.accounts import accounts
+from activities.accounts import accounts, declarations
 from activities.kit.database import transaction
-from activities.kit.errors import InvalidInput
+from models.i18n import t
 from models.intake import IntegrationType
 from starter.api.authentication import Staff
-from starter.api.problems import Problem
+from starter.api.problems import Problem, lang
 from workers.schedules import schedule_shops
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 log = structlog.get_logger()
-
-_PACKAGES = {
-    IntegrationType.CHANNEL: "activities.channels",
-    IntegrationType.CARRIER: "activities.carriers",
-    IntegrationType.MEDIA: "activities.media",
-}
 
 Source = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
@@ -54,16 +47,58 @@ async def list_accounts(principal: Staff, integration: IntegrationType | None = 
         return [_view(row) for row in await accounts.list_all(connection, integration)]
 
 
+class FieldView(BaseModel):
+    """A secret or setting that an adapter's accounts have: what it is, and where to find it."""
+
+    name: str
+    secret: bool
+    required: bool
+    type: dict[str, Any]
+    text: str
+
+
+class AdapterView(BaseModel):
+    """What an adapter needs of its accounts. ``base_url``: the vendor's, or an example of the merchant's own."""
+
+    integration: IntegrationType
+    source: str
+    console: str
+    base_url: str
+    fields: list[FieldView]
+
+
+@router.get("/adapters", summary="The secrets and settings of accounts, by adapter")
+async def describe_adapters(request: Request, principal: Staff, source: str | None = None) -> list[AdapterView]:
+    speak = lang(request)
+    return [
+        describe(integration, name, speak) for integration, name in declarations.adapters() if source in (None, name)
+    ]
+
+
+def describe(integration: IntegrationType, source: str, speak: str) -> AdapterView:
+    declaration = declarations.declared(integration, source)
+    return AdapterView(
+        integration=integration,
+        source=source,
+        console=t(f"account.console.{declaration.console}", speak),
+        base_url=declaration.base_url,
+        fields=[
+            FieldView(
+                name=each.name,
+                secret=each.secret,
+                required=each.required,
+                type=each.schema,
+                text=t(f"account.field.{each.about}", speak),
+            )
+            for each in declarations.fields(integration, source)
+        ],
+    )
+
+
 @router.put("/{integration}/{source}/{account}", summary="Create or change an account")
 async def save_account(
     integration: IntegrationType, source: Source, account: Name, body: AccountUpdate, request: Request, principal: Staff
 ) -> AccountView:
-    if integration not in _PACKAGES and integration is not IntegrationType.WAREHOUSE:
-        raise InvalidInput("integration", "invalid.choice", choices=", ".join([*_PACKAGES, IntegrationType.WAREHOUSE]))
-    if integration is IntegrationType.WAREHOUSE and source != "wms":
-        raise InvalidInput("source", "invalid.choice", choices="wms")
-    if (package := _PACKAGES.get(integration)) is not None and find_spec(f"{package}.{source}") is None:
-        raise InvalidInput("source", "invalid.source.unknown", source=source)
     async with transaction() as connection:
         row = await accounts.save(connection, integration, source, account, body.base_url, body.secrets, body.settings)
     accounts.clear_cache()

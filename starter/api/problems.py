@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from activities.kit.database import DatabaseError, DatabaseUnavailable, DataError, IntegrityError, is_permanent
-from activities.kit.errors import InvalidInput, validation_message
+from activities.kit.errors import InvalidFields, InvalidInput, validation_message
 from models.i18n import negotiate, t
 from models.vault import SealBroken
 
@@ -121,10 +121,12 @@ def install(app: FastAPI) -> None:
         return answer(request, 422, detail, errors=fields)
 
     @app.exception_handler(InvalidInput)
-    async def invalid_input(request: Request, error: InvalidInput) -> JSONResponse:
-        text = t(error.message, lang(request))
-        fields = [{"field": error.field, "message": text}]
-        return answer(request, 422, f"{error.field}: {text}", errors=fields)
+    @app.exception_handler(InvalidFields)
+    async def invalid_input(request: Request, error: InvalidInput | InvalidFields) -> JSONResponse:
+        faults = error.faults if isinstance(error, InvalidFields) else [error]
+        fields = [{"field": each.field, "message": t(each.message, lang(request))} for each in faults]
+        detail = "; ".join(f"{each['field']}: {each['message']}" for each in fields)
+        return answer(request, 422, detail, errors=fields)
 
     @app.exception_handler(SealBroken)
     async def seal_broken(request: Request, error: SealBroken) -> JSONResponse:

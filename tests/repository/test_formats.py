@@ -13,7 +13,7 @@ from activities.channels import channel
 from activities.kit import signing
 from models.intake import Account, IntegrationType
 from models.order import ChannelOrder
-from starter.formats import FOLDER, FORMATS, schema
+from starter.formats import FOLDER, FORMATS, PAGE, accounts_page, schema
 
 GUIDE = (FOLDER / "README.md").read_text()
 EXAMPLE = (FOLDER / "own-order.example.json").read_bytes()
@@ -77,3 +77,7 @@ def test_examples_in_other_languages_sign(program: str, language: str, call: str
     flag = "-e" if program == "node" else "-r"
     result = subprocess.run([program, flag, script], capture_output=True, text=True, check=True, timeout=30)
     assert result.stdout.strip() == SIGNATURE
+
+
+def test_the_page_of_accounts_is_what_the_adapters_declare() -> None:
+    assert PAGE.read_text() == accounts_page()
