@@ -13,7 +13,7 @@ INSTANCE_HEADER = "Hengdan-Instance"
 class Settings(BaseSettings):
     """Everything that differs between installations. A ``None`` URL selects the embedded server."""
 
-    model_config = SettingsConfigDict(env_prefix="HENGDAN_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HENGDAN_", extra="ignore", env_ignore_empty=True)
 
     state_dir: Path = Path(".hengdan")
     """The folder in which the embedded servers keep data, keys and logs."""

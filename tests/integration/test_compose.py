@@ -94,8 +94,8 @@ def test_only_long_running_services_restart() -> None:
         assert SERVICES[name]["restart"].startswith("on-failure:")
 
 
-def test_network_services_have_health_checks() -> None:
-    assert {name for name in SERVICES if "healthcheck" in SERVICES[name]} == SERVING - {"worker"}
+def test_services_that_keep_running_have_health_checks() -> None:
+    assert {name for name in SERVICES if "healthcheck" in SERVICES[name]} == SERVING
 
 
 def test_services_wait_for_their_dependencies() -> None:
@@ -186,6 +186,44 @@ def test_settings_exist(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables(service).items():
         monkeypatch.setenv(name, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
     assert Settings().ui_origins == ["http://localhost:8233"]
+
+
+LOCAL = {"state_dir", "api_url", "api_key", "codec_token", "instance"}
+"""Settings of ``hengdan up`` and of the command line, or between our processes."""
+
+DOCUMENTED = (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_every_setting_is_documented_and_passed_on() -> None:
+    """Documents, settings and Compose name the same variables, with the same defaults."""
+    served = {f"HENGDAN_{name.upper()}" for name in Settings.model_fields.keys() - LOCAL}
+    passed = {name for name in variables("worker") if name.startswith("HENGDAN_")}
+    rows = re.findall(r"^\|([^|]+)\|", DOCUMENTED, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(HENGDAN_\w+)`", row)}
+    assert passed == served
+    assert documented - {"HENGDAN_PUBLIC_URL"} == served
+    assert variables("api") == variables("worker") == variables("migrate")
+    interpolated = set(re.findall(r"\$\{(\w+):", (ROOT / "docker-compose.yml").read_text()))
+    assert {name for name in interpolated if f"`{name}`" not in DOCUMENTED and f"\n{name}=" not in DOCUMENTED} == set()
+
+
+def test_defaults_of_compose_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {name: re.fullmatch(r"\$\{\w+:-([^}]*)\}", value) for name, value in variables("worker").items()}
+    for name in os.environ.copy():
+        if name.startswith("HENGDAN_"):
+            monkeypatch.delenv(name)
+    defaults = Settings()
+    for name, found in chosen.items():
+        if found and name.startswith("HENGDAN_"):
+            monkeypatch.setenv(name, found[1])
+    assert Settings() == defaults.model_copy(update={"log_format": "json"})
+
+
+def test_worker_health_check_uses_its_port() -> None:
+    assert (
+        f"127.0.0.1:{variables('worker')['HENGDAN_HEALTH_PORT']}/health"
+        in SERVICES["worker"]["healthcheck"]["test"][-1]
+    )
 
 
 def test_schema_setup_uses_existing_flags() -> None:
