@@ -156,6 +156,13 @@ class Recipient(Addressee):
         )
 
 
+class ContactChange(Value):
+    """The recipient before and after a modification, in clear: sealed when stored."""
+
+    before: Recipient
+    after: Recipient
+
+
 class RecipientChange(Value):
     """Changes to a recipient; ``None`` leaves a field as it is."""
 

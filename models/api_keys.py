@@ -16,7 +16,9 @@ class Scope(StrEnum):
     WAREHOUSE = "warehouse"
     READ = "read"
     SEARCH = "search"
-    """Find orders by phone, which is stored encrypted. No other scope includes it."""
+    """Find orders by phone or buyer account, which are stored encrypted. No other scope includes it."""
+    REVEAL = "reveal"
+    """Read contact data in clear, one order at a time, with a reason and on record. No other scope includes it."""
 
 
 class ApiKeyRow(SQLModel, table=True):

@@ -11,7 +11,7 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import Moment, Value
-from models.i18n import InvalidValue
+from models.i18n import InvalidValue, named
 
 
 class ExceptionKind(StrEnum):
@@ -86,6 +86,8 @@ class ExceptionKind(StrEnum):
     RECONCILIATION = "reconciliation"
     """Orders of the channel were missing here."""
     RECONCILIATION_STOPPED = "reconciliation_stopped"
+
+    _missing_ = named("exception_kind")
 
 
 AFTERMATH = frozenset(

@@ -16,6 +16,7 @@ from sqlmodel import SQLModel
 from models.address import Recipient
 from models.base import Key, Moment, Record, Value
 from models.exceptions import ExceptionKind
+from models.i18n import named
 from models.money import Money
 
 
@@ -29,6 +30,8 @@ class FulfillmentStatus(StrEnum):
     INCOMPLETE = "incomplete"
     CLOSED = "closed"
     CANCELLED = "cancelled"
+
+    _missing_ = named("fulfillment")
 
 
 class RequestStatus(StrEnum):
@@ -290,6 +293,7 @@ class FulfillmentRow(SQLModel, table=True):
         Index("fulfillments_by_order", "order_id"),
         Index("fulfillments_by_waybill", "waybill_no"),
         Index("fulfillments_by_warehouse", "warehouse", "opened_at"),
+        Index("fulfillments_by_carrier", "carrier"),
         Index("fulfillments_under_way", "status", postgresql_where="status NOT IN ('delivered', 'cancelled')"),
     )
 

@@ -1,11 +1,13 @@
 """Holds: why an order does not advance, and who may release it."""
 
 from enum import StrEnum
+from shlex import quote
 from typing import Literal
 
 from pydantic import JsonValue
 
 from models.base import Moment, Value
+from models.i18n import named, t
 
 Stage = Literal["service", "finance"]
 """The team whose approval a review waits for."""
@@ -25,6 +27,8 @@ class HoldKind(StrEnum):
     CONTENT = "content"
     """Something that the channel sent cannot be right."""
 
+    _missing_ = named("hold")
+
 
 class Hold(Value):
     kind: HoldKind
@@ -37,6 +41,24 @@ class Hold(Value):
     """The team that must approve; ``None``: anyone may."""
     rule: int | None = None
     """The review rule that placed the hold."""
+
+    def kind_text(self, lang: str | None = None) -> str:
+        """Return the kind, with the stage of approval that the hold waits for."""
+        kind = t(f"hold.{self.kind}", lang)
+        return f"{kind}: {t(f'stage.{self.stage}', lang)}" if self.stage else kind
+
+    def reason_text(self, lang: str | None = None) -> str:
+        return t(self.reason, lang, **self.params)
+
+    def remedy(self, order_id: str, lang: str | None = None) -> str:
+        """Return what a person does about the hold, with the command for it."""
+        names = {"order": order_id, "stage": self.stage or "service"}
+        item, shop = self.params.get("item"), self.params.get("shop")
+        if self.kind is HoldKind.UNKNOWN_SKU and item and shop:
+            channel, _, account = str(shop).partition(":")
+            names |= {"item": quote(str(item)), "channel": channel, "account": account}
+            return t("hold_remedy.item", lang, **names)
+        return t(f"hold_remedy.{self.kind}", lang, **names)
 
     def same(self, other: "Hold") -> bool:
         """Return whether both holds state the same, whenever and by whomever they were placed."""

@@ -20,6 +20,12 @@ def minor_unit(currency: str) -> Decimal:
     return Decimal(1).scaleb(-get_currency_precision(currency))
 
 
+def amount_text(amount: Decimal, currency: str) -> str:
+    """Return an amount with the decimals of its currency, or with more where it has more."""
+    rounded = amount.quantize(minor_unit(currency))
+    return f"{rounded if rounded == amount else amount.normalize():f}"
+
+
 class Money(Value):
     """An amount in a currency. Arithmetic between two currencies raises ``ValueError``."""
 

@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
-from models.address import Recipient
+from models.address import ContactChange, Recipient
 from models.base import Moment, Neutral, Value
-from models.i18n import InvalidValue
+from models.i18n import InvalidValue, named
 from models.listings import join_ids
 from models.money import Amount, Currency, Exact
 from models.origins import Origin
@@ -38,6 +38,8 @@ class OrderStatus(StrEnum):
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
+
+    _missing_ = named("status")
 
     @property
     def final(self) -> bool:
@@ -240,6 +242,9 @@ class OrderRow(SQLModel, table=True):
         Index("orders_by_phone", "phone_index", "placed_at"),
         Index("orders_by_buyer", "buyer_index", "placed_at", postgresql_where="buyer_index <> ''"),
         Index("orders_by_place", "place_index", "placed_at", postgresql_where="place_index <> ''"),
+        Index("orders_by_number", "channel_order_no"),
+        Index("orders_by_time", "placed_at", "id"),
+        Index("orders_by_sku", "skus", postgresql_using="gin"),
         Index("orders_by_tag", "tags", postgresql_using="gin", postgresql_where="tags <> '[]'"),
         Index("orders_unmapped", "channel", "shop", postgresql_where=UNMAPPED),
     )
@@ -263,6 +268,7 @@ class OrderRow(SQLModel, table=True):
     priority: int = NORMAL
     holds: list[Any] = Col(default_factory=list, sa_column=Column(JSONB, nullable=False))
     lines: list[Any] = Col(sa_column=Column(JSONB, nullable=False))
+    skus: list[str] = Col(default_factory=list, sa_column=Column(ARRAY(String), nullable=False, server_default="{}"))
     origin: dict[str, Any] = Col(sa_column=Column(JSONB, nullable=False))
     plan: dict[str, Any] | None = Col(default=None, sa_column=Column(JSONB))
     custom: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
@@ -313,6 +319,8 @@ class Entry(Value):
     """A message key of the catalogue, ``timeline.*``."""
     actor: str = "hengdan"
     detail: dict[str, JsonValue] = {}
+    contact: ContactChange | None = None
+    """What a modification changed of the recipient; stored sealed, and shown only on a logged request."""
 
 
 class TimelineRow(SQLModel, table=True):
@@ -329,3 +337,6 @@ class TimelineRow(SQLModel, table=True):
     what: str
     actor: str
     detail: dict[str, Any] = Col(default_factory=dict, sa_column=Column(JSONB, nullable=False))
+    contact: ContactChange | None = Col(
+        default=None, sa_column=Column(Sealed(ContactChange, "timeline.contact", ("order_id", "key")))
+    )

@@ -14,6 +14,7 @@ from sqlmodel import Field as Col
 from sqlmodel import SQLModel
 
 from models.base import Value
+from models.i18n import named
 from models.money import Amount, Currency
 
 HORIZON_DAYS = 365
@@ -156,12 +157,16 @@ class ReplenishmentStatus(StrEnum):
     DISMISSED = "dismissed"
     SUPERSEDED = "superseded"
 
+    _missing_ = named("replenishment")
+
 
 class PurchaseStatus(StrEnum):
     ORDERED = "ordered"
     PARTIALLY_RECEIVED = "partially_received"
     RECEIVED = "received"
     CANCELLED = "cancelled"
+
+    _missing_ = named("purchase")
 
 
 class PurchaseLine(Value):

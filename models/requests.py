@@ -7,13 +7,13 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, computed_field, model_validator
 
 from models.address import RecipientChange
 from models.base import Moment, Value
 from models.fulfillment import Shortfall, TrackingStatus
-from models.hold import HoldKind, Stage
-from models.i18n import InvalidValue
+from models.hold import Hold, HoldKind, Stage
+from models.i18n import LANGUAGES, InvalidValue, t
 from models.money import Amount, Currency
 from models.order import ChannelOrder, OrderLine, Refund
 
@@ -36,6 +36,17 @@ class Request(Value):
     @property
     def unsealed(self) -> bool:
         return self.actor.startswith(UNSEALED)
+
+    @property
+    def from_channel(self) -> bool:
+        return self.actor.startswith("channel:")
+
+
+class NotUnderstood(Value):
+    """Stands for the argument of a signal or update sent by hand that is not what its handler takes."""
+
+    why: str
+    """What is wrong with it, as a message."""
 
 
 class Cancel(Request):
@@ -237,6 +248,28 @@ class Answer(Value):
     accepted: bool
     reason: str = ""
     params: dict[str, JsonValue] = {}
+    holds: tuple[Hold, ...] = ()
+    """What still holds the order that the request was for."""
+    overruled: tuple[Hold, ...] = ()
+    """Holds that were lifted although their cause stands."""
+    order_id: str = ""
+    """The order; given where ``holds`` are."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def text(self) -> str:
+        """The answer in every language, for those who read it in the Temporal UI or CLI."""
+        return " / ".join(self.render(lang) for lang in LANGUAGES)
+
+    def render(self, lang: str) -> str:
+        """Return the answer as text: the reason, then every hold that remains and what to do about it."""
+        texts = [t(self.reason or ("answer.done" if self.accepted else "answer.refused"), lang, **self.params)]
+        for hold in self.overruled:
+            texts.append(t("answer.overruled", lang, kind=hold.kind_text(lang), reason=hold.reason_text(lang)))
+        for hold in self.holds:
+            held = {"kind": hold.kind_text(lang), "reason": hold.reason_text(lang)}
+            texts.append(t("answer.held", lang, **held, remedy=hold.remedy(self.order_id, lang)))
+        return " ".join(texts)
 
 
 YES = Answer(accepted=True)

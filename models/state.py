@@ -270,6 +270,23 @@ class OrderState(Record):
             return YES
         return no(f"refused.{action}", status=status.value)
 
+    def explain(self, action: Action, answer: Answer) -> Answer:
+        """Return an answer with the holds that remain, unless they are beside the point of the action."""
+        if self.end is not None or not self.holds or action in {Action.NOTE, Action.HOLD, Action.CANCEL, Action.REJECT}:
+            return answer
+        return answer.model_copy(update={"holds": tuple(self.holds), "order_id": self.order.order_id})
+
+    def still_causes(self, hold: Hold) -> bool:
+        """Whether what caused a hold stands: the address as it is, an undecided refund, what the channel still says."""
+        match hold.kind:
+            case HoldKind.ADDRESS:
+                return True
+            case HoldKind.REFUND:
+                return any(each.state is RefundState.ASKED for each in self.order.refunds)
+            case HoldKind.CHANNEL:
+                return hold.reason in {"hold.channel.told", "hold.channel.unpaid", "hold.channel.cancelled"}
+        return False
+
     def draft(self) -> "OrderState":
         """Return a copy for trying a decision. Its lists are copies; their elements are shared."""
         return self.model_copy(update={name: list(value) for name, value in self if isinstance(value, list)})

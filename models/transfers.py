@@ -13,6 +13,7 @@ from sqlmodel import SQLModel
 
 from models.base import CHINA, Moment, Record, Value
 from models.exceptions import ExceptionKind, NewException
+from models.i18n import named
 from models.order import Entry
 from models.requests import YES, Answer, Approve, Cancel, Request, no
 from models.state import ANSWERS_KEPT
@@ -29,6 +30,8 @@ class TransferStatus(StrEnum):
     PARTIALLY_RECEIVED = "partially_received"
     RECEIVED = "received"
     CANCELLED = "cancelled"
+
+    _missing_ = named("transfer")
 
     @property
     def final(self) -> bool:

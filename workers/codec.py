@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
 from temporalio.converter import (
@@ -12,7 +13,9 @@ from temporalio.converter import (
     PayloadCodec,
 )
 
-from models.requests import Request
+from activities.kit.payloads import unintelligible
+from models.i18n import message
+from models.requests import NotUnderstood, Request
 from models.vault import Keyring
 
 ENCODING = b"binary/encrypted"
@@ -51,11 +54,22 @@ class SealingCodec(PayloadCodec):
 
 
 class MarkingJSONConverter(PydanticJSONPlainPayloadConverter):
-    """Reads JSON; a request that was not sealed names its actor as unsealed, whoever it claims to be from."""
+    """Reads JSON; a request that was not sealed names its actor as unsealed, whoever it claims to be from.
+
+    One that cannot be read becomes ``NotUnderstood``: the SDK would drop a signal, and only log that.
+    """
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        value = super().from_payload(payload, type_hint)
-        return value.from_unsealed() if UNSEALED in payload.metadata and isinstance(value, Request) else value
+        if UNSEALED not in payload.metadata:
+            return super().from_payload(payload, type_hint)
+        try:
+            value = super().from_payload(payload, type_hint)
+        except ValidationError as error:
+            if not (isinstance(type_hint, type) and issubclass(type_hint, Request)):
+                raise
+            fault = unintelligible(error)
+            return NotUnderstood(why=message("not_understood.field", field=fault.field, why=fault.reason))
+        return value.from_unsealed() if isinstance(value, Request) else value
 
 
 class MarkingPayloadConverter(CompositePayloadConverter):

@@ -31,7 +31,7 @@ from workers.failures import FailPermanently, ReportFailing
 from workers.health import HealthServer
 from workers.heartbeats import KeepBeating
 from workers.schedules import schedule_shops, schedule_system
-from workers.signals import DropMalformedSignals
+from workers.signals import NoteMalformedMessages
 from workers.supervisor import supervise
 from workers.telemetry import HEARTBEAT, runtime
 from workflows.carrier_selection import CarrierPerformanceWorkflow
@@ -127,7 +127,7 @@ def worker(client: Client, *, runner: WorkflowRunner | None = None, cached: int 
         workflow_runner=runner or UnsandboxedWorkflowRunner(),
         workflow_failure_exception_types=[ValidationError],
         max_cached_workflows=cached,
-        interceptors=[DropMalformedSignals(), ReportFailing(), FailPermanently(), KeepBeating()],
+        interceptors=[NoteMalformedMessages(), ReportFailing(), FailPermanently(), KeepBeating()],
         max_heartbeat_throttle_interval=HEARTBEAT,
         build_id=BUILD,
         **options,

@@ -111,7 +111,7 @@ class TransferWorkflow:
         if request.request_id not in self.transfer.answers:
             answer = self.transfer.allows(action, request)
             if not answer.accepted:
-                raise ApplicationError(answer.reason, answer, type="Refused", non_retryable=True)
+                raise ApplicationError(answer.text, answer, type="Refused", non_retryable=True)
 
     @workflow.signal(name="approve", description="Approve: reserve the goods at the origin")
     async def signal_approve(self, request: Approve) -> None:

@@ -20,6 +20,8 @@ from sqlalchemy import (
 from sqlalchemy import column as column_named
 from sqlalchemy.dialects.postgresql import JSONB
 
+from models.vault import Sealed
+
 
 def in_values(column: Any, values: Collection[str]) -> ColumnElement[bool]:
     """``column IN values`` with one parameter, however many values there are."""
@@ -27,11 +29,11 @@ def in_values(column: Any, values: Collection[str]) -> ColumnElement[bool]:
 
 
 def json_rows(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
-    """Return a parameter that holds a list of JSON objects as a table with these columns."""
+    """Return a parameter that holds a list of JSON objects as a table with these columns; sealed ones are bytes."""
     given = func.jsonb_to_recordset(bindparam(parameter, type_=JSONB))
-    return given.table_valued(*(column_named(each.name, each.type) for each in columns)).render_derived(
-        name=f"given_{parameter}", with_types=True
-    )
+    types = (each.type.impl_instance if isinstance(each.type, Sealed) else each.type for each in columns)
+    named = (column_named(each.name, kind) for each, kind in zip(columns, types, strict=True))
+    return given.table_valued(*named).render_derived(name=f"given_{parameter}", with_types=True)
 
 
 def update_from(table: Table, given: TableValuedAlias) -> Update:

@@ -279,7 +279,7 @@ async def last_scans(waybill_nos: list[str]) -> list[LastScan]:
 
 _MODIFIABLE_COLUMNS = frozenset(
     {
-        *("lines", "total", "currency", "promised_by", "carrier", "tags", "sites", "priority"),
+        *("lines", "skus", "total", "currency", "promised_by", "carrier", "tags", "sites", "priority"),
         *("recipient", "phone_index", "place_index", "region"),
     }
 )
@@ -298,6 +298,7 @@ def order_row(order: ChannelOrder, at: datetime) -> dict[str, object]:
         "priority": order.priority,
         "holds": [],
         "lines": [line.model_dump(mode="json") for line in order.lines],
+        "skus": sorted({line.sku for line in order.lines}),
         "origin": order.origin.located(order.recipient.region).model_dump(mode="json"),
         "custom": order.custom,
         "currency": order.currency,

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row, Select, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from models.fulfillment import FulfillmentRow, ScanRow
+from models.fulfillment import FulfillmentRow, FulfillmentStatus, ScanRow
 from models.order import OrderRow, TimelineRow
 from models.stock import LevelRow, MovementRow
 
@@ -29,7 +29,12 @@ async def orders(
     shop: str | None = None,
     hold: str | None = None,
     phone_indexes: Collection[str] | None = None,
+    buyer_indexes: Collection[str] | None = None,
     order_no: str | None = None,
+    waybill: str | None = None,
+    sku: str | None = None,
+    warehouse: str | None = None,
+    carrier: str | None = None,
     tag: str | None = None,
     placed_from: datetime | None = None,
     placed_to: datetime | None = None,
@@ -49,6 +54,15 @@ async def orders(
             query = query.where(_orders.c[name] == value)
     if phone_indexes is not None:
         query = query.where(_orders.c.phone_index.in_(phone_indexes))
+    if buyer_indexes is not None:
+        query = query.where(_orders.c.buyer_index.in_(buyer_indexes), _orders.c.buyer_index != "")
+    if sku is not None:
+        query = query.where(_orders.c.skus.contains([sku]))
+    parcel = {"waybill_no": waybill, "warehouse": warehouse, "carrier": carrier}
+    if wanted := {name: value for name, value in parcel.items() if value is not None}:
+        active = _fulfillments.c.status != FulfillmentStatus.CANCELLED
+        same = (_fulfillments.c[name] == value for name, value in wanted.items())
+        query = query.where(_orders.c.id.in_(select(_fulfillments.c.order_id).where(active, *same)))
     if hold is not None:
         query = query.where(_orders.c.holds.contains([{"kind": hold}]))
     if tag is not None:
@@ -66,6 +80,16 @@ async def order(connection: AsyncConnection, order_id: str) -> Row[Any] | None:
     return (await connection.execute(select(_orders).where(_orders.c.id == order_id))).one_or_none()
 
 
+async def order_ids(connection: AsyncConnection, number: str, limit: int) -> list[str]:
+    """The ids of the orders that have a channel's order number; if none has it, of those with such a waybill."""
+    by_number = select(_orders.c.id).where(_orders.c.channel_order_no == number)
+    by_waybill = select(_fulfillments.c.order_id).where(_fulfillments.c.waybill_no == number).distinct()
+    for query in (by_number, by_waybill):
+        if found := list(await connection.scalars(query.limit(limit))):
+            return found
+    return []
+
+
 async def fulfillments(connection: AsyncConnection, order_id: str) -> Rows:
     query = select(_fulfillments).where(_fulfillments.c.order_id == order_id).order_by(_fulfillments.c.id)
     return await _all(connection, query)
@@ -77,8 +101,16 @@ async def scans(connection: AsyncConnection, fulfillment_ids: Sequence[str]) -> 
 
 
 async def timeline(connection: AsyncConnection, order_id: str) -> Rows:
-    query = select(_timeline).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.number)
+    """The timeline, without the sealed contact data of its entries."""
+    shown = (each for each in _timeline.c if each.name != "contact")
+    query = select(*shown).where(_timeline.c.order_id == order_id).order_by(_timeline.c.at, _timeline.c.number)
     return await _all(connection, query)
+
+
+async def contact_changes(connection: AsyncConnection, order_id: str) -> Rows:
+    """The entries of a timeline that changed contact data, with it, oldest first."""
+    query = select(_timeline).where(_timeline.c.order_id == order_id, _timeline.c.contact.is_not(None))
+    return await _all(connection, query.order_by(_timeline.c.at, _timeline.c.number))
 
 
 async def levels(connection: AsyncConnection, sku: str | None, warehouse: str | None) -> Rows:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.kit.sql import json_rows
 from models.order import Entry, TimelineRow
+from models.vault import seal_row
 
 _timeline = TimelineRow.__table__  # type: ignore[attr-defined]
 
@@ -16,7 +17,7 @@ _entries = json_rows("entries", *(_timeline.c[name] for name in ("order_id", *En
 _new = insert(_timeline).from_select([each.name for each in _entries.c], select(*_entries.c))
 INSERT_ENTRIES = _new.on_conflict_do_update(
     index_elements=["order_id", "key"],
-    set_={name: _new.excluded[name] for name in ("at", "what", "actor", "detail")},
+    set_={name: _new.excluded[name] for name in ("at", "what", "actor", "detail", "contact")},
     where=_new.excluded.what != _timeline.c.what,
 )
 """Appends the parameter ``entries``, rows as ``entry_rows`` makes them.
@@ -29,7 +30,15 @@ as a request now refused, replaces what the lost one wrote.
 def entry_rows(order_id: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The parameter ``entries`` of ``INSERT_ENTRIES``."""
     newest = {entry.key: entry for entry in entries}
-    return [{"order_id": order_id, **entry.model_dump(mode="json")} for entry in newest.values()]
+    return [_entry_row(order_id, entry) for entry in newest.values()]
+
+
+def _entry_row(order_id: str, entry: Entry) -> dict[str, Any]:
+    row = {"order_id": order_id, **entry.model_dump(mode="json", exclude={"contact"}), "contact": None}
+    if entry.contact is not None:
+        sealed = seal_row(_timeline, row | {"contact": entry.contact})["contact"]
+        row["contact"] = f"\\x{sealed.hex()}"  # as PostgreSQL reads bytes from text
+    return row
 
 
 async def add_entries(connection: AsyncConnection, order_id: str, entries: Sequence[Entry]) -> None:

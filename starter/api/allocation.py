@@ -25,6 +25,7 @@ from models.policy import OBJECTIVE, Criterion, Policy
 from models.settings import settings
 from starter.api.authentication import Reader, Staff
 from starter.api.commands import must_match_path, require_worker
+from starter.api.orders import find_order
 from starter.api.problems import SOON, Problem, lang
 from workflows.replanning import ReplanInput, ReplanWorkflow
 
@@ -161,7 +162,7 @@ async def try_out(body: TrialOrder, request: Request, principal: Reader) -> Expl
     policy = Policy(objective=body.objective, ship_in_part=body.in_part)
     async with transaction() as connection:
         if body.order_id is not None:
-            row = await queries.order(connection, body.order_id)
+            row = await queries.order(connection, await find_order(body.order_id))
             if row is None:
                 raise Problem(404, "problem.no_order", {"order": body.order_id})
             order = _order_of(row)

@@ -50,17 +50,18 @@ class KeyCheck:
 
 
 SEARCHES_PER_MINUTE = 30
-"""Searches on encrypted fields by one key, in each API process."""
-_searches: dict[str, deque[float]] = {}
+"""Uses of encrypted fields by one key under one scope, in each API process."""
+_uses: dict[tuple[str, Scope], deque[float]] = {}
 
 
-def limit_searches(principal: Principal) -> None:
-    """Count a search on an encrypted field. Raises 403 without scope ``search`` and 429 beyond the limit."""
-    if not principal.may(Scope.SEARCH):
-        raise Problem(403, "problem.forbidden.detail", {"scope": Scope.SEARCH.value})
-    recent, now = _searches.setdefault(principal.name, deque(maxlen=SEARCHES_PER_MINUTE)), monotonic()
+def limit_use(principal: Principal, scope: Scope = Scope.SEARCH) -> None:
+    """Count a use of an encrypted field. Raises 403 without the scope and 429 beyond the limit."""
+    if not principal.may(scope):
+        raise Problem(403, "problem.forbidden.detail", {"scope": scope.value})
+    recent = _uses.setdefault((principal.name, scope), deque(maxlen=SEARCHES_PER_MINUTE))
+    now = monotonic()
     if len(recent) == SEARCHES_PER_MINUTE and now - recent[0] < 60:
-        log.warning("search.limited", actor=principal.name)
+        log.warning(f"{scope}.limited", actor=principal.name)
         raise Problem(429, "problem.too_many_searches", {"most": SEARCHES_PER_MINUTE}, {"Retry-After": "60"})
     recent.append(now)
 

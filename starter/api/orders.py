@@ -3,31 +3,39 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from pkgutil import iter_modules
 from typing import Annotated, Any
 from uuid import uuid4
 
 import structlog
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
 from temporalio.client import Client
 
+from activities import channels
 from activities.cleansing.people import spellings
+from activities.intake import inbox
 from activities.kit.database import Row, transaction
 from activities.kit.errors import InvalidInput
+from activities.orders.review.facts import buyer_index
 from activities.records import exceptions, queries
+from activities.records.timeline import add_entries
 from models import requests
-from models.address import Phone, Recipient, RecipientCorrection
-from models.hold import HoldKind
+from models.address import ADDRESS, Phone, Recipient, RecipientCorrection
+from models.api_keys import Scope
+from models.changes import CONTACT
+from models.hold import Hold, HoldKind
 from models.i18n import t
-from models.order import CENT, OrderStatus
-from models.requests import Answer
+from models.money import amount_text
+from models.order import ChannelOrder, Entry, OrderStatus
 from models.state import SUPPORTED, Action
 from models.vault import BrokenSeal, keyring
 from starter.api import carrier_selection
-from starter.api.authentication import Reader, Staff, limit_searches
+from starter.api.authentication import Reader, Staff, limit_use
 from starter.api.commands import send_command
 from starter.api.exceptions import ExceptionView
 from starter.api.exceptions import view as exception_view
@@ -36,6 +44,7 @@ from starter.api.problems import Problem, lang
 router = APIRouter(prefix="/orders", tags=["orders"])
 log = structlog.get_logger()
 
+CHANNELS = sorted(each.name for each in iter_modules(channels.__path__))
 TIMEOUT_SECONDS = 30
 """For a command: the order may have to ask its warehouses before it answers."""
 
@@ -61,6 +70,18 @@ class OrderSummary(BaseModel):
     next_step: str
     deadline: datetime | None
     updated_at: datetime
+
+
+class SpokenAnswer(BaseModel):
+    """A yes: ``text`` says it, and what still holds the order, in the language of the request."""
+
+    accepted: bool
+    reason: str
+    params: dict[str, JsonValue]
+    holds: list[Hold]
+    overruled: list[Hold]
+    order_id: str
+    text: str
 
 
 class OrderPage(BaseModel):
@@ -99,6 +120,12 @@ class Event(BaseModel):
 
 
 class OrderView(OrderSummary):
+    freight: str | None
+    discount: str | None
+    tax: str | None
+    buyer_message: str
+    """Without numbers that may be a phone."""
+    seller_memo: str
     lines: list[dict[str, JsonValue]]
     origin: dict[str, JsonValue]
     custom: dict[str, JsonValue]
@@ -113,21 +140,31 @@ def _summary(row: Row[Any], language: str) -> dict[str, Any]:
     fields = {name: row._mapping[name] for name in OrderSummary.model_fields if name in row._mapping}
     return fields | {
         "status_text": t(f"status.{row.status}", language),
-        "total": f"{row.total:.2f}" if row.total == row.total.quantize(CENT) else f"{row.total:f}",
+        "total": amount_text(row.total, row.currency),
         "recipient": None if isinstance(row.recipient, BrokenSeal) else row.recipient and row.recipient.masked(),
         "next_step": t(row.next_step, language),
-        "holds": [
-            hold
-            | {"kind_text": _hold_kind(hold, language), "reason": t(hold["reason"], language, **hold.get("params", {}))}
-            for hold in row.holds
-        ],
+        "holds": [_hold(each, row.id, language) for each in row.holds],
     }
 
 
-def _hold_kind(hold: Mapping[str, Any], language: str) -> str:
-    """Return the kind of a hold as text, with the stage of approval that it waits for."""
-    kind, stage = t(f"hold.{hold['kind']}", language), hold.get("stage")
-    return f"{kind}: {t(f'stage.{stage}', language)}" if stage else kind
+_PHONE = re.compile(r"\+?\d(?:[ -]?\d){6,}")
+"""What may be a phone in a remark."""
+
+
+def _sold(document: ChannelOrder | BrokenSeal | None) -> dict[str, Any]:
+    """Return what only the channel's own version of the order says, without contact data."""
+    if document is None or isinstance(document, BrokenSeal):
+        return {"freight": None, "discount": None, "tax": None, "buyer_message": "", "seller_memo": ""}
+    amounts = {name: amount_text(getattr(document, name), document.currency) for name in ("freight", "discount", "tax")}
+    remarks = {name: _PHONE.sub("****", getattr(document, name)) for name in ("buyer_message", "seller_memo")}
+    return amounts | remarks
+
+
+def _hold(row: Mapping[str, Any], order_id: str, language: str) -> dict[str, Any]:
+    """Return a hold with its texts, and what to do about it."""
+    hold = Hold.model_validate(row)
+    texts = {"kind_text": hold.kind_text(language), "reason": hold.reason_text(language)}
+    return {**row, **texts, "remedy": hold.remedy(order_id, language)}
 
 
 @router.get("", summary="Orders, newest first")
@@ -141,16 +178,27 @@ async def list_orders(
     phone: Annotated[
         Phone | None, Query(description="The recipient's phone, in any spelling; needs scope `search`.")
     ] = None,
+    buyer: Annotated[
+        str | None, Query(description="The buyer's account as the channel names it; needs scope `search`.")
+    ] = None,
     order_no: Annotated[str | None, Query(description="The channel's order number.")] = None,
+    waybill: Annotated[str | None, Query(description="The waybill number of one of its parcels.")] = None,
+    sku: Annotated[str | None, Query(description="A SKU that it contains.")] = None,
+    warehouse: Annotated[str | None, Query(description="A warehouse that ships some of it.")] = None,
+    carrier: Annotated[str | None, Query(description="A carrier that takes some of it.")] = None,
     tag: Annotated[str | None, Query(description="A tag that review rules have set.")] = None,
     placed_from: AwareDatetime | None = None,
     placed_to: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: str | None = None,
 ) -> OrderPage:
-    indexes = None
+    indexes = buyers = None
+    if phone or buyer:
+        limit_use(principal)
+    if buyer:
+        buyers = [buyer_index(each, buyer) for each in ([channel] if channel else CHANNELS)]
+        log.info("orders.searched", actor=principal.name, by="buyer")
     if phone:
-        limit_searches(principal)
         indexes = [keyring().blind_index(digits) for digits in await asyncio.to_thread(spellings, phone)]
         log.info("orders.searched", actor=principal.name, by="phone")
     async with transaction() as connection:
@@ -161,7 +209,12 @@ async def list_orders(
             shop=shop,
             hold=hold,
             phone_indexes=indexes,
+            buyer_indexes=buyers,
             order_no=order_no,
+            waybill=waybill,
+            sku=sku,
+            warehouse=warehouse,
+            carrier=carrier,
             tag=tag,
             placed_from=placed_from,
             placed_to=placed_to,
@@ -192,9 +245,29 @@ async def count_orders(principal: Reader) -> dict[str, int]:
         return await queries.counts(connection)
 
 
+OrderName = Annotated[str, Path(description="Its id; or its channel number or a waybill number that only it has.")]
+
+
+async def find_order(order_id: str) -> str:
+    """Return the id of an order named by id, or by a channel number or waybill number that no other order has.
+
+    Raises a 404 where none has it, a 409 where several do.
+    """
+    if order_id.startswith("order:"):
+        return order_id
+    async with transaction() as connection:
+        found = await queries.order_ids(connection, order_id, 10)
+    if not found:
+        raise Problem(404, "problem.no_order", {"order": order_id})
+    if len(found) > 1:
+        raise Problem(409, "problem.many_orders", {"order": order_id, "orders": ", ".join(found)})
+    return found[0]
+
+
 @router.get("/{order_id}", summary="One order with its fulfillment orders and timeline")
-async def show_order(order_id: str, request: Request, principal: Reader) -> OrderView:
+async def show_order(order_id: OrderName, request: Request, principal: Reader) -> OrderView:
     language = lang(request)
+    order_id = await find_order(order_id)
     async with transaction() as connection:
         row = await queries.order(connection, order_id)
         if row is None:
@@ -204,8 +277,10 @@ async def show_order(order_id: str, request: Request, principal: Reader) -> Orde
         timeline = await queries.timeline(connection, order_id)
         troubles = await exceptions.search(connection, order_id=order_id, closed=True, limit=1000)
         policies = await exceptions.list_policies(connection)
+        sold, _ = (await inbox.load_documents(connection, [order_id])).get(order_id, (None, False))
     return OrderView(
         **_summary(row, language),
+        **_sold(sold),
         lines=row.lines,
         origin=row.origin,
         custom=row.custom,
@@ -255,12 +330,73 @@ def entry_text(entry: Row[Any], language: str) -> str:
             params[name] = ", ".join(f"{fact} = {json.dumps(each, ensure_ascii=False)}" for fact, each in value.items())
         elif isinstance(value, list):
             params[name] = ", ".join(map(str, value))
+    params["changes"] = "; ".join(_change(each, language) for each in entry.detail.get("changes", ()))
     if "kind" in params:
         params["kind"] = t(f"hold.{params['kind']}", language)
     if "path" in params:
         params["path"] = t(f"path.{params['path']}", language)
     said = t(entry.what, language, **params).rstrip(" :：,，")
     return t("timeline.unsealed", language, entry=said) if entry.actor.startswith(requests.UNSEALED) else said
+
+
+def _change(change: Mapping[str, Any], language: str) -> str:
+    """Return what a modification changed of one field, from what to what."""
+    before, after = (_value(change[name], language) for name in ("before", "after"))
+    field = t(f"change.{change['field']}", language, line=change.get("line", ""))
+    return f"{field} {before} → {after}"
+
+
+def _value(value: JsonValue, language: str) -> str:
+    match value:
+        case None | "":
+            return "–"
+        case bool():
+            return t("cli.yes" if value else "cli.no", language)
+    return str(value)
+
+
+class Reveal(BaseModel):
+    reason: Annotated[str, Field(min_length=1, max_length=200, description="Why; the timeline keeps it.")]
+
+
+class ContactView(BaseModel):
+    """The recipient in clear, and what modifications made of it, oldest first."""
+
+    order_id: str
+    recipient: Recipient
+    changes: list[dict[str, JsonValue]]
+
+
+@router.post("/{order_id}/reveal", summary="Read the recipient in clear; needs scope `reveal`, and is on record")
+async def reveal_contact(order_id: OrderName, body: Reveal, principal: Reader) -> ContactView:
+    """The timeline says who read it and why, before it is read."""
+    limit_use(principal, Scope.REVEAL)
+    order_id = await find_order(order_id)
+    log.info("contact.revealed", actor=principal.name, order=order_id)
+    at = datetime.now(UTC)
+    entry = Entry(
+        key=f"revealed:{uuid4()}", at=at, what="timeline.revealed", actor=principal.name, detail=body.model_dump()
+    )
+    async with transaction() as connection:
+        row = await queries.order(connection, order_id)
+        if row is None or row.recipient is None:
+            raise Problem(404, "problem.no_order", {"order": order_id})
+        await add_entries(connection, order_id, [entry])
+        changed = await queries.contact_changes(connection, order_id)
+    fields = {*CONTACT, *ADDRESS, "country", "postcode"}
+    return ContactView(
+        order_id=order_id,
+        recipient=row.recipient.model_copy(),
+        changes=[
+            {
+                "at": each.at.isoformat(),
+                "actor": each.actor,
+                "before": each.contact.before.model_dump(include=fields),
+                "after": each.contact.after.model_dump(include=fields),
+            }
+            for each in changed
+        ],
+    )
 
 
 def _body(model: type[requests.Request], example: dict[str, Any]) -> type[BaseModel]:
@@ -293,19 +429,19 @@ def _add_route(action: Action, model: type[requests.Request], example: dict[str,
     body_model = _body(model, example)
 
     async def send(
-        order_id: str,
+        order_id: OrderName,
         request: Request,
         principal: Staff,
         body: body_model | None = None,  # type: ignore[valid-type]
         idempotency_key: Annotated[str | None, Header()] = None,
-    ) -> Answer:
+    ) -> SpokenAnswer:
         fields: dict[str, Any] = body.model_dump(exclude_none=True) if body is not None else {}
         request_id = fields.pop("request_id", None) or idempotency_key or str(uuid4())
         try:
             command = model.model_validate(fields | {"request_id": request_id, "actor": principal.name})
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
-        return await _send(request.app.state.temporal, order_id, action, command)
+        return await _send(request.app.state.temporal, await find_order(order_id), action, command, lang(request))
 
     router.post(f"/{{order_id}}/{action}", summary=action.capitalize(), name=f"{action}_order")(send)
 
@@ -314,7 +450,9 @@ for _action, _parameters in _COMMANDS.items():
     _add_route(_action, *_parameters)
 
 
-async def _send(client: Client, order_id: str, action: Action, command: requests.Request) -> Answer:
+async def _send(
+    client: Client, order_id: str, action: Action, command: requests.Request, language: str
+) -> SpokenAnswer:
     """Send a command to the order's workflow.
 
     Raises a 409 with the reason where the order refuses, 404 where there is no such order, 503 where the engine does
@@ -326,8 +464,8 @@ async def _send(client: Client, order_id: str, action: Action, command: requests
     if not answer.accepted:
         status = OrderStatus(str(answer.params.get("status") or await _status(order_id)))
         actions = sorted(SUPPORTED[status])
-        raise Problem(409, answer.reason, answer.params, reason=answer.reason, supported_actions=actions)
-    return answer
+        raise Problem(409, answer.render(language), reason=answer.reason, supported_actions=actions)
+    return SpokenAnswer(**answer.model_dump(exclude={"text"}), text=answer.render(language))
 
 
 async def _status(order_id: str) -> str:

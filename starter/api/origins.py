@@ -17,7 +17,7 @@ from models.i18n import InvalidValue, t
 from models.intake import InboxState
 from models.origins import Code, IntakePath, Origin, platform
 from starter.api.authentication import Reader, Staff
-from starter.api.orders import entry_text
+from starter.api.orders import OrderName, entry_text, find_order
 from starter.api.problems import Problem, lang
 
 router = APIRouter(tags=["orders"])
@@ -85,8 +85,9 @@ class Correction(BaseModel):
 
 
 @router.get("/orders/{order_id}/origin", summary="An order's origin and messages")
-async def show_origin(order_id: str, request: Request, principal: Reader) -> Trace:
+async def show_origin(order_id: OrderName, request: Request, principal: Reader) -> Trace:
     language = lang(request)
+    order_id = await find_order(order_id)
     async with transaction() as connection:
         order = await queries.order(connection, order_id)
         if order is None:
@@ -120,7 +121,7 @@ async def show_origin(order_id: str, request: Request, principal: Reader) -> Tra
 
 @router.post("/orders/{order_id}/origin", summary="Correct an order's origin; the previous one is kept")
 async def correct_origin(
-    order_id: str,
+    order_id: OrderName,
     body: Correction,
     request: Request,
     principal: Staff,
@@ -128,6 +129,7 @@ async def correct_origin(
 ) -> Trace:
     """Affects tracing and counts only: plans and reservations made by the previous origin stay."""
     request_id = body.request_id or key or str(uuid4())
+    order_id = await find_order(order_id)
     async with transaction() as connection:
         if not await origins.correct(
             connection, order_id, body.standard_fields, request_id, principal.name, body.reason

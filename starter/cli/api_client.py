@@ -85,14 +85,7 @@ class ApiClient:
         return self._request("DELETE", path, params=params or None)
 
     def order(self, name: str) -> str:
-        """Return the path of an order, given by id or by a channel's order number that is unique."""
-        if not name.startswith("order:"):
-            found = [each["id"] for each in self.get("/orders", order_no=name, limit=10).json()["items"]]
-            if not found:
-                raise Refusal(self.say("cli.no_order", order=name))
-            if len(found) > 1:
-                raise Refusal(self.say("cli.many_orders", order=name, orders=", ".join(found)))
-            name = found[0]
+        """Return the path of an order, given by id, or by a channel's order number or waybill number that is unique."""
         return f"/orders/{quote(name, safe='')}"
 
     def goods(self, arguments: Sequence[str]) -> dict[str, JsonValue]:

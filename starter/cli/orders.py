@@ -24,7 +24,12 @@ def list_orders(
     shop: Text = None,
     hold: Annotated[str | None, typer.Option(help=t("cli.help.hold_kind"))] = None,
     phone: Annotated[str | None, typer.Option(help=t("cli.help.phone"))] = None,
+    buyer: Annotated[str | None, typer.Option(help=t("cli.help.buyer"))] = None,
     order_no: Annotated[str | None, typer.Option(help=t("cli.help.order_no"))] = None,
+    waybill: Annotated[str | None, typer.Option(help=t("cli.help.waybill"))] = None,
+    sku: Text = None,
+    warehouse: Annotated[str | None, typer.Option(help=t("cli.help.warehouse"))] = None,
+    carrier: Annotated[str | None, typer.Option(help=t("cli.help.carrier"))] = None,
     tag: Annotated[str | None, typer.Option(help=t("cli.help.tag"))] = None,
     placed_from: Annotated[datetime | None, typer.Option("--from", help=t("cli.help.from"))] = None,
     placed_to: Annotated[datetime | None, typer.Option("--to", help=t("cli.help.to"))] = None,
@@ -41,7 +46,12 @@ def list_orders(
         shop=shop,
         hold=hold,
         phone=phone,
+        buyer=buyer,
         order_no=order_no,
+        waybill=waybill,
+        sku=sku,
+        warehouse=warehouse,
+        carrier=carrier,
         tag=tag,
         placed_from=moment(placed_from),
         placed_to=moment(placed_to),
@@ -55,6 +65,17 @@ def list_orders(
 def show_order(order: Order, as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
     client.show(client.get(client.order(order)), show.order)
+
+
+@app.command(help=t("cli.help.orders.reveal"))
+def reveal(
+    order: Order,
+    reason: Annotated[str, typer.Option(help=t("cli.help.reason"))],
+    as_json: Json = False,
+    lang: Lang = None,
+) -> None:
+    client = ApiClient(lang, as_json)
+    client.show(client.post(f"{client.order(order)}/reveal", {"reason": reason}), show.contact)
 
 
 @app.command(help=t("cli.help.orders.cancel"))
@@ -165,9 +186,13 @@ def _send(client: ApiClient, name: str, action: str, **command: JsonValue) -> No
     order = client.order(name)
     answer = client.post(f"{order}/{action}", command)
 
-    def report(_: Any, say: Say) -> None:
+    def report(answer: Any, say: Say) -> None:
         now = client.get(order).json()
         show.line(say("cli.done", action=say(f"action.{action}"), order=now["id"], status=now["status_text"]))
+        if answer["holds"] or answer["overruled"]:
+            show.line(answer["text"])
+        elif now["next_step"]:
+            show.line(say("cli.next", next=now["next_step"]))
 
     client.show(answer, report)
 

@@ -85,22 +85,49 @@ def order(body: Any, say: Say) -> None:
         "placed": when(body["placed_at"]),
         "paid": when(body["paid_at"]),
         "promised": when(body["promised_by"]),
+        "priority": say(f"priority.{body['priority']}"),
         "total": f"{body['total']} {body['currency']}",
+        **{name: _amount(body, name) for name in ("freight", "discount", "tax")},
         "recipient": _person(body["recipient"]),
-        "holds": "; ".join(f"{hold['kind_text']}: {hold['reason']} ({hold['by']})" for hold in body["holds"]),
+        "buyer_message": body["buyer_message"],
+        "seller_memo": body["seller_memo"],
+        "came_from": _origin(body["origin"], say),
+        "tags": ", ".join(body["tags"]),
+        "holds": "\n".join(
+            f"{hold['kind_text']}: {hold['reason']} ({hold['by']})\n{hold['remedy']}" for hold in body["holds"]
+        ),
         "next": body["next_step"] + deadline,
         "actions": ", ".join(say(f"action.{action}") for action in body["supported_actions"]),
     }
     grid = Table.grid(padding=(0, 2))
     for name, fact in facts.items():
         if fact:
-            grid.add_row(Text(say(f"cli.head.{name}"), style="dim"), Text(_plain(fact)))
+            grid.add_row(Text(say(f"cli.head.{name}"), style="dim"), Text("\n".join(map(_plain, fact.split("\n")))))
     _console().print(grid)
     columns = ("line_no", "sku", "title", "quantity", "unit_price")
     table(columns, [[each[column] for column in columns] for each in body["lines"]], say)
     for each in body["fulfillments"]:
         _fulfillment(each, say)
     _timeline(body, say)
+
+
+def _amount(body: Any, name: str) -> str:
+    """Return a part of the total, unless it is unknown or nothing."""
+    return f"{body[name]} {body['currency']}" if body[name] and float(body[name]) else ""
+
+
+def _origin(origin: Any, say: Say) -> str:
+    names = ("platform", "shop", "store", "region", "campaign")
+    return " · ".join([*(origin[name] for name in names if origin.get(name)), say(f"path.{origin['intake']}")])
+
+
+def contact(body: Any, say: Say) -> None:
+    """Print a recipient in clear, and what modifications made of it."""
+    line((body["order_id"], "bold"))
+    line(_person(body["recipient"]))
+    for each in body["changes"]:
+        changed = (_person(each["before"]), "→", _person(each["after"]), f"({each['actor']})")
+        line((f"{when(each['at'], seconds=True)}  ", "dim"), " ".join(changed))
 
 
 def _fulfillment(body: Any, say: Say) -> None:

@@ -137,7 +137,7 @@ async def test_commands_change_an_order(hengdan: Commands, api: httpx.AsyncClien
     assert "Awaiting payment" in await hengdan.ok("orders", "approve", number)
     assert "On hold" in await hengdan.ok("orders", "hold", number, "--reason", "fraud?")
     assert "Awaiting payment" in await hengdan.ok("orders", "release", number, "--kind", "staff")
-    assert json.loads(await hengdan.ok("orders", "modify", number, "--line", "b=1", "--json"))["accepted"] is True
+    assert json.loads(await hengdan.ok("orders", "modify", number, "--line", "a=1", "--json"))["accepted"] is True
     assert "“Cancelled”" in await hengdan.ok("orders", "cancel", number, "--reason", "buyer")
     shown = await hengdan.ok("orders", "show", number)
     for act in ("Note: call first", "Made urgent", "Approved", "fraud?", "Holds lifted", "Cancelled: buyer"):

@@ -8,14 +8,14 @@ import httpx
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Boolean, DateTime, Table, insert, select
+from sqlalchemy import ARRAY, Boolean, DateTime, Table, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
 from activities.intake import inbox
 from activities.kit.database import is_permanent, transaction
-from models.address import Recipient
+from models.address import ContactChange, Recipient
 from models.api_keys import Scope
 from models.intake import IntegrationType, Raw, Secrets
 from models.notifications import Message
@@ -38,6 +38,7 @@ VALUES = {
     "accounts.secrets": lambda name: Secrets(values={"secret": name}),
     "notifications.message": lambda name: Message(id=name, event="shipped", to=name, subject="", body="", facts={}),
     "orders.recipient": lambda name: Recipient(name=name),
+    "timeline.contact": lambda name: ContactChange(before=Recipient(), after=Recipient(name=name)),
     "warehouses.sender": lambda name: Recipient(name=name),
     "inbox.raw": lambda name: Raw.model_construct(body=name.encode()),
     "inbox_handlings.raw": lambda name: Raw.model_construct(body=name.encode()),
@@ -54,7 +55,7 @@ def filler(column: Any, name: str, number: int) -> Any:
         return datetime(2026, 11, number, tzinfo=UTC)
     if isinstance(kind, Boolean):
         return False
-    return [] if isinstance(kind, JSONB) else number
+    return [] if isinstance(kind, JSONB | ARRAY) else number
 
 
 def row(table: Table, name: str, number: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ NOT_OF_JSON = re.compile(
 """Pydantic's errors that no JSON can raise, or whose message is our own."""
 VALIDATION = [kind for kind in get_args(ErrorType) if not NOT_OF_JSON.fullmatch(kind)]
 
-NOT_TEXTS = {"codec.decode", "inbox.raw", "exception.opened", "exception.escalated"}
+NOT_TEXTS = {"codec.decode", "timeline.contact", "inbox.raw", "exception.opened", "exception.escalated"}
 """Strings that look like keys: a log event, the context of a seal, published events."""
 
 

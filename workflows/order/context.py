@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from models.exceptions import ExceptionKind
     from models.fulfillment import Fulfillment
     from models.hold import Hold, HoldKind
+    from models.requests import UNSEALED
     from models.state import OrderState
     from workflows.order.details import render_details, search_attribute_values
 
@@ -167,6 +168,12 @@ class OrderContext:
             else:
                 return True
         return False
+
+    def note_not_understood(self, name: str, why: str) -> None:
+        """Note on the timeline a signal that was sent by hand and cannot be understood; ``why`` is a message."""
+        if workflow.patched("note-not-understood"):
+            key = f"not_understood:{workflow.uuid4()}"
+            self.state.add_timeline_entry(key, workflow.now(), "not_understood", UNSEALED, name=name[:100], why=why)
 
     def place_hold(self, kind: HoldKind, reason: str, by: str = "hengdan") -> None:
         self.state.hold(Hold(kind=kind, reason=reason, since=workflow.now(), by=by))

@@ -17,7 +17,7 @@ def render_details(state: OrderState) -> str:
         lines.append(t("details.reissue_of", order=original))
     if (deadline := state.deadline) is not None:
         lines.append(t("details.deadline", when=f"{deadline:%Y-%m-%d %H:%M} UTC"))
-    lines += [f"- {t(f'hold.{hold.kind}')}: {t(hold.reason, **hold.params)} ({hold.by})" for hold in state.holds]
+    lines += [f"- {hold.kind_text()}: {hold.reason_text()} ({hold.by})" for hold in state.holds]
     lines += [f"- {t('details.short', sku=each.sku, quantity=each.quantity)}" for each in state.shortages]
     for each in state.undelivered:
         tracking, order = t(f"tracking.{each.tracking}"), reissue_no(state.order.channel_order_no, each.short_id)

@@ -8,8 +8,11 @@ Facts come from channels, warehouses, carriers and the stock: each is a signal, 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 from temporalio import workflow
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from workflows.order.context import OrderContext, reference
@@ -20,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from models.exceptions import ExceptionKind
     from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus
     from models.hold import HoldKind
+    from models.i18n import message
     from models.order import RefundState
     from models.requests import (
         Answer,
@@ -63,7 +67,15 @@ class OrderMessages(OrderContext):
         if request.request_id not in self.state.answers:
             answer = self.state.allows(action)
             if not answer.accepted:
-                raise ApplicationError(answer.reason, answer, type="Refused", non_retryable=True)
+                answer = self.state.explain(action, answer)
+                raise ApplicationError(answer.text, answer, type="Refused", non_retryable=True)
+
+    @workflow.signal(dynamic=True)
+    def unknown_signal(self, name: str, arguments: Sequence[RawValue]) -> None:
+        """Note a signal that no handler is named for, with the name that was probably meant."""
+        near = get_close_matches(name, list(Action), 1)
+        why = message("not_understood.near", name=near[0]) if near else message("not_understood.unknown")
+        self.note_not_understood(name, why)
 
     # Requests
 

@@ -17,6 +17,7 @@ from workflows.order.messages import OrderMessages
 
 with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
+    from models.changes import changed_fields, contact_change
     from models.exceptions import ExceptionKind
     from models.fulfillment import FulfillmentStatus
     from models.hold import HoldKind
@@ -242,17 +243,23 @@ class OrderWorkflow(OrderMessages):
         async with self.lock:
             answer = state.answers.get(request.request_id)
             if answer is None:
-                answer = state.allows(action)
+                answer, before = state.allows(action), state.order
                 if answer.accepted:
                     answer = await self._carry_out(action, request)
                     state.extend_reservation(workflow.now())
+                answer = state.explain(action, answer)
                 state.remember(request.request_id, answer)
                 detail = request.model_dump(mode="json", include={"reason", "text", "kind", "stage"}, exclude_none=True)
                 what = f"{action}" if answer.accepted else f"refused.{action}"
-                if not answer.accepted and request.actor.startswith("channel:"):
+                if not answer.accepted and request.from_channel:
                     await self._handle_late_channel_change(request)
                 refusal = {} if answer.accepted else {"why": answer.reason, **answer.params}
-                state.add_timeline_entry(request.request_id, workflow.now(), what, request.actor, **(detail | refusal))
+                changes = {} if state.order is before else {"changes": changed_fields(before, state.order)}
+                state.add_timeline_entry(
+                    request.request_id, workflow.now(), what, request.actor, **(detail | refusal | changes)
+                )
+                contact = contact_change(before, state.order)
+                state.entries[-1] = state.entries[-1].model_copy(update={"contact": contact})
         await workflow.wait_condition(lambda: not self.unwritten)
         return answer
 
@@ -266,23 +273,46 @@ class OrderWorkflow(OrderMessages):
             case Modify():
                 return await self._modify(request)
             case HoldRequest():
+                same = any((each.kind, each.reason) == (request.kind, request.reason) for each in state.holds)
+                if same and not request.from_channel:
+                    return no("refused.hold.already")
                 self.place_hold(request.kind, request.reason, request.actor)
             case Replan():
                 return await self._replan(request)
             case Release():
-                if request.kind in (None, HoldKind.WAREHOUSE) and state.excluded_warehouses:
-                    state.excluded_warehouses, state.to_plan = [], True
-                state.holds = [each for each in state.holds if request.kind not in (None, each.kind)]
+                return await self._release(request)
             case Note():
                 pass
             case Approve():
                 return state.approve(request.stage)
             case _ if action is Action.EXPEDITE:
+                scheduled = any(each.status is FulfillmentStatus.SCHEDULED for each in state.active)
+                if state.order.priority == URGENT and not scheduled:
+                    return no("refused.expedite.already")
                 state.order = state.order.model_copy(update={"priority": URGENT})
                 for each in state.active:
                     if each.status is FulfillmentStatus.SCHEDULED:
                         state.open_fulfillment(each, workflow.now())
         return YES
+
+    async def _release(self, request: Release) -> Answer:
+        """Lift the holds of one kind, or all. Items that the catalogue still does not know stay held: none can ship."""
+        state = self.state
+        lifted = [each for each in state.holds if request.kind in (None, each.kind)]
+        unknown = any(each.kind is HoldKind.UNKNOWN_SKU for each in lifted)
+        replans = request.kind in (None, HoldKind.WAREHOUSE) and bool(state.excluded_warehouses)
+        if not lifted and not replans and not request.from_channel:
+            return (
+                no("refused.release.nothing") if request.kind is None else no("refused.release.none", hold=request.kind)
+            )
+        if replans:
+            state.excluded_warehouses, state.to_plan = [], True
+        state.holds = [each for each in state.holds if each not in lifted]
+        if unknown and workflow.patched("unknown-stays-held"):
+            await self._remap_and_review()
+            if len(lifted) == 1 and any(each.same(lifted[0]) for each in state.holds):
+                return no("refused.release.stands")
+        return YES.model_copy(update={"overruled": tuple(each for each in lifted if state.still_causes(each))})
 
     async def _handle_late_channel_change(self, request: Request) -> None:
         """Open an exception for a cancellation or change that came after shipping; hold what has not shipped."""
@@ -309,6 +339,8 @@ class OrderWorkflow(OrderMessages):
             modified = request.applied_to(state.order)
         except InvalidValue as error:
             return no("refused.lines", why=error.message)
+        if not request.from_channel and not changed_fields(state.order, modified):
+            return no("refused.modify.same")
         if request.terms is not None and not _ships_differently(state.order, modified):
             state.order = modified
             await self._revise()
