@@ -42,6 +42,10 @@ class ExceptionKind(StrEnum):
     HELD_TOO_LATE = "held_too_late"
     """The warehouse did not return a fulfillment order that was put on hold."""
     SHIPPED_AFTER_RECALL = "shipped_after_recall"
+    SHIPPED_UNASKED = "shipped_unasked"
+    """The warehouse reported as shipped what was never handed over to it."""
+    WAREHOUSE_UNREACHABLE = "warehouse_unreachable"
+    """The warehouse's system does not answer: the fulfillment order waits to be handed over."""
     FOREIGN_SCAN = "foreign_scan"
     """A scan with the parcel's number came from another carrier, or is older than the booking."""
 
@@ -98,6 +102,7 @@ AFTERMATH = frozenset(
         ExceptionKind.DAMAGED,
         ExceptionKind.WAYBILL_NOT_CANCELLED,
         ExceptionKind.SHIPPED_AFTER_RECALL,
+        ExceptionKind.SHIPPED_UNASKED,
         ExceptionKind.CHANNEL_REFUSED,
         ExceptionKind.CHANNEL_REOPENED,
         ExceptionKind.LINES_ADDED,
@@ -199,6 +204,8 @@ POLICIES: dict[ExceptionKind, ExceptionPolicy] = {
         _policy(_K.WAYBILL_NOT_CANCELLED, _S.NORMAL, _R.CALL_CARRIER),
         _policy(_K.HELD_TOO_LATE, _S.HIGH, _R.CALL_WAREHOUSE, _R.INTERCEPT, owner="service", due=2 * HOUR),
         _policy(_K.SHIPPED_AFTER_RECALL, _S.HIGH, _R.INTERCEPT, _R.CALL_WAREHOUSE, owner="warehouse", due=4 * HOUR),
+        _policy(_K.SHIPPED_UNASKED, _S.HIGH, _R.CALL_WAREHOUSE, _R.REVIEW, owner="warehouse", due=4 * HOUR),
+        _policy(_K.WAREHOUSE_UNREACHABLE, _S.HIGH, _R.CALL_WAREHOUSE, _R.REBOOK, owner="operations", due=2 * HOUR),
         _policy(_K.FOREIGN_SCAN, _S.NORMAL, _R.CALL_CARRIER),
         _policy(_K.CHANNEL_CANCEL, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),
         _policy(_K.CHANNEL_MODIFY, _S.HIGH, _R.CALL_CARRIER, _R.CALL_WAREHOUSE, owner="service", due=4 * HOUR),

@@ -70,6 +70,15 @@ class LocationKind(StrEnum):
     """A share of its parent's stock, reserved for an audience; not a physical location."""
 
 
+class WarehouseSystem(StrEnum):
+    """What runs a location's shelves."""
+
+    MANUAL = "manual"
+    """People, who pick, pack and ship at our API or command line."""
+    WMS = "wms"
+    """A warehouse system that speaks our own protocol."""
+
+
 class Buyer(Value):
     """The facts of an order that decide which stock it may use."""
 
@@ -270,6 +279,7 @@ class WarehouseRow(SQLModel, table=True):
     sender: Recipient | None = Col(default=None, sa_column=Column(Sealed(Recipient, "warehouses.sender", ("code",))))
     carrier: str
     """The carrier account that picks up here by default."""
+    system: str = WarehouseSystem.MANUAL
     closed: bool = False
     lead_days: int = 0
     """Days before goods leave, such as a supplier's."""

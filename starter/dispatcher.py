@@ -558,11 +558,12 @@ async def _warehouse(client: Client, row: Row[Any]) -> Handled:
     """Record what a warehouse reports; signal shipping and rejection to the order."""
     event = WarehouseEvent.model_validate_json(row.raw.body)
     async with transaction() as connection:
-        order_id = await warehouse_events.record_warehouse_event(connection, row.account, event)
-    if order_id is None:
+        recorded = await warehouse_events.record_warehouse_event(connection, row.account, event)
+    if recorded is None:
         raise Unintelligible("fulfillment_id", "invalid.fulfillment.not_here")
-    if event.kind in warehouse_events.RECORDED_ONLY:
-        return "", order_id
+    order_id = recorded.order_id
+    if not recorded.for_workflow:
+        return recorded.reason, order_id
     return await _signal(client, order_id, "warehouse_event", event), order_id
 
 

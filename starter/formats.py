@@ -1,4 +1,4 @@
-"""Our own formats as JSON Schema, for clients: ``docs/formats/*.schema.json``.
+"""Our own formats as JSON Schema, for shops and warehouse systems: ``docs/formats/*.schema.json``.
 
 Run ``python -m starter.formats`` after a change of the models.
 """
@@ -12,9 +12,11 @@ from pydantic import BaseModel
 from activities.accounts import declarations
 from activities.channels.own import OwnOrder, OwnShipment, OwnStock
 from activities.channels.pos import PosOrder
+from activities.warehouses.wms import Submission
 from models.accounts import AccountField
 from models.i18n import t
 from models.policy import Policy
+from starter.api.wms import EventBody
 
 FOLDER = Path(__file__).parents[1] / "docs" / "formats"
 FORMATS: dict[str, type[BaseModel]] = {
@@ -22,6 +24,8 @@ FORMATS: dict[str, type[BaseModel]] = {
     "own-shipment": OwnShipment,
     "own-stock": OwnStock,
     "pos-order": PosOrder,
+    "wms-fulfillment": Submission,
+    "wms-event": EventBody,
 }
 
 

@@ -20,7 +20,7 @@ from models.policy import Policy
 PACKAGES = {
     IntegrationType.CHANNEL: "activities.channels",
     IntegrationType.CARRIER: "activities.carriers",
-    IntegrationType.WAREHOUSE: "activities.accounts",
+    IntegrationType.WAREHOUSE: "activities.warehouses",
     IntegrationType.MEDIA: "activities.media",
 }
 

@@ -13,14 +13,16 @@ from activities import cleansing
 from activities.kit.errors import InvalidInput
 from models.address import Recipient, RecipientChange
 from models.base import Value
+from models.fulfillment import FulfillmentRow, FulfillmentStatus
 from models.i18n import InvalidValue, message
 from models.intake import AccountRow, IntegrationType
 from models.policy import Policy
-from models.stock import Audience, LevelRow, LocationKind, VirtualWarehouse, WarehouseRow
+from models.stock import Audience, LevelRow, LocationKind, VirtualWarehouse, WarehouseRow, WarehouseSystem
 from models.vault import BrokenSeal, seal_row
 
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
 _levels: Table = LevelRow.__table__  # type: ignore[attr-defined]
+_fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@\-]{1,64}$", examples=["SH"])]
@@ -41,6 +43,13 @@ class Location(Value):
     province: Annotated[str, Field(max_length=50)] = ""
     rank: int = 100
     carrier: Annotated[str, Field(max_length=64)] = ""
+    system: Annotated[
+        WarehouseSystem | None,
+        Field(
+            description="What runs it. Left out: as before; of a new one, the system with an account of its code, or "
+            "else people (`manual`)."
+        ),
+    ] = None
     closed: bool = False
     lead_days: Annotated[int, Field(ge=0, le=365)] = 0
     capacity: Annotated[int | None, Field(ge=0)] = None
@@ -94,10 +103,38 @@ async def save(connection: AsyncConnection, location: Location) -> Location:
             raise InvalidInput("kind", "invalid.kind.has_stock", location=location.code)
     row: dict[str, Any] = location.model_dump() | {"areas": list(location.areas), "abilities": list(location.abilities)}
     row["audience"] = location.audience.model_dump(mode="json")
+    del row["system"]
     new = insert(_warehouses).values(row)
     changes = {name: new.excluded[name] for name in row if name != "code"}
     await connection.execute(new.on_conflict_do_update(index_elements=["code"], set_=changes))
-    return location
+    chosen = location.system or (before.system if before is not None else None)
+    system = await save_system(connection, location.code, chosen)
+    return location.model_copy(update={"system": system})
+
+
+async def save_system(connection: AsyncConnection, code: str, system: WarehouseSystem | None) -> WarehouseSystem:
+    """Set what runs a location; ``None``: the system of which an account bears its code, or else people. Return it.
+
+    Raise ``InvalidInput`` where the present system still has fulfillment orders: only it can ship or return them.
+    """
+    if system is None:
+        query = select(_accounts.c.source).where(
+            _accounts.c.integration == IntegrationType.WAREHOUSE, _accounts.c.account == code
+        )
+        system = WarehouseSystem(await connection.scalar(query) or WarehouseSystem.MANUAL)
+    same = _warehouses.c.code == code
+    before = await connection.scalar(select(_warehouses.c.system).where(same).with_for_update())
+    if before == system:
+        return system
+    there = select(func.count()).where(
+        _fulfillments.c.warehouse == code,
+        _fulfillments.c.waybill_no.is_not(None),
+        _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS, FulfillmentStatus.ON_HOLD]),
+    )
+    if count := await connection.scalar(there):
+        raise InvalidInput("system", "invalid.system.has_orders", warehouse=code, system=before, count=count)
+    await connection.execute(update(_warehouses).where(same).values(system=system))
+    return system
 
 
 async def senders(connection: AsyncConnection) -> dict[str, Recipient]:
@@ -144,11 +181,19 @@ async def what_keeps_from_shipping(connection: AsyncConnection, *codes: str) -> 
     has_carrier = exists().where(
         _accounts.c.integration == IntegrationType.CARRIER, _accounts.c.source == _warehouses.c.carrier
     )
+    has_system = exists().where(
+        _accounts.c.integration == IntegrationType.WAREHOUSE,
+        _accounts.c.source == _warehouses.c.system,
+        _accounts.c.account == _warehouses.c.code,
+        _accounts.c.base_url != "",
+    )
     query = select(
         _warehouses.c.code,
         _warehouses.c.carrier,
         _warehouses.c.sender.is_(None).label("no_sender"),
         has_carrier.label("has_carrier"),
+        _warehouses.c.system,
+        has_system.label("has_system"),
     ).where(_warehouses.c.kind != LocationKind.VIRTUAL)
     query = query.where(_warehouses.c.code.in_(codes) if codes else ~_warehouses.c.closed)
     rows = (await connection.execute(query.order_by(_warehouses.c.rank, _warehouses.c.code))).all()
@@ -163,6 +208,8 @@ def _obstacles(row: Any) -> list[str]:
         found.append(message("location.no_carrier", warehouse=row.code))
     elif not row.has_carrier:
         found.append(message("location.no_carrier_account", warehouse=row.code, carrier=row.carrier))
+    if row.system != WarehouseSystem.MANUAL and not row.has_system:
+        found.append(message("location.no_system_account", warehouse=row.code, system=row.system))
     return found
 
 

@@ -41,7 +41,16 @@ from models.address import Recipient, RecipientChange
 from models.exchange_rates import ExchangeRateRow
 from models.listings import Mapping, MappingRow
 from models.money import Currency
-from models.stock import Audience, BundleRow, LevelRow, LocationKind, SkuRow, SubstituteRow, WarehouseRow
+from models.stock import (
+    Audience,
+    BundleRow,
+    LevelRow,
+    LocationKind,
+    SkuRow,
+    SubstituteRow,
+    WarehouseRow,
+    WarehouseSystem,
+)
 
 _skus: Table = SkuRow.__table__  # type: ignore[attr-defined]
 _bundles: Table = BundleRow.__table__  # type: ignore[attr-defined]
@@ -132,6 +141,7 @@ class LocationLine(Line):
     province: Annotated[Text, Field(min_length=1)]
     rank: Rank = 100
     carrier: Code
+    system: WarehouseSystem | None = None
     closed: YesNo = False
     lead_days: Days = 0
     capacity: Count | None = None
@@ -200,11 +210,17 @@ async def _apply_locations(connection: AsyncConnection, lines: Lines[LocationLin
     for row in rows:
         audience = {field: row.pop(field) for field in _AUDIENCE}
         row["audience"] = Audience.model_validate(audience).model_dump(mode="json", exclude_defaults=True)
-        for column in _SENDER:
+        for column in ("system", *_SENDER):
             del row[column]
+    known = await known_values(connection, _warehouses.c.code, {each.code for each in lines.values()})
     given = given_columns(lines)
-    columns = given.difference(_AUDIENCE, _SENDER) | ({"audience"} if given.intersection(_AUDIENCE) else set())
+    columns = given.difference(_AUDIENCE, _SENDER, ("system",)) | (
+        {"audience"} if given.intersection(_AUDIENCE) else set()
+    )
     await upsert(connection, _warehouses, rows, columns)
+    for line in lines.values():
+        if line.system is not None or line.code not in known:
+            await locations.save_system(connection, line.code, line.system)
     for number, change in _sender_changes(lines).items():
         await locations.save_sender(connection, lines[number].code, change)
 

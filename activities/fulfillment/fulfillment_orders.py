@@ -55,6 +55,7 @@ FULFILLMENT_ORDERS: Select[Any] = (
         _warehouses.c.province.label("origin"),
         _warehouses.c.sender,
         _warehouses.c.carrier.label("default_carrier"),
+        _warehouses.c.system,
         _weight.label("weight"),
     )
     .join(_orders, _orders.c.id == _fulfillments.c.order_id)

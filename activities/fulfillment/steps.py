@@ -15,10 +15,10 @@ from sqlalchemy import Row, Select, Update, case, literal_column, select, update
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.accounts import channel_access, wms
+from activities.accounts import channel_access
 from activities.accounts.accounts import get_account, get_carrier_account
 from activities.carriers import carrier
-from activities.fulfillment import carrier_selection
+from activities.fulfillment import carrier_selection, manual_warehouse
 from activities.fulfillment.fulfillment_orders import (
     basic_shipping_request,
     cash_to_collect,
@@ -31,8 +31,10 @@ from activities.intake import inbox
 from activities.kit import sql
 from activities.kit.database import at_once, transaction
 from activities.kit.errors import refused
-from activities.records import timeline
+from activities.records import exceptions, timeline
+from activities.warehouses import wms
 from models.carrier_selection import Choice
+from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import (
     Booking,
     FulfillmentRow,
@@ -46,8 +48,7 @@ from models.fulfillment import (
 )
 from models.intake import Account, IntegrationType
 from models.order import Entry, OrderLine
-
-WAREHOUSE_SYSTEM = "wms"
+from models.stock import WarehouseSystem
 
 _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
 
@@ -159,22 +160,53 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
         return RequestStatus(row.request_status)
     if row.recipient is None:
         raise refused("error.no_recipient", "no_address", fulfillment=fulfillment_id)
-    status = await wms.submit(
-        await get_account(IntegrationType.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse),
-        wms.Submission(
-            fulfillment_id=fulfillment_id,
-            order_no=row.channel_order_no,
-            carrier=row.carrier,
-            waybill_no=row.waybill_no,
-            label=Label.model_validate(row.label or {}),
-            lines=packed_lines(row),
-            recipient=row.recipient.masked(),
-            priority=row.priority,
-            promised_by=row.promised_by,
-            queue=row.queue,
-        ),
-    )
+    if row.system == WarehouseSystem.MANUAL:
+        async with transaction() as connection:
+            await manual_warehouse.accept(connection, fulfillment_id)
+        status = RequestStatus.ACCEPTED
+    else:
+        status = await _submit(row)
     await _record(row, "released", _RELEASED, request_status=status)
+    return status
+
+
+async def _submit(row: Row[Any]) -> RequestStatus:
+    """Submit to the warehouse's system. While it cannot be reached, an exception is open."""
+    account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
+    submission = wms.Submission(
+        fulfillment_id=row.id,
+        order_no=row.channel_order_no,
+        carrier=row.carrier,
+        waybill_no=row.waybill_no,
+        label=Label.model_validate(row.label or {}),
+        lines=packed_lines(row),
+        recipient=row.recipient.masked(),
+        priority=row.priority,
+        promised_by=row.promised_by,
+        queue=row.queue,
+    )
+    kind = ExceptionKind.WAREHOUSE_UNREACHABLE
+    trouble = NewException(
+        key=f"{row.id}:{kind}",
+        kind=kind,
+        order_id=row.order_id,
+        fulfillment_id=row.id,
+        warehouse=row.warehouse,
+        carrier=row.carrier,
+        waybill_no=row.waybill_no,
+    )
+    try:
+        status = await wms.submit(account, submission)
+    except ApplicationError as error:
+        if not error.non_retryable:
+            async with transaction() as connection:
+                await exceptions.open_all(
+                    connection, [trouble.model_copy(update={"detail": {"reason": error.message}})]
+                )
+        raise
+    if activity.info().attempt > 1:
+        async with transaction() as connection:
+            await exceptions.close(connection, trouble.key, exceptions.SYSTEM, "")
     return status
 
 
@@ -189,8 +221,12 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
         row = await get_fulfillment_order(connection, fulfillment_id)
     if not row.waybill_no:
         return Recall(accepted=True)
-    account = await get_account(IntegrationType.WAREHOUSE, WAREHOUSE_SYSTEM, row.warehouse)
-    recall = await wms.recall(account, fulfillment_id, "cancelled")
+    if row.system == WarehouseSystem.MANUAL:
+        async with transaction() as connection:
+            recall = await manual_warehouse.recall(connection, fulfillment_id)
+    else:
+        account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
+        recall = await wms.recall(account, fulfillment_id, "cancelled")
     if recall.accepted:
         await _record(row, "recalled", _RECALLED, request_status=RequestStatus.CANCELLATION_ACCEPTED)
     else:

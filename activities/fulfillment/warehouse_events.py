@@ -1,8 +1,14 @@
 """What a warehouse reports of its fulfillment orders, before or instead of their workflow."""
 
-from sqlalchemy import Table, select, update
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.records import exceptions
+from models.base import Value
+from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus
 from models.requests import WarehouseEvent, WarehouseEventKind
 
@@ -12,20 +18,59 @@ RECORDED_ONLY = frozenset({WarehouseEventKind.ACCEPTED, WarehouseEventKind.PICKE
 """Events that change the row of the fulfillment order; its workflow needs only the others."""
 
 
-async def record_warehouse_event(connection: AsyncConnection, warehouse: str, event: WarehouseEvent) -> str | None:
-    """Record acceptance or picking; return the order's id, ``None`` where the warehouse has no such fulfillment order.
+_HANDING_OVER = timedelta(seconds=60)
+"""How long after its booking the answer to a submission may still be on its way."""
 
-    A fulfillment order that has left the warehouse, or is cancelled, stays as it is.
+
+class Recorded(Value):
+    """A warehouse's event: the order it is about, and whether the order's workflow needs it."""
+
+    order_id: str
+    for_workflow: bool
+    reason: str = ""
+    """Why the workflow does not need it, as a message key."""
+
+
+async def record_warehouse_event(connection: AsyncConnection, warehouse: str, event: WarehouseEvent) -> Recorded | None:
+    """Record acceptance or picking; return ``None`` where the warehouse has no such fulfillment order.
+
+    A fulfillment order that has left the warehouse, or is cancelled, stays as it is. One that is reported as shipped
+    and was never handed over opens an exception; without a waybill, its workflow could not follow the goods.
     """
     same = (_fulfillments.c.id == event.fulfillment_id) & (_fulfillments.c.warehouse == warehouse)
-    order_id: str | None = (await connection.execute(select(_fulfillments.c.order_id).where(same))).scalar_one_or_none()
-    if order_id is not None and event.kind in RECORDED_ONLY:
+    row = (await connection.execute(select(_fulfillments).where(same))).one_or_none()
+    if row is None:
+        return None
+    recorded = Recorded(order_id=row.order_id, for_workflow=event.kind not in RECORDED_ONLY)
+    in_warehouse = _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS])
+    if event.kind in RECORDED_ONLY:
         values: dict[str, str] = {"request_status": RequestStatus.ACCEPTED}
         if event.kind is WarehouseEventKind.PICKED:
             values["status"] = FulfillmentStatus.IN_PROGRESS
-        in_warehouse = _fulfillments.c.status.in_([FulfillmentStatus.OPEN, FulfillmentStatus.IN_PROGRESS])
         await connection.execute(update(_fulfillments).where(same, in_warehouse).values(values))
-    return order_id
+    elif event.kind is WarehouseEventKind.SHIPPED and row.request_status == RequestStatus.UNSUBMITTED:
+        if row.booked_at is None or row.booked_at < datetime.now(UTC) - _HANDING_OVER:
+            await _open_exception(connection, row)
+        if row.waybill_no is None:
+            return recorded.model_copy(update={"for_workflow": False, "reason": "inbox.never_handed_over"})
+        # goods that have left are not handed over again
+        accepted = {"request_status": RequestStatus.ACCEPTED}
+        await connection.execute(update(_fulfillments).where(same, in_warehouse).values(accepted))
+    return recorded
+
+
+async def _open_exception(connection: AsyncConnection, row: Row[Any]) -> None:
+    kind = ExceptionKind.SHIPPED_UNASKED
+    exception = NewException(
+        key=f"{row.id}:{kind}",
+        kind=kind,
+        order_id=row.order_id,
+        fulfillment_id=row.id,
+        warehouse=row.warehouse,
+        carrier=row.carrier,
+        waybill_no=row.waybill_no,
+    )
+    await exceptions.open_all(connection, [exception])
 
 
 async def shipped_parts(connection: AsyncConnection, order_id: str) -> list[bool]:

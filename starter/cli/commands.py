@@ -13,6 +13,7 @@ from starter.cli import (
     intake,
     labels,
     locations,
+    manual_warehouse,
     orders,
     origins,
     replenishment,
@@ -32,6 +33,8 @@ for name in ("up", "demo", "worker", "api", "migrate"):
 for name in ("origin", "origins"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(origins, name))
 app.command("doctor", help=t("cli.help.doctor"))(doctor.doctor)
+for name in ("pick", "pack", "ship"):
+    app.command(name, help=t(f"cli.help.{name}"))(getattr(manual_warehouse, name))
 app.command("print", help=t("cli.help.print"))(labels.print_)
 _GROUPS = (
     orders,

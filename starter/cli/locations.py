@@ -5,12 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from models.i18n import t
-from models.stock import LocationKind
+from models.stock import LocationKind, WarehouseSystem
 from starter.cli import show
 from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="locations", help=t("cli.help.locations"), no_args_is_help=True)
 
+_FIELDS = ("name", "kind", "parent", "province", "carrier", "system", "rank")
 _SENDER = ("contact", "phone", "country", "province", "city", "district", "town", "street", "postcode")
 
 
@@ -27,6 +28,7 @@ def set_location(
     kind: Annotated[LocationKind | None, typer.Option(help=t("cli.help.locations.kind"))] = None,
     parent: Annotated[str | None, typer.Option(help=t("cli.help.locations.parent"))] = None,
     carrier: Annotated[str | None, typer.Option(help=t("cli.help.locations.carrier"))] = None,
+    system: Annotated[WarehouseSystem | None, typer.Option(help=t("cli.help.locations.system"))] = None,
     rank: Annotated[int | None, typer.Option(help=t("cli.help.locations.rank"))] = None,
     closed: Annotated[bool | None, typer.Option("--closed/--open", help=t("cli.help.locations.closed"))] = None,
     contact: Annotated[str | None, typer.Option(help=t("cli.help.locations.contact"))] = None,
@@ -45,9 +47,7 @@ def set_location(
     client = ApiClient(lang, as_json)
     known = next((each for each in client.get("/locations").json() if each["code"] == code), {"code": code})
     location = {each: known[each] for each in known if each not in {"sender", "obstacles"}}
-    location |= {
-        each: given[each] for each in ("name", "kind", "parent", "province", "carrier", "rank") if each in given
-    }
+    location |= {each: given[each] for each in _FIELDS if each in given}
     location |= {"name": location.get("name") or code, "closed": given.get("closed", location.get("closed", False))}
     sender = {"name" if each == "contact" else each: given[each] for each in _SENDER if each in given}
     if sender.keys() - {"province"} or known.get("sender"):
@@ -58,7 +58,8 @@ def set_location(
 
 def _locations(body: Any, say: Say) -> None:
     rows = [each | {"sender": _sender(each["sender"])} for each in body]
-    show.columns(("code", "kind", "name", "parent", "province", "rank", "carrier", "closed", "sender"), rows, say)
+    heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "system", "closed", "sender")
+    show.columns(heads, rows, say)
     for each in body:
         for obstacle in each["obstacles"]:
             show.line((obstacle, "red"))

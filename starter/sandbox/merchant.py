@@ -7,7 +7,7 @@ from activities.catalogue.seed import insert_missing
 from activities.kit.database import Connection
 from models.address import Recipient
 from models.exchange_rates import ExchangeRateRow
-from models.stock import BundleRow, LocationKind, SkuRow, WarehouseRow
+from models.stock import BundleRow, LocationKind, SkuRow, WarehouseRow, WarehouseSystem
 
 SKUS: tuple[tuple[str, str, str, str, str], ...] = (
     ("A001", "White cotton T-shirt", "白色纯棉T恤", "59.00", "0.220"),
@@ -107,6 +107,7 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="上海市",
         rank=10,
         carrier="sf",
+        system=WarehouseSystem.WMS,
         sender=Recipient(
             name="恒单上海仓",
             phone="02150000001",
@@ -123,6 +124,7 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="广东省",
         rank=20,
         carrier="sf",
+        system=WarehouseSystem.WMS,
         sender=Recipient(
             name="恒单广州仓",
             phone="02050000002",
@@ -139,6 +141,7 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="北京市",
         rank=30,
         carrier="yto",
+        system=WarehouseSystem.WMS,
         sender=Recipient(
             name="恒单北京仓",
             phone="01050000003",
@@ -155,6 +158,7 @@ WAREHOUSES: tuple[WarehouseRow, ...] = (
         province="四川省",
         rank=40,
         carrier="yto",
+        system=WarehouseSystem.WMS,
         sender=Recipient(
             name="恒单成都仓",
             phone="02850000004",
@@ -175,6 +179,7 @@ SUPPLIER = WarehouseRow(
     province="浙江省",
     rank=900,
     carrier="yto",
+    system=WarehouseSystem.WMS,
     lead_days=1,
     sender=Recipient(
         name="恒单代发",

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI, Request
 from temporalio.exceptions import ApplicationError
 
-from activities.accounts import wms
 from activities.kit import http
+from activities.warehouses import wms
 from models.fulfillment import Label, RequestStatus, TrackingStatus
 from models.intake import Account, IntegrationType
 from starter.sandbox.app import create_app

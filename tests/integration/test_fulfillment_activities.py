@@ -168,7 +168,9 @@ async def test_booking_without_an_account_is_refused_and_cancelling_does_nothing
     (parcel,) = await outside.order(("A001", 1))
     async with transaction() as connection:
         await connection.execute(AccountRow.__table__.delete().where(AccountRow.integration == IntegrationType.CARRIER))
-    assert (await refusal(run(steps.book_waybill, parcel))).message == "carrier.no_account"
+    assert (
+        await refusal(run(steps.book_waybill, parcel))
+    ).message == "location.no_carrier_account?warehouse=SH&carrier=sf"
     await run(steps.cancel_waybill, parcel)
 
 

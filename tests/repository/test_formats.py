@@ -45,6 +45,13 @@ def test_example_is_a_valid_order(source: str) -> None:
     assert len(order.lines) == 2
 
 
+@pytest.mark.parametrize("name", ["wms-fulfillment", "wms-event"])
+def test_example_of_the_warehouse_protocol_is_valid(name: str) -> None:
+    example = (FOLDER / f"{name}.example.json").read_bytes()
+    Draft202012Validator(json.loads(schema(name))).validate(json.loads(example))
+    assert FORMATS[name].model_validate_json(example)
+
+
 def test_example_has_the_documented_signature() -> None:
     assert signing.sign(SECRET, TIMESTAMP, EXAMPLE) == SIGNATURE
 

@@ -8,7 +8,7 @@ JSON over HTTP, each request signed as ``activities.kit.signing`` says, under th
 - ``POST {base_url}/recalls`` with ``{"fulfillment_id": "", "reason": ""}``. Answer: ``{"accepted": true, "reason":
   ""}``. A recall of an unknown fulfillment order is accepted, and its submission is rejected if it arrives later.
 
-The warehouse reports to our API with events, ``POST /warehouses/{warehouse}/events``.
+The warehouse reports to our API with events, ``POST /warehouses/{warehouse}/events``. Published in docs/warehouses.md.
 
 Account: ``base_url``; secret ``secret``.
 """

@@ -1,0 +1,1 @@
+"""Warehouse systems: one file a system, each the whole adapter."""
