@@ -11,6 +11,8 @@ from sqlmodel import SQLModel
 from models.base import CHINA
 from models.money import Money
 
+NO_RATE = "hold.review.no_rate"
+"""The reason of a hold that waits for a rate; its param ``currency`` names the one that cannot be converted."""
 _DIGITS = 60
 """Enough for the exact product of any amount and rate."""
 

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -83,6 +83,9 @@ class Keyring:
         return hmac.new(self._index_key, text.encode(), hashlib.sha256).hexdigest()
 
 
+Opened = TypeVar("Opened")
+
+
 @lru_cache(maxsize=1)
 def keyring() -> Keyring:
     """Return the ring of this process. Raise ``ValueError`` if no keys are set."""
@@ -100,6 +103,11 @@ class BrokenSeal:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise SealBroken(self._reason)
+
+
+def readable(value: Opened) -> Opened | None:
+    """Return a value of a row that is read among others; ``None`` if its seal is broken, which harms only its row."""
+    return None if isinstance(value, BrokenSeal) else value
 
 
 class Sealed(TypeDecorator[BaseModel]):

@@ -1,5 +1,6 @@
 """Sheets of the catalogue: bundles, substitutes, locations, SKU mappings and exchange rates."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -276,8 +277,11 @@ async def _examine_exchange_rates(connection: AsyncConnection, lines: Lines[Exch
 async def _apply_exchange_rates(
     connection: AsyncConnection, lines: Lines[ExchangeRateLine], context: ImportContext
 ) -> None:
+    await exchange_rates.lock(connection)
     await upsert(connection, _exchange_rates, to_json(lines), given_columns(lines))
     exchange_rates.clear_cache()
+    currencies = {currency for each in lines.values() for currency in (each.currency, each.base)}
+    await exchange_rates.notify_held_orders(connection, currencies, f"rated:{datetime.now(UTC).isoformat()}")
 
 
 EXCHANGE_RATES = SheetDefinition(

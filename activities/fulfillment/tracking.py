@@ -46,6 +46,7 @@ from models.fulfillment import (
 from models.intake import Account, AccountRow, IntegrationType, Raw, Receipt
 from models.order import OrderRow
 from models.stock import WarehouseRow
+from models.vault import readable
 
 _accounts: Table = AccountRow.__table__  # type: ignore[attr-defined]
 _fulfillments: Table = FulfillmentRow.__table__  # type: ignore[attr-defined]
@@ -289,9 +290,10 @@ async def _poll(row: Any, limit: asyncio.Semaphore) -> None:
     ours = await get_carrier_account(row.carrier)
     if ours is None:
         return
+    recipient = readable(row.recipient)
     async with limit:
         try:
-            scans = await tracker(ours).track(row.waybill_no, row.recipient.digits[-4:] if row.recipient else "")
+            scans = await tracker(ours).track(row.waybill_no, recipient.digits[-4:] if recipient else "")
         except Exception as error:  # a failing account must not delay other parcels
             activity.logger.warning("tracking not polled: %s: %s", ours.source, type(error).__name__)
             await failing_calls.observe((ours.source, ours.account), failing_calls.reason(error))
@@ -360,7 +362,8 @@ async def _follow(ours: Account, aggregator: Aggregator) -> int:
     limit = asyncio.Semaphore(_CONCURRENCY)
 
     async def subscribe(row: Any) -> str | None:
-        phone = row.recipient.digits if row.recipient and "*" not in row.recipient.phone else ""
+        recipient = readable(row.recipient)
+        phone = recipient.digits if recipient and "*" not in recipient.phone else ""
         async with limit:
             try:
                 await aggregator.subscribe(row.waybill_no, row.courier, phone, url + ours.secrets["push_secret"])

@@ -26,7 +26,7 @@ from models.notifications import (
 )
 from models.order import OrderRow, TimelineRow
 from models.settings import settings
-from models.vault import seal_row
+from models.vault import readable, seal_row
 
 _notifications: Table = NotificationRow.__table__  # type: ignore[attr-defined]
 _cursors: Table = TimelineCursorRow.__table__  # type: ignore[attr-defined]
@@ -126,7 +126,8 @@ async def _exception_events(connection: AsyncConnection, names: Collection[str],
 
 def _event(row: Any, name: str, key: str, shop: str, facts: Mapping[str, JsonValue]) -> _Event:
     """Return an event of the shop ``channel:shop``; ``row`` has the columns ``_ORDER``, null without an order."""
-    phone = row.recipient.digits if row.recipient and "*" not in row.recipient.phone else ""
+    recipient = readable(row.recipient)
+    phone = recipient.digits if recipient and "*" not in recipient.phone else ""
     channel, _, shop_name = shop.partition(":")
     return _Event(
         key=key,

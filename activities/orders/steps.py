@@ -26,7 +26,7 @@ from activities.orders.review.facts import Indexes
 from activities.orders.snapshot import write_snapshots
 from activities.stock import order_stock, waitlist
 from models.base import Moment, Value
-from models.exchange_rates import Rates
+from models.exchange_rates import NO_RATE, Rates
 from models.fulfillment import Fulfillment, ScanRow
 from models.hold import Hold, HoldKind
 from models.order import ChannelOrder, OrderRow, RefundState
@@ -78,6 +78,8 @@ async def process_tasks(connection: AsyncConnection, tasks: Sequence[OrderTask])
     """Admit the new orders, allocate those without holds, and write the snapshots of all."""
     states = [each.state.draft() for each in tasks]
     new = [(state, each.at) for state, each in zip(states, tasks, strict=True) if each.new]
+    for state, at in new:
+        await exchange_rates.refresh(connection, [state.order.currency], at)
     verdicts, unknown = await _record_new(connection, new)
     rates = await exchange_rates.load(connection)
     results = []
@@ -175,21 +177,27 @@ async def _map_skus(
 
 @activity.defn(name="order.remap_and_review")
 async def remap_and_review(state: OrderState, at: Moment, just_paid: bool = False) -> RevisedOrder:
-    """Map and review an order again after an item became known or it was paid; return only holds that are new.
+    """Map and review an order again after an item or exchange rate became known or it was paid; return only new holds.
 
-    Holds that a person has released do not return.
+    Holds that a person has released do not return. What waited for a rate is judged as if for the first time.
     """
+    unrated = [hold for hold in state.holds if hold.reason == NO_RATE]
     before = state.order.model_copy(update={"paid_at": None}) if just_paid else state.order
     async with transaction() as connection:
         order, unknown = await _map_skus(connection, state, state.order)
+        await exchange_rates.refresh(connection, [str(hold.params["currency"]) for hold in unrated], at)
+        rates = await exchange_rates.load(connection)
         (previous,) = await review.review(connection, [(before, at)])
         (verdict,) = await review.review(connection, [(order, at)])
         order = verdict.order.model_copy(update={"priority": min(order.priority, verdict.order.priority)})
         gifts = {line.sku for line in order.lines if line.gift}
         unknown |= set(await skus.unknown_skus(connection, gifts))
         await _update_row(connection, order, at)
-    known = {each.number for each in previous.ruled}
+    known = {each.number for each in previous.ruled} - {hold.rule for hold in unrated}
     holds = [*_unknown_sku_holds(order, unknown, at), *(hold for hold in verdict.holds if hold.rule not in known)]
+    if any(hold.rule is None for hold in unrated) and not verdict.approved:
+        limits = review.limit_holds(order, state.policy, rates, at)
+        holds += [hold for hold in limits if hold.reason in (NO_RATE, review.ABOVE_LIMIT)]
     ruled = tuple(each for each in verdict.ruled if each.number not in known)
     return RevisedOrder(order=order, holds=tuple(holds), ruled=ruled, rejected=verdict.rejected)
 

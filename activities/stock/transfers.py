@@ -19,6 +19,7 @@ from models.order import OrderRow
 from models.requests import YES, Answer, no
 from models.stock import IncomingRow, Level, LevelRow, LocationKind, MovementKind, StockWaitRow, WarehouseRow
 from models.transfers import Transfer, TransferRow, TransferStatus, TransferStep
+from models.vault import readable
 
 _transfers: Table = TransferRow.__table__  # type: ignore[attr-defined]
 _warehouses: Table = WarehouseRow.__table__  # type: ignore[attr-defined]
@@ -186,7 +187,8 @@ async def _waiting(connection: AsyncConnection, sites: Sequence[Row[Any]]) -> Co
     )
     waiting: Counter[tuple[str, str]] = Counter()
     for row in await connection.execute(query) if sites else ():
-        province = row.recipient.province if row.recipient else ""
+        recipient = readable(row.recipient)
+        province = recipient.province if recipient else ""
         nearest = min(sites, key=lambda site: (remoteness(site.province, province), site.rank, site.code))
         waiting[nearest.code, row.sku] += row.quantity
     return waiting

@@ -33,7 +33,7 @@ from models.i18n import t
 from models.money import amount_text
 from models.order import ChannelOrder, Entry, OrderStatus
 from models.state import SUPPORTED, Action
-from models.vault import BrokenSeal, keyring
+from models.vault import BrokenSeal, keyring, readable
 from starter.api import carrier_selection
 from starter.api.authentication import Reader, Staff, limit_use
 from starter.api.commands import send_command
@@ -141,7 +141,7 @@ def _summary(row: Row[Any], language: str) -> dict[str, Any]:
     return fields | {
         "status_text": t(f"status.{row.status}", language),
         "total": amount_text(row.total, row.currency),
-        "recipient": None if isinstance(row.recipient, BrokenSeal) else row.recipient and row.recipient.masked(),
+        "recipient": (recipient := readable(row.recipient)) and recipient.masked(),
         "next_step": t(row.next_step, language),
         "holds": [_hold(each, row.id, language) for each in row.holds],
     }

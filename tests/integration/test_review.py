@@ -349,6 +349,10 @@ async def test_an_amount_in_another_currency_waits_for_its_rate(api: httpx.Async
     content = "currency,base,day,rate\nKRW,CNY,2020-01-01,0.05\n"
     answer = await api.post("/files/exchange_rates", content=content, headers={"Content-Type": "text/csv"})
     assert answer.status_code == 200, answer.text
+    (told,) = await sql("SELECT order_id, topic FROM inbox WHERE integration = 'internal'")
+    assert (told.order_id, told.topic) == (state.order.order_id, "mapped")
+    revised = await steps.remap_and_review(state, now())
+    assert [(each.reason, each.rule) for each in revised.holds] == []
     assert await held("2", line(1, "A001", 1, "6000"), **(yen | {"buyer": "lee"})) == []
     assert await held("3", line(1, "A001", 1, "9000"), **(yen | {"buyer": "lee"})) == ["look at it"]
     assert await held("4", line(1, "A001", 1, "1"), currency="CNY", buyer="kim") == ["look at it"]

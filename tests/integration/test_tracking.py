@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -18,6 +18,7 @@ from activities.records import exceptions
 from models.exceptions import ExceptionKind, ExceptionPolicy, Remedy
 from models.fulfillment import FulfillmentRow, carrier_reference
 from models.intake import AccountRow, InboxRow, IntegrationType, Secrets
+from models.order import OrderRow
 from models.vault import seal_row
 from starter.sandbox.app import create_app
 from starter.sandbox.carriers import kuaidi100, sf
@@ -73,6 +74,17 @@ async def test_parcel_is_subscribed_once_and_again_after_silence(sandbox: str) -
         await connection.execute(update(FulfillmentRow).values(scanned_at=NOW - 4 * DAY))
     assert await follow(tracking.subscribe_to_tracking) == 1
     assert followed(sandbox)["SF9001"]["followed"] == 2
+
+
+async def test_a_recipient_whose_seal_is_broken_stops_no_other_subscription(sandbox: str) -> None:
+    await open_account(sandbox, kuaidi100, follow=["yto"], push_url="https://oms.example.com/")
+    for number in (9011, 9012, 9013):
+        await a_parcel(str(number), carrier="yto")
+    broken = {"recipient": text("decode('00', 'hex')")}
+    async with transaction() as connection:
+        await connection.execute(update(OrderRow).where(OrderRow.channel_order_no == "9012").values(broken))  # type: ignore[arg-type]
+    assert await ActivityEnvironment().run(tracking.subscribe_to_tracking) == 3
+    assert followed(sandbox).keys() >= {"SF9011", "SF9012", "SF9013"}
 
 
 async def test_incomplete_account_subscribes_nothing(sandbox: str) -> None:

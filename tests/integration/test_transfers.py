@@ -19,6 +19,7 @@ from models.settings import settings
 from starter.sandbox import merchant
 from tests.api import bearer, sale, tell, until
 from tests.commands import Commands
+from tests.integration.books import sql
 from tests.integration.test_api_webhooks import problem
 from workers.main import worker
 
@@ -173,6 +174,9 @@ async def test_waited_for_goods_are_proposed_to_the_nearest_location(
     shown = (await api.get(f"/orders/order:own:web:{order['order_no']}", headers=staff)).json()
     assert shown["status"] == "awaiting_stock"
     assert (proposed["destination"], proposed["waiting"], proposed["quantity"]) == ("SH", 30, 10)
+    await sql("UPDATE orders SET recipient = decode('00', 'hex')")
+    (proposed,) = await look()  # a recipient whose seal is broken stops no proposal
+    assert (proposed["waiting"], proposed["quantity"]) == (30, 10)
 
 
 @pytest.mark.usefixtures("working")

@@ -6,8 +6,9 @@ from activities.kit.database import transaction
 from activities.orders.review import rules
 from models.hold import HoldKind
 from models.order import OrderStatus
-from models.requests import Approve, HoldRequest, Modify, Payment, QuantityChange, Release
+from models.requests import Approve, HoldRequest, Modify, Payment, QuantityChange, Release, StockArrived
 from models.review import ReviewRule
+from tests.integration.books import sql
 from tests.unit.orders import an_order, line
 from tests.workflow.harness import Harness, request_id
 
@@ -126,3 +127,23 @@ async def test_rules_on_paid_orders_apply_once_the_order_is_paid(harness: Harnes
     assert await run.deliver() is OrderStatus.COMPLETED
     assert (await run.timeline()).count("paid") == 1
     await harness.balanced()
+
+
+async def test_a_rate_entered_later_lifts_the_hold_that_asked_for_it(harness: Harness) -> None:
+    """What is above the limit once converted is held for that instead."""
+    cheap = await harness.start(an_order("rate-cheap", line(1, "A001", 1, "6000"), currency="KRW"))
+    dear = await harness.start(an_order("rate-dear", line(1, "A001", 1, "900000"), currency="KRW"))
+    other = await harness.start(an_order("rate-other", line(1, "A001", 1, "6000"), currency="THB"))
+    for run in (cheap, dear, other):
+        state = await run.until(OrderStatus.IN_REVIEW)
+        assert [hold.reason for hold in state.holds] == ["hold.review.no_rate"]
+    await sql("INSERT INTO exchange_rates (currency, base, day, rate) VALUES ('KRW', 'CNY', '2020-01-01', 0.05)")
+    for run in (cheap, dear, other):
+        await run.handle.signal("mapped", StockArrived(request_id=request_id()))
+    assert [hold.reason for hold in (await other.state()).holds] == ["hold.review.no_rate"]
+    assert await cheap.deliver() is OrderStatus.COMPLETED
+    assert "mapped" in await cheap.timeline()
+    assert [hold.reason for hold in (await dear.state()).holds] == ["hold.review.amount"]
+    for run in (dear, other):
+        assert (await run.ask("approve", Approve(request_id=request_id(), actor="li"))).accepted
+        assert await run.deliver() is OrderStatus.COMPLETED

@@ -21,8 +21,9 @@ from workflows.order.fulfillment_process import FulfillmentProcesses
 with workflow.unsafe.imports_passed_through():
     from activities.orders import steps as order_activities
     from models.exceptions import ExceptionKind
+    from models.exchange_rates import NO_RATE
     from models.fulfillment import PROBLEM_STATUSES, FulfillmentStatus, RequestStatus
-    from models.hold import HoldKind
+    from models.hold import Hold, HoldKind
     from models.i18n import message
     from models.order import RefundState
     from models.requests import (
@@ -292,24 +293,31 @@ class OrderMessages(OrderContext):
             if self.state.shortages:
                 self.state.to_plan = True
 
-    @workflow.signal(description="The catalogue may now know an item that was unknown")
+    @workflow.signal(description="An item or exchange rate that was unknown may now be known")
     async def mapped(self, fact: StockArrived) -> None:
         state = self.state
         async with self.lock:
-            unknown = [each for each in state.holds if each.kind is HoldKind.UNKNOWN_SKU]
+            unknown = self._holds_of_catalogue()
             if not unknown or state.status.final:
                 return
             await self._remap_and_review()
             if not all(each in state.holds for each in unknown):
                 state.add_timeline_entry(fact.request_id, workflow.now(), "mapped", fact.actor)
 
+    def _holds_of_catalogue(self) -> list[Hold]:
+        """Return the holds that a change of the catalogue or of the exchange rates may lift."""
+        unrated = [each for each in self.state.holds if each.reason == NO_RATE]
+        if unrated and not workflow.patched("rates-lift-holds"):
+            unrated = []
+        return [each for each in self.state.holds if each.kind is HoldKind.UNKNOWN_SKU or each in unrated]
+
     async def _remap_and_review(self, *, just_paid: bool = False) -> None:
         """Map the order's items to SKUs again, review the order, and apply what the rules decide."""
-        state = self.state
+        state, unknown = self.state, self._holds_of_catalogue()
         revised = await self.run_step(order_activities.remap_and_review, state, workflow.now(), just_paid)
         state.order = revised.order
         state.rule(revised.ruled, workflow.now())
-        state.merge_holds(revised.holds, lambda each: each.kind is HoldKind.UNKNOWN_SKU)
+        state.merge_holds(revised.holds, lambda each: each in unknown)
         if revised.rejected:
             state.end = End.REJECTED
 

@@ -29,7 +29,7 @@ from models.labels import DocumentRow, Good, Person, PrintFormat, PrintJob, Prin
 from models.order import OrderLine, OrderRow, TimelineRow
 from models.settings import settings
 from models.stock import SkuRow, WarehouseRow
-from models.vault import keyring
+from models.vault import keyring, readable
 
 if TYPE_CHECKING:
     from activities.fulfillment.labels.layout import Picture  # loaded on first use, with the libraries that draw
@@ -185,7 +185,7 @@ async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
     return {
         row.id: _slip(row, job.lang, None if row.paid_at else await parcel_value(connection, row))
         for row in rows
-        if row.status != FulfillmentStatus.CANCELLED and row.recipient is not None and row.sender is not None
+        if row.status != FulfillmentStatus.CANCELLED and readable(row.recipient) and readable(row.sender)
     }
 
 

@@ -13,7 +13,7 @@ from activities.kit.expressions import InvalidExpression
 from activities.orders.review import facts, rules
 from activities.orders.review.samples import ORDER_VOCABULARY
 from models.base import Value
-from models.exchange_rates import NoRate, Rates
+from models.exchange_rates import NO_RATE, NoRate, Rates
 from models.hold import Hold, HoldKind
 from models.money import Money
 from models.order import MAX_LINES, ChannelOrder, OrderLine, Sites
@@ -63,6 +63,9 @@ async def review(connection: AsyncConnection, orders: Sequence[tuple[ChannelOrde
     return [judge(rulebook.rules, order, known, at) for (order, at), known in zip(orders, gathered, strict=True)]
 
 
+ABOVE_LIMIT = "hold.review.amount"
+
+
 def limit_holds(order: ChannelOrder, policy: Policy, rates: Rates, at: datetime) -> list[Hold]:
     """Return the holds by the shop's limits, which are in the home currency, and by remarks that ask to wait."""
     remarks = f"{order.buyer_message} {order.seller_memo}".lower()
@@ -73,7 +76,7 @@ def limit_holds(order: ChannelOrder, policy: Policy, rates: Rates, at: datetime)
         holds.append(_no_rate(error.currency, at))
     else:
         if total > policy.review_above:
-            holds.append(Hold(kind=HoldKind.REVIEW, reason="hold.review.amount", since=at))
+            holds.append(Hold(kind=HoldKind.REVIEW, reason=ABOVE_LIMIT, since=at))
     if any(phrase in remarks for phrase in _HOLD_PHRASES):
         holds.append(Hold(kind=HoldKind.REVIEW, reason="hold.review.remark", since=at))
     return holds
@@ -81,7 +84,7 @@ def limit_holds(order: ChannelOrder, policy: Policy, rates: Rates, at: datetime)
 
 def _no_rate(currency: str, at: datetime) -> Hold:
     params = {"currency": currency, "home": settings().currency}
-    return Hold(kind=HoldKind.REVIEW, reason="hold.review.no_rate", params=params, since=at)
+    return Hold(kind=HoldKind.REVIEW, reason=NO_RATE, params=params, since=at)
 
 
 def channel_holds(order: ChannelOrder, at: datetime) -> list[Hold]:
