@@ -15,7 +15,6 @@ from activities.channels.pos import PosOrder
 from activities.warehouses.wms import Submission
 from models.accounts import AccountField
 from models.i18n import t
-from models.policy import Policy
 from starter.api.wms import EventBody
 
 FOLDER = Path(__file__).parents[1] / "docs" / "formats"
@@ -78,17 +77,7 @@ def accounts_page() -> str:
             lines += _table(declaration.fields)
         if declarations.COMMON[integration]:
             lines += ["", "### Settings of all of them 共用设置", *_table(declarations.COMMON[integration])]
-    lines += [
-        "",
-        "## Policy of a shop 店铺策略",
-        "",
-        "Setting `policy`; times in seconds.",
-        "",
-        "| field | default |",
-        "|---|---|",
-    ]
-    for name, value in Policy().model_dump(mode="json").items():
-        lines.append(f"| `{name}` | `{json.dumps(value)}` |")
+    lines += ["", "[Channels](channels.md) lists the fields of `policy`."]
     return "\n".join(lines) + "\n"
 
 

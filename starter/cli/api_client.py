@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from enum import IntEnum
 from pathlib import Path
 from time import sleep
 from typing import Annotated, Any, Literal
@@ -28,15 +29,38 @@ RETRY_SECONDS = (2, 5)
 """Pauses before a request that was answered with 503 is sent again, under the same id."""
 
 
+class ExitCode(IntEnum):
+    """How a command ends that does not succeed."""
+
+    FAILED = 1
+    """Unexpectedly: a fault of ours or of the machine; or a check that found something."""
+    USAGE = 2
+    """Arguments, options, files or fields are wrong."""
+    NOT_FOUND = 3
+    REFUSED = 4
+    """By the rules, or by the scopes of the key."""
+    UNREACHABLE = 5
+    """The API, the engine or the database does not answer."""
+
+
+_EXIT_CODES = {400: ExitCode.USAGE, 404: ExitCode.NOT_FOUND, 422: ExitCode.USAGE}
+
+
 class Refusal(typer.TyperException):
-    """An error of the user, shown as one line."""
+    """The end of a command without success, shown as one line. The API's answer, where there is one, sets the code."""
 
-    exit_code = 2
-
-    def __init__(self, message: str, answer: httpx.Response | None = None) -> None:
+    def __init__(
+        self, message: str, answer: httpx.Response | None = None, exit_code: ExitCode = ExitCode.USAGE
+    ) -> None:
         super().__init__(message)
         self.answer = answer
         """The API's, if the API refused the request."""
+        self.exit_code = exit_code
+        if answer is not None:
+            unavailable = answer.status_code >= 500
+            self.exit_code = (
+                ExitCode.UNREACHABLE if unavailable else _EXIT_CODES.get(answer.status_code, ExitCode.REFUSED)
+            )
 
 
 class ApiClient:
@@ -134,7 +158,9 @@ class ApiClient:
                     sleep(pause)
                     answer = client.request(method, path, headers=headers, **more)
         except (httpx.HTTPError, httpx.InvalidURL):
-            raise Refusal(self.say("cli.unreachable", url=self.url)) from None
+            raise Refusal(self.say("cli.unreachable", url=self.url), exit_code=ExitCode.UNREACHABLE) from None
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            raise Refusal(self._problem(answer), exit_code=ExitCode.UNREACHABLE)
         if not answer.is_success:
             raise Refusal(self._problem(answer), answer)
         return answer

@@ -1,5 +1,8 @@
 """All commands. Their help is in the language of the settings: it is needed before options are parsed."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from models.i18n import t
@@ -28,6 +31,23 @@ from starter.cli import (
 app = typer.Typer(
     name="hengdan", help=t("cli.help"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hengdan {version('hengdan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help=t("cli.help.version"))
+    ] = False,
+) -> None:
+    pass
+
+
 for name in ("up", "demo", "worker", "api", "migrate"):
     app.command(name, help=t(f"cli.help.{name}"))(getattr(serve, name))
 for name in ("origin", "origins"):

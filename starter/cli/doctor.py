@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, ExitCode, Json, Lang, Refusal, Say
 
 
 def doctor(
@@ -33,7 +33,7 @@ def doctor(
             bar.update(task, completed=progress["done"], total=progress["total"] or None)
             sleep(0.5)
     if found.json()["failed"]:
-        raise Refusal(client.say("cli.doctor.failed", id=examination))
+        raise Refusal(client.say("cli.doctor.failed", id=examination), exit_code=ExitCode.FAILED)
     client.show(found, _findings)
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.api_client import ApiClient, Json, Lang, Refusal, Say
+from starter.cli.api_client import ApiClient, ExitCode, Json, Lang, Refusal, Say
 
 Kind = Literal["label", "packing_list"]
 Size = Literal["100x180", "100x150", "a5", "a4"]
@@ -55,7 +55,7 @@ def print_(
         bar.update(task, completed=answer.json()["done"])
     result = answer.json()
     if result["state"] == "failed":
-        raise Refusal(client.say("cli.print_failed", id=result["id"]))
+        raise Refusal(client.say("cli.print_failed", id=result["id"]), exit_code=ExitCode.FAILED)
     pages = result["total"] - len(result["left_out"])
     if pages:
         try:

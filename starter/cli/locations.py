@@ -1,15 +1,17 @@
 """``hengdan locations``: warehouses, stores and suppliers, who sends from them, and what keeps them from shipping."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from models.i18n import t
-from models.stock import LocationKind, WarehouseSystem
 from starter.cli import show
 from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="locations", help=t("cli.help.locations"), no_args_is_help=True)
+
+Kind = Literal["warehouse", "store", "supplier", "virtual"]
+System = Literal["manual", "wms"]
 
 _FIELDS = ("name", "kind", "parent", "province", "carrier", "system", "rank")
 _SENDER = ("contact", "phone", "country", "province", "city", "district", "town", "street", "postcode")
@@ -25,10 +27,10 @@ def list_locations(as_json: Json = False, lang: Lang = None) -> None:
 def set_location(
     code: str,
     name: Annotated[str | None, typer.Option(help=t("cli.help.locations.name"))] = None,
-    kind: Annotated[LocationKind | None, typer.Option(help=t("cli.help.locations.kind"))] = None,
+    kind: Annotated[Kind | None, typer.Option(help=t("cli.help.locations.kind"))] = None,
     parent: Annotated[str | None, typer.Option(help=t("cli.help.locations.parent"))] = None,
     carrier: Annotated[str | None, typer.Option(help=t("cli.help.locations.carrier"))] = None,
-    system: Annotated[WarehouseSystem | None, typer.Option(help=t("cli.help.locations.system"))] = None,
+    system: Annotated[System | None, typer.Option(help=t("cli.help.locations.system"))] = None,
     rank: Annotated[int | None, typer.Option(help=t("cli.help.locations.rank"))] = None,
     closed: Annotated[bool | None, typer.Option("--closed/--open", help=t("cli.help.locations.closed"))] = None,
     contact: Annotated[str | None, typer.Option(help=t("cli.help.locations.contact"))] = None,

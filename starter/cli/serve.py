@@ -10,7 +10,7 @@ import typer
 
 from models.i18n import t
 from models.settings import settings
-from starter.cli.api_client import Refusal
+from starter.cli.api_client import ExitCode, Refusal
 
 GRACE = 3
 """Seconds for the requests in progress when the API is stopped."""
@@ -53,9 +53,9 @@ def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        raise Refusal(str(error.__cause__ or error)) from None
+        raise Refusal(str(error.__cause__ or error), exit_code=ExitCode.UNREACHABLE) from None
     except (OSError, AlreadyRunningError, StartError) as error:
-        raise Refusal(str(error)) from None
+        raise Refusal(str(error), exit_code=ExitCode.FAILED) from None
 
 
 def worker() -> None:
@@ -75,7 +75,7 @@ def worker() -> None:
     try:
         uvloop.run(run())
     except (SearchAttributesMissing, RPCError, RuntimeError) as error:
-        raise Refusal(str(error)) from None
+        raise Refusal(str(error), exit_code=ExitCode.FAILED) from None
 
 
 def api(fd: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:

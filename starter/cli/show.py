@@ -36,11 +36,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> N
 
 
 def listing(heads: Sequence[str], rows: Sequence[Sequence[object]], say: Say) -> None:
-    """Print a table, or one line where it has no rows."""
+    """Print a table, or one line where it has no rows, which names the columns that it would have."""
     if rows:
         table(heads, rows, say)
     else:
-        line(say("cli.nothing"))
+        columns = ", ".join(say(f"cli.head.{head}") for head in heads)
+        line(say("cli.nothing_listed", columns=columns))
 
 
 _NUMBERS = (

@@ -1,5 +1,6 @@
 """The command line without an API: arguments, settings and one-line errors."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, Response
+from typer.main import get_command
 
 from models.settings import settings
 from starter.cli import api_client
+from starter.cli.api_client import ExitCode
+from starter.cli.commands import app
 from tests.commands import Commands
 from tests.serving import served
 
@@ -120,7 +124,7 @@ async def test_unreachable_database_is_reported_without_its_password(
     monkeypatch.setenv("HENGDAN_DATABASE_URL", "postgresql://me:hush@127.0.0.1:9/orders")
     settings.cache_clear()
     ran = hengdan("migrate")
-    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (5, "", 1)
     assert "127.0.0.1" in ran.err
     assert "hush" not in ran.err
 
@@ -196,3 +200,91 @@ async def test_texts_of_buyers_do_not_control_the_terminal(hengdan: Commands, re
 async def test_chosen_language_is_sent_to_the_api(hengdan: Commands, received: list[Request]) -> None:
     assert "订单" in await hengdan.ok("orders", "list", "--lang", "zh-CN")
     assert received[0].headers["accept-language"] == "zh-CN"
+
+
+def leaves(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command with its path, but for those that start processes."""
+    for name, each in getattr(command, "commands", {}).items():
+        if hasattr(each, "commands"):
+            yield from leaves(each, *path, name)
+        elif name not in ("up", "demo", "worker", "api", "migrate"):
+            yield (*path, name), each
+
+
+COMMANDS = dict(leaves(get_command(app)))
+
+
+NUMBERS, DAYS = {"quantity", "number", "below", "lead_days", "message"}, {"due", "since", "first", "last"}
+
+
+def arguments(command: Any, text: str) -> list[str]:
+    """Return a value for each required argument and option: a number, a day or a file by its name, else ``text``."""
+    given: list[str] = []
+    for each in command.params:
+        if each.required:
+            value = "7" if each.name in NUMBERS else "2026-11-11" if each.name in DAYS else text
+            value = "given.json" if each.name == "file" else value
+            given += [value] if each.param_type_name == "argument" else [each.opts[0], value]
+    return given
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "lang"),
+    [("A001=1", "{", "en"), ("\x00\u202e%s", "[]", "zh-CN"), ("order:own:web:1", '{"number": 1, "name": "x"}', "en")],
+)
+def test_every_command_ends_in_one_line_where_the_api_is_down(
+    hengdan: Commands, monkeypatch: pytest.MonkeyPatch, text: str, content: str, lang: str
+) -> None:
+    keep("http://127.0.0.1:9")
+    Path("given.json").write_text(content)
+    for path, command in COMMANDS.items():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+        options = ["--lang", lang] if any("--lang" in each.opts for each in command.params) else []
+        ran = hengdan(*path, *options, *arguments(command, text))
+        assert ran.status in (ExitCode.USAGE, ExitCode.UNREACHABLE), (path, ran)
+        assert (ran.out, ran.err.count("hengdan: "), ran.err.count("\n") <= 2) == ("", 1, True), (path, ran)
+
+
+def test_every_command_refuses_an_unknown_option(hengdan: Commands) -> None:
+    for path in COMMANDS:
+        ran = hengdan(*path, "--no-such-option")
+        assert (ran.status, ran.out, ran.err.count("\n")) == (ExitCode.USAGE, "", 1), path
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 2), (422, 2), (404, 3), (401, 4), (403, 4), (409, 4), (413, 4), (429, 4), (500, 5), (502, 5), (503, 5)],
+)
+def test_the_exit_status_tells_the_kind_of_failure(
+    hengdan: Commands, monkeypatch: pytest.MonkeyPatch, status: int, code: int
+) -> None:
+    api = FastAPI()
+
+    @api.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def answer(path: str) -> Any:
+        return Response('{"title": "no"}', status, media_type="application/problem+json")
+
+    monkeypatch.setattr(api_client, "RETRY_SECONDS", ())
+    with served(api) as url:
+        keep(url)
+        for words in (("orders", "show", "order:own:web:1"), ("stock", "verify"), ("accounts", "list"), ("doctor",)):
+            ran = hengdan(*words)
+            assert (ran.status, ran.out, ran.err) == (code, "", "hengdan: no\n"), words
+
+
+def test_a_page_of_another_server_is_not_taken_for_an_answer(hengdan: Commands) -> None:
+    other = FastAPI()
+
+    @other.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def page(path: str) -> Any:
+        return Response("<html>hello", media_type="text/html")
+
+    with served(other) as url:
+        keep(url)
+        for words in (("orders", "show", "1"), ("stock", "verify"), ("doctor",)):
+            ran = hengdan(*words)
+            assert (ran.status, ran.err.count("\n"), url in ran.err) == (ExitCode.UNREACHABLE, 1, True)
+
+
+def test_version_is_shown(hengdan: Commands) -> None:
+    assert hengdan("--version").out.startswith("hengdan 0.")
