@@ -34,7 +34,10 @@ OWN_LOCATIONS = (LocationKind.WAREHOUSE, LocationKind.STORE)
 
 @activity.defn(name="stock.record_transfer")
 async def record_step(step: TransferStep) -> Answer:
-    """Record a step; refuse it and write nothing if stock does not allow it. May be repeated."""
+    """Record a step; refuse it and write nothing if stock does not allow it.
+
+    May be repeated: of a step that a lost workflow task had recorded otherwise, the repetition wins.
+    """
     transfer = step.transfer
     try:
         async with transaction() as connection:
@@ -64,7 +67,7 @@ async def _save(connection: AsyncConnection, step: TransferStep) -> None:
     row |= {"status": transfer.status, "updated_at": step.at}
     new = insert(_transfers).values(row)
     await connection.execute(
-        new.on_conflict_do_update(index_elements=["id"], set_=row, where=_transfers.c.revision < transfer.revision)
+        new.on_conflict_do_update(index_elements=["id"], set_=row, where=_transfers.c.revision <= transfer.revision)
     )
     if step.entry is not None:
         await timeline.add_entries(connection, transfer.id, [step.entry])

@@ -6,8 +6,10 @@ import pytest
 
 from activities.kit.database import transaction
 from activities.orders import steps
+from activities.stock import transfers
 from models.fulfillment import FulfillmentStatus
 from models.state import OrderState
+from models.transfers import Transfer, TransferLine, TransferStep
 from starter.sandbox.merchant import seed
 from tests.integration.books import admitted, drifts, level, now, receive, sql
 from tests.unit.orders import line
@@ -75,3 +77,16 @@ async def test_every_write_of_a_life_may_be_lost_and_done_over(seed: int) -> Non
         assert (row.revision, row.seen, parcel.status, entry.what) == (revision, seen, status, said)
     assert await level("SH", "A001") == (10, 1, 9)
     assert await drifts() == []
+
+
+async def test_a_step_of_a_transfer_done_over_replaces_what_the_lost_one_wrote() -> None:
+    """The lost task saw the deadline first, its repetition the cancellation that had arrived meanwhile."""
+    goods = [TransferLine(sku="A001", quantity=1)]
+    given = {"origin": "SH", "destination": "GZ", "lines": goods, "due": now().date(), "proposed_by": "mei"}
+    transfer = Transfer(id="TR1", proposed_at=now(), revision=1, **given)
+    late = transfer.model_copy(update={"revision": 2, "overdue": True})
+    cancelled = transfer.model_copy(update={"revision": 2, "withdrawn": True})
+    for each in (transfer, late, cancelled):
+        assert (await transfers.record_step(TransferStep(transfer=each, at=now()))).accepted
+    (row,) = await sql("SELECT status, revision FROM transfers")
+    assert (row.status, row.revision) == ("cancelled", 2)

@@ -132,22 +132,32 @@ LOCAL = {"execute_local_activity", "run_step", "run_and_apply", "write"}
 """What workflows call with a step that runs as a local activity."""
 
 
-def outside_calls() -> set[str]:
-    """Return the types of the activities that no workflow runs as a local activity."""
+def local_steps() -> set[str]:
+    """Return the types of the activities that workflows run as local activities."""
     workflows = [node for file, tree in trees().items() if "workflows" in file.parts for node in ast.walk(tree)]
     steps = [each for each in workflows if isinstance(each, ast.Call) and name_of(each.func) in LOCAL]
     given = [arg for each in steps for arg in each.args]
     for each in workflows:
         if isinstance(each, ast.AsyncFunctionDef) and each.name in LOCAL:
             given += each.args.defaults
-    local = {name_of(each) for each in given}
-    return {
-        decorator.keywords[0].value.value
+    functions = {name_of(each) for each in given}
+    return {type_ for function, type_ in activity_types() if function in functions}
+
+
+def outside_calls() -> set[str]:
+    """Return the types of the other activities, which call the outside world or take long."""
+    return {type_ for _, type_ in activity_types()} - local_steps()
+
+
+def activity_types() -> list[tuple[str, str]]:
+    """Return the activities' functions and types."""
+    return [
+        (node.name, decorator.keywords[0].value.value)
         for node in nodes()
-        if isinstance(node, ast.AsyncFunctionDef) and node.name not in local
+        if isinstance(node, ast.AsyncFunctionDef)
         for decorator in node.decorator_list
         if ast.unparse(decorator).startswith("activity.defn")
-    }
+    ]
 
 
 def name_of(node: object) -> str:
