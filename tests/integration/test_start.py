@@ -1,6 +1,7 @@
 """The page for newcomers, docs/start.md: every command is run as shown, on a stack of its own, until the parcels are
 there."""
 
+import json
 import os
 import re
 import shutil
@@ -154,3 +155,5 @@ def test_page_leads_from_nothing_to_delivered_parcels(tmp_path: Path) -> None:
                         break
                     assert time.monotonic() < deadline, f"{text}does not show {expected}:\n{printed}"
                     time.sleep(0.5)
+        _, listed = shell.run("hengdan exceptions list --json")
+        assert json.loads(listed) == [], listed
