@@ -77,6 +77,8 @@ class WarehouseSystem(StrEnum):
     """People, who pick, pack and ship at our API or command line."""
     WMS = "wms"
     """A warehouse system that speaks our own protocol."""
+    QIMEN = "qimen"
+    """A warehouse system behind Alibaba's gateway 奇门."""
 
 
 class Buyer(Value):

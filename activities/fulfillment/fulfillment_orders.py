@@ -49,6 +49,7 @@ FULFILLMENT_ORDERS: Select[Any] = (
         _orders.c.total,
         _orders.c.paid_at,
         _orders.c.promised_by,
+        _orders.c.placed_at,
         _orders.c.recipient,
         _orders.c.tags,
         _orders.c.carrier.label("required_carrier"),

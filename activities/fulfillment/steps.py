@@ -32,7 +32,7 @@ from activities.kit import sql
 from activities.kit.database import at_once, transaction
 from activities.kit.errors import refused
 from activities.records import exceptions, timeline
-from activities.warehouses import wms
+from activities.warehouses import qimen, wms
 from models.carrier_selection import Choice
 from models.exceptions import ExceptionKind, NewException
 from models.fulfillment import (
@@ -47,7 +47,7 @@ from models.fulfillment import (
     carrier_reference,
 )
 from models.intake import Account, IntegrationType
-from models.order import Entry, OrderLine
+from models.order import URGENT, Entry, OrderLine
 from models.stock import WarehouseSystem
 
 _fulfillments = FulfillmentRow.__table__  # type: ignore[attr-defined]
@@ -170,10 +170,8 @@ async def release_to_warehouse(fulfillment_id: str) -> RequestStatus:
     return status
 
 
-async def _submit(row: Row[Any]) -> RequestStatus:
-    """Submit to the warehouse's system. While it cannot be reached, an exception is open."""
-    account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
-    submission = wms.Submission(
+def _submission(row: Row[Any]) -> wms.Submission:
+    return wms.Submission(
         fulfillment_id=row.id,
         order_no=row.channel_order_no,
         carrier=row.carrier,
@@ -185,6 +183,29 @@ async def _submit(row: Row[Any]) -> RequestStatus:
         promised_by=row.promised_by,
         queue=row.queue,
     )
+
+
+def _qimen_delivery(row: Row[Any]) -> qimen.Delivery:
+    if row.sender is None:
+        raise refused("location.no_sender", "no_address", warehouse=row.warehouse)
+    return qimen.Delivery(
+        fulfillment_id=row.id,
+        order_no=row.channel_order_no,
+        channel=row.channel,
+        shop=row.shop,
+        placed_at=row.placed_at,
+        carrier=(row.label or {}).get("courier") or row.carrier,
+        waybill_no=row.waybill_no,
+        lines=packed_lines(row),
+        sender=row.sender,
+        recipient=row.recipient,
+        urgent=row.priority == URGENT,
+    )
+
+
+async def _submit(row: Row[Any]) -> RequestStatus:
+    """Submit to the warehouse's system. While it cannot be reached, an exception is open."""
+    account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
     kind = ExceptionKind.WAREHOUSE_UNREACHABLE
     trouble = NewException(
         key=f"{row.id}:{kind}",
@@ -196,7 +217,10 @@ async def _submit(row: Row[Any]) -> RequestStatus:
         waybill_no=row.waybill_no,
     )
     try:
-        status = await wms.submit(account, submission)
+        if row.system == WarehouseSystem.QIMEN:
+            status = await qimen.submit(account, _qimen_delivery(row))
+        else:
+            status = await wms.submit(account, _submission(row))
     except ApplicationError as error:
         if not error.non_retryable:
             async with transaction() as connection:
@@ -226,7 +250,8 @@ async def recall_from_warehouse(fulfillment_id: str) -> Recall:
             recall = await manual_warehouse.recall(connection, fulfillment_id)
     else:
         account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
-        recall = await wms.recall(account, fulfillment_id, "cancelled")
+        system = qimen if row.system == WarehouseSystem.QIMEN else wms
+        recall = await system.recall(account, fulfillment_id, "cancelled")
     if recall.accepted:
         await _record(row, "recalled", _RECALLED, request_status=RequestStatus.CANCELLATION_ACCEPTED)
     else:

@@ -32,6 +32,7 @@ from starter.api import (
     orders,
     origins,
     problems,
+    qimen,
     reconciliation,
     replenishment,
     review,
@@ -60,6 +61,7 @@ ROUTERS = (
     replenishment,
     locations,
     manual_warehouse,
+    qimen,
     listings,
     sku_mapping,
     files,
@@ -77,7 +79,7 @@ ROUTERS = (
     health,
 )
 
-FOREIGN = (webhooks, codec, health)
+FOREIGN = (webhooks, qimen, codec, health)
 """Routers that programs of others call, which may send more than these read."""
 
 

@@ -26,8 +26,9 @@ def twins() -> Iterator[tuple[str, ModuleType]]:
     for package in (channels, carriers):
         for found in iter_modules(package.__path__):
             yield found.name, import_module(f"{package.__name__}.{found.name}")
-    if find_spec("starter.sandbox.warehouse"):
-        yield "warehouse", import_module("starter.sandbox.warehouse")
+    for name in ("warehouse", "qimen"):
+        if find_spec(f"starter.sandbox.{name}"):
+            yield name, import_module(f"starter.sandbox.{name}")
 
 
 def create_app() -> FastAPI:

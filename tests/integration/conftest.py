@@ -9,6 +9,7 @@ from temporalio.client import Client
 from models.intake import IntegrationType
 from models.settings import settings
 from tests.api import SECRET, open_account, open_door
+from tests.integration.shelves import shelves, twins_of_merchant  # noqa: F401
 from workers.client import connect
 from workers.embedded import Temporal
 

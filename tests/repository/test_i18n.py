@@ -63,7 +63,7 @@ VENDORS = {
     for kind in ("channels", "carriers", "media")
     for file in (ROOT / "activities" / kind).glob("*.py")
     if file.stem not in ("__init__", "webhook")
-} | {"top", "wms"}
+} | {"top", "wms", "qimen"}
 """The systems that errors name."""
 
 
