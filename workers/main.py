@@ -160,11 +160,8 @@ async def run() -> None:
             log.info("worker.polling", task_queue=settings().task_queue)
             health = asyncio.create_task(_serve_health(client)) if settings().health_port else None
             Thread(target=_warm, name="warm", daemon=True).start()
-            scheduling, stopping = asyncio.create_task(_schedule(client)), asyncio.create_task(stop.wait())
-            await asyncio.wait((scheduling, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if scheduling.done():
-                await scheduling
-                await stopping
+            scheduling = asyncio.create_task(supervise("schedules", lambda: _schedule(client)))
+            await stop.wait()
             scheduling.cancel()
             if health is not None:
                 health.cancel()
@@ -186,5 +183,7 @@ def _warm() -> None:
 
 
 async def _schedule(client: Client) -> None:
+    """Create the schedules, and never return: an engine that is too busy to answer must not end the worker."""
     await schedule_system(client)
     await schedule_shops(client)
+    await asyncio.Event().wait()

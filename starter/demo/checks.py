@@ -54,6 +54,8 @@ async def _one_booking_per_parcel(world: World) -> Check:
         )
     ours: Counter[str] = Counter()
     for sale in world.sales:
+        if sale.order_id not in world.rows:
+            continue
         parcels = (await world.order(sale))["fulfillments"]
         ours.update(each["waybill_no"] for each in parcels if each["waybill_no"] and each["status"] != "cancelled")
     odd = sorted((booked - ours) + (ours - booked)) + [each for each, count in ours.items() if count > 1]
@@ -77,7 +79,8 @@ async def _notified(world: World) -> Check:
             notified[channel, shop, shipment["order_no"]].add(shipment["waybill_no"])
     odd, count = [], 0
     for sale in world.sales:
-        if sale.channel == "pos" or world.rows[sale.order_id]["status"] != OrderStatus.COMPLETED:
+        row = world.rows.get(sale.order_id)
+        if sale.channel == "pos" or row is None or row["status"] != OrderStatus.COMPLETED:
             continue
         parcels = (await world.order(sale))["fulfillments"]
         known = notified[sale.channel, sale.shop, sale.order_no]
