@@ -22,6 +22,7 @@ from temporalio.client import (
     ScheduleRange,
     ScheduleSpec,
     ScheduleUpdate,
+    ScheduleUpdateInput,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -167,11 +168,15 @@ async def _schedule(
     try:
         await client.create_schedule(name, schedule, trigger_immediately=not spec.calendars)
     except ScheduleAlreadyRunningError:
-        handle = client.get_schedule_handle(name)
-        before = await handle.describe()
-        await handle.update(lambda _: ScheduleUpdate(schedule=schedule))
-        if before.schedule.spec.intervals != spec.intervals:
-            await _cancel_runs(client, before)
+        before: list[ScheduleDescription] = []
+
+        def update(known: ScheduleUpdateInput) -> ScheduleUpdate:
+            before.append(known.description)
+            return ScheduleUpdate(schedule=schedule)
+
+        await client.get_schedule_handle(name).update(update)
+        if before[-1].schedule.spec.intervals != spec.intervals:
+            await _cancel_runs(client, before[-1])
 
 
 async def _unschedule(client: Client, name: str) -> None:

@@ -7,6 +7,7 @@ import httpx
 from sqlalchemy import Row, Select, Table, delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.exceptions import ApplicationError
 
 from activities.accounts import declarations
 from activities.kit import http
@@ -32,6 +33,15 @@ async def get_account(integration: IntegrationType, source: str, name: str) -> A
     if account is None:
         raise refused("error.account_unknown", "unknown_account", integration=integration, source=source, account=name)
     return account
+
+
+async def shop_name(channel: str, shop: str) -> str:
+    """Return the shop's name as buyers know it: the setting ``shop_name`` of its account, or else the account."""
+    try:
+        account = await get_account(IntegrationType.CHANNEL, channel, shop)
+    except ApplicationError:
+        return shop
+    return str(account.settings.get("shop_name") or shop)
 
 
 async def get_carrier_account(source: str) -> Account | None:

@@ -29,6 +29,7 @@ _Quiet = create_model("Quiet", since=(_Clock, ...), until=(_Clock, ...))
 
 COMMON: Mapping[IntegrationType, tuple[AccountField, ...]] = {
     IntegrationType.CHANNEL: (
+        setting("shop_name", Annotated[str, Field(min_length=1, max_length=100)]),
         setting("policy", Policy),
         setting("stock", StockRule),
         setting("poll_seconds", Annotated[float, Field(gt=0)] | Literal[False]),

@@ -237,6 +237,14 @@ def display_name(name: str) -> str:
         return name.upper()
 
 
+def label_language(name: str) -> str | None:
+    """Return the ``LANG`` of a carrier's module, in which its couriers read labels; ``None`` if any will do."""
+    try:
+        return getattr(import_module(f"activities.carriers.{name}"), "LANG", None)
+    except ModuleNotFoundError:
+        return None
+
+
 def label_hosts(name: str) -> Collection[str]:
     """Return the ``LABEL_HOSTS`` of a carrier's module: the hosts, with their subdomains, that serve its labels."""
     try:

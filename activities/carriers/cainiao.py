@@ -72,6 +72,8 @@ ACCOUNT = AccountFields(
 )
 
 LABEL_HOSTS = ("cainiao.com",)
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _GOODS = 100
 _OTHER_CHANNEL = "OTHERS"
 """The goods were sold on a platform whose addresses Cainiao does not decrypt."""

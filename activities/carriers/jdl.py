@@ -58,6 +58,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "京东物流"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _B2C = 1
 _MONTHLY = 3
 _OTHER_CHANNEL = "0030001"

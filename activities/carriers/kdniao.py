@@ -72,6 +72,8 @@ ACCOUNT = AccountFields(
     ),
     base_url="https://api.kdniao.com",
 )
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 
 CARRIERS = {"sf": "SF", "yto": "YTO", "sto": "STO", "zto": "ZTO", "yunda": "YD", "jdl": "JD", "ems": "EMS"}
 

@@ -56,6 +56,8 @@ ACCOUNT = AccountFields(
     ),
     base_url="https://poll.kuaidi100.com",
 )
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 
 CARRIERS = {
     "sf": "shunfeng",

@@ -60,6 +60,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "顺丰速运"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _TRANSIENT_CODES = {"A1005", "A1009", "A1099", "S0003"}
 """Throttled, unreachable, system error."""
 _DUPLICATE = "8016"

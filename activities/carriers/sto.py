@@ -59,6 +59,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "申通快递"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _STATUS: dict[str, TrackingStatus | None] = {
     **dict.fromkeys(("收件", "PU_PICKUP_SUCCESS"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("发件", "到件", "转邮", "转同行"), TrackingStatus.IN_TRANSIT),

@@ -67,6 +67,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "圆通速递"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _VERSION = "v1"
 _GOODS = 20
 """The most lines that YTO accepts; they only describe the goods."""

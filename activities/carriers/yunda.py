@@ -56,6 +56,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "韵达速递"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _STATUS: dict[str, TrackingStatus | None] = {
     **dict.fromkeys(("ACCEPT", "GOT"), TrackingStatus.PICKED_UP),
     **dict.fromkeys(("ARRIVAL", "DEPARTURE", "TRANSFER", "CLEARANCE_FINISH"), TrackingStatus.IN_TRANSIT),

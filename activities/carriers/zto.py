@@ -58,6 +58,8 @@ ACCOUNT = AccountFields(
 )
 
 NAME = "中通快递"
+LANG = "zh-CN"
+"""Of its labels, whoever prints them."""
 _PUSHED: dict[str, TrackingStatus | None] = {
     "GOT": TrackingStatus.PICKED_UP,
     **dict.fromkeys(("DEPARTURE", "ARRIVAL"), TrackingStatus.IN_TRANSIT),

@@ -9,6 +9,7 @@ from sqlalchemy import Row, Table, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.accounts.accounts import shop_name
 from activities.notifications.templates import list_templates
 from activities.records.exceptions import text_params
 from models.base import Value
@@ -70,6 +71,8 @@ async def create_messages(connection: AsyncConnection) -> int:
         *await _timeline_events(connection, names, after),
         *await _exception_events(connection, names, since),
     ):
+        if channel := event.facts["channel"]:
+            event.facts["shop"] = await shop_name(str(channel), str(event.facts["shop"]))
         for account in accounts:
             template = _choose_template(templates, event, account.source, account.settings.get("lang", settings().lang))
             if template is not None and event.shop in account.settings.get("shops", [event.shop]):
@@ -128,14 +131,14 @@ def _event(row: Any, name: str, key: str, shop: str, facts: Mapping[str, JsonVal
     """Return an event of the shop ``channel:shop``; ``row`` has the columns ``_ORDER``, null without an order."""
     recipient = readable(row.recipient)
     phone = recipient.digits if recipient and "*" not in recipient.phone else ""
-    channel, _, shop_name = shop.partition(":")
+    channel, _, account = shop.partition(":")
     return _Event(
         key=key,
         name=name,
         order_id=row.id or "",
         shop=shop,
         addresses={Medium.SMS.value: phone, Medium.EMAIL.value: str((row.custom or {}).get("email") or "")},
-        facts={**facts, "order_no": row.channel_order_no or "", "shop": shop_name, "channel": channel},
+        facts={**facts, "order_no": row.channel_order_no or "", "shop": account, "channel": channel},
     )
 
 

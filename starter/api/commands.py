@@ -1,6 +1,7 @@
 """Send commands to workflows, which need a worker, and compare what a command names twice."""
 
 import asyncio
+from time import monotonic
 
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
@@ -13,18 +14,22 @@ from starter.api.problems import SOON, Problem
 from workers.client import execute_request
 from workers.cluster import count_workers
 
+START_SECONDS = 3.0
+"""A worker that starts, or one after another, is waited for."""
 LOOK_SECONDS = 3.0
 """Between two looks at the workers, while a workflow has not answered."""
 
 
 async def require_worker(client: Client) -> None:
-    """Raise a 503 where no worker runs: what is asked now would be answered by none. Raise ``Problem``."""
+    """Raise a 503 where no worker runs, nor starts within ``START_SECONDS``: nothing would carry out a request."""
+    deadline = monotonic() + START_SECONDS
     try:
-        workers = await count_workers(client)
+        while not await count_workers(client):
+            if monotonic() > deadline:
+                raise Problem(503, "problem.no_worker")
+            await asyncio.sleep(0.2)
     except (RPCError, RuntimeError):
         raise Problem(503, "problem.engine_down", headers=SOON) from None
-    if not workers:
-        raise Problem(503, "problem.no_worker", headers=SOON)
 
 
 async def send_command(client: Client, workflow_id: str, verb: str, command: Request, seconds: float) -> Answer | None:

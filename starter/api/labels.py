@@ -11,6 +11,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.catalogue import locations
 from activities.fulfillment import labels
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput
@@ -33,7 +34,7 @@ WAIT_SECONDS = 5.0
 
 
 class PrintRequest(BaseModel):
-    """The ``fulfillments`` to print, or a filter that selects them."""
+    """The ``fulfillments`` to print, or a filter that selects them: without ``status``, those still to leave."""
 
     fulfillments: Annotated[list[str] | None, Field(min_length=1, max_length=MAX_FULFILLMENTS)] = None
     warehouse: str | None = None
@@ -142,6 +143,8 @@ async def _select(body: PrintRequest) -> list[str]:
     if not requested and not any(columns.values()):
         raise InvalidInput("fulfillments", "invalid.print.which")
     async with transaction() as connection:
+        if body.warehouse is not None:
+            await locations.get(connection, body.warehouse)
         ready = await labels.wanted(
             connection, body.kind, MAX_FULFILLMENTS, fulfillments=requested or None, unprinted=body.unprinted, **columns
         )

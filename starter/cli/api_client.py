@@ -26,7 +26,7 @@ Say = Callable[..., str]
 TIMEOUT_SECONDS = 40
 """An order may have to ask its warehouses before it answers."""
 RETRY_SECONDS = (2, 5)
-"""Pauses before a request that was answered with 503 is sent again, under the same id."""
+"""Pauses before a request that was answered with 503 and ``Retry-After`` is sent again, under the same id."""
 
 
 class ExitCode(IntEnum):
@@ -153,7 +153,7 @@ class ApiClient:
             ) as client:
                 answer = client.request(method, path, headers=headers, **more)
                 for pause in RETRY_SECONDS:
-                    if answer.status_code != 503:
+                    if answer.status_code != 503 or "retry-after" not in answer.headers:
                         break
                     sleep(pause)
                     answer = client.request(method, path, headers=headers, **more)

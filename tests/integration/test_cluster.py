@@ -17,7 +17,7 @@ from models.api_keys import Scope
 from models.intake import IntegrationType
 from models.search_attributes import SEARCH_ATTRIBUTES
 from models.settings import settings
-from starter.api import orders
+from starter.api import commands, orders
 from starter.sandbox import merchant
 from starter.up import Stack
 from tests.api import SECRET, bearer, open_account, open_door, sale, tell, until
@@ -49,12 +49,15 @@ ACTS: dict[str, Any] = {
 """What a worker must carry out, beside the commands for one order; without a body it is read."""
 
 
-async def test_what_needs_a_worker_is_refused_at_once_while_none_runs(api: httpx.AsyncClient) -> None:
+async def test_what_needs_a_worker_is_refused_while_none_runs(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with transaction() as connection:
         await merchant.seed(connection)
     await open_account(IntegrationType.CHANNEL, "woocommerce", "shop", secret=SECRET)
     staff = await bearer(Scope.STAFF, Scope.READ, Scope.WAREHOUSE)
     acts = ACTS | {f"/orders/order:own:web:1/{verb}": example for verb, (_, example) in orders._COMMANDS.items()}
+    monkeypatch.setattr(commands, "START_SECONDS", 0.1)
     async with asyncio.timeout(60):
         for path, body in acts.items():
             for language, words in (("en", "No worker is running"), ("zh-CN", "没有正在运行的 worker")):

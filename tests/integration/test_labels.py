@@ -21,15 +21,19 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 from temporalio.client import Client
 
+from activities.accounts import accounts
 from activities.accounts.api_keys import create_key
+from activities.accounts.declarations import adapters
+from activities.carriers import label_language
 from activities.fulfillment import labels
 from activities.fulfillment.labels import masked_phone
 from activities.kit import http
 from activities.kit.database import transaction
 from models.address import Addressee, Recipient
 from models.api_keys import Scope
-from models.fulfillment import FulfillmentRow, Label
-from models.intake import ChannelOrderRow, IntegrationType
+from models.fulfillment import FulfillmentRow, FulfillmentStatus, Label
+from models.i18n import t
+from models.intake import AccountRow, ChannelOrderRow, IntegrationType
 from models.labels import DocumentRow
 from models.order import OrderRow
 from models.settings import settings
@@ -235,6 +239,41 @@ async def test_a_filter_selects_what_is_ready_to_print(api: httpx.AsyncClient, p
     assert refused.status_code == 422
 
 
+async def test_a_warehouse_alone_prints_what_has_not_left(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
+    waiting = {await create_fulfillment(f"20{number}", status=status) for number, status in enumerate(labels.WAITING)}
+    gone = {
+        await create_fulfillment(f"21{number}", status=status)
+        for number, status in enumerate(FulfillmentStatus)
+        if status not in {*labels.WAITING, FulfillmentStatus.CANCELLED}
+    }
+    assert (await finished_print(api, printer, warehouse="SH"))["total"] == len(waiting)
+    assert {each for (each,) in await query("SELECT fulfillment_id FROM prints")} == waiting
+    for again in ({"fulfillments": sorted(gone)}, {"warehouse": "SH", "status": "shipped"}):
+        assert (await finished_print(api, printer, **again))["total"] >= 1
+
+
+async def test_labels_are_in_the_language_of_the_carriers_couriers(
+    api: httpx.AsyncClient, printer: dict[str, str]
+) -> None:
+    english = printer | {"Accept-Language": "en"}
+    for number, carrier in enumerate(name for kind, name in adapters() if kind is IntegrationType.CARRIER):
+        chinese = label_language(carrier) == "zh-CN"
+        assert chinese is (carrier != "easypost")
+        if carrier in {"sf", "kdniao", "easypost"}:
+            parcel = await create_fulfillment(f"22{number}", carrier=carrier)
+            text = (await printed(api, english, fulfillments=[parcel])).text()
+            assert (t("print.stub", "zh-CN") in text) is chinese, text
+
+
+async def test_a_packing_list_names_the_shop_as_buyers_know_it(api: httpx.AsyncClient, printer: dict[str, str]) -> None:
+    body = {"fulfillments": [await create_fulfillment("2301")], "kind": "packing_list"}
+    assert "own:" not in (await printed(api, printer, **body)).text()
+    async with transaction() as connection:
+        await connection.execute(update(AccountRow).values(settings={"shop_name": "山里人家"}))
+    accounts.clear_cache()
+    assert "山里人家" in (await printed(api, printer, **body)).text()
+
+
 async def test_cash_on_delivery_is_the_amount_that_the_carrier_collects(
     api: httpx.AsyncClient, printer: dict[str, str]
 ) -> None:
@@ -249,7 +288,7 @@ async def test_a_packing_list_names_goods_in_both_languages(api: httpx.AsyncClie
     for each in (
         "装箱单",
         "1030",
-        "own:web",
+        "（web）",
         "上海仓",
         "A001",
         "白色纯棉T恤",
@@ -347,7 +386,7 @@ async def test_an_invalid_request_is_refused_with_its_field(api: httpx.AsyncClie
         ("fulfillments", {}),
         ("fulfillments", {"fulfillments": []}),
         ("fulfillments", {"fulfillments": ["order:own:web:none:F1"]}),
-        ("fulfillments", {"warehouse": "MOON"}),
+        ("warehouse", {"warehouse": "MOON"}),
         ("size", {"warehouse": "SH", "size": "a5"}),
         ("size", {"warehouse": "SH", "kind": "packing_list", "size": "100x180"}),
         ("format", {"warehouse": "SH", "kind": "packing_list", "format": "zpl"}),
@@ -398,7 +437,7 @@ async def test_the_command_line_saves_a_file(
         assert Printed(target.read_bytes()).codes()[0][1] == "SF1330200001071"
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
         assert "Give fulfillment orders" in await commands.refused("print", "-o", str(target))
-        assert "Nothing to print" in await commands.refused("print", "--warehouse", "MOON")
+        assert "no warehouse MOON" in await commands.refused("print", "--warehouse", "MOON")
         assert "size" in await commands.refused("print", "--warehouse", "SH", "--size", "a4")
         assert "none" in await commands.refused("print", "1070", "-o", str(tmp_path / "none" / "sheets.pdf"))
 

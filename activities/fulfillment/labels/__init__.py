@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.accounts.accounts import get_carrier_account
-from activities.carriers import display_name, label_hosts, mask_personal_data
+from activities.accounts.accounts import get_carrier_account, shop_name
+from activities.carriers import display_name, label_hosts, label_language, mask_personal_data
 from activities.fulfillment.fulfillment_orders import FULFILLMENT_ORDERS, PACKED_GOODS, packed_lines, parcel_value
 from activities.kit import http
 from activities.kit.database import transaction
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 RETENTION = timedelta(days=1)
 """How long a file can be downloaded. It is short because files contain addresses."""
 CONTENT_TYPES = {PrintFormat.PDF: "application/pdf", PrintFormat.ZPL: "application/zpl"}
+WAITING = (
+    FulfillmentStatus.SCHEDULED,
+    FulfillmentStatus.OPEN,
+    FulfillmentStatus.IN_PROGRESS,
+    FulfillmentStatus.ON_HOLD,
+)
+"""Of fulfillment orders that are still to leave their warehouse."""
 MAX_DOWNLOAD_ATTEMPTS = 3
 """Attempts to download a label drawn by the carrier."""
 
@@ -75,9 +82,12 @@ async def wanted(
 ) -> list[str]:
     """Return the ids of printable fulfillment orders, oldest first, filtered by id and by column values.
 
+    Without ids and without a status, those that have left are not among them.
     Return at most ``most + 1`` ids, so that the caller sees whether there are more than ``most``.
     """
     query = select(_fulfillments.c.id).where(_fulfillments.c.status != FulfillmentStatus.CANCELLED)
+    if fulfillments is None and columns.get("status") is None:
+        query = query.where(_fulfillments.c.status.in_(WAITING))
     if kind is PrintKind.LABEL:
         query = query.where(_fulfillments.c.waybill_no.is_not(None))
     if fulfillments is not None:
@@ -182,14 +192,16 @@ async def gather(connection: AsyncConnection, job: PrintJob) -> dict[str, Slip]:
     query = _slips_with_notes if job.kind is PrintKind.PACKING_LIST else _slips
     query = query.where(_fulfillments.c.id.in_(job.fulfillments))
     rows = (await connection.execute(query)).all()
-    return {
-        row.id: _slip(row, job.lang, None if row.paid_at else await parcel_value(connection, row))
-        for row in rows
-        if row.status != FulfillmentStatus.CANCELLED and readable(row.recipient) and readable(row.sender)
-    }
+    slips: dict[str, Slip] = {}
+    for row in rows:
+        if row.status != FulfillmentStatus.CANCELLED and readable(row.recipient) and readable(row.sender):
+            cash = None if row.paid_at else await parcel_value(connection, row)
+            slips[row.id] = _slip(row, job, await shop_name(row.channel, row.shop), cash)
+    return slips
 
 
-def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
+def _slip(row: Row[Any], job: PrintJob, shop: str, cash: Decimal | None) -> Slip:
+    lang = job.lang if job.kind is PrintKind.PACKING_LIST else label_language(row.carrier or "") or job.lang
     label = Label.model_validate(row.label or {})
     label = label.model_copy(update={"route": label.route or label.destination or row.recipient.city})
     carrier = label.courier or row.carrier
@@ -197,7 +209,7 @@ def _slip(row: Row[Any], lang: str, cash: Decimal | None) -> Slip:
     return Slip(
         fulfillment_id=row.id,
         order_no=row.channel_order_no,
-        shop=f"{row.channel}:{row.shop}",
+        shop=shop,
         warehouse=(row.warehouse_name_zh if lang == "zh-CN" else "") or row.warehouse_name,
         carrier=display_name(carrier) if carrier else "",
         booked_with=row.carrier or "",
@@ -337,7 +349,7 @@ def _draw(job: PrintJob, slips: Sequence[Slip], finished: Mapping[str, "Picture"
         if slip.fulfillment_id in finished:
             pages.append(finished[slip.fulfillment_id])
         elif job.kind is PrintKind.LABEL:
-            pages.append(layout.label(slip, job.size, job.lang))
+            pages.append(layout.label(slip, job.size, label_language(slip.booked_with) or job.lang))
         else:
             pages.extend(layout.packing_list(slip, job.size, job.lang))
     if job.format is PrintFormat.PDF:
