@@ -120,6 +120,8 @@ class Severity(StrEnum):
     HIGH = "high"
     CRITICAL = "critical"
 
+    _missing_ = named("severity")
+
 
 class Remedy(StrEnum):
     """An action against an exception."""
@@ -149,6 +151,8 @@ class Remedy(StrEnum):
     CORRECT_MESSAGES = "correct_messages"
     """Correct, retry or discard failed messages."""
     RECONCILE = "reconcile"
+
+    _missing_ = named("remedy")
 
 
 AUTOMATIC = frozenset({Remedy.REBOOK, Remedy.INTERCEPT, Remedy.TELL_BUYER, Remedy.CLAIM, Remedy.REISSUE, Remedy.REFUND})

@@ -319,6 +319,10 @@ async def show_order(order_id: OrderName, request: Request, principal: Reader) -
     )
 
 
+_KINDS = {"timeline.printed": "kind", "timeline.remedy": "exception_kind", "timeline.tell_buyer": "exception_kind"}
+"""What ``kind`` means in an entry, where it is not the kind of a hold."""
+
+
 def entry_text(entry: Row[Any], language: str) -> str:
     """Return a timeline entry as text, without a trailing colon where its last parameter is empty.
 
@@ -331,8 +335,8 @@ def entry_text(entry: Row[Any], language: str) -> str:
         elif isinstance(value, list):
             params[name] = ", ".join(map(str, value))
     params["changes"] = "; ".join(_change(each, language) for each in entry.detail.get("changes", ()))
-    if "kind" in params:
-        params["kind"] = t(f"hold.{params['kind']}", language)
+    if "kind" in params and (family := _KINDS.get(entry.what, "hold")):
+        params["kind"] = t(f"{family}.{params['kind']}", language)
     if "path" in params:
         params["path"] = t(f"path.{params['path']}", language)
     said = t(entry.what, language, **params).rstrip(" :：,，")

@@ -55,8 +55,8 @@ def describe(
 
 
 def _adapters(body: Any, say: Say) -> None:
-    rows = [(say(f"integration.{each['integration']}"), each["source"], each["console"]) for each in body]
-    show.table(("integration", "source", "console"), rows, say)
+    rows = [(each["integration"], each["source"], each["console"]) for each in body]
+    show.table(("integration", "interface", "console"), rows, say)
 
 
 def _fields(body: Any, say: Say) -> None:
@@ -68,7 +68,7 @@ def _fields(body: Any, say: Say) -> None:
             (
                 say("cli.secret" if field["secret"] else "cli.setting"),
                 field["name"],
-                say("cli.yes") if field["required"] else "",
+                field["required"],
                 field["text"],
             )
             for field in each["fields"]
@@ -77,5 +77,5 @@ def _fields(body: Any, say: Say) -> None:
 
 
 def _accounts(body: Any, say: Say) -> None:
-    rows = [each | {"secrets": ", ".join(each["secrets"])} for each in body]
-    show.columns(("integration", "source", "account", "base_url", "secrets"), rows, say)
+    rows = [each | {"interface": each["source"]} for each in body]
+    show.columns(("integration", "interface", "account", "base_url", "secrets"), rows, say)

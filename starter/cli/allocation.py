@@ -130,8 +130,8 @@ def _rules(body: Any, say: Say) -> None:
         (
             each["number"],
             each["name"],
-            say("cli.yes") if each["active"] else say("cli.no"),
-            ", ".join([*each["shops"], *each["campaigns"]]),
+            each["active"],
+            [*each["shops"], *each["campaigns"]],
             "; ".join(f"{c['field']} {c['op']} {c['value']}" for c in each["condition"]),
             " ".join(str(value) for value in each["action"].values()),
         )

@@ -63,12 +63,12 @@ def _exceptions(body: Any, say: Say) -> None:
             each["text"],
             each["severity"],
             each["owner"],
-            show.when(each["due_at"]),
-            each["remedy"] or ", ".join(each["suggested"]),
+            each["due_at"],
+            each["remedy"] or each["suggested"],
         )
         for each in body
     ]
-    show.table(("key", "kind", "severity", "owner", "due", "remedy"), rows, say)
+    show.table(("key", "kind", "severity", "owner", "deadline", "remedy"), rows, say)
 
 
 def _counts(body: Any, say: Say) -> None:

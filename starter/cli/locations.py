@@ -59,8 +59,8 @@ def set_location(
 
 
 def _locations(body: Any, say: Say) -> None:
-    rows = [each | {"sender": _sender(each["sender"])} for each in body]
-    heads = ("code", "kind", "name", "parent", "province", "rank", "carrier", "system", "closed", "sender")
+    rows = [each | {"sender": _sender(each["sender"]), "location_kind": each["kind"]} for each in body]
+    heads = ("code", "location_kind", "name", "parent", "province", "rank", "carrier", "system", "closed", "sender")
     show.columns(heads, rows, say)
     for each in body:
         for obstacle in each["obstacles"]:

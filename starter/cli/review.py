@@ -88,8 +88,7 @@ def try_out(
 @blacklist.command("list", help=t("cli.help.blacklist.list"))
 def list_blacklist(as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    heads = ("id", "kind", "hint", "reason", "until", "added_by")
-    client.show(client.get("/review/blacklist"), lambda body, say: show.columns(heads, body, say))
+    client.show(client.get("/review/blacklist"), _blacklist)
 
 
 @blacklist.command(help=t("cli.help.blacklist.add"))
@@ -110,12 +109,17 @@ def add(
     if until is not None:
         body["until"] = until.astimezone().isoformat()
     answer = client.post("/review/blacklist", body)
-    client.show(answer, lambda body, say: show.columns(("id", "kind", "hint", "reason", "until"), [body], say))
+    client.show(answer, lambda body, say: _blacklist([body], say))
 
 
 @blacklist.command(help=t("cli.help.blacklist.remove"))
 def remove(kind: str, entry_id: str, lang: Lang = None) -> None:
     ApiClient(lang, False).delete(f"/review/blacklist/{kind}/{entry_id}")
+
+
+def _blacklist(body: Any, say: Say) -> None:
+    rows = [each | {"blacklist_kind": each["kind"]} for each in body]
+    show.columns(("id", "blacklist_kind", "hint", "reason", "until", "added_by"), rows, say)
 
 
 def _merge(whole: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:

@@ -48,5 +48,7 @@ def settle(
 
 
 def _settlements(body: Any, say: Say) -> None:
-    heads = ("fulfillment_id", "kind", "state", "carrier", "waybill_no", "currency", "amount", "paid", "reference")
-    show.columns(heads, body, say)
+    ours = {"settlement_kind": "kind", "settlement_state": "state", "settled": "paid"}
+    rows = [each | {head: each[field] for head, field in ours.items()} for each in body]
+    heads = ("fulfillment_id", *list(ours)[:2], "carrier", "waybill_no", "currency", "amount", "settled", "reference")
+    show.columns(heads, rows, say)

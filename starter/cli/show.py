@@ -1,7 +1,9 @@
 """Render answers of the API for people."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from models.money import amount_text
 from starter.cli.api_client import Say
 
 PIPE_WIDTH = 200
@@ -29,10 +32,34 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], say: Say) -> N
     """Print a table; ``heads`` are names of ``cli.head.*``. The first column is never wrapped."""
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, head in enumerate(heads):
-        grid.add_column(say(f"cli.head.{head}"), no_wrap=number == 0, justify="right" if head in _NUMBERS else "left")
+        name = say(f"cli.head.{head}")
+        grid.add_column(name, no_wrap=number == 0, justify="right" if head in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(_plain(cell)) for cell in row))
+        currency = str(dict(zip(heads, row, strict=True)).get("currency") or "CNY")
+        cells = (_cell(head, value, currency, say) for head, value in zip(heads, row, strict=True))
+        grid.add_row(*(Text(_plain(cell)) for cell in cells))
     _console().print(grid)
+
+
+def _cell(head: str, value: object, currency: str, say: Say) -> str:
+    """Format a value of a table: every kind of value in one way, and members of ours by their texts."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return say("cli.yes" if value else "cli.no")
+        case list() | tuple():
+            return ", ".join(_cell(head, each, currency, say) for each in value)
+    text = str(value)
+    if family := _FAMILIES.get(head):
+        key = f"{family}.{text}"
+        return text if (shown := say(key)) == key else shown
+    if _TIME.match(text):
+        return when(text)
+    if head in _NUMBERS and _DECIMAL.fullmatch(text):
+        amount = Decimal(text)
+        return amount_text(amount, currency) if head in _MONEY else f"{round(amount, 4).normalize():f}"
+    return text
 
 
 def listing(heads: Sequence[str], rows: Sequence[Sequence[object]], say: Say) -> None:
@@ -44,21 +71,33 @@ def listing(heads: Sequence[str], rows: Sequence[Sequence[object]], say: Say) ->
         line(say("cli.nothing_listed", columns=columns))
 
 
-_NUMBERS = (
-    {"quantity", "unit_price", "total", "level", "expected"}
-    | {
-        "on_hand",
-        "allocated",
-        "reserved",
-        "safety_stock",
-        "unavailable",
-        "available",
-        "book",
-        "counted",
-        "difference",
-    }
-    | {"orders", "dropped", "count", "listed", "known", "missing", "pulled", "failed", "gone"}
-)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?(E[+-]\d+)?")
+
+_FAMILIES = {
+    "integration": "integration",
+    "severity": "severity",
+    "owner": "owner",
+    "remedy": "remedy",
+    "match": "match",
+    "system": "warehouse_system",
+    "location_kind": "location_kind",
+    "settlement_kind": "settlement",
+    "settlement_state": "settlement_state",
+    "stocktake_status": "stocktake",
+    "blacklist_kind": "blacklist_kind",
+}
+"""Columns whose values are members of ours, and the prefix of their texts; a merchant's own words stay as they are."""
+
+_MONEY = {"unit_price", "amount", "settled", "cost", "first_price", "further_price", "unit_cost"}
+_NUMBERS = _MONEY | {
+    *("quantity", "total", "level", "expected", "on_hand", "allocated", "reserved", "safety_stock", "unavailable"),
+    *("available", "book", "counted", "difference", "orders", "dropped", "count", "listed", "known", "missing"),
+    *("pulled", "failed", "gone", "demand", "days", "late", "lost", "parcels", "pieces", "max_kg", "capacity"),
+    *("first_kg", "further_kg", "a_day", "urgent_day", "unreliable", "rank", "lead_days", "review_days"),
+    *("pack_size", "minimum_quantity", "service_level", "attempts", "offered", "open", "overdue", "under_a_day"),
+    *("under_three_days", "older"),
+}
 
 
 def orders(page: Any, say: Say) -> None:
@@ -84,7 +123,7 @@ def order(body: Any, say: Say) -> None:
     deadline = f"  ({say('cli.until', when=when(body['deadline']))})" if body["deadline"] else ""
     facts = {
         "placed": when(body["placed_at"]),
-        "paid": when(body["paid_at"]),
+        "paid_at": when(body["paid_at"]),
         "promised": when(body["promised_by"]),
         "priority": say(f"priority.{body['priority']}"),
         "total": f"{body['total']} {body['currency']}",
@@ -160,7 +199,7 @@ def _timeline(body: Any, say: Say) -> None:
 
 def columns(heads: Sequence[str], body: Any, say: Say) -> None:
     """Print records as a listing of these fields."""
-    listing(heads, [["" if each[head] is None else each[head] for head in heads] for each in body], say)
+    listing(heads, [[each[head] for head in heads] for each in body], say)
 
 
 def stocktake(body: Any, say: Say) -> None:
@@ -249,7 +288,7 @@ def origins(body: Any, say: Say) -> None:
             each["origin"],
             each["orders"],
             each["dropped"],
-            ", ".join(f"{amount} {currency}" for currency, amount in each["amounts"].items()),
+            [f"{amount_text(Decimal(amount), currency)} {currency}" for currency, amount in each["amounts"].items()],
         )
         for each in body
     ]
@@ -303,8 +342,8 @@ def _moment(at: str) -> datetime:
 
 
 def when(at: str | None, *, seconds: bool = False) -> str:
-    """Format a time in the local time zone."""
-    return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''}}" if at else ""
+    """Format a time in the local time zone, with its offset from UTC: ``2026-11-11 00:00 +08``."""
+    return f"{_moment(at):%Y-%m-%d %H:%M{':%S' if seconds else ''} %z}".removesuffix("00") if at else ""
 
 
 def _person(recipient: Any, *parts: str) -> str:
@@ -336,8 +375,8 @@ def rules(body: Any, say: Say) -> None:
         {
             "number": each["number"],
             "name": each["name"],
-            "active": say("cli.yes") if each["active"] else say("cli.no"),
-            "scope": ", ".join(each["shops"]),
+            "active": each["active"],
+            "scope": each["shops"],
             "condition": each["condition"],
             "action": "; ".join(" ".join(str(value) for value in did.values()) for did in each["decisions"]),
         }

@@ -1,14 +1,14 @@
 """``hengdan stock``: levels, receipts, adjustments, stocktakes, virtual warehouses, listings and verification."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import JsonValue
 
 from models.i18n import t
 from starter.cli import show
-from starter.cli.api_client import ApiClient, Json, Lang
+from starter.cli.api_client import ApiClient, Json, Lang, Say
 
 app = typer.Typer(name="stock", help=t("cli.help.stock"), no_args_is_help=True)
 
@@ -133,8 +133,12 @@ def count(warehouse: Warehouse, goods: Goods, as_json: Json = False, lang: Lang 
 @app.command(help=t("cli.help.stock.counts"))
 def counts(as_json: Json = False, lang: Lang = None) -> None:
     client = ApiClient(lang, as_json)
-    heads = ("id", "warehouse", "status", "counted_by", "counted_at")
-    client.show(client.get("/stock/counts"), lambda answer, say: show.columns(heads, answer, say))
+    heads = ("id", "warehouse", "stocktake_status", "counted_by", "counted_at")
+
+    def report(answer: Any, say: Say) -> None:
+        show.columns(heads, [each | {"stocktake_status": each["status"]} for each in answer], say)
+
+    client.show(client.get("/stock/counts"), report)
 
 
 @app.command(help=t("cli.help.stock.approve"))

@@ -11,18 +11,21 @@ from typing import get_args
 import pytest
 from pydantic_core.core_schema import ErrorType
 
-from models.exceptions import ExceptionKind
+from models.exceptions import POLICIES, ExceptionKind, Remedy, Severity
 from models.fulfillment import FulfillmentStatus, RequestStatus, TrackingStatus
 from models.hold import HoldKind
 from models.i18n import CATALOGUE, LANGUAGES, negotiate, t
 from models.intake import InboxState, IntegrationType
 from models.labels import PrintKind
+from models.listings import Match
 from models.order import OrderStatus, RefundState
 from models.origins import IntakePath
 from models.replenishment import Demand, PurchaseStatus, ReplenishmentStatus
+from models.review import BlacklistKind
 from models.settings import settings
+from models.settlements import SettlementKind, SettlementState
 from models.state import SUPPORTED, Action
-from models.stock import MovementKind, StocktakeStatus
+from models.stock import LocationKind, MovementKind, StocktakeStatus, WarehouseSystem
 from models.transfers import TransferAction, TransferStatus
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +58,14 @@ FAMILIES: dict[str, type[StrEnum]] = {
     "inbox": InboxState,
     "path": IntakePath,
     "kind": PrintKind,
+    "severity": Severity,
+    "remedy": Remedy,
+    "location_kind": LocationKind,
+    "match": Match,
+    "warehouse_system": WarehouseSystem,
+    "settlement": SettlementKind,
+    "settlement_state": SettlementState,
+    "hold_remedy": HoldKind,
 }
 """Prefixes of keys, and the enumeration whose every member has a text."""
 
@@ -169,6 +180,8 @@ def built() -> set[str]:
     keys = {f"{family}.{member}" for family, members in FAMILIES.items() for member in members}
     entries = arguments("add_timeline_entry", 2) | arguments("_record", 1) | arguments("_add_entry", 0)
     keys |= {f"timeline.{what}" for what in entries}
+    keys |= {f"owner.{each}" for policy in POLICIES.values() for each in (policy.owner, policy.escalates_to)}
+    keys |= {f"blacklist_kind.{kind}" for kind in get_args(BlacklistKind)}
     keys |= {f"next.{status}" for status in OrderStatus if status is not OrderStatus.ALLOCATED}
     keys |= {f"call.{call}" for call in outside_calls()}
     keys |= {f"vendor.{vendor}" for vendor in VENDORS} | {f"validation.{kind}" for kind in VALIDATION}
@@ -312,3 +325,11 @@ def test_every_message_has_a_text_and_its_params() -> None:
                     if not any(key.startswith(start) for key in ENGLISH):
                         wrong.add(f"{file.name}:{call.lineno} {start}")
     assert wrong == set()
+
+
+def test_a_chinese_word_heads_columns_of_one_meaning() -> None:
+    """Two columns with one heading in Chinese have one in English."""
+    heads = {key: text for key, text in CHINESE.items() if key.startswith("cli.head.")}
+    same = {"cli.head.amount", "cli.head.total"}
+    twins = {(a, b) for a in heads for b in heads if heads[a] == heads[b] and ENGLISH[a] != ENGLISH[b]}
+    assert {pair for pair in twins if set(pair) != same} == set()
