@@ -24,7 +24,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from activities.kit import http
 from activities.kit.errors import Unauthentic, Unintelligible, refused, unavailable
-from activities.kit.payloads import CHINA, decode_xml, format_china_time
+from activities.kit.payloads import CHINA, decode_xml, format_china_time, within_calendar
 from models.accounts import AccountFields, secret, setting
 from models.address import Addressee
 from models.base import Value
@@ -284,7 +284,7 @@ def _confirmation(request: Element) -> OrderReport:
     kinds = {"DELIVERED": WarehouseEventKind.SHIPPED, "ACCEPT": WarehouseEventKind.ACCEPTED}
     refusals = dict.fromkeys(("EXCEPTION", "CANCELED", "CLOSED", "REJECT"), WarehouseEventKind.REJECTED)
     weights = [each.findtext("weight") or "" for each in request.findall("packages/package")]
-    weight = sum(float(each) for each in weights if each.replace(".", "", 1).isdigit())
+    weight = sum(float(each) for each in weights if each.replace(".", "", 1).isdecimal())
     return OrderReport(
         order_code=_required(request, f"{order}/deliveryOrderCode"),
         kind=(kinds | refusals).get(status),
@@ -343,7 +343,7 @@ def _moment(text: str | None) -> datetime:
     if not text:
         return datetime.now(CHINA)
     try:
-        return datetime.strptime(text.strip()[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA)
+        return within_calendar(datetime.strptime(text.strip()[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=CHINA))
     except ValueError:
         raise Unintelligible("operateTime", "invalid.moment") from None
 

@@ -1,10 +1,12 @@
 """Reports of 奇门 (Qimen) warehouses: verified, entered, and answered in Qimen's format."""
 
 from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
 
 from activities.fulfillment import qimen_reports
 from activities.kit.database import transaction
 from activities.kit.errors import InvalidInput, Unauthentic, Unintelligible
+from activities.kit.payloads import unintelligible
 from activities.warehouses import qimen
 from models.i18n import t
 from models.intake import IntegrationType
@@ -30,6 +32,9 @@ async def report(warehouse: str, request: Request) -> Response:
         return _answer("failure", "invalid.qimen.signature", 401)
     except Unintelligible as error:
         return _answer("failure", error.reason, field=error.field)
+    except ValidationError as error:
+        fault = unintelligible(error)
+        return _answer("failure", fault.reason, field=fault.field)
     except InvalidInput as error:
         return _answer("failure", error.message, field=error.field)
     dispatcher.wake()

@@ -11,7 +11,7 @@ from starter.cli.api_client import ApiClient, Json, Lang, Say
 app = typer.Typer(name="locations", help=t("cli.help.locations"), no_args_is_help=True)
 
 Kind = Literal["warehouse", "store", "supplier", "virtual"]
-System = Literal["manual", "wms"]
+System = Literal["manual", "wms", "qimen"]
 
 _FIELDS = ("name", "kind", "parent", "province", "carrier", "system", "rank")
 _SENDER = ("contact", "phone", "country", "province", "city", "district", "town", "street", "postcode")

@@ -201,6 +201,7 @@ def test_stock_documents_are_read() -> None:
         ("deliveryorder.confirm", CONFIRM.format(more="<confirmType>1</confirmType>")),
         ("deliveryorder.confirm", CONFIRM.format(more="").replace("<actualQty>1<", "<actualQty>one<")),
         ("deliveryorder.confirm", CONFIRM.format(more="").replace("20:00:00", "25:00:00")),
+        ("deliveryorder.confirm", CONFIRM.format(more="").replace("2026-11-28", "0001-01-01")),
     ],
 )
 def test_report_that_cannot_be_used_names_its_field(method: str, xml: str) -> None:

@@ -1,6 +1,6 @@
 """Locations by API, sheet and command: their senders, and what keeps them from shipping."""
 
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -10,6 +10,8 @@ from activities.catalogue import locations
 from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.intake import IntegrationType
+from models.stock import LocationKind, WarehouseSystem
+from starter.cli import locations as cli
 from tests.api import bearer, open_account
 
 Heads = dict[str, str]
@@ -100,3 +102,8 @@ async def test_sheet_sets_senders_and_its_blank_cells_keep_them(api: httpx.Async
     assert (await load(exported.text)).status_code == 200
     assert await stored_sender() == sender
     assert sender.phone == "+8613912345678"
+
+
+def test_command_offers_every_kind_and_system() -> None:
+    assert get_args(cli.Kind) == tuple(LocationKind)
+    assert get_args(cli.System) == tuple(WarehouseSystem)

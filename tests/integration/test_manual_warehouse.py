@@ -137,3 +137,22 @@ async def test_dead_warehouse_system_is_an_exception_at_once_and_shipping_anyway
 
     await until(unasked)
     await shelves.until_status(number, "shipped")
+
+
+async def test_report_of_a_parcel_that_was_never_booked_is_an_exception_and_ships_nothing(shelves: Merchant) -> None:
+    await open_account(IntegrationType.WAREHOUSE, "wms", "SZ", base_url="http://127.0.0.1:9", secret="s")
+    await shelves.hengdan.ok("locations", "set", "SZ", "--system", "wms")
+    async with transaction() as connection:
+        await connection.execute(text("UPDATE warehouses SET sender = NULL WHERE code = 'SZ'"))
+    number = await shelves.place(("A001", 1))
+    await shelves.until_status(number, "on_hold")
+    event = {"request_id": "e2", "fulfillment_id": f"order:own:web:{number}:F1", "kind": "shipped"}
+    headers = {"Authorization": f"Bearer {await create_key('gun', [Scope.WAREHOUSE])}"}
+    body = event | {"at": datetime.now(UTC).isoformat()}
+    assert (await shelves.api.post("/warehouses/SZ/events", json=body, headers=headers)).status_code == 202
+
+    async def unasked() -> bool:
+        return "was never handed over" in await shelves.hengdan.ok("orders", "show", number)
+
+    await until(unasked)
+    assert (await shelves.parcel(number)).shipped_at is None

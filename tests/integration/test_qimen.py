@@ -95,7 +95,9 @@ async def test_report_that_does_not_fit_is_answered_with_the_reason(warehouse: W
     status, answer = await warehouse.report("deliveryorder.confirm", confirmation, secret="someone else's")
     assert (status, "签名" in answer) == (401, True)
     unknown = "<request><deliveryOrder><deliveryOrderCode>1</deliveryOrderCode></deliveryOrder></request>"
-    for method, xml in (("deliveryorder.confirm", unknown), ("sn.report", "<request/>")):
+    item = "<item><itemCode>A001</itemCode><planQty>9999999999</planQty></item>"
+    lack = f"<request><deliveryOrderCode>{code}</deliveryOrderCode><items>{item}</items></request>"
+    for method, xml in (("deliveryorder.confirm", unknown), ("sn.report", "<request/>"), ("itemlack.report", lack)):
         assert "<flag>failure</flag>" in (await warehouse.report(method, xml))[1]
     assert (await warehouse.merchant.parcel(number)).shipped_at is None
     assert "<flag>success</flag>" in await warehouse.ship(code)
