@@ -290,7 +290,8 @@ def _by_channel(console: Console, world: World) -> list[dict[str, Any]]:
     for head in ("demo.channel", "demo.orders", "status.completed"):
         table.add_column(t(head))
     received = Counter(sale.channel for sale in world.sales)
-    done = Counter(sale.channel for sale in world.sales if world.rows[sale.order_id]["status"] == "completed")
+    ends = {order_id: row["status"] for order_id, row in world.rows.items()}
+    done = Counter(sale.channel for sale in world.sales if ends.get(sale.order_id) == OrderStatus.COMPLETED)
     for channel, orders in sorted(received.items()):
         table.add_row(channel, str(orders), str(done[channel]))
     console.print(table)

@@ -297,7 +297,7 @@ class World:
             if (cursor := page["next"]) is None:
                 return
 
-    async def until(self, sale: Sale, *statuses: OrderStatus, seconds: float = 90) -> OrderStatus:
+    async def until(self, sale: Sale, *statuses: OrderStatus, seconds: float = 240) -> OrderStatus:
         """Wait until the order is in one of these statuses and return it."""
 
         def reached() -> bool:
