@@ -2,10 +2,11 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, Table, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from activities.kit.database import transaction
@@ -14,6 +15,7 @@ from models.api_keys import ApiKeyRow, Scope
 from models.base import Value
 
 _PREFIX = "hd_"
+_keys: Table = ApiKeyRow.__table__  # type: ignore[attr-defined]
 
 
 class Principal(Value):
@@ -27,6 +29,9 @@ class Principal(Value):
         return scope in self.scopes or (scope is Scope.READ and Scope.STAFF in self.scopes)
 
 
+_cache: TtlCache[str, Principal | None] = TtlCache(5)
+
+
 async def create_key(name: str, scopes: Collection[Scope]) -> str:
     """Create a key and return it; only its hash is stored. A key with the same name is replaced."""
     key = _PREFIX + secrets.token_urlsafe(32)
@@ -36,10 +41,8 @@ async def create_key(name: str, scopes: Collection[Scope]) -> str:
     values = {field: getattr(statement.excluded, field) for field in ("hash", "scopes", "created_at", "revoked_at")}
     async with transaction() as connection:
         await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    _cache.clear()
     return key
-
-
-_cache: TtlCache[str, Principal | None] = TtlCache(5)
 
 
 async def find_principal(key: str) -> Principal | None:
@@ -56,3 +59,19 @@ async def _read(key: str) -> Principal | None:
 
 def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+async def list_keys() -> Sequence[Row[Any, Any, Any, Any]]:
+    """Return name, scopes and times of every key, the revoked ones too."""
+    query = select(_keys.c.name, _keys.c.scopes, _keys.c.created_at, _keys.c.revoked_at).order_by(_keys.c.name)
+    async with transaction() as connection:
+        return (await connection.execute(query)).all()
+
+
+async def revoke_key(name: str) -> bool:
+    """Revoke a key, which counts within five seconds; return whether there was one in force."""
+    statement = update(_keys).where(_keys.c.name == name, _keys.c.revoked_at.is_(None))
+    async with transaction() as connection:
+        found = await connection.execute(statement.values(revoked_at=datetime.now(UTC)))
+    _cache.clear()
+    return bool(found.rowcount)

@@ -5,14 +5,16 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from activities.accounts import accounts, declarations
+from activities.accounts import access, accounts, declarations
 from activities.kit.database import transaction
 from models.i18n import t
 from models.intake import IntegrationType
 from starter.api.authentication import Staff
 from starter.api.problems import Problem, lang
+from starter.api.webhooks import find_account
 from workers.schedules import schedule_shops
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
@@ -108,6 +110,26 @@ async def save_account(
         except (RPCError, RuntimeError) as error:
             log.info("accounts.not_scheduled", error=type(error).__name__)
     return _view(row)
+
+
+class Tried(BaseModel):
+    text: str
+    """What was done, in the reader's language."""
+
+
+@router.post("/{integration}/{source}/{account}/test", summary="Make one harmless call with an account")
+async def try_account(
+    integration: IntegrationType, source: Source, account: Name, request: Request, principal: Staff
+) -> Tried:
+    """A 409 says why the other side refused, a 502 that it did not answer."""
+    accounts.clear_cache()
+    found = await find_account(integration, source, account)
+    try:
+        return Tried(text=t(await access.try_access(found), lang(request)))
+    except ApplicationError as error:
+        status = 409 if error.non_retryable else 502
+        why = t(error.message, lang(request))
+        raise Problem(status, "account.test.failed", {"source": source, "account": account, "why": why}) from None
 
 
 @router.delete("/{integration}/{source}/{account}", status_code=204, summary="Delete an account")

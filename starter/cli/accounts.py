@@ -35,6 +35,15 @@ def set_account(
     client.show(answer, lambda body, say: _accounts([body], say))
 
 
+@app.command("test", help=t("cli.help.accounts.test"))
+def try_account(
+    integration: Integration, source: Source, account: str, as_json: Json = False, lang: Lang = None
+) -> None:
+    client = ApiClient(lang, as_json)
+    answer = client.post(f"/accounts/{integration}/{source}/{account}/test")
+    client.show(answer, lambda body, say: show.line(body["text"]))
+
+
 @app.command(help=t("cli.help.accounts.close"))
 def close(integration: Integration, source: Source, account: str, lang: Lang = None) -> None:
     ApiClient(lang, False).delete(f"/accounts/{integration}/{source}/{account}")

@@ -14,6 +14,7 @@ from starter.cli import (
     exceptions,
     files,
     intake,
+    keys,
     labels,
     locations,
     manual_warehouse,
@@ -71,6 +72,7 @@ _GROUPS = (
     intake,
     sku_mapping,
     accounts,
+    keys,
 )
 for group in _GROUPS:
     app.add_typer(group.app)

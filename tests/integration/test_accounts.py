@@ -9,11 +9,15 @@ import pytest
 from activities.accounts import accounts
 from activities.accounts.declarations import adapters, fields
 from activities.channels import channel
+from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.fulfillment import Shipment
 from models.intake import IntegrationType
 from models.policy import Policy
+from starter.sandbox.accounts import Shop, open_accounts
+from starter.sandbox.app import create_app as create_sandbox
 from tests.api import bearer
+from tests.serving import served
 
 SHOP: dict[str, Any] = {
     "base_url": "https://shop.example.com",
@@ -60,6 +64,8 @@ SHIPMENT = Shipment(
     whole_order=True,
     shipped_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
+UNPROVEN = {"own", "app", "pos", "amazon", "yunda"}
+"""Called without the required secrets: by their address alone, by an access token that still counts, or unsigned."""
 CAINIAO: dict[str, Any] = {
     "base_url": "https://shop.example.com",
     "secrets": dict.fromkeys(("app_key", "app_secret", "session", "link_token", "link_secret"), "hush-hush"),
@@ -154,3 +160,30 @@ async def test_every_adapter_describes_its_account_in_both_languages(api: httpx.
         assert one["console"] != other["console"]
         texts = [(a["text"], b["text"]) for a, b in zip(one["fields"], other["fields"], strict=True)]
         assert all(a != b and not (a + b).startswith("account.") for a, b in texts)
+
+
+async def test_one_call_shows_whether_an_account_works(api: httpx.AsyncClient) -> None:
+    """Of every channel, carrier and warehouse system of the sandbox, with right secrets and with wrong ones."""
+    sources = [source for integration, source in adapters() if integration is IntegrationType.CHANNEL]
+    await api.delete("/accounts/channel/own/web")
+    with served(create_sandbox()) as sandbox:
+        async with transaction() as connection:
+            await open_accounts(connection, sandbox, [Shop(channel=source, name="web2") for source in sources])
+        accounts.clear_cache()
+        wrong = {}
+        opened = (await api.get("/accounts")).json()
+        for each in opened:
+            path = f"/accounts/{each['integration']}/{each['source']}/{each['account']}"
+            if (works := await api.post(f"{path}/test")).status_code != 200:
+                wrong[path] = works.text
+        assert wrong == {}
+        for each in opened:
+            path = f"/accounts/{each['integration']}/{each['source']}/{each['account']}"
+            needed = {f.name for f in fields(each["integration"], each["source"]) if f.secret and f.required}
+            key = (IntegrationType(each["integration"]), each["source"], each["account"])
+            async with transaction() as connection:
+                await accounts.save(connection, *key, None, dict.fromkeys(needed, "wrong"), None)
+            failed = await api.post(f"{path}/test")
+            if failed.status_code not in (409, 502) and each["source"] not in UNPROVEN:
+                wrong[path] = failed.text
+        assert wrong == {}
