@@ -8,6 +8,7 @@ from time import perf_counter
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from activities.kit import http
@@ -133,7 +134,7 @@ class _LogFailures:
 
 
 def create_app() -> FastAPI:
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Hengdan 恒单",
         version="0.1.0",
         description="Durable order management. Errors are problem details (RFC 9457), in English or 简体中文.",

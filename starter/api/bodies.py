@@ -31,9 +31,10 @@ class GuardBodies:
         async def receive_guarded() -> Message:
             nonlocal limit, size
             if limit is None:
-                for check in key_checks(scope["route"]):
+                route = scope.get("route")  # none of a mounted folder of files
+                for check in key_checks(route) if route else ():
                     await check(Request(scope))
-                limit = self._limits.get(scope["route"].path, MAX_BYTES)
+                limit = self._limits.get(route.path, MAX_BYTES) if route else MAX_BYTES
                 declared = Headers(scope=scope).get("content-length", "")
                 if declared.isdigit() and int(declared) > limit:
                     raise _too_large(limit)

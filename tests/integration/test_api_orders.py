@@ -1,6 +1,7 @@
 """The API of orders and stock, with a worker."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -293,3 +294,13 @@ async def test_openapi_is_complete(api: httpx.AsyncClient) -> None:
     cancel = described["paths"]["/orders/{order_id}/cancel"]["post"]
     assert "actor" not in str(described["components"]["schemas"]["CancelBody"]["properties"])
     assert cancel["security"] == [{"API key": []}]
+
+
+async def test_documentation_works_without_the_internet(api: httpx.AsyncClient) -> None:
+    for page in ("/docs", "/redoc"):
+        content = (await api.get(page)).text
+        assets = re.findall(r'(?:src|href)="([^"]+)"', content)
+        assert assets
+        for asset in assets:
+            assert asset.startswith("/"), asset
+            assert (await api.get(asset)).status_code == 200, asset
