@@ -1,4 +1,4 @@
-"""The doctor: orders in the database compared with their workflows in the engine."""
+"""The doctor: what keeps the set-up from working, and orders compared with their workflows in the engine."""
 
 from typing import Annotated
 from uuid import uuid4
@@ -9,6 +9,8 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.catalogue import setup
+from activities.kit.database import transaction
 from activities.orders.doctor import DifferenceKind, Examination, Progress
 from models.base import Key
 from models.i18n import t
@@ -50,6 +52,12 @@ class Findings(BaseModel):
     total: int = 0
     counts: dict[DifferenceKind, int] = {}
     differences: Annotated[list[FoundDifference], Field(description="The first 1,000, those open first.")] = []
+
+
+@router.get("/setup", summary="What keeps shops, locations and carriers from working, each with its remedy")
+async def list_obstacles(request: Request, principal: Staff) -> list[str]:
+    async with transaction() as connection:
+        return [t(each, lang(request)) for each in await setup.obstacles(connection)]
 
 
 @router.post("/doctor", status_code=202, summary="Compare orders with their workflows")

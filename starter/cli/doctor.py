@@ -1,4 +1,4 @@
-"""``hengdan doctor``: compare the database with the engine, and mend what is safe to mend."""
+"""``hengdan doctor``: list what keeps the set-up from working, compare the database with the engine, and mend."""
 
 from time import sleep
 from typing import Annotated, Any
@@ -22,6 +22,11 @@ def doctor(
     lang: Lang = None,
 ) -> None:
     client = ApiClient(lang, as_json)
+    if not (orders or as_json):
+        for text in (obstacles := client.get("/setup").json()):
+            show.line(("! ", "red"), text)
+        if not obstacles:
+            show.line(client.say("cli.doctor.ready"))
     body: dict[str, JsonValue] = {"mend": mend, "replace": replace, "orders": [*(orders or ())]}
     examination = client.post("/doctor", body).json()["id"]
     path = f"/doctor/{quote(examination, safe='')}"

@@ -6,12 +6,15 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from activities.accounts import declarations
+from activities.accounts.accounts import save
 from activities.catalogue import locations
 from activities.kit.database import transaction
 from models.api_keys import Scope
 from models.intake import IntegrationType
 from models.stock import LocationKind, WarehouseSystem
 from starter.cli import locations as cli
+from starter.sandbox import merchant
 from tests.api import bearer, open_account
 
 Heads = dict[str, str]
@@ -107,3 +110,30 @@ async def test_sheet_sets_senders_and_its_blank_cells_keep_them(api: httpx.Async
 def test_command_offers_every_kind_and_system() -> None:
     assert get_args(cli.Kind) == tuple(LocationKind)
     assert get_args(cli.System) == tuple(WarehouseSystem)
+
+
+async def test_setup_lists_what_is_missing_until_nothing_is(api: httpx.AsyncClient, staff: dict[str, str]) -> None:
+    async def missing(lang: str = "en") -> list[str]:
+        answer = await api.get("/setup", headers=staff | {"Accept-Language": lang})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json())
+
+    found = await missing()
+    assert all("hengdan " in each for each in found)
+    assert [each.split(".")[0] for each in found if each.startswith("There")] == [
+        "There are no SKUs",
+        "There is no location",
+    ]
+    assert any("own/web, base_url" in each for each in found)
+    assert any("还没有商品" in each for each in await missing("zh-CN"))
+    async with transaction() as connection:
+        await merchant.seed(connection)
+        locations_seeded = await locations.list_all(connection)
+        accounts = [(IntegrationType.CARRIER, each, "default") for each in ("sf", "yto")]
+        accounts += [(IntegrationType.WAREHOUSE, "wms", each.code) for each in locations_seeded]
+        for integration, source, account in accounts:
+            needed = declarations.fields(integration, source)
+            secrets = {each.name: "x" for each in needed if each.secret and each.required}
+            await save(connection, integration, source, account, "https://wms.example", secrets, {})
+        await save(connection, IntegrationType.CHANNEL, "own", "web", None, {}, {"notify": False})
+    assert await missing() == []
