@@ -63,17 +63,23 @@ class Refusal(typer.TyperException):
             )
 
 
+def _last_served(state_dir: Path) -> dict[str, str]:
+    """Return the address and key that the last ``hengdan up`` or ``hengdan demo`` wrote; empty if there is none."""
+    found = [each for each in (state_dir / "api.json", state_dir / "demo" / "api.json") if each.is_file()]
+    try:
+        return dict(json.loads(max(found, key=lambda each: each.stat().st_mtime).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
 class ApiClient:
-    """A client of the API that the settings or the last ``hengdan up`` name."""
+    """A client of the API that the settings, or the last ``hengdan up`` or ``hengdan demo``, name."""
 
     def __init__(self, lang: str | None, as_json: bool) -> None:
         self._lang = lang
         self._as_json = as_json
         chosen = settings()
-        try:
-            saved = json.loads((chosen.state_dir / "api.json").read_text())
-        except (OSError, ValueError):
-            saved = {}
+        saved = _last_served(chosen.state_dir)
         self.url = (chosen.api_url or saved.get("url") or f"http://127.0.0.1:{chosen.api_port}").rstrip("/")
         key = chosen.api_key.get_secret_value() if chosen.api_key else None
         if key is None and self.url == saved.get("url"):

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,9 @@ def run(
     with (
         listen(state_dir / "sandbox-port", 8090) as listener,
         Stack(state_dir, children={"sandbox": (sandbox, listener)}) as stack,
+        ExitStack() as at_end,
     ):
+        at_end.callback(stack.key_file.unlink)  # commands look for another stack from then on
         port = listener.getsockname()[1]
         for line in stack.banner():
             console.print(line, soft_wrap=True)

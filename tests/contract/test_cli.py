@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typer.main import get_command
 
 from models.settings import settings
 from starter.cli import api_client
-from starter.cli.api_client import ExitCode
+from starter.cli.api_client import ApiClient, ExitCode
 from starter.cli.commands import app
 from tests.commands import Commands
 from tests.serving import served
@@ -70,6 +71,22 @@ def keep(url: str) -> None:
     """Write the file that ``hengdan up`` leaves in the working directory."""
     Path(".hengdan").mkdir()
     Path(".hengdan/api.json").write_text(json.dumps({"url": url, "key": "hd_kept"}))
+
+
+def test_commands_go_to_the_stack_served_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HENGDAN_API_URL", "HENGDAN_API_KEY", "HENGDAN_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    settings.cache_clear()
+    keep("http://127.0.0.1:1")
+    assert ApiClient(None, False).url == "http://127.0.0.1:1"
+    demo = Path(".hengdan/demo/api.json")
+    demo.parent.mkdir()
+    demo.write_text(json.dumps({"url": "http://127.0.0.1:2", "key": "hd_demo"}))
+    os.utime(".hengdan/api.json", (1, 1))
+    assert ApiClient(None, False).url == "http://127.0.0.1:2"
+    demo.unlink()
+    assert ApiClient(None, False).url == "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
