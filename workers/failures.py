@@ -21,8 +21,8 @@ from activities.records import failing_calls
 from models.exceptions import NewException
 from models.i18n import message
 
-ORDER_WORKFLOW = "OrderWorkflow"
-"""Answers a refusal itself, with a hold or an exception; no other workflow does."""
+ANSWERING = frozenset({"OrderWorkflow", "ReconciliationWorkflow"})
+"""Workflows that answer a refusal themselves, with a hold or an exception."""
 
 
 class FailPermanently(Interceptor):
@@ -62,7 +62,7 @@ class _ReportFailing(ActivityInboundInterceptor):
             await _report(input, error)
             raise
         info = activity.info()
-        if info.attempt > 1 or info.workflow_type != ORDER_WORKFLOW:
+        if info.attempt > 1 or info.workflow_type not in ANSWERING:
             await _unless_down(failing_calls.settle(_call(input)))
         return result
 
@@ -74,7 +74,7 @@ async def _report(input: ExecuteActivityInput, error: Exception) -> None:
     failed_for = info.current_attempt_scheduled_time - info.scheduled_time
     most = info.retry_policy.maximum_attempts if info.retry_policy else 0
     last = 0 < most <= info.attempt or (isinstance(error, ApplicationError) and error.non_retryable)
-    if failed_for < failing_calls.ALERT_AFTER and not (last and info.workflow_type != ORDER_WORKFLOW):
+    if failed_for < failing_calls.ALERT_AFTER and not (last and info.workflow_type not in ANSWERING):
         return
     reason = failing_calls.reason(error)
     await _unless_down(failing_calls.report(_call(input), info.activity_type, reason, info.scheduled_time))

@@ -57,7 +57,8 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
     @app.post("/orders/{order}/hold")
     async def hold(request: Request) -> Any:
         received.append(request)
-        return Response('{"title": "later"}', 503) if len(received) == 1 else {"accepted": True}
+        later = Response('{"title": "later"}', 503, {"Retry-After": "0"})
+        return later if len(received) == 1 else {"accepted": True}
 
     with served(app) as url:
         monkeypatch.setenv("HENGDAN_API_URL", url)

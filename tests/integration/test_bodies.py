@@ -11,10 +11,17 @@ from starter.api.bodies import MAX_BYTES
 from tests.api import bearer, open_account
 
 CHUNK = 64 * 1024
-OPEN = {"/channels/{source}/{shop}/webhook", "/carriers/{source}/{name}/push/{secret}", "/codec/login"}
+OPEN = {
+    "/channels/{source}/{shop}/webhook",
+    "/carriers/{source}/{name}/push/{secret}",
+    "/codec/login",
+    "/codec/ui/{token}/decode",
+    "/warehouses/{warehouse}/qimen",
+}
 """Routes without a key: signed by their sender, or a form for a key."""
 APP = create_app()
 _KNOWN = {
+    "{warehouse}/qimen": "SH/qimen",
     "{source}/{shop}": "own/web",
     "{source}/{name}": "sf/default",
     "{kind}": "levels",
@@ -59,6 +66,7 @@ async def send_endlessly(method: str, path: str, headers: dict[str, str]) -> tup
 async def test_no_route_reads_without_a_key_or_beyond_its_limit(database: str) -> None:
     await open_account(IntegrationType.CHANNEL, "own", "web", secret="s")
     await open_account(IntegrationType.CARRIER, "sf", "default", push_secret="s")
+    await open_account(IntegrationType.WAREHOUSE, "qimen", "SH", secret="s")
     nobody, everybody = await bearer(), await bearer(Scope.STAFF, Scope.WAREHOUSE)
     for method, path in operations():
         form = "application/x-www-form-urlencoded" if path == "/codec/login" else "application/json"

@@ -355,7 +355,7 @@ async def test_carrier_rules_and_penalties_are_set(hengdan: Commands, api: httpx
 
 async def test_accounts_are_created_and_deleted(hengdan: Commands, api: httpx.AsyncClient, tmp_path: Path) -> None:
     file = tmp_path / "bot.json"
-    file.write_text(json.dumps({"base_url": "https://bot.example.com", "secrets": {"token": "hush"}}))
+    file.write_text(json.dumps({"base_url": "https://bot.example.com", "secrets": {"access_token": "hush"}}))
     opened = await hengdan.ok("accounts", "set", "media", "dingtalk", "staff", str(file))
     assert "token" in opened
     assert "hush" not in opened + await hengdan.ok("accounts", "list")

@@ -147,7 +147,7 @@ async def test_restart_after_kill_continues_all_orders(tmp_path: Path, monkeypat
             await until(lambda: at(first, order_id, "awaiting_payment"), TIMEOUT)
             other = command(state_dir, port, subprocess.PIPE)
             out, err = await asyncio.to_thread(other.communicate, timeout=TIMEOUT)
-            assert (other.returncode, out, err.count(b"\n")) == (2, b"", 1)
+            assert (other.returncode, out, err.count(b"\n")) == (1, b"", 1)
             for pid in processes(state_dir):
                 os.kill(pid, signal.SIGKILL)
             await first.gone(state_dir)
@@ -186,4 +186,4 @@ async def test_start_error_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     process = command(tmp_path / "state", 0, subprocess.PIPE)
     out, err = await asyncio.to_thread(process.communicate, timeout=TIMEOUT)
-    assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1), err
+    assert (process.returncode, out, err.count(b"\n")) == (1, b"", 1), err

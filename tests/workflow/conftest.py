@@ -76,7 +76,9 @@ async def harness(stocked: str, time_skipping: WorkflowEnvironment) -> AsyncIter
         "models", "activities", "sqlmodel", "sqlalchemy", "pydantic", "babel"
     )
     async with worker(client, runner=SandboxedWorkflowRunner(restrictions=restrictions)):
-        yield Harness(client, time_skipping, stocked)
+        harness = Harness(client, time_skipping, stocked)
+        yield harness
+    await harness.terminate()
 
 
 @pytest.fixture

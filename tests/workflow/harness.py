@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import select
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from activities.kit.database import transaction
@@ -146,6 +148,7 @@ class Harness:
         self.client = client
         self.environment = environment
         self._shops = f"{sandbox}/own/_control/shops"
+        self._handles: list[WorkflowHandle[Any, OrderStatus]] = []
 
     async def now(self) -> Any:
         return await self.environment.get_current_time()
@@ -177,7 +180,14 @@ class Harness:
             search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.STATUS, "received")]),
             result_type=OrderStatus,
         )
+        self._handles.append(handle)
         return OrderRun(self, order, handle)
+
+    async def terminate(self) -> None:
+        """Terminate the orders that a test left open: the next test's worker cannot read what they retry."""
+        for each in self._handles:
+            with suppress(RPCError):
+                await each.terminate()
 
     async def shipped_lines(self, order: ChannelOrder) -> dict[str, int]:
         """Return the shipped quantities that the shop has received, by line number."""

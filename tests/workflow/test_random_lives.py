@@ -47,7 +47,7 @@ from tests.workflow.test_interleavings import Outside
 from workers.client import data_converter
 from workers.main import worker
 
-LIVES = int(os.environ.get("HENGDAN_LIVES", 6))
+LIVES = int(os.environ.get("HENGDAN_LIVES", 3))
 AT_ONCE = 24
 TASK_SECONDS = 2
 """How long a workflow task may take in this test before the engine gives it to another worker."""
