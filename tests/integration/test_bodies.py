@@ -16,6 +16,7 @@ OPEN = {
     "/carriers/{source}/{name}/push/{secret}",
     "/codec/login",
     "/codec/ui/{token}/decode",
+    "/codec/ui/{token}/encode",
     "/warehouses/{warehouse}/qimen",
 }
 """Routes without a key: signed by their sender, or a form for a key."""
