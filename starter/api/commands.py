@@ -5,7 +5,7 @@ from time import monotonic
 
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities.kit.errors import InvalidInput
 from models.requests import Answer, Request
@@ -38,12 +38,7 @@ async def send_command(client: Client, workflow_id: str, verb: str, command: Req
     Raises a 503 where no worker runs, or where the workflow does not answer within ``seconds``: the command counts once
     for its id when repeated.
     """
-    try:
-        await require_worker(client)
-    except Problem:
-        if await _is_unknown(client, workflow_id):
-            return None
-        raise
+    await require_worker(client)
     answering = asyncio.create_task(execute_request(client.get_workflow_handle(workflow_id), verb, command))
     try:
         async with asyncio.timeout(seconds):
@@ -64,14 +59,6 @@ async def send_command(client: Client, workflow_id: str, verb: str, command: Req
     finally:
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
-
-
-async def _is_unknown(client: Client, workflow_id: str) -> bool:
-    try:
-        await client.get_workflow_handle(workflow_id).describe()
-    except (RPCError, RuntimeError) as error:
-        return isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND
-    return False
 
 
 def must_match_path(field: str, in_body: str | int, in_path: str | int) -> None:
