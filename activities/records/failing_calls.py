@@ -33,7 +33,7 @@ _failing_since: dict[str, datetime | None] = {}
 def failing_call(call: str, subject: Sequence[str]) -> NewException:
     """Return the exception of a call. ``call`` is an activity type; its text is ``call.{call}``.
 
-    ``subject`` is the id of a fulfillment order, the channel and shop, or whatever else tells such calls apart.
+    ``subject`` is the id of a fulfillment order, the channel and shop, or whatever else distinguishes such calls.
     """
     kind = _KINDS.get(call.partition(".")[2], ExceptionKind.CALL_FAILING)
     if subject and subject[0].startswith("order:"):

@@ -1,4 +1,4 @@
-"""``hengdan``: the command line. An error is one line on standard error; the exit status tells its kind."""
+"""``hengdan``: the command line. An error is one line on standard error; the exit status shows its kind."""
 
 import os
 import sys
