@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from temporalio.api.common.v1 import Payload, Payloads
 
-from activities.accounts.api_keys import Principal
+from activities.accounts.api_keys import Principal, find_principal
 from models.api_keys import Scope
 from models.i18n import t
 from models.settings import settings
@@ -36,7 +36,7 @@ COOKIE = "hengdan_codec"
 LOGIN_SECONDS = 8 * 3600
 
 _logins: dict[str, float] = {}
-"""When each login of this process ends, by the name of the key, for the UI that cannot send a cookie."""
+"""When each login of this process ends, by the key, for the UI that cannot send a cookie."""
 
 _KEY = KeyCheck(Scope.STAFF, cookie=COOKIE)
 Keyholder = Annotated[Principal, Depends(_KEY)]
@@ -90,9 +90,9 @@ async def login_page(request: Request, done: bool = False) -> str:
 
 @router.post("/login", summary="Log in to the codec")
 async def login(request: Request, key: Annotated[str, Form()]) -> Response:
-    principal = await _KEY.check(key)
-    _logins.pop(principal.name, None)
-    _logins[principal.name] = monotonic() + LOGIN_SECONDS
+    await _KEY.check(key)
+    _logins.pop(key, None)
+    _logins[key] = monotonic() + LOGIN_SECONDS
     answer = RedirectResponse("/codec/login?done=1", 303)
     answer.set_cookie(
         COOKIE,
@@ -106,20 +106,25 @@ async def login(request: Request, key: Annotated[str, Form()]) -> Response:
     return answer
 
 
-def _reader(request: Request, token: str) -> str | None:
-    """Return who logged in last, if the login still counts. Raise a 404 for a wrong token or another machine."""
+async def _reader(request: Request, token: str) -> str | None:
+    """Return who logged in last, if the login still counts. Raise a 404 for a wrong token or another machine.
+
+    A login ends with its key.
+    """
     expected = settings().codec_token
     local = request.client is not None and request.client.host in {"127.0.0.1", "::1"}
     if expected is None or not local or not secrets.compare_digest(token, expected.get_secret_value()):
         raise Problem(404)
-    now = monotonic()
-    return next((name for name, until in reversed(_logins.items()) if until > now), None)
+    for key, until in reversed(_logins.items()):
+        if until > monotonic() and (principal := await find_principal(key)) is not None:
+            return principal.name
+    return None
 
 
 @router.post("/ui/{token}/decode", summary="Decrypt payloads for the UI of `hengdan up`", openapi_extra=RAW)
 async def decode_for_ui(token: str, raw: Body, request: Request) -> Response:
     """Without a login each payload says where to log in, in place of its content."""
-    reader, payloads = _reader(request, token), _payloads(raw).payloads
+    reader, payloads = await _reader(request, token), _payloads(raw).payloads
     if reader is None:
         hint = json.dumps(t("codec.sealed", lang(request), url=f"{request.base_url}codec/login"), ensure_ascii=False)
         return _answer([Payload(metadata={"encoding": b"json/plain"}, data=hint.encode())] * len(payloads))
@@ -128,6 +133,6 @@ async def decode_for_ui(token: str, raw: Body, request: Request) -> Response:
 
 @router.post("/ui/{token}/encode", summary="Encrypt payloads for the UI of `hengdan up`", openapi_extra=RAW)
 async def encode_for_ui(token: str, raw: Body, request: Request) -> Response:
-    if _reader(request, token) is None:
+    if await _reader(request, token) is None:
         raise Problem(401, "problem.unauthorized.detail")
     return _answer(list(await SealingCodec(keyring()).encode(_payloads(raw).payloads)))

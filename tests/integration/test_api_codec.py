@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from temporalio.api.common.v1 import Payloads
 from temporalio.client import Client
 
+from activities.accounts.api_keys import revoke_key
 from models.api_keys import Scope
 from models.settings import settings
 from starter.api import codec
@@ -103,7 +104,11 @@ async def test_ui_of_up_reads_after_a_login(
     with structlog.testing.capture_logs() as events:
         assert "世纪大道1号" in text(await api.post("/codec/ui/path/decode", json=sealed))
     assert {"event": "codec.decode", "actor": "mei", "payloads": 1, "log_level": "info"} in events
-    codec._logins["mei"] = 0
+    codec._logins[key] = 0
+    assert "世纪大道" not in text(await api.post("/codec/ui/path/decode", json=sealed))
+    await api.post("/codec/login", data={"key": key})
+    assert "世纪大道" in text(await api.post("/codec/ui/path/decode", json=sealed))
+    assert await revoke_key("mei")
     assert "世纪大道" not in text(await api.post("/codec/ui/path/decode", json=sealed))
     monkeypatch.delenv("HENGDAN_CODEC_TOKEN")
     settings.cache_clear()

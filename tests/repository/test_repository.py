@@ -61,3 +61,8 @@ def test_each_dependency_has_a_reason() -> None:
         assert lines
         for line in lines:
             assert re.search(r"\]?,?\s+# \w{2,}|\]  # \w{2,}", line), line
+
+
+def test_no_module_of_the_order_workflow_is_too_long_to_read() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "workflows/order").glob("*.py")}
+    assert max(lengths.values()) <= 400, lengths

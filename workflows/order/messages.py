@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from models.i18n import message
     from models.order import RefundState
     from models.requests import (
+        YES,
         Answer,
         Approve,
         Cancel,
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         Tracking,
         WarehouseEvent,
         WarehouseEventKind,
+        no,
     )
     from models.state import Action, End, OrderState, after_end
 
@@ -303,6 +305,25 @@ class OrderMessages(OrderContext):
             await self._remap_and_review()
             if not all(each in state.holds for each in unknown):
                 state.add_timeline_entry(fact.request_id, workflow.now(), "mapped", fact.actor)
+
+    async def lift_holds(self, request: Release) -> Answer:
+        """Lift the holds of one kind, or all. Items that the catalogue still does not know stay held: none can ship."""
+        state = self.state
+        lifted = [each for each in state.holds if request.kind in (None, each.kind)]
+        unknown = any(each.kind is HoldKind.UNKNOWN_SKU for each in lifted)
+        replans = request.kind in (None, HoldKind.WAREHOUSE) and bool(state.excluded_warehouses)
+        if not lifted and not replans and not request.from_channel:
+            return (
+                no("refused.release.nothing") if request.kind is None else no("refused.release.none", hold=request.kind)
+            )
+        if replans:
+            state.excluded_warehouses, state.to_plan = [], True
+        state.holds = [each for each in state.holds if each not in lifted]
+        if unknown and workflow.patched("unknown-stays-held"):
+            await self._remap_and_review()
+            if len(lifted) == 1 and any(each.same(lifted[0]) for each in state.holds):
+                return no("refused.release.stands")
+        return YES.model_copy(update={"overruled": tuple(each for each in lifted if state.still_causes(each))})
 
     def _holds_of_catalogue(self) -> list[Hold]:
         """Return the holds that a change of the catalogue or of the exchange rates may lift."""

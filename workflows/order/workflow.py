@@ -280,7 +280,7 @@ class OrderWorkflow(OrderMessages):
             case Replan():
                 return await self._replan(request)
             case Release():
-                return await self._release(request)
+                return await self.lift_holds(request)
             case Note():
                 pass
             case Approve():
@@ -294,25 +294,6 @@ class OrderWorkflow(OrderMessages):
                     if each.status is FulfillmentStatus.SCHEDULED:
                         state.open_fulfillment(each, workflow.now())
         return YES
-
-    async def _release(self, request: Release) -> Answer:
-        """Lift the holds of one kind, or all. Items that the catalogue still does not know stay held: none can ship."""
-        state = self.state
-        lifted = [each for each in state.holds if request.kind in (None, each.kind)]
-        unknown = any(each.kind is HoldKind.UNKNOWN_SKU for each in lifted)
-        replans = request.kind in (None, HoldKind.WAREHOUSE) and bool(state.excluded_warehouses)
-        if not lifted and not replans and not request.from_channel:
-            return (
-                no("refused.release.nothing") if request.kind is None else no("refused.release.none", hold=request.kind)
-            )
-        if replans:
-            state.excluded_warehouses, state.to_plan = [], True
-        state.holds = [each for each in state.holds if each not in lifted]
-        if unknown and workflow.patched("unknown-stays-held"):
-            await self._remap_and_review()
-            if len(lifted) == 1 and any(each.same(lifted[0]) for each in state.holds):
-                return no("refused.release.stands")
-        return YES.model_copy(update={"overruled": tuple(each for each in lifted if state.still_causes(each))})
 
     async def _handle_late_channel_change(self, request: Request) -> None:
         """Open an exception for a cancellation or change that came after shipping; hold what has not shipped."""
