@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.catalogue import exchange_rates
 from activities.kit.errors import refused
 from models.carrier_selection import ShippingRequest
+from models.exceptions import ExceptionKind, NewException
 from models.exchange_rates import NoRate
 from models.fulfillment import FulfillmentLine, FulfillmentRow, FulfillmentStatus
 from models.money import Money, minor_unit
@@ -72,6 +73,19 @@ async def get_fulfillment_order(connection: AsyncConnection, fulfillment_id: str
     if row is None:
         raise refused("error.fulfillment_unknown", "not_found", fulfillment=fulfillment_id)
     return row
+
+
+def exception_of(row: Row[Any], kind: ExceptionKind) -> NewException:
+    """Return the exception of this kind that a fulfillment order has at most once."""
+    return NewException(
+        key=f"{row.id}:{kind}",
+        kind=kind,
+        order_id=row.order_id,
+        fulfillment_id=row.id,
+        warehouse=row.warehouse,
+        carrier=row.carrier,
+        waybill_no=row.waybill_no,
+    )
 
 
 def packed_lines(row: Row[Any]) -> tuple[FulfillmentLine, ...]:

@@ -22,6 +22,7 @@ from activities.fulfillment import carrier_selection, manual_warehouse
 from activities.fulfillment.fulfillment_orders import (
     basic_shipping_request,
     cash_to_collect,
+    exception_of,
     get_fulfillment_order,
     packed_lines,
     shipping_request,
@@ -34,7 +35,7 @@ from activities.kit.errors import refused
 from activities.records import exceptions, timeline
 from activities.warehouses import qimen, wms
 from models.carrier_selection import Choice
-from models.exceptions import ExceptionKind, NewException
+from models.exceptions import ExceptionKind
 from models.fulfillment import (
     Booking,
     FulfillmentRow,
@@ -206,16 +207,7 @@ def _qimen_delivery(row: Row[Any]) -> qimen.Delivery:
 async def _submit(row: Row[Any]) -> RequestStatus:
     """Submit to the warehouse's system. While it cannot be reached, an exception is open."""
     account = await get_account(IntegrationType.WAREHOUSE, row.system, row.warehouse)
-    kind = ExceptionKind.WAREHOUSE_UNREACHABLE
-    trouble = NewException(
-        key=f"{row.id}:{kind}",
-        kind=kind,
-        order_id=row.order_id,
-        fulfillment_id=row.id,
-        warehouse=row.warehouse,
-        carrier=row.carrier,
-        waybill_no=row.waybill_no,
-    )
+    trouble = exception_of(row, ExceptionKind.WAREHOUSE_UNREACHABLE)
     try:
         if row.system == WarehouseSystem.QIMEN:
             status = await qimen.submit(account, _qimen_delivery(row))

@@ -1,14 +1,14 @@
 """What a warehouse reports of its fulfillment orders, before or instead of their workflow."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Row, Table, select, update
+from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities.fulfillment.fulfillment_orders import exception_of
 from activities.records import exceptions
 from models.base import Value
-from models.exceptions import ExceptionKind, NewException
+from models.exceptions import ExceptionKind
 from models.fulfillment import FulfillmentRow, FulfillmentStatus, RequestStatus
 from models.requests import WarehouseEvent, WarehouseEventKind
 
@@ -50,27 +50,13 @@ async def record_warehouse_event(connection: AsyncConnection, warehouse: str, ev
         await connection.execute(update(_fulfillments).where(same, in_warehouse).values(values))
     elif event.kind is WarehouseEventKind.SHIPPED and row.request_status == RequestStatus.UNSUBMITTED:
         if row.booked_at is None or row.booked_at < datetime.now(UTC) - _HANDING_OVER:
-            await _open_exception(connection, row)
+            await exceptions.open_all(connection, [exception_of(row, ExceptionKind.SHIPPED_UNASKED)])
         if row.waybill_no is None:
             return recorded.model_copy(update={"for_workflow": False, "reason": "inbox.never_handed_over"})
         # goods that have left are not handed over again
         accepted = {"request_status": RequestStatus.ACCEPTED}
         await connection.execute(update(_fulfillments).where(same, in_warehouse).values(accepted))
     return recorded
-
-
-async def _open_exception(connection: AsyncConnection, row: Row[Any]) -> None:
-    kind = ExceptionKind.SHIPPED_UNASKED
-    exception = NewException(
-        key=f"{row.id}:{kind}",
-        kind=kind,
-        order_id=row.order_id,
-        fulfillment_id=row.id,
-        warehouse=row.warehouse,
-        carrier=row.carrier,
-        waybill_no=row.waybill_no,
-    )
-    await exceptions.open_all(connection, [exception])
 
 
 async def shipped_parts(connection: AsyncConnection, order_id: str) -> list[bool]:
